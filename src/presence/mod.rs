@@ -1,0 +1,5 @@
+//! The pure core: what presence means. No clock, no NATS, no async: time comes in as a value,
+//! effects go out as values. It imports nothing else of this crate.
+
+pub mod id;
+pub mod refusal;
