@@ -1,0 +1,27 @@
+//! The one place where clocks are read. Everything else is handed the time as a value.
+#![allow(clippy::disallowed_methods)]
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::presence::time::{Now, Time};
+
+/// Both clocks of this daemon.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// A clock whose monotonic side begins now.
+    pub fn start() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    pub fn now(&self) -> Now {
+        let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
+        Now {
+            mono_ms: u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX),
+            wall: Time(i64::try_from(wall_ms).unwrap_or(i64::MAX)),
+        }
+    }
+}

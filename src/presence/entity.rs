@@ -1,0 +1,137 @@
+//! What the store needs to know of a kind of record. Users and channels are two kinds; the
+//! machinery that commits and replicates them is written once, against this.
+
+use std::fmt;
+use std::hash::Hash;
+
+use super::id::Id;
+use super::refusal::Refusal;
+use super::time::Now;
+
+/// Which start of which daemon: a random number, new with every start.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DaemonId(pub u64);
+
+impl DaemonId {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() != 16 {
+            return None;
+        }
+        u64::from_str_radix(text, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for DaemonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for DaemonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is stored under a key.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stored<R> {
+    /// Nothing. `version` is what a deleted record left behind, or 0.
+    Absent { version: u64 },
+    /// A record.
+    Present(Box<R>),
+    /// Something that this daemon cannot read. It is left alone.
+    Unreadable,
+}
+
+impl<R> Stored<R> {
+    pub fn record(&self) -> Option<&R> {
+        match self {
+            Self::Present(record) => Some(record),
+            Self::Absent { .. } | Self::Unreadable => None,
+        }
+    }
+}
+
+impl<R> Default for Stored<R> {
+    fn default() -> Self {
+        Self::Absent { version: 0 }
+    }
+}
+
+/// A change that others can see, to be published on the event subject of `user`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub user: Id,
+    pub version: u64,
+    /// The JSON body.
+    pub body: Vec<u8>,
+}
+
+/// What a command does to a record.
+#[derive(Debug)]
+pub struct Decision<E: Entity + ?Sized> {
+    /// What is to be stored instead; `None` if the command changes nothing.
+    pub next: Option<Stored<E::Record>>,
+    /// What others are told.
+    pub event: Option<Event>,
+    /// What the sender of the command is told.
+    pub outcome: E::Outcome,
+}
+
+/// A kind of record.
+pub trait Entity: fmt::Debug + 'static {
+    type Key: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync;
+    type Record: Clone + PartialEq + fmt::Debug + Send + Sync;
+    type Command: fmt::Debug + Send;
+    type Outcome: fmt::Debug + Send;
+    /// What decisions depend on beside the record and the command.
+    type Rules: fmt::Debug + Send + Sync;
+    /// What is kept beside the records to find some of them by other means than their key.
+    type Index: Default + fmt::Debug + Send;
+
+    /// The first token of the keys of this kind in the bucket.
+    const KIND: &'static str;
+
+    /// The key's further tokens.
+    fn tokens(key: &Self::Key) -> String;
+
+    /// Reads [`tokens`](Entity::tokens); `None` unless they are the canonical ones of a key.
+    fn from_tokens(tokens: &str) -> Option<Self::Key>;
+
+    /// What `command` does to what is stored under `key`.
+    fn decide(
+        key: &Self::Key,
+        stored: &Stored<Self::Record>,
+        command: &Self::Command,
+        rules: &Self::Rules,
+        daemon: DaemonId,
+        now: Now,
+    ) -> Result<Decision<Self>, Refusal>;
+
+    /// The JSON text under which a record is stored.
+    fn encode(record: &Self::Record) -> Vec<u8>;
+
+    /// Reads what [`encode`](Entity::encode) of this or a compatible version wrote; otherwise says
+    /// why it cannot.
+    fn decode(text: &[u8]) -> Result<Self::Record, String>;
+
+    /// The version that watchers compare, and who made it; 0 where the kind has none.
+    fn version(stored: &Stored<Self::Record>) -> u64;
+
+    /// The daemon that made the newest visible change.
+    fn changed_by(stored: &Stored<Self::Record>) -> Option<DaemonId>;
+
+    /// The present view as an event, for a change whose announcement may have been lost.
+    fn announcement(key: &Self::Key, stored: &Stored<Self::Record>, now: Now) -> Option<Event>;
+
+    /// Keeps the index in step with a record that became `after`.
+    fn observe(
+        index: &mut Self::Index,
+        key: &Self::Key,
+        before: Option<&Self::Record>,
+        after: Option<&Self::Record>,
+        now: Now,
+    );
+}

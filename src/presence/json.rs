@@ -1,0 +1,115 @@
+//! Writing JSON without a tree in between: answers and events are made by the thousand.
+
+use super::time::Time;
+
+/// Appends `text` as a JSON string.
+pub fn push_str(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut plain_from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&text.as_bytes()[plain_from..at]);
+        plain_from = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+        }
+    }
+    out.extend_from_slice(&text.as_bytes()[plain_from..]);
+    out.push(b'"');
+}
+
+/// Appends `number` in decimal digits.
+pub fn push_number(out: &mut Vec<u8>, number: impl Into<i128>) {
+    let number: i128 = number.into();
+    if number < 0 {
+        out.push(b'-');
+    }
+    let mut rest = number.unsigned_abs();
+    let from = out.len();
+    loop {
+        out.push(b'0' + u8::try_from(rest % 10).unwrap_or(0));
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out[from..].reverse();
+}
+
+pub fn push_bool(out: &mut Vec<u8>, value: bool) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+/// Appends `text` as a JSON string, or `null`.
+pub fn push_optional_str(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => push_str(out, text),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// Appends `time` as a quoted RFC 3339 time, or `null`.
+pub fn push_optional_time(out: &mut Vec<u8>, time: Option<Time>) {
+    match time {
+        Some(time) => {
+            out.push(b'"');
+            time.push(out);
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// Appends `items` as a JSON array, each written by `push`.
+pub fn push_array<T>(
+    out: &mut Vec<u8>,
+    items: impl IntoIterator<Item = T>,
+    mut push: impl FnMut(&mut Vec<u8>, T),
+) {
+    out.push(b'[');
+    for (index, item) in items.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        push(out, item);
+    }
+    out.push(b']');
+}
+
+/// Appends `text`, a fixed piece of JSON.
+pub fn push(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_string_reads_back(text in any::<String>()) {
+            let mut out = Vec::new();
+            push_str(&mut out, &text);
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn a_number_reads_back(number in any::<i64>(), unsigned in any::<u64>()) {
+            let mut out = Vec::new();
+            push_number(&mut out, number);
+            prop_assert_eq!(serde_json::from_slice::<i64>(&out).unwrap(), number);
+            out.clear();
+            push_number(&mut out, unsigned);
+            prop_assert_eq!(serde_json::from_slice::<u64>(&out).unwrap(), unsigned);
+        }
+    }
+}

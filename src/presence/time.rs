@@ -1,0 +1,104 @@
+//! Time as a value. The core never reads a clock: the caller hands it [`Now`].
+
+use std::fmt;
+
+/// One reading of both clocks of a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds on the daemon's own monotonic clock, from an arbitrary origin. All waiting is
+    /// measured on it.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970 on the wall clock. It may jump; it only ever becomes a time that
+    /// people read.
+    pub wall: Time,
+}
+
+/// A wall-clock time in milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub i64);
+
+impl Time {
+    /// The first and the last time that has four digits for its year; others are moved into it,
+    /// so that a broken clock cannot make an answer that is no RFC 3339.
+    const RANGE: (i64, i64) = (-62_167_219_200_000, 253_402_300_799_999);
+
+    /// Reads any RFC 3339 time; finer digits than milliseconds are cut off.
+    pub fn parse(text: &str) -> Option<Self> {
+        let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self(time.timestamp_millis()))
+    }
+
+    /// Appends the time as RFC 3339 in UTC with milliseconds (`2019-01-07T13:17:42.375Z`).
+    pub fn push(self, out: &mut Vec<u8>) {
+        let ms = self.0.clamp(Self::RANGE.0, Self::RANGE.1);
+        let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
+        let (year, month, day) = civil(days);
+        push_digits(out, year, 4);
+        out.push(b'-');
+        push_digits(out, month, 2);
+        out.push(b'-');
+        push_digits(out, day, 2);
+        out.push(b'T');
+        push_digits(out, in_day / 3_600_000, 2);
+        out.push(b':');
+        push_digits(out, in_day / 60_000 % 60, 2);
+        out.push(b':');
+        push_digits(out, in_day / 1000 % 60, 2);
+        out.push(b'.');
+        push_digits(out, in_day % 1000, 3);
+        out.push(b'Z');
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = Vec::with_capacity(24);
+        self.push(&mut out);
+        f.write_str(&String::from_utf8_lossy(&out))
+    }
+}
+
+/// The proleptic Gregorian date of a day counted from 1970-01-01. Years are counted from March, so
+/// that the leap day is the last of its year, in eras of 400 years of 146 097 days.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let from_era = days + 719_468;
+    let era = from_era.div_euclid(146_097);
+    let day_of_era = from_era.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+fn push_digits(out: &mut Vec<u8>, number: i64, width: u32) {
+    for place in (0..width).rev() {
+        let digit = number / 10_i64.pow(place) % 10;
+        out.push(b'0' + u8::try_from(digit).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_time_reads_as_in_the_protocol() {
+        let time = Time::parse("2019-01-07T14:17:42.375999+01:00").unwrap();
+        assert_eq!(time.to_string(), "2019-01-07T13:17:42.375Z");
+    }
+
+    proptest! {
+        #[test]
+        fn writing_agrees_with_chrono(ms in Time::RANGE.0..=Time::RANGE.1) {
+            let expected = chrono::DateTime::from_timestamp_millis(ms)
+                .unwrap()
+                .to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+            prop_assert_eq!(Time(ms).to_string(), expected);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Users: the record, what commands do to it, and what anyone may see of it.
+
+mod decide;
+mod index;
+mod patch;
+mod record;
+mod view;
+
+pub use decide::{Command, Outcome, Rules};
+pub use index::{Grace, Index};
+pub use patch::{MAX_STATUS_BYTES, Patch, RESERVED, check_custom_name};
+pub use record::{Connection, Record};
+pub use view::{
+    MAX_USER_BYTES, Shown, Viewer, push_absent_member, push_own, push_seen_by, shown,
+};
+
+use super::entity::{DaemonId, Decision, Entity, Event, Stored};
+use super::id::Id;
+use super::refusal::Refusal;
+use super::time::Now;
+
+/// The kind of record that a user is.
+#[derive(Debug)]
+pub struct Users;
+
+impl Entity for Users {
+    type Key = Id;
+    type Record = Record;
+    type Command = Command;
+    type Outcome = Outcome;
+    type Rules = Rules;
+    type Index = Index;
+
+    const KIND: &'static str = "user";
+
+    fn tokens(key: &Id) -> String {
+        key.token()
+    }
+
+    fn from_tokens(tokens: &str) -> Option<Id> {
+        Id::from_token(tokens)
+    }
+
+    fn decide(
+        key: &Id,
+        stored: &Stored<Record>,
+        command: &Command,
+        rules: &Rules,
+        daemon: DaemonId,
+        now: Now,
+    ) -> Result<Decision<Self>, Refusal> {
+        decide::decide(key, stored, command, rules, daemon, now)
+    }
+
+    fn encode(record: &Record) -> Vec<u8> {
+        record.encode()
+    }
+
+    fn decode(text: &[u8]) -> Result<Record, String> {
+        Record::decode(text)
+    }
+
+    fn version(stored: &Stored<Record>) -> u64 {
+        match stored {
+            Stored::Absent { version } => *version,
+            Stored::Present(record) => record.version,
+            Stored::Unreadable => 0,
+        }
+    }
+
+    fn changed_by(stored: &Stored<Record>) -> Option<DaemonId> {
+        stored.record().and_then(|record| record.changed_by)
+    }
+
+    fn announcement(key: &Id, stored: &Stored<Record>, now: Now) -> Option<Event> {
+        view::announcement(key, stored, now)
+    }
+
+    fn observe(
+        index: &mut Index,
+        key: &Id,
+        before: Option<&Record>,
+        after: Option<&Record>,
+        now: Now,
+    ) {
+        index.observe(key, before, after, now);
+    }
+}

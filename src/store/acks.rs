@@ -1,0 +1,73 @@
+//! Acknowledgements of writes. They come to an inbox of our own: thousands are in flight at once,
+//! and those that never come must leave nothing behind in the client.
+
+use async_nats::jetstream::ErrorCode;
+use async_nats::{Message, Subscriber};
+use futures_util::StreamExt;
+use serde::Deserialize;
+
+use super::Store;
+use super::keyspace::{Settled, settle};
+use super::stripe::Failure;
+use crate::presence::entity::Entity;
+use crate::presence::refusal::{Code, Refusal};
+use crate::presence::user::Users;
+
+#[derive(Deserialize)]
+struct Ack {
+    seq: Option<u64>,
+    error: Option<Problem>,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Hears acknowledgements until the subscription ends.
+pub(super) async fn run(store: Store, mut inbox: Subscriber) {
+    while let Some(message) = inbox.next().await {
+        let mut tokens = message.subject.rsplit('.');
+        let (Some(write), Some(part), Some(kind)) = (tokens.next(), tokens.next(), tokens.next())
+        else {
+            continue;
+        };
+        let (Ok(write), Ok(part)) = (write.parse(), part.parse()) else { continue };
+        if kind == Users::KIND {
+            settle(&store.users, part, write, read(&message));
+        }
+    }
+}
+
+fn read(message: &Message) -> Settled {
+    if message.status.is_some() {
+        // Nobody listens: the stream has no leader at the moment, or is gone.
+        return Settled::Failed(Failure::Retry);
+    }
+    match serde_json::from_slice::<Ack>(&message.payload) {
+        Ok(Ack { error: Some(problem), .. }) => {
+            let code = ErrorCode(problem.err_code);
+            if [ErrorCode::STREAM_WRONG_LAST_SEQUENCE, ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT]
+                .contains(&code)
+            {
+                Settled::Conflict
+            } else if code == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM {
+                Settled::Failed(Failure::Refused(Refusal::new(
+                    Code::TooLarge,
+                    "the record is larger than the bucket's stream accepts (its `max_msg_size`)",
+                )))
+            } else {
+                tracing::warn!(
+                    code = problem.err_code,
+                    description = problem.description,
+                    "JetStream did not take a write; it is tried again"
+                );
+                Settled::Failed(Failure::Retry)
+            }
+        }
+        Ok(Ack { seq: Some(rev), .. }) => Settled::Stored(rev),
+        Ok(_) | Err(_) => Settled::Failed(Failure::Retry),
+    }
+}

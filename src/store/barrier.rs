@@ -1,0 +1,175 @@
+//! The read barrier: waits until the replica has seen a revision, or all that is stored now.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::bucket::{Bucket, Fault};
+
+/// What is to be done when the replica has seen it (`true`), or when the time is over (`false`).
+pub type Then = Box<dyn FnOnce(bool) + Send>;
+
+struct Waiter {
+    then: Then,
+    deadline_ms: u64,
+}
+
+/// Where the replica stands, and who waits for it to stand further on.
+#[derive(Default)]
+pub struct Barrier {
+    inner: Mutex<Inner>,
+    wanted: Notify,
+    /// Rung when a read finds another bucket than the one that is followed.
+    pub replaced: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// The creation time of the bucket that is followed.
+    bucket: Option<String>,
+    /// All revisions up to here are in the replica.
+    position: u64,
+    /// The last sequence of the stream as last read.
+    stored: u64,
+    /// Those who arrived after the last read of it began.
+    unread: Vec<Waiter>,
+    at: BTreeMap<u64, Vec<Waiter>>,
+}
+
+impl std::fmt::Debug for Barrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let inner = self.lock();
+        write!(f, "Barrier {{ position: {}, stored: {} }}", inner.position, inner.stored)
+    }
+}
+
+impl Barrier {
+    /// Waits until the replica has seen all that is stored now.
+    pub fn all_stored(&self, deadline_ms: u64, then: Then) {
+        self.lock().unread.push(Waiter { then, deadline_ms });
+        self.wanted.notify_one();
+    }
+
+    /// Waits until the replica has seen revision `rev`.
+    pub fn seen(&self, rev: u64, deadline_ms: u64, then: Then) {
+        {
+            let mut inner = self.lock();
+            if inner.position < rev {
+                inner.at.entry(rev).or_default().push(Waiter { then, deadline_ms });
+                return;
+            }
+        }
+        then(true);
+    }
+
+    /// The revision up to which the replica has seen all.
+    pub fn position(&self) -> u64 {
+        self.lock().position
+    }
+
+    /// How far the replica is behind what was last known to be stored.
+    pub fn lag(&self) -> u64 {
+        let inner = self.lock();
+        inner.stored.saturating_sub(inner.position)
+    }
+
+    /// The last sequence of the stream as last read, if someone waits for it.
+    pub fn awaited(&self) -> Option<u64> {
+        let inner = self.lock();
+        let waited_for = inner.at.range(..=inner.stored).next().is_some();
+        (waited_for && inner.stored > inner.position).then_some(inner.stored)
+    }
+
+    /// The replica has seen everything up to `position`.
+    pub fn advance(&self, position: u64) {
+        let ready = {
+            let mut inner = self.lock();
+            inner.position = inner.position.max(position);
+            let position = inner.position;
+            if inner.at.first_key_value().is_none_or(|(rev, _)| *rev > position) {
+                return;
+            }
+            let later = inner.at.split_off(&(position + 1));
+            std::mem::replace(&mut inner.at, later)
+        };
+        for waiter in ready.into_values().flatten() {
+            (waiter.then)(true);
+        }
+    }
+
+    /// The replica begins to follow the bucket that was made at `created`.
+    pub fn follow(&self, created: &str) {
+        let mut inner = self.lock();
+        if inner.bucket.as_deref() != Some(created) {
+            inner.bucket = Some(created.to_owned());
+            (inner.position, inner.stored) = (0, 0);
+        }
+    }
+
+    /// Sends away those whose time is over.
+    pub fn expire(&self, now_ms: u64) {
+        let mut late = Vec::new();
+        {
+            let mut inner = self.lock();
+            let mut sort_out = |waiters: &mut Vec<Waiter>| {
+                late.extend(waiters.extract_if(.., |waiter| waiter.deadline_ms <= now_ms));
+                !waiters.is_empty()
+            };
+            sort_out(&mut inner.unread);
+            inner.at.retain(|_, waiters| sort_out(waiters));
+        }
+        for waiter in late {
+            (waiter.then)(false);
+        }
+    }
+
+    /// Reads the stream's last sequence for those who wait: one read at a time serves all who
+    /// arrived before it began.
+    pub async fn run(&self, bucket: Bucket) {
+        loop {
+            self.wanted.notified().await;
+            loop {
+                let waiters = std::mem::take(&mut self.lock().unread);
+                if waiters.is_empty() {
+                    break;
+                }
+                let read = bucket.info().await;
+                if !self.read(waiters, read.map(|info| (info.created, info.state.last_seq))) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// Lets those through, or to their places, whose read came back. Otherwise they wait for the
+    /// next one.
+    fn read(&self, waiters: Vec<Waiter>, read: Result<(String, u64), Fault>) -> bool {
+        let mut inner = self.lock();
+        let last = match read {
+            Ok((created, last)) if inner.bucket.as_ref() == Some(&created) => last,
+            other => {
+                if !matches!(other, Err(Fault::Timeout(_) | Fault::Disconnected(_))) {
+                    self.replaced.notify_one();
+                }
+                inner.unread.extend(waiters);
+                return false;
+            }
+        };
+        inner.stored = inner.stored.max(last);
+        if inner.position < last {
+            inner.at.entry(last).or_default().extend(waiters);
+            return true;
+        }
+        drop(inner);
+        for waiter in waiters {
+            (waiter.then)(true);
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

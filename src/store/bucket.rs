@@ -1,0 +1,206 @@
+//! The bucket itself: making it, checking it, asking it.
+
+use std::time::Duration;
+
+use async_nats::client::RequestErrorKind;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::{ErrorCode, stream};
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// How long a deletion marker lives (`PROTOCOL`, section 6).
+pub const MARKER_TTL: &str = "24h";
+
+/// The stream of a key-value bucket.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    client: Client,
+    name: String,
+    timeout: Duration,
+}
+
+/// What a bucket is to be made with.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub replicas: usize,
+    pub in_memory: bool,
+}
+
+/// Why the bucket did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("the bucket does not exist")]
+    Missing,
+    #[error("there is no such key")]
+    NoKey,
+    #[error("JetStream does not answer: it is not enabled for this account, or has no leader")]
+    NoJetStream,
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("JetStream answers: {description} ({code})")]
+    Refused { code: u64, description: String },
+    #[error("not connected to NATS: {0}")]
+    Disconnected(String),
+}
+
+/// The state of the stream.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Info {
+    /// When the stream was made; another time is another bucket.
+    pub created: String,
+    pub state: State,
+    pub config: stream::Config,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct State {
+    pub last_seq: u64,
+}
+
+/// One stored message.
+#[derive(Debug)]
+pub struct Raw {
+    pub seq: u64,
+    pub headers: HeaderMap,
+    pub payload: Bytes,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// `JetStream not enabled` for the server, and for the account.
+const NOT_ENABLED: [u64; 2] = [10_076, 10_039];
+
+impl Bucket {
+    pub fn new(client: Client, name: &str, timeout: Duration) -> Self {
+        Self { client, name: name.to_owned(), timeout }
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name of the stream.
+    pub fn stream(&self) -> String {
+        format!("KV_{}", self.name)
+    }
+
+    /// What all subjects of the bucket begin with.
+    pub fn prefix(&self) -> String {
+        format!("$KV.{}.", self.name)
+    }
+
+    pub async fn info(&self) -> Result<Info, Fault> {
+        self.ask(&format!("STREAM.INFO.{}", self.stream()), &serde_json::Value::Null).await
+    }
+
+    /// Makes the bucket; one that is there stays as it is.
+    pub async fn create(&self, shape: Shape) -> Result<(), Fault> {
+        let config = stream::Config {
+            name: self.stream(),
+            description: Some("presence of users, kept by presenced".to_owned()),
+            subjects: vec![format!("{}>", self.prefix())],
+            max_messages_per_subject: 1,
+            discard: stream::DiscardPolicy::New,
+            num_replicas: shape.replicas,
+            storage: if shape.in_memory {
+                stream::StorageType::Memory
+            } else {
+                stream::StorageType::File
+            },
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            allow_message_ttl: true,
+            ..stream::Config::default()
+        };
+        let body = serde_json::to_value(config).unwrap_or_default();
+        let subject = format!("STREAM.CREATE.{}", self.stream());
+        self.ask::<serde_json::Value>(&subject, &body).await.map(|_| ())
+    }
+
+    /// Whether the stream can serve as our bucket; otherwise says what is wrong with it.
+    pub fn check(&self, info: &Info) -> Result<(), String> {
+        let config = &info.config;
+        let name = &self.name;
+        if config.subjects != [format!("{}>", self.prefix())] {
+            return Err(format!(
+                "the stream KV_{name} exists and is no key-value bucket (its subjects are {:?}); choose another `store.bucket`",
+                config.subjects
+            ));
+        }
+        if !config.allow_message_ttl || !config.allow_rollup {
+            return Err(format!(
+                "the bucket {name} exists without per-message TTL or roll-up, which deletion markers need; allow both on the stream KV_{name}, or choose another `store.bucket`"
+            ));
+        }
+        if !config.max_age.is_zero() {
+            return Err(format!(
+                "the bucket {name} forgets its entries after {:?}, so users would vanish; take the maximum age off the stream KV_{name}, or choose another `store.bucket`",
+                config.max_age
+            ));
+        }
+        Ok(())
+    }
+
+    /// The newest message of a subject, from the leader.
+    pub async fn last(&self, subject: &str) -> Result<Raw, Fault> {
+        #[derive(Deserialize)]
+        struct Reply {
+            message: stream::RawMessage,
+        }
+        let body = serde_json::json!({ "last_by_subj": subject });
+        let asked = format!("STREAM.MSG.GET.{}", self.stream());
+        let Reply { message } = self.ask(&asked, &body).await?;
+        let message = StreamMessage::try_from(message)
+            .map_err(|error| Fault::Refused { code: 0, description: error.to_string() })?;
+        Ok(Raw { seq: message.sequence, headers: message.headers, payload: message.payload })
+    }
+
+    /// One request to the JetStream API.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, Fault> {
+        let payload =
+            if body.is_null() { Bytes::new() } else { body.to_string().into_bytes().into() };
+        let request = self.client.request(format!("$JS.API.{what}"), payload);
+        let reply = match tokio::time::timeout(self.timeout, request).await {
+            Err(_) => return Err(Fault::Timeout(self.timeout)),
+            Ok(Err(error)) => {
+                return Err(match error.kind() {
+                    RequestErrorKind::NoResponders => Fault::NoJetStream,
+                    RequestErrorKind::TimedOut => Fault::Timeout(self.timeout),
+                    _ => Fault::Disconnected(error.to_string()),
+                });
+            }
+            Ok(Ok(reply)) => reply,
+        };
+        let odd = |error: serde_json::Error| Fault::Refused { code: 0, description: error.to_string() };
+        let mut answer: serde_json::Value = serde_json::from_slice(&reply.payload).map_err(odd)?;
+        match answer.get_mut("error").map(serde_json::Value::take) {
+            None => serde_json::from_value(answer).map_err(odd),
+            Some(problem) => Err(fault(serde_json::from_value(problem).map_err(odd)?)),
+        }
+    }
+}
+
+fn fault(problem: Problem) -> Fault {
+    match problem.err_code {
+        code if code == ErrorCode::STREAM_NOT_FOUND.0 => Fault::Missing,
+        code if code == ErrorCode::NO_MESSAGE_FOUND.0 => Fault::NoKey,
+        code if NOT_ENABLED.contains(&code) => Fault::NoJetStream,
+        code => Fault::Refused { code, description: problem.description },
+    }
+}

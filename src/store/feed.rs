@@ -1,0 +1,338 @@
+//! The feed: one ordered consumer through which the replica follows the bucket.
+//!
+//! The consumer is read by hand rather than through the client's own: what is needed of it (its
+//! own sequence, what is pending, which bucket it follows) decides when an answer is fresh.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::{Message, StatusCode, Subscriber};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use super::bucket::{Fault, Shape};
+use super::{Store, wire};
+use crate::presence::entity::Entity;
+use crate::presence::user::Users;
+
+/// How often the server says that it is there while nothing is stored.
+const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
+/// After so much silence the consumer is taken for lost.
+const SILENCE: Duration = Duration::from_millis(3500);
+/// How often the feed looks around.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often it is checked that the bucket is still the same.
+const CHECK: Duration = Duration::from_secs(1);
+/// A bucket that has been missing for so long is made again.
+const MISSING: Duration = Duration::from_secs(5);
+/// A change so shortly before the newest one may have died before it was announced, with whoever
+/// made it.
+const FRESH_NS: u64 = 5_000_000_000;
+
+/// Why a consumer is given up.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    #[error("messages were lost on the way")]
+    Gap,
+    #[error("nothing was heard of the consumer for {SILENCE:?}")]
+    Silence,
+    #[error("the bucket was replaced")]
+    Replaced,
+    #[error("the subscription ended")]
+    Ended,
+}
+
+/// Follows the bucket for as long as the daemon lives.
+pub(super) async fn run(store: Store, shape: Shape) {
+    let mut feed = Feed { store, bucket: None, position: 0, fresh: VecDeque::new() };
+    let mut missing_since: Option<Instant> = None;
+    let mut said = None;
+    loop {
+        let lost = feed.follow(&mut said).await;
+        match &lost {
+            Lost::Fault(Fault::Missing) => {
+                let since = *missing_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= MISSING {
+                    tracing::warn!("the bucket is gone; making it again, empty");
+                    if let Err(fault) = feed.store.link.bucket.create(shape).await {
+                        tracing::warn!(%fault, "the bucket could not be made");
+                    }
+                }
+            }
+            _ => missing_since = None,
+        }
+        let text = lost.to_string();
+        if said.as_ref() != Some(&text) {
+            tracing::warn!(reason = text, "the replica lost its feed; it resumes");
+            said = Some(text);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+struct Feed {
+    store: Store,
+    /// The creation time of the bucket that is followed.
+    bucket: Option<String>,
+    /// All entries up to here were applied.
+    position: u64,
+    /// The visible changes among the last entries of the initial replay: when, and whose.
+    fresh: VecDeque<(u64, <Users as Entity>::Key)>,
+}
+
+impl Feed {
+    /// Follows one consumer until it is lost.
+    async fn follow(&mut self, said: &mut Option<String>) -> Lost {
+        match self.follow_one(said).await {
+            Ok(never) => match never {},
+            Err(lost) => lost,
+        }
+    }
+
+    async fn follow_one(
+        &mut self,
+        said: &mut Option<String>,
+    ) -> Result<std::convert::Infallible, Lost> {
+        let bucket = self.store.link.bucket.clone();
+        let info = bucket.info().await?;
+        self.begin(&info.created);
+        let client = bucket.client();
+        let inbox = client.new_inbox();
+        let mut messages = client.subscribe(inbox.clone()).await.map_err(|_| Lost::Ended)?;
+        let name = format!("presenced_{}_{}", self.store.link.daemon, fastrand::u32(..));
+        let consumer = json!({ "stream_name": bucket.stream(), "config": {
+            "name": name,
+            "deliver_subject": inbox,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self.position + 1,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "flow_control": true,
+            "idle_heartbeat": IDLE_HEARTBEAT.as_nanos() as u64,
+            "inactive_threshold": 30_000_000_000_u64,
+            "mem_storage": true,
+            "num_replicas": 1,
+        }});
+        let create = format!("CONSUMER.CREATE.{}.{name}", bucket.stream());
+        bucket.ask::<serde_json::Value>(&create, &consumer).await?;
+        *said = None;
+        let mut consumer = Consumer { name, delivered: 0, idle: false };
+        let until = info.state.last_seq;
+        let result = self.listen(&mut messages, &mut consumer, until).await;
+        let _ = messages.unsubscribe().await;
+        let delete = format!("CONSUMER.DELETE.{}.{}", bucket.stream(), consumer.name);
+        let _ = bucket.ask::<serde_json::Value>(&delete, &serde_json::Value::Null).await;
+        result
+    }
+
+    async fn listen(
+        &mut self,
+        messages: &mut Subscriber,
+        consumer: &mut Consumer,
+        until: u64,
+    ) -> Result<std::convert::Infallible, Lost> {
+        let (mut heard, mut checked) = (Instant::now(), Instant::now());
+        loop {
+            let next = tokio::select! {
+                next = timeout(LOOK, messages.next()) => next,
+                () = self.store.link.barrier.replaced.notified() => {
+                    checked = Instant::now();
+                    self.check_bucket().await?;
+                    continue;
+                }
+            };
+            match next {
+                Ok(None) => return Err(Lost::Ended),
+                Ok(Some(message)) => {
+                    heard = Instant::now();
+                    self.take(message, consumer).await?;
+                }
+                Err(_) if heard.elapsed() >= SILENCE => return Err(Lost::Silence),
+                Err(_) => {}
+            }
+            if self.position >= until && !self.store.replayed.is_cancelled() {
+                self.replayed();
+            }
+            if consumer.idle && heard.elapsed() < LOOK {
+                continue;
+            }
+            if checked.elapsed() >= CHECK {
+                checked = Instant::now();
+                self.check_bucket().await?;
+            }
+            let wanted = if self.store.replayed.is_cancelled() {
+                self.store.link.barrier.awaited()
+            } else {
+                Some(until)
+            };
+            if let Some(wanted) = wanted
+                && heard.elapsed() >= LOOK
+                && self.has_all(consumer).await?
+            {
+                // The last entries were markers that have expired: there is nothing to deliver.
+                self.advance(wanted);
+                consumer.idle = true;
+            }
+        }
+    }
+
+    /// Begins with the bucket that was made at `created`.
+    fn begin(&mut self, created: &str) {
+        if self.bucket.as_deref() == Some(created) {
+            return;
+        }
+        if self.bucket.is_some() {
+            tracing::warn!("the bucket was deleted and made again: all users are absent");
+            self.store.users.reset();
+        }
+        self.bucket = Some(created.to_owned());
+        self.position = 0;
+        self.store.link.barrier.follow(created);
+    }
+
+    async fn check_bucket(&self) -> Result<(), Lost> {
+        match self.store.link.bucket.info().await {
+            Ok(info) if Some(&info.created) == self.bucket.as_ref() => Ok(()),
+            Ok(_) | Err(Fault::Missing) => Err(Lost::Replaced),
+            // The next look will tell; the silence of the consumer is watched as well.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether nothing more is to come of what was stored before.
+    async fn has_all(&self, consumer: &Consumer) -> Result<bool, Lost> {
+        #[derive(Deserialize)]
+        struct Info {
+            num_pending: u64,
+            delivered: Delivered,
+        }
+        #[derive(Deserialize)]
+        struct Delivered {
+            consumer_seq: u64,
+        }
+        let bucket = &self.store.link.bucket;
+        let subject = format!("CONSUMER.INFO.{}.{}", bucket.stream(), consumer.name);
+        match bucket.ask::<Info>(&subject, &serde_json::Value::Null).await {
+            Ok(info) => {
+                Ok(info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered)
+            }
+            Err(Fault::Timeout(_) | Fault::Disconnected(_)) => Ok(false),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    async fn take(&mut self, message: Message, consumer: &mut Consumer) -> Result<(), Lost> {
+        if message.status == Some(StatusCode::IDLE_HEARTBEAT) {
+            return self.keep_alive(&message, consumer).await;
+        }
+        if message.status.is_some() {
+            return Err(Lost::Gap);
+        }
+        let meta = message.reply.as_deref().and_then(Meta::parse).ok_or(Lost::Gap)?;
+        if meta.consumer_seq != consumer.delivered + 1 {
+            return Err(Lost::Gap);
+        }
+        consumer.delivered = meta.consumer_seq;
+        self.apply(&message, &meta);
+        self.advance(meta.stream_seq);
+        Ok(())
+    }
+
+    /// Answers flow control, and notices what was lost before a heartbeat.
+    async fn keep_alive(&self, message: &Message, consumer: &Consumer) -> Result<(), Lost> {
+        let header = |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
+        let answer_to = message.reply.as_ref().map(|r| r.to_string());
+        if let Some(subject) = answer_to.or_else(|| header("Nats-Consumer-Stalled")) {
+            let client = self.store.link.bucket.client();
+            let _ = timeout(SILENCE, client.publish(subject, bytes::Bytes::new())).await;
+        }
+        match header("Nats-Last-Consumer").and_then(|seq| seq.parse::<u64>().ok()) {
+            Some(delivered) if delivered != consumer.delivered => Err(Lost::Gap),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, message: &Message, meta: &Meta) {
+        let prefix_len = self.store.link.bucket.prefix().len();
+        let Some(key) = message.subject.as_str().get(prefix_len..) else { return };
+        let Some((kind, tokens)) = key.split_once('.') else {
+            self.store.foreign(key);
+            return;
+        };
+        let headers = message.headers.as_ref();
+        if kind == Users::KIND
+            && let Some(key) = Users::from_tokens(tokens)
+        {
+            if !self.store.replayed.is_cancelled() {
+                self.note_fresh(&key, headers, meta);
+            }
+            let entry = wire::entry::<Users>(meta.stream_seq, &key, headers, &message.payload);
+            self.store.users.fed(&key, entry);
+        } else {
+            self.store.foreign(key);
+        }
+    }
+
+    fn note_fresh(
+        &mut self,
+        key: &<Users as Entity>::Key,
+        headers: Option<&async_nats::HeaderMap>,
+        meta: &Meta,
+    ) {
+        while self.fresh.front().is_some_and(|(at, _)| at + FRESH_NS < meta.stored_ns) {
+            self.fresh.pop_front();
+        }
+        if headers.is_some_and(|headers| headers.get(wire::VERSION).is_some()) {
+            self.fresh.push_back((meta.stored_ns, key.clone()));
+        }
+    }
+
+    fn advance(&mut self, position: u64) {
+        self.position = self.position.max(position);
+        self.store.link.barrier.advance(self.position);
+    }
+
+    /// The replica is whole for the first time.
+    fn replayed(&mut self) {
+        let fresh = std::mem::take(&mut self.fresh);
+        self.store.set_fresh(fresh.into_iter().map(|(_, key)| key).collect());
+        self.store.replayed.cancel();
+    }
+}
+
+struct Consumer {
+    name: String,
+    /// How many messages it delivered to us.
+    delivered: u64,
+    /// Whether it was found to have nothing more.
+    idle: bool,
+}
+
+/// What the reply subject of a delivered message says.
+struct Meta {
+    stream_seq: u64,
+    consumer_seq: u64,
+    stored_ns: u64,
+}
+
+impl Meta {
+    /// `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`, in newer servers
+    /// with a domain and an account before the stream, and perhaps a token at the end.
+    fn parse(reply: &str) -> Option<Self> {
+        let tokens: Vec<_> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
+        let from = match tokens.len() {
+            7 => 3,
+            9.. => 5,
+            _ => return None,
+        };
+        Some(Self {
+            stream_seq: tokens.get(from)?.parse().ok()?,
+            consumer_seq: tokens.get(from + 1)?.parse().ok()?,
+            stored_ns: tokens.get(from + 2)?.parse().ok()?,
+        })
+    }
+}

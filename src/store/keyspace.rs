@@ -1,0 +1,284 @@
+//! All records of one kind: the stripes, and the way of their effects to NATS.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::task::TaskTracker;
+
+use super::barrier::Barrier;
+use super::bucket::{Bucket, Fault};
+use super::outbox::{Message, Outbox};
+use super::stripe::{Answer, Failure, Found, Job, Output, Stripe, Timing};
+use super::wire;
+use crate::clock::Clock;
+use crate::presence::entity::{DaemonId, Entity, Event, Stored};
+use crate::presence::id::Id;
+use crate::presence::refusal::Refusal;
+use crate::presence::time::Now;
+
+/// How many parts the records are cut into. A scan holds one part at a time, so that writes to the
+/// others go on.
+const STRIPES: usize = 256;
+
+/// What the sender of a command wants done with the answer. It runs under the lock of a stripe:
+/// it must be short, and must not call the keyspace.
+pub type Reply<E> = Box<dyn FnOnce(Result<Answer<<E as Entity>::Outcome>, Refusal>) + Send>;
+
+type Part<E> = Stripe<E, Reply<E>>;
+
+/// What the keyspaces of a daemon share.
+#[derive(Debug)]
+pub struct Link {
+    pub clock: Clock,
+    pub daemon: DaemonId,
+    pub bucket: Bucket,
+    pub barrier: Barrier,
+    /// Where writes go out.
+    pub writes: Outbox,
+    /// Where events go out, on the connection that answers too.
+    pub events: Outbox,
+    /// What event subjects begin with.
+    pub event_prefix: String,
+    /// Where acknowledgements are awaited.
+    pub ack_inbox: String,
+    /// The tasks that must end before the daemon does.
+    pub tracker: TaskTracker,
+}
+
+/// A visible change that another daemon made, and that it is to announce.
+#[derive(Debug)]
+struct Elsewhere<K> {
+    seen_ms: u64,
+    key: K,
+    by: DaemonId,
+}
+
+/// All records of one kind.
+#[derive(Debug)]
+pub struct Keyspace<E: Entity> {
+    link: Arc<Link>,
+    stripes: Vec<Mutex<Part<E>>>,
+    hasher: RandomState,
+    elsewhere: Mutex<VecDeque<Elsewhere<E::Key>>>,
+}
+
+/// How long a change made elsewhere is remembered, in case its daemon is found dead.
+const ELSEWHERE_MS: u64 = 20_000;
+
+impl<E: Entity> Keyspace<E> {
+    pub fn new(link: Arc<Link>, rules: &Arc<E::Rules>, timing: Timing) -> Self {
+        let stripe = |_| Mutex::new(Stripe::new(link.daemon, Arc::clone(rules), timing));
+        let stripes = (0..STRIPES).map(stripe).collect();
+        Self { link, stripes, hasher: RandomState::new(), elsewhere: Mutex::default() }
+    }
+
+    /// Sends a command on its way; `reply` gets the answer.
+    pub fn command(
+        self: &Arc<Self>,
+        key: E::Key,
+        command: E::Command,
+        deadline_ms: u64,
+        reply: Reply<E>,
+    ) {
+        let job = Job { command, ticket: reply, deadline_ms };
+        self.drive(self.part_of(&key), |part, now| part.command(key, job, now));
+    }
+
+    /// Looks at what is stored under a key.
+    pub fn look<R>(&self, key: &E::Key, look: impl FnOnce(Option<&E::Record>) -> R) -> R {
+        look(self.lock(self.part_of(key)).record(key))
+    }
+
+    /// Looks at what is stored under a key, and at its revision.
+    pub fn look_stored<R>(
+        &self,
+        key: &E::Key,
+        look: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
+    ) -> R {
+        look(self.lock(self.part_of(key)).known(key))
+    }
+
+    /// Visits the parts one by one, each under its lock.
+    pub fn for_each_part(&self, mut visit: impl FnMut(&mut Part<E>)) {
+        for part in 0..self.stripes.len() {
+            visit(&mut self.lock(part));
+        }
+    }
+
+    /// Something on the way in from NATS for the part with that number.
+    pub(super) fn drive(
+        self: &Arc<Self>,
+        part: usize,
+        input: impl FnOnce(&mut Part<E>, Now),
+    ) {
+        let mut stripe = self.lock(part);
+        input(&mut stripe, self.link.clock.now());
+        // Under the lock: the effects of one key must leave in their order.
+        for output in stripe.take_outputs() {
+            self.carry_out(part, output);
+        }
+    }
+
+    /// An entry of the feed.
+    pub(super) fn fed(self: &Arc<Self>, key: &E::Key, entry: super::stripe::Entry<E::Record>) {
+        self.drive(self.part_of(key), |part, now| part.fed(key, entry, now));
+    }
+
+    /// Time has passed.
+    pub fn tick(self: &Arc<Self>) {
+        for part in 0..self.stripes.len() {
+            self.drive(part, Stripe::tick);
+        }
+        let now_ms = self.link.clock.now().mono_ms;
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        while elsewhere.front().is_some_and(|each| each.seen_ms + ELSEWHERE_MS < now_ms) {
+            elsewhere.pop_front();
+        }
+    }
+
+    /// The bucket was deleted and made again.
+    pub(super) fn reset(self: &Arc<Self>) {
+        for part in 0..self.stripes.len() {
+            self.drive(part, Stripe::reset);
+        }
+    }
+
+    /// Changes what decisions depend on.
+    pub fn set_rules(&self, rules: &Arc<E::Rules>) {
+        self.for_each_part(|part| part.set_rules(Arc::clone(rules)));
+    }
+
+    /// Announces once more what `dead` changed since `since_ms`, in case it could not.
+    pub fn announce_for(&self, dead: DaemonId, since_ms: u64) -> usize {
+        let keys: std::collections::BTreeSet<_> = {
+            let elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_dead = elsewhere.iter().filter(|e| e.by == dead && e.seen_ms >= since_ms);
+            of_dead.map(|each| each.key.clone()).collect()
+        };
+        keys.iter().for_each(|key| self.announce(key));
+        keys.len()
+    }
+
+    /// Announces the present view of a key.
+    pub fn announce(&self, key: &E::Key) {
+        let stripe = self.lock(self.part_of(key));
+        if let Some(event) = stripe.announcement(key, self.link.clock.now()) {
+            self.publish(event);
+        }
+    }
+
+    /// How many keys have unfinished business.
+    pub fn busy(&self) -> usize {
+        (0..self.stripes.len()).map(|part| self.lock(part).busy()).sum()
+    }
+
+    fn part_of(&self, key: &E::Key) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0)
+    }
+
+    fn lock(&self, part: usize) -> MutexGuard<'_, Part<E>> {
+        self.stripes[part].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn carry_out(self: &Arc<Self>, part: usize, output: Output<E, Reply<E>>) {
+        match output {
+            Output::Write { key, write, expected, content, visible } => {
+                let daemon = self.link.daemon.to_string();
+                let (headers, payload) = wire::write(&daemon, expected, content, visible);
+                self.link.writes.send(Message {
+                    subject: self.subject(&key),
+                    reply: Some(format!("{}.{}.{part}.{write}", self.link.ack_inbox, E::KIND)),
+                    headers: Some(headers),
+                    payload,
+                    only_if_connected: true,
+                });
+            }
+            Output::Read { key, read } => {
+                let this = Arc::clone(self);
+                self.link.tracker.spawn(async move { this.read(part, key, read).await });
+            }
+            Output::Verify { key, verify } => {
+                let this = Arc::clone(self);
+                let verified = move |seen| {
+                    if seen {
+                        this.drive(part, |stripe, now| stripe.verified(&key, verify, now));
+                    }
+                };
+                // The commands that wait for it carry their own deadlines.
+                self.link.barrier.all_stored(
+                    self.link.clock.now().mono_ms + VERIFY_MS,
+                    Box::new(verified),
+                );
+            }
+            Output::Announce(event) => self.publish(event),
+            Output::Answer { ticket, result } => ticket(result),
+            Output::ChangedElsewhere { key, by } => {
+                let seen_ms = self.link.clock.now().mono_ms;
+                let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+                elsewhere.push_back(Elsewhere { seen_ms, key, by });
+            }
+        }
+    }
+
+    async fn read(self: Arc<Self>, part: usize, key: E::Key, read: u64) {
+        let found = match self.link.bucket.last(&self.subject(&key)).await {
+            Ok(raw) => {
+                Found::Entry(wire::entry::<E>(raw.seq, &key, Some(&raw.headers), &raw.payload))
+            }
+            Err(Fault::NoKey) => Found::Nothing,
+            Err(fault) => {
+                tracing::debug!(%fault, "a record could not be read");
+                Found::Failed
+            }
+        };
+        self.drive(part, |stripe, now| stripe.found(&key, read, found, now));
+    }
+
+    fn publish(&self, event: Event) {
+        let mut subject = format!("{}.", self.link.event_prefix);
+        crate::presence::id::push_token(&mut subject, Id::as_str(&event.user));
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(wire::VERSION, event.version.to_string());
+        self.link.events.send(Message {
+            subject,
+            reply: None,
+            headers: Some(headers),
+            payload: event.body.into(),
+            only_if_connected: false,
+        });
+    }
+
+    fn subject(&self, key: &E::Key) -> String {
+        format!("{}{}.{}", self.link.bucket.prefix(), E::KIND, E::tokens(key))
+    }
+}
+
+/// How long a verification is worth waiting for: longer than any command lives.
+const VERIFY_MS: u64 = 60_000;
+
+/// What a JetStream acknowledgement means for a write.
+pub(super) fn settle<E: Entity>(
+    keyspace: &Arc<Keyspace<E>>,
+    part: usize,
+    write: u64,
+    settled: Settled,
+) {
+    if part >= STRIPES {
+        return;
+    }
+    keyspace.drive(part, |stripe, now| match settled {
+        Settled::Stored(rev) => stripe.acked(write, rev, now),
+        Settled::Conflict => stripe.conflicted(write, now),
+        Settled::Failed(failure) => stripe.failed(write, &failure, now),
+    });
+}
+
+/// What became of a write.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Stored(u64),
+    Conflict,
+    Failed(Failure),
+}

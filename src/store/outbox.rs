@@ -1,0 +1,88 @@
+//! Messages on their way out of the daemon on one connection, in order.
+//!
+//! Publishing through the NATS client may block while it is disconnected; whoever decides must
+//! not. What lies in an outbox is bounded by the commands that are admitted.
+
+use async_nats::connection::State;
+use async_nats::{Client, HeaderMap};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+/// One message to publish.
+#[derive(Debug)]
+pub struct Message {
+    pub subject: String,
+    pub reply: Option<String>,
+    pub headers: Option<HeaderMap>,
+    pub payload: Bytes,
+    /// A write: it is dropped rather than sent late, if the connection is down.
+    pub only_if_connected: bool,
+}
+
+enum Item {
+    Message(Message),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Takes messages; cheap to clone, never blocks.
+#[derive(Debug, Clone)]
+pub struct Outbox(mpsc::UnboundedSender<Item>);
+
+/// The other end of an [`Outbox`].
+#[derive(Debug)]
+pub struct Outgoing(mpsc::UnboundedReceiver<Item>);
+
+pub fn outbox() -> (Outbox, Outgoing) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (Outbox(sender), Outgoing(receiver))
+}
+
+impl Outbox {
+    pub fn send(&self, message: Message) {
+        // The receiver lives as long as the daemon; after it there is nobody to send for.
+        let _ = self.0.send(Item::Message(message));
+    }
+
+    /// Waits until all that was sent before is written to the connection.
+    pub async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.0.send(Item::Flush(done)).is_ok() {
+            let _ = flushed.await;
+        }
+    }
+}
+
+impl Outgoing {
+    /// Publishes on `client` until every [`Outbox`] is gone.
+    pub async fn run(mut self, client: Client) {
+        while let Some(item) = self.0.recv().await {
+            match item {
+                Item::Message(message) => publish(&client, message).await,
+                Item::Flush(done) => {
+                    if let Err(error) = client.flush().await {
+                        tracing::debug!(%error, "could not flush");
+                    }
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+}
+
+async fn publish(client: &Client, message: Message) {
+    if message.only_if_connected && client.connection_state() != State::Connected {
+        return;
+    }
+    let Message { subject, reply, headers, payload, .. } = message;
+    let published = match (reply, headers) {
+        (None, None) => client.publish(subject, payload).await,
+        (None, Some(headers)) => client.publish_with_headers(subject, headers, payload).await,
+        (Some(reply), None) => client.publish_with_reply(subject, reply, payload).await,
+        (Some(reply), Some(headers)) => {
+            client.publish_with_reply_and_headers(subject, reply, headers, payload).await
+        }
+    };
+    if let Err(error) = published {
+        tracing::warn!(%error, "a message could not be published");
+    }
+}

@@ -1,0 +1,163 @@
+//! One stripe of the store: for each key the newest known record, the write in flight and the
+//! commands that wait. A state machine without IO: inputs carry the time, effects come out as
+//! [`Output`] values. Keys are independent of each other.
+//!
+//! A command is decided on the newest known record and committed by a compare-and-set write. The
+//! commands that arrive while a write of their key is in flight are decided together, on top of
+//! it, as the next write. A decision that writes is proven right by the write's success. One that
+//! writes nothing has no such proof: it waits until the replica has seen all that was stored when
+//! the command arrived ([`Output::Verify`]), or until a write on the same base succeeds.
+
+mod busy;
+mod inputs;
+mod output;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::presence::entity::{DaemonId, Entity, Stored};
+use crate::presence::time::Now;
+use busy::Busy;
+
+pub use output::{Answer, Content, Entry, Failure, Found, Job, Output};
+
+/// How long a marker of a deleted record is kept: a little longer than in the bucket.
+const TOMBSTONE_MS: u64 = 25 * 3_600_000;
+
+/// The times and bounds of a stripe.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// After so long without an acknowledgement the record is read.
+    pub ack_timeout_ms: u64,
+    /// After so long without an answer the read is repeated.
+    pub read_timeout_ms: u64,
+    /// How many conflicts in a row a write survives before its commands are `contended`.
+    pub attempts: u32,
+    /// The largest value that the server takes, in bytes.
+    pub max_value: usize,
+}
+
+/// What is known of one key.
+#[derive(Debug)]
+struct Slot<R> {
+    rev: u64,
+    stored: Stored<R>,
+}
+
+impl<R> Default for Slot<R> {
+    fn default() -> Self {
+        Self { rev: 0, stored: Stored::default() }
+    }
+}
+
+/// A part of the records of one kind, with their unfinished business. `T` is whatever the caller
+/// wants back with the answer to a command.
+#[derive(Debug)]
+pub struct Stripe<E: Entity, T> {
+    daemon: DaemonId,
+    rules: Arc<E::Rules>,
+    timing: Timing,
+    slots: HashMap<E::Key, Slot<E::Record>>,
+    busy: HashMap<E::Key, Busy<E, T>>,
+    /// The key that each write in flight, by its number, is for.
+    writes: HashMap<u64, E::Key>,
+    /// Markers in the order in which they were seen: when, the key, its revision.
+    tombstones: VecDeque<(u64, E::Key, u64)>,
+    index: E::Index,
+    last_number: u64,
+    /// How often the bucket was replaced by a new one.
+    epoch: u32,
+    outputs: Vec<Output<E, T>>,
+}
+
+impl<E: Entity, T> Stripe<E, T> {
+    pub fn new(daemon: DaemonId, rules: Arc<E::Rules>, timing: Timing) -> Self {
+        Self {
+            daemon,
+            rules,
+            timing,
+            slots: HashMap::new(),
+            busy: HashMap::new(),
+            writes: HashMap::new(),
+            tombstones: VecDeque::new(),
+            index: E::Index::default(),
+            last_number: 0,
+            epoch: 0,
+            outputs: Vec::new(),
+        }
+    }
+
+    /// What is known to be stored under a key, and at which revision.
+    pub fn known(&self, key: &E::Key) -> Option<(&Stored<E::Record>, u64)> {
+        self.slots.get(key).map(|slot| (&slot.stored, slot.rev))
+    }
+
+    /// The record under a key, if there is one that can be read.
+    pub fn record(&self, key: &E::Key) -> Option<&E::Record> {
+        self.slots.get(key).and_then(|slot| slot.stored.record())
+    }
+
+    /// All records.
+    pub fn records(&self) -> impl Iterator<Item = (&E::Key, &E::Record)> {
+        self.slots.iter().filter_map(|(key, slot)| Some((key, slot.stored.record()?)))
+    }
+
+    pub fn index(&self) -> &E::Index {
+        &self.index
+    }
+
+    pub fn index_mut(&mut self) -> &mut E::Index {
+        &mut self.index
+    }
+
+    /// How many keys have unfinished business.
+    pub fn busy(&self) -> usize {
+        self.busy.len()
+    }
+
+    /// Takes the effects of the inputs since the last call, in their order.
+    pub fn take_outputs(&mut self) -> Vec<Output<E, T>> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Changes what decisions depend on.
+    pub fn set_rules(&mut self, rules: Arc<E::Rules>) {
+        self.rules = rules;
+    }
+
+    /// The present view of a key, to be announced once more.
+    pub fn announcement(
+        &self,
+        key: &E::Key,
+        now: Now,
+    ) -> Option<crate::presence::entity::Event> {
+        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored, now))
+    }
+
+    /// Takes note of what is stored under a key from now on.
+    fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
+        let slot = self.slots.entry(key.clone()).or_default();
+        E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        if matches!(stored, Stored::Absent { .. }) {
+            self.tombstones.push_back((now.mono_ms, key.clone(), rev));
+        }
+        *slot = Slot { rev, stored };
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Forgets markers that the bucket has forgotten too.
+    fn forget_tombstones(&mut self, now: Now) {
+        while self.tombstones.front().is_some_and(|(at, ..)| at + TOMBSTONE_MS <= now.mono_ms) {
+            let Some((_, key, rev)) = self.tombstones.pop_front() else { return };
+            if self.slots.get(&key).is_some_and(|slot| slot.rev == rev)
+                && !self.busy.contains_key(&key)
+            {
+                self.slots.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How records and markers travel in NATS messages.
+
+use async_nats::HeaderMap;
+use async_nats::header::{HeaderName, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
+use bytes::Bytes;
+
+use super::bucket::MARKER_TTL;
+use super::stripe::{Content, Entry};
+use crate::presence::entity::{DaemonId, Entity, Stored};
+
+/// Which daemon wrote the message.
+const WRITER: HeaderName = HeaderName::from_static("Presence-Writer");
+/// The version of the visible change that the message brings, if it brings one.
+pub const VERSION: HeaderName = HeaderName::from_static("Presence-Version");
+const OPERATION: HeaderName = HeaderName::from_static("KV-Operation");
+const ROLLUP: HeaderName = HeaderName::from_static("Nats-Rollup");
+const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
+/// Why the server itself made a marker.
+const MARKER_REASON: HeaderName = HeaderName::from_static("Nats-Marker-Reason");
+
+/// The headers and the payload of a write.
+pub fn write(
+    daemon: &str,
+    expected: u64,
+    content: Content,
+    visible: Option<u64>,
+) -> (HeaderMap, Bytes) {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+    headers.insert(WRITER, daemon);
+    if let Some(version) = visible {
+        headers.insert(VERSION, version.to_string());
+    }
+    match content {
+        Content::Put(value) => (headers, value),
+        Content::Purge { version } => {
+            headers.insert(OPERATION, "PURGE");
+            headers.insert(ROLLUP, "sub");
+            headers.insert(TTL, MARKER_TTL);
+            headers.insert(VERSION, version.to_string());
+            (headers, Bytes::new())
+        }
+    }
+}
+
+/// Reads a stored message. What cannot be read is said in the log, once per message.
+pub fn entry<E: Entity>(
+    rev: u64,
+    key: &E::Key,
+    headers: Option<&HeaderMap>,
+    payload: &Bytes,
+) -> Entry<E::Record> {
+    let header = |name: HeaderName| {
+        headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str)
+    };
+    let writer = header(WRITER).and_then(DaemonId::parse);
+    if header(OPERATION).is_some_and(|operation| operation != "PUT")
+        || header(MARKER_REASON).is_some()
+    {
+        let version = header(VERSION).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let stored = Stored::Absent { version };
+        return Entry { rev, stored, content: Content::Purge { version }, writer };
+    }
+    let stored = match E::decode(payload) {
+        Ok(record) => Stored::Present(Box::new(record)),
+        Err(reason) => {
+            tracing::error!(
+                kind = E::KIND, revision = rev, reason,
+                "a record cannot be read; it is left alone, and requests for it are answered `unavailable`"
+            );
+            tracing::debug!(?key, revision = rev, "the record that cannot be read");
+            Stored::Unreadable
+        }
+    };
+    Entry { rev, stored, content: Content::Put(payload.clone()), writer }
+}
