@@ -4,4 +4,5 @@
 //! The layers, in reading order; arrows point down only:
 //!
 //! 1. [`presence`]: the pure core. Ids, records, decisions, the one projection, filters.
+pub mod config;
 pub mod presence;
