@@ -4,5 +4,8 @@
 //! The layers, in reading order; arrows point down only:
 //!
 //! 1. [`presence`]: the pure core. Ids, records, decisions, the one projection, filters.
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod logging;
 pub mod presence;

@@ -27,8 +27,9 @@ const CUSTOMARY: [(&str, &str); 6] = [
     ("NATS_TOKEN", "nats.token"),
 ];
 
-/// Settings from the command line: the flag as the user wrote it, the key it sets, the value.
-#[derive(Clone, Debug, Default)]
+/// Settings from the command line: the flag as the user wrote it, the key it sets, the value. There
+/// is no `Debug`: a value may be a secret.
+#[derive(Clone, Default)]
 pub struct Flags(Vec<(String, String, String)>);
 
 impl Flags {

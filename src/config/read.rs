@@ -66,7 +66,7 @@ impl Reader {
             .filter(|count| range.contains(count))
             .ok_or_else(|| {
                 let (least, most) = (range.start(), range.end());
-                self.refusal(key, &format!("a whole number from {least} to {most}"))
+                self.refusal(key, format!("a whole number from {least} to {most}"))
             })
     }
 
