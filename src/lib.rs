@@ -1,8 +1,24 @@
 //! `presenced` answers presence requests on NATS: who is online, what is their status, when were
 //! they last active.
 //!
-//! The layers, in reading order; arrows point to the left only:
-//! [`presence`] (the pure core) ← [`store`] (JetStream: the replica and the commits).
+//! The layers, in reading order; each may use those before it, and no other:
+//!
+//! 1. [`presence`]: the pure core. Ids, records, decisions, the one projection, filters.
+//! 2. [`store`]: JetStream. The replica in memory, and every change as one compare-and-set write.
+//! 3. [`liveness`]: who of the daemons is alive, and whose turn it is to act.
+//! 4. [`service`]: joins core, store and liveness: a command in, an answer out.
+//! 5. [`api`]: the edge to NATS. One file per operation, errors, the service protocol.
+//! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
+//!
+//! Beside them [`config`] (settings that cannot be wrong), [`cli`], [`logging`] and [`clock`].
 
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod liveness;
+pub mod logging;
 pub mod presence;
+pub mod service;
 pub mod store;

@@ -1,0 +1,100 @@
+//! The command line of `presenced`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Flags;
+
+/// Answers presence requests on NATS: who is online, what is their status, when were they last
+/// active.
+#[derive(Parser)]
+#[command(name = "presenced", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    Run(Options),
+    /// Check the settings without starting, and show what counts and from where.
+    Check(Options),
+}
+
+// A comment, as clap would show a doc comment as help: no `Debug`, as a URL or a pair may hold a
+// secret.
+#[derive(Args)]
+pub struct Options {
+    /// The file of settings [default: /etc/presenced/presenced.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Addresses of NATS servers, with commas between them
+    #[arg(long, value_name = "URL")]
+    pub nats_url: Option<String>,
+    /// off, error, warn, info, debug, trace, or directives
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Where to serve metrics
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<String>,
+    /// Any other setting, such as liveness.lease=90s; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    pub set: Vec<(String, String)>,
+}
+
+impl Options {
+    /// The settings that were given as flags.
+    pub fn flags(&self) -> Flags {
+        let named = [
+            ("--nats-url", "nats.url", &self.nats_url),
+            ("--log-level", "log.level", &self.log_level),
+            ("--log-format", "log.format", &self.log_format),
+            ("--metrics-listen", "metrics.listen", &self.metrics_listen),
+        ];
+        let flags = self
+            .set
+            .iter()
+            .fold(Flags::default(), |flags, (key, value)| flags.set("--set", key, value));
+        named.into_iter().fold(flags, |flags, (flag, key, value)| match value {
+            Some(value) => flags.set(flag, key, value),
+            None => flags,
+        })
+    }
+}
+
+/// Says nothing of the text itself, which may hold a secret.
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if key.contains('.') => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE with a dotted key, such as liveness.lease=90s".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_overrides_its_setting() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let config = file.path().to_str().unwrap();
+        let line = ["presenced", "run", "--config", config, "--log-level", "debug"];
+        let line = line.into_iter().chain(["--set", "store.bucket=b"]);
+        let Command::Run(options) = Cli::parse_from(line).command else { panic!() };
+        let settings = crate::config::Settings::load(options.config.as_deref(), options.flags()).unwrap();
+        assert_eq!(settings.log.level, "debug");
+        assert_eq!(settings.store.bucket, "b");
+    }
+}

@@ -1,0 +1,38 @@
+//! What can be wrong with the settings. Every message names where, which key, and what is accepted;
+//! none shows a secret.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why the settings were refused. A daemon that gets one does not start (exit code 78).
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("{} cannot be read: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+
+    /// The parser's own message is shown, but not the line it quotes: that may hold a password.
+    #[error("{} is not valid TOML: line {line}, column {column}: {message}", path.display())]
+    Syntax { path: PathBuf, line: usize, column: usize, message: String },
+
+    #[error("{key} in {origin} is not a setting; {accepted}")]
+    Unknown { key: String, origin: String, accepted: String },
+
+    /// `found` is the value as it was written, or absent if it must not be shown.
+    #[error("{key}{} in {origin}, but must be {must}", is(found))]
+    Unacceptable { key: String, origin: String, found: Option<String>, must: String },
+
+    #[error("{first} and {second} are both set, but only one of them may be: {why}")]
+    Exclusive { first: String, second: String, why: &'static str },
+
+    #[error("{present} is set, but {missing} is not: {why}")]
+    Incomplete { present: String, missing: &'static str, why: &'static str },
+}
+
+fn is(found: &Option<String>) -> String {
+    match found {
+        Some(found) => format!(" is {found}"),
+        None => " is something else (not shown)".to_owned(),
+    }
+}

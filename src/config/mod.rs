@@ -1,0 +1,164 @@
+//! Raw settings in, settings that cannot be wrong out. Whatever is read from a [`Settings`] has
+//! been checked; nothing else of this crate reads a file of settings or the environment.
+//!
+//! In reading order: `keys` (all there is, with defaults), `layers` (where values come from),
+//! `read` (one value at a time), `nats`, `subjects`,
+//! `sections` (what each must be).
+
+mod error;
+mod keys;
+mod layers;
+mod nats;
+mod read;
+mod secret;
+mod sections;
+mod subjects;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+pub use error::ConfigError;
+pub use layers::{DEFAULT_FILE, Flags};
+pub use nats::{Auth, Nats, TlsIdentity};
+pub use secret::Secret;
+pub use subjects::{INTERNAL, Subjects};
+
+use read::Reader;
+
+/// All settings of a daemon.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub nats: Nats,
+    pub subjects: Subjects,
+    pub store: Store,
+    pub liveness: Liveness,
+    pub limits: Limits,
+    /// By name. A type that is not named here has [`ChannelType::default`].
+    pub channel_types: BTreeMap<String, ChannelType>,
+    pub log: Log,
+    pub metrics: Metrics,
+}
+
+/// The bucket that holds the records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    pub bucket: String,
+    /// How many servers hold the bucket; 1 to 5.
+    pub replicas: usize,
+    pub storage: Storage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    File,
+    Memory,
+}
+
+/// When users come to count as gone (`PROTOCOL`, section 4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    pub heartbeat_interval: Duration,
+    /// At least two heartbeat intervals.
+    pub lease: Duration,
+    /// May be zero: the end of the last connection is then the offline.
+    pub offline_grace: Duration,
+    pub last_active_refresh: Duration,
+}
+
+/// Bounds on all that could grow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A request is applied within this time after it arrived, or never.
+    pub request_timeout: Duration,
+    pub connections_per_user: usize,
+    /// Custom fields that only trusted services may set. None is a reserved name.
+    pub trusted_fields: BTreeSet<String>,
+    /// Requests taken and not yet answered.
+    pub pending_requests: usize,
+    /// Writes that wait for JetStream's acknowledgement.
+    pub pending_writes: usize,
+    /// Queries that look at every record, running at once.
+    pub concurrent_scans: usize,
+    /// Such queries that wait for their turn.
+    pub pending_scans: usize,
+}
+
+/// What a channel type allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelType {
+    /// Whether members may be watched.
+    pub presence: bool,
+    /// Whether a user's own client may make a channel.
+    pub client_create: bool,
+}
+
+impl Default for ChannelType {
+    fn default() -> Self {
+        Self { presence: true, client_create: false }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A level, or directives as `tracing_subscriber::EnvFilter` takes them.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where metrics are served; nowhere if absent.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Settings {
+    /// Reads and checks all layers. `config` is the file that was named, if one was.
+    pub fn load(config: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
+        Ok(Self::load_listed(config, flags)?.0)
+    }
+
+    /// Like [`Settings::load`], and lists every setting as it counts, with its origin and without
+    /// secrets, a line each.
+    pub fn load_listed(config: Option<&Path>, flags: Flags) -> Result<(Self, String), ConfigError> {
+        let reader = layers::gather(config, &layers::environment(), &flags)?;
+        let settings = Self::read(&reader)?;
+        settings.nats.check_files(&reader)?;
+        Ok((settings, reader.listing()))
+    }
+
+    /// The settings of the channels of type `name`.
+    pub fn channel_type(&self, name: &str) -> ChannelType {
+        self.channel_types.get(name).copied().unwrap_or_default()
+    }
+
+    fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let nats = Nats::read(reader)?;
+        Ok(Self {
+            subjects: Subjects::read(reader, &nats.inbox_prefix)?,
+            nats,
+            store: Store::read(reader)?,
+            liveness: Liveness::read(reader)?,
+            limits: Limits::read(reader)?,
+            channel_types: sections::read_channel_types(reader)?,
+            log: Log::read(reader)?,
+            metrics: Metrics::read(reader)?,
+        })
+    }
+}
+
+impl Default for Settings {
+    /// Every setting at its default, whatever the environment says.
+    fn default() -> Self {
+        Self::read(&Reader::new(layers::defaults())).expect("the defaults are acceptable")
+    }
+}

@@ -1,0 +1,186 @@
+//! The `[nats]` section: where the servers are, and who we are to them.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use async_nats::ServerAddr;
+use percent_encoding::percent_decode_str;
+
+use super::error::ConfigError;
+use super::keys::LOGIN;
+use super::read::Reader;
+use super::secret::Secret;
+use super::subjects;
+
+/// How to reach NATS. The addresses carry no login: that is in `auth`.
+#[derive(Clone, Debug)]
+pub struct Nats {
+    pub urls: Vec<ServerAddr>,
+    pub auth: Auth,
+    /// Certificates of authorities to trust. With this or `tls_identity` set, TLS is required.
+    pub tls_ca: Option<PathBuf>,
+    pub tls_identity: Option<TlsIdentity>,
+    /// What reply subjects begin with.
+    pub inbox_prefix: String,
+}
+
+/// The one way by which the daemon logs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    None,
+    Creds(PathBuf),
+    NkeySeed(Secret),
+    NkeyFile(PathBuf),
+    Password { user: String, password: Secret },
+    Token(Secret),
+}
+
+/// The certificate by which the daemon is known to the server, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsIdentity {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+const URL_MUST: &str = "one or more addresses of NATS servers, such as \"nats://host:4222\" or \
+     \"tls://host:4222\", all with the same login or none";
+const NKEY_MUST: &str = "an nkey seed of a user (58 characters that begin with SU) or the path of a file that holds one";
+
+/// How a seed begins, and how long it is: what looks so is never taken for a path.
+const SEED_BEGINS: &str = "SU";
+const SEED_LEN: usize = 58;
+
+impl Nats {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let (urls, by_url) = read_urls(reader)?;
+        Ok(Self {
+            urls,
+            auth: read_auth(reader, by_url)?,
+            tls_ca: reader.path("nats.tls_ca")?,
+            tls_identity: read_tls_identity(reader)?,
+            inbox_prefix: subjects::read(reader, "nats.inbox_prefix")?,
+        })
+    }
+
+    /// The addresses, fit for a log.
+    pub fn servers(&self) -> String {
+        self.urls.iter().map(ServerAddr::as_url_str).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Refuses files that cannot be opened, so that a check tells before a start does.
+    pub(super) fn check_files(&self, reader: &Reader) -> Result<(), ConfigError> {
+        let mut files = Vec::new();
+        match &self.auth {
+            Auth::Creds(path) => files.push(("nats.creds", path)),
+            Auth::NkeyFile(path) => files.push(("nats.nkey", path)),
+            _ => {}
+        }
+        files.extend(self.tls_ca.iter().map(|path| ("nats.tls_ca", path)));
+        if let Some(TlsIdentity { cert, key }) = &self.tls_identity {
+            files.extend([("nats.tls_cert", cert), ("nats.tls_key", key)]);
+        }
+        for (key, path) in files {
+            if let Err(error) = File::open(path) {
+                let what = if key == "nats.nkey" { NKEY_MUST } else { "a file" };
+                return Err(reader.refusal(key, format!("{what} that can be read: {error}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The addresses, and the login that they carry.
+fn read_urls(reader: &Reader) -> Result<(Vec<ServerAddr>, Auth), ConfigError> {
+    let wrong = || reader.refusal("nats.url", URL_MUST);
+    let mut urls = Vec::new();
+    let mut logins = Vec::new();
+    for text in reader.texts("nats.url", URL_MUST)? {
+        let (url, login) = parse_url(&text).ok_or_else(wrong)?;
+        urls.push(url);
+        logins.push(login);
+    }
+    let login = logins.pop().ok_or_else(wrong)?;
+    if logins.iter().any(|other| *other != login) {
+        return Err(wrong());
+    }
+    Ok((urls, login))
+}
+
+/// Takes the login out of an address, as it would otherwise show in logs and `Debug`.
+fn parse_url(text: &str) -> Option<(ServerAddr, Auth)> {
+    let address: ServerAddr = text.parse().ok()?;
+    let plain = matches!(address.scheme(), "nats" | "tls") && !address.host().is_empty();
+    let login = match (address.username(), address.password()) {
+        (None, None) => Auth::None,
+        (Some(user), Some(password)) => {
+            Auth::Password { user: decode(user)?, password: Secret::new(decode(password)?) }
+        }
+        (Some(token), None) => Auth::Token(Secret::new(decode(token)?)),
+        (None, Some(_)) => return None,
+    };
+    let mut url = address.into_inner();
+    url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+    let address = ServerAddr::from_url(url).ok()?;
+    plain.then_some((address, login))
+}
+
+fn decode(text: &str) -> Option<String> {
+    Some(percent_decode_str(text).decode_utf8().ok()?.into_owned())
+}
+
+fn read_auth(reader: &Reader, by_url: Auth) -> Result<Auth, ConfigError> {
+    const WHY: &str = "the daemon logs in one way";
+    let mut found = Vec::new();
+    if by_url != Auth::None {
+        found.push(("nats.url", by_url));
+    }
+    let [creds, nkey, user, password, token] = LOGIN;
+    if let Some(path) = reader.path(creds)? {
+        found.push((creds, Auth::Creds(path)));
+    }
+    if let Some(text) = reader.text(nkey, NKEY_MUST)? {
+        found.push((nkey, parse_nkey(text.trim()).ok_or_else(|| reader.refusal(nkey, NKEY_MUST))?));
+    }
+    match (reader.text(user, "text")?, reader.text(password, "text")?) {
+        (None, None) => {}
+        (Some(user_name), Some(text)) => {
+            found.push((user, Auth::Password { user: user_name, password: Secret::new(text) }));
+        }
+        (Some(_), None) => return Err(incomplete(reader, user, password)),
+        (None, Some(_)) => return Err(incomplete(reader, password, user)),
+    }
+    if let Some(text) = reader.text(token, "text")? {
+        found.push((token, Auth::Token(Secret::new(text))));
+    }
+    match (found.pop(), found.pop()) {
+        (Some((second, _)), Some((first, _))) => Err(ConfigError::Exclusive {
+            first: reader.place(first),
+            second: reader.place(second),
+            why: WHY,
+        }),
+        (Some((_, auth)), None) => Ok(auth),
+        _ => Ok(Auth::None),
+    }
+}
+
+fn parse_nkey(text: &str) -> Option<Auth> {
+    if text.len() != SEED_LEN || !text.starts_with(SEED_BEGINS) {
+        return Some(Auth::NkeyFile(text.into()));
+    }
+    nkeys::KeyPair::from_seed(text).ok()?;
+    Some(Auth::NkeySeed(Secret::new(text)))
+}
+
+fn read_tls_identity(reader: &Reader) -> Result<Option<TlsIdentity>, ConfigError> {
+    let (cert, key) = ("nats.tls_cert", "nats.tls_key");
+    match (reader.path(cert)?, reader.path(key)?) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(TlsIdentity { cert, key })),
+        (Some(_), None) => Err(incomplete(reader, cert, key)),
+        (None, Some(_)) => Err(incomplete(reader, key, cert)),
+    }
+}
+
+fn incomplete(reader: &Reader, present: &str, missing: &'static str) -> ConfigError {
+    ConfigError::Incomplete { present: reader.place(present), missing, why: "the two go together" }
+}

@@ -1,0 +1,181 @@
+//! Reads one setting at a time from the joined layers, and says what was wrong, where, and what is
+//! accepted.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::value::{Dict, Value};
+use humantime::format_duration;
+
+use super::error::ConfigError;
+use super::keys::{self, CHANNEL_TYPES, KEYS};
+use super::secret::without_login;
+
+/// The joined layers.
+pub(super) struct Reader(Figment);
+
+impl Reader {
+    pub fn new(figment: Figment) -> Self {
+        Self(figment)
+    }
+
+    /// The text of `key`, if there is one.
+    pub fn text(&self, key: &str, must: &str) -> Result<Option<String>, ConfigError> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::String(_, text)) if !text.is_empty() => Ok(Some(text)),
+            Some(_) => Err(self.refusal(key, must)),
+        }
+    }
+
+    pub fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
+        Ok(self.text(key, "the path of a file")?.map(PathBuf::from))
+    }
+
+    /// Text for which `accept` has a meaning.
+    pub fn parsed<T>(
+        &self,
+        key: &str,
+        must: &str,
+        accept: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let text = self.text(key, must)?;
+        text.and_then(|text| accept(&text)).ok_or_else(|| self.refusal(key, must))
+    }
+
+    /// A list of texts, or one text that holds several between commas.
+    pub fn texts(&self, key: &str, must: &str) -> Result<Vec<String>, ConfigError> {
+        let texts = match self.value(key) {
+            Some(Value::Array(_, items)) => {
+                items.into_iter().map(|item| item.into_string()).collect()
+            }
+            Some(Value::String(_, text)) => {
+                Some(text.split(',').map(|item| item.trim().to_owned()).collect())
+            }
+            _ => None,
+        };
+        texts.ok_or_else(|| self.refusal(key, must))
+    }
+
+    pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize, ConfigError> {
+        self.value(key)
+            .and_then(|value| usize::try_from(whole(&value)?).ok())
+            .filter(|count| range.contains(count))
+            .ok_or_else(|| {
+                let (least, most) = (range.start(), range.end());
+                self.refusal(key, format!("a whole number from {least} to {most}"))
+            })
+    }
+
+    pub fn duration(
+        &self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+    ) -> Result<Duration, ConfigError> {
+        let least = format_duration(*range.start());
+        let most = format_duration(*range.end());
+        let must = format!("a duration from \"{least}\" to \"{most}\", such as \"20s\"");
+        self.parsed(key, &must, |text| {
+            humantime::parse_duration(text).ok().filter(|duration| range.contains(duration))
+        })
+    }
+
+    /// The section keyed by channel type.
+    pub fn channel_types(&self) -> Vec<(String, Dict)> {
+        let Some(Value::Dict(_, types)) = self.value(CHANNEL_TYPES) else { return Vec::new() };
+        types.into_iter().filter_map(|(name, value)| Some((name, value.into_dict()?))).collect()
+    }
+
+    /// The error for `key`, which holds what it holds but must be `must`.
+    pub fn refusal(&self, key: &str, must: impl Display) -> ConfigError {
+        match self.value(key) {
+            Some(value) => self.refusal_of(key, &value, must),
+            None => ConfigError::Unacceptable {
+                key: key.to_owned(),
+                origin: "all that was read".to_owned(),
+                found: Some("absent".to_owned()),
+                must: must.to_string(),
+            },
+        }
+    }
+
+    pub fn refusal_of(&self, key: &str, value: &Value, must: impl Display) -> ConfigError {
+        ConfigError::Unacceptable {
+            key: key.to_owned(),
+            origin: self.origin(value),
+            found: (!keys::is_secret(key)).then(|| shown(value)),
+            must: must.to_string(),
+        }
+    }
+
+    /// `key`, and where its value comes from.
+    pub fn place(&self, key: &str) -> String {
+        match self.value(key) {
+            Some(value) => format!("{key} ({})", self.origin(&value)),
+            None => key.to_owned(),
+        }
+    }
+
+    /// Every setting as it counts, with its origin, fit to be shown.
+    pub fn listing(&self) -> String {
+        let mut lines = String::new();
+        let mut line = |key: &str, value: &Value| {
+            let shown = match keys::is_secret(key) {
+                true => "<secret>".to_owned(),
+                false => shown(value),
+            };
+            lines += &format!("{key} = {shown}  # {}\n", self.origin(value));
+        };
+        for (key, _) in KEYS {
+            if let Some(value) = self.value(key) {
+                line(key, &value);
+            }
+        }
+        for (name, settings) in self.channel_types() {
+            for (key, value) in &settings {
+                line(&format!("{CHANNEL_TYPES}.{name:?}.{key}"), value);
+            }
+        }
+        lines
+    }
+
+    fn value(&self, key: &str) -> Option<Value> {
+        self.0.find_value(key).ok()
+    }
+
+    fn origin(&self, value: &Value) -> String {
+        self.0
+            .get_metadata(value.tag())
+            .map_or_else(|| "the settings".to_owned(), |metadata| metadata.name.to_string())
+    }
+}
+
+/// A value much as it is written in the file. No URL shows a login.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => {
+            let parts: Vec<_> = text.split(',').map(without_login).collect();
+            format!("{:?}", parts.join(","))
+        }
+        Value::Char(_, char) => format!("{char:?}"),
+        Value::Bool(_, bool) => bool.to_string(),
+        Value::Num(_, num) => match (whole(value), num.to_f64()) {
+            (Some(integer), _) => integer.to_string(),
+            (None, Some(float)) => float.to_string(),
+            (None, None) => "a number".to_owned(),
+        },
+        Value::Array(_, items) => {
+            format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", "))
+        }
+        Value::Dict(..) => "a table".to_owned(),
+        Value::Empty(..) => "empty".to_owned(),
+    }
+}
+
+fn whole(value: &Value) -> Option<i128> {
+    let Value::Num(_, num) = value else { return None };
+    num.to_i128().or_else(|| i128::try_from(num.to_u128()?).ok())
+}

@@ -1,0 +1,170 @@
+//! How each section is read, with the bounds of every number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use figment::value::Value;
+use humantime::format_duration;
+use tracing_subscriber::EnvFilter;
+
+use super::error::ConfigError;
+use super::keys::CHANNEL_TYPES;
+use super::read::Reader;
+use super::subjects::is_name;
+use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store};
+use crate::presence::id::Id;
+
+/// The fields of a user that are the service's own (`PROTOCOL`, section 1, *Conventions*).
+const RESERVED: [&str; 8] =
+    ["id", "online", "status", "last_active", "created_at", "updated_at", "version", "invisible"];
+
+/// The name of a bucket becomes part of the name of a stream, which the server keeps in a folder
+/// of that name: at most 255 bytes.
+const MAX_BUCKET_BYTES: usize = 128;
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Store {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let must = format!("1 to {MAX_BUCKET_BYTES} characters of [A-Za-z0-9_-]");
+        Ok(Self {
+            bucket: reader.parsed("store.bucket", &must, |text| {
+                (is_name(text) && text.len() <= MAX_BUCKET_BYTES).then(|| text.to_owned())
+            })?,
+            replicas: reader.count("store.replicas", 1..=5)?,
+            storage: reader.parsed(
+                "store.storage",
+                "\"file\" or \"memory\"",
+                |text| match text {
+                    "file" => Some(Storage::File),
+                    "memory" => Some(Storage::Memory),
+                    _ => None,
+                },
+            )?,
+        })
+    }
+}
+
+impl Liveness {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let liveness = Self {
+            heartbeat_interval: reader.duration("liveness.heartbeat_interval", 100 * MS..=HOUR)?,
+            lease: reader.duration("liveness.lease", 200 * MS..=DAY)?,
+            offline_grace: reader.duration("liveness.offline_grace", Duration::ZERO..=HOUR)?,
+            last_active_refresh: reader.duration("liveness.last_active_refresh", SECOND..=DAY)?,
+        };
+        // One heartbeat may always be lost; with a shorter lease it would end connections.
+        let least = 2 * liveness.heartbeat_interval;
+        if liveness.lease < least {
+            let least = format_duration(least);
+            return Err(reader.refusal(
+                "liveness.lease",
+                format!("at least 2 × liveness.heartbeat_interval ({least})"),
+            ));
+        }
+        Ok(liveness)
+    }
+}
+
+impl Limits {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        Ok(Self {
+            request_timeout: reader.duration("limits.request_timeout", 100 * MS..=MINUTE)?,
+            connections_per_user: reader.count("limits.connections_per_user", 1..=1_000)?,
+            trusted_fields: read_trusted_fields(reader)?,
+            pending_requests: reader.count("limits.pending_requests", 1..=1_000_000)?,
+            pending_writes: reader.count("limits.pending_writes", 1..=1_000_000)?,
+            concurrent_scans: reader.count("limits.concurrent_scans", 1..=64)?,
+            pending_scans: reader.count("limits.pending_scans", 1..=10_000)?,
+        })
+    }
+}
+
+fn read_trusted_fields(reader: &Reader) -> Result<BTreeSet<String>, ConfigError> {
+    let key = "limits.trusted_fields";
+    let must = format!(
+        "a list of names of custom fields: not empty, not beginning with $, and none of {}",
+        RESERVED.join(", ")
+    );
+    let fields = reader.texts(key, &must)?;
+    let is_custom = |field: &String| {
+        !field.is_empty() && !field.starts_with('$') && !RESERVED.contains(&field.as_str())
+    };
+    match fields.iter().all(is_custom) {
+        true => Ok(fields.into_iter().collect()),
+        false => Err(reader.refusal(key, must)),
+    }
+}
+
+impl Log {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let must = "a level (off, error, warn, info, debug, trace) or directives such as \
+                    \"info,presenced::store=debug\"";
+        Ok(Self {
+            level: reader
+                .parsed("log.level", must, |text| is_filter(text).then(|| text.to_owned()))?,
+            format: reader.parsed("log.format", "\"text\" or \"json\"", |text| match text {
+                "text" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            })?,
+        })
+    }
+}
+
+/// A lone word that is no level would be taken for the name of a module, and log nothing.
+fn is_filter(text: &str) -> bool {
+    let meant = |directive: &str| {
+        directive.contains('=') || LEVELS.contains(&directive.trim().to_lowercase().as_str())
+    };
+    text.split(',').all(meant) && EnvFilter::try_new(text).is_ok()
+}
+
+impl Metrics {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let (key, must) = ("metrics.listen", "an address and a port, such as \"127.0.0.1:9464\"");
+        let listen = match reader.text(key, must)? {
+            Some(text) => Some(text.parse().map_err(|_| reader.refusal(key, must))?),
+            None => None,
+        };
+        Ok(Self { listen })
+    }
+}
+
+pub(super) fn read_channel_types(
+    reader: &Reader,
+) -> Result<BTreeMap<String, ChannelType>, ConfigError> {
+    let mut types = BTreeMap::new();
+    for (name, settings) in reader.channel_types() {
+        let section = format!("{CHANNEL_TYPES}.{name:?}");
+        if name.contains(':') || Id::parse(&name, CHANNEL_TYPES).is_err() {
+            return Err(reader.refusal(
+                CHANNEL_TYPES,
+                format!(
+                    "keyed by channel types, and {name:?} is none: 1 to 255 bytes without control \
+                     characters and without `:`"
+                ),
+            ));
+        }
+        let flag = |key: &str, default: bool| match settings.get(key) {
+            None => Ok(default),
+            Some(Value::Bool(_, flag)) => Ok(*flag),
+            Some(value) => {
+                Err(reader.refusal_of(&format!("{section}.{key}"), value, "true or false"))
+            }
+        };
+        let default = ChannelType::default();
+        let channel_type = ChannelType {
+            presence: flag("presence", default.presence)?,
+            client_create: flag("client_create", default.client_create)?,
+        };
+        types.insert(name, channel_type);
+    }
+    Ok(types)
+}

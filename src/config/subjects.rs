@@ -1,0 +1,88 @@
+//! The `[subjects]` section: where requests come in and events go out.
+
+use super::error::ConfigError;
+use super::read::Reader;
+
+/// What the daemons say among themselves. Fixed, and no client may publish there.
+pub const INTERNAL: &str = "presence.internal.v1";
+
+/// The version of the protocol, as the last token of the request prefix.
+const VERSION: &str = "v1";
+
+/// Long enough for any sensible prefix; the server's limit on a whole control line is 4 KiB, and
+/// an encoded user id takes up to 765 bytes of it.
+const MAX_BYTES: usize = 128;
+
+/// Subjects without wildcards, of which none is, or lies under, another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subjects {
+    /// What requests begin with, without the version.
+    pub prefix: String,
+    /// What events begin with.
+    pub events: String,
+}
+
+impl Subjects {
+    /// The request prefix with its version: `P` of the protocol.
+    pub fn requests(&self) -> String {
+        format!("{}.{VERSION}", self.prefix)
+    }
+
+    pub(super) fn read(reader: &Reader, inbox_prefix: &str) -> Result<Self, ConfigError> {
+        let subjects = Self {
+            prefix: read(reader, "subjects.prefix")?,
+            events: read(reader, "subjects.events")?,
+        };
+        let requests = subjects.requests();
+        for (key, subject, others) in [
+            ("subjects.prefix", requests.as_str(), &[INTERNAL][..]),
+            ("subjects.events", subjects.events.as_str(), &[&requests, INTERNAL]),
+            ("nats.inbox_prefix", inbox_prefix, &[&requests, &subjects.events, INTERNAL]),
+        ] {
+            if let Some(other) = others.iter().find(|other| overlap(subject, other)) {
+                let must = format!("subjects apart from `{other}`, which has another use");
+                return Err(reader.refusal(key, must));
+            }
+        }
+        Ok(subjects)
+    }
+}
+
+/// A subject to build others on.
+pub(super) fn read(reader: &Reader, key: &str) -> Result<String, ConfigError> {
+    let must = format!(
+        "a subject of tokens in [A-Za-z0-9_-] between dots, without wildcards, at most \
+         {MAX_BYTES} bytes"
+    );
+    reader.parsed(key, &must, |text| is_plain_subject(text).then(|| text.to_owned()))
+}
+
+fn is_plain_subject(text: &str) -> bool {
+    text.len() <= MAX_BYTES && text.split('.').all(is_name)
+}
+
+/// Whether `text` is one token that needs no escape. It cannot begin with `$`, which is the
+/// server's.
+pub(super) fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// Whether one subject is the other or lies under it.
+fn overlap(one: &str, other: &str) -> bool {
+    one.split('.').zip(other.split('.')).all(|(one, other)| one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_overlap_where_one_is_a_prefix_of_the_other_by_tokens() {
+        assert!(overlap("a.b", "a.b"));
+        assert!(overlap("a", "a.b"));
+        assert!(overlap("a.b.c", "a.b"));
+        assert!(!overlap("a.bc", "a.b"));
+        assert!(!overlap("b", "a.b"));
+    }
+}

@@ -1,0 +1,212 @@
+//! The connection to NATS: waits for a server as long as it takes, and reports what befalls it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use thiserror::Error;
+use tokio::fs;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, error, info, warn};
+
+use crate::config::{Auth, Nats, TlsIdentity};
+
+/// The oldest server that has all that the store builds on.
+const OLDEST: (i64, i64, i64) = (2, 11, 0);
+
+/// A dead connection is noticed after two of these.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Commands that queue in the client before a caller has to wait.
+const CLIENT_CAPACITY: usize = 4096;
+
+const SHORTEST_DELAY: Duration = Duration::from_millis(50);
+const LONGEST_DELAY: Duration = Duration::from_secs(2);
+
+/// Between two attempts with a login that was refused: a person has to act, and the server's log
+/// should not fill up meanwhile.
+const DELAY_WHEN_REFUSED: Duration = Duration::from_secs(5);
+
+/// How often a condition that lasts is told again.
+const REPEAT: Duration = Duration::from_secs(30);
+
+/// Why there will be no connection however long one waits.
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error(
+        "the NATS server at {servers} is version {version}, but presenced needs {}.{}.{} or newer",
+        OLDEST.0, OLDEST.1, OLDEST.2
+    )]
+    TooOld { servers: String, version: String },
+
+    #[error("{} holds no login that can be used: {source}", path.display())]
+    Login { path: PathBuf, source: io::Error },
+}
+
+/// Connects under `name`, and waits while there is no server or the login is refused. What befalls
+/// the connection afterwards is logged here, and comes out of the receiver too.
+///
+/// `subscription_capacity` is how many messages a subscription holds before it drops the next.
+pub async fn connect(
+    settings: &Nats,
+    name: &str,
+    subscription_capacity: usize,
+) -> Result<(Client, UnboundedReceiver<Event>), ConnectError> {
+    let servers = settings.servers();
+    let mut telling = Telling::default();
+    let mut attempts = 0;
+    loop {
+        let (sender, events) = mpsc::unbounded_channel();
+        // Made anew each time: the file of a login may have been replaced since.
+        let options = log_in(settings).await?;
+        let options = options
+            .name(name)
+            .subscription_capacity(subscription_capacity)
+            .client_capacity(CLIENT_CAPACITY)
+            .custom_inbox_prefix(&settings.inbox_prefix)
+            .ping_interval(PING_INTERVAL)
+            .max_reconnects(None)
+            .reconnect_delay_callback(delay)
+            .event_callback(forward(sender));
+        let failure = match secure(options, settings).connect(&settings.urls[..]).await {
+            Ok(client) => return supported(&client, servers).map(|()| (client, events)),
+            Err(failure) => failure,
+        };
+        attempts += 1;
+        let due = telling.is_due(&failure.kind().to_string(), Instant::now());
+        sleep(match failure.kind() {
+            ConnectErrorKind::AuthorizationViolation
+            | ConnectErrorKind::Authentication
+            | ConnectErrorKind::Tls => {
+                if due {
+                    error!(%servers, error = %failure, "NATS does not let us in; trying on");
+                }
+                DELAY_WHEN_REFUSED
+            }
+            _ => {
+                if due {
+                    warn!(error = %failure, "waiting for NATS at {servers}");
+                }
+                delay(attempts)
+            }
+        })
+        .await;
+    }
+}
+
+fn supported(client: &Client, servers: String) -> Result<(), ConnectError> {
+    let (major, minor, patch) = OLDEST;
+    if client.is_server_compatible(major, minor, patch) {
+        return Ok(());
+    }
+    Err(ConnectError::TooOld { servers, version: client.server_info().version })
+}
+
+async fn log_in(settings: &Nats) -> Result<ConnectOptions, ConnectError> {
+    let options = ConnectOptions::new();
+    Ok(match &settings.auth {
+        Auth::None => options,
+        Auth::Creds(path) => {
+            let text = read(path).await?;
+            options.credentials(&text).map_err(unusable(path))?
+        }
+        Auth::NkeySeed(seed) => options.nkey(seed.reveal().to_owned()),
+        Auth::NkeyFile(path) => {
+            let seed = read(path).await?.trim().to_owned();
+            nkeys::KeyPair::from_seed(&seed).map_err(io::Error::other).map_err(unusable(path))?;
+            options.nkey(seed)
+        }
+        Auth::Password { user, password } => {
+            options.user_and_password(user.clone(), password.reveal().to_owned())
+        }
+        Auth::Token(token) => options.token(token.reveal().to_owned()),
+    })
+}
+
+async fn read(path: &Path) -> Result<String, ConnectError> {
+    fs::read_to_string(path).await.map_err(unusable(path))
+}
+
+fn unusable(path: &Path) -> impl FnOnce(io::Error) -> ConnectError {
+    let path = path.to_owned();
+    |source| ConnectError::Login { path, source }
+}
+
+/// Whoever names an authority or a certificate means TLS; without insisting on it, a server that
+/// pretends not to know TLS would get the login in the clear.
+fn secure(mut options: ConnectOptions, settings: &Nats) -> ConnectOptions {
+    if settings.tls_ca.is_some() || settings.tls_identity.is_some() {
+        options = options.require_tls(true);
+    }
+    if let Some(path) = &settings.tls_ca {
+        options = options.add_root_certificates(path.clone());
+    }
+    if let Some(TlsIdentity { cert, key }) = &settings.tls_identity {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    options
+}
+
+/// How long to wait before the attempt of this number, from 1. The first is made almost at once,
+/// and all are spread out, as many clients lose one server at the same moment.
+fn delay(attempt: usize) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(16) as u32;
+    let longest = (SHORTEST_DELAY * 2_u32.pow(doublings)).min(LONGEST_DELAY);
+    let shortest = if attempt <= 1 { Duration::ZERO } else { SHORTEST_DELAY };
+    shortest + (longest - shortest).mul_f64(fastrand::f64())
+}
+
+/// Logs each event in one line and passes it on.
+fn forward(sender: UnboundedSender<Event>) -> impl Fn(Event) -> std::future::Ready<()> {
+    let telling = Mutex::new(Telling::default());
+    move |event| {
+        log(&event, &mut telling.lock().unwrap_or_else(PoisonError::into_inner));
+        // Nobody listens any more when the daemon is about to leave.
+        let _ = sender.send(event);
+        std::future::ready(())
+    }
+}
+
+fn log(event: &Event, telling: &mut Telling) {
+    match event {
+        Event::Connected => info!("connected to NATS"),
+        Event::Disconnected => warn!("lost the connection to NATS; connecting again"),
+        Event::LameDuckMode => info!("the NATS server is about to stop; moving to another"),
+        Event::Draining | Event::Closed => debug!(%event, "leaving NATS"),
+        Event::SlowConsumer(subscription) => {
+            warn!(subscription, "messages were dropped: they came faster than we took them");
+        }
+        Event::ServerError(ServerError::SlowConsumer(subscription)) => {
+            warn!(subscription, "NATS counts us as a slow consumer");
+        }
+        Event::ServerError(refusal) => error!(error = %refusal, "NATS refused something"),
+        // One for each failed attempt to connect again.
+        Event::ClientError(failure) => {
+            if telling.is_due(&failure.to_string(), Instant::now()) {
+                warn!(error = %failure, "still without NATS");
+            }
+        }
+    }
+}
+
+/// Keeps a condition that lasts from filling the log: it is told at once, when it changes, and
+/// every [`REPEAT`].
+#[derive(Default)]
+struct Telling(Option<(String, Instant)>);
+
+impl Telling {
+    fn is_due(&mut self, what: &str, now: Instant) -> bool {
+        let told = self.0.as_ref().is_some_and(|(told, at)| told == what && now < *at + REPEAT);
+        if !told {
+            self.0 = Some((what.to_owned(), now));
+        }
+        !told
+    }
+}
+
+#[cfg(test)]
+#[path = "connect_tests.rs"]
+mod tests;

@@ -1,0 +1,104 @@
+//! Against a server that only says what the test tells it to.
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::config::{Secret, Settings};
+
+const OLD: &str = r#"INFO {"server_id":"x","version":"2.10.9","max_payload":1048576}"#;
+const NEW: &str = r#"INFO {"server_id":"x","version":"2.11.0","max_payload":1048576}"#;
+
+async fn listen() -> (TcpListener, Nats) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut nats = Settings::default().nats;
+    nats.urls = vec![listener.local_addr().unwrap().to_string().parse().unwrap()];
+    (listener, nats)
+}
+
+/// Greets the next client with `info`, lets it in, and returns its CONNECT line.
+async fn accept(listener: &TcpListener, info: &str) -> (BufReader<TcpStream>, String) {
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut stream = BufReader::new(stream);
+    stream.write_all(format!("{info}\r\n").as_bytes()).await.unwrap();
+    let mut connect = String::new();
+    stream.read_line(&mut connect).await.unwrap();
+    stream.read_line(&mut String::new()).await.unwrap();
+    stream.write_all(b"PONG\r\n").await.unwrap();
+    (stream, connect)
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_old_is_named_with_its_version() {
+    let (listener, nats) = listen().await;
+    let (result, _server) = tokio::join!(connect(&nats, "test", 16), accept(&listener, OLD));
+    let error = result.map(|_| ()).unwrap_err();
+    let servers = nats.servers();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the NATS server at {servers} is version 2.10.9, but presenced needs 2.11.0 or newer"
+        )
+    );
+}
+
+#[tokio::test]
+async fn the_login_and_the_name_reach_the_server_and_the_event_comes_out() {
+    let (listener, mut nats) = listen().await;
+    nats.auth = Auth::Password { user: "john".to_owned(), password: Secret::new("p@ss") };
+    let (result, (_stream, line)) =
+        tokio::join!(connect(&nats, "test", 16), accept(&listener, NEW));
+    let (_client, mut events) = result.unwrap();
+    for part in [r#""user":"john""#, r#""pass":"p@ss""#, r#""name":"test""#] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(matches!(events.recv().await, Some(Event::Connected)));
+}
+
+#[tokio::test]
+async fn an_attempt_that_fails_is_followed_by_another() {
+    let (listener, nats) = listen().await;
+    let server = async {
+        drop(listener.accept().await.unwrap());
+        accept(&listener, NEW).await
+    };
+    let (result, _server) = tokio::join!(connect(&nats, "test", 16), server);
+    result.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_without_a_login_ends_the_waiting() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let path = dir.path().join("nk");
+    std::fs::write(&path, "no seed").unwrap();
+    let mut nats = Settings::default().nats;
+    for auth in [Auth::NkeyFile(path.clone()), Auth::Creds(path)] {
+        nats.auth = auth;
+        let result = connect(&nats, "test", 16).await;
+        let error = result.map(|_| ()).unwrap_err();
+        assert!(matches!(error, ConnectError::Login { .. }), "{error}");
+        assert!(!error.to_string().contains("no seed"), "{error}");
+    }
+}
+
+#[test]
+fn delays_grow_to_two_seconds_and_are_spread() {
+    for attempt in 0..100 {
+        let delay = delay(attempt);
+        assert!(delay <= LONGEST_DELAY);
+        assert!(delay >= SHORTEST_DELAY || attempt <= 1);
+    }
+    let (one, other) = ((0..9).map(|_| delay(9)), (0..9).map(|_| delay(9)));
+    assert!(one.ne(other));
+}
+
+#[test]
+fn what_lasts_is_told_again_when_it_changes_or_after_a_while() {
+    let mut telling = Telling::default();
+    let start = Instant::now();
+    assert!(telling.is_due("a", start));
+    assert!(!telling.is_due("a", start + REPEAT / 2));
+    assert!(telling.is_due("b", start + REPEAT / 2));
+    assert!(!telling.is_due("b", start + REPEAT));
+    assert!(telling.is_due("b", start + REPEAT * 2));
+}
