@@ -1,5 +1,142 @@
 //! The bucket: every record in memory, every change one compare-and-set write.
 //!
-//! [`stripe`] is the machinery without IO; the rest is a thin shell around it.
+//! [`stripe`] is the machinery without IO; the rest is a thin shell around it: [`feed`] and
+//! [`acks`] bring in what NATS says, [`keyspace`] carries out what the stripes want, [`barrier`]
+//! says when the replica is fresh, [`bucket`] makes and checks the bucket.
 
+mod acks;
+pub mod barrier;
+pub mod bucket;
+mod feed;
+pub mod keyspace;
+pub mod outbox;
 pub mod stripe;
+mod wire;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::SubscribeError;
+use tokio_util::sync::CancellationToken;
+
+use crate::presence::entity::Entity;
+use crate::presence::id::Id;
+use crate::presence::user::Users;
+use bucket::{Fault, Shape};
+use keyspace::{Keyspace, Link};
+use outbox::Outgoing;
+use stripe::Timing;
+
+/// How often the stripes are told that time has passed.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The records of this daemon. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub link: Arc<Link>,
+    pub users: Arc<Keyspace<Users>>,
+    /// Cancelled when the replica is whole for the first time.
+    pub replayed: CancellationToken,
+    replay: Arc<Replay>,
+}
+
+/// What the replay of the bucket found beside the records.
+#[derive(Debug, Default)]
+struct Replay {
+    foreign: AtomicU64,
+    fresh: Mutex<Vec<Id>>,
+}
+
+impl Store {
+    pub fn new(link: Link, rules: &Arc<<Users as Entity>::Rules>, timing: Timing) -> Self {
+        let link = Arc::new(link);
+        Self {
+            users: Arc::new(Keyspace::new(Arc::clone(&link), rules, timing)),
+            link,
+            replayed: CancellationToken::new(),
+            replay: Arc::default(),
+        }
+    }
+
+    /// Starts to follow the bucket, and to write what is committed. Ends with `stop`.
+    pub async fn start(
+        &self,
+        writes: Outgoing,
+        shape: Shape,
+        stop: CancellationToken,
+    ) -> Result<(), SubscribeError> {
+        let client = self.link.bucket.client().clone();
+        let acks = client.subscribe(format!("{}.>", self.link.ack_inbox)).await?;
+        let tracker = &self.link.tracker;
+        let (store, bucket) = (self.clone(), self.link.bucket.clone());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(writes.run(client)));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(acks::run(self.clone(), acks)));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(feed::run(self.clone(), shape)));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
+            store.link.barrier.run(bucket).await;
+        }));
+        tracker.spawn(stop.run_until_cancelled_owned(self.clone().keep_time()));
+        Ok(())
+    }
+
+    async fn keep_time(self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.users.tick();
+            self.link.barrier.expire(self.link.clock.now().mono_ms);
+        }
+    }
+
+    /// Takes the users whose newest visible change was among the last that the bucket held when
+    /// this daemon started: their announcement may have been lost with whoever made it.
+    pub fn take_fresh(&self) -> Vec<Id> {
+        std::mem::take(&mut *self.replay.fresh.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many keys of the bucket are none of ours.
+    pub fn foreign_keys(&self) -> u64 {
+        self.replay.foreign.load(Ordering::Relaxed)
+    }
+
+    fn set_fresh(&self, fresh: Vec<Id>) {
+        *self.replay.fresh.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    /// A key that is no record of ours. It is left alone.
+    fn foreign(&self, key: &str) {
+        let before = self.replay.foreign.fetch_add(1, Ordering::Relaxed);
+        if before == 0 {
+            tracing::error!(
+                bucket = self.link.bucket.name(),
+                key,
+                "the bucket holds a key that is no presence record; such keys are left alone. If the bucket belongs to something else, choose another `store.bucket`"
+            );
+        }
+    }
+}
+
+/// Waits until the bucket is there, making it if it is missing. Says once in a while what it waits
+/// for; an error says why the bucket cannot be used.
+pub async fn open(bucket: &bucket::Bucket, shape: Shape) -> Result<(), String> {
+    let mut said = String::new();
+    let mut silent_for = 0_u32;
+    loop {
+        let opened = match bucket.info().await {
+            Ok(info) => return bucket.check(&info),
+            Err(Fault::Missing) => bucket.create(shape).await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = opened {
+            let text = fault.to_string();
+            if said != text || silent_for >= 60 {
+                tracing::error!(bucket = bucket.name(), reason = text, "waiting for the bucket");
+                (said, silent_for) = (text, 0);
+            }
+            silent_for += 1;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Beacons between the daemons, on `presence.internal.v1.beacon`: I am here; I leave.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::{Client, Subscriber};
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::peers::{BEACON_MS, Peers};
+use crate::presence::entity::DaemonId;
+use crate::store::Store;
+
+/// The subject of the beacons.
+pub const BEACON: &str = "presence.internal.v1.beacon";
+
+/// How far before its last beacon a dead daemon's changes are announced again, in milliseconds.
+const BEFORE_LAST_BEACON_MS: u64 = 2000;
+
+/// How long a daemon that starts listens for others before it takes itself for the first.
+const LISTEN: Duration = Duration::from_millis(2500);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Beacon {
+    daemon: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    leaving: bool,
+}
+
+/// The beacons of this daemon. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Beacons {
+    client: Client,
+    daemon: DaemonId,
+    peers: Arc<Mutex<Peers>>,
+}
+
+impl Beacons {
+    pub fn new(client: Client, daemon: DaemonId) -> Self {
+        Self { client, daemon, peers: Arc::new(Mutex::new(Peers::new(daemon))) }
+    }
+
+    /// The daemons that are alive.
+    pub fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hears the beacons of others, sends its own, and announces again what a dead daemon may have
+    /// left unsaid. Ends only with the connection.
+    pub async fn run(self, store: Store, mut beacons: Subscriber) {
+        let mut beat = tokio::time::interval(Duration::from_millis(BEACON_MS));
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                beacon = beacons.next() => match beacon {
+                    Some(message) => self.hear(&message.payload, store.link.clock.now().mono_ms),
+                    None => return,
+                },
+                _ = beat.tick() => {
+                    self.send(false).await;
+                    self.bury(&store);
+                }
+            }
+        }
+    }
+
+    /// Says farewell.
+    pub async fn leave(&self) {
+        self.send(true).await;
+    }
+
+    /// Announces again the newest changes of the bucket, if no other daemon was there to do so
+    /// when this one started.
+    pub async fn announce_if_first(self, store: Store) {
+        store.replayed.cancelled().await;
+        tokio::time::sleep(LISTEN).await;
+        let fresh = store.take_fresh();
+        if self.peers().alive().next().is_some() {
+            return;
+        }
+        fresh.iter().for_each(|user| store.users.announce(user));
+        tracing::debug!(users = fresh.len(), "announced the newest changes once more");
+    }
+
+    fn hear(&self, payload: &[u8], now_ms: u64) {
+        let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return };
+        let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return };
+        if beacon.leaving {
+            self.peers().left(daemon);
+        } else {
+            self.peers().heard(daemon, now_ms);
+        }
+    }
+
+    fn bury(&self, store: &Store) {
+        let deaths = self.peers().bury(store.link.clock.now().mono_ms);
+        for death in deaths {
+            let since_ms = death.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
+            let users = store.users.announce_for(death.daemon, since_ms);
+            tracing::info!(daemon = %death.daemon, users, "a daemon is gone; announced its last changes");
+        }
+    }
+
+    async fn send(&self, leaving: bool) {
+        let beacon = Beacon { daemon: self.daemon.to_string(), leaving };
+        let payload = serde_json::to_vec(&beacon).unwrap_or_default();
+        let sent = self.client.publish(BEACON, payload.into());
+        // A beacon that cannot leave now is worth nothing later.
+        if tokio::time::timeout(Duration::from_millis(BEACON_MS), sent).await.is_err() {
+            tracing::debug!("a beacon could not be sent");
+        }
+    }
+}

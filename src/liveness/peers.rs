@@ -1,0 +1,154 @@
+//! The daemons that are alive, as far as this one has heard, and the order in which they act.
+//! Pure: the time comes in as a value. Doubles are harmless, so this needs no consensus.
+
+use std::collections::HashMap;
+
+use crate::presence::entity::DaemonId;
+
+/// How often a daemon says that it is there, in milliseconds.
+pub const BEACON_MS: u64 = 1000;
+
+/// After so much silence a daemon is taken for dead, in milliseconds.
+pub const DEAD_MS: u64 = 3500;
+
+/// How long a death is remembered: whoever acted for the dead may die as well.
+const REMEMBER_MS: u64 = 10_000;
+
+/// A daemon that is gone without a farewell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Death {
+    pub daemon: DaemonId,
+    /// When its last beacon was heard.
+    pub last_heard_ms: u64,
+    found_ms: u64,
+}
+
+/// The other daemons.
+#[derive(Debug)]
+pub struct Peers {
+    own: DaemonId,
+    heard: HashMap<DaemonId, u64>,
+    deaths: Vec<Death>,
+}
+
+impl Peers {
+    pub fn new(own: DaemonId) -> Self {
+        Self { own, heard: HashMap::new(), deaths: Vec::new() }
+    }
+
+    /// A beacon came.
+    pub fn heard(&mut self, daemon: DaemonId, now_ms: u64) {
+        if daemon != self.own {
+            self.heard.insert(daemon, now_ms);
+        }
+    }
+
+    /// A daemon said that it leaves; it has announced all that it did.
+    pub fn left(&mut self, daemon: DaemonId) {
+        self.heard.remove(&daemon);
+    }
+
+    /// Finds out who has died, and returns those whose announcements are this daemon's to repeat.
+    pub fn bury(&mut self, now_ms: u64) -> Vec<Death> {
+        self.deaths.retain(|death| death.found_ms + REMEMBER_MS > now_ms);
+        let silent: Vec<_> = self
+            .heard
+            .iter()
+            .filter(|(_, heard)| **heard + DEAD_MS <= now_ms)
+            .map(|(daemon, heard)| Death {
+                daemon: *daemon,
+                last_heard_ms: *heard,
+                found_ms: now_ms,
+            })
+            .collect();
+        if silent.is_empty() {
+            return Vec::new();
+        }
+        // Whoever was to act for an earlier death may be among the dead: that is done again.
+        let ranks_before: Vec<_> =
+            self.deaths.iter().map(|death| self.rank(&death.daemon.to_string())).collect();
+        for death in &silent {
+            self.heard.remove(&death.daemon);
+        }
+        let inherited = self.deaths.iter().zip(ranks_before).filter(|(_, rank)| *rank > 0);
+        let mut mine: Vec<_> = inherited.map(|(death, _)| *death).collect();
+        mine.extend(&silent);
+        self.deaths.extend(&silent);
+        mine.retain(|death| self.rank(&death.daemon.to_string()) == 0);
+        mine
+    }
+
+    /// How many daemons come before this one when something is to be done about `key`: rendezvous
+    /// hashing over those that are alive.
+    pub fn rank(&self, key: &str) -> usize {
+        let own = score(self.own, key);
+        self.heard.keys().filter(|daemon| (score(**daemon, key), **daemon) > (own, self.own)).count()
+    }
+
+    /// The other daemons that are alive.
+    pub fn alive(&self) -> impl Iterator<Item = DaemonId> {
+        self.heard.keys().copied()
+    }
+
+    /// The daemon whose turn it is first for `key`.
+    pub fn first_for(&self, key: &str) -> DaemonId {
+        let all = self.alive().chain([self.own]);
+        all.max_by_key(|daemon| (score(*daemon, key), *daemon)).unwrap_or(self.own)
+    }
+}
+
+/// FNV-1a over the key, then mixed with the daemon, so that each key has its own order.
+fn score(daemon: DaemonId, key: &str) -> u64 {
+    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (hash ^ daemon.0).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: DaemonId = DaemonId(1);
+    const B: DaemonId = DaemonId(2);
+    const C: DaemonId = DaemonId(3);
+
+    fn three(own: DaemonId) -> Peers {
+        let mut peers = Peers::new(own);
+        [A, B, C].into_iter().for_each(|daemon| peers.heard(daemon, 0));
+        peers
+    }
+
+    #[test]
+    fn every_key_has_one_first_and_one_second() {
+        for key in 0..100 {
+            let key = key.to_string();
+            let mut ranks = [A, B, C].map(|own| three(own).rank(&key));
+            ranks.sort_unstable();
+            assert_eq!(ranks, [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn one_survivor_acts_for_a_death_and_another_if_that_one_dies_too() {
+        let mut survivors = [three(A), three(B)];
+        survivors[0].heard(B, 2000);
+        survivors[1].heard(A, 2000);
+        let acting: Vec<_> = survivors.iter_mut().map(|peers| peers.bury(4000)).collect();
+        let first = usize::from(acting[0].is_empty());
+        let death = acting[first][0];
+        assert_eq!((death.daemon, death.last_heard_ms), (C, 0));
+        assert!(acting[1 - first].is_empty());
+        let inherited = survivors[1 - first].bury(5600);
+        assert!(inherited.contains(&death), "{inherited:?}");
+    }
+
+    #[test]
+    fn who_says_farewell_is_not_mourned() {
+        let mut peers = three(A);
+        peers.left(B);
+        peers.left(C);
+        assert!(peers.bury(60_000).is_empty());
+    }
+}
