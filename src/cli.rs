@@ -93,7 +93,8 @@ mod tests {
         let line = ["presenced", "run", "--config", config, "--log-level", "debug"];
         let line = line.into_iter().chain(["--set", "store.bucket=b"]);
         let Command::Run(options) = Cli::parse_from(line).command else { panic!() };
-        let settings = crate::config::Settings::load(options.config.as_deref(), options.flags()).unwrap();
+        let settings =
+            crate::config::Settings::load(options.config.as_deref(), options.flags()).unwrap();
         assert_eq!(settings.log.level, "debug");
         assert_eq!(settings.store.bucket, "b");
     }

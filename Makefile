@@ -1,0 +1,39 @@
+# What a person needs, and what CI runs: nothing there that could not be run here.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
+NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
+
+.PHONY: help demo test fmt fmt-check lint doc deny ci
+
+help: ## show this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: ## start NATS and two daemons, and play a story through them
+	@$(NATS); cargo run --quiet --example demo
+
+test: ## the whole suite, against a real nats-server
+	@$(NATS); echo "testing against $$NATS_SERVER ($$("$$NATS_SERVER" --version))"; \
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; \
+	else cargo test --lib --bins --tests --examples; fi; \
+	cargo test --doc --quiet
+
+fmt: ## format the source
+	cargo fmt
+
+fmt-check: ## refuse source that is not formatted
+	cargo fmt --check
+
+lint: ## clippy, with warnings denied
+	cargo clippy --all-targets -- -D warnings
+
+doc: ## build the documentation, with warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+deny: ## licences, sources and bans of the dependencies
+	scripts/deny
+
+ci: fmt-check lint doc deny test ## all that CI checks
