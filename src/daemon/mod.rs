@@ -1,19 +1,57 @@
-//! The daemon as a whole: connects, serves, leaves.
+//! The daemon as a whole: connects, replays, serves, leaves.
 
 pub mod connect;
+mod leave;
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_nats::{Client, SubscribeError};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::config::Settings;
+use crate::api::Stats;
+use crate::api::intake::{Intake, QUEUE};
+use crate::api::micro::{self, Micro};
+use crate::api::responder::Exit;
+use crate::clock::Clock;
+use crate::config::{INTERNAL, Settings, Storage};
+use crate::liveness::graces;
+use crate::liveness::internal::{BEACON, Beacons};
+use crate::presence::entity::DaemonId;
+use crate::service::{Service, rules};
+use crate::store::bucket::{Bucket, Shape};
+use crate::store::keyspace::Link;
+use crate::store::outbox::{Outbox, outbox};
+use crate::store::stripe::Timing;
+use crate::store::{self, Store};
 use connect::{ConnectError, connect};
+
+/// How many messages a subscription holds before it drops the next: more than a second of any
+/// load that one daemon can serve.
+const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
+
+/// The same for the connection of the store. The server lets up to 32 MiB of the feed be under
+/// way, and a record takes at least a hundred bytes.
+const FEED_CAPACITY: usize = 1 << 19;
+
+/// What the headers of a message may take of the server's `max_payload`, in bytes.
+const HEADERS: usize = 1024;
+
+/// How many conflicts in a row a write survives.
+const ATTEMPTS: u32 = 40;
 
 /// What ends a daemon other than a request to stop.
 #[derive(Debug, Error)]
 pub enum Error {
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error("{0}")]
+    Bucket(String),
+    #[error("could not subscribe: {0}")]
+    Subscribe(#[from] SubscribeError),
 }
 
 impl Error {
@@ -21,7 +59,9 @@ impl Error {
     /// server.
     pub fn needs_a_change(&self) -> bool {
         match self {
-            Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login { .. }) => true,
+            Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login { .. })
+            | Self::Bucket(_) => true,
+            Self::Subscribe(_) => false,
         }
     }
 }
@@ -29,14 +69,133 @@ impl Error {
 /// Runs a daemon until `shutdown` completes.
 pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     let mut shutdown = std::pin::pin!(shutdown);
-    let subscription_capacity = settings.limits.pending_requests;
-    let (client, _events) = tokio::select! {
-        connected = connect(&settings.nats, "presenced", subscription_capacity) => connected?,
+    let daemon = tokio::select! {
+        started = Daemon::start(settings) => started?,
         () = &mut shutdown => return Ok(()),
     };
     shutdown.await;
-    if let Err(error) = client.drain().await {
-        tracing::warn!(%error, "left NATS without a farewell");
-    }
+    daemon.leave().await;
     Ok(())
+}
+
+/// A daemon at work.
+#[derive(Debug)]
+struct Daemon {
+    service: Service,
+    answers: Outbox,
+    internal: Client,
+    /// Cancelled to stop taking requests in; the task ends when the last one is taken.
+    no_more: CancellationToken,
+    intake: tokio::task::JoinHandle<()>,
+    /// Cancelled to stop everything else.
+    stop: CancellationToken,
+}
+
+impl Daemon {
+    /// Connects, waits until the replica is whole, and begins to serve.
+    async fn start(settings: Settings) -> Result<Self, Error> {
+        let clock = Clock::start();
+        let id = DaemonId(fastrand::u64(1..));
+        let (client, _) = connect(&settings.nats, "presenced", SUBSCRIPTION_CAPACITY).await?;
+        let (store_client, _) = connect(&settings.nats, "presenced store", FEED_CAPACITY).await?;
+        let (internal, _) =
+            connect(&settings.nats, "presenced liveness", SUBSCRIPTION_CAPACITY).await?;
+        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+
+        let (answers, outgoing) = outbox();
+        tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone())));
+        let store =
+            start_store(&settings, clock, id, store_client, &answers, &tracker, &stop).await?;
+        let beacons = Beacons::new(internal.clone(), id);
+        let heard = internal.subscribe(BEACON).await?;
+        let beat = beacons.clone().run(store.clone(), heard);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(beat));
+
+        tracing::info!(daemon = %id, bucket = settings.store.bucket, "replaying the bucket");
+        store.replayed.cancelled().await;
+
+        let first = beacons.clone().announce_if_first(store.clone());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(first));
+        let grace = settings.liveness.offline_grace;
+        let graces = graces::run(store.clone(), beacons.clone(), grace);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(graces));
+
+        let exit = Arc::new(Exit {
+            outbox: answers.clone(),
+            stats: Stats::default(),
+            clock,
+            max_answer: client.max_payload().saturating_sub(HEADERS),
+        });
+        let prefix = settings.subjects.requests();
+        let micro = Micro {
+            daemon: id,
+            exit: Arc::clone(&exit),
+            prefix: prefix.clone(),
+            started: clock.now().wall,
+        };
+        let inquiries = micro::inquiries(&client, id).await?;
+        tracker.spawn(stop.clone().run_until_cancelled_owned(micro.run(inquiries)));
+
+        let service =
+            Service::new(store, beacons, settings.liveness.clone(), settings.limits.clone());
+        let fence_subject = format!("{INTERNAL}.fence.{id}");
+        let fences = client.subscribe(fence_subject.clone()).await?;
+        let requests = client.queue_subscribe(format!("{prefix}.>"), QUEUE.to_owned()).await?;
+        let intake = Intake {
+            service: service.clone(),
+            exit,
+            client,
+            prefix,
+            events: settings.subjects.events.clone(),
+            fence_subject,
+        };
+        let no_more = CancellationToken::new();
+        let intake = tracker.spawn(intake.run(requests, fences, no_more.clone()));
+        tracing::info!(daemon = %id, "ready");
+        Ok(Self { service, answers, internal, no_more, intake, stop })
+    }
+}
+
+/// Opens the bucket and starts to follow it.
+async fn start_store(
+    settings: &Settings,
+    clock: Clock,
+    daemon: DaemonId,
+    client: Client,
+    answers: &Outbox,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Store, Error> {
+    let shape = Shape {
+        replicas: settings.store.replicas,
+        in_memory: settings.store.storage == Storage::Memory,
+    };
+    let request_timeout = settings.limits.request_timeout;
+    let bucket = Bucket::new(client.clone(), &settings.store.bucket, request_timeout / 2);
+    store::open(&bucket, shape).await.map_err(Error::Bucket)?;
+    let (writes, outgoing) = outbox();
+    let link = Link {
+        clock,
+        daemon,
+        bucket,
+        barrier: store::barrier::Barrier::default(),
+        writes,
+        events: answers.clone(),
+        event_prefix: settings.subjects.events.clone(),
+        ack_inbox: client.new_inbox(),
+        tracker: tracker.clone(),
+    };
+    let timing = Timing {
+        ack_timeout_ms: millis(request_timeout / 4),
+        read_timeout_ms: millis(request_timeout / 2),
+        attempts: ATTEMPTS,
+        max_value: client.max_payload().saturating_sub(HEADERS),
+    };
+    let store = Store::new(link, &Arc::new(rules(&settings.limits, &settings.liveness)), timing);
+    store.start(outgoing, shape, stop.clone()).await?;
+    Ok(store)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -82,7 +82,10 @@ impl Peers {
     /// hashing over those that are alive.
     pub fn rank(&self, key: &str) -> usize {
         let own = score(self.own, key);
-        self.heard.keys().filter(|daemon| (score(**daemon, key), **daemon) > (own, self.own)).count()
+        self.heard
+            .keys()
+            .filter(|daemon| (score(**daemon, key), **daemon) > (own, self.own))
+            .count()
     }
 
     /// The other daemons that are alive.

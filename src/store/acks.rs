@@ -49,8 +49,11 @@ fn read(message: &Message) -> Settled {
     match serde_json::from_slice::<Ack>(&message.payload) {
         Ok(Ack { error: Some(problem), .. }) => {
             let code = ErrorCode(problem.err_code);
-            if [ErrorCode::STREAM_WRONG_LAST_SEQUENCE, ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT]
-                .contains(&code)
+            if [
+                ErrorCode::STREAM_WRONG_LAST_SEQUENCE,
+                ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT,
+            ]
+            .contains(&code)
             {
                 Settled::Conflict
             } else if code == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM {

@@ -187,7 +187,8 @@ impl Bucket {
             }
             Ok(Ok(reply)) => reply,
         };
-        let odd = |error: serde_json::Error| Fault::Refused { code: 0, description: error.to_string() };
+        let odd =
+            |error: serde_json::Error| Fault::Refused { code: 0, description: error.to_string() };
         let mut answer: serde_json::Value = serde_json::from_slice(&reply.payload).map_err(odd)?;
         match answer.get_mut("error").map(serde_json::Value::take) {
             None => serde_json::from_value(answer).map_err(odd),

@@ -244,7 +244,8 @@ impl Feed {
 
     /// Answers flow control, and notices what was lost before a heartbeat.
     async fn keep_alive(&self, message: &Message, consumer: &Consumer) -> Result<(), Lost> {
-        let header = |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
+        let header =
+            |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
         let answer_to = message.reply.as_ref().map(|r| r.to_string());
         if let Some(subject) = answer_to.or_else(|| header("Nats-Consumer-Stalled")) {
             let client = self.store.link.bucket.client();

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -56,7 +57,6 @@ struct Elsewhere<K> {
 }
 
 /// All records of one kind.
-#[derive(Debug)]
 pub struct Keyspace<E: Entity> {
     link: Arc<Link>,
     stripes: Vec<Mutex<Part<E>>>,
@@ -66,6 +66,12 @@ pub struct Keyspace<E: Entity> {
 
 /// How long a change made elsewhere is remembered, in case its daemon is found dead.
 const ELSEWHERE_MS: u64 = 20_000;
+
+impl<E: Entity> fmt::Debug for Keyspace<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keyspace({})", E::KIND)
+    }
+}
 
 impl<E: Entity> Keyspace<E> {
     pub fn new(link: Arc<Link>, rules: &Arc<E::Rules>, timing: Timing) -> Self {
@@ -108,11 +114,7 @@ impl<E: Entity> Keyspace<E> {
     }
 
     /// Something on the way in from NATS for the part with that number.
-    pub(super) fn drive(
-        self: &Arc<Self>,
-        part: usize,
-        input: impl FnOnce(&mut Part<E>, Now),
-    ) {
+    pub(super) fn drive(self: &Arc<Self>, part: usize, input: impl FnOnce(&mut Part<E>, Now)) {
         let mut stripe = self.lock(part);
         input(&mut stripe, self.link.clock.now());
         // Under the lock: the effects of one key must leave in their order.
@@ -207,10 +209,9 @@ impl<E: Entity> Keyspace<E> {
                     }
                 };
                 // The commands that wait for it carry their own deadlines.
-                self.link.barrier.all_stored(
-                    self.link.clock.now().mono_ms + VERIFY_MS,
-                    Box::new(verified),
-                );
+                self.link
+                    .barrier
+                    .all_stored(self.link.clock.now().mono_ms + VERIFY_MS, Box::new(verified));
             }
             Output::Announce(event) => self.publish(event),
             Output::Answer { ticket, result } => ticket(result),

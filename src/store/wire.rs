@@ -65,7 +65,9 @@ pub fn entry<E: Entity>(
         Ok(record) => Stored::Present(Box::new(record)),
         Err(reason) => {
             tracing::error!(
-                kind = E::KIND, revision = rev, reason,
+                kind = E::KIND,
+                revision = rev,
+                reason,
                 "a record cannot be read; it is left alone, and requests for it are answered `unavailable`"
             );
             tracing::debug!(?key, revision = rev, "the record that cannot be read");

@@ -80,7 +80,8 @@ pub(super) fn decide(
         }
         Command::Upsert { patch, custom_in_answer } => {
             let (record, changed) = change.patched(patch)?;
-            let outcome = |record: &Record| Outcome::Upserted { me: own(id, record, *custom_in_answer) };
+            let outcome =
+                |record: &Record| Outcome::Upserted { me: own(id, record, *custom_in_answer) };
             if changed { Ok(change.put(record, outcome)) } else { Ok(unchanged(outcome(&record))) }
         }
         Command::Disconnect { connection } => {
@@ -212,7 +213,9 @@ fn connect(
         let limit = rules.connections_per_user;
         return Err(Refusal::new(
             Code::LimitExceeded,
-            format!("the user has {limit} connections, and `limits.connections_per_user` allows no more"),
+            format!(
+                "the user has {limit} connections, and `limits.connections_per_user` allows no more"
+            ),
         )
         .field("connection_id")
         .limit(limit as u64));

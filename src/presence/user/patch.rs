@@ -47,7 +47,11 @@ impl Patch {
                 ("status", Value::String(status)) if status.len() > MAX_STATUS_BYTES => {
                     return Err(Refusal::new(
                         Code::TooLarge,
-                        format!("`{}` has {} bytes, and at most {MAX_STATUS_BYTES} are accepted", field(), status.len()),
+                        format!(
+                            "`{}` has {} bytes, and at most {MAX_STATUS_BYTES} are accepted",
+                            field(),
+                            status.len()
+                        ),
                     )
                     .field(field())
                     .limit(MAX_STATUS_BYTES as u64));
@@ -55,7 +59,9 @@ impl Patch {
                 ("status", Value::String(status)) => {
                     patch.status = Some(Some(status.as_str().into()));
                 }
-                ("status", _) => return Err(wrong(field(), "takes a string, or null to remove it")),
+                ("status", _) => {
+                    return Err(wrong(field(), "takes a string, or null to remove it"));
+                }
                 (name, _) if RESERVED.contains(&name) => {
                     return Err(wrong(field(), "is kept by the service and cannot be set"));
                 }
@@ -89,7 +95,10 @@ impl Patch {
     }
 
     /// The first custom field that only trusted services may set.
-    pub fn forbidden<'a>(&'a self, trusted: &std::collections::BTreeSet<String>) -> Option<&'a str> {
+    pub fn forbidden<'a>(
+        &'a self,
+        trusted: &std::collections::BTreeSet<String>,
+    ) -> Option<&'a str> {
         self.custom.iter().map(|(name, _)| &**name).find(|name| trusted.contains(*name))
     }
 }

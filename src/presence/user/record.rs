@@ -176,7 +176,8 @@ impl<'de> Deserialize<'de> for Record {
                         "updated_at" => record.updated_at = Time(map.next_value()?),
                         "version" => record.version = map.next_value()?,
                         "changed_by" => {
-                            record.changed_by = DaemonId::parse(&map.next_value::<Cow<'de, str>>()?);
+                            record.changed_by =
+                                DaemonId::parse(&map.next_value::<Cow<'de, str>>()?);
                         }
                         "last_active" => record.last_active = Some(Time(map.next_value()?)),
                         "shown_last_active" => {
@@ -227,9 +228,12 @@ impl<'de> Deserialize<'de> for Connection {
                 let mut unknown = Unknown::default();
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                     match &*name {
-                        "id" => id = Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?),
+                        "id" => {
+                            id = Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?)
+                        }
                         "lease" => {
-                            lease = Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?);
+                            lease =
+                                Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?);
                         }
                         "connects" => connects = map.next_value()?,
                         _ => unknown.add(&name, map.next_value::<&RawValue>()?),

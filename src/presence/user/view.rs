@@ -61,7 +61,11 @@ pub fn push_seen_by(out: &mut Vec<u8>, id: &Id, record: &Record, viewer: Viewer<
 
 /// Appends the user as it sees itself, with or without its custom fields.
 pub fn push_own(out: &mut Vec<u8>, id: &Id, record: &Record, custom: bool) {
-    let truth = Shown { online: record.is_online(), last_active: record.last_active, ..shown(Some(record)) };
+    let truth = Shown {
+        online: record.is_online(),
+        last_active: record.last_active,
+        ..shown(Some(record))
+    };
     push_fields(out, id, record, truth);
     json::push(out, ",\"invisible\":");
     json::push_bool(out, record.invisible);

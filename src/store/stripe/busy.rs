@@ -122,7 +122,13 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     fn decider<'a>(&'a self, key: &'a E::Key, now: Now) -> Decider<'a, E> {
-        Decider { key, rules: &self.rules, daemon: self.daemon, max_value: self.timing.max_value, now }
+        Decider {
+            key,
+            rules: &self.rules,
+            daemon: self.daemon,
+            max_value: self.timing.max_value,
+            now,
+        }
     }
 
     /// Sends what was decided as one write, or asks for the proof that nothing is to be written.
@@ -187,7 +193,13 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Answers all that was decided with `refusal`, and goes on with what waits.
-    pub(super) fn refuse(&mut self, key: &E::Key, mut busy: Busy<E, T>, refusal: &Refusal, now: Now) {
+    pub(super) fn refuse(
+        &mut self,
+        key: &E::Key,
+        mut busy: Busy<E, T>,
+        refusal: &Refusal,
+        now: Now,
+    ) {
         for decided in std::mem::take(&mut busy.decided) {
             if let Some(ticket) = decided.job.ticket {
                 self.outputs.push(Output::Answer { ticket, result: Err(refusal.clone()) });

@@ -20,11 +20,8 @@ const EAGER_CONFLICTS: u32 = 4;
 impl<E: Entity, T> Stripe<E, T> {
     /// A command for a key.
     pub fn command(&mut self, key: E::Key, job: Job<E, T>, now: Now) {
-        let job = Job {
-            command: job.command,
-            ticket: Some(job.ticket),
-            deadline_ms: job.deadline_ms,
-        };
+        let job =
+            Job { command: job.command, ticket: Some(job.ticket), deadline_ms: job.deadline_ms };
         let mut busy = self.busy.remove(&key).unwrap_or_else(Busy::new);
         busy.waiting.push_back(job);
         if matches!(busy.phase, Phase::Verifying) {
@@ -171,7 +168,8 @@ impl<E: Entity, T> Stripe<E, T> {
             self.busy.insert(key.clone(), busy);
             return;
         }
-        let proven = busy.decided.iter().take_while(|d| d.verify.is_some_and(|v| v <= verify)).count();
+        let proven =
+            busy.decided.iter().take_while(|d| d.verify.is_some_and(|v| v <= verify)).count();
         let rest = busy.decided.split_off(proven);
         let rev = self.slots.get(key).map_or(0, |slot| slot.rev);
         self.tell(&mut busy, rev);
@@ -251,12 +249,11 @@ impl<E: Entity, T> Stripe<E, T> {
             {
                 self.read(key, busy, now);
             }
-            Phase::Waiting { until_ms, newer_than } if *until_ms <= now.mono_ms => {
-                match newer_than {
-                    Some(seen) if *seen == rev => self.read(key, busy, now),
-                    _ => self.decide_again(key, busy, now),
-                }
-            }
+            Phase::Waiting { until_ms, newer_than } if *until_ms <= now.mono_ms => match newer_than
+            {
+                Some(seen) if *seen == rev => self.read(key, busy, now),
+                _ => self.decide_again(key, busy, now),
+            },
             Phase::Verifying
                 if busy.waiting.is_empty()
                     && busy.decided.iter().all(|decided| decided.job.ticket.is_none()) => {}

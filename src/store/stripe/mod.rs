@@ -126,11 +126,7 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// The present view of a key, to be announced once more.
-    pub fn announcement(
-        &self,
-        key: &E::Key,
-        now: Now,
-    ) -> Option<crate::presence::entity::Event> {
+    pub fn announcement(&self, key: &E::Key, now: Now) -> Option<crate::presence::entity::Event> {
         self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored, now))
     }
 

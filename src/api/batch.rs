@@ -1,0 +1,195 @@
+//! `batch`: many connects, disconnects and upserts in one request, each on its own.
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::connect::{self, Connect};
+use super::disconnect::{self, Disconnect};
+use super::door::Door;
+use super::fields::{Fields, missing, too_many, wrong};
+use super::responder::{Responder, push_refusal};
+use super::upsert_users::{self, UpsertUsers};
+use super::writes::{Done, Gather};
+use crate::config::Limits;
+use crate::presence::id::Id;
+use crate::presence::json;
+use crate::presence::refusal::Refusal;
+use crate::presence::user::{Command, Outcome};
+use crate::service::Service;
+use crate::store::stripe::Answer;
+
+/// The most users in one batch.
+const MAX_USERS: usize = 1000;
+
+/// One operation of a batch.
+#[derive(Debug)]
+enum Op {
+    Connect(Connect),
+    Disconnect { user: Id, connection: Id },
+    EndLease(Id),
+    UpsertUsers(UpsertUsers),
+}
+
+/// A parsed `batch`. An operation that cannot be parsed fails alone.
+#[derive(Debug)]
+pub struct Batch {
+    ops: Vec<Result<Op, Refusal>>,
+    users: usize,
+}
+
+impl Batch {
+    pub fn parse(mut fields: Fields, limits: &Limits) -> Result<Self, Refusal> {
+        let values = fields
+            .array("ops", MAX_USERS)?
+            .ok_or_else(|| missing("ops", "an array of operations"))?;
+        fields.finish()?;
+        let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), limits);
+        let ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
+        let users = ops.iter().flatten().map(Op::users).sum();
+        if users > MAX_USERS {
+            return Err(too_many("ops", users, MAX_USERS));
+        }
+        Ok(Self { ops, users })
+    }
+
+    /// How many users are named.
+    pub fn users(&self) -> usize {
+        self.users
+    }
+
+    pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
+        let (task, tracker) = (service.clone(), &service.store.link.tracker);
+        tracker.spawn(async move {
+            let mut results = Vec::with_capacity(self.ops.len());
+            for op in self.ops {
+                if matches!(op, Ok(Op::EndLease(_))) {
+                    // The lease holds whatever the operations before it have connected.
+                    settle(&mut results).await;
+                }
+                results.push(match op {
+                    Ok(op) => start(op, &task, deadline_ms).await,
+                    Err(refusal) => Started::Done(Err(refusal)),
+                });
+            }
+            settle(&mut results).await;
+            responder.ok(body(results));
+        });
+    }
+}
+
+impl Op {
+    fn parse(value: Value, path: &str, limits: &Limits) -> Result<Self, Refusal> {
+        let mut fields = Fields::of(value, path)?;
+        let name = fields.text("op")?;
+        match name.as_deref() {
+            Some("connect") => Connect::parse(fields, &Door::Trusted, limits).map(Self::Connect),
+            Some("disconnect") => Ok(match Disconnect::parse(fields, &Door::Trusted)? {
+                Disconnect::Connection { user, connection } => {
+                    Self::Disconnect { user, connection }
+                }
+                Disconnect::Lease(lease) => Self::EndLease(lease),
+            }),
+            Some("upsert_users") => {
+                UpsertUsers::parse(fields, &Door::Trusted, limits).map(Self::UpsertUsers)
+            }
+            _ => {
+                let takes = "takes \"connect\", \"disconnect\" or \"upsert_users\"";
+                Err(wrong(&fields.path("op"), takes))
+            }
+        }
+    }
+
+    fn users(&self) -> usize {
+        match self {
+            Self::Connect(_) | Self::Disconnect { .. } | Self::EndLease(_) => 1,
+            Self::UpsertUsers(upsert) => upsert.len(),
+        }
+    }
+}
+
+/// An operation of a batch that was begun.
+enum Started {
+    Done(Result<Vec<u8>, Refusal>),
+    Awaited(oneshot::Receiver<Result<Vec<u8>, Refusal>>),
+}
+
+/// Sends the commands of an operation on their way, behind those of the operations before it.
+async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
+    let (commands, finish): (Vec<(Id, Command)>, Finish) = match op {
+        Op::EndLease(lease) => {
+            let ended = service.end_lease(lease, deadline_ms).await;
+            return Started::Done(ended.map(|(count, rev)| {
+                disconnect::body(
+                    Answer { outcome: Outcome::Disconnected(count), rev },
+                    &Door::Trusted,
+                )
+            }));
+        }
+        Op::Connect(connect) => {
+            let liveness = service.liveness.clone();
+            let finish = move |_: &[Id], results: Vec<Done>| {
+                first(results).map(|answer| connect::body(answer, &liveness, &Door::Trusted))
+            };
+            (vec![connect.command(false)], Box::new(finish))
+        }
+        Op::Disconnect { user, connection } => {
+            let finish = |_: &[Id], results: Vec<Done>| {
+                first(results).map(|answer| disconnect::body(answer, &Door::Trusted))
+            };
+            (vec![(user, Command::Disconnect { connection })], Box::new(finish))
+        }
+        Op::UpsertUsers(upsert) => match upsert.commands(service, false) {
+            Ok(commands) => (
+                commands,
+                Box::new(|ids: &[Id], results| upsert_users::answer(ids, results, &Door::Trusted)),
+            ),
+            Err(refusal) => return Started::Done(Err(refusal)),
+        },
+    };
+    let ids: Vec<_> = commands.iter().map(|(user, _)| user.clone()).collect();
+    if ids.is_empty() {
+        return Started::Done(finish(&ids, Vec::new()));
+    }
+    let (sender, receiver) = oneshot::channel();
+    let gather = Gather::new(ids.len(), move |results| {
+        let _ = sender.send(finish(&ids, results));
+    });
+    for (index, (user, command)) in commands.into_iter().enumerate() {
+        service.command(user, command, deadline_ms, gather.place(index));
+    }
+    Started::Awaited(receiver)
+}
+
+/// Makes the result of an operation of the answers to its commands.
+type Finish = Box<dyn FnOnce(&[Id], Vec<Done>) -> Result<Vec<u8>, Refusal> + Send>;
+
+fn first(results: Vec<Done>) -> Done {
+    results.into_iter().next().unwrap_or_else(|| Err(crate::service::unavailable("no answer came")))
+}
+
+/// Waits for all that was begun.
+async fn settle(results: &mut [Started]) {
+    for started in results {
+        if let Started::Awaited(receiver) = started {
+            let result = receiver.await.unwrap_or_else(|_| {
+                Err(crate::service::unavailable("the daemon stopped before the answer came"))
+            });
+            *started = Started::Done(result);
+        }
+    }
+}
+
+fn body(results: Vec<Started>) -> Vec<u8> {
+    let mut out = b"{\"results\":".to_vec();
+    json::push_array(&mut out, results, |out, started| match started {
+        Started::Done(Ok(result)) => out.extend_from_slice(&result),
+        Started::Done(Err(refusal)) => {
+            json::push(out, "{\"error\":");
+            push_refusal(out, &refusal);
+            out.push(b'}');
+        }
+        Started::Awaited(_) => json::push(out, "null"),
+    });
+    out.push(b'}');
+    out
+}

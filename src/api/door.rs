@@ -1,0 +1,56 @@
+//! The two doors: who a request acts as (`PROTOCOL`, section 1, *Two doors*).
+
+use crate::presence::id::Id;
+use crate::presence::refusal::{Code, Refusal};
+
+/// Through which door a request came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Door {
+    /// A trusted service, which acts for the ids that it names.
+    Trusted,
+    /// A user's own client, which acts as that user only.
+    Own(Id),
+}
+
+impl Door {
+    /// The user that a request acts as; `named` is what its body says in `field`.
+    pub fn user(&self, named: Option<Id>, field: &str) -> Result<Id, Refusal> {
+        match (self, named) {
+            (Self::Trusted, Some(id)) => Ok(id),
+            (Self::Trusted, None) => Err(Refusal::new(
+                Code::InvalidRequest,
+                format!("`{field}` is missing; it takes the id of a user"),
+            )
+            .field(field)),
+            (Self::Own(own), None) => Ok(own.clone()),
+            (Self::Own(own), Some(id)) if id == *own => Ok(id),
+            (Self::Own(_), Some(_)) => Err(mismatch(field, "names another user than the subject")),
+        }
+    }
+
+    /// Who looks: the user of the subject, or whom a trusted service names with `as`.
+    pub fn viewer(&self, named: Option<Id>) -> Result<Option<Id>, Refusal> {
+        match self {
+            Self::Trusted => Ok(named),
+            Self::Own(_) => self.user(named, "as").map(Some),
+        }
+    }
+
+    /// Only trusted services may name a lease.
+    pub fn lease(&self, lease: Option<Id>, field: &str) -> Result<Option<Id>, Refusal> {
+        match (self, lease) {
+            (Self::Own(_), Some(_)) => {
+                Err(mismatch(field, "can be named only by trusted services"))
+            }
+            (_, lease) => Ok(lease),
+        }
+    }
+
+    pub fn is_trusted(&self) -> bool {
+        matches!(self, Self::Trusted)
+    }
+}
+
+fn mismatch(field: &str, what: &str) -> Refusal {
+    Refusal::new(Code::IdentityMismatch, format!("`{field}` {what}")).field(field)
+}

@@ -1,0 +1,107 @@
+//! `heartbeat`: connections or a lease are still there. The answer says which are unknown and must
+//! connect again.
+
+use super::door::Door;
+use super::fields::{Fields, missing, wrong};
+use super::responder::Responder;
+use crate::presence::id::Id;
+use crate::presence::json;
+use crate::presence::refusal::Refusal;
+use crate::service::Service;
+
+/// The most connections in one heartbeat.
+const MAX_CONNECTIONS: usize = 1000;
+
+/// A parsed `heartbeat`.
+#[derive(Debug)]
+pub enum Heartbeat {
+    /// User and connection of each.
+    Connections(Vec<(Id, Id)>),
+    Lease(Id),
+}
+
+impl Heartbeat {
+    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
+        let lease = door.lease(fields.id("lease")?, "lease")?;
+        let connections = fields.array("connections", MAX_CONNECTIONS)?;
+        let heartbeat = match (lease, connections) {
+            (Some(lease), None) => Self::Lease(lease),
+            (Some(_), Some(_)) => {
+                return Err(wrong("connections", "does not go with `lease`: send two heartbeats"));
+            }
+            (None, Some(connections)) => {
+                let parse = |(index, value)| {
+                    let mut entry = Fields::of(value, &format!("connections[{index}]"))?;
+                    let connection = connection(&mut entry, door)?;
+                    entry.finish().map(|()| connection)
+                };
+                let connections = connections.into_iter().enumerate().map(parse);
+                Self::Connections(connections.collect::<Result<_, _>>()?)
+            }
+            (None, None) => Self::Connections(vec![connection(&mut fields, door)?]),
+        };
+        fields.finish()?;
+        Ok(heartbeat)
+    }
+
+    pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
+        if responder.reply.is_none() {
+            return responder.ok(Vec::new());
+        }
+        match self.answer(service) {
+            (body, false) => responder.ok(body),
+            // Perhaps it is only unknown here, and for a moment: look again when all is seen that
+            // is stored now.
+            (_, true) => {
+                let again = service.clone();
+                service.when_fresh(true, None, deadline_ms, move |fresh| {
+                    responder.result(fresh.map(|()| self.answer(&again).0));
+                });
+            }
+        }
+    }
+
+    /// The answer as things are known now, and whether something is unknown.
+    fn answer(&self, service: &Service) -> (Vec<u8>, bool) {
+        let mut out = b"{\"unknown\":".to_vec();
+        let doubtful = match self {
+            Self::Lease(lease) => {
+                let held = service.held(lease);
+                let unknown = (held == 0).then_some(lease);
+                json::push_array(&mut out, unknown, |out, lease| {
+                    json::push_str(out, lease.as_str())
+                });
+                json::push(&mut out, ",\"held\":");
+                json::push_number(&mut out, held as u64);
+                held == 0
+            }
+            Self::Connections(connections) => {
+                let is_unknown = |(user, connection): &&(Id, Id)| {
+                    service.store.users.look(user, |record| {
+                        !record.is_some_and(|r| r.connections.iter().any(|c| c.id == *connection))
+                    })
+                };
+                let unknown: Vec<_> = connections.iter().filter(is_unknown).collect();
+                json::push_array(&mut out, &unknown, |out, (user, connection)| {
+                    json::push(out, "{\"user_id\":");
+                    json::push_str(out, user.as_str());
+                    json::push(out, ",\"connection_id\":");
+                    json::push_str(out, connection.as_str());
+                    out.push(b'}');
+                });
+                !unknown.is_empty()
+            }
+        };
+        out.push(b'}');
+        (out, doubtful)
+    }
+}
+
+fn connection(fields: &mut Fields, door: &Door) -> Result<(Id, Id), Refusal> {
+    let path = fields.path("user_id");
+    let user = door.user(fields.id("user_id")?, &path)?;
+    let connection = fields
+        .id("connection_id")?
+        .ok_or_else(|| missing(&fields.path("connection_id"), "the id of a connection"))?;
+    Ok((user, connection))
+}

@@ -1,0 +1,358 @@
+//! Takes requests in: which are executed, which are refused, which are dropped.
+//!
+//! One loop reads the subscription and never blocks. It also notices when the daemon itself was
+//! stalled: what lay in queues meanwhile, here or in the server, is refused rather than applied
+//! late. A message to ourselves on the same connection, the fence, tells where the old ones end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, Message, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::Batch;
+use super::connect::Connect;
+use super::delete_users::DeleteUsers;
+use super::disconnect::Disconnect;
+use super::door::Door;
+use super::explain::Explain;
+use super::fields::Fields;
+use super::heartbeat::Heartbeat;
+use super::operation::Operation;
+//use super::query_users::QueryUsers;
+use super::responder::{Exit, Responder};
+use super::upsert_users::UpsertUsers;
+use crate::config::INTERNAL;
+use crate::presence::id::Id;
+use crate::presence::refusal::{Code, Refusal};
+use crate::service::{Service, overloaded, unavailable};
+
+/// The queue group of the daemons.
+pub const QUEUE: &str = "presenced";
+
+/// How often the loop checks that it was not stalled.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// How often a fence that does not come back is sent again, in milliseconds.
+const FENCE_AGAIN_MS: u64 = 1000;
+
+/// How long the requests that are under way to us are awaited when we leave.
+const LAST_REQUESTS: Duration = Duration::from_millis(250);
+
+/// The way in.
+#[derive(Debug)]
+pub struct Intake {
+    pub service: Service,
+    pub exit: Arc<Exit>,
+    pub client: Client,
+    /// `P` of the protocol.
+    pub prefix: String,
+    /// `E` of the protocol.
+    pub events: String,
+    /// Where fences come back.
+    pub fence_subject: String,
+}
+
+/// The time from taking a request in to its deadline, and the longest pause of the loop that is
+/// no stall. Together they are less than `limits.request_timeout`: a request may have waited for a
+/// pause before it was taken in.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    deadline_ms: u64,
+    pause_ms: u64,
+}
+
+impl Patience {
+    fn of(request_timeout: Duration) -> Self {
+        let timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
+        Self { deadline_ms: timeout_ms / 8 * 5, pause_ms: timeout_ms / 8 * 3 }
+    }
+}
+
+/// What the loop knows of stalls.
+#[derive(Debug)]
+struct Watch {
+    patience: Patience,
+    last_ms: u64,
+    /// The number of the fence that is awaited and when it was sent.
+    fence: Option<(u64, u64)>,
+    fences: u64,
+}
+
+impl Intake {
+    /// Takes requests in until `stop`, then those that are still under way to us.
+    pub async fn run(
+        self,
+        mut requests: Subscriber,
+        mut fences: Subscriber,
+        stop: CancellationToken,
+    ) {
+        let patience = Patience::of(self.service.limits.request_timeout);
+        let last_ms = self.service.now().mono_ms;
+        let mut watch = Watch { patience, last_ms, fence: None, fences: 0 };
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                fence = fences.next() => {
+                    if let Some(fence) = fence
+                        && watch.comes_back(&fence.payload)
+                    {
+                        self.refuse_queued(&mut requests);
+                    }
+                }
+                _ = beat.tick() => self.look(&mut watch).await,
+                request = requests.next() => match request {
+                    Some(request) => {
+                        self.look(&mut watch).await;
+                        self.take(request, &watch);
+                    }
+                    None => return,
+                },
+            }
+        }
+        if let Err(error) = requests.drain().await {
+            tracing::debug!(%error, "the subscription was gone already");
+        }
+        while let Ok(Some(request)) = tokio::time::timeout(LAST_REQUESTS, requests.next()).await {
+            self.take(request, &watch);
+        }
+    }
+
+    /// Notices a stall, and sends a fence after it.
+    async fn look(&self, watch: &mut Watch) {
+        let now_ms = self.service.now().mono_ms;
+        if let Some(number) = watch.passes(now_ms) {
+            let payload = number.to_string().into();
+            let sent = self.client.publish(self.fence_subject.clone(), payload);
+            if tokio::time::timeout(BEAT, sent).await.is_err() {
+                tracing::debug!("a fence could not be sent; it is sent again");
+            }
+        }
+    }
+
+    /// Refuses what came before a fence that has just come back.
+    fn refuse_queued(&self, requests: &mut Subscriber) {
+        while let Some(Some(request)) = requests.next().now_or_never() {
+            self.refuse_old(request);
+        }
+    }
+
+    fn refuse_old(&self, request: Message) {
+        if let Some((operation, responder)) = self.responder(&request) {
+            tracing::debug!(operation = operation.name(), "refused a request that had waited");
+            responder.refuse(&unavailable(
+                "the daemon was stalled; nothing was done; repeat the request",
+            ));
+        }
+    }
+
+    /// Takes one request in.
+    fn take(&self, request: Message, watch: &Watch) {
+        if watch.fence.is_some() {
+            return self.refuse_old(request);
+        }
+        let Some((operation, responder)) = self.responder(&request) else { return };
+        let deadline_ms = responder.taken_ms + watch.patience.deadline_ms;
+        if let Err((refusal, responder)) = self.execute(operation, &request, responder, deadline_ms)
+        {
+            responder.refuse(&refusal);
+        }
+    }
+
+    /// The answer that a request waits for; `None` for a request that is to be dropped.
+    fn responder(&self, request: &Message) -> Option<(Operation, Responder)> {
+        let reply = request.reply.as_ref().map(|reply| reply.as_str());
+        if reply.is_some_and(|reply| self.is_forbidden_reply(reply)) {
+            tracing::debug!("dropped a request whose reply subject is not the requester's");
+            return None;
+        }
+        let responder = |operation| Responder {
+            exit: Arc::clone(&self.exit),
+            operation,
+            reply: reply.map(str::to_owned),
+            taken_ms: self.service.now().mono_ms,
+            place: None,
+        };
+        let name = self.name_and_token(request.subject.as_str()).map(|(name, _)| name);
+        match name.and_then(Operation::parse) {
+            Some(operation) => Some((operation, responder(operation))),
+            None => {
+                let refusal = Refusal::new(
+                    Code::InvalidRequest,
+                    "there is no such operation: the subject is `<prefix>.<operation>`, or with the user's token behind it",
+                );
+                responder(Operation::Explain).refuse_unknown(&refusal);
+                None
+            }
+        }
+    }
+
+    /// Whether an answer there would be written to a place that is not the requester's
+    /// (`PROTOCOL`, section 1).
+    fn is_forbidden_reply(&self, reply: &str) -> bool {
+        let lies_under = |subject: &str| {
+            reply.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        reply.starts_with('$')
+            || [self.prefix.as_str(), self.events.as_str(), INTERNAL].into_iter().any(lies_under)
+    }
+
+    /// The operation and the user's token that a subject names.
+    fn name_and_token<'a>(&self, subject: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        match rest.split_once('.') {
+            None => Some((rest, None)),
+            Some((name, token)) if !token.contains('.') => Some((name, Some(token))),
+            Some(_) => None,
+        }
+    }
+
+    fn door(&self, operation: Operation, subject: &str) -> Result<Door, Refusal> {
+        let Some((_, Some(token))) = self.name_and_token(subject) else {
+            return Ok(Door::Trusted);
+        };
+        if operation.is_trusted() {
+            let message = format!("`{}` is for trusted services only", operation.name());
+            return Err(Refusal::new(Code::InvalidRequest, message));
+        }
+        Id::from_token(token).map(Door::Own).ok_or_else(|| {
+            Refusal::new(
+                Code::InvalidId,
+                "the last token of the subject is not the canonical encoding of a user id",
+            )
+        })
+    }
+
+    fn execute(
+        &self,
+        operation: Operation,
+        request: &Message,
+        mut responder: Responder,
+        deadline_ms: u64,
+    ) -> Result<(), (Refusal, Responder)> {
+        macro_rules! parsed {
+            ($result:expr) => {
+                match $result {
+                    Ok(parsed) => parsed,
+                    Err(refusal) => return Err((refusal, responder)),
+                }
+            };
+        }
+        macro_rules! admitted {
+            ($weight:expr) => {
+                match self.service.admit($weight) {
+                    Ok(place) => responder.place = Some(place),
+                    Err(refusal) => return Err((refusal, responder)),
+                }
+            };
+        }
+        let door = parsed!(self.door(operation, request.subject.as_str()));
+        let (service, limits) = (&self.service, &self.service.limits);
+        if self.service.pending() >= limits.pending_requests {
+            // Not worth the parsing.
+            return Err((overloaded(), responder));
+        }
+        let body = &request.payload;
+        let fields = parsed!(Fields::parse(body));
+        match operation {
+            Operation::Connect => {
+                let connect = parsed!(Connect::parse(fields, &door, limits));
+                admitted!(1);
+                connect.run(service, door, deadline_ms, responder);
+            }
+            Operation::Heartbeat => {
+                let heartbeat = parsed!(Heartbeat::parse(fields, &door));
+                admitted!(1);
+                heartbeat.run(service, deadline_ms, responder);
+            }
+            Operation::Disconnect => {
+                let disconnect = parsed!(Disconnect::parse(fields, &door));
+                admitted!(1);
+                disconnect.run(service, door, deadline_ms, responder);
+            }
+            Operation::UpsertUsers => {
+                let upsert = parsed!(UpsertUsers::parse(fields, &door, limits));
+                admitted!(upsert.len());
+                upsert.run(service, door, deadline_ms, responder);
+            }
+            Operation::DeleteUsers => {
+                let delete = parsed!(DeleteUsers::parse(fields));
+                admitted!(delete.len());
+                delete.run(service, deadline_ms, responder);
+            }
+            Operation::QueryUsers => {}
+            Operation::Batch => {
+                let batch = parsed!(Batch::parse(fields, limits));
+                admitted!(batch.users());
+                batch.run(service, deadline_ms, responder);
+            }
+            Operation::Explain => {
+                let explain = parsed!(Explain::parse(fields));
+                admitted!(1);
+                explain.run(service, deadline_ms, responder);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Watch {
+    /// The loop is at work at `now_ms`. Returns the number of a fence to send.
+    fn passes(&mut self, now_ms: u64) -> Option<u64> {
+        let paused_ms = now_ms.saturating_sub(std::mem::replace(&mut self.last_ms, now_ms));
+        let stalled = paused_ms > self.patience.pause_ms;
+        if stalled {
+            tracing::warn!(paused_ms, "the daemon was stalled; what has waited is refused");
+        }
+        let overdue = self.fence.is_some_and(|(_, sent_ms)| sent_ms + FENCE_AGAIN_MS <= now_ms);
+        if !stalled && !overdue {
+            return None;
+        }
+        self.fences += 1;
+        self.fence = Some((self.fences, now_ms));
+        Some(self.fences)
+    }
+
+    /// Whether that fence is the one that was awaited.
+    fn comes_back(&mut self, payload: &[u8]) -> bool {
+        let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
+        let awaited = number.is_some() && number == self.fence.map(|(number, _)| number);
+        if awaited {
+            self.fence = None;
+        }
+        awaited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_raises_a_fence_and_only_the_newest_one_lowers_it() {
+        let patience = Patience::of(Duration::from_secs(2));
+        let mut watch = Watch { patience, last_ms: 0, fence: None, fences: 0 };
+        assert_eq!(watch.passes(700), None);
+        assert_eq!(watch.passes(60_700), Some(1));
+        assert_eq!(watch.passes(61_000), None);
+        assert_eq!(watch.passes(61_700), Some(2));
+        assert!(!watch.comes_back(b"1"));
+        assert!(watch.fence.is_some());
+        assert!(watch.comes_back(b"2"));
+        assert!(watch.fence.is_none());
+    }
+
+    #[test]
+    fn deadline_and_pause_stay_within_the_request_timeout() {
+        for seconds in 1..60 {
+            let timeout = Duration::from_secs(seconds);
+            let patience = Patience::of(timeout);
+            assert!(u128::from(patience.deadline_ms + patience.pause_ms) <= timeout.as_millis());
+        }
+    }
+}

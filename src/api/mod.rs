@@ -1,0 +1,22 @@
+//! The edge to NATS: subjects, requests and answers as `PROTOCOL` has them. One file per
+//! operation; [`intake`] takes requests in, [`responder`] sends answers out, [`micro`] speaks the
+//! NATS service protocol.
+
+mod batch;
+mod connect;
+mod delete_users;
+mod disconnect;
+mod door;
+mod explain;
+mod fields;
+mod heartbeat;
+pub mod intake;
+pub mod micro;
+mod operation;
+//mod query_users;
+pub mod responder;
+mod upsert_users;
+mod writes;
+
+pub use operation::{OPERATIONS, Operation};
+pub use responder::Stats;

@@ -1,0 +1,51 @@
+//! The operations by name.
+
+/// Everything that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Connect,
+    Heartbeat,
+    Disconnect,
+    UpsertUsers,
+    DeleteUsers,
+    QueryUsers,
+    Batch,
+    Explain,
+}
+
+/// All operations, in the order of their numbers.
+pub const OPERATIONS: [Operation; 8] = [
+    Operation::Connect,
+    Operation::Heartbeat,
+    Operation::Disconnect,
+    Operation::UpsertUsers,
+    Operation::DeleteUsers,
+    Operation::QueryUsers,
+    Operation::Batch,
+    Operation::Explain,
+];
+
+impl Operation {
+    pub fn parse(name: &str) -> Option<Self> {
+        OPERATIONS.into_iter().find(|operation| operation.name() == name)
+    }
+
+    /// The token of the operation in a subject.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Heartbeat => "heartbeat",
+            Self::Disconnect => "disconnect",
+            Self::UpsertUsers => "upsert_users",
+            Self::DeleteUsers => "delete_users",
+            Self::QueryUsers => "query_users",
+            Self::Batch => "batch",
+            Self::Explain => "explain",
+        }
+    }
+
+    /// Whether only trusted services may ask for it.
+    pub fn is_trusted(self) -> bool {
+        matches!(self, Self::DeleteUsers | Self::Batch | Self::Explain)
+    }
+}

@@ -1,0 +1,154 @@
+//! Sends the answer to one request, once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_nats::HeaderMap;
+use async_nats::header::HeaderName;
+
+use super::operation::{OPERATIONS, Operation};
+use crate::clock::Clock;
+use crate::presence::json;
+use crate::presence::refusal::{Code, Refusal};
+use crate::service::Place;
+use crate::store::outbox::{Message, Outbox};
+
+const ERROR: HeaderName = HeaderName::from_static("Nats-Service-Error");
+const ERROR_CODE: HeaderName = HeaderName::from_static("Nats-Service-Error-Code");
+
+/// The longest error line in a header, in characters.
+const MAX_LINE: usize = 512;
+
+/// What happened to the requests of one operation.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub requests: AtomicU64,
+    pub errors: AtomicU64,
+    pub processing_ms: AtomicU64,
+}
+
+/// What happened to all requests, by operation.
+#[derive(Debug, Default)]
+pub struct Stats([Counters; OPERATIONS.len()]);
+
+impl Stats {
+    pub fn of(&self, operation: Operation) -> &Counters {
+        &self.0[operation as usize]
+    }
+}
+
+/// What all responders share.
+#[derive(Debug)]
+pub struct Exit {
+    pub outbox: Outbox,
+    pub stats: Stats,
+    pub clock: Clock,
+    /// The largest answer that the server takes, in bytes.
+    pub max_answer: usize,
+}
+
+/// The answer that a request waits for.
+#[derive(Debug)]
+pub struct Responder {
+    pub exit: Arc<Exit>,
+    pub operation: Operation,
+    /// Where the answer goes; nowhere if the request asked for none.
+    pub reply: Option<String>,
+    pub taken_ms: u64,
+    /// Held until the answer is given.
+    pub place: Option<Place>,
+}
+
+impl Responder {
+    /// Answers with a body.
+    pub fn ok(self, body: Vec<u8>) {
+        if body.len() > self.exit.max_answer {
+            let limit = self.exit.max_answer;
+            let message = format!(
+                "the answer has {} bytes, and the NATS server's `max_payload` leaves room for {limit}: lower `limit`, or name fewer users",
+                body.len()
+            );
+            return self
+                .refuse(&Refusal::new(Code::TooLarge, message).field("limit").limit(limit as u64));
+        }
+        self.count(false);
+        self.send(None, body);
+    }
+
+    /// Answers with an error.
+    pub fn refuse(self, refusal: &Refusal) {
+        self.count(true);
+        let (headers, body) = error(refusal);
+        self.send(Some(headers), body);
+    }
+
+    /// Answers with what a parse or a decision came to.
+    pub fn result(self, result: Result<Vec<u8>, Refusal>) {
+        match result {
+            Ok(body) => self.ok(body),
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    /// Answers a request for an operation that does not exist, which is counted nowhere.
+    pub fn refuse_unknown(self, refusal: &Refusal) {
+        let (headers, body) = error(refusal);
+        self.send(Some(headers), body);
+    }
+
+    fn count(&self, error: bool) {
+        let counters = self.exit.stats.of(self.operation);
+        let took = self.exit.clock.now().mono_ms.saturating_sub(self.taken_ms);
+        counters.requests.fetch_add(1, Ordering::Relaxed);
+        counters.errors.fetch_add(u64::from(error), Ordering::Relaxed);
+        counters.processing_ms.fetch_add(took, Ordering::Relaxed);
+    }
+
+    fn send(self, headers: Option<HeaderMap>, body: Vec<u8>) {
+        if let Some(subject) = self.reply {
+            self.exit.outbox.send(Message {
+                subject,
+                reply: None,
+                headers,
+                payload: body.into(),
+                only_if_connected: false,
+            });
+        }
+    }
+}
+
+/// The headers and the body of an error reply.
+fn error(refusal: &Refusal) -> (HeaderMap, Vec<u8>) {
+    let mut headers = HeaderMap::new();
+    headers.insert(ERROR, one_line(&refusal.message).as_str());
+    headers.insert(ERROR_CODE, refusal.code.status().to_string());
+    let mut body = b"{\"error\":".to_vec();
+    push_refusal(&mut body, refusal);
+    body.push(b'}');
+    (headers, body)
+}
+
+/// Appends the object that describes a refusal.
+pub fn push_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
+    json::push(out, "{\"code\":");
+    json::push_str(out, refusal.code.as_str());
+    json::push(out, ",\"message\":");
+    json::push_str(out, &refusal.message);
+    json::push(out, ",\"details\":");
+    json::push(out, &serde_json::Value::Object(with_retry(refusal)).to_string());
+    out.push(b'}');
+}
+
+/// The details, with a hint when to repeat where the protocol promises one.
+fn with_retry(refusal: &Refusal) -> serde_json::Map<String, serde_json::Value> {
+    let mut details = refusal.details.clone();
+    if matches!(refusal.code, Code::Overloaded | Code::Unavailable) {
+        details.entry("retry_after_ms").or_insert_with(|| fastrand::u64(200..1000).into());
+    }
+    details
+}
+
+/// What a header can hold of a message.
+fn one_line(message: &str) -> String {
+    message.chars().take(MAX_LINE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,119 @@
+//! `upsert_users`: a partial update of up to 100 users.
+
+use serde_json::Value;
+
+use super::door::Door;
+use super::fields::{Fields, missing, wrong};
+use super::responder::Responder;
+use super::writes::{self, Done, Gather};
+use crate::config::Limits;
+use crate::presence::id::Id;
+use crate::presence::json;
+use crate::presence::refusal::Refusal;
+use crate::presence::user::{Command, Outcome, Patch};
+use crate::service::Service;
+
+/// The most users in one call.
+const MAX_USERS: usize = 100;
+
+/// A parsed `upsert_users`.
+#[derive(Debug)]
+pub struct UpsertUsers {
+    users: Vec<(Id, Patch)>,
+}
+
+impl UpsertUsers {
+    pub fn parse(mut fields: Fields, door: &Door, limits: &Limits) -> Result<Self, Refusal> {
+        let path = fields.path("users");
+        let values =
+            fields.array("users", MAX_USERS)?.ok_or_else(|| missing(&path, "an array of users"))?;
+        fields.finish()?;
+        let parse = |(index, value): (usize, Value)| {
+            let path = format!("{path}[{index}]");
+            match value {
+                Value::Object(user) => writes::user(&user, &path, door, &limits.trusted_fields),
+                _ => Err(wrong(&path, "takes an object")),
+            }
+        };
+        let users = values.into_iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+        Ok(Self { users })
+    }
+
+    /// How many users are named.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// What is to happen to which user, if none of it would be refused.
+    pub fn commands(
+        self,
+        service: &Service,
+        custom_in_answer: bool,
+    ) -> Result<Vec<(Id, Command)>, Refusal> {
+        let command = |(user, patch)| (user, Command::Upsert { patch, custom_in_answer });
+        let commands: Vec<_> = self.users.into_iter().map(command).collect();
+        for (user, command) in &commands {
+            service.check(user, command)?;
+        }
+        Ok(commands)
+    }
+
+    pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
+        let commands = match self.commands(service, true) {
+            Ok(commands) => commands,
+            Err(refusal) => return responder.refuse(&refusal),
+        };
+        let ids: Vec<_> = commands.iter().map(|(user, _)| user.clone()).collect();
+        if ids.is_empty() {
+            return responder.ok(body(
+                &[],
+                Vec::new(),
+                service.store.link.barrier.position(),
+                &door,
+            ));
+        }
+        let gather = Gather::new(ids.len(), move |results| {
+            responder.result(answer(&ids, results, &door));
+        });
+        for (index, (user, command)) in commands.into_iter().enumerate() {
+            service.command(user, command, deadline_ms, gather.place(index));
+        }
+    }
+}
+
+/// The answer to an `upsert_users` of `ids` with those results.
+pub fn answer(ids: &[Id], results: Vec<Done>, door: &Door) -> Result<Vec<u8>, Refusal> {
+    if let Some(failure) = results.iter().find_map(|result| result.as_ref().err()) {
+        let written = ids.iter().zip(&results).filter(|(_, result)| result.is_ok());
+        return Err(writes::partly(failure, written.map(|(id, _)| id.clone())));
+    }
+    let answers: Vec<_> = results.into_iter().flatten().collect();
+    let rev = answers.iter().map(|answer| answer.rev).max().unwrap_or(0);
+    let users = answers.into_iter().map(|answer| match answer.outcome {
+        Outcome::Upserted { me } => me,
+        _ => Vec::new(),
+    });
+    Ok(body(ids, users.collect(), rev, door))
+}
+
+fn body(ids: &[Id], users: Vec<Vec<u8>>, rev: u64, door: &Door) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + 400 * ids.len());
+    json::push(&mut out, "{\"users\":{");
+    let mut first = true;
+    for (index, (id, user)) in ids.iter().zip(users).enumerate() {
+        // A user who is named twice is shown as the last of it left it.
+        if ids[index + 1..].contains(id) {
+            continue;
+        }
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        json::push_str(&mut out, id.as_str());
+        out.push(b':');
+        out.extend_from_slice(&user);
+    }
+    out.push(b'}');
+    writes::push_rev(&mut out, rev, door);
+    out.push(b'}');
+    out
+}

@@ -1,0 +1,46 @@
+//! Leaving: take nothing new, finish what was taken, say farewell. Nobody goes offline by it.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::Daemon;
+
+/// How long what was taken may take; with the rest it stays within five seconds.
+const FINISH: Duration = Duration::from_secs(3);
+
+/// How long the last messages may take to leave.
+const FLUSH: Duration = Duration::from_millis(500);
+
+impl Daemon {
+    /// Answers what was taken, publishes its events, and leaves.
+    pub(super) async fn leave(self) {
+        tracing::info!("leaving");
+        let Self { service, answers, internal, no_more, intake, stop } = self;
+        no_more.cancel();
+        let finished = timeout(FINISH, async {
+            let _ = intake.await;
+            while service.pending() > 0 || service.store.users.busy() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        });
+        if finished.await.is_err() {
+            tracing::warn!(requests = service.pending(), "left requests unanswered");
+        }
+        let said = timeout(FLUSH, async {
+            answers.flush().await;
+            service.beacons.leave().await;
+            internal.flush().await
+        });
+        if said.await.is_err() {
+            tracing::warn!("NATS did not take the last messages in time");
+        }
+        stop.cancel();
+        let tracker = service.store.link.tracker.clone();
+        tracker.close();
+        if timeout(FLUSH, tracker.wait()).await.is_err() {
+            tracing::debug!("some tasks did not end in time");
+        }
+        tracing::info!("left");
+    }
+}

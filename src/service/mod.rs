@@ -1,0 +1,152 @@
+//! Joins core, store and liveness: a request's commands in, their answers out. Knows nothing of
+//! subjects or JSON requests; those are the edge's.
+
+pub mod lease;
+//pub mod query;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Semaphore;
+
+use crate::config::{Limits, Liveness};
+use crate::liveness::internal::Beacons;
+use crate::presence::entity::{Entity, Stored};
+use crate::presence::id::Id;
+use crate::presence::refusal::{Code, Refusal};
+use crate::presence::time::Now;
+use crate::presence::user::{Command, Rules, Users};
+use crate::store::Store;
+use crate::store::keyspace::Reply;
+
+/// Everything that operations work on. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    pub store: Store,
+    pub beacons: Beacons,
+    pub liveness: Liveness,
+    pub limits: Arc<Limits>,
+    rules: Arc<Rules>,
+    pending: Arc<AtomicUsize>,
+    scans: Arc<Scans>,
+}
+
+/// Queries that look at every record.
+#[derive(Debug)]
+struct Scans {
+    running: Semaphore,
+    waiting: AtomicUsize,
+}
+
+/// A place among the requests that are being worked on; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    pending: Arc<AtomicUsize>,
+    weight: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pending.fetch_sub(self.weight, Ordering::Relaxed);
+    }
+}
+
+/// What decisions about users depend on, by these settings.
+pub fn rules(limits: &Limits, liveness: &Liveness) -> Rules {
+    Rules {
+        connections_per_user: limits.connections_per_user,
+        no_grace: liveness.offline_grace.is_zero(),
+    }
+}
+
+impl Service {
+    pub fn new(store: Store, beacons: Beacons, liveness: Liveness, limits: Limits) -> Self {
+        let scans = Scans {
+            running: Semaphore::new(limits.concurrent_scans),
+            waiting: AtomicUsize::new(0),
+        };
+        Self {
+            rules: Arc::new(rules(&limits, &liveness)),
+            store,
+            beacons,
+            liveness,
+            limits: Arc::new(limits),
+            pending: Arc::default(),
+            scans: Arc::new(scans),
+        }
+    }
+
+    pub fn now(&self) -> Now {
+        self.store.link.clock.now()
+    }
+
+    /// Takes a request of that many commands in, if there is room.
+    pub fn admit(&self, weight: usize) -> Result<Place, Refusal> {
+        let before = self.pending.fetch_add(weight, Ordering::Relaxed);
+        let place = Place { pending: Arc::clone(&self.pending), weight };
+        if before < self.limits.pending_requests { Ok(place) } else { Err(overloaded()) }
+    }
+
+    /// How many commands are being worked on.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Sends a command on its way.
+    pub fn command(&self, user: Id, command: Command, deadline_ms: u64, reply: Reply<Users>) {
+        self.store.users.command(user, command, deadline_ms, reply);
+    }
+
+    /// Whether a command would be refused on what is known now.
+    pub fn check(&self, user: &Id, command: &Command) -> Result<(), Refusal> {
+        let (nothing, daemon, now) = (Stored::default(), self.store.link.daemon, self.now());
+        self.store.users.look_stored(user, |stored| {
+            let stored = stored.map_or(&nothing, |(stored, _)| stored);
+            Users::decide(user, stored, command, &self.rules, daemon, now).map(|_| ())
+        })
+    }
+
+    /// Waits until the replica has seen all that is stored now, and revision `min_rev`.
+    pub fn when_fresh(
+        &self,
+        all_stored: bool,
+        min_rev: Option<u64>,
+        deadline_ms: u64,
+        then: impl FnOnce(Result<(), Refusal>) + Send + 'static,
+    ) {
+        let barrier = Arc::clone(&self.store.link);
+        let then = move |seen: bool| then(if seen { Ok(()) } else { Err(unavailable_fresh()) });
+        let wait_for_rev: Box<dyn FnOnce(bool) + Send> = match min_rev {
+            None => Box::new(then),
+            Some(rev) => Box::new(move |seen| {
+                if seen {
+                    barrier.barrier.seen(rev, deadline_ms, Box::new(then));
+                } else {
+                    then(false);
+                }
+            }),
+        };
+        if all_stored {
+            self.store.link.barrier.all_stored(deadline_ms, wait_for_rev);
+        } else {
+            wait_for_rev(true);
+        }
+    }
+}
+
+/// The refusal of a request for which there is no room.
+pub fn overloaded() -> Refusal {
+    Refusal::new(Code::Overloaded, "too many requests are being worked on; wait and repeat")
+        .detail("retry_after_ms", fastrand::u64(100..500))
+}
+
+/// The refusal of a request that the store did not serve in time.
+pub fn unavailable(message: &str) -> Refusal {
+    Refusal::new(Code::Unavailable, message).detail("retry_after_ms", fastrand::u64(200..1000))
+}
+
+fn unavailable_fresh() -> Refusal {
+    unavailable(
+        "the revision that was asked for, or all that is stored, was not seen within `limits.request_timeout`",
+    )
+}
