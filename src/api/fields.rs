@@ -76,6 +76,12 @@ impl Fields {
         let Some(value) = self.take(name) else { return Ok(None) };
         match value.as_u64() {
             Some(number) if range.contains(&number) => Ok(Some(number)),
+            Some(number) if number > *range.end() => Err(Refusal::new(
+                Code::LimitExceeded,
+                format!("`{}` is {number}, and at most {} is accepted", self.path(name), range.end()),
+            )
+            .field(self.path(name))
+            .limit(*range.end())),
             _ => {
                 let (from, to) = range.into_inner();
                 Err(wrong(&self.path(name), &format!("takes a whole number from {from} to {to}")))

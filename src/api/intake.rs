@@ -21,7 +21,7 @@ use super::explain::Explain;
 use super::fields::Fields;
 use super::heartbeat::Heartbeat;
 use super::operation::Operation;
-//use super::query_users::QueryUsers;
+use super::query_users::QueryUsers;
 use super::responder::{Exit, Responder};
 use super::upsert_users::UpsertUsers;
 use crate::config::INTERNAL;
@@ -285,7 +285,11 @@ impl Intake {
                 admitted!(delete.len());
                 delete.run(service, deadline_ms, responder);
             }
-            Operation::QueryUsers => {}
+            Operation::QueryUsers => {
+                let query = parsed!(QueryUsers::parse(fields, body, &door));
+                admitted!(1);
+                query.run(service, &self.events, door, deadline_ms, responder);
+            }
             Operation::Batch => {
                 let batch = parsed!(Batch::parse(fields, limits));
                 admitted!(batch.users());

@@ -13,7 +13,7 @@ mod heartbeat;
 pub mod intake;
 pub mod micro;
 mod operation;
-//mod query_users;
+mod query_users;
 pub mod responder;
 mod upsert_users;
 mod writes;

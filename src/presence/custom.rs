@@ -3,13 +3,14 @@
 //! Canonical: compact, names sorted, so that equal fields are equal text, and the text of the
 //! fields of a million users is all that they cost.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Custom fields as the members of a JSON object, without its braces (`"a":1,"b":"x"`).
+/// Custom fields as a JSON object (`{"a":1,"b":"x"}`); nothing if there are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Custom(Option<Box<str>>);
 
@@ -23,7 +24,7 @@ impl Custom {
             return Self(None);
         }
         let text = serde_json::to_string(values).unwrap_or_default();
-        Self(Some(text[1..text.len() - 1].into()))
+        Self(Some(text.into()))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -32,19 +33,19 @@ impl Custom {
 
     /// The members, without braces; empty if there are none.
     pub fn as_members(&self) -> &str {
-        self.0.as_deref().unwrap_or_default()
+        self.0.as_deref().map_or("", |object| &object[1..object.len() - 1])
     }
 
     /// All fields as values.
     pub fn values(&self) -> BTreeMap<String, Value> {
-        serde_json::from_str(&self.as_object()).unwrap_or_default()
+        self.0.as_deref().and_then(|o| serde_json::from_str(o).ok()).unwrap_or_default()
     }
 
-    /// The value of one field, read without building the others.
-    pub fn value(&self, name: &str) -> Option<Value> {
+    /// The JSON text of one field, found without reading the others.
+    pub fn text(&self, name: &str) -> Option<&str> {
         struct Find<'a>(&'a str);
         impl<'de> Visitor<'de> for Find<'_> {
-            type Value = Option<Value>;
+            type Value = Option<&'de RawValue>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
@@ -52,7 +53,7 @@ impl Custom {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut found = None;
-                while let Some(name) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                     if name == self.0 {
                         found = Some(map.next_value()?);
                     } else {
@@ -62,9 +63,8 @@ impl Custom {
                 Ok(found)
             }
         }
-        self.0.as_ref()?;
-        let object = self.as_object();
-        serde_json::Deserializer::from_str(&object).deserialize_map(Find(name)).ok().flatten()
+        let mut object = serde_json::Deserializer::from_str(self.0.as_deref()?);
+        object.deserialize_map(Find(name)).ok().flatten().map(RawValue::get)
     }
 
     /// The fields after `changes`; `None` if nothing really changes.
@@ -81,10 +81,6 @@ impl Custom {
         }
         let next = Self::from_values(&values);
         (next != *self).then_some(next)
-    }
-
-    fn as_object(&self) -> String {
-        format!("{{{}}}", self.as_members())
     }
 }
 
@@ -123,8 +119,8 @@ mod tests {
             .changed(&vec![("b".into(), Some(json!({"y":1,"x":2}))), ("a".into(), Some(json!(1)))])
             .unwrap();
         assert_eq!(one.as_members(), r#""a":1,"b":{"x":2,"y":1}"#);
-        assert_eq!(one.value("b"), Some(json!({"x":2,"y":1})));
-        assert_eq!(one.value("c"), None);
+        assert_eq!(one.text("b"), Some(r#"{"x":2,"y":1}"#));
+        assert_eq!(one.text("c"), None);
         assert_eq!(one.changed(&vec![("b".into(), Some(json!({"x":2,"y":1})))]), None);
         assert_eq!(one.changed(&vec![("c".into(), None)]), None);
         assert!(one.changed(&vec![("a".into(), None), ("b".into(), None)]).unwrap().is_empty());

@@ -2,7 +2,7 @@
 //! subjects or JSON requests; those are the edge's.
 
 pub mod lease;
-//pub mod query;
+pub mod query;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

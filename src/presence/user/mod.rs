@@ -4,12 +4,14 @@ mod decide;
 mod index;
 mod patch;
 mod record;
+mod seen;
 mod view;
 
 pub use decide::{Command, Outcome, Rules};
 pub use index::{Grace, Index};
 pub use patch::{MAX_STATUS_BYTES, Patch, RESERVED, check_custom_name};
 pub use record::{Connection, Record};
+pub use seen::Seen;
 pub use view::{MAX_USER_BYTES, Shown, Viewer, push_absent_member, push_own, push_seen_by, shown};
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};

@@ -50,6 +50,17 @@ pub fn shown(record: Option<&Record>) -> Shown<'_> {
     })
 }
 
+impl Record {
+    /// What the user sees of itself.
+    pub fn truth(&self) -> Shown<'_> {
+        Shown {
+            online: self.is_online(),
+            status: self.status.as_deref(),
+            last_active: self.last_active,
+        }
+    }
+}
+
 /// Appends the user as `viewer` sees it.
 pub fn push_seen_by(out: &mut Vec<u8>, id: &Id, record: &Record, viewer: Viewer<'_>) {
     if viewer.is(id) {
@@ -61,11 +72,7 @@ pub fn push_seen_by(out: &mut Vec<u8>, id: &Id, record: &Record, viewer: Viewer<
 
 /// Appends the user as it sees itself, with or without its custom fields.
 pub fn push_own(out: &mut Vec<u8>, id: &Id, record: &Record, custom: bool) {
-    let truth = Shown {
-        online: record.is_online(),
-        last_active: record.last_active,
-        ..shown(Some(record))
-    };
+    let truth = record.truth();
     push_fields(out, id, record, truth);
     json::push(out, ",\"invisible\":");
     json::push_bool(out, record.invisible);

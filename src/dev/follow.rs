@@ -1,0 +1,66 @@
+//! What `presenced dev` prints: how to begin, and then each change as it is announced.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use async_nats::Client;
+use futures_util::StreamExt;
+use serde_json::Value;
+
+/// The first words: where it serves, and three lines to try.
+pub fn welcome(url: &str, dir: &Path, prefix: &str) -> String {
+    let tries = [
+        ("connect", r#"{"user":{"id":"john","status":"Eating a veggie burger..."},"connection_id":"c1"}"#),
+        ("query_users", r#"{"filter":{"id":{"$in":["john","jack"]}},"sort":{"id":-1},"presence":true}"#),
+        ("disconnect", r#"{"user_id":"john","connection_id":"c1"}"#),
+    ];
+    let mut text = format!("presenced serves on {url} (data in {})\n\nTry, in another terminal:\n", dir.display());
+    for (operation, body) in tries {
+        let _ = writeln!(text, "  nats --server {url} request {prefix}.{operation} '{body}'");
+    }
+    text.push_str("\nPresence changes, until Ctrl-C:");
+    text
+}
+
+/// Prints each change, one line each, for as long as the connection lasts.
+pub async fn changes(client: &Client, events: &str) -> Result<()> {
+    let subject = format!("{events}.*");
+    let mut changes = client.subscribe(subject).await.context("cannot follow the changes")?;
+    while let Some(change) = changes.next().await {
+        if let Ok(event) = serde_json::from_slice::<Value>(&change.payload) {
+            println!("{}", line(&event));
+        }
+    }
+    Ok(())
+}
+
+/// `13:17:42.375  john  online  "Eating a veggie burger..."`
+fn line(event: &Value) -> String {
+    let user = &event["user"];
+    let at = event["created_at"].as_str().unwrap_or_default();
+    let time = at.get(11..23).unwrap_or(at);
+    let state = if user["online"] == true { "online" } else { "offline" };
+    // Escaped, as ids and statuses may hold anything that a terminal could act on.
+    let id = user["id"].as_str().unwrap_or_default().escape_debug();
+    match user["status"].as_str() {
+        Some(status) => format!("{time}  {id}  {state}  {status:?}"),
+        None => format!("{time}  {id}  {state}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_change_is_one_line() {
+        let event = json!({
+            "created_at": "2019-01-07T13:17:42.375Z",
+            "user": { "id": "john", "online": true, "status": "a\nb" },
+        });
+        assert_eq!(line(&event), r#"13:17:42.375  john  online  "a\nb""#);
+    }
+}

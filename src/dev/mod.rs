@@ -1,0 +1,76 @@
+//! `presenced dev`: everything on one machine, with one command. Starts a `nats-server` of its own,
+//! serves on it, and follows the presence changes on the terminal.
+
+mod follow;
+pub mod server;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::daemon;
+use server::NatsServer;
+
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the server comes from and where its data goes.
+#[derive(Debug)]
+pub struct Place {
+    pub nats_server: Option<PathBuf>,
+    /// `None` for a folder that is removed at the end.
+    pub dir: Option<PathBuf>,
+    pub port: u16,
+}
+
+/// The folder in which the data of `presenced dev` survives a restart.
+pub fn default_dir() -> PathBuf {
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = state.filter(|state| state.is_absolute()).or_else(home);
+    state.unwrap_or_else(std::env::temp_dir).join("presenced/dev")
+}
+
+/// Serves until `shutdown`. `settings` makes the settings of the daemon for the server's URL.
+pub async fn run(
+    place: Place,
+    settings: impl FnOnce(&str) -> Result<Settings>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let binary = server::find(place.nats_server.as_deref())?;
+    let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let dir = place.dir.unwrap_or_else(|| temporary.path().to_owned());
+    let server = NatsServer::start(&binary, &dir, place.port).await?;
+    let settings = settings(server.url())?;
+    let subjects = settings.subjects.clone();
+    let stop = CancellationToken::new();
+    let daemon = daemon::run(settings, stop.clone().cancelled_owned());
+    let client = async_nats::connect(server.url()).await.context("cannot connect to nats-server")?;
+    let told = async {
+        timeout(PATIENCE, answers(&client)).await.context("the daemon does not answer")?;
+        println!("{}", follow::welcome(server.url(), &dir, &subjects.requests()));
+        follow::changes(&client, &subjects.events).await
+    };
+    let mut daemon = std::pin::pin!(daemon);
+    tokio::select! {
+        ended = &mut daemon => ended?,
+        told = told => told?,
+        () = shutdown => {}
+    }
+    println!("stopping");
+    stop.cancel();
+    daemon.await?;
+    server.stop().await
+}
+
+/// Waits until a daemon answers on the server.
+async fn answers(client: &async_nats::Client) {
+    while client.request("$SRV.PING.presence", "".into()).await.is_err() {
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,124 @@
+//! A `nats-server` of one's own: found, started, stopped.
+
+use std::env;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, timeout};
+
+/// How long the server may take to listen, and to stop.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server. It is killed if it is dropped without being stopped.
+#[derive(Debug)]
+pub struct NatsServer {
+    child: Child,
+    url: String,
+}
+
+impl NatsServer {
+    /// Starts `binary` on a port of the loopback interface (0 for any that is free), with JetStream
+    /// in `dir`.
+    pub async fn start(binary: &Path, dir: &Path, port: u16) -> Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let port = if port == 0 { free_port()? } else { port };
+        let log = dir.join("nats-server.log");
+        let child = Command::new(binary)
+            .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"])
+            .arg("--store_dir")
+            .arg(dir)
+            .arg("--ports_file_dir")
+            .arg(dir)
+            .arg("--log")
+            .arg(&log)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            // A Ctrl-C on the terminal is for us; the server is needed until we have left it.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut server = Self { child, url: format!("nats://127.0.0.1:{port}") };
+        server.listens(dir, &log).await?;
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Stops it, so that all that it stored is on disk.
+    pub async fn stop(mut self) -> Result<()> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+        if let Some(pid) = pid {
+            kill_process(pid, Signal::TERM).context("cannot stop nats-server")?;
+        }
+        timeout(PATIENCE, self.child.wait()).await.context("nats-server does not stop")??;
+        Ok(())
+    }
+
+    /// Waits for the file that the server writes when it listens. A connection would prove less:
+    /// another server may have the port.
+    async fn listens(&mut self, dir: &Path, log: &Path) -> Result<()> {
+        let pid = self.child.id().unwrap_or_default();
+        let ports = dir.join(format!("nats-server_{pid}.ports"));
+        let waited = timeout(PATIENCE, async {
+            loop {
+                if ports.exists() {
+                    return Ok(());
+                }
+                if let Some(status) = self.child.try_wait()? {
+                    bail!(
+                        "nats-server ended at once ({status}); is the port of {} in use? Its log is {}",
+                        self.url,
+                        log.display()
+                    );
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        waited.await.with_context(|| format!("nats-server does not listen; its log is {}", log.display()))?
+    }
+}
+
+/// Finds a `nats-server`: the one that is named, `NATS_SERVER`, one on `PATH`, or what
+/// `scripts/nats-server` of the project has put in place.
+pub fn find(named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(named) = named {
+        return Ok(named.to_owned());
+    }
+    if let Some(named) = env::var_os("NATS_SERVER").filter(|named| !named.is_empty()) {
+        return Ok(named.into());
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&path).map(|dir| dir.join("nats-server"));
+    on_path
+        .chain(in_project())
+        .find(|candidate| candidate.is_file())
+        .context("there is no nats-server: name one with --nats-server or NATS_SERVER, put one on PATH, or let scripts/nats-server of the project obtain it")
+}
+
+/// Where `scripts/nats-server` puts it, seen from here and from the place of this program.
+fn in_project() -> Vec<PathBuf> {
+    let here = env::current_dir().ok();
+    let program = env::current_exe().ok();
+    let roots = here.iter().chain(program.iter()).flat_map(|place| place.ancestors());
+    let caches = roots.filter_map(|root| std::fs::read_dir(root.join(".cache")).ok());
+    let entries = caches.flatten().filter_map(Result::ok).map(|entry| entry.path());
+    let servers = entries.filter(|entry| {
+        entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nats-server-"))
+    });
+    servers.map(|server| server.join("nats-server")).collect()
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).context("there is no free port")?;
+    Ok(listener.local_addr()?.port())
+}
