@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
+use crate::dev::{Place, default_dir};
 
 /// Answers presence requests on NATS: who is online, what is their status, when were they last
 /// active.
@@ -21,6 +22,39 @@ pub enum Command {
     Run(Options),
     /// Check the settings without starting, and show what counts and from where.
     Check(Options),
+    /// Start a nats-server of one's own, serve on it, and follow the presence changes.
+    Dev(Dev),
+}
+
+// No `Debug`, for the same reason as below.
+#[derive(Args)]
+pub struct Dev {
+    /// The nats-server to start [default: NATS_SERVER, one on PATH, or what scripts/nats-server obtained]
+    #[arg(long, value_name = "PATH")]
+    pub nats_server: Option<PathBuf>,
+    /// Forget everything at the end
+    #[arg(long, conflicts_with = "dir")]
+    pub ephemeral: bool,
+    /// Where the data goes, and survives a restart [default: presenced/dev in the state folder of the user]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The port of the nats-server on the loopback interface; 0 for any that is free
+    #[arg(long, default_value_t = 4222)]
+    pub port: u16,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+impl Dev {
+    /// Where the server comes from and where its data goes.
+    pub fn place(&self) -> Place {
+        let dir = self.dir.clone().unwrap_or_else(default_dir);
+        Place {
+            nats_server: self.nats_server.clone(),
+            dir: (!self.ephemeral).then_some(dir),
+            port: self.port,
+        }
+    }
 }
 
 // A comment, as clap would show a doc comment as help: no `Debug`, as a URL or a pair may hold a
@@ -50,16 +84,19 @@ pub struct Options {
 impl Options {
     /// The settings that were given as flags.
     pub fn flags(&self) -> Flags {
+        self.flags_over(Flags::default())
+    }
+
+    /// The same, above those that are set already.
+    pub fn flags_over(&self, below: Flags) -> Flags {
         let named = [
             ("--nats-url", "nats.url", &self.nats_url),
             ("--log-level", "log.level", &self.log_level),
             ("--log-format", "log.format", &self.log_format),
             ("--metrics-listen", "metrics.listen", &self.metrics_listen),
         ];
-        let flags = self
-            .set
-            .iter()
-            .fold(Flags::default(), |flags, (key, value)| flags.set("--set", key, value));
+        let flags =
+            self.set.iter().fold(below, |flags, (key, value)| flags.set("--set", key, value));
         named.into_iter().fold(flags, |flags, (flag, key, value)| match value {
             Some(value) => flags.set(flag, key, value),
             None => flags,

@@ -10,13 +10,14 @@
 //! 5. [`api`]: the edge to NATS. One file per operation, errors, the service protocol.
 //! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
 //!
-//! Beside them [`config`] (settings that cannot be wrong), [`cli`], [`logging`] and [`clock`].
+//! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong), [`cli`], [`logging`] and [`clock`].
 
 pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod dev;
 pub mod liveness;
 pub mod logging;
 pub mod presence;

@@ -78,7 +78,11 @@ impl Fields {
             Some(number) if range.contains(&number) => Ok(Some(number)),
             Some(number) if number > *range.end() => Err(Refusal::new(
                 Code::LimitExceeded,
-                format!("`{}` is {number}, and at most {} is accepted", self.path(name), range.end()),
+                format!(
+                    "`{}` is {number}, and at most {} is accepted",
+                    self.path(name),
+                    range.end()
+                ),
             )
             .field(self.path(name))
             .limit(*range.end())),

@@ -74,7 +74,10 @@ impl QueryUsers {
 pub fn min_rev(fields: &mut Fields, door: &Door) -> Result<Option<u64>, Refusal> {
     let min_rev = fields.number("min_rev", 0..=u64::MAX)?;
     if min_rev.is_some() && !door.is_trusted() {
-        return Err(wrong("min_rev", "is for trusted services; this door always waits for all that is stored"));
+        return Err(wrong(
+            "min_rev",
+            "is for trusted services; this door always waits for all that is stored",
+        ));
     }
     Ok(min_rev)
 }
@@ -94,7 +97,8 @@ pub fn to_usize(number: u64) -> usize {
 }
 
 fn body(users: &[(Id, Vec<u8>)], events: Option<&str>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + users.iter().map(|(_, user)| user.len() + 64).sum::<usize>());
+    let mut out =
+        Vec::with_capacity(64 + users.iter().map(|(_, user)| user.len() + 64).sum::<usize>());
     json::push(&mut out, "{\"users\":");
     json::push_array(&mut out, users, |out, (_, user)| out.extend_from_slice(user));
     if let Some(events) = events {

@@ -1,11 +1,12 @@
 //! The daemon as a program: settings, log, signals, exit codes.
 
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::Parser;
-use presenced::cli::{Cli, Command, Options};
-use presenced::config::Settings;
-use presenced::{daemon, logging};
+use presenced::cli::{Cli, Command, Dev, Options};
+use presenced::config::{Flags, Settings};
+use presenced::{daemon, dev, logging};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
 
@@ -17,6 +18,27 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(options) => run(&options),
         Command::Check(options) => check(&options),
+        Command::Dev(dev) => develop(&dev),
+    }
+}
+
+fn develop(arguments: &Dev) -> ExitCode {
+    let options = &arguments.options;
+    let settings = |url: &str| {
+        // Quiet unless asked: the terminal is for the changes.
+        let quiet = Flags::default().set("dev", "log.level", "warn");
+        let flags = options.flags_over(quiet).set("dev", "nats.url", url);
+        let settings = Settings::load(options.config.as_deref(), flags)?;
+        logging::init(&settings.log);
+        Ok(settings)
+    };
+    match serve(|shutdown| dev::run(arguments.place(), settings, shutdown)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("presenced: {error:#}");
+            ExitCode::FAILURE
+        }
+        Err(error) => helpless(&error),
     }
 }
 
@@ -36,17 +58,19 @@ fn run(options: &Options) -> ExitCode {
         Err(error) => return unusable(&error),
     };
     logging::init(&settings.log);
-    match serve(settings) {
+    match serve(|shutdown| daemon::run(settings, shutdown)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             error!("{error}");
             if error.needs_a_change() { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            error!(%error, "the operating system refused what every daemon needs");
-            ExitCode::FAILURE
-        }
+        Err(error) => helpless(&error),
     }
+}
+
+fn helpless(error: &std::io::Error) -> ExitCode {
+    error!(%error, "the operating system refused what every daemon needs");
+    ExitCode::FAILURE
 }
 
 fn unusable(error: &dyn std::error::Error) -> ExitCode {
@@ -54,8 +78,11 @@ fn unusable(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(UNUSABLE)
 }
 
+/// Runs `program` with a future that completes at SIGTERM or SIGINT.
 #[tokio::main]
-async fn serve(settings: Settings) -> std::io::Result<Result<(), daemon::Error>> {
+async fn serve<P: Future>(
+    program: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>) -> P,
+) -> std::io::Result<P::Output> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = async move {
@@ -64,5 +91,5 @@ async fn serve(settings: Settings) -> std::io::Result<Result<(), daemon::Error>>
             _ = interrupt.recv() => {}
         }
     };
-    Ok(daemon::run(settings, shutdown).await)
+    Ok(program(Box::pin(shutdown)).await)
 }

@@ -11,11 +11,20 @@ use serde_json::Value;
 /// The first words: where it serves, and three lines to try.
 pub fn welcome(url: &str, dir: &Path, prefix: &str) -> String {
     let tries = [
-        ("connect", r#"{"user":{"id":"john","status":"Eating a veggie burger..."},"connection_id":"c1"}"#),
-        ("query_users", r#"{"filter":{"id":{"$in":["john","jack"]}},"sort":{"id":-1},"presence":true}"#),
+        (
+            "connect",
+            r#"{"user":{"id":"john","status":"Eating a veggie burger..."},"connection_id":"c1"}"#,
+        ),
+        (
+            "query_users",
+            r#"{"filter":{"id":{"$in":["john","jack"]}},"sort":{"id":-1},"presence":true}"#,
+        ),
         ("disconnect", r#"{"user_id":"john","connection_id":"c1"}"#),
     ];
-    let mut text = format!("presenced serves on {url} (data in {})\n\nTry, in another terminal:\n", dir.display());
+    let mut text = format!(
+        "presenced serves on {url} (data in {})\n\nTry, in another terminal:\n",
+        dir.display()
+    );
     for (operation, body) in tries {
         let _ = writeln!(text, "  nats --server {url} request {prefix}.{operation} '{body}'");
     }

@@ -50,7 +50,8 @@ pub async fn run(
     let subjects = settings.subjects.clone();
     let stop = CancellationToken::new();
     let daemon = daemon::run(settings, stop.clone().cancelled_owned());
-    let client = async_nats::connect(server.url()).await.context("cannot connect to nats-server")?;
+    let client =
+        async_nats::connect(server.url()).await.context("cannot connect to nats-server")?;
     let told = async {
         timeout(PATIENCE, answers(&client)).await.context("the daemon does not answer")?;
         println!("{}", follow::welcome(server.url(), &dir, &subjects.requests()));

@@ -84,7 +84,9 @@ impl NatsServer {
                 sleep(Duration::from_millis(10)).await;
             }
         });
-        waited.await.with_context(|| format!("nats-server does not listen; its log is {}", log.display()))?
+        waited
+            .await
+            .with_context(|| format!("nats-server does not listen; its log is {}", log.display()))?
     }
 }
 

@@ -1,0 +1,137 @@
+//! Holding a parsed filter against a record. This runs on every record of a scan: it allocates
+//! nothing, and asks the record for each field of a condition once.
+
+use std::cmp::Ordering;
+
+use super::super::field::{Datum, Subject, same, same_all};
+use super::super::id::Id;
+use super::{Moment, Node, Operand, Test, Values};
+
+impl Node {
+    pub(super) fn matches(&self, subject: &impl Subject) -> bool {
+        match self {
+            Self::Field(field, tests) => {
+                let datum = subject.datum(field);
+                tests.iter().all(|test| test.holds(&datum))
+            }
+            Self::And(filters) => filters.iter().all(|filter| filter.matches(subject)),
+            Self::Or(filters) => filters.iter().any(|filter| filter.matches(subject)),
+            Self::Nor(filters) => !filters.iter().any(|filter| filter.matches(subject)),
+        }
+    }
+}
+
+impl Test {
+    fn holds(&self, datum: &Datum<'_>) -> bool {
+        match datum {
+            Datum::Hidden => false,
+            Datum::Absent => {
+                matches!(self, Self::NotEqual(_) | Self::NotIn(_) | Self::Exists(false))
+            }
+            _ => self.holds_for_present(datum),
+        }
+    }
+
+    fn holds_for_present(&self, datum: &Datum<'_>) -> bool {
+        match self {
+            Self::Equal(operand) => operand.equals(datum) == Some(true),
+            Self::NotEqual(operand) => operand.equals(datum) == Some(false),
+            Self::In(values) => values.contain(datum) == Some(true),
+            Self::NotIn(values) => values.contain(datum) == Some(false),
+            Self::Greater(operand) => operand.order(datum).is_some_and(Ordering::is_gt),
+            Self::GreaterOrEqual(operand) => operand.order(datum).is_some_and(Ordering::is_ge),
+            Self::Less(operand) => operand.order(datum).is_some_and(Ordering::is_lt),
+            Self::LessOrEqual(operand) => operand.order(datum).is_some_and(Ordering::is_le),
+            Self::Exists(wanted) => *wanted,
+            Self::Autocomplete(prefix) => {
+                matches!(datum, Datum::Text(text) if has_word_with_prefix(text, prefix))
+            }
+            Self::Contains(value) => {
+                matches!(datum, Datum::Array(array) if array.iter().any(|held| same(held, value)))
+            }
+            Self::ExactMembers(ids) => matches!(
+                datum,
+                // Each member occurs once: if all are in a set of the same size, it is that set.
+                Datum::Members(members)
+                    if members.len() == ids.len() && members.iter().all(|m| is_among(m, ids))
+            ),
+            Self::AnyMember(ids) => {
+                matches!(datum, Datum::Members(members) if members.iter().any(|m| is_among(m, ids)))
+            }
+        }
+    }
+}
+
+impl Operand {
+    /// `None` if what the record holds is of another type.
+    fn equals(&self, datum: &Datum<'_>) -> Option<bool> {
+        match (self, datum) {
+            (Self::Array(operand), Datum::Array(held)) => Some(same_all(operand, held)),
+            _ => self.order(datum).map(Ordering::is_eq),
+        }
+    }
+
+    /// How what the record holds compares to the operand; `None` if it is of another type or has
+    /// no order.
+    fn order(&self, datum: &Datum<'_>) -> Option<Ordering> {
+        match (self, datum) {
+            (Self::Text(operand), Datum::Text(held)) => Some((**held).cmp(operand)),
+            (Self::Number(operand), Datum::Number(held)) => Some(held.cmp(operand)),
+            (Self::Bool(operand), Datum::Bool(held)) => Some(held.cmp(operand)),
+            (Self::Time(operand), Datum::Time(held_ms)) => Some(operand.order_of(*held_ms)),
+            _ => None,
+        }
+    }
+}
+
+impl Moment {
+    /// How the time of a record compares to this moment.
+    fn order_of(self, held_ms: i64) -> Ordering {
+        match held_ms.cmp(&self.floor_ms) {
+            Ordering::Equal if self.between => Ordering::Less,
+            order => order,
+        }
+    }
+}
+
+impl Values {
+    /// `None` if what the record holds is of a type that no value has.
+    fn contain(&self, datum: &Datum<'_>) -> Option<bool> {
+        match datum {
+            _ if self.texts.is_empty() && self.numbers.is_empty() => Some(false),
+            Datum::Text(text) if !self.texts.is_empty() => {
+                Some(self.texts.binary_search_by(|value| (**value).cmp(text)).is_ok())
+            }
+            Datum::Number(number) if !self.numbers.is_empty() => {
+                Some(self.numbers.binary_search(number).is_ok())
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_among(member: &Id, sorted: &[Box<str>]) -> bool {
+    sorted.binary_search_by(|id| (**id).cmp(member.as_str())).is_ok()
+}
+
+/// Lower-cases character by character, the same way on both sides of a comparison (the final
+/// sigma of `str::to_lowercase` depends on its neighbours).
+pub(super) fn lower(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(char::to_lowercase)
+}
+
+/// Whether `prefix`, which is lower-case, is found in `text` at a place that does not lie within a
+/// word.
+fn has_word_with_prefix(text: &str, prefix: &str) -> bool {
+    let mut in_word = false;
+    text.char_indices().any(|(at, character)| {
+        let was_in_word = in_word;
+        in_word = character.is_alphanumeric();
+        !(was_in_word && in_word) && begins_with(&text[at..], prefix)
+    })
+}
+
+fn begins_with(text: &str, prefix: &str) -> bool {
+    let mut text = lower(text);
+    prefix.chars().all(|character| text.next() == Some(character))
+}
