@@ -13,7 +13,7 @@ help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 demo: ## start NATS and two daemons, and play a story through them
-	@$(NATS); cargo run --quiet --example demo
+	@$(NATS); cargo build --quiet --bins; cargo run --quiet --example demo
 
 test: ## the whole suite, against a real nats-server
 	@$(NATS); echo "testing against $$NATS_SERVER ($$("$$NATS_SERVER" --version))"; \
