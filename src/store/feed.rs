@@ -295,8 +295,7 @@ impl Feed {
     /// The replica is whole for the first time.
     fn replayed(&mut self) {
         let fresh = std::mem::take(&mut self.fresh);
-        self.store.set_fresh(fresh.into_iter().map(|(_, key)| key).collect());
-        self.store.replayed.cancel();
+        self.store.set_replayed(fresh.into_iter().map(|(_, key)| key).collect());
     }
 }
 
