@@ -52,6 +52,8 @@ pub(super) struct Busy<E: Entity, T> {
     pub(super) waiting: VecDeque<Job<E, Option<T>>>,
     /// Conflicts in a row.
     pub(super) conflicts: u32,
+    /// Events up to this version were announced before their write was acknowledged.
+    pub(super) announced: u64,
 }
 
 impl<E: Entity, T> Busy<E, T> {
@@ -61,6 +63,7 @@ impl<E: Entity, T> Busy<E, T> {
             decided: Vec::new(),
             waiting: VecDeque::new(),
             conflicts: 0,
+            announced: 0,
         }
     }
 
@@ -183,8 +186,10 @@ impl<E: Entity, T> Stripe<E, T> {
 
     /// Announces and answers what was decided; each event before its answer.
     pub(super) fn tell(&mut self, busy: &mut Busy<E, T>, rev: u64) {
+        let announced = busy.announced;
         for decided in busy.decided.drain(..) {
-            self.outputs.extend(decided.event.map(Output::Announce));
+            let event = decided.event.filter(|event| event.version > announced);
+            self.outputs.extend(event.map(Output::Announce));
             if let Some(ticket) = decided.job.ticket {
                 let result = decided.result.map(|outcome| Answer { outcome, rev });
                 self.outputs.push(Output::Answer { ticket, result });
