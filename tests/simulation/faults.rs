@@ -7,7 +7,7 @@ use super::world::World;
 
 /// Daemons die one at a time, and the next only when what the last one left unsaid was said, unless
 /// the run is a wild one.
-const BETWEEN_CRASHES_MS: u64 = 14_000;
+const BETWEEN_CRASHES_MS: u64 = 8000;
 
 impl World {
     /// Something breaks.
@@ -22,7 +22,7 @@ impl World {
             match self.net.rng.u32(0..12) {
                 0..2 if self.may_crash(id) => self.crash(id),
                 2..4 => {
-                    let until = until_ms(self, 100, 7000);
+                    let until = until_ms(self, 100, 4500);
                     self.note(None, || format!("{id} pauses until {until}"));
                     self.with(id, |daemon, _| daemon.paused_until_ms = until);
                 }
@@ -44,7 +44,7 @@ impl World {
                 _ => {}
             }
         }
-        let ms = self.net.rng.u64(100..1500);
+        let ms = self.net.rng.u64(50..900);
         self.net.after(ms, Event::Fault);
     }
 

@@ -25,13 +25,21 @@ fn whatever_happens_between_daemons_and_bucket_the_promises_are_kept() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIMULATION_SEEDS").unwrap_or(SEEDS),
     };
-    for seed in seeds {
-        let named = Named(seed);
-        if World::new(seed, false).run().is_err() {
-            tell(seed);
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for first in 0..workers {
+            let mine = seeds.clone().skip(first).step_by(workers);
+            scope.spawn(move || mine.for_each(run));
         }
-        std::mem::forget(named);
+    });
+}
+
+fn run(seed: u64) {
+    let named = Named(seed);
+    if World::new(seed, false).run().is_err() {
+        tell(seed);
     }
+    std::mem::forget(named);
 }
 
 /// Repeats a run that failed, and tells what happened to the key concerned.

@@ -17,10 +17,10 @@ use super::ledger::{Ledger, OpId};
 use super::network::{Event, Incoming, LATEST_MS, Network, Reading, pick};
 
 /// How long things go wrong, and how long they then have to settle.
-const STORMY_MS: u64 = 20_000;
-const CALM_MS: u64 = 16_000;
+const STORMY_MS: u64 = 10_000;
+const CALM_MS: u64 = 14_000;
 /// How long a marker of a deletion lives: much longer than clocks are apart.
-const MARKER_MS: u64 = 14_000;
+const MARKER_MS: u64 = 9000;
 
 #[derive(Debug)]
 pub struct World {
@@ -114,7 +114,7 @@ impl World {
             return;
         }
         let rng = &mut self.net.rng;
-        let (count, pause) = (rng.usize(1..=4), *pick(rng, &[2, 10, 60]));
+        let (count, pause) = (rng.usize(1..=4), *pick(rng, &[4, 20, 100]));
         let pause = rng.u64(1..=pause);
         for _ in 0..count {
             let ready = self.daemons.values().filter(|daemon| daemon.is_ready());
