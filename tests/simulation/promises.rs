@@ -37,7 +37,7 @@ impl World {
             }
             Err(refusal) if matches!(refusal.code, Code::Unavailable | Code::Contended) => Ok(()),
             Err(_) => {
-                //TEMP self.ledger.settle(number, Fate::Refused);
+                self.ledger.settle(number, Fate::Refused);
                 Ok(())
             }
         }

@@ -1,8 +1,9 @@
 //! What can happen to a stripe.
 
 use super::Stripe;
-use super::busy::{Busy, Phase, expire};
+use super::busy::{Busy, Phase};
 use super::output::{Entry, Failure, Found, Job, Output};
+use super::pending::Pending;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
@@ -20,8 +21,8 @@ const EAGER_CONFLICTS: u32 = 4;
 impl<E: Entity, T> Stripe<E, T> {
     /// A command for a key.
     pub fn command(&mut self, key: E::Key, job: Job<E, T>, now: Now) {
-        let job =
-            Job { command: job.command, ticket: Some(job.ticket), deadline_ms: job.deadline_ms };
+        let Job { command, ticket, deadline_ms } = job;
+        let job = Pending { command, ticket: Some(ticket), deadline_ms, tried: false };
         let mut busy = self.busy.remove(&key).unwrap_or_else(Busy::new);
         busy.waiting.push_back(job);
         if matches!(busy.phase, Phase::Verifying) {
@@ -190,13 +191,13 @@ impl<E: Entity, T> Stripe<E, T> {
             let Some(mut busy) = self.busy.remove(&key) else { continue };
             for decided in &mut busy.decided {
                 if decided.job.deadline_ms <= now.mono_ms {
-                    expire(&mut self.outputs, &mut decided.job);
+                    decided.job.expire(&mut self.outputs);
                 }
             }
             busy.waiting.retain_mut(|job| {
                 let keep = job.deadline_ms > now.mono_ms;
                 if !keep {
-                    expire(&mut self.outputs, job);
+                    job.expire(&mut self.outputs);
                 }
                 keep
             });
