@@ -1,0 +1,13 @@
+//! The daemon from outside, as a client sees it, against a real nats-server.
+//!
+//! One program, so that it is linked once. `support` holds the server, the daemon and the client;
+//! each other module holds one theme to the protocol.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the bans keep clocks and tasks of the daemon in one place; a test has its own"
+)]
+
+mod support;
+
+mod events;

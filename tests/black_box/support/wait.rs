@@ -1,0 +1,38 @@
+//! Waiting for something to come true, with a bound. Nothing here waits for time to pass by itself.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep, timeout};
+
+const LOOK: Duration = Duration::from_millis(15);
+
+/// Looks again and again until there is something to see.
+pub async fn eventually<T>(
+    what: &str,
+    bound: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(start.elapsed() < bound, "not within {bound:?}: {what}");
+        sleep(LOOK).await;
+    }
+}
+
+/// Waits for something that must not take longer.
+pub async fn within<T>(what: &str, bound: Duration, future: impl Future<Output = T>) -> T {
+    let done = timeout(bound, future).await;
+    done.unwrap_or_else(|_| panic!("not within {bound:?}: {what}"))
+}
+
+/// The names of the members of an object.
+pub fn keys(object: &Value) -> BTreeSet<&str> {
+    let object = object.as_object().unwrap_or_else(|| panic!("no object: {object}"));
+    object.keys().map(String::as_str).collect()
+}
