@@ -5,32 +5,17 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::events::{assert_time, latest};
-use crate::support::{Client, Daemon, Events, Pair, Server, keys, within};
-
-const NO_GRACE: &[(&str, &str)] = &[("LIVENESS__OFFLINE_GRACE", "0s")];
+use crate::support::stage::NO_GRACE;
+use crate::support::wait::{a_later_millisecond, wall_ms};
+use crate::support::{Events, Pair, Stage, keys};
 
 /// The longest that a grace of one second may last.
 const GRACE: Duration = Duration::from_secs(1);
 const GRACE_AND_A_SECOND: Duration = Duration::from_secs(2);
 
-struct Stage {
-    _server: Server,
-    _daemon: Daemon,
-    client: Client,
-    events: Events,
-}
-
-async fn stage(settings: &[(&str, &str)]) -> Stage {
-    let server = Server::start().await;
-    let daemon = Daemon::spawn(&server, settings).await;
-    let client = Client::connect(&server).await;
-    let events = Events::of_all(&client).await;
-    Stage { _server: server, _daemon: daemon, client, events }
-}
-
 #[tokio::test]
 async fn a_connect_is_announced_before_it_is_answered_as_a_query_shows_the_user() {
-    let mut stage = stage(NO_GRACE).await;
+    let mut stage = Stage::start(NO_GRACE).await;
     let user = json!({"id": "john", "status": "Eating a veggie burger...", "name": "John"});
     let before = wall_ms();
     let answer = stage.client.get("connect", json!({"user": user, "connection_id": "c1"})).await;
@@ -57,7 +42,7 @@ async fn a_connect_is_announced_before_it_is_answered_as_a_query_shows_the_user(
 
 #[tokio::test]
 async fn only_a_change_of_online_or_status_is_announced_and_moves_the_version() {
-    let mut stage = stage(NO_GRACE).await;
+    let mut stage = Stage::start(NO_GRACE).await;
     let client = &stage.client;
     client.upsert(json!({"id": "john", "name": "John"})).await;
     let made = client.see("john").await.unwrap();
@@ -93,7 +78,7 @@ async fn only_a_change_of_online_or_status_is_announced_and_moves_the_version() 
 
 #[tokio::test]
 async fn many_changes_at_once_are_all_announced_in_the_order_of_their_versions() {
-    let mut stage = stage(NO_GRACE).await;
+    let mut stage = Stage::start(NO_GRACE).await;
     let client = &stage.client;
     let change = |n: usize| client.upsert(json!({"id": "john", "status": n.to_string()}));
     let answers = futures_util::future::join_all((0..100).map(change)).await;
@@ -111,7 +96,7 @@ async fn many_changes_at_once_are_all_announced_in_the_order_of_their_versions()
 
 #[tokio::test]
 async fn the_version_is_at_least_the_time_and_grows_by_one_within_a_millisecond() {
-    let mut stage = stage(NO_GRACE).await;
+    let mut stage = Stage::start(NO_GRACE).await;
     let ops: Vec<_> = (0..200)
         .map(|n| json!({"op": "upsert_users", "users": [{"id": "john", "status": n.to_string()}]}))
         .collect();
@@ -129,7 +114,7 @@ async fn the_version_is_at_least_the_time_and_grows_by_one_within_a_millisecond(
 
 #[tokio::test]
 async fn updated_at_moves_only_when_a_value_really_changes() {
-    let stage = stage(NO_GRACE).await;
+    let stage = Stage::start(NO_GRACE).await;
     let client = &stage.client;
     client.upsert(json!({"id": "john", "status": "a", "list": [1, {"x": 2, "y": 3}]})).await;
     let made = client.see("john").await.unwrap();
@@ -148,7 +133,7 @@ async fn updated_at_moves_only_when_a_value_really_changes() {
 
 #[tokio::test]
 async fn an_id_of_any_characters_has_its_events_under_its_token() {
-    let mut stage = stage(NO_GRACE).await;
+    let mut stage = Stage::start(NO_GRACE).await;
     let ids = ["alice@example.com", "a b.c*d>e", "=", "Ünï😀", "presence.v1", &"😀".repeat(63)];
     for id in ids {
         stage.client.connect_user(id, id).await;
@@ -160,7 +145,7 @@ async fn an_id_of_any_characters_has_its_events_under_its_token() {
 
 #[tokio::test]
 async fn a_disconnect_is_announced_when_the_grace_is_over() {
-    let mut stage = stage(&[("LIVENESS__OFFLINE_GRACE", "1s")]).await;
+    let mut stage = Stage::start(&[("LIVENESS__OFFLINE_GRACE", "1s")]).await;
     stage.client.connect_user("john", "c1").await;
     let online = stage.events.only();
     let asked = tokio::time::Instant::now();
@@ -232,20 +217,4 @@ async fn two_daemons_announce_what_a_query_says_on_either() {
             assert_eq!(client.see(id).await.as_ref(), Some(&event.user));
         }
     }
-}
-
-/// Waits until the wall clock shows another millisecond than at the call.
-async fn a_later_millisecond() {
-    let start = wall_ms();
-    let later = async {
-        while wall_ms() <= start + 1 {
-            tokio::task::yield_now().await;
-        }
-    };
-    within("another millisecond", Duration::from_secs(1), later).await;
-}
-
-fn wall_ms() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    u64::try_from(now.as_millis()).unwrap()
 }

@@ -10,4 +10,13 @@
 
 mod support;
 
+mod batch;
+mod delete;
+mod doors;
+mod errors;
 mod events;
+mod filters;
+mod invisible;
+mod invisible_twin;
+mod read_your_writes;
+mod replies;

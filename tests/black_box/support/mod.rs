@@ -7,6 +7,7 @@ pub mod events;
 pub mod pair;
 pub mod process;
 pub mod server;
+pub mod stage;
 pub mod wait;
 
 pub use client::{Client, Refused, token};
@@ -14,6 +15,7 @@ pub use daemon::Daemon;
 pub use events::{Event, Events};
 pub use pair::Pair;
 pub use server::Server;
+pub use stage::Stage;
 pub use wait::{eventually, keys, within};
 
 /// Settings of a daemon: the key behind `PRESENCED_`, and its value.

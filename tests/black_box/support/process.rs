@@ -69,7 +69,7 @@ impl Drop for Process {
         self.kill();
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<_> = log.lines().collect();
+            let lines: Vec<_> = log.lines().filter(|line| !line.contains("[INF]")).collect();
             let shown = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
             eprintln!("--- the end of the log of {}:\n{shown}\n---", self.name);
         }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use async_nats::jetstream::{self, message::StreamMessage};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -113,6 +114,12 @@ pub async fn stream(nats: &async_nats::Client, bucket: &str) -> Value {
 pub async fn last_seq(nats: &async_nats::Client) -> u64 {
     let stream = stream(nats, "presence").await;
     stream["state"]["last_seq"].as_u64().unwrap_or_else(|| panic!("no last sequence: {stream}"))
+}
+
+/// The newest message of a key of the bucket.
+pub async fn last(nats: &async_nats::Client, key: &str) -> Option<StreamMessage> {
+    let stream = jetstream::new(nats.clone()).get_stream("KV_presence").await.unwrap();
+    stream.get_last_raw_message_by_subject(&format!("$KV.presence.{key}")).await.ok()
 }
 
 /// The path of the server's program.

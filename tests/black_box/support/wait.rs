@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
@@ -35,4 +35,21 @@ pub async fn within<T>(what: &str, bound: Duration, future: impl Future<Output =
 pub fn keys(object: &Value) -> BTreeSet<&str> {
     let object = object.as_object().unwrap_or_else(|| panic!("no object: {object}"));
     object.keys().map(String::as_str).collect()
+}
+
+/// Waits until the wall clock shows another millisecond than at the call.
+pub async fn a_later_millisecond() {
+    let start = wall_ms();
+    let later = async {
+        while wall_ms() <= start + 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("another millisecond", Duration::from_secs(1), later).await;
+}
+
+/// Milliseconds since 1970.
+pub fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
 }
