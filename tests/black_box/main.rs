@@ -11,12 +11,20 @@
 mod support;
 
 mod batch;
+mod bucket;
+mod crash;
 mod delete;
 mod doors;
 mod errors;
 mod events;
 mod filters;
+mod hammer;
+mod hostile;
 mod invisible;
 mod invisible_twin;
+mod leaving;
 mod read_your_writes;
+mod records;
 mod replies;
+mod stalls;
+mod startup;

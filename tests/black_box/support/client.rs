@@ -99,6 +99,19 @@ impl Client {
         within(&what, UNANSWERED, answer).await.unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
+    /// Asks while daemons come and go; `None` if no answer came within `bound`.
+    pub async fn attempt(
+        &self,
+        operation: &str,
+        body: Value,
+        bound: Duration,
+    ) -> Option<Result<Value, Refused>> {
+        let body = body.to_string().into_bytes();
+        let request = async_nats::Request::new().payload(body.into()).timeout(Some(bound));
+        let answer = self.nats.send_request(self.subject(operation), request).await;
+        answer.ok().map(|answer| read(&answer))
+    }
+
     /// Waits until the server has dealt with all that this connection sent before.
     pub async fn settle(&self) {
         barrier(&self.nats).await;
