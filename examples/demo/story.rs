@@ -71,7 +71,11 @@ async fn leaves(stage: &Stage, onlooker: &mut Watch) -> Result<()> {
 
     println!("\nJohn disconnects for good, and goes offline when the grace is over.");
     stage.ask("disconnect", json!({"user_id": "john", "connection_id": "c3"})).await?;
-    onlooker.sees("john", false, Some(EATING)).await.map(|_| ())
+    onlooker.sees("john", false, Some(EATING)).await?;
+
+    println!("\nSo does jack.");
+    stage.ask("disconnect", json!({"user_id": "jack", "connection_id": "c1"})).await?;
+    onlooker.sees("jack", false, None).await.map(|_| ())
 }
 
 async fn query(stage: &Stage, viewer: Option<&str>) -> Result<serde_json::Value> {

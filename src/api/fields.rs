@@ -124,6 +124,11 @@ impl Fields {
         values.into_iter().enumerate().map(parse).collect::<Result<_, _>>().map(Some)
     }
 
+    /// What is left over.
+    pub fn rest(self) -> Map<String, Value> {
+        self.fields
+    }
+
     /// Refuses what is left over.
     pub fn finish(self) -> Result<(), Refusal> {
         match self.fields.keys().next() {

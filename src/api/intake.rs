@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
 use super::connect::Connect;
+use super::delete_channel::DeleteChannel;
 use super::delete_users::DeleteUsers;
 use super::disconnect::Disconnect;
 use super::door::Door;
@@ -21,9 +22,12 @@ use super::explain::Explain;
 use super::fields::Fields;
 use super::heartbeat::Heartbeat;
 use super::operation::Operation;
+use super::query_channels::QueryChannels;
 use super::query_users::QueryUsers;
 use super::responder::{Exit, Responder};
+use super::upsert_channel::UpsertChannel;
 use super::upsert_users::UpsertUsers;
+use super::watch_channel::WatchChannel;
 use crate::config::INTERNAL;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
@@ -289,6 +293,26 @@ impl Intake {
                 let query = parsed!(QueryUsers::parse(fields, body, &door));
                 admitted!(1);
                 query.run(service, &self.events, door, deadline_ms, responder);
+            }
+            Operation::UpsertChannel => {
+                let upsert = parsed!(UpsertChannel::parse(fields));
+                admitted!(1);
+                upsert.run(service, deadline_ms, responder);
+            }
+            Operation::DeleteChannel => {
+                let delete = parsed!(DeleteChannel::parse(fields));
+                admitted!(1);
+                delete.run(service, deadline_ms, responder);
+            }
+            Operation::WatchChannel => {
+                let watch = parsed!(WatchChannel::parse(fields, door, limits));
+                admitted!(1);
+                watch.run(service, &self.events, deadline_ms, responder);
+            }
+            Operation::QueryChannels => {
+                let query = parsed!(QueryChannels::parse(fields, body, &door));
+                admitted!(1);
+                query.run(service, &self.events, &door, deadline_ms, responder);
             }
             Operation::Batch => {
                 let batch = parsed!(Batch::parse(fields, limits));

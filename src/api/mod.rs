@@ -3,7 +3,9 @@
 //! NATS service protocol.
 
 mod batch;
+mod channel;
 mod connect;
+mod delete_channel;
 mod delete_users;
 mod disconnect;
 mod door;
@@ -13,9 +15,12 @@ mod heartbeat;
 pub mod intake;
 pub mod micro;
 mod operation;
+mod query_channels;
 mod query_users;
 pub mod responder;
+mod upsert_channel;
 mod upsert_users;
+mod watch_channel;
 mod writes;
 
 pub use operation::{OPERATIONS, Operation};

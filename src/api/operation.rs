@@ -9,18 +9,26 @@ pub enum Operation {
     UpsertUsers,
     DeleteUsers,
     QueryUsers,
+    UpsertChannel,
+    DeleteChannel,
+    WatchChannel,
+    QueryChannels,
     Batch,
     Explain,
 }
 
 /// All operations, in the order of their numbers.
-pub const OPERATIONS: [Operation; 8] = [
+pub const OPERATIONS: [Operation; 12] = [
     Operation::Connect,
     Operation::Heartbeat,
     Operation::Disconnect,
     Operation::UpsertUsers,
     Operation::DeleteUsers,
     Operation::QueryUsers,
+    Operation::UpsertChannel,
+    Operation::DeleteChannel,
+    Operation::WatchChannel,
+    Operation::QueryChannels,
     Operation::Batch,
     Operation::Explain,
 ];
@@ -39,6 +47,10 @@ impl Operation {
             Self::UpsertUsers => "upsert_users",
             Self::DeleteUsers => "delete_users",
             Self::QueryUsers => "query_users",
+            Self::UpsertChannel => "upsert_channel",
+            Self::DeleteChannel => "delete_channel",
+            Self::WatchChannel => "watch_channel",
+            Self::QueryChannels => "query_channels",
             Self::Batch => "batch",
             Self::Explain => "explain",
         }
@@ -46,6 +58,13 @@ impl Operation {
 
     /// Whether only trusted services may ask for it.
     pub fn is_trusted(self) -> bool {
-        matches!(self, Self::DeleteUsers | Self::Batch | Self::Explain)
+        matches!(
+            self,
+            Self::DeleteUsers
+                | Self::UpsertChannel
+                | Self::DeleteChannel
+                | Self::Batch
+                | Self::Explain
+        )
     }
 }

@@ -6,13 +6,15 @@ use serde_json::value::RawValue;
 use super::door::Door;
 use super::fields::{Fields, wrong};
 use super::responder::Responder;
+use crate::presence::channel::Watched;
 use crate::presence::field::Kind;
 use crate::presence::filter::Filter;
-use crate::presence::id::{Id, push_token};
+use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
 use crate::presence::sort::Sort;
 use crate::service::Service;
+use crate::service::channels::push_watched;
 use crate::service::query::UserQuery;
 
 const MAX_LIMIT: u64 = 100;
@@ -103,30 +105,9 @@ fn body(users: &[(Id, Vec<u8>)], events: Option<&str>) -> Vec<u8> {
     json::push_array(&mut out, users, |out, (_, user)| out.extend_from_slice(user));
     if let Some(events) = events {
         json::push(&mut out, ",\"presence\":");
-        push_presence(&mut out, events, users.iter().map(|(id, _)| id), &[]);
+        let users = users.iter().map(|(id, _)| id.clone()).collect();
+        push_watched(&mut out, events, &Watched { users, ..Watched::default() });
     }
     out.push(b'}');
     out
-}
-
-/// Appends a presence block: whom to watch and how, and who was left out.
-pub fn push_presence<'a>(
-    out: &mut Vec<u8>,
-    events: &str,
-    users: impl Iterator<Item = &'a Id> + Clone,
-    not_watched: &[Id],
-) {
-    json::push(out, "{\"users\":");
-    json::push_array(out, users.clone(), |out, id| json::push_str(out, id.as_str()));
-    json::push(out, ",\"subjects\":");
-    json::push_array(out, users, |out, id| {
-        let mut subject = format!("{events}.");
-        push_token(&mut subject, id.as_str());
-        json::push_str(out, &subject);
-    });
-    json::push(out, ",\"truncated\":");
-    json::push_bool(out, !not_watched.is_empty());
-    json::push(out, ",\"not_watched\":");
-    json::push_array(out, not_watched, |out, id| json::push_str(out, id.as_str()));
-    out.push(b'}');
 }

@@ -20,7 +20,7 @@ impl Daemon {
         no_more.cancel();
         let finished = timeout(FINISH, async {
             let _ = intake.await;
-            while service.pending() > 0 || service.store.users.busy() > 0 {
+            while service.pending() > 0 || service.store.busy() > 0 {
                 sleep(Duration::from_millis(5)).await;
             }
         });

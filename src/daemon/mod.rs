@@ -136,8 +136,7 @@ impl Daemon {
         let inquiries = micro::inquiries(&client, id).await?;
         tracker.spawn(stop.clone().run_until_cancelled_owned(micro.run(inquiries)));
 
-        let service =
-            Service::new(store, beacons, settings.liveness.clone(), settings.limits.clone());
+        let service = Service::new(store, beacons, &settings);
         let fence_subject = format!("{INTERNAL}.fence.{id}");
         let fences = client.subscribe(fence_subject.clone()).await?;
         let requests = client.queue_subscribe(format!("{prefix}.>"), QUEUE.to_owned()).await?;

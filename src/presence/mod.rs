@@ -2,9 +2,10 @@
 //! effects go out as values. It imports nothing else of this crate.
 //!
 //! In reading order: [`id`], [`time`] and [`refusal`] are the words; [`user`] is what this daemon
-//! is for (record, decision, projection); [`entity`] is what the store needs to know of a kind of
+//! is for (record, decision, projection); [`channel`] is where users meet; [`entity`] is what the store needs to know of a kind of
 //! record; [`field`], [`filter`] and [`sort`] are the query language.
 
+pub mod channel;
 pub mod custom;
 pub mod entity;
 pub mod field;

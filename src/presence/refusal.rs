@@ -76,6 +76,18 @@ impl Refusal {
         Self { code, message: message.into(), details: Map::new() }
     }
 
+    /// A refusal of what stands at `path`, which the message and the details name: on one line, and
+    /// only as far as it helps.
+    pub fn at(code: Code, path: &str, flaw: &str) -> Self {
+        const MAX_CHARS: usize = 200;
+        let path: String = path
+            .chars()
+            .map(|character| if character.is_control() { ' ' } else { character })
+            .take(MAX_CHARS)
+            .collect();
+        Self::new(code, format!("`{path}` {flaw}")).field(path)
+    }
+
     /// Names the field that is at fault.
     pub fn field(self, field: impl Into<String>) -> Self {
         self.detail("field", field.into())

@@ -1,6 +1,7 @@
 //! Joins core, store and liveness: a request's commands in, their answers out. Knows nothing of
 //! subjects or JSON requests; those are the edge's.
 
+pub mod channels;
 pub mod lease;
 pub mod query;
 
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 
-use crate::config::{Limits, Liveness};
+use crate::config::{Limits, Liveness, Settings};
 use crate::liveness::internal::Beacons;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
@@ -18,6 +19,7 @@ use crate::presence::time::Now;
 use crate::presence::user::{Command, Rules, Users};
 use crate::store::Store;
 use crate::store::keyspace::Reply;
+use channels::ChannelTypes;
 
 /// Everything that operations work on. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,6 +28,7 @@ pub struct Service {
     pub beacons: Beacons,
     pub liveness: Liveness,
     pub limits: Arc<Limits>,
+    channel_types: ChannelTypes,
     rules: Arc<Rules>,
     pending: Arc<AtomicUsize>,
     scans: Arc<Scans>,
@@ -60,7 +63,8 @@ pub fn rules(limits: &Limits, liveness: &Liveness) -> Rules {
 }
 
 impl Service {
-    pub fn new(store: Store, beacons: Beacons, liveness: Liveness, limits: Limits) -> Self {
+    pub fn new(store: Store, beacons: Beacons, settings: &Settings) -> Self {
+        let Settings { liveness, limits, channel_types, .. } = settings.clone();
         let scans = Scans {
             running: Semaphore::new(limits.concurrent_scans),
             waiting: AtomicUsize::new(0),
@@ -71,6 +75,7 @@ impl Service {
             beacons,
             liveness,
             limits: Arc::new(limits),
+            channel_types: Arc::new(channel_types),
             pending: Arc::default(),
             scans: Arc::new(scans),
         }

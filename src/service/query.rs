@@ -36,6 +36,16 @@ impl Service {
                 ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()).collect();
             return then(Ok(self.look_up(&query, ids)));
         }
+        let service = self.clone();
+        self.scan(move || service.scan_users(&query), then);
+    }
+
+    /// Lets a scan run when it is its turn; the calling thread goes on.
+    pub(super) fn scan<R: Send + 'static>(
+        &self,
+        scan: impl FnOnce() -> R + Send + 'static,
+        then: impl FnOnce(Result<R, Refusal>) + Send + 'static,
+    ) {
         if self.scans.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.pending_scans {
             self.scans.waiting.fetch_sub(1, Ordering::Relaxed);
             return then(Err(overloaded()));
@@ -43,8 +53,7 @@ impl Service {
         let service = self.clone();
         self.store.link.tracker.spawn(async move {
             let turn = service.scans.running.acquire().await;
-            let scan = service.clone();
-            let found = tokio::task::spawn_blocking(move || scan.scan(&query)).await;
+            let found = tokio::task::spawn_blocking(scan).await;
             drop(turn);
             service.scans.waiting.fetch_sub(1, Ordering::Relaxed);
             then(found.map_err(|_| unavailable("the query could not be finished")));
@@ -63,7 +72,7 @@ impl Service {
         page(query, best)
     }
 
-    fn scan(&self, query: &UserQuery) -> Vec<FoundUser> {
+    fn scan_users(&self, query: &UserQuery) -> Vec<FoundUser> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         self.store.users.for_each_part(|part| {
             for (id, record) in part.records() {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::Store;
 use super::keyspace::{Settled, settle};
 use super::stripe::Failure;
+use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::Users;
@@ -35,8 +36,10 @@ pub(super) async fn run(store: Store, mut inbox: Subscriber) {
             continue;
         };
         let (Ok(write), Ok(part)) = (write.parse(), part.parse()) else { continue };
-        if kind == Users::KIND {
-            settle(&store.users, part, write, read(&message));
+        match kind {
+            Users::KIND => settle(&store.users, part, write, read(&message)),
+            Channels::KIND => settle(&store.channels, part, write, read(&message)),
+            _ => {}
         }
     }
 }

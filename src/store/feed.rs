@@ -14,7 +14,9 @@ use tokio::time::{Instant, timeout};
 
 use super::bucket::{Fault, Shape};
 use super::{Store, wire};
+use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
+use crate::presence::id::Id;
 use crate::presence::user::Users;
 
 /// How often the server says that it is there while nothing is stored.
@@ -81,7 +83,7 @@ struct Feed {
     /// All entries up to here were applied.
     position: u64,
     /// The visible changes among the last entries of the initial replay: when, and whose.
-    fresh: VecDeque<(u64, <Users as Entity>::Key)>,
+    fresh: VecDeque<(u64, Id)>,
 }
 
 impl Feed {
@@ -120,7 +122,7 @@ impl Feed {
         let create = format!("CONSUMER.CREATE.{}.{name}", bucket.stream());
         bucket.ask::<serde_json::Value>(&create, &consumer).await?;
         *said = None;
-        let mut consumer = Consumer { name, delivered: 0, idle: false };
+        let mut consumer = Consumer { name, delivered: 0 };
         let until = info.state.last_seq;
         let result = self.listen(&mut messages, &mut consumer, until).await;
         let _ = messages.unsubscribe().await;
@@ -157,9 +159,6 @@ impl Feed {
             if self.position >= until && !self.store.replayed.is_cancelled() {
                 self.replayed();
             }
-            if consumer.idle && heard.elapsed() < LOOK {
-                continue;
-            }
             if checked.elapsed() >= CHECK {
                 checked = Instant::now();
                 self.check_bucket().await?;
@@ -175,7 +174,6 @@ impl Feed {
             {
                 // The last entries were markers that have expired: there is nothing to deliver.
                 self.advance(wanted);
-                consumer.idle = true;
             }
         }
     }
@@ -188,6 +186,7 @@ impl Feed {
         if self.bucket.is_some() {
             tracing::warn!("the bucket was deleted and made again: all users are absent");
             self.store.users.reset();
+            self.store.channels.reset();
         }
         self.bucket = Some(created.to_owned());
         self.position = 0;
@@ -260,35 +259,31 @@ impl Feed {
     fn apply(&mut self, message: &Message, meta: &Meta) {
         let prefix_len = self.store.link.bucket.prefix().len();
         let Some(key) = message.subject.as_str().get(prefix_len..) else { return };
-        let Some((kind, tokens)) = key.split_once('.') else {
-            self.store.foreign(key);
-            return;
-        };
-        let headers = message.headers.as_ref();
-        if kind == Users::KIND
-            && let Some(key) = Users::from_tokens(tokens)
-        {
-            if !self.store.replayed.is_cancelled() {
-                self.note_fresh(&key, headers, meta);
+        let known = match key.split_once('.') {
+            Some((Users::KIND, tokens)) => {
+                let user = self.store.users.feed(tokens, message, meta.stream_seq);
+                user.map(|user| self.note_fresh(user, message, meta))
             }
-            let entry = wire::entry::<Users>(meta.stream_seq, &key, headers, &message.payload);
-            self.store.users.fed(&key, entry);
-        } else {
+            Some((Channels::KIND, tokens)) => {
+                self.store.channels.feed(tokens, message, meta.stream_seq).map(|_| ())
+            }
+            _ => None,
+        };
+        if known.is_none() {
             self.store.foreign(key);
         }
     }
 
-    fn note_fresh(
-        &mut self,
-        key: &<Users as Entity>::Key,
-        headers: Option<&async_nats::HeaderMap>,
-        meta: &Meta,
-    ) {
+    /// Takes note of a visible change among the last entries of the initial replay.
+    fn note_fresh(&mut self, user: Id, message: &Message, meta: &Meta) {
+        if self.store.replayed.is_cancelled() {
+            return;
+        }
         while self.fresh.front().is_some_and(|(at, _)| at + FRESH_NS < meta.stored_ns) {
             self.fresh.pop_front();
         }
-        if headers.is_some_and(|headers| headers.get(wire::VERSION).is_some()) {
-            self.fresh.push_back((meta.stored_ns, key.clone()));
+        if message.headers.as_ref().is_some_and(|headers| headers.get(wire::VERSION).is_some()) {
+            self.fresh.push_back((meta.stored_ns, user));
         }
     }
 
@@ -309,8 +304,6 @@ struct Consumer {
     name: String,
     /// How many messages it delivered to us.
     delivered: u64,
-    /// Whether it was found to have nothing more.
-    idle: bool,
 }
 
 /// What the reply subject of a delivered message says.

@@ -123,9 +123,17 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// An entry of the feed.
-    pub(super) fn fed(self: &Arc<Self>, key: &E::Key, entry: super::stripe::Entry<E::Record>) {
-        self.drive(self.part_of(key), |part, now| part.fed(key, entry, now));
+    /// An entry of the feed, under a key with those tokens; `None` if they are no key of this kind.
+    pub(super) fn feed(
+        self: &Arc<Self>,
+        tokens: &str,
+        message: &async_nats::Message,
+        rev: u64,
+    ) -> Option<E::Key> {
+        let key = E::from_tokens(tokens)?;
+        let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
+        self.drive(self.part_of(&key), |part, now| part.fed(&key, entry, now));
+        Some(key)
     }
 
     /// Time has passed.

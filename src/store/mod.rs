@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_nats::SubscribeError;
 use tokio_util::sync::CancellationToken;
 
+use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::id::Id;
 use crate::presence::user::Users;
@@ -36,6 +37,7 @@ const TICK: Duration = Duration::from_millis(50);
 pub struct Store {
     pub link: Arc<Link>,
     pub users: Arc<Keyspace<Users>>,
+    pub channels: Arc<Keyspace<Channels>>,
     /// Cancelled when the replica is whole for the first time.
     pub replayed: CancellationToken,
     replay: Arc<Replay>,
@@ -53,6 +55,7 @@ impl Store {
         let link = Arc::new(link);
         Self {
             users: Arc::new(Keyspace::new(Arc::clone(&link), rules, timing)),
+            channels: Arc::new(Keyspace::new(Arc::clone(&link), &Arc::new(()), timing)),
             link,
             replayed: CancellationToken::new(),
             replay: Arc::default(),
@@ -86,6 +89,7 @@ impl Store {
         loop {
             ticks.tick().await;
             self.users.tick();
+            self.channels.tick();
             self.link.barrier.expire(self.link.clock.now().mono_ms);
         }
     }
@@ -94,6 +98,11 @@ impl Store {
     /// this daemon started: their announcement may have been lost with whoever made it.
     pub fn take_fresh(&self) -> Vec<Id> {
         std::mem::take(&mut *self.replay.fresh.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many keys have unfinished business.
+    pub fn busy(&self) -> usize {
+        self.users.busy() + self.channels.busy()
     }
 
     /// How many keys of the bucket are none of ours.

@@ -1,8 +1,8 @@
 //! Filters: which users or channels a query is about (`PROTOCOL`, section 3, *Filters and
 //! sorting*).
 //!
-//! A [`Filter`] is parsed once ([`parse`]) and then held against each record ([`matching`]); it
-//! cannot hold an operator or an operand that its field does not take. Where the contract leaves a
+//! A [`Filter`] is parsed once (`parse`, with the operators of `table`) and then held against each
+//! record (`matching`); it cannot hold an operator or an operand that its field does not take. Where the contract leaves a
 //! choice:
 //!
 //! - A custom field of another type than the operand's does not match, with `$ne` and `$nin`
@@ -18,6 +18,7 @@
 
 mod matching;
 mod parse;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,8 @@ use super::field::{Field, Kind, Subject};
 use super::number::Number;
 use super::refusal::Refusal;
 
-pub use parse::{MAX_CONDITIONS, MAX_DEPTH, MAX_MEMBERS, MAX_VALUES};
+pub use parse::{MAX_CONDITIONS, MAX_DEPTH};
+pub use table::{MAX_MEMBERS, MAX_VALUES};
 
 /// What a record must be like. The default matches every record.
 #[derive(Debug, Clone, Default)]

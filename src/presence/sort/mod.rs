@@ -1,6 +1,6 @@
 //! Sorting: in which order a query answers (`PROTOCOL`, section 3, *Filters and sorting*).
 //!
-//! A [`Sort`] is parsed once ([`parse`]); a scan keeps the first few records by it in a [`TopK`].
+//! A [`Sort`] is parsed once (`parse`); a scan keeps the first few records by it in a [`TopK`].
 //! Where the contract leaves a choice:
 //!
 //! - All that can be filtered by can be sorted by, except `members` (a set has no order) and

@@ -14,8 +14,6 @@ use super::{Direction, Key, Sort};
 
 /// How many keys a sort has at most (`PROTOCOL`, section 3).
 pub const MAX_KEYS: usize = 5;
-/// How many characters of a path an error repeats.
-const MAX_SHOWN: usize = 200;
 const FORMS: &str = "takes {\"id\":-1}, [{\"id\":-1},…] or [{\"field\":\"id\",\"direction\":-1},…]";
 
 pub(super) fn sort(kind: Kind, json: Option<&str>) -> Result<Sort, Refusal> {
@@ -156,9 +154,7 @@ fn no_field(kind: Kind) -> &'static str {
 }
 
 fn invalid(path: &str, flaw: &str) -> Refusal {
-    let path: String =
-        path.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN).collect();
-    Refusal::new(Code::InvalidSort, format!("`{path}` {flaw}")).field(path)
+    Refusal::at(Code::InvalidSort, path, flaw)
 }
 
 #[cfg(test)]

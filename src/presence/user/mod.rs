@@ -12,7 +12,10 @@ pub use index::{Grace, Index};
 pub use patch::{MAX_STATUS_BYTES, Patch, RESERVED, check_custom_name};
 pub use record::{Connection, Record};
 pub use seen::Seen;
-pub use view::{MAX_USER_BYTES, Shown, Viewer, push_absent_member, push_own, push_seen_by, shown};
+pub use view::{
+    MAX_USER_BYTES, Shown, Viewer, push_member, push_member_without_presence, push_own,
+    push_seen_by, shown,
+};
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::id::Id;

@@ -82,9 +82,24 @@ pub fn push_own(out: &mut Vec<u8>, id: &Id, record: &Record, custom: bool) {
     out.push(b'}');
 }
 
-/// Appends a user whom nobody has made, as a member of a channel shows it.
-pub fn push_absent_member(out: &mut Vec<u8>, id: &Id) {
-    push_bare(out, id, 0);
+/// Appends a member of a channel as `viewer` sees it; one whom nobody has made is offline.
+pub fn push_member(out: &mut Vec<u8>, id: &Id, record: Option<&Record>, viewer: Viewer<'_>) {
+    match record {
+        Some(record) => push_seen_by(out, id, record, viewer),
+        None => push_bare(out, id, 0),
+    }
+}
+
+/// Appends a member of a channel whose type has presence switched off: nothing that presence is
+/// about, for anyone. A wrong value would poison a client that merges by version.
+pub fn push_member_without_presence(out: &mut Vec<u8>, id: &Id, record: Option<&Record>) {
+    json::push(out, "{\"id\":");
+    json::push_str(out, id.as_str());
+    if let Some(record) = record {
+        push_times(out, record);
+        push_custom(out, record);
+    }
+    out.push(b'}');
 }
 
 /// The event of a change that has just been made, or of the present state once more.
@@ -137,12 +152,16 @@ fn push_fields(out: &mut Vec<u8>, id: &Id, record: &Record, shown: Shown<'_>) {
     json::push_optional_str(out, shown.status);
     json::push(out, ",\"last_active\":");
     json::push_optional_time(out, shown.last_active);
+    push_times(out, record);
+    json::push(out, ",\"version\":");
+    json::push_number(out, record.version);
+}
+
+fn push_times(out: &mut Vec<u8>, record: &Record) {
     json::push(out, ",\"created_at\":");
     json::push_optional_time(out, Some(record.created_at));
     json::push(out, ",\"updated_at\":");
     json::push_optional_time(out, Some(record.updated_at));
-    json::push(out, ",\"version\":");
-    json::push_number(out, record.version);
 }
 
 fn push_custom(out: &mut Vec<u8>, record: &Record) {

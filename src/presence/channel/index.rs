@@ -1,0 +1,51 @@
+//! Which channels a user is a member of, so that nobody has to look through all of them.
+
+use std::collections::{HashMap, HashSet};
+
+use super::key::ChannelKey;
+use super::record::Record;
+use crate::presence::id::Id;
+
+/// The index over the channels of one stripe.
+#[derive(Debug, Default)]
+pub struct Index {
+    channels: HashMap<Id, HashSet<ChannelKey>>,
+    /// How many channels there are.
+    pub known: usize,
+}
+
+impl Index {
+    /// The channels that a user is a member of.
+    pub fn of(&self, user: &str) -> impl Iterator<Item = &ChannelKey> {
+        self.channels.get(user).into_iter().flatten()
+    }
+
+    pub(super) fn observe(
+        &mut self,
+        key: &ChannelKey,
+        before: Option<&Record>,
+        after: Option<&Record>,
+    ) {
+        self.known = self.known + usize::from(after.is_some()) - usize::from(before.is_some());
+        let members = |record: Option<&Record>| {
+            record.map(|record| record.members.clone()).unwrap_or_default()
+        };
+        let (old, new) = (members(before), members(after));
+        if old == new {
+            return;
+        }
+        let staying: HashSet<_> = new.iter().collect();
+        for member in old.iter().filter(|member| !staying.contains(member)) {
+            if let Some(channels) = self.channels.get_mut(member) {
+                channels.remove(key);
+                if channels.is_empty() {
+                    self.channels.remove(member);
+                }
+            }
+        }
+        let known: HashSet<_> = old.iter().collect();
+        for member in new.iter().filter(|member| !known.contains(member)) {
+            self.channels.entry(member.clone()).or_default().insert(key.clone());
+        }
+    }
+}

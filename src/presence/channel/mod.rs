@@ -1,0 +1,88 @@
+//! Channels: members in order of joining, custom data, and whom a watch of one follows.
+
+mod decide;
+mod index;
+mod key;
+mod patch;
+mod record;
+mod seen;
+mod view;
+mod watch;
+
+pub use decide::{Command, Edit, MAX_DATA_BYTES, MAX_ID_BYTES, MAX_MEMBERS, Outcome};
+pub use index::Index;
+pub use key::ChannelKey;
+pub use patch::{Patch, RESERVED};
+pub use record::Record;
+pub use seen::Seen;
+pub use view::{Page, push_fields};
+pub use watch::{MAX_WATCHED, Watched, choose, watch};
+
+use super::entity::{DaemonId, Decision, Entity, Event, Stored};
+use super::refusal::Refusal;
+use super::time::Now;
+
+/// The kind of record that a channel is.
+#[derive(Debug)]
+pub struct Channels;
+
+impl Entity for Channels {
+    type Key = ChannelKey;
+    type Record = Record;
+    type Command = Command;
+    type Outcome = Outcome;
+    type Rules = ();
+    type Index = Index;
+
+    const KIND: &'static str = "channel";
+
+    fn tokens(key: &ChannelKey) -> String {
+        key.tokens()
+    }
+
+    fn from_tokens(tokens: &str) -> Option<ChannelKey> {
+        ChannelKey::from_tokens(tokens)
+    }
+
+    fn decide(
+        _: &ChannelKey,
+        stored: &Stored<Record>,
+        command: &Command,
+        (): &(),
+        _: DaemonId,
+        now: Now,
+    ) -> Result<Decision<Self>, Refusal> {
+        decide::decide(stored, command, now)
+    }
+
+    fn encode(record: &Record) -> Vec<u8> {
+        record.encode()
+    }
+
+    fn decode(text: &[u8]) -> Result<Record, String> {
+        Record::decode(text)
+    }
+
+    /// Channels have no versions: nobody is told of their changes.
+    fn version(_: &Stored<Record>) -> u64 {
+        0
+    }
+
+    fn changed_by(_: &Stored<Record>) -> Option<DaemonId> {
+        None
+    }
+
+    fn announcement(_: &ChannelKey, _: &Stored<Record>, _: Now) -> Option<Event> {
+        None
+    }
+
+    fn observe(
+        index: &mut Index,
+        key: &ChannelKey,
+        before: Option<&Record>,
+        after: Option<&Record>,
+        _: Now,
+    ) {
+        index.observe(key, before, after);
+    }
+}

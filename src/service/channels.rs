@@ -1,0 +1,171 @@
+//! Channels: commands, queries, and what an answer shows of their members.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Service;
+use crate::config::ChannelType;
+use crate::presence::channel::{
+    ChannelKey, Channels, Command, MAX_WATCHED, Page, Record, Seen, Watched, push_fields,
+};
+use crate::presence::field::Field;
+use crate::presence::filter::Filter;
+use crate::presence::id::Id;
+use crate::presence::json;
+use crate::presence::refusal::Refusal;
+use crate::presence::sort::{Sort, TopK};
+use crate::presence::user::{Viewer, push_member, push_member_without_presence};
+use crate::store::keyspace::Reply;
+
+/// The settings of the channel types, by name.
+pub type ChannelTypes = Arc<BTreeMap<String, ChannelType>>;
+
+/// Which channels, in which order.
+#[derive(Debug)]
+pub struct ChannelQuery {
+    pub filter: Option<Filter>,
+    pub sort: Sort,
+    pub limit: usize,
+    pub offset: usize,
+    /// How many members of each are shown.
+    pub member_limit: usize,
+    /// Only channels that this user is a member of.
+    pub of_member: Option<Id>,
+}
+
+impl Service {
+    /// Sends a command on its way.
+    pub fn channel_command(
+        &self,
+        key: ChannelKey,
+        command: Command,
+        deadline_ms: u64,
+        reply: Reply<Channels>,
+    ) {
+        self.store.channels.command(key, command, deadline_ms, reply);
+    }
+
+    /// The settings of a channel's type.
+    pub fn channel_type(&self, key: &ChannelKey) -> ChannelType {
+        self.channel_types.get(key.kind()).copied().unwrap_or_default()
+    }
+
+    /// Answers a query from the replica. Where the filter names channels or a member, only those
+    /// are looked at; otherwise all, which leaves the calling thread alone.
+    pub fn query_channels(
+        &self,
+        query: ChannelQuery,
+        then: impl FnOnce(Result<Vec<Page>, Refusal>) + Send + 'static,
+    ) {
+        let filter = query.filter.as_ref();
+        if let Some(cids) = filter.and_then(|filter| filter.candidates(&Field::Cid)) {
+            let keys: BTreeSet<_> = cids.into_iter().filter_map(ChannelKey::from_cid).collect();
+            return then(Ok(self.look_up_channels(&query, &keys)));
+        }
+        let own = query.of_member.as_ref().map(|user| vec![user.as_str()]);
+        if let Some(members) = own.or_else(|| filter.and_then(Filter::member_candidates)) {
+            return then(Ok(self.channels_of(&query, &members)));
+        }
+        let service = self.clone();
+        self.scan(move || service.scan_channels(&query), then);
+    }
+
+    fn look_up_channels(&self, query: &ChannelQuery, keys: &BTreeSet<ChannelKey>) -> Vec<Page> {
+        let mut best = TopK::new(&query.sort, query.offset + query.limit);
+        for key in keys {
+            self.store.channels.look(key, |record| {
+                if let Some(record) = record {
+                    offer(query, &mut best, key, record);
+                }
+            });
+        }
+        page(query, best)
+    }
+
+    fn channels_of(&self, query: &ChannelQuery, members: &[&str]) -> Vec<Page> {
+        let mut best = TopK::new(&query.sort, query.offset + query.limit);
+        self.store.channels.for_each_part(|part| {
+            let keys: BTreeSet<_> =
+                members.iter().flat_map(|member| part.index().of(member)).collect();
+            for key in keys {
+                if let Some(record) = part.record(key) {
+                    offer(query, &mut best, key, record);
+                }
+            }
+        });
+        page(query, best)
+    }
+
+    fn scan_channels(&self, query: &ChannelQuery) -> Vec<Page> {
+        let mut best = TopK::new(&query.sort, query.offset + query.limit);
+        self.store.channels.for_each_part(|part| {
+            for (key, record) in part.records() {
+                offer(query, &mut best, key, record);
+            }
+        });
+        page(query, best)
+    }
+
+    /// Appends a channel as `viewer` sees it, with the block of a watch if it is watched.
+    pub fn push_channel(
+        &self,
+        out: &mut Vec<u8>,
+        page: &Page,
+        members: usize,
+        viewer: Option<&Id>,
+        presence: Option<(&str, &Watched)>,
+    ) {
+        let viewer = viewer.map_or(Viewer::Other, Viewer::User);
+        let shows_presence = self.channel_type(&page.key).presence;
+        push_fields(out, page, members, |out, id| {
+            self.store.users.look(id, |record| {
+                if shows_presence {
+                    push_member(out, id, record, viewer);
+                } else {
+                    push_member_without_presence(out, id, record);
+                }
+            });
+        });
+        if !shows_presence {
+            json::push(out, ",\"presence_disabled\":true");
+        }
+        if let Some((events, watched)) = presence {
+            json::push(out, ",\"presence\":");
+            push_watched(out, events, watched);
+        }
+        out.push(b'}');
+    }
+}
+
+/// Appends a presence block: whom to watch and how, and who was left out.
+pub fn push_watched(out: &mut Vec<u8>, events: &str, watched: &Watched) {
+    json::push(out, "{\"users\":");
+    let push_id = |out: &mut Vec<u8>, id: &Id| json::push_str(out, id.as_str());
+    json::push_array(out, &watched.users, push_id);
+    json::push(out, ",\"subjects\":");
+    json::push_array(out, &watched.users, |out, id| {
+        let mut subject = format!("{events}.");
+        crate::presence::id::push_token(&mut subject, id.as_str());
+        json::push_str(out, &subject);
+    });
+    json::push(out, ",\"truncated\":");
+    json::push_bool(out, watched.truncated);
+    json::push(out, ",\"not_watched\":");
+    json::push_array(out, &watched.not_watched, push_id);
+    out.push(b'}');
+}
+
+/// Keeps a channel if it matches and is among the first so far.
+fn offer(query: &ChannelQuery, best: &mut TopK<'_, Page>, key: &ChannelKey, record: &Record) {
+    let seen = Seen { key, record };
+    if best.would_accept(&seen)
+        && query.of_member.as_ref().is_none_or(|user| record.is_member(user))
+        && query.filter.as_ref().is_none_or(|filter| filter.matches(&seen))
+    {
+        best.offer(&seen, || Page::of(key, record, query.member_limit.max(MAX_WATCHED)));
+    }
+}
+
+fn page(query: &ChannelQuery, best: TopK<'_, Page>) -> Vec<Page> {
+    best.into_sorted().into_iter().skip(query.offset).collect()
+}
