@@ -1,0 +1,104 @@
+//! Queries that are refused, by code and path, and a few that are answered: the language itself is
+//! tested beside its code.
+
+use serde_json::{Value, json};
+
+use crate::support::Stage;
+use crate::support::stage::NO_GRACE;
+
+#[tokio::test]
+async fn a_wrong_filter_names_its_path() {
+    let stage = Stage::start(NO_GRACE).await;
+    let deep = (0..9).fold(json!({"id": "x"}), |inner, _| json!({"$and": [inner]}));
+    for (filter, path) in [
+        (
+            json!({"$or": [{"id": "x"}, {"last_active": {"$regex": "x"}}]}),
+            Some("$or[1].last_active.$regex"),
+        ),
+        (json!({"id": {"$contains": "x"}}), Some("id.$contains")),
+        (json!({"online": {"$gt": true}}), Some("online.$gt")),
+        (json!({"online": "yes"}), None),
+        (json!({"id": null}), None),
+        (json!({"id": 7}), None),
+        (json!({"status": {"$eq": null}}), None),
+        (json!({"last_active": {"$gt": "yesterday"}}), None),
+        (json!({"last_active": {"$in": ["2019-01-07T13:17:42Z"]}}), Some("last_active.$in")),
+        (json!({"$xor": []}), None),
+        (json!({"$and": {"id": "x"}}), None),
+        (json!({"age": {"$in": 7}}), None),
+        (json!({"id": {}}), None),
+        (json!([]), None),
+        (deep, None),
+    ] {
+        let refused = stage.client.refused("query_users", json!({"filter": filter})).await;
+        assert_eq!((refused.status, refused.code.as_str()), (400, "invalid_filter"), "{filter}");
+        if let Some(path) = path {
+            assert!(refused.message.contains(path), "{filter}: {refused:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_sort_is_invalid_sort() {
+    let stage = Stage::start(NO_GRACE).await;
+    let six: Vec<Value> = (0..6).map(|n| json!({format!("f{n}"): 1})).collect();
+    for sort in [
+        json!("id"),
+        json!({"id": 2}),
+        json!({"id": "desc"}),
+        json!([{"field": "id", "direction": 0}]),
+        json!([7]),
+        json!(six),
+    ] {
+        let refused = stage.client.refused("query_users", json!({"sort": sort})).await;
+        assert_eq!((refused.status, refused.code.as_str()), (400, "invalid_sort"), "{sort}");
+    }
+}
+
+#[tokio::test]
+async fn the_query_of_the_page_returns_both_users_sorted_with_presence() {
+    let stage = Stage::start(NO_GRACE).await;
+    for id in ["john", "jack", "jane"] {
+        stage.client.connect_user(id, "c").await;
+    }
+    let body = json!({
+        "filter": {"id": {"$in": ["john", "jack"]}}, "sort": {"id": -1}, "presence": true
+    });
+    let answer = stage.client.get("query_users", body).await;
+    let ids: Vec<_> = answer["users"].as_array().unwrap().iter().map(|user| &user["id"]).collect();
+    assert_eq!(ids, ["john", "jack"]);
+    assert_eq!(
+        answer["presence"],
+        json!({
+            "users": ["john", "jack"],
+            "subjects": ["user.presence.changed.john", "user.presence.changed.jack"],
+            "truncated": false,
+            "not_watched": []
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_query_without_presence_has_no_such_block() {
+    let stage = Stage::start(NO_GRACE).await;
+    let answer = stage.client.get("query_users", json!({})).await;
+    assert_eq!(answer, json!({"users": []}));
+}
+
+#[tokio::test]
+async fn pages_of_a_sorted_query_hold_each_user_once() {
+    let stage = Stage::start(NO_GRACE).await;
+    let user = |n: usize| json!({"id": format!("u{n:02}"), "team": n % 3});
+    let users: Vec<_> = (0..70).map(user).collect();
+    stage.client.get("upsert_users", json!({"users": users})).await;
+    let mut seen = Vec::new();
+    for page in 0..4 {
+        let sort = json!([{"team": -1}, {"id": 1}]);
+        let body = json!({"sort": sort, "limit": 20, "offset": page * 20, "presence": true});
+        seen.extend(stage.client.query(body).await);
+    }
+    let keys: Vec<_> =
+        seen.iter().map(|user| (-user["team"].as_i64().unwrap(), user["id"].to_string())).collect();
+    assert_eq!(keys.len(), 70);
+    assert!(keys.is_sorted_by(|one, next| one < next), "{keys:?}");
+}

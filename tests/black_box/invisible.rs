@@ -1,0 +1,217 @@
+//! Invisible: offline to everyone else in every respect, on each daemon.
+
+use serde_json::{Value, json};
+
+use crate::support::stage::NO_GRACE;
+use crate::support::wait::a_later_millisecond;
+use crate::support::{Events, Pair};
+
+const LONG_GRACE: &[(&str, &str)] = &[("LIVENESS__OFFLINE_GRACE", "1s")];
+
+/// What others see on each daemon, which is the same.
+async fn seen(pair: &Pair, id: &str) -> Value {
+    let one = pair.one.see(id).await.unwrap();
+    assert_eq!(pair.two.see(id).await.as_ref(), Some(&one));
+    one
+}
+
+async fn hide(pair: &Pair, id: &str) {
+    pair.one.upsert(json!({"id": id, "invisible": true})).await;
+}
+
+async fn show(pair: &Pair, id: &str) {
+    pair.two.upsert(json!({"id": id, "invisible": false})).await;
+}
+
+#[tokio::test]
+async fn whoever_connects_invisible_is_never_seen_online() {
+    let pair = Pair::start(NO_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    let body = json!({"user": {"id": "john", "invisible": true}, "connection_id": "c"});
+    let answer = pair.one.get("connect", body).await;
+    assert_eq!(answer["me"]["online"], true);
+    assert_eq!(answer["me"]["invisible"], true);
+    assert!(answer["me"]["last_active"].is_string());
+    let john = seen(&pair, "john").await;
+    assert_eq!(
+        (&john["online"], &john["last_active"], &john["version"]),
+        (&json!(false), &Value::Null, &json!(0))
+    );
+    assert_eq!(events.arrived().len(), 0);
+}
+
+#[tokio::test]
+async fn going_invisible_looks_like_a_disconnect_but_for_version_and_time() {
+    let pair = Pair::start(NO_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    for id in ["john", "jack"] {
+        let user = json!({"user": {"id": id, "status": "s", "name": "x"}, "connection_id": "c"});
+        pair.one.get("connect", user).await;
+        events.only();
+    }
+    hide(&pair, "john").await;
+    let hidden = events.only().body;
+    pair.one.disconnect("jack", "c").await;
+    let left = events.only().body;
+    let plain = |mut body: Value| {
+        body["created_at"] = Value::Null;
+        for field in ["id", "created_at", "updated_at", "last_active", "version"] {
+            assert!(!body["user"][field].is_null(), "{body}");
+            body["user"][field] = Value::Null;
+        }
+        body
+    };
+    assert_eq!(plain(hidden), plain(left));
+}
+
+#[tokio::test]
+async fn it_stays_over_disconnect_and_reconnect_until_it_is_taken_back() {
+    let pair = Pair::start(NO_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    pair.one.connect_user("john", "c1").await;
+    hide(&pair, "john").await;
+    events.arrived();
+    let frozen = seen(&pair, "john").await;
+    a_later_millisecond().await;
+
+    pair.two.disconnect("john", "c1").await;
+    let me = pair.two.connect_user("john", "c2").await["me"].clone();
+    assert_eq!((&me["online"], &me["invisible"]), (&json!(true), &json!(true)));
+    pair.one.get("heartbeat", json!({"user_id": "john", "connection_id": "c2"})).await;
+    pair.one.connect_user("john", "c2").await;
+    pair.two.connect_user("john", "c3").await;
+    assert_eq!(seen(&pair, "john").await, frozen);
+    assert_eq!(events.arrived().len(), 0);
+
+    a_later_millisecond().await;
+    let last = pair.one.see_as("john", "john").await.unwrap()["last_active"].clone();
+    show(&pair, "john").await;
+    let shown = events.only();
+    assert!(shown.online && shown.version > frozen["version"].as_u64().unwrap());
+    assert!(shown.user["last_active"].as_str() > last.as_str(), "it is active now");
+    assert_eq!(shown.user["updated_at"], frozen["updated_at"]);
+    assert_eq!(seen(&pair, "john").await, shown.user);
+}
+
+#[tokio::test]
+async fn becoming_visible_while_not_connected_changes_nothing_that_others_see() {
+    let pair = Pair::start(NO_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    pair.one.connect_user("john", "c1").await;
+    hide(&pair, "john").await;
+    let frozen = seen(&pair, "john").await;
+    a_later_millisecond().await;
+    pair.one.connect_user("john", "c2").await;
+    pair.one.disconnect("john", "c1").await;
+    pair.one.disconnect("john", "c2").await;
+    events.arrived();
+    show(&pair, "john").await;
+    assert_eq!(
+        seen(&pair, "john").await,
+        frozen,
+        "what happened in hidden time is not shown later"
+    );
+    assert_eq!(events.arrived().len(), 0);
+    pair.one.connect_user("john", "c3").await;
+    assert!(events.only().user["last_active"].as_str() > frozen["last_active"].as_str());
+}
+
+#[tokio::test]
+async fn going_invisible_during_a_grace_ends_it_with_one_event() {
+    let pair = Pair::start(LONG_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    pair.one.connect_user("john", "c1").await;
+    pair.one.connect_user("jack", "c1").await;
+    events.arrived();
+    pair.one.disconnect("john", "c1").await;
+    pair.one.disconnect("jack", "c1").await;
+    assert_eq!(events.arrived().len(), 0);
+    hide(&pair, "john").await;
+    assert!(!events.only().online);
+    let body = json!({"user": {"id": "jack", "invisible": true}, "connection_id": "c2"});
+    pair.two.get("connect", body).await;
+    assert!(!events.next().await.online);
+    events.silent_for(std::time::Duration::from_millis(2500)).await;
+}
+
+#[tokio::test]
+async fn hidden_time_knows_no_grace() {
+    let pair = Pair::start(LONG_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    let body = json!({"user": {"id": "john", "invisible": true}, "connection_id": "c"});
+    pair.one.get("connect", body).await;
+    pair.one.disconnect("john", "c").await;
+    assert_eq!(pair.two.see_as("john", "john").await.unwrap()["online"], false);
+    show(&pair, "john").await;
+    assert_eq!(seen(&pair, "john").await["online"], false);
+    assert_eq!(events.arrived().len(), 0);
+}
+
+#[tokio::test]
+async fn a_status_set_in_hidden_time_is_seen_as_that_of_a_user_who_is_offline() {
+    let pair = Pair::start(NO_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    pair.one.connect_user("john", "c").await;
+    hide(&pair, "john").await;
+    events.arrived();
+    let frozen = seen(&pair, "john").await;
+    let body = json!({"user": {"id": "john", "status": "new", "name": "J"}, "connection_id": "c2"});
+    pair.two.get("connect", body).await;
+    let event = events.next().await;
+    assert_eq!((event.online, &event.user["status"]), (false, &json!("new")));
+    assert_eq!(event.user["last_active"], frozen["last_active"]);
+    assert_eq!(seen(&pair, "john").await, event.user);
+    assert_eq!(event.user["name"], "J");
+}
+
+#[tokio::test]
+async fn connecting_visibly_takes_it_back() {
+    let pair = Pair::start(NO_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    let body = |invisible: bool, connection: &str| json!({"user": {"id": "john", "invisible": invisible}, "connection_id": connection});
+    pair.one.get("connect", body(true, "c1")).await;
+    assert_eq!(events.arrived().len(), 0);
+    pair.two.get("connect", body(false, "c2")).await;
+    assert!(events.next().await.online);
+    assert_eq!(seen(&pair, "john").await["online"], true);
+}
+
+#[tokio::test]
+async fn filters_and_order_show_an_invisible_user_as_offline_to_all_but_itself() {
+    let pair = Pair::start(NO_GRACE).await;
+    for id in ["john", "jack", "jane"] {
+        a_later_millisecond().await;
+        pair.one.connect_user(id, "c").await;
+    }
+    hide(&pair, "john").await;
+    a_later_millisecond().await;
+    pair.two.connect_user("john", "c").await;
+    let ids = async |as_: Value, filter: Value, sort: Value| {
+        let mut body = json!({"filter": filter, "sort": sort, "presence": true});
+        if as_.is_string() {
+            body["as"] = as_;
+        }
+        let mut per_daemon = Vec::new();
+        for client in pair.clients() {
+            let users = client.query(body.clone()).await;
+            let ids = users.iter().map(|user| user["id"].as_str().unwrap().to_owned());
+            per_daemon.push(ids.collect::<Vec<_>>().join(" "));
+        }
+        assert_eq!(per_daemon[0], per_daemon[1]);
+        per_daemon.remove(0)
+    };
+    let by_id = json!({"id": 1});
+    let (nobody, john, jack) = (Value::Null, json!("john"), json!("jack"));
+    for (viewer, online, newest) in [
+        (nobody, "jack jane", "jane jack john"),
+        (jack, "jack jane", "jane jack john"),
+        (john, "jack jane john", "john jane jack"),
+    ] {
+        assert_eq!(ids(viewer.clone(), json!({"online": true}), by_id.clone()).await, online);
+        assert_eq!(ids(viewer.clone(), json!({}), json!({"last_active": -1})).await, newest);
+        let hidden = if viewer == "john" { "john" } else { "" };
+        assert_eq!(ids(viewer.clone(), json!({"invisible": true}), by_id.clone()).await, hidden);
+        let open = if viewer == "jack" { "jack" } else { "" };
+        assert_eq!(ids(viewer, json!({"invisible": false}), by_id.clone()).await, open);
+    }
+}

@@ -1,0 +1,30 @@
+//! The daemon from outside, as a client sees it, against a real nats-server.
+//!
+//! One program, so that it is linked once. `support` holds the server, the daemon and the client;
+//! each other module holds one theme to the protocol.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the bans keep clocks and tasks of the daemon in one place; a test has its own"
+)]
+
+mod support;
+
+mod batch;
+mod bucket;
+mod crash;
+mod delete;
+mod doors;
+mod errors;
+mod events;
+mod filters;
+mod hammer;
+mod hostile;
+mod invisible;
+mod invisible_twin;
+mod leaving;
+mod read_your_writes;
+mod records;
+mod replies;
+mod stalls;
+mod startup;

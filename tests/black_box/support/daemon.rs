@@ -1,0 +1,110 @@
+//! The daemon as it is shipped: the program, with its settings in the environment.
+
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::wait::eventually;
+use super::{Server, Settings};
+
+const START: Duration = Duration::from_secs(20);
+
+/// How long a daemon may take to leave.
+pub const LEAVE: Duration = Duration::from_secs(5);
+
+pub struct Daemon {
+    process: Process,
+    _folder: TempDir,
+}
+
+impl Daemon {
+    /// A daemon that serves.
+    pub async fn spawn(server: &Server, settings: Settings<'_>) -> Self {
+        let mut daemon = Self::launch(&server.url(), settings);
+        daemon.ready(server).await;
+        daemon
+    }
+
+    /// A daemon that was started, and may not serve yet.
+    pub fn launch(url: &str, settings: Settings<'_>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("presenced.toml");
+        std::fs::write(&config, "").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_presenced"));
+        command.env_clear().arg("run").arg("--config").arg(&config);
+        command.env("PRESENCED_NATS__URL", url).env("PRESENCED_LOG__FORMAT", "json");
+        for (key, value) in settings {
+            command.env(format!("PRESENCED_{key}"), value);
+        }
+        let log = folder.path().join("presenced.log");
+        Self { process: Process::start("presenced", &mut command, log), _folder: folder }
+    }
+
+    /// Waits until the daemon says that it is ready and the server knows of all that it listens to.
+    pub async fn ready(&mut self, server: &Server) {
+        let id = eventually("the daemon is ready", START, async || {
+            assert!(self.process.ended().is_none(), "the daemon ended: {}", self.process.log());
+            self.lines().into_iter().find(|line| line["message"] == "ready")
+        })
+        .await["daemon"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let nats = server.connect().await;
+        eventually("the daemon answers", START, async || {
+            nats.request(format!("$SRV.PING.presence.{id}"), Vec::new().into()).await.ok()
+        })
+        .await;
+    }
+
+    /// The lines of the log.
+    pub fn lines(&self) -> Vec<Value> {
+        self.process.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits for a line of the log that contains `text`.
+    pub async fn says(&mut self, text: &str) -> Value {
+        eventually(&format!("the daemon says {text:?}"), START, async || {
+            self.lines().into_iter().find(|line| line.to_string().contains(text))
+        })
+        .await
+    }
+
+    /// How the daemon ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// Waits for the daemon to end by itself.
+    pub async fn end(&mut self, bound: Duration) -> ExitStatus {
+        self.process.end(bound).await
+    }
+
+    /// Asks the daemon to leave, and waits until it has.
+    pub async fn stop(mut self) {
+        self.process.signal(Signal::TERM);
+        assert_eq!(self.end(LEAVE).await.code(), Some(0));
+    }
+
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Ends the daemon without a farewell.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Stops the daemon in the middle of what it does.
+    pub fn pause(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.process.signal(Signal::CONT);
+    }
+}
