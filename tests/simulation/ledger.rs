@@ -35,7 +35,8 @@ impl Register {
         let Some(record) = record else { return Value::Absent };
         match self {
             Self::Custom(client) => {
-                let value = record.custom.value(&format!("f{client}"));
+                let name = format!("f{client}");
+                let value = record.custom.values().get(&name).cloned();
                 value.and_then(|value| value.as_u64()).map_or(Value::Absent, Value::By)
             }
             Self::Connection(client) => {

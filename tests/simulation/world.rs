@@ -218,7 +218,7 @@ impl World {
                 self.informed(id, key, verify, (epoch, last))
             }
             Incoming::Beacon(from) => {
-                self.with(id, |daemon, now| daemon.peers.heard(from, now.mono_ms));
+                self.with(id, |daemon, now| daemon.peers.heard(from, false, now.mono_ms));
                 Ok(())
             }
             Incoming::Feed => self.feed(id),
