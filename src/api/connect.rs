@@ -35,8 +35,7 @@ impl Connect {
         };
         let (user, patch) = writes::user(&user_fields, &path, door, &limits.trusted_fields)?;
         let connection = fields.id("connection_id")?;
-        let lease_path = fields.path("lease");
-        let lease = door.lease(fields.id("lease")?, &lease_path)?;
+        let lease = fields.id("lease")?;
         fields.finish()?;
         let connection = match connection {
             Some(connection) => connection,

@@ -39,6 +39,10 @@ impl Fields {
         format!("{}{name}", self.path)
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
     pub fn take(&mut self, name: &str) -> Option<Value> {
         self.fields.remove(name)
     }

@@ -22,7 +22,7 @@ pub enum Heartbeat {
 
 impl Heartbeat {
     pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
-        let lease = door.lease(fields.id("lease")?, "lease")?;
+        let lease = fields.id("lease")?;
         let connections = fields.array("connections", MAX_CONNECTIONS)?;
         let heartbeat = match (lease, connections) {
             (Some(lease), None) => Self::Lease(lease),

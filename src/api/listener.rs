@@ -142,5 +142,7 @@ impl Listener {
 }
 
 fn parse(body: &[u8], door: &Door) -> Result<Heartbeat, crate::presence::refusal::Refusal> {
-    Heartbeat::parse(Fields::parse(body)?, door)
+    let fields = Fields::parse(body)?;
+    door.check_lease(&fields)?;
+    Heartbeat::parse(fields, door)
 }

@@ -79,7 +79,6 @@ impl Limits {
             connections_per_user: reader.count("limits.connections_per_user", 1..=1_000)?,
             trusted_fields: read_trusted_fields(reader)?,
             pending_requests: reader.count("limits.pending_requests", 1..=1_000_000)?,
-            pending_writes: reader.count("limits.pending_writes", 1..=1_000_000)?,
             concurrent_scans: reader.count("limits.concurrent_scans", 1..=64)?,
             pending_scans: reader.count("limits.pending_scans", 1..=10_000)?,
         })
