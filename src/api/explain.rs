@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, missing};
 use super::responder::Responder;
-use crate::presence::entity::Entity;
+use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::{Record, Users, shown};
-use crate::service::Service;
+use crate::service::{Service, unavailable};
 
 /// A parsed `explain`.
 #[derive(Debug)]
@@ -35,8 +35,12 @@ impl Explain {
         let acts = service.beacons.peers().first_for(user.as_str());
         let answer = service.store.users.look_stored(user, |stored| {
             let (stored, rev) = stored?;
-            let record = stored.record()?;
-            Some(json!({
+            let record = match stored {
+                Stored::Present(record) => record,
+                Stored::Absent { .. } => return None,
+                Stored::Unreadable => return Some(Err(unreadable())),
+            };
+            Some(Ok(json!({
                 "user_id": user.as_str(),
                 "rev": rev,
                 "record": serde_json::from_slice::<Value>(&Users::encode(record)).unwrap_or_default(),
@@ -48,13 +52,18 @@ impl Explain {
                     "acts": acts.to_string(),
                 })).collect::<Vec<_>>(),
                 "seen_by": service.store.link.daemon.to_string(),
-            }))
+            })))
         });
         match answer {
-            Some(answer) => Ok(answer.to_string().into_bytes()),
+            Some(answer) => answer.map(|answer| answer.to_string().into_bytes()),
             None => Err(Refusal::new(Code::UserNotFound, "there is no such user").field("user_id")),
         }
     }
+}
+
+fn unreadable() -> Refusal {
+    unavailable("the stored record of this user cannot be read; it is left as it is")
+        .field("user_id")
 }
 
 fn why(record: &Record) -> String {
