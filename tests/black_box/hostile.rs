@@ -185,7 +185,7 @@ fn wrong_types(rng: &mut Rng) -> Hostile {
         "heartbeat" | "disconnect" => ["/user_id", "/connection_id"][rng.usize(..2)],
         "upsert_users" => ["/users", "/users/0", "/users/0/id"][rng.usize(..3)],
         "delete_users" => ["/ids", "/ids/0"][rng.usize(..2)],
-        "query_users" => ["/filter", "/filter/id", "/sort", "/presence"][rng.usize(..4)],
+        "query_users" => ["/filter", "/filter/id", "/presence"][rng.usize(..3)],
         "batch" => "/ops",
         _ => "/user_id",
     };
