@@ -7,7 +7,8 @@ use super::responder::Responder;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
-use crate::presence::user::{Record, Users, shown};
+use crate::presence::time::{Now, Time};
+use crate::presence::user::{Connection, Record, Users, shown};
 use crate::service::{Service, unavailable};
 
 /// A parsed `explain`.
@@ -32,32 +33,61 @@ impl Explain {
 
     fn answer(&self, service: &Service) -> Result<Vec<u8>, Refusal> {
         let user = &self.user;
-        let acts = service.beacons.peers().first_for(user.as_str());
-        let answer = service.store.users.look_stored(user, |stored| {
+        let found = service.store.users.look_stored(user, |stored| {
             let (stored, rev) = stored?;
-            let record = match stored {
-                Stored::Present(record) => record,
-                Stored::Absent { .. } => return None,
-                Stored::Unreadable => return Some(Err(unreadable())),
-            };
-            Some(Ok(json!({
-                "user_id": user.as_str(),
-                "rev": rev,
-                "record": serde_json::from_slice::<Value>(&Users::encode(record)).unwrap_or_default(),
-                "shown": { "online": shown(Some(record)).online, "why": why(record) },
-                "connections": record.connections.iter().map(|connection| json!({
-                    "connection_id": connection.id.as_str(),
-                    "lease": connection.lease.as_ref().map(Id::as_str),
-                    "connects": connection.connects,
-                    "acts": acts.to_string(),
-                })).collect::<Vec<_>>(),
-                "seen_by": service.store.link.daemon.to_string(),
-            })))
+            Some((stored.clone(), rev))
         });
-        match answer {
-            Some(answer) => answer.map(|answer| answer.to_string().into_bytes()),
-            None => Err(Refusal::new(Code::UserNotFound, "there is no such user").field("user_id")),
-        }
+        let (record, rev) = match found {
+            Some((Stored::Present(record), rev)) => (record, rev),
+            Some((Stored::Unreadable, _)) => return Err(unreadable()),
+            Some((Stored::Absent { .. }, _)) | None => {
+                let refusal = Refusal::new(Code::UserNotFound, "there is no such user");
+                return Err(refusal.field("user_id"));
+            }
+        };
+        let now = service.now();
+        let connections: Vec<_> =
+            record.connections.iter().map(|each| self.connection(service, each, now)).collect();
+        let answer = json!({
+            "user_id": user.as_str(),
+            "rev": rev,
+            "record": serde_json::from_slice::<Value>(&Users::encode(&record)).unwrap_or_default(),
+            "shown": { "online": shown(Some(&record)).online, "why": why(&record) },
+            "connections": connections,
+            "deaf": service.beacons.hearing().deaf(now.mono_ms),
+            "seen_by": service.store.link.daemon.to_string(),
+        });
+        Ok(answer.to_string().into_bytes())
+    }
+
+    /// What this daemon knows of a connection. Its own monotonic clock tells when it was heard; the
+    /// wall clock only says it to people.
+    fn connection(&self, service: &Service, connection: &Connection, now: Now) -> Value {
+        let (heard, key) = match &connection.lease {
+            Some(lease) => (service.store.leases().heard(lease), lease),
+            None => (
+                service
+                    .store
+                    .users
+                    .index_of(&self.user, |index| index.vitals.heard(&self.user, &connection.id)),
+                &self.user,
+            ),
+        };
+        let lease_ms = i64::try_from(service.liveness.lease.as_millis()).unwrap_or(i64::MAX);
+        let at = heard.map(|heard| {
+            let ago_ms = now.mono_ms.saturating_sub(heard.at_ms);
+            Time(now.wall.0.saturating_sub(i64::try_from(ago_ms).unwrap_or(i64::MAX)))
+        });
+        let lapses_at = at.map(|at| Time(at.0.saturating_add(lease_ms)).to_string());
+        let really = heard.filter(|heard| heard.really);
+        json!({
+            "connection_id": connection.id.as_str(),
+            "lease": connection.lease.as_ref().map(Id::as_str),
+            "connects": connection.connects,
+            "last_heard": really.and(at).map(|at| at.to_string()),
+            "lapses_at": lapses_at,
+            "acts": service.beacons.peers().first_for(key.as_str()).to_string(),
+        })
     }
 }
 

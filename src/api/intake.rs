@@ -18,7 +18,6 @@ use super::connect::Connect;
 use super::delete_channel::DeleteChannel;
 use super::delete_users::DeleteUsers;
 use super::disconnect::Disconnect;
-use super::door::Door;
 use super::explain::Explain;
 use super::fields::Fields;
 use super::heartbeat::Heartbeat;
@@ -26,11 +25,10 @@ use super::operation::Operation;
 use super::query_channels::QueryChannels;
 use super::query_users::QueryUsers;
 use super::responder::{Exit, Responder};
+use super::subjects::Subjects;
 use super::upsert_channel::UpsertChannel;
 use super::upsert_users::UpsertUsers;
 use super::watch_channel::WatchChannel;
-use crate::config::INTERNAL;
-use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::service::{Service, overloaded, unavailable};
 
@@ -52,10 +50,7 @@ pub struct Intake {
     pub service: Service,
     pub exit: Arc<Exit>,
     pub client: Client,
-    /// `P` of the protocol.
-    pub prefix: String,
-    /// `E` of the protocol.
-    pub events: String,
+    pub subjects: Subjects,
     /// Where fences come back.
     pub fence_subject: String,
 }
@@ -175,7 +170,7 @@ impl Intake {
     /// The answer that a request waits for; `None` for a request that is to be dropped.
     fn responder(&self, request: &Message) -> Option<(Operation, Responder)> {
         let reply = request.reply.as_ref().map(|reply| reply.as_str());
-        if reply.is_some_and(|reply| self.is_forbidden_reply(reply)) {
+        if reply.is_some_and(|reply| self.subjects.is_forbidden_reply(reply)) {
             tracing::debug!("dropped a request whose reply subject is not the requester's");
             return None;
         }
@@ -186,7 +181,7 @@ impl Intake {
             taken_ms: self.service.now().mono_ms,
             place: None,
         };
-        let name = self.name_and_token(request.subject.as_str()).map(|(name, _)| name);
+        let name = self.subjects.name_and_token(request.subject.as_str()).map(|(name, _)| name);
         match name.and_then(Operation::parse) {
             Some(operation) => Some((operation, responder(operation))),
             None => {
@@ -198,42 +193,6 @@ impl Intake {
                 None
             }
         }
-    }
-
-    /// Whether an answer there would be written to a place that is not the requester's
-    /// (`PROTOCOL`, section 1).
-    fn is_forbidden_reply(&self, reply: &str) -> bool {
-        let lies_under = |subject: &str| {
-            reply.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        reply.starts_with('$')
-            || [self.prefix.as_str(), self.events.as_str(), INTERNAL].into_iter().any(lies_under)
-    }
-
-    /// The operation and the user's token that a subject names.
-    fn name_and_token<'a>(&self, subject: &'a str) -> Option<(&'a str, Option<&'a str>)> {
-        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
-        match rest.split_once('.') {
-            None => Some((rest, None)),
-            Some((name, token)) if !token.contains('.') => Some((name, Some(token))),
-            Some(_) => None,
-        }
-    }
-
-    fn door(&self, operation: Operation, subject: &str) -> Result<Door, Refusal> {
-        let Some((_, Some(token))) = self.name_and_token(subject) else {
-            return Ok(Door::Trusted);
-        };
-        if operation.is_trusted() {
-            let message = format!("`{}` is for trusted services only", operation.name());
-            return Err(Refusal::new(Code::InvalidRequest, message));
-        }
-        Id::from_token(token).map(Door::Own).ok_or_else(|| {
-            Refusal::new(
-                Code::InvalidId,
-                "the last token of the subject is not the canonical encoding of a user id",
-            )
-        })
     }
 
     fn execute(
@@ -259,7 +218,7 @@ impl Intake {
                 }
             };
         }
-        let door = parsed!(self.door(operation, request.subject.as_str()));
+        let door = parsed!(self.subjects.door(operation, request.subject.as_str()));
         let (service, limits) = (&self.service, &self.service.limits);
         if self.service.pending() >= limits.pending_requests {
             // Not worth the parsing.
@@ -273,6 +232,8 @@ impl Intake {
                 admitted!(1);
                 connect.run(service, door, deadline_ms, responder);
             }
+            // Every daemon has heard it already, on another connection.
+            Operation::Heartbeat if responder.reply.is_none() => {}
             Operation::Heartbeat => {
                 let heartbeat = parsed!(Heartbeat::parse(fields, &door));
                 admitted!(1);
@@ -296,7 +257,7 @@ impl Intake {
             Operation::QueryUsers => {
                 let query = parsed!(QueryUsers::parse(fields, body, &door));
                 admitted!(1);
-                query.run(service, &self.events, door, deadline_ms, responder);
+                query.run(service, &self.subjects.events, door, deadline_ms, responder);
             }
             Operation::UpsertChannel => {
                 let upsert = parsed!(UpsertChannel::parse(fields));
@@ -311,12 +272,12 @@ impl Intake {
             Operation::WatchChannel => {
                 let watch = parsed!(WatchChannel::parse(fields, door, limits));
                 admitted!(1);
-                watch.run(service, &self.events, deadline_ms, responder);
+                watch.run(service, &self.subjects.events, deadline_ms, responder);
             }
             Operation::QueryChannels => {
                 let query = parsed!(QueryChannels::parse(fields, body, &door));
                 admitted!(1);
-                query.run(service, &self.events, &door, deadline_ms, responder);
+                query.run(service, &self.subjects.events, &door, deadline_ms, responder);
             }
             Operation::Batch => {
                 let batch = parsed!(Batch::parse(fields, limits));

@@ -14,13 +14,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Stats;
 use crate::api::intake::{Intake, QUEUE};
+use crate::api::listener::Listener;
 use crate::api::micro::{self, Micro};
 use crate::api::responder::Exit;
+use crate::api::subjects::Subjects;
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Settings, Storage};
 use crate::liveness::graces;
+use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
+use crate::liveness::judge::{Bench, Judge};
 use crate::presence::entity::DaemonId;
+use crate::presence::user::Periods;
 use crate::service::{Service, rules};
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::keyspace::Link;
@@ -98,7 +103,7 @@ impl Daemon {
         let id = DaemonId(fastrand::u64(1..));
         let (client, _) = connect(&settings.nats, "presenced", SUBSCRIPTION_CAPACITY).await?;
         let (store_client, _) = connect(&settings.nats, "presenced store", FEED_CAPACITY).await?;
-        let (internal, _) =
+        let (internal, events) =
             connect(&settings.nats, "presenced liveness", SUBSCRIPTION_CAPACITY).await?;
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
 
@@ -106,14 +111,29 @@ impl Daemon {
         tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone(), clock)));
         let store =
             start_store(&settings, clock, id, store_client, &answers, &tracker, &stop).await?;
-        let beacons = Beacons::new(internal.clone(), id);
+        let lease = settings.liveness.lease;
+        let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
+        let beacons = Beacons::new(internal.clone(), id, hearing);
         let heard = internal.subscribe(BEACON).await?;
         let beat = beacons.clone().run(store.clone(), heard);
         tracker.spawn(stop.clone().run_until_cancelled_owned(beat));
 
+        let subjects = Subjects {
+            prefix: settings.subjects.requests(),
+            events: settings.subjects.events.clone(),
+        };
+        let [trusted, own] = Listener::lanes(&subjects);
+        let lanes = [internal.subscribe(trusted).await?, internal.subscribe(own).await?];
+        let listener = Listener::new(store.clone(), beacons.clone(), subjects.clone());
+        tracker.spawn(stop.clone().run_until_cancelled_owned(listener.run(lanes, events)));
+
         tracing::info!(daemon = %id, bucket = settings.store.bucket, "replaying the bucket");
         store.replayed.cancelled().await;
+        beacons.hearing().trouble(clock.now().mono_ms, "it has just started to listen");
 
+        let bench = Bench::subscribe(&beacons, id).await?;
+        let judge = Judge::new(store.clone(), beacons.clone(), lease);
+        tracker.spawn(stop.clone().run_until_cancelled_owned(judge.run(bench)));
         let first = beacons.clone().announce_if_first(store.clone());
         tracker.spawn(stop.clone().run_until_cancelled_owned(first));
         let grace = settings.liveness.offline_grace;
@@ -126,11 +146,10 @@ impl Daemon {
             clock,
             max_answer: client.max_payload().saturating_sub(HEADERS),
         });
-        let prefix = settings.subjects.requests();
         let micro = Micro {
             daemon: id,
             exit: Arc::clone(&exit),
-            prefix: prefix.clone(),
+            prefix: subjects.prefix.clone(),
             started: clock.now().wall,
         };
         let inquiries = micro::inquiries(&client, id).await?;
@@ -139,15 +158,9 @@ impl Daemon {
         let service = Service::new(store, beacons, &settings);
         let fence_subject = format!("{INTERNAL}.fence.{id}");
         let fences = client.subscribe(fence_subject.clone()).await?;
-        let requests = client.queue_subscribe(format!("{prefix}.>"), QUEUE.to_owned()).await?;
-        let intake = Intake {
-            service: service.clone(),
-            exit,
-            client,
-            prefix,
-            events: settings.subjects.events.clone(),
-            fence_subject,
-        };
+        let requests =
+            client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
+        let intake = Intake { service: service.clone(), exit, client, subjects, fence_subject };
         let no_more = CancellationToken::new();
         let intake = tracker.spawn(intake.run(requests, fences, no_more.clone()));
         tracing::info!(daemon = %id, "ready");
@@ -190,7 +203,12 @@ async fn start_store(
         attempts: ATTEMPTS,
         max_value: client.max_payload().saturating_sub(HEADERS),
     };
-    let store = Store::new(link, &Arc::new(rules(&settings.limits, &settings.liveness)), timing);
+    let rules = Arc::new(rules(&settings.limits, &settings.liveness));
+    let periods = Periods {
+        lease_ms: millis(settings.liveness.lease),
+        refresh_ms: millis(settings.liveness.last_active_refresh),
+    };
+    let store = Store::new(link, &rules, timing, periods);
     store.start(outgoing, shape, stop.clone()).await?;
     Ok(store)
 }

@@ -7,6 +7,7 @@ use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
+use super::hearing::Hearing;
 use super::peers::{BEACON_MS, Peers};
 use crate::presence::entity::DaemonId;
 use crate::store::Store;
@@ -25,6 +26,8 @@ struct Beacon {
     daemon: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     leaving: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    deaf: bool,
 }
 
 /// The beacons of this daemon. Cheap to clone.
@@ -33,11 +36,27 @@ pub struct Beacons {
     client: Client,
     daemon: DaemonId,
     peers: Arc<Mutex<Peers>>,
+    hearing: Arc<Mutex<Hearing>>,
 }
 
 impl Beacons {
-    pub fn new(client: Client, daemon: DaemonId) -> Self {
-        Self { client, daemon, peers: Arc::new(Mutex::new(Peers::new(daemon))) }
+    pub fn new(client: Client, daemon: DaemonId, hearing: Hearing) -> Self {
+        Self {
+            client,
+            daemon,
+            peers: Arc::new(Mutex::new(Peers::new(daemon))),
+            hearing: Arc::new(Mutex::new(hearing)),
+        }
+    }
+
+    /// Whether this daemon hears.
+    pub fn hearing(&self) -> MutexGuard<'_, Hearing> {
+        self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection on which the daemons talk among themselves.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The daemons that are alive.
@@ -57,7 +76,8 @@ impl Beacons {
                     None => return,
                 },
                 _ = beat.tick() => {
-                    self.send(false).await;
+                    let deaf = self.hearing().deaf(store.link.clock.now().mono_ms).is_some();
+                    self.send(false, deaf).await;
                     self.bury(&store);
                 }
             }
@@ -66,7 +86,7 @@ impl Beacons {
 
     /// Says farewell.
     pub async fn leave(&self) {
-        self.send(true).await;
+        self.send(true, false).await;
     }
 
     /// Announces again the newest changes of the bucket, if no other daemon was there to do so
@@ -88,7 +108,7 @@ impl Beacons {
         if beacon.leaving {
             self.peers().left(daemon);
         } else {
-            self.peers().heard(daemon, now_ms);
+            self.peers().heard(daemon, beacon.deaf, now_ms);
         }
     }
 
@@ -101,8 +121,8 @@ impl Beacons {
         }
     }
 
-    async fn send(&self, leaving: bool) {
-        let beacon = Beacon { daemon: self.daemon.to_string(), leaving };
+    async fn send(&self, leaving: bool, deaf: bool) {
+        let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(BEACON, payload.into());
         // A beacon that cannot leave now is worth nothing later.

@@ -23,11 +23,19 @@ pub struct Death {
     found_ms: u64,
 }
 
+/// Another daemon.
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    heard_ms: u64,
+    /// Whether it says that it may have missed heartbeats.
+    deaf: bool,
+}
+
 /// The other daemons.
 #[derive(Debug)]
 pub struct Peers {
     own: DaemonId,
-    heard: HashMap<DaemonId, u64>,
+    heard: HashMap<DaemonId, Peer>,
     deaths: Vec<Death>,
 }
 
@@ -37,9 +45,9 @@ impl Peers {
     }
 
     /// A beacon came.
-    pub fn heard(&mut self, daemon: DaemonId, now_ms: u64) {
+    pub fn heard(&mut self, daemon: DaemonId, deaf: bool, now_ms: u64) {
         if daemon != self.own {
-            self.heard.insert(daemon, now_ms);
+            self.heard.insert(daemon, Peer { heard_ms: now_ms, deaf });
         }
     }
 
@@ -54,10 +62,10 @@ impl Peers {
         let silent: Vec<_> = self
             .heard
             .iter()
-            .filter(|(_, heard)| **heard + DEAD_MS <= now_ms)
-            .map(|(daemon, heard)| Death {
+            .filter(|(_, peer)| peer.heard_ms + DEAD_MS <= now_ms)
+            .map(|(daemon, peer)| Death {
                 daemon: *daemon,
-                last_heard_ms: *heard,
+                last_heard_ms: peer.heard_ms,
                 found_ms: now_ms,
             })
             .collect();
@@ -81,11 +89,23 @@ impl Peers {
     /// How many daemons come before this one when something is to be done about `key`: rendezvous
     /// hashing over those that are alive.
     pub fn rank(&self, key: &str) -> usize {
-        let own = score(self.own, key);
-        self.heard
-            .keys()
-            .filter(|daemon| (score(**daemon, key), **daemon) > (own, self.own))
-            .count()
+        self.rank_among(key, |_| true)
+    }
+
+    /// The same over those that hear: only they judge silence.
+    pub fn rank_of_hearing(&self, key: &str) -> usize {
+        self.rank_among(key, |peer| !peer.deaf)
+    }
+
+    fn rank_among(&self, key: &str, counts: impl Fn(&Peer) -> bool) -> usize {
+        let own = (score(self.own, key), self.own);
+        let others = self.heard.iter().filter(|(_, peer)| counts(peer));
+        others.filter(|(daemon, _)| (score(**daemon, key), **daemon) > own).count()
+    }
+
+    /// Whether a daemon is alive; this one is.
+    pub fn is_alive(&self, daemon: DaemonId) -> bool {
+        daemon == self.own || self.heard.contains_key(&daemon)
     }
 
     /// The other daemons that are alive.
@@ -119,7 +139,7 @@ mod tests {
 
     fn three(own: DaemonId) -> Peers {
         let mut peers = Peers::new(own);
-        [A, B, C].into_iter().for_each(|daemon| peers.heard(daemon, 0));
+        [A, B, C].into_iter().for_each(|daemon| peers.heard(daemon, false, 0));
         peers
     }
 
@@ -136,8 +156,8 @@ mod tests {
     #[test]
     fn one_survivor_acts_for_a_death_and_another_if_that_one_dies_too() {
         let mut survivors = [three(A), three(B)];
-        survivors[0].heard(B, 2000);
-        survivors[1].heard(A, 2000);
+        survivors[0].heard(B, false, 2000);
+        survivors[1].heard(A, false, 2000);
         let acting: Vec<_> = survivors.iter_mut().map(|peers| peers.bury(4000)).collect();
         let first = usize::from(acting[0].is_empty());
         let death = acting[first][0];

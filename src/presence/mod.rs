@@ -12,6 +12,7 @@ pub mod field;
 pub mod filter;
 pub mod id;
 pub mod json;
+pub mod lease;
 pub mod number;
 pub mod refusal;
 pub mod sort;

@@ -14,13 +14,6 @@ use crate::presence::user::{Command, Outcome};
 const AT_A_TIME: usize = 512;
 
 impl Service {
-    /// How many connections hang on a lease.
-    pub fn held(&self, lease: &Id) -> usize {
-        let mut held = 0;
-        self.store.users.for_each_part(|part| held += part.index().held(lease));
-        held
-    }
-
     /// Ends all connections on a lease; how many they were, and the revision that shows it.
     pub async fn end_lease(&self, lease: Id, deadline_ms: u64) -> Result<(usize, u64), Refusal> {
         self.fresh(deadline_ms).await?;

@@ -50,7 +50,7 @@ enum Lost {
 
 /// Follows the bucket for as long as the daemon lives.
 pub(super) async fn run(store: Store, shape: Shape) {
-    let mut feed = Feed { store, bucket: None, position: 0, fresh: VecDeque::new() };
+    let mut feed = Feed { store, bucket: None, position: 0, gap: false, fresh: VecDeque::new() };
     let mut missing_since: Option<Instant> = None;
     let mut said = None;
     loop {
@@ -82,6 +82,10 @@ struct Feed {
     bucket: Option<String>,
     /// All entries up to here were applied.
     position: u64,
+    /// Whether sequences are missing since the replica was last known to be whole. An entry that a
+    /// later one superseded before it was delivered is missing, and the later one comes in its own
+    /// time: until then the replica shows something older than what was stored at `position`.
+    gap: bool,
     /// The visible changes among the last entries of the initial replay: when, and whose.
     fresh: VecDeque<(u64, Id)>,
 }
@@ -173,6 +177,7 @@ impl Feed {
                 && self.has_all(consumer).await?
             {
                 // The last entries were markers that have expired: there is nothing to deliver.
+                self.gap = false;
                 self.advance(wanted);
             }
         }
@@ -190,6 +195,7 @@ impl Feed {
         }
         self.bucket = Some(created.to_owned());
         self.position = 0;
+        self.gap = false;
         self.store.link.barrier.follow(created);
     }
 
@@ -237,6 +243,7 @@ impl Feed {
         }
         consumer.delivered = meta.consumer_seq;
         self.apply(&message, &meta);
+        self.gap = meta.pending > 0 && (self.gap || meta.stream_seq != self.position + 1);
         self.advance(meta.stream_seq);
         Ok(())
     }
@@ -289,14 +296,15 @@ impl Feed {
 
     fn advance(&mut self, position: u64) {
         self.position = self.position.max(position);
-        self.store.link.barrier.advance(self.position);
+        if !self.gap {
+            self.store.link.barrier.advance(self.position);
+        }
     }
 
     /// The replica is whole for the first time.
     fn replayed(&mut self) {
         let fresh = std::mem::take(&mut self.fresh);
-        self.store.set_fresh(fresh.into_iter().map(|(_, key)| key).collect());
-        self.store.replayed.cancel();
+        self.store.set_replayed(fresh.into_iter().map(|(_, key)| key).collect());
     }
 }
 
@@ -311,6 +319,8 @@ struct Meta {
     stream_seq: u64,
     consumer_seq: u64,
     stored_ns: u64,
+    /// How many more entries there were to deliver when this one was.
+    pending: u64,
 }
 
 impl Meta {
@@ -327,6 +337,7 @@ impl Meta {
             stream_seq: tokens.get(from)?.parse().ok()?,
             consumer_seq: tokens.get(from + 1)?.parse().ok()?,
             stored_ns: tokens.get(from + 2)?.parse().ok()?,
+            pending: tokens.get(from + 3)?.parse().ok()?,
         })
     }
 }

@@ -106,6 +106,11 @@ impl<E: Entity> Keyspace<E> {
         look(self.lock(self.part_of(key)).known(key))
     }
 
+    /// Works on the index of the part in which a key lies.
+    pub fn index_of<R>(&self, key: &E::Key, work: impl FnOnce(&mut E::Index) -> R) -> R {
+        work(self.lock(self.part_of(key)).index_mut())
+    }
+
     /// Visits the parts one by one, each under its lock.
     pub fn for_each_part(&self, mut visit: impl FnMut(&mut Part<E>)) {
         for part in 0..self.stripes.len() {

@@ -14,16 +14,16 @@ pub mod stripe;
 mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::SubscribeError;
 use tokio_util::sync::CancellationToken;
 
 use crate::presence::channel::Channels;
-use crate::presence::entity::Entity;
 use crate::presence::id::Id;
-use crate::presence::user::Users;
+use crate::presence::lease::Leases;
+use crate::presence::user::{Periods, Rules, Users};
 use bucket::{Fault, Shape};
 use keyspace::{Keyspace, Link};
 use outbox::Outgoing;
@@ -38,6 +38,7 @@ pub struct Store {
     pub link: Arc<Link>,
     pub users: Arc<Keyspace<Users>>,
     pub channels: Arc<Keyspace<Channels>>,
+    leases: Arc<Mutex<Leases>>,
     /// Cancelled when the replica is whole for the first time.
     pub replayed: CancellationToken,
     replay: Arc<Replay>,
@@ -51,10 +52,17 @@ struct Replay {
 }
 
 impl Store {
-    pub fn new(link: Link, rules: &Arc<<Users as Entity>::Rules>, timing: Timing) -> Self {
+    pub fn new(link: Link, rules: &Arc<Rules>, timing: Timing, periods: Periods) -> Self {
         let link = Arc::new(link);
+        let users = Keyspace::<Users>::new(Arc::clone(&link), rules, timing);
+        let leases = Arc::new(Mutex::new(Leases::new(periods.lease_ms)));
+        users.for_each_part(|part| {
+            part.index_mut().share(Arc::clone(&leases));
+            part.index_mut().vitals.measure(periods);
+        });
         Self {
-            users: Arc::new(Keyspace::new(Arc::clone(&link), rules, timing)),
+            users: Arc::new(users),
+            leases,
             channels: Arc::new(Keyspace::new(Arc::clone(&link), &Arc::new(()), timing)),
             link,
             replayed: CancellationToken::new(),
@@ -100,6 +108,11 @@ impl Store {
         std::mem::take(&mut *self.replay.fresh.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The shared leases that hold connections.
+    pub fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many keys have unfinished business.
     pub fn busy(&self) -> usize {
         self.users.busy() + self.channels.busy()
@@ -110,8 +123,12 @@ impl Store {
         self.replay.foreign.load(Ordering::Relaxed)
     }
 
-    fn set_fresh(&self, fresh: Vec<Id>) {
+    /// The replica is whole.
+    fn set_replayed(&self, fresh: Vec<Id>) {
+        self.leases().listen();
+        self.users.for_each_part(|part| part.index_mut().vitals.listen());
         *self.replay.fresh.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.replayed.cancel();
     }
 
     /// A key that is no record of ours. It is left alone.

@@ -4,6 +4,7 @@ use super::Users;
 use super::patch::Patch;
 use super::record::{Connection, Record};
 use super::view::{self, MAX_USER_BYTES, shown};
+use super::vitals::Lifeline;
 use crate::presence::entity::{DaemonId, Decision, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
@@ -27,6 +28,10 @@ pub enum Command {
     Disconnect { connection: Id },
     /// Ends all connections on a lease.
     DisconnectLease { lease: Id },
+    /// Ends connections that have been silent for too long, unless they have connected again.
+    Lapse { lines: Vec<Lifeline> },
+    /// The user is still there: `last_active` becomes now, if it is still the one that was seen.
+    Refresh { seen: Option<Time> },
     /// Makes the user if there is none and applies the fields.
     Upsert { patch: Patch, custom_in_answer: bool },
     /// Removes the user.
@@ -48,6 +53,8 @@ pub enum Outcome {
     Deleted(bool),
     /// Whether the grace was ended.
     GraceEnded(bool),
+    /// Whether `last_active` was refreshed.
+    Refreshed(bool),
 }
 
 pub(super) fn decide(
@@ -85,11 +92,18 @@ pub(super) fn decide(
             if changed { Ok(change.put(record, outcome)) } else { Ok(unchanged(outcome(&record))) }
         }
         Command::Disconnect { connection } => {
-            Ok(change.without(rules, |each| each.id == *connection))
+            Ok(change.without(!rules.no_grace, |each| each.id == *connection))
         }
         Command::DisconnectLease { lease } => {
-            Ok(change.without(rules, |each| each.lease.as_ref() == Some(lease)))
+            Ok(change.without(!rules.no_grace, |each| each.lease.as_ref() == Some(lease)))
         }
+        Command::Lapse { lines } => {
+            let lapsed = |each: &Connection| {
+                lines.iter().any(|l| l.connection == each.id && l.connects == each.connects)
+            };
+            Ok(change.without(false, lapsed))
+        }
+        Command::Refresh { seen } => Ok(change.refresh(*seen)),
         Command::Delete => Ok(change.purge()),
         Command::EndGrace { since } => Ok(change.end_grace(*since)),
     }
@@ -133,8 +147,8 @@ impl Change<'_> {
         Decision { next: Some(Stored::Present(Box::new(record))), event, outcome }
     }
 
-    /// Ends the connections that `ended` picks.
-    fn without(&self, rules: &Rules, ended: impl Fn(&Connection) -> bool) -> Decision<Users> {
+    /// Ends the connections that `ended` picks, the last of them with a grace or without.
+    fn without(&self, grace: bool, ended: impl Fn(&Connection) -> bool) -> Decision<Users> {
         let count =
             self.before.map_or(0, |record| record.connections.iter().filter(|c| ended(c)).count());
         let Some(before) = self.before.filter(|_| count > 0) else {
@@ -142,7 +156,7 @@ impl Change<'_> {
         };
         let mut record = before.clone();
         record.connections.retain(|each| !ended(each));
-        let hold = record.connections.is_empty() && !record.invisible && !rules.no_grace;
+        let hold = record.connections.is_empty() && !record.invisible && grace;
         record.grace_since = hold.then_some(self.now.wall);
         self.put(record, |_| Outcome::Disconnected(count))
     }
@@ -154,6 +168,17 @@ impl Change<'_> {
                 self.put(record, |_| Outcome::GraceEnded(true))
             }
             _ => unchanged(Outcome::GraceEnded(false)),
+        }
+    }
+
+    fn refresh(&self, seen: Option<Time>) -> Decision<Users> {
+        match self.before {
+            Some(record) if !record.connections.is_empty() && record.last_active == seen => {
+                let mut record = record.clone();
+                touch(&mut record, self.now);
+                self.put(record, |_| Outcome::Refreshed(true))
+            }
+            _ => unchanged(Outcome::Refreshed(false)),
         }
     }
 

@@ -3,10 +3,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::Record;
 use super::view::shown;
+use super::vitals::Vitals;
 use crate::presence::id::Id;
+use crate::presence::lease::Leases;
 use crate::presence::time::{Now, Time};
 
 /// The index over the users of one stripe.
@@ -17,6 +20,10 @@ pub struct Index {
     graces: HashMap<Id, Grace>,
     /// When each grace was first seen, oldest first. An entry whose grace is over is skipped.
     first_seen: BinaryHeap<Reverse<(u64, Id, Time)>>,
+    /// When the connections of these users were last heard of.
+    pub vitals: Vitals,
+    /// The same for the shared leases, of all stripes together.
+    shared: Arc<Mutex<Leases>>,
     /// How many users others see online.
     pub online: usize,
     /// How many users there are.
@@ -33,9 +40,9 @@ pub struct Grace {
 }
 
 impl Index {
-    /// How many connections hang on a lease.
-    pub fn held(&self, lease: &Id) -> usize {
-        self.leases.get(lease).map_or(0, HashSet::len)
+    /// Sets the table of shared leases, before the first record is seen.
+    pub fn share(&mut self, leases: Arc<Mutex<Leases>>) {
+        self.shared = leases;
     }
 
     /// The users with a connection on a lease, each once.
@@ -77,31 +84,54 @@ impl Index {
         self.known = self.known + usize::from(after.is_some()) - usize::from(before.is_some());
         self.online =
             self.online + usize::from(shown(after).online) - usize::from(shown(before).online);
-        self.observe_leases(user, before, after);
+        self.observe_leases(user, before, after, now);
+        self.vitals.observe(user, after, now);
         self.observe_grace(user, after.and_then(|record| record.grace_since), now);
     }
 
-    fn observe_leases(&mut self, user: &Id, before: Option<&Record>, after: Option<&Record>) {
+    fn observe_leases(
+        &mut self,
+        user: &Id,
+        before: Option<&Record>,
+        after: Option<&Record>,
+        now: Now,
+    ) {
         let on_leases = |record: Option<&Record>| {
             let connections = record.map(|record| record.connections.as_slice());
             let connections = connections.unwrap_or_default().iter();
-            connections
-                .filter_map(|each| Some((each.lease.clone()?, each.id.clone())))
-                .collect::<Vec<_>>()
+            let lines =
+                connections.filter_map(|c| Some((c.lease.clone()?, c.id.clone(), c.connects)));
+            lines.collect::<Vec<_>>()
         };
         let (old, new) = (on_leases(before), on_leases(after));
-        for (lease, connection) in &old {
-            if !new.contains(&(lease.clone(), connection.clone()))
+        if old == new {
+            return;
+        }
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_in = |lines: &[(Id, Id, u64)], lease: &Id, connection: &Id| {
+            lines.iter().any(|(l, c, _)| l == lease && c == connection)
+        };
+        // Those that stay or come first: a lease that holds something at both ends is not forgotten
+        // in between.
+        for (lease, connection, connects) in &new {
+            if !is_in(&old, lease, connection) {
+                let held = self.leases.entry(lease.clone()).or_default();
+                held.insert((user.clone(), connection.clone()));
+                shared.joined(lease, now.mono_ms);
+            } else if !old.iter().any(|(l, c, n)| (l, c, n) == (lease, connection, connects)) {
+                shared.rejoined(lease, now.mono_ms);
+            }
+        }
+        for (lease, connection, _) in &old {
+            if !is_in(&new, lease, connection)
                 && let Some(held) = self.leases.get_mut(lease)
             {
                 held.remove(&(user.clone(), connection.clone()));
                 if held.is_empty() {
                     self.leases.remove(lease);
                 }
+                shared.left(lease);
             }
-        }
-        for (lease, connection) in new {
-            self.leases.entry(lease).or_default().insert((user.clone(), connection));
         }
     }
 

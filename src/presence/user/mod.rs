@@ -6,6 +6,7 @@ mod patch;
 mod record;
 mod seen;
 mod view;
+mod vitals;
 
 pub use decide::{Command, Outcome, Rules};
 pub use index::{Grace, Index};
@@ -16,6 +17,7 @@ pub use view::{
     MAX_USER_BYTES, Shown, Viewer, push_member, push_member_without_presence, push_own,
     push_seen_by, shown,
 };
+pub use vitals::{Due, Lifeline, Periods, Vitals};
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::id::Id;

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::output::{Answer, Content, Job, Output};
+use super::output::{Answer, Content, Output};
+use super::pending::Pending;
 use super::{Slot, Stripe};
 use crate::presence::entity::{Entity, Event, Stored};
 use crate::presence::refusal::{Code, Refusal};
@@ -14,7 +15,7 @@ const MAX_JOINED: usize = 256;
 /// A command with the decision on it, which holds if the base it was made on holds.
 #[derive(Debug)]
 pub(super) struct Decided<E: Entity, T> {
-    pub(super) job: Job<E, Option<T>>,
+    pub(super) job: Pending<E, T>,
     pub(super) result: Result<E::Outcome, Refusal>,
     pub(super) event: Option<Event>,
     /// The verification that proves the base of a decision which writes nothing.
@@ -49,9 +50,11 @@ pub(super) struct Busy<E: Entity, T> {
     pub(super) phase: Phase<E::Record>,
     /// In the order in which they came.
     pub(super) decided: Vec<Decided<E, T>>,
-    pub(super) waiting: VecDeque<Job<E, Option<T>>>,
+    pub(super) waiting: VecDeque<Pending<E, T>>,
     /// Conflicts in a row.
     pub(super) conflicts: u32,
+    /// Events up to this version were announced before their write was acknowledged.
+    pub(super) announced: u64,
 }
 
 impl<E: Entity, T> Busy<E, T> {
@@ -61,6 +64,7 @@ impl<E: Entity, T> Busy<E, T> {
             decided: Vec::new(),
             waiting: VecDeque::new(),
             conflicts: 0,
+            announced: 0,
         }
     }
 
@@ -79,7 +83,9 @@ impl<E: Entity, T> Stripe<E, T> {
     pub(super) fn decide_again(&mut self, key: &E::Key, mut busy: Busy<E, T>, now: Now) {
         let decided = std::mem::take(&mut busy.decided);
         let proofs: Vec<_> = decided.iter().map(|each| each.verify).collect();
-        for each in decided.into_iter().rev() {
+        let tried = matches!(busy.phase, Phase::Reading { sent: Some(_), .. });
+        for mut each in decided.into_iter().rev() {
+            each.job.tried |= tried;
             busy.waiting.push_front(each.job);
         }
         self.decide_waiting(key, busy, &proofs, now);
@@ -101,9 +107,9 @@ impl<E: Entity, T> Stripe<E, T> {
             && let Some(mut job) = busy.waiting.pop_front()
         {
             let verify = proofs.next().flatten();
-            let Some(job) = still_wanted(&mut self.outputs, &mut job, now).then_some(job) else {
+            if !job.still_wanted(&mut self.outputs, now) {
                 continue;
-            };
+            }
             let decided = decide_on::<E, T>(self.decider(key, now), slot, &mut next, job, verify);
             busy.decided.push(decided);
         }
@@ -115,7 +121,7 @@ impl<E: Entity, T> Stripe<E, T> {
         let slot = self.slots.get(key);
         let mut next = None;
         while let Some(mut job) = busy.waiting.pop_front() {
-            if still_wanted(&mut self.outputs, &mut job, now) {
+            if job.still_wanted(&mut self.outputs, now) {
                 let decided = decide_on::<E, T>(self.decider(key, now), slot, &mut next, job, None);
                 busy.decided.push(decided);
             }
@@ -188,8 +194,10 @@ impl<E: Entity, T> Stripe<E, T> {
 
     /// Announces and answers what was decided; each event before its answer.
     pub(super) fn tell(&mut self, busy: &mut Busy<E, T>, rev: u64) {
+        let announced = busy.announced;
         for decided in busy.decided.drain(..) {
-            self.outputs.extend(decided.event.map(Output::Announce));
+            let event = decided.event.filter(|event| event.version > announced);
+            self.outputs.extend(event.map(Output::Announce));
             if let Some(ticket) = decided.job.ticket {
                 let result = decided.result.map(|outcome| Answer { outcome, rev });
                 self.outputs.push(Output::Answer { ticket, result });
@@ -206,8 +214,9 @@ impl<E: Entity, T> Stripe<E, T> {
         now: Now,
     ) {
         for decided in std::mem::take(&mut busy.decided) {
+            let refusal = decided.job.open_if_tried(refusal.clone());
             if let Some(ticket) = decided.job.ticket {
-                self.outputs.push(Output::Answer { ticket, result: Err(refusal.clone()) });
+                self.outputs.push(Output::Answer { ticket, result: Err(refusal) });
             }
         }
         busy.conflicts = 0;
@@ -235,7 +244,7 @@ fn decide_on<E: Entity, T>(
     by: Decider<'_, E>,
     slot: Option<&Slot<E::Record>>,
     next: &mut Option<(Stored<E::Record>, Content)>,
-    job: Job<E, Option<T>>,
+    job: Pending<E, T>,
     verify: Option<u64>,
 ) -> Decided<E, T> {
     let nothing = Stored::default();
@@ -246,7 +255,7 @@ fn decide_on<E: Entity, T>(
     let decision = E::decide(by.key, base, &job.command, by.rules, by.daemon, by.now);
     let decision = match decision {
         Ok(decision) => decision,
-        Err(refusal) => return Decided { job, result: Err(refusal), event: None, verify },
+        Err(refusal) => return refused(job, refusal, verify),
     };
     if let Some(stored) = decision.next {
         let content = match &stored {
@@ -257,36 +266,19 @@ fn decide_on<E: Entity, T>(
         if let Content::Put(value) = &content
             && value.len() > by.max_value
         {
-            let refusal = too_large(value.len(), by.max_value);
-            return Decided { job, result: Err(refusal), event: None, verify };
+            return refused(job, too_large(value.len(), by.max_value), verify);
         }
         *next = Some((stored, content));
     }
     Decided { job, result: Ok(decision.outcome), event: decision.event, verify }
 }
 
-/// Whether someone still waits for the command, and its time is not over. If it is, that is said.
-fn still_wanted<E: Entity, T>(
-    outputs: &mut Vec<Output<E, T>>,
-    job: &mut Job<E, Option<T>>,
-    now: Now,
-) -> bool {
-    if job.ticket.is_some() && job.deadline_ms > now.mono_ms {
-        return true;
-    }
-    expire(outputs, job);
-    false
-}
-
-/// Answers a command whose time is over.
-pub(super) fn expire<E: Entity, T>(outputs: &mut Vec<Output<E, T>>, job: &mut Job<E, Option<T>>) {
-    if let Some(ticket) = job.ticket.take() {
-        let refusal = Refusal::new(
-            Code::Unavailable,
-            "the store did not answer within `limits.request_timeout`; repeat the request",
-        );
-        outputs.push(Output::Answer { ticket, result: Err(refusal) });
-    }
+fn refused<E: Entity, T>(
+    job: Pending<E, T>,
+    refusal: Refusal,
+    verify: Option<u64>,
+) -> Decided<E, T> {
+    Decided { result: Err(job.open_if_tried(refusal)), job, event: None, verify }
 }
 
 fn too_large(bytes: usize, limit: usize) -> Refusal {

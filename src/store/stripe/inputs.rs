@@ -1,8 +1,9 @@
 //! What can happen to a stripe.
 
 use super::Stripe;
-use super::busy::{Busy, Phase, expire};
+use super::busy::{Busy, Phase};
 use super::output::{Entry, Failure, Found, Job, Output};
+use super::pending::Pending;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
@@ -20,8 +21,8 @@ const EAGER_CONFLICTS: u32 = 4;
 impl<E: Entity, T> Stripe<E, T> {
     /// A command for a key.
     pub fn command(&mut self, key: E::Key, job: Job<E, T>, now: Now) {
-        let job =
-            Job { command: job.command, ticket: Some(job.ticket), deadline_ms: job.deadline_ms };
+        let Job { command, ticket, deadline_ms } = job;
+        let job = Pending { command, ticket: Some(ticket), deadline_ms, tried: false };
         let mut busy = self.busy.remove(&key).unwrap_or_else(Busy::new);
         busy.waiting.push_back(job);
         if matches!(busy.phase, Phase::Verifying) {
@@ -149,14 +150,15 @@ impl<E: Entity, T> Stripe<E, T> {
             self.finish(key, busy, entry.rev, now);
             return;
         }
-        let changed = E::version(&entry.stored) > known_version;
+        let version = E::version(&entry.stored);
         let by = E::changed_by(&entry.stored).or(entry.writer);
         self.store(key, entry.stored, entry.rev, now);
-        if changed && own {
-            // A write that was given up has been done after all, and nobody announced it.
-            self.outputs.extend(self.announcement(key, now).map(Output::Announce));
-        } else if changed && let Some(by) = by {
-            self.outputs.push(Output::ChangedElsewhere { key: key.clone(), by });
+        if version > known_version {
+            if own || by == Some(self.daemon) {
+                self.announce_orphan(key, version, now);
+            } else if let Some(by) = by {
+                self.outputs.push(Output::ChangedElsewhere { key: key.clone(), by });
+            }
         }
         self.look_again(key, now);
     }
@@ -184,18 +186,18 @@ impl<E: Entity, T> Stripe<E, T> {
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
         self.forget_tombstones(now);
-        let keys: Vec<_> = self.busy.keys().cloned().collect();
+        let keys = self.busy_keys();
         for key in keys {
             let Some(mut busy) = self.busy.remove(&key) else { continue };
             for decided in &mut busy.decided {
                 if decided.job.deadline_ms <= now.mono_ms {
-                    expire(&mut self.outputs, &mut decided.job);
+                    decided.job.expire(&mut self.outputs);
                 }
             }
             busy.waiting.retain_mut(|job| {
                 let keep = job.deadline_ms > now.mono_ms;
                 if !keep {
-                    expire(&mut self.outputs, job);
+                    job.expire(&mut self.outputs);
                 }
                 keep
             });
@@ -206,14 +208,23 @@ impl<E: Entity, T> Stripe<E, T> {
     /// The bucket was deleted and made again: nothing that was known is true any more.
     pub fn reset(&mut self, now: Now) {
         self.epoch += 1;
+        self.busy.values_mut().for_each(|busy| busy.announced = 0);
         for (key, slot) in std::mem::take(&mut self.slots) {
             E::observe(&mut self.index, &key, slot.stored.record(), None, now);
         }
         self.tombstones.clear();
-        let keys: Vec<_> = self.busy.keys().cloned().collect();
+        let keys = self.busy_keys();
         for key in keys {
             self.look_again(&key, now);
         }
+    }
+
+    /// The keys with unfinished business, in an order that is the same in every run: a simulation
+    /// that is repeated with its seed must see the same effects in the same order.
+    fn busy_keys(&self) -> Vec<E::Key> {
+        let mut keys: Vec<_> = self.busy.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// Goes on with a key of which something new is known.
@@ -260,6 +271,16 @@ impl<E: Entity, T> Stripe<E, T> {
             _ => {
                 self.busy.insert(key.clone(), busy);
             }
+        }
+    }
+
+    /// Announces a visible change of this daemon whose acknowledgement did not come: a write that
+    /// was given up has been done after all, or one in flight has been overwritten by a change
+    /// that nobody sees, and that nobody else announces.
+    fn announce_orphan(&mut self, key: &E::Key, version: u64, now: Now) {
+        self.outputs.extend(self.announcement(key, now).map(Output::Announce));
+        if let Some(busy) = self.busy.get_mut(key) {
+            busy.announced = version;
         }
     }
 

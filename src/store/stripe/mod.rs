@@ -11,6 +11,7 @@
 mod busy;
 mod inputs;
 mod output;
+mod pending;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

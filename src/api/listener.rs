@@ -1,0 +1,146 @@
+//! Hears heartbeats: every daemon all of them, outside the queue group and on a connection of
+//! their own. Writes nothing and answers nothing. Sends itself the probes that tell whether it
+//! hears.
+
+use std::time::Duration;
+
+use async_nats::{Event, Message, Subscriber};
+use futures_util::StreamExt;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::door::Door;
+use super::fields::Fields;
+use super::heartbeat::Heartbeat;
+use super::operation::Operation;
+use super::subjects::Subjects;
+use crate::liveness::hearing::PROBE_MS;
+use crate::liveness::internal::Beacons;
+use crate::store::Store;
+
+/// The token of the second door on which probes travel; whose it is does not matter.
+const PROBE_TOKEN: &str = "probe";
+
+/// What every probe begins with, so that no heartbeat is taken for one.
+const PROBE: &str = "probe ";
+
+/// The ears of a daemon.
+#[derive(Debug)]
+pub struct Listener {
+    store: Store,
+    beacons: Beacons,
+    subjects: Subjects,
+    /// Known to nobody else: a probe cannot be forged.
+    secret: String,
+}
+
+impl Listener {
+    pub fn new(store: Store, beacons: Beacons, subjects: Subjects) -> Self {
+        let secret = format!("{:032x}", fastrand::u128(..));
+        Self { store, beacons, subjects, secret }
+    }
+
+    /// The subjects to listen to: those of trusted services, and those of users' own clients.
+    pub fn lanes(subjects: &Subjects) -> [String; 2] {
+        let heartbeat = format!("{}.{}", subjects.prefix, Operation::Heartbeat.name());
+        [heartbeat.clone(), format!("{heartbeat}.*")]
+    }
+
+    /// Listens until the connection ends.
+    pub async fn run(
+        self,
+        [mut trusted, mut own]: [Subscriber; 2],
+        mut events: UnboundedReceiver<Event>,
+    ) {
+        let mut probes = interval(Duration::from_millis(PROBE_MS));
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut probed_ms = self.now_ms();
+        loop {
+            tokio::select! {
+                heartbeat = trusted.next() => match heartbeat {
+                    Some(message) => self.hear(0, &message),
+                    None => return,
+                },
+                heartbeat = own.next() => match heartbeat {
+                    Some(message) => self.hear(1, &message),
+                    None => return,
+                },
+                Some(event) = events.recv() => self.notice(&event),
+                _ = probes.tick() => {
+                    let now_ms = self.now_ms();
+                    if probed_ms + 2 * PROBE_MS < now_ms {
+                        self.beacons.hearing().trouble(now_ms, "the daemon was stalled");
+                    }
+                    probed_ms = now_ms;
+                    self.probe(now_ms).await;
+                }
+            }
+        }
+    }
+
+    fn hear(&self, lane: usize, message: &Message) {
+        if let Some(number) = self.is_probe(&message.payload) {
+            self.beacons.hearing().probed(lane, number, self.now_ms());
+            return;
+        }
+        let reply = message.reply.as_ref().map(|reply| reply.as_str());
+        if reply.is_some_and(|reply| self.subjects.is_forbidden_reply(reply)) {
+            return;
+        }
+        let door = self.subjects.door(Operation::Heartbeat, message.subject.as_str());
+        // What is wrong with it is said by the daemon that answers it.
+        let Ok(heartbeat) = door.and_then(|door| parse(&message.payload, &door)) else { return };
+        let now_ms = self.now_ms();
+        match heartbeat {
+            Heartbeat::Lease(lease) => self.store.leases().heartbeat(&lease, now_ms),
+            Heartbeat::Connections(connections) => {
+                for (user, connection) in &connections {
+                    self.store.users.index_of(user, |index| {
+                        index.vitals.heartbeat(user, connection, now_ms);
+                    });
+                }
+            }
+        }
+    }
+
+    /// Anything that befalls the connection may have cost heartbeats.
+    fn notice(&self, event: &Event) {
+        let what = match event {
+            Event::SlowConsumer(_) => "heartbeats came faster than they were taken",
+            Event::Disconnected => "it was cut off from NATS",
+            Event::Connected => "it has just been connected to NATS again",
+            _ => return,
+        };
+        tracing::warn!(
+            reason = what,
+            "may have missed heartbeats; no lease is ended for a whole lease"
+        );
+        self.beacons.hearing().trouble(self.now_ms(), what);
+    }
+
+    async fn probe(&self, now_ms: u64) {
+        let number = self.beacons.hearing().probe(now_ms);
+        let payload = format!("{PROBE}{} {number}", self.secret);
+        let [trusted, _] = Self::lanes(&self.subjects);
+        for subject in [trusted.clone(), format!("{trusted}.{PROBE_TOKEN}")] {
+            let sent = self.beacons.client().publish(subject, payload.clone().into());
+            if timeout(Duration::from_millis(PROBE_MS), sent).await.is_err() {
+                tracing::debug!("a probe could not be sent");
+            }
+        }
+    }
+
+    fn is_probe(&self, payload: &[u8]) -> Option<u64> {
+        let text = payload.strip_prefix(PROBE.as_bytes())?;
+        let (secret, number) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+        (secret == self.secret).then(|| number.parse().ok()).flatten()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.store.link.clock.now().mono_ms
+    }
+}
+
+fn parse(body: &[u8], door: &Door) -> Result<Heartbeat, crate::presence::refusal::Refusal> {
+    Heartbeat::parse(Fields::parse(body)?, door)
+}

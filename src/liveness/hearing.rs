@@ -1,0 +1,146 @@
+//! Whether this daemon can be sure that it hears. Pure: the time comes in as a value.
+//!
+//! It sends itself numbered probes among the heartbeats. One that is missing or late, or any other
+//! trouble with the connection, means that heartbeats may have been missed as well: no lease is
+//! ended until it has listened for a whole lease again.
+
+use std::collections::VecDeque;
+
+/// How often a probe is sent, in milliseconds.
+pub const PROBE_MS: u64 = 1000;
+
+/// A probe that takes longer is late, in milliseconds.
+const LATE_MS: u64 = 1000;
+
+/// The state of one daemon's hearing.
+#[derive(Debug)]
+pub struct Hearing {
+    lease_ms: u64,
+    /// When there was trouble last, and what.
+    trouble: (u64, &'static str),
+    /// The probes that are under way on each lane: number and time of sending.
+    lanes: [VecDeque<(u64, u64)>; 2],
+    last_number: u64,
+    /// How long it was deaf before the last trouble, in milliseconds.
+    deaf_before_ms: u64,
+}
+
+impl Hearing {
+    /// A daemon that has just begun to listen.
+    pub fn new(lease_ms: u64, now_ms: u64) -> Self {
+        Self {
+            lease_ms,
+            trouble: (now_ms, "it has just started to listen"),
+            lanes: Default::default(),
+            last_number: 0,
+            deaf_before_ms: 0,
+        }
+    }
+
+    /// Something happened that may have cost heartbeats.
+    pub fn trouble(&mut self, now_ms: u64, what: &'static str) {
+        let (since_ms, _) = self.trouble;
+        self.deaf_before_ms += now_ms.saturating_sub(since_ms).min(self.lease_ms);
+        self.trouble = (now_ms, what);
+        self.lanes.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// From when on silence counts: a lease after the last trouble.
+    pub fn from_ms(&self) -> u64 {
+        self.trouble.0 + self.lease_ms
+    }
+
+    /// Why the daemon is deaf, if it is.
+    pub fn deaf(&self, now_ms: u64) -> Option<&'static str> {
+        (now_ms < self.from_ms()).then_some(self.trouble.1)
+    }
+
+    /// For how long the daemon has been deaf in all, in milliseconds.
+    pub fn deaf_ms(&self, now_ms: u64) -> u64 {
+        self.deaf_before_ms + now_ms.saturating_sub(self.trouble.0).min(self.lease_ms)
+    }
+
+    /// The number of the next probe, which is sent on all lanes now. Notices those that are late.
+    pub fn probe(&mut self, now_ms: u64) -> u64 {
+        let oldest = self.lanes.iter().filter_map(|lane| lane.front()).map(|(_, sent)| *sent).min();
+        if oldest.is_some_and(|sent_ms| sent_ms + LATE_MS + PROBE_MS < now_ms) {
+            self.trouble(now_ms, "a probe did not come back");
+        }
+        self.last_number += 1;
+        for lane in &mut self.lanes {
+            lane.push_back((self.last_number, now_ms));
+        }
+        self.last_number
+    }
+
+    /// A probe came back on a lane.
+    pub fn probed(&mut self, lane: usize, number: u64, now_ms: u64) {
+        let Some(under_way) = self.lanes.get_mut(lane) else { return };
+        match under_way.front().copied() {
+            Some((expected, sent_ms)) if expected == number => {
+                under_way.pop_front();
+                if sent_ms + LATE_MS < now_ms {
+                    self.trouble(now_ms, "a probe came back late");
+                }
+            }
+            Some((expected, _)) if expected < number => {
+                self.trouble(now_ms, "a probe was lost on the way");
+            }
+            // Sent before the last trouble.
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening() -> Hearing {
+        let mut hearing = Hearing::new(10_000, 0);
+        for second in 1..=10 {
+            let number = hearing.probe(second * 1000);
+            hearing.probed(0, number, second * 1000 + 5);
+            hearing.probed(1, number, second * 1000 + 5);
+        }
+        hearing
+    }
+
+    #[test]
+    fn a_daemon_hears_after_a_whole_lease_without_trouble() {
+        assert!(listening().deaf(9999).is_some());
+        assert_eq!(listening().deaf(10_000), None);
+    }
+
+    #[test]
+    fn a_missing_a_lost_and_a_late_probe_each_make_deaf_for_a_lease() {
+        let mut missing = listening();
+        missing.probe(11_000);
+        missing.probe(12_000);
+        assert_eq!(missing.deaf(12_001), None);
+        missing.probe(13_001);
+        assert_eq!(missing.deaf(13_001), Some("a probe did not come back"));
+        assert_eq!(missing.from_ms(), 23_001);
+
+        let mut lost = listening();
+        lost.probe(11_000);
+        let second = lost.probe(12_000);
+        lost.probed(1, second, 12_003);
+        assert!(lost.deaf(12_003).is_some());
+
+        let mut late = listening();
+        let number = late.probe(11_000);
+        late.probed(0, number, 12_001);
+        assert!(late.deaf(12_001).is_some());
+    }
+
+    #[test]
+    fn probes_from_before_a_trouble_are_not_counted_against_it() {
+        let mut hearing = listening();
+        let before = hearing.probe(11_000);
+        hearing.trouble(11_001, "it was cut off");
+        hearing.probed(0, before, 11_500);
+        assert_eq!(hearing.from_ms(), 21_001);
+        assert_eq!(hearing.deaf_ms(31_001), 20_000);
+    }
+}

@@ -1,0 +1,252 @@
+//! Shared leases: when each was last heard of, and which are due to lapse. Pure: the time comes in
+//! as a value, measured on the daemon's own monotonic clock (`PROTOCOL`, section 4).
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use super::entity::DaemonId;
+use super::id::Id;
+
+/// How long an end that another daemon began is left to it, in milliseconds.
+const LEFT_TO_OTHERS_MS: u64 = 60_000;
+
+/// How long a lease that was handed out as due rests before it is handed out again.
+const RETRY_MS: u64 = 5000;
+
+/// When something was last heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    pub at_ms: u64,
+    /// Whether it was really heard, or is only given the benefit of the doubt since this daemon
+    /// began to listen.
+    pub really: bool,
+}
+
+/// One shared lease.
+#[derive(Debug)]
+struct Lease {
+    held: usize,
+    heard: Heard,
+    /// When it is looked at next; an entry of the agenda with another time is void.
+    due_ms: u64,
+    /// Who has begun to end it, and when.
+    ending: Option<(DaemonId, u64)>,
+}
+
+/// The shared leases that hold connections. One that holds none costs nothing: a flood of
+/// heartbeats for unknown leases leaves no trace.
+#[derive(Debug, Default)]
+pub struct Leases {
+    by_name: HashMap<Id, Lease>,
+    agenda: BinaryHeap<Reverse<(u64, Id)>>,
+    lease_ms: u64,
+    /// While the bucket is replayed, a connection that appears has not been heard.
+    listening: bool,
+}
+
+impl Leases {
+    pub fn new(lease_ms: u64) -> Self {
+        Self { lease_ms, ..Self::default() }
+    }
+
+    /// The replica is whole; from now on a connection that appears has just connected.
+    pub fn listen(&mut self) {
+        self.listening = true;
+    }
+
+    /// A connection joined a lease, by connecting.
+    pub fn joined(&mut self, name: &Id, now_ms: u64) {
+        let heard = Heard { at_ms: now_ms, really: self.listening };
+        let due_ms = now_ms + self.lease_ms;
+        let lease = self.by_name.entry(name.clone()).or_insert_with(|| {
+            self.agenda.push(Reverse((due_ms, name.clone())));
+            Lease { held: 0, heard, due_ms, ending: None }
+        });
+        lease.held += 1;
+        lease.heard = heard;
+    }
+
+    /// A connection on a lease connected once more.
+    pub fn rejoined(&mut self, name: &Id, now_ms: u64) {
+        if let Some(lease) = self.by_name.get_mut(name) {
+            lease.heard = Heard { at_ms: now_ms, really: self.listening };
+        }
+    }
+
+    /// A connection left a lease.
+    pub fn left(&mut self, name: &Id) {
+        if let Some(lease) = self.by_name.get_mut(name) {
+            lease.held -= 1;
+            if lease.held == 0 {
+                self.by_name.remove(name);
+            }
+        }
+    }
+
+    /// A heartbeat came. One for a lease whose end has begun changes nothing.
+    pub fn heartbeat(&mut self, name: &Id, at_ms: u64) {
+        if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.ending.is_none()) {
+            lease.heard = Heard { at_ms: lease.heard.at_ms.max(at_ms), really: true };
+        }
+    }
+
+    /// Another daemon has heard a lease that was handed out as due: it is looked at again when a
+    /// lease has passed since then.
+    pub fn objected(&mut self, name: &Id, at_ms: u64) {
+        self.heartbeat(name, at_ms);
+        let due_ms = at_ms + self.lease_ms;
+        if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.due_ms > due_ms) {
+            lease.due_ms = due_ms;
+            self.agenda.push(Reverse((due_ms, name.clone())));
+        }
+    }
+
+    /// How many connections a lease holds; `None` if it is unknown, or its end has begun.
+    pub fn held(&self, name: &Id) -> Option<usize> {
+        let lease = self.by_name.get(name).filter(|lease| lease.ending.is_none())?;
+        Some(lease.held)
+    }
+
+    /// When a lease was last heard of.
+    pub fn heard(&self, name: &Id) -> Option<Heard> {
+        self.by_name.get(name).map(|lease| lease.heard)
+    }
+
+    /// The end of a lease begins, or was begun by another daemon.
+    pub fn begin_end(&mut self, name: &Id, by: DaemonId, now_ms: u64) {
+        if let Some(lease) = self.by_name.get_mut(name) {
+            lease.ending = Some((by, now_ms));
+        }
+    }
+
+    /// The end of a lease is done; what it holds now has connected since.
+    pub fn ended(&mut self, name: &Id) {
+        if let Some(lease) = self.by_name.get_mut(name) {
+            lease.ending = None;
+        }
+    }
+
+    /// The leases that have been silent for too long, `wait_ms(name)` later. None while the daemon
+    /// is deaf, that is before `hears_from_ms`. One that a daemon who is `alive` is ending is left
+    /// to it.
+    pub fn take_due(
+        &mut self,
+        now_ms: u64,
+        hears_from_ms: u64,
+        wait_ms: impl Fn(&Id) -> u64,
+        alive: impl Fn(DaemonId) -> bool,
+    ) -> Vec<Id> {
+        let mut due = Vec::new();
+        while self.agenda.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now_ms) {
+            let Some(Reverse((at_ms, name))) = self.agenda.pop() else { break };
+            let Some(lease) = self.by_name.get_mut(&name).filter(|lease| lease.due_ms == at_ms)
+            else {
+                continue;
+            };
+            let lapses_ms = (lease.heard.at_ms + self.lease_ms + wait_ms(&name)).max(hears_from_ms);
+            let left_until_ms = match lease.ending {
+                Some((by, since_ms)) if alive(by) => since_ms + LEFT_TO_OTHERS_MS,
+                _ => 0,
+            };
+            let next_ms = lapses_ms.max(left_until_ms);
+            if next_ms <= now_ms {
+                lease.due_ms = now_ms + RETRY_MS;
+                due.push(name.clone());
+            } else {
+                lease.due_ms = next_ms;
+            }
+            self.agenda.push(Reverse((lease.due_ms, name)));
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: DaemonId = DaemonId(1);
+    const OTHER: DaemonId = DaemonId(2);
+
+    fn gateway() -> Id {
+        Id::parse("gw", "lease").unwrap()
+    }
+
+    fn due(leases: &mut Leases, now_ms: u64) -> Vec<Id> {
+        leases.take_due(now_ms, 0, |_| 0, |daemon| daemon == OTHER)
+    }
+
+    fn held() -> Leases {
+        let mut leases = Leases::new(1000);
+        leases.listen();
+        leases.joined(&gateway(), 0);
+        leases
+    }
+
+    #[test]
+    fn a_lease_lapses_a_lease_after_it_was_last_heard_of() {
+        let mut leases = held();
+        leases.heartbeat(&gateway(), 600);
+        assert_eq!(due(&mut leases, 1000), []);
+        assert_eq!(due(&mut leases, 1599), []);
+        assert_eq!(due(&mut leases, 1600), [gateway()]);
+        assert_eq!(due(&mut leases, 1700), []);
+    }
+
+    #[test]
+    fn an_objection_puts_the_end_off_to_a_lease_after_what_was_heard() {
+        let mut leases = held();
+        assert_eq!(due(&mut leases, 1000), [gateway()]);
+        leases.objected(&gateway(), 400);
+        assert_eq!(due(&mut leases, 1399), []);
+        assert_eq!(due(&mut leases, 1400), [gateway()]);
+    }
+
+    #[test]
+    fn a_deaf_daemon_ends_no_lease() {
+        let mut leases = held();
+        assert_eq!(leases.take_due(5000, 6000, |_| 0, |_| false), []);
+        assert_eq!(leases.take_due(6000, 6000, |_| 0, |_| false), [gateway()]);
+    }
+
+    #[test]
+    fn the_second_in_order_comes_later() {
+        let mut leases = held();
+        assert_eq!(leases.take_due(1500, 0, |_| 1000, |_| false), []);
+        assert_eq!(leases.take_due(2000, 0, |_| 1000, |_| false), [gateway()]);
+    }
+
+    #[test]
+    fn heartbeats_of_a_lease_that_ends_come_back_unknown_until_it_is_done() {
+        let mut leases = held();
+        leases.begin_end(&gateway(), ME, 1000);
+        leases.heartbeat(&gateway(), 1001);
+        assert_eq!(leases.held(&gateway()), None);
+        leases.joined(&gateway(), 1002);
+        leases.left(&gateway());
+        assert_eq!(leases.held(&gateway()), None);
+        leases.ended(&gateway());
+        assert_eq!(leases.held(&gateway()), Some(1));
+    }
+
+    #[test]
+    fn an_end_is_left_to_whoever_began_it_unless_that_one_is_dead() {
+        let mut leases = held();
+        leases.begin_end(&gateway(), OTHER, 1000);
+        assert_eq!(due(&mut leases, 3000), []);
+        assert_eq!(due(&mut leases, 1000 + LEFT_TO_OTHERS_MS), [gateway()]);
+        let mut leases = held();
+        leases.begin_end(&gateway(), DaemonId(3), 1000);
+        assert_eq!(due(&mut leases, 1000), [gateway()]);
+    }
+
+    #[test]
+    fn unknown_leases_leave_no_trace() {
+        let mut leases = Leases::new(1000);
+        for n in 0..1000 {
+            leases.heartbeat(&Id::parse(&n.to_string(), "lease").unwrap(), 5);
+        }
+        assert!(leases.by_name.is_empty());
+        assert!(leases.agenda.is_empty());
+    }
+}

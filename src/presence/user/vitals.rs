@@ -1,0 +1,205 @@
+//! Signs of life of users: when each connection that keeps itself alive was last heard of, and when
+//! `last_active` is due. Pure: the time comes in as a value. One entry of an agenda per connected
+//! user: no task each, and no scan of all.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use super::record::Record;
+use crate::presence::id::Id;
+use crate::presence::lease::Heard;
+use crate::presence::time::{Now, Time};
+
+/// How long something that was handed out as due rests before it is handed out again.
+const RETRY_MS: u64 = 5000;
+
+/// The times that are measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Periods {
+    /// A connection not heard of for so long has lapsed.
+    pub lease_ms: u64,
+    /// How old `last_active` may grow while a user is connected.
+    pub refresh_ms: u64,
+}
+
+impl Default for Periods {
+    fn default() -> Self {
+        Self { lease_ms: 60_000, refresh_ms: 15 * 60_000 }
+    }
+}
+
+/// A connection at a moment of its life: its next `connect` makes it another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifeline {
+    pub connection: Id,
+    pub connects: u64,
+}
+
+#[derive(Debug)]
+struct Pulse {
+    line: Lifeline,
+    heard: Heard,
+}
+
+#[derive(Debug)]
+struct Vital {
+    /// When the user is looked at next; an entry of the agenda with another time is void.
+    due_ms: u64,
+    last_active: Option<Time>,
+    refresh_due_ms: u64,
+    /// The connections that are kept alive by their own heartbeats.
+    own: Vec<Pulse>,
+}
+
+/// What is due for a user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Due {
+    pub user: Id,
+    /// Connections that have been silent for a lease.
+    pub silent: Vec<Lifeline>,
+    /// The `last_active` that has grown too old.
+    pub stale: Option<Option<Time>>,
+}
+
+/// The signs of life of the users of one stripe.
+#[derive(Debug, Default)]
+pub struct Vitals {
+    periods: Periods,
+    users: HashMap<Id, Vital>,
+    agenda: BinaryHeap<Reverse<(u64, Id)>>,
+    listening: bool,
+}
+
+impl Vitals {
+    /// Sets the times, before the first record is seen.
+    pub fn measure(&mut self, periods: Periods) {
+        self.periods = periods;
+    }
+
+    /// The replica is whole; from now on a connection that appears has just connected.
+    pub fn listen(&mut self) {
+        self.listening = true;
+    }
+
+    /// A heartbeat of a connection came. One that is unknown leaves no trace.
+    pub fn heartbeat(&mut self, user: &Id, connection: &Id, at_ms: u64) {
+        if let Some(pulse) = self.pulse_mut(user, connection) {
+            pulse.heard = Heard { at_ms: pulse.heard.at_ms.max(at_ms), really: true };
+        }
+    }
+
+    /// Another daemon has heard a connection that was handed out as silent: it is looked at again
+    /// when a lease has passed since then.
+    pub fn objected(&mut self, user: &Id, connection: &Id, at_ms: u64) {
+        self.heartbeat(user, connection, at_ms);
+        let due_ms = at_ms + self.periods.lease_ms;
+        if let Some(vital) = self.users.get_mut(user).filter(|vital| vital.due_ms > due_ms) {
+            vital.due_ms = due_ms;
+            self.agenda.push(Reverse((due_ms, user.clone())));
+        }
+    }
+
+    /// When a connection that keeps itself alive was last heard of.
+    pub fn heard(&self, user: &Id, connection: &Id) -> Option<Heard> {
+        let own = &self.users.get(user)?.own;
+        own.iter().find(|pulse| pulse.line.connection == *connection).map(|pulse| pulse.heard)
+    }
+
+    /// Whether a connection has been silent for a lease, and is still the same.
+    pub fn is_silent(&self, user: &Id, line: &Lifeline, now_ms: u64) -> bool {
+        let own = self.users.get(user).map(|vital| vital.own.as_slice()).unwrap_or_default();
+        own.iter()
+            .any(|pulse| pulse.line == *line && pulse.heard.at_ms + self.periods.lease_ms <= now_ms)
+    }
+
+    /// Takes a user for whom something is due, `wait_ms(user)` after its time. Silence counts only
+    /// from `hears_from_ms` on.
+    pub fn take_due(
+        &mut self,
+        now_ms: u64,
+        hears_from_ms: u64,
+        wait_ms: impl Fn(&Id) -> u64,
+    ) -> Option<Due> {
+        while self.agenda.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now_ms) {
+            let Reverse((at_ms, user)) = self.agenda.pop()?;
+            let Some(vital) = self.users.get_mut(&user).filter(|vital| vital.due_ms == at_ms)
+            else {
+                continue;
+            };
+            let wait_ms = wait_ms(&user);
+            let mut next_ms = vital.refresh_due_ms + wait_ms;
+            let stale = (next_ms <= now_ms).then_some(vital.last_active);
+            if stale.is_some() {
+                next_ms = now_ms + RETRY_MS;
+            }
+            let mut silent = Vec::new();
+            for pulse in &vital.own {
+                let lapses_ms =
+                    (pulse.heard.at_ms + self.periods.lease_ms + wait_ms).max(hears_from_ms);
+                if lapses_ms <= now_ms {
+                    silent.push(pulse.line.clone());
+                    next_ms = next_ms.min(now_ms + RETRY_MS);
+                } else {
+                    next_ms = next_ms.min(lapses_ms);
+                }
+            }
+            vital.due_ms = next_ms;
+            self.agenda.push(Reverse((next_ms, user.clone())));
+            if stale.is_some() || !silent.is_empty() {
+                return Some(Due { user, silent, stale });
+            }
+        }
+        None
+    }
+
+    /// Keeps in step with the record of a user.
+    pub(super) fn observe(&mut self, user: &Id, after: Option<&Record>, now: Now) {
+        let Some(record) = after.filter(|record| !record.connections.is_empty()) else {
+            self.users.remove(user);
+            return;
+        };
+        let mut old = self.users.remove(user);
+        let known = old.as_mut().map(|vital| std::mem::take(&mut vital.own)).unwrap_or_default();
+        let own = record.connections.iter().filter(|each| each.lease.is_none()).map(|each| {
+            let line = Lifeline { connection: each.id.clone(), connects: each.connects };
+            let heard = known.iter().find(|pulse| pulse.line == line).map(|pulse| pulse.heard);
+            let heard = heard.unwrap_or(Heard { at_ms: now.mono_ms, really: self.listening });
+            Pulse { line, heard }
+        });
+        let own: Vec<_> = own.collect();
+        let refresh_due_ms = match &old {
+            Some(old) if old.last_active == record.last_active => old.refresh_due_ms,
+            _ => now.mono_ms + self.refresh_in(user, record.last_active, now.wall),
+        };
+        let lapses = own.iter().map(|pulse| pulse.heard.at_ms + self.periods.lease_ms);
+        let wanted_ms = lapses.fold(refresh_due_ms, u64::min);
+        let scheduled = old.map(|old| old.due_ms).filter(|due_ms| *due_ms <= wanted_ms);
+        let due_ms = scheduled.unwrap_or_else(|| {
+            self.agenda.push(Reverse((wanted_ms, user.clone())));
+            wanted_ms
+        });
+        let vital = Vital { due_ms, last_active: record.last_active, refresh_due_ms, own };
+        self.users.insert(user.clone(), vital);
+    }
+
+    /// In how long `last_active` is due: up to a tenth early, differently for each user, so that
+    /// those who connected together are not written together. While the bucket is replayed only
+    /// the wall clock tells how old it is.
+    fn refresh_in(&self, user: &Id, last_active: Option<Time>, wall: Time) -> u64 {
+        let full_ms = self.periods.refresh_ms;
+        let hash = user.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let in_ms = full_ms - hash % (full_ms / 10).max(1);
+        if self.listening {
+            return in_ms;
+        }
+        let age_ms = last_active.map_or(0, |at| wall.0.saturating_sub(at.0));
+        in_ms.saturating_sub(u64::try_from(age_ms).unwrap_or(0))
+    }
+
+    fn pulse_mut(&mut self, user: &Id, connection: &Id) -> Option<&mut Pulse> {
+        let own = &mut self.users.get_mut(user)?.own;
+        own.iter_mut().find(|pulse| pulse.line.connection == *connection)
+    }
+}

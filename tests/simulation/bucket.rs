@@ -1,0 +1,125 @@
+//! A model of the bucket: JetStream KV with a history of one.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use presenced::presence::entity::{DaemonId, Entity, Stored};
+use presenced::presence::id::Id;
+use presenced::presence::user::{Record, Users};
+use presenced::store::stripe::{Content, Entry};
+
+/// A write as it lies in the stream.
+#[derive(Debug)]
+pub struct Message {
+    pub seq: u64,
+    pub key: Id,
+    pub content: Content,
+    pub writer: DaemonId,
+    pub stored: Stored<Record>,
+}
+
+impl Message {
+    pub fn entry(&self) -> Entry<Record> {
+        Entry {
+            rev: self.seq,
+            stored: self.stored.clone(),
+            content: self.content.clone(),
+            writer: Some(self.writer),
+        }
+    }
+
+    pub fn version(&self) -> u64 {
+        Users::version(&self.stored)
+    }
+}
+
+/// A write on its way to the bucket.
+#[derive(Debug, Clone)]
+pub struct Write {
+    pub from: DaemonId,
+    /// The bucket that its sender followed.
+    pub epoch: u32,
+    pub number: u64,
+    pub key: Id,
+    pub expected: u64,
+    pub content: Content,
+}
+
+#[derive(Debug, Default)]
+pub struct Bucket {
+    /// How often it was deleted and made again.
+    pub epoch: u32,
+    pub last_seq: u64,
+    /// While the time is before this, nobody leads the stream.
+    pub leaderless_until_ms: u64,
+    live: BTreeMap<u64, Rc<Message>>,
+    by_key: BTreeMap<Id, u64>,
+    /// All that was ever stored, by bucket and key.
+    history: BTreeMap<(u32, Id), Vec<Rc<Message>>>,
+}
+
+impl Bucket {
+    /// Stores a write if the key's last sequence is the expected one.
+    pub fn write(&mut self, write: &Write) -> Option<Rc<Message>> {
+        let last = self.by_key.get(&write.key).copied().unwrap_or(0);
+        // Sequences of a bucket that is gone may coincide with those of the new one. Nothing but
+        // chance protects from that, and with the short sequences of a simulation chance would not.
+        let coincidence = write.epoch != self.epoch && write.expected > 0;
+        if last != write.expected || coincidence {
+            return None;
+        }
+        self.last_seq += 1;
+        let stored = match &write.content {
+            Content::Put(text) => match Users::decode(text) {
+                Ok(record) => Stored::Present(Box::new(record)),
+                Err(_) => Stored::Unreadable,
+            },
+            Content::Purge { version } => Stored::Absent { version: *version },
+        };
+        let message = Rc::new(Message {
+            seq: self.last_seq,
+            key: write.key.clone(),
+            content: write.content.clone(),
+            writer: write.from,
+            stored,
+        });
+        self.live.remove(&last);
+        self.live.insert(message.seq, Rc::clone(&message));
+        self.by_key.insert(write.key.clone(), message.seq);
+        let history = self.history.entry((self.epoch, write.key.clone())).or_default();
+        history.push(Rc::clone(&message));
+        Some(message)
+    }
+
+    /// What is stored under a key now.
+    pub fn last(&self, key: &Id) -> Option<&Rc<Message>> {
+        self.by_key.get(key).and_then(|seq| self.live.get(seq))
+    }
+
+    /// What a consumer that has got everything up to `seq` gets next.
+    pub fn after(&self, seq: u64) -> impl Iterator<Item = &Rc<Message>> {
+        self.live.range(seq + 1..).map(|(_, message)| message)
+    }
+
+    /// Forgets a marker whose time is over.
+    pub fn expire(&mut self, epoch: u32, seq: u64) {
+        if epoch == self.epoch
+            && let Some(message) = self.live.remove(&seq)
+        {
+            self.by_key.remove(&message.key);
+        }
+    }
+
+    /// Deletes the bucket and makes it again.
+    pub fn replace(&mut self) {
+        self.epoch += 1;
+        self.last_seq = 0;
+        self.live.clear();
+        self.by_key.clear();
+    }
+
+    /// All that was stored under a key in the bucket of that epoch, oldest first.
+    pub fn history(&self, epoch: u32, key: &Id) -> &[Rc<Message>] {
+        self.history.get(&(epoch, key.clone())).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,124 @@
+//! What must hold of all that is stored and announced.
+
+use std::collections::BTreeMap;
+
+use presenced::presence::entity::{DaemonId, Event, Stored};
+use presenced::presence::id::Id;
+use presenced::presence::user::{Record, shown};
+use serde_json::Value;
+
+use super::bucket::{Bucket, Message};
+use super::client::GHOST;
+
+/// A promise that was broken, and on whose record.
+#[derive(Debug)]
+pub struct Broken {
+    pub key: Id,
+    pub what: String,
+}
+
+pub fn ensure(holds: bool, key: &Id, what: impl FnOnce() -> String) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(Broken { key: key.clone(), what: what() }) }
+}
+
+/// What others see of `online` and `status`.
+type Seen = (bool, Option<String>);
+
+#[derive(Debug, Default)]
+pub struct Checks {
+    /// What was announced, by bucket, user and version.
+    announced: BTreeMap<(u32, Id, u64), Seen>,
+    /// The last version that each daemon announced of each user.
+    last: BTreeMap<(DaemonId, Id), u64>,
+}
+
+impl Checks {
+    /// A write was stored: versions and times only grow, and a visible change has its version.
+    pub fn stored(&self, bucket: &Bucket, message: &Message) -> Result<(), Broken> {
+        let (key, history) = (&message.key, bucket.history(bucket.epoch, &message.key));
+        let before = history.len().checked_sub(2).map(|index| &history[index]);
+        let nothing = Stored::default();
+        let (old, old_version) = before.map_or((&nothing, 0), |m| (&m.stored, m.version()));
+        let version = message.version();
+        ensure(version >= old_version, key, || format!("version {old_version} fell to {version}"))?;
+        if seen(old) != seen(&message.stored) {
+            ensure(version > old_version, key, || {
+                format!("a visible change kept version {version}")
+            })?;
+        }
+        if key.as_str() == GHOST {
+            ensure(version == 0 && !seen(&message.stored).0, key, || "it was seen".to_owned())?;
+        }
+        // A record of another `created_at` was deleted and made again in one write.
+        if let (Some(old), Some(new)) = (old.record(), message.stored.record())
+            && old.created_at == new.created_at
+        {
+            let moved_back = new.updated_at < old.updated_at
+                || new.last_active < old.last_active
+                || new.shown_last_active < old.shown_last_active;
+            ensure(!moved_back, key, || format!("a time moved backwards: {old:?} to {new:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// A daemon announced something, of its own or for one that died.
+    pub fn announced(
+        &mut self,
+        bucket: &Bucket,
+        by: DaemonId,
+        event: &Event,
+        again: bool,
+    ) -> Result<(), Broken> {
+        let (user, version) = (&event.user, event.version);
+        let body: Value = serde_json::from_slice(&event.body).expect("an event is JSON");
+        let told = (
+            body["user"]["online"].as_bool().expect("`online` is there"),
+            body["user"]["status"].as_str().map(str::to_owned),
+        );
+        ensure(body["user"]["version"] == version, user, || "the header differs".to_owned())?;
+        ensure(user.as_str() != GHOST, user, || "an event of the ghost".to_owned())?;
+        ensure(was_stored(bucket, by, user, version, &told), user, || {
+            format!("version {version} was announced as {told:?}, and never stored")
+        })?;
+        let last = self.last.insert((by, user.clone()), version).unwrap_or(0);
+        // A new bucket begins anew with the versions too, and a daemon may have met it unawares.
+        let grows = last < version || (again && last == version) || bucket.epoch > 0;
+        ensure(grows, user, || format!("{by} announced version {version} after version {last}"))?;
+        let first = self.announced.entry((bucket.epoch, user.clone(), version));
+        let first = first.or_insert_with(|| told.clone()).clone();
+        // What the old bucket's writes are announced as may coincide with versions of the new one.
+        ensure(first == told || bucket.epoch > 0, user, || {
+            format!("version {version} was announced as {first:?} and as {told:?}")
+        })
+    }
+
+    /// Whether the version that a record of this user has was announced.
+    pub fn knows(&self, bucket: &Bucket, user: &Id, version: u64) -> bool {
+        self.announced.contains_key(&(bucket.epoch, user.clone(), version))
+    }
+
+    /// A daemon follows a new bucket: versions begin anew.
+    pub fn restart(&mut self, daemon: DaemonId) {
+        self.last.retain(|(by, _), _| *by != daemon);
+    }
+}
+
+/// Whether a version was stored, or was one of several visible changes of one write of that daemon.
+fn was_stored(bucket: &Bucket, by: DaemonId, user: &Id, version: u64, told: &Seen) -> bool {
+    (0..=bucket.epoch).any(|epoch| {
+        let history = bucket.history(epoch, user);
+        let at = history.partition_point(|message| message.version() < version);
+        history.get(at).is_some_and(|message| {
+            if message.version() == version {
+                seen(&message.stored) == *told
+            } else {
+                message.writer == by
+            }
+        })
+    })
+}
+
+fn seen(stored: &Stored<Record>) -> Seen {
+    let shown = shown(stored.record());
+    (shown.online, shown.status.map(str::to_owned))
+}

@@ -1,0 +1,138 @@
+//! The requests of clients, and what each does to the registers of the ledger.
+
+use presenced::presence::id::Id;
+use presenced::presence::time::Time;
+use presenced::presence::user::{Command, Patch};
+use serde_json::json;
+
+use super::ledger::{OpId, Register, Value};
+
+/// The user who is invisible from the first moment on, and of whom nobody may ever hear.
+pub const GHOST: &str = "ghost";
+
+/// How many clients there are.
+pub const CLIENTS: usize = 3;
+
+pub fn id(text: &str) -> Id {
+    Id::parse(text, "id").expect("a good id")
+}
+
+/// A request of a client, or of a daemon that ends a grace.
+#[derive(Debug, Clone)]
+pub struct Op {
+    pub user: Id,
+    pub client: usize,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    Connect { on_lease: bool, fields: Fields },
+    Disconnect,
+    DisconnectLease,
+    Upsert(Fields),
+    Delete,
+    EndGrace { since: Time },
+}
+
+/// Which fields a request sets. The values are made from the number of the request, so that each
+/// is written once only.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fields {
+    pub custom: bool,
+    /// `Some(false)` removes the status.
+    pub status: Option<bool>,
+    pub invisible: Option<bool>,
+}
+
+impl Op {
+    /// Some request to one of `users`.
+    pub fn any(rng: &mut fastrand::Rng, users: &[Id]) -> Self {
+        let user = users[rng.usize(0..users.len())].clone();
+        let client = rng.usize(0..CLIENTS);
+        let ghost = user.as_str() == GHOST;
+        let mut fields = Fields { custom: rng.u32(0..10) < 6, ..Fields::default() };
+        if ghost {
+            fields.invisible = Some(true);
+        } else {
+            fields.status = (rng.u32(0..10) < 2).then(|| rng.bool());
+            fields.invisible = (rng.u32(0..10) < 2).then(|| rng.bool());
+        }
+        let action = match rng.u32(0..100) {
+            0..35 => Action::Connect { on_lease: rng.bool(), fields },
+            35..60 => Action::Disconnect,
+            60..65 => Action::DisconnectLease,
+            65..88 => Action::Upsert(fields),
+            88..97 => {
+                Action::Upsert(Fields { invisible: ghost.then_some(true), ..Fields::default() })
+            }
+            _ => Action::Delete,
+        };
+        Self { user, client, action }
+    }
+
+    /// The command that a daemon makes of it.
+    pub fn command(&self, number: OpId) -> Command {
+        let connection = || id(&format!("c{}", self.client));
+        match &self.action {
+            Action::Connect { on_lease, fields } => Command::Connect {
+                patch: self.patch(*fields, number),
+                connection: connection(),
+                lease: on_lease.then(|| self.lease()),
+                custom_in_answer: true,
+            },
+            Action::Disconnect => Command::Disconnect { connection: connection() },
+            Action::DisconnectLease => Command::DisconnectLease { lease: self.lease() },
+            Action::Upsert(fields) => {
+                Command::Upsert { patch: self.patch(*fields, number), custom_in_answer: true }
+            }
+            Action::Delete => Command::Delete,
+            Action::EndGrace { since } => Command::EndGrace { since: *since },
+        }
+    }
+
+    /// The registers that it sets.
+    pub fn effects(&self, number: OpId) -> Vec<(Register, Value)> {
+        let connection = Register::Connection(self.client);
+        match &self.action {
+            Action::Connect { on_lease, fields } => {
+                let mut effects = self.set(*fields, number);
+                effects.push((connection, if *on_lease { Value::OnLease } else { Value::Own }));
+                effects
+            }
+            Action::Disconnect => vec![(connection, Value::Absent)],
+            Action::DisconnectLease => vec![(connection, Value::AbsentIfOnLease)],
+            Action::Upsert(fields) => self.set(*fields, number),
+            Action::Delete => Register::all().map(|each| (each, Value::Absent)).collect(),
+            Action::EndGrace { .. } => Vec::new(),
+        }
+    }
+
+    fn lease(&self) -> Id {
+        id(&format!("l{}", self.client))
+    }
+
+    fn patch(&self, fields: Fields, number: OpId) -> Patch {
+        let mut patch = Patch { invisible: fields.invisible, ..Patch::default() };
+        if fields.custom {
+            patch.custom.push((format!("f{}", self.client).into(), Some(json!(number))));
+        }
+        patch.status = fields.status.map(|set| set.then(|| number.to_string().into()));
+        patch
+    }
+
+    fn set(&self, fields: Fields, number: OpId) -> Vec<(Register, Value)> {
+        let mut effects = Vec::new();
+        if fields.custom {
+            effects.push((Register::Custom(self.client), Value::By(number)));
+        }
+        if let Some(set) = fields.status {
+            effects.push((Register::Status, if set { Value::By(number) } else { Value::Absent }));
+        }
+        if let Some(invisible) = fields.invisible {
+            let value = if invisible { Value::Hidden } else { Value::Absent };
+            effects.push((Register::Invisible, value));
+        }
+        effects
+    }
+}

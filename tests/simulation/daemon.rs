@@ -1,0 +1,180 @@
+//! A simulated daemon: the machine under test, its place in the feed, its clocks and its peers.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use presenced::liveness::peers::Peers;
+use presenced::presence::entity::{DaemonId, Event};
+use presenced::presence::id::Id;
+use presenced::presence::time::{Now, Time};
+use presenced::presence::user::{Grace, Rules, Users};
+use presenced::store::stripe::{Stripe, Timing};
+
+use super::bucket::{Bucket, Message};
+use super::ledger::OpId;
+
+/// How long a daemon may work on a request.
+pub const REQUEST_MS: u64 = 2000;
+pub const TICK_MS: u64 = 50;
+
+/// As in the shell: how long changes made elsewhere are remembered, and how far before the last
+/// beacon of a dead daemon they are announced again.
+const ELSEWHERE_MS: u64 = 20_000;
+const BEFORE_LAST_BEACON_MS: u64 = 2000;
+const GRACE_RETRY_MS: u64 = 2000;
+
+#[derive(Debug)]
+pub struct Daemon {
+    pub id: DaemonId,
+    pub machine: Stripe<Users, OpId>,
+    pub peers: Peers,
+    born_ms: u64,
+    /// How far its wall clock is off.
+    pub skew_ms: i64,
+    pub paused_until_ms: u64,
+    pub slow_until_ms: u64,
+    /// The bucket that it follows, and all up to where was sent to it and taken by it.
+    pub epoch: u32,
+    pub fetched: u64,
+    pub position: u64,
+    /// What is on its way to it, each with whether nothing else was left to send.
+    pub pipe: VecDeque<(Rc<Message>, bool)>,
+    taken: u64,
+    gap: bool,
+    pub feed_due: bool,
+    /// It is ready when it has taken all up to here.
+    ready_from: Option<u64>,
+    pub verifications: Vec<(u64, Id, u64)>,
+    /// Visible changes of others: when seen, whose record, who made it.
+    elsewhere: Vec<(u64, Id, DaemonId)>,
+    /// The deadlines of all its commands, and which of them are not answered.
+    pub deadlines: BTreeMap<OpId, u64>,
+    pub unanswered: BTreeSet<OpId>,
+    pub ticks: u64,
+}
+
+impl Daemon {
+    pub fn start(
+        id: DaemonId,
+        bucket: &Bucket,
+        rules: Arc<Rules>,
+        attempts: u32,
+        now_ms: u64,
+    ) -> Self {
+        let timing = Timing {
+            ack_timeout_ms: REQUEST_MS / 4,
+            read_timeout_ms: REQUEST_MS / 2,
+            attempts,
+            max_value: 10_000,
+        };
+        Self {
+            id,
+            machine: Stripe::new(id, rules, timing),
+            peers: Peers::new(id),
+            born_ms: now_ms,
+            skew_ms: 0,
+            paused_until_ms: 0,
+            slow_until_ms: 0,
+            epoch: bucket.epoch,
+            fetched: 0,
+            position: 0,
+            taken: 0,
+            gap: false,
+            pipe: VecDeque::new(),
+            feed_due: false,
+            ready_from: Some(bucket.last_seq),
+            verifications: Vec::new(),
+            elsewhere: Vec::new(),
+            deadlines: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+            ticks: 0,
+        }
+    }
+
+    pub fn now(&self, now_ms: u64) -> Now {
+        let wall = 1_700_000_000_000 + i64::try_from(now_ms).unwrap_or(i64::MAX) + self.skew_ms;
+        Now { mono_ms: now_ms - self.born_ms, wall: Time(wall) }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready_from.is_none()
+    }
+
+    /// Takes note of an entry of the feed. As in the shell, a gap may stand for an entry that a
+    /// later one superseded, so that what was stored then is seen only when all is.
+    pub fn take(&mut self, seq: u64, is_last: bool) {
+        self.gap |= seq != self.taken + 1;
+        self.taken = seq;
+        if is_last {
+            self.has_all(seq);
+        } else if !self.gap {
+            self.advance(seq);
+        }
+    }
+
+    /// Nothing more is to come of what was stored up to `position`.
+    pub fn has_all(&mut self, position: u64) {
+        self.gap = false;
+        self.taken = self.taken.max(position);
+        self.advance(position);
+    }
+
+    fn advance(&mut self, position: u64) {
+        self.position = self.position.max(position);
+        if self.ready_from.is_some_and(|from| from <= self.position) {
+            self.ready_from = None;
+        }
+    }
+
+    /// Begins with a bucket that was made again.
+    pub fn follow(&mut self, epoch: u32) {
+        self.epoch = epoch;
+        (self.fetched, self.position, self.taken, self.gap) = (0, 0, 0, false);
+        self.pipe.clear();
+    }
+
+    /// Takes the verifications that are done.
+    pub fn verified(&mut self) -> Vec<(Id, u64)> {
+        let position = self.position;
+        let done = self.verifications.extract_if(.., |(last, ..)| *last <= position);
+        done.map(|(_, key, verify)| (key, verify)).collect()
+    }
+
+    pub fn note_elsewhere(&mut self, key: Id, by: DaemonId, now_ms: u64) {
+        let seen_ms = self.now(now_ms).mono_ms;
+        self.elsewhere.retain(|(seen, ..)| seen + ELSEWHERE_MS >= seen_ms);
+        self.elsewhere.push((seen_ms, key, by));
+    }
+
+    /// What is to be announced again for those who were found dead now.
+    pub fn bury(&mut self, now_ms: u64) -> Vec<(Id, Event)> {
+        let now = self.now(now_ms);
+        let mut keys = BTreeSet::new();
+        for death in self.peers.bury(now.mono_ms) {
+            let since_ms = death.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
+            let of_dead =
+                self.elsewhere.iter().filter(|(at, _, by)| *by == death.daemon && *at >= since_ms);
+            keys.extend(of_dead.map(|(_, key, _)| key.clone()));
+        }
+        let announce = |key: Id| Some((key.clone(), self.machine.announcement(&key, now)?));
+        keys.into_iter().filter_map(announce).collect()
+    }
+
+    /// The graces that are this daemon's to end now.
+    pub fn due_graces(&mut self, grace_ms: u64, now_ms: u64) -> Vec<(Id, Grace)> {
+        let now = self.now(now_ms);
+        let mut due = Vec::new();
+        while let Some((user, grace)) = self.machine.index_mut().take_due_grace(grace_ms, now) {
+            let wait_ms = self.peers.rank(user.as_str()) as u64 * 1000;
+            let turn_ms = grace.seen_ms + grace_ms + wait_ms;
+            let later_ms =
+                if turn_ms > now.mono_ms { turn_ms - now.mono_ms } else { GRACE_RETRY_MS };
+            self.machine.index_mut().postpone(user.clone(), grace, grace_ms, later_ms, now);
+            if turn_ms <= now.mono_ms {
+                due.push((user, grace));
+            }
+        }
+        due
+    }
+}

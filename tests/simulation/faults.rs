@@ -1,0 +1,91 @@
+//! What breaks, and how it is made whole again.
+
+use presenced::presence::entity::DaemonId;
+
+use super::network::{Event, Incoming};
+use super::world::World;
+
+/// Daemons die one at a time, and the next only when what the last one left unsaid was said, unless
+/// the run is a wild one.
+const BETWEEN_CRASHES_MS: u64 = 8000;
+
+impl World {
+    /// Something breaks.
+    pub fn fault(&mut self) {
+        if self.calm {
+            return;
+        }
+        let all: Vec<_> = self.daemons.keys().copied().collect();
+        let until_ms = |world: &mut Self, from, to| world.net.now_ms + world.net.rng.u64(from..to);
+        if !all.is_empty() {
+            let id = all[self.net.rng.usize(0..all.len())];
+            match self.net.rng.u32(0..12) {
+                0..2 if self.may_crash(id) => self.crash(id),
+                2..4 => {
+                    let until = until_ms(self, 100, 4500);
+                    self.note(None, || format!("{id} pauses until {until}"));
+                    self.with(id, |daemon, _| daemon.paused_until_ms = until);
+                }
+                4..6 => {
+                    let until = until_ms(self, 100, 3000);
+                    self.note(None, || format!("nobody leads the stream until {until}"));
+                    self.bucket.leaderless_until_ms = until;
+                }
+                6..8 => {
+                    let until = until_ms(self, 500, 5000);
+                    self.note(None, || format!("the replica of {id} is slow until {until}"));
+                    self.with(id, |daemon, _| daemon.slow_until_ms = until);
+                }
+                8..11 => {
+                    let skew_ms = self.net.rng.i64(-4000..=4000);
+                    self.with(id, |daemon, _| daemon.skew_ms = skew_ms);
+                }
+                11 if self.net.weather.replace => self.replace_bucket(),
+                _ => {}
+            }
+        }
+        let ms = self.net.rng.u64(50..900);
+        self.net.after(ms, Event::Fault);
+    }
+
+    /// Whether a daemon may die now: in all but wild runs there is another that knows of it.
+    pub fn may_crash(&self, id: DaemonId) -> bool {
+        let survivors = self.daemons.values().filter(|other| other.id != id);
+        self.net.weather.wild
+            || (self.crashed_ms == 0 || self.crashed_ms + BETWEEN_CRASHES_MS <= self.net.now_ms)
+                && survivors.clone().next().is_some()
+                && survivors.clone().all(|o| o.is_ready() && o.peers.alive().any(|a| a == id))
+    }
+
+    pub fn crash(&mut self, id: DaemonId) {
+        self.note(None, || format!("{id} dies"));
+        self.daemons.remove(&id);
+        self.crashed_ms = self.net.now_ms;
+        let ms = self.net.rng.u64(500..6000);
+        self.net.after(ms, Event::Start);
+    }
+
+    fn replace_bucket(&mut self) {
+        self.note(None, || "the bucket is deleted and made again".to_owned());
+        self.bucket.replace();
+        self.ledger.replaced_ms.push(self.net.now_ms);
+        for id in self.daemons.keys().copied() {
+            let ms = self.net.rng.u64(10..1500);
+            self.net.after(ms, Event::To(id, Incoming::Replaced));
+        }
+    }
+
+    /// Nothing breaks any more, and everything gets where it belongs.
+    pub fn calm_down(&mut self) {
+        self.calm = true;
+        let now_ms = self.net.now_ms;
+        self.note(None, || "all is well again".to_owned());
+        self.bucket.leaderless_until_ms = 0;
+        let weather = &mut self.net.weather;
+        (weather.lost, weather.late, weather.crash) = (0, 0, 0);
+        for daemon in self.daemons.values_mut() {
+            daemon.paused_until_ms = daemon.paused_until_ms.min(now_ms);
+            daemon.slow_until_ms = 0;
+        }
+    }
+}

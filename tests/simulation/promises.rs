@@ -1,0 +1,183 @@
+//! The promises to those who ask: every request answered once and in time, applied in time or not
+//! at all, and kept.
+
+use presenced::presence::entity::{DaemonId, Entity, Stored};
+use presenced::presence::id::Id;
+use presenced::presence::refusal::{Code, Refusal};
+use presenced::presence::user::{Outcome, Users};
+use presenced::store::stripe::{Answer, Content};
+use serde_json::Value as Json;
+
+use super::checks::{Broken, ensure};
+use super::ledger::{Fate, OpId, Register, Value};
+use super::world::World;
+
+impl World {
+    /// A command was answered.
+    pub fn answered(
+        &mut self,
+        id: DaemonId,
+        number: OpId,
+        result: Result<Answer<Outcome>, Refusal>,
+    ) -> Result<(), Broken> {
+        let user = self.ledger.entry(number).op.user.clone();
+        self.note(Some(&user), || match &result {
+            Ok(Answer { rev, .. }) => format!("{id} answers #{number} at {rev}"),
+            Err(refusal) => format!("{id} answers #{number} {:?}", refusal.code),
+        });
+        let unanswered = &mut self.daemons.get_mut(&id).expect("it is alive").unanswered;
+        ensure(unanswered.remove(&number), &user, || format!("#{number} was answered twice"))?;
+        match result {
+            Ok(answer) => {
+                self.ledger.settle(number, Fate::Done { at_ms: self.net.now_ms });
+                if let Outcome::Connected { me, .. } | Outcome::Upserted { me } = &answer.outcome {
+                    self.check_view(id, number, &user, me)?;
+                }
+                self.check_rev(id, number, &user, answer.rev)
+            }
+            Err(refusal) if matches!(refusal.code, Code::Unavailable | Code::Contended) => Ok(()),
+            Err(_) => {
+                self.ledger.settle(number, Fate::Refused);
+                Ok(())
+            }
+        }
+    }
+
+    /// What the answer shows is neither older than the request nor made up.
+    fn check_view(&self, id: DaemonId, number: OpId, user: &Id, me: &[u8]) -> Result<(), Broken> {
+        let me: Json = serde_json::from_slice(me).expect("an answer is JSON");
+        let entry = self.ledger.entry(number);
+        let effects = entry.op.effects(number);
+        for register in Register::all() {
+            let Some(value) = value_in(&me, register) else { continue };
+            let right = match effects.iter().find(|(of, _)| *of == register) {
+                Some((_, set)) => *set == value,
+                None => {
+                    let (from, to) = (entry.began_ms, self.net.now_ms);
+                    self.ledger.may_be(user, register, value, from, to)
+                }
+            };
+            ensure(right, user, || format!("#{number} was answered with {register:?} {value:?}"))?;
+        }
+        let version = me["version"].as_u64().expect("a version");
+        let history = self.bucket.history(self.bucket.epoch, user);
+        let made = history.iter().find(|message| message.version() == version);
+        let silent = made.is_some_and(|message| {
+            version > 0 && message.writer == id && !self.checks.knows(&self.bucket, user, version)
+        });
+        ensure(!silent || self.bucket.epoch > 0, user, || {
+            format!("#{number} was answered with version {version} before it was announced")
+        })
+    }
+
+    /// Whoever reads at the revision of the answer finds what the request did, or something newer.
+    fn check_rev(&self, id: DaemonId, number: OpId, user: &Id, rev: u64) -> Result<(), Broken> {
+        if self.bucket.epoch > 0 {
+            return Ok(());
+        }
+        let history = self.bucket.history(self.bucket.epoch, user);
+        let record = history.iter().rev().find(|m| m.seq <= rev).and_then(|m| m.stored.record());
+        let now_ms = self.net.now_ms;
+        for (register, set) in self.ledger.entry(number).op.effects(number) {
+            let value = register.of(record);
+            ensure(self.ledger.may_be_at_rev(number, register, set, value, now_ms), user, || {
+                format!("{id} says that #{number} is at {rev}: {register:?} {set:?}, is {value:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A tick leaves nothing unanswered whose time is over.
+    pub fn check_answers_in_time(&self, id: DaemonId) -> Result<(), Broken> {
+        let Some(daemon) = self.daemons.get(&id) else { return Ok(()) };
+        let now = daemon.now(self.net.now_ms);
+        for number in &daemon.unanswered {
+            let user = &self.ledger.entry(*number).op.user;
+            ensure(daemon.deadlines[number] > now.mono_ms, user, || {
+                format!("{id} has not answered #{number} in time")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A write brings nothing new whose time is over.
+    pub fn check_written_in_time(
+        &self,
+        id: DaemonId,
+        key: &Id,
+        expected: u64,
+        content: &Content,
+    ) -> Result<(), Broken> {
+        let daemon = &self.daemons[&id];
+        let (Content::Put(text), true) = (content, daemon.epoch == self.bucket.epoch) else {
+            return Ok(());
+        };
+        let record = Users::decode(text).expect("a daemon writes what it can read");
+        let history = self.bucket.history(self.bucket.epoch, key);
+        let base = history.iter().find(|m| m.seq == expected).and_then(|m| m.stored.record());
+        let now = daemon.now(self.net.now_ms);
+        for register in Register::all() {
+            let value = register.of(Some(&record));
+            if let Value::By(number) = value
+                && value != register.of(base)
+                && let Some(deadline_ms) = daemon.deadlines.get(&number)
+            {
+                ensure(*deadline_ms > now.mono_ms, key, || {
+                    format!("{id} writes #{number} after its deadline")
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When all has settled, the bucket keeps the promises and every replica agrees with it.
+    pub fn check_the_end(&self) -> Result<(), Broken> {
+        let now_ms = self.net.now_ms;
+        for user in &self.users {
+            let last = self.bucket.last(user);
+            let nothing = Stored::default();
+            let stored = last.map_or(&nothing, |message| &message.stored);
+            for register in Register::all() {
+                let value = register.of(stored.record());
+                ensure(self.ledger.may_be(user, register, value, now_ms, now_ms), user, || {
+                    format!("in the end {register:?} is {value:?}")
+                })?;
+            }
+            let leaving = stored.record().is_some_and(|r| r.grace_since.is_some());
+            ensure(!leaving, user, || "in the end a grace has not ended".to_owned())?;
+            let version = Users::version(stored);
+            let excused = self.net.weather.wild || self.bucket.epoch > 0 || version == 0;
+            ensure(excused || self.checks.knows(&self.bucket, user, version), user, || {
+                format!("in the end version {version} was never announced")
+            })?;
+            for daemon in self.daemons.values() {
+                let known = daemon.machine.known(user);
+                let agrees = match known {
+                    None => last.is_none(),
+                    Some((known, rev)) => match last {
+                        Some(message) => message.seq == rev && message.stored == *known,
+                        None => known.record().is_none(),
+                    },
+                };
+                ensure(agrees, user, || {
+                    format!("in the end {} knows {known:?}, and stored is {last:?}", daemon.id)
+                })?;
+                let idle = daemon.machine.busy() == 0 && daemon.unanswered.is_empty();
+                ensure(idle, user, || format!("in the end {} is busy", daemon.id))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an answer shows of a register; connections are not shown.
+fn value_in(me: &Json, register: Register) -> Option<Value> {
+    let by = |number: Option<u64>| number.map_or(Value::Absent, Value::By);
+    match register {
+        Register::Custom(client) => Some(by(me[format!("f{client}")].as_u64())),
+        Register::Status => Some(by(me["status"].as_str().and_then(|text| text.parse().ok()))),
+        Register::Invisible if me["invisible"] == true => Some(Value::Hidden),
+        Register::Invisible => Some(Value::Absent),
+        Register::Connection(_) => None,
+    }
+}
