@@ -4,12 +4,12 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, missing};
 use super::responder::Responder;
-use crate::presence::entity::Entity;
+use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
 use crate::presence::user::{Connection, Record, Users, shown};
-use crate::service::Service;
+use crate::service::{Service, unavailable};
 
 /// A parsed `explain`.
 #[derive(Debug)]
@@ -35,11 +35,15 @@ impl Explain {
         let user = &self.user;
         let found = service.store.users.look_stored(user, |stored| {
             let (stored, rev) = stored?;
-            Some((stored.record()?.clone(), rev))
+            Some((stored.clone(), rev))
         });
-        let Some((record, rev)) = found else {
-            let refusal = Refusal::new(Code::UserNotFound, "there is no such user");
-            return Err(refusal.field("user_id"));
+        let (record, rev) = match found {
+            Some((Stored::Present(record), rev)) => (record, rev),
+            Some((Stored::Unreadable, _)) => return Err(unreadable()),
+            Some((Stored::Absent { .. }, _)) | None => {
+                let refusal = Refusal::new(Code::UserNotFound, "there is no such user");
+                return Err(refusal.field("user_id"));
+            }
         };
         let now = service.now();
         let connections: Vec<_> =
@@ -85,6 +89,11 @@ impl Explain {
             "acts": service.beacons.peers().first_for(key.as_str()).to_string(),
         })
     }
+}
+
+fn unreadable() -> Refusal {
+    unavailable("the stored record of this user cannot be read; it is left as it is")
+        .field("user_id")
 }
 
 fn why(record: &Record) -> String {

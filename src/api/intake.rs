@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, Subscriber};
 use futures_util::{FutureExt, StreamExt};
+use tokio::task::unconstrained;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +119,7 @@ impl Intake {
             tracing::debug!(%error, "the subscription was gone already");
         }
         while let Ok(Some(request)) = tokio::time::timeout(LAST_REQUESTS, requests.next()).await {
+            self.look(&mut watch).await;
             self.take(request, &watch);
         }
     }
@@ -136,7 +138,8 @@ impl Intake {
 
     /// Refuses what came before a fence that has just come back.
     fn refuse_queued(&self, requests: &mut Subscriber) {
-        while let Some(Some(request)) = requests.next().now_or_never() {
+        // Unconstrained: the runtime's budget would end the loop after some hundred requests.
+        while let Some(Some(request)) = unconstrained(requests.next()).now_or_never() {
             self.refuse_old(request);
         }
     }
@@ -156,7 +159,8 @@ impl Intake {
             return self.refuse_old(request);
         }
         let Some((operation, responder)) = self.responder(&request) else { return };
-        let deadline_ms = responder.taken_ms + watch.patience.deadline_ms;
+        // From the last look at the clock on: a stop since then must not make the request fresh.
+        let deadline_ms = watch.last_ms + watch.patience.deadline_ms;
         if let Err((refusal, responder)) = self.execute(operation, &request, responder, deadline_ms)
         {
             responder.refuse(&refusal);

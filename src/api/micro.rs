@@ -62,7 +62,7 @@ impl Micro {
             reply: None,
             headers: None,
             payload: self.body(asked).to_string().into_bytes().into(),
-            only_if_connected: false,
+            not_after_ms: None,
         });
     }
 

@@ -111,7 +111,7 @@ impl Responder {
                 reply: None,
                 headers,
                 payload: body.into(),
-                only_if_connected: false,
+                not_after_ms: None,
             });
         }
     }

@@ -107,7 +107,7 @@ impl Daemon {
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
 
         let (answers, outgoing) = outbox();
-        tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone())));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone(), clock)));
         let store =
             start_store(&settings, clock, id, store_client, &answers, &tracker, &stop).await?;
         let lease = settings.liveness.lease;

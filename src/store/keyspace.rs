@@ -199,7 +199,7 @@ impl<E: Entity> Keyspace<E> {
 
     fn carry_out(self: &Arc<Self>, part: usize, output: Output<E, Reply<E>>) {
         match output {
-            Output::Write { key, write, expected, content, visible } => {
+            Output::Write { key, write, expected, content, visible, not_after_ms } => {
                 let daemon = self.link.daemon.to_string();
                 let (headers, payload) = wire::write(&daemon, expected, content, visible);
                 self.link.writes.send(Message {
@@ -207,7 +207,7 @@ impl<E: Entity> Keyspace<E> {
                     reply: Some(format!("{}.{}.{part}.{write}", self.link.ack_inbox, E::KIND)),
                     headers: Some(headers),
                     payload,
-                    only_if_connected: true,
+                    not_after_ms: Some(not_after_ms),
                 });
             }
             Output::Read { key, read } => {
@@ -260,7 +260,7 @@ impl<E: Entity> Keyspace<E> {
             reply: None,
             headers: Some(headers),
             payload: event.body.into(),
-            only_if_connected: false,
+            not_after_ms: None,
         });
     }
 

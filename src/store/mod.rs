@@ -81,7 +81,7 @@ impl Store {
         let acks = client.subscribe(format!("{}.>", self.link.ack_inbox)).await?;
         let tracker = &self.link.tracker;
         let (store, bucket) = (self.clone(), self.link.bucket.clone());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(writes.run(client)));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(writes.run(client, self.link.clock)));
         tracker.spawn(stop.clone().run_until_cancelled_owned(acks::run(self.clone(), acks)));
         tracker.spawn(stop.clone().run_until_cancelled_owned(feed::run(self.clone(), shape)));
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {

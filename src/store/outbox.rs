@@ -8,6 +8,8 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock::Clock;
+
 /// One message to publish.
 #[derive(Debug)]
 pub struct Message {
@@ -15,8 +17,9 @@ pub struct Message {
     pub reply: Option<String>,
     pub headers: Option<HeaderMap>,
     pub payload: Bytes,
-    /// A write: it is dropped rather than sent late, if the connection is down.
-    pub only_if_connected: bool,
+    /// A write: it is dropped rather than sent later than this on the monotonic clock, or while
+    /// the connection is down.
+    pub not_after_ms: Option<u64>,
 }
 
 enum Item {
@@ -54,9 +57,12 @@ impl Outbox {
 
 impl Outgoing {
     /// Publishes on `client` until every [`Outbox`] is gone.
-    pub async fn run(mut self, client: Client) {
+    pub async fn run(mut self, client: Client, clock: Clock) {
         while let Some(item) = self.0.recv().await {
             match item {
+                Item::Message(message) if is_late(&message, &client, clock) => {
+                    tracing::debug!("dropped a write rather than send it late");
+                }
                 Item::Message(message) => publish(&client, message).await,
                 Item::Flush(done) => {
                     if let Err(error) = client.flush().await {
@@ -69,10 +75,15 @@ impl Outgoing {
     }
 }
 
+/// Whether the commands of a write may be refused by the time that it is stored. The daemon may
+/// have been stopped for long after it was decided.
+fn is_late(message: &Message, client: &Client, clock: Clock) -> bool {
+    message.not_after_ms.is_some_and(|not_after_ms| {
+        client.connection_state() != State::Connected || clock.now().mono_ms > not_after_ms
+    })
+}
+
 async fn publish(client: &Client, message: Message) {
-    if message.only_if_connected && client.connection_state() != State::Connected {
-        return;
-    }
     let Message { subject, reply, headers, payload, .. } = message;
     let published = match (reply, headers) {
         (None, None) => client.publish(subject, payload).await,

@@ -28,3 +28,4 @@ mod records;
 mod replies;
 mod stalls;
 mod startup;
+mod wire;

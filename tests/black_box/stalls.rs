@@ -17,6 +17,10 @@ const SHORT_TIMEOUT: Settings<'static> =
 /// How much later than its deadline a write may be stored: the way to the server.
 const ON_THE_WAY_MS: u64 = 100;
 
+/// A write that was in the midst of the client's connection when the daemon was stopped cannot be
+/// called back.
+const IN_THE_CONNECTION: usize = 0;
+
 #[tokio::test]
 async fn what_was_sent_before_and_during_a_stall_is_applied_in_time_or_never() {
     let stage = Stage::start(SHORT_TIMEOUT).await;
@@ -47,16 +51,21 @@ async fn what_was_sent_before_and_during_a_stall_is_applied_in_time_or_never() {
     .await;
     client.settle().await;
     let paused = paused.unwrap();
-    let mut applied = 0;
+    let (mut applied, mut late) = (0, Vec::new());
     for (n, sent_ms) in sent.iter().enumerate() {
         let Some(message) = last(&client.nats, &format!("user.u{n}")).await else { continue };
         applied += 1;
         let stored_ms = (message.time.unix_timestamp_nanos() / 1_000_000) as u64;
-        let age = stored_ms.saturating_sub(*sent_ms);
-        assert!(age <= TIMEOUT_MS + ON_THE_WAY_MS, "request {n} was applied after {age} ms");
+        let age_ms = stored_ms.saturating_sub(*sent_ms);
+        if age_ms > TIMEOUT_MS + ON_THE_WAY_MS {
+            late.push((n, age_ms));
+        }
     }
-    assert!(applied >= paused / 2, "{applied} of {paused} before the stall");
-    assert!(applied <= paused, "{applied} of {paused} before the stall");
+    assert!(
+        late.len() <= IN_THE_CONNECTION,
+        "applied late, of {paused} before the stall: {late:?}"
+    );
+    assert!((paused / 2..=paused).contains(&applied), "{applied} of {paused} before the stall");
 }
 
 #[tokio::test]

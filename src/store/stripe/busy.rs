@@ -120,9 +120,11 @@ impl<E: Entity, T> Stripe<E, T> {
     pub(super) fn decide_beside(&mut self, key: &E::Key, mut busy: Busy<E, T>, now: Now) {
         let slot = self.slots.get(key);
         let mut next = None;
-        while let Some(job) = busy.waiting.pop_front() {
-            let decided = decide_on::<E, T>(self.decider(key, now), slot, &mut next, job, None);
-            busy.decided.push(decided);
+        while let Some(mut job) = busy.waiting.pop_front() {
+            if job.still_wanted(&mut self.outputs, now) {
+                let decided = decide_on::<E, T>(self.decider(key, now), slot, &mut next, job, None);
+                busy.decided.push(decided);
+            }
         }
         self.send(key, busy, next, now);
     }
@@ -156,6 +158,8 @@ impl<E: Entity, T> Stripe<E, T> {
         };
         let (write, expected) = (self.next_number(), self.slots.get(key).map_or(0, |s| s.rev));
         self.writes.insert(write, key.clone());
+        let deadlines = busy.decided.iter().map(|each| each.job.deadline_ms);
+        let not_after_ms = deadlines.min().unwrap_or(u64::MAX);
         let visible = busy.decided.iter().filter_map(|each| each.event.as_ref()).next_back();
         self.outputs.push(Output::Write {
             key: key.clone(),
@@ -163,6 +167,7 @@ impl<E: Entity, T> Stripe<E, T> {
             expected,
             content: content.clone(),
             visible: visible.map(|event| event.version),
+            not_after_ms,
         });
         let sent = Sent { write, epoch: self.epoch, expected, next, content };
         busy.phase = Phase::Writing { sent, since_ms: now.mono_ms };

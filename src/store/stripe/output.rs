@@ -73,6 +73,8 @@ pub enum Output<E: Entity, T> {
         content: Content,
         /// The version of the newest visible change that this write makes, if it makes one.
         visible: Option<u64>,
+        /// The earliest deadline of its commands: it must not be sent later.
+        not_after_ms: u64,
     },
     /// Read the key from the leader of the stream.
     Read { key: E::Key, read: u64 },

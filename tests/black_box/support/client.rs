@@ -188,11 +188,6 @@ impl Refused {
         Self { status, code, message, details }
     }
 
-    /// The field that is at fault.
-    pub fn field(&self) -> &str {
-        self.details["field"].as_str().unwrap_or_else(|| panic!("no field: {self:?}"))
-    }
-
     /// The code, and the field at fault if one is named.
     pub fn what(&self) -> (&str, Option<&str>) {
         (&self.code, self.details["field"].as_str())

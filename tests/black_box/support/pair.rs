@@ -4,7 +4,7 @@
 use super::{Client, Daemon, Server, Settings};
 
 pub struct Pair {
-    pub server: Server,
+    _server: Server,
     /// Asks the first daemon. Both clients share one connection.
     pub one: Client,
     /// Asks the second daemon.
@@ -31,7 +31,7 @@ impl Pair {
         b.ready(&server).await;
         let nats = server.connect().await;
         let (one, two) = (Client::trusted(nats.clone(), "one"), Client::trusted(nats, "two"));
-        Self { server, one, two, daemons: [a, b] }
+        Self { _server: server, one, two, daemons: [a, b] }
     }
 
     /// Both clients.
