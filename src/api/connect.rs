@@ -50,6 +50,13 @@ impl Connect {
         (user, Command::Connect { patch, connection, lease, custom_in_answer })
     }
 
+    /// At most how many bytes the answer will have, without custom fields.
+    pub fn answer_bytes(&self, service: &Service) -> usize {
+        2 * self.connection.as_str().len()
+            + 128
+            + writes::me_bytes(service, &self.user, &self.patch)
+    }
+
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
         let liveness = service.liveness.clone();
         let (user, command) = self.command(true);
