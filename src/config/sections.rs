@@ -12,10 +12,8 @@ use super::keys::CHANNEL_TYPES;
 use super::read::Reader;
 use super::subjects::is_name;
 use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store};
-use crate::presence::id::Id;
-
-/// The fields of a user that are the service's own (`PROTOCOL`, section 1, *Conventions*).
-const RESERVED: [&str; 8] =
+use crate::presence::field::Kind;
+use crate::presence::id::Id; 8] =
     ["id", "online", "status", "last_active", "created_at", "updated_at", "version", "invisible"];
 
 /// The name of a bucket becomes part of the name of a stream, which the server keeps in a folder
@@ -89,11 +87,11 @@ fn read_trusted_fields(reader: &Reader) -> Result<BTreeSet<String>, ConfigError>
     let key = "limits.trusted_fields";
     let must = format!(
         "a list of names of custom fields: not empty, not beginning with $, and none of {}",
-        RESERVED.join(", ")
+        Kind::Users.reserved().join(", ")
     );
     let fields = reader.texts(key, &must)?;
     let is_custom = |field: &String| {
-        !field.is_empty() && !field.starts_with('$') && !RESERVED.contains(&field.as_str())
+        !field.is_empty() && !field.starts_with('$') && !Kind::Users.reserved().contains(&field.as_str())
     };
     match fields.iter().all(is_custom) {
         true => Ok(fields.into_iter().collect()),
