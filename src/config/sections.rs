@@ -13,8 +13,7 @@ use super::read::Reader;
 use super::subjects::is_name;
 use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store};
 use crate::presence::field::Kind;
-use crate::presence::id::Id; 8] =
-    ["id", "online", "status", "last_active", "created_at", "updated_at", "version", "invisible"];
+use crate::presence::id::Id;
 
 /// The name of a bucket becomes part of the name of a stream, which the server keeps in a folder
 /// of that name: at most 255 bytes.
@@ -91,7 +90,9 @@ fn read_trusted_fields(reader: &Reader) -> Result<BTreeSet<String>, ConfigError>
     );
     let fields = reader.texts(key, &must)?;
     let is_custom = |field: &String| {
-        !field.is_empty() && !field.starts_with('$') && !Kind::Users.reserved().contains(&field.as_str())
+        !field.is_empty()
+            && !field.starts_with('$')
+            && !Kind::Users.reserved().contains(&field.as_str())
     };
     match fields.iter().all(is_custom) {
         true => Ok(fields.into_iter().collect()),
