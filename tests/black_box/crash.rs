@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, jetstream};
-use serde_json::Value;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::events::latest;
 use crate::support::load::{Load, Tally};
 use crate::support::server::last;
 use crate::support::stage::NO_GRACE;
-use crate::support::{Client, Daemon, Event, Events, Pair, Server, Stage, eventually};
+use crate::support::{Client, Daemon, Event, Events, Pair, Server, Stage, eventually, within};
 
 const CLIENTS: usize = 48;
 
@@ -69,6 +70,15 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
     let mut events = Events::of_all(&pair.one).await;
     pair.one.connect_user("john", "c").await;
     let said = events.only();
+    // The second one must know of the first to miss it.
+    let first = pair.one.get("explain", json!({"user_id": "john"})).await["seen_by"].clone();
+    let mut beacons = pair.one.nats.subscribe("presence.internal.v1.beacon").await.unwrap();
+    let heard = async {
+        while serde_json::from_slice::<Value>(&beacons.next().await.unwrap().payload).unwrap()["daemon"]
+            != first
+        {}
+    };
+    within("a beacon of the first daemon", ANNOUNCED, heard).await;
     // The first daemon stores a change, and gets no further.
     pair.daemons[0].pause();
     change_unsaid(&pair.two, "john").await;
