@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_nats::{HeaderMap, jetstream};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::events::latest;
 use crate::support::load::{Load, Tally};
+use crate::support::server::last;
 use crate::support::stage::NO_GRACE;
-use crate::support::{Client, Daemon, Event, Events, Server, eventually};
+use crate::support::{Client, Daemon, Event, Events, Pair, Server, Stage, eventually, within};
 
 const CLIENTS: usize = 48;
 
@@ -55,7 +59,62 @@ async fn all_are_killed_and_the_next_one_announces_the_newest_changes() {
     let load = Load::start(&client, CLIENTS);
     sleep(Duration::from_millis(500)).await;
     daemons.iter_mut().for_each(Daemon::kill);
-    let _next = Daemon::spawn(&server, NO_GRACE).await;
-    let tallies = load.stop().await;
+    // The load has ended before the next one serves: no later change hides what was left unsaid.
+    let (tallies, _next) = tokio::join!(load.stop(), Daemon::spawn(&server, NO_GRACE));
     settles(&client, &mut events, &tallies).await;
+}
+
+#[tokio::test]
+async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_other() {
+    let pair = Pair::start(NO_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    pair.one.connect_user("john", "c").await;
+    let said = events.only();
+    // The second one must know of the first to miss it.
+    let first = pair.one.get("explain", json!({"user_id": "john"})).await["seen_by"].clone();
+    let mut beacons = pair.one.nats.subscribe("presence.internal.v1.beacon").await.unwrap();
+    let heard = async {
+        while serde_json::from_slice::<Value>(&beacons.next().await.unwrap().payload).unwrap()["daemon"]
+            != first
+        {}
+    };
+    within("a beacon of the first daemon", ANNOUNCED, heard).await;
+    // The first daemon stores a change, and gets no further.
+    pair.daemons[0].pause();
+    change_unsaid(&pair.two, "john").await;
+    events.silent_for(Duration::from_millis(500)).await;
+    let [mut first, _second] = pair.daemons;
+    first.kill();
+    let event = events.next_within(ANNOUNCED).await;
+    assert!(event.version > said.version);
+    assert_eq!(Some(event.user), pair.two.see("john").await);
+}
+
+#[tokio::test]
+async fn a_change_that_nobody_lived_to_announce_is_announced_by_the_next_one() {
+    let Stage { server, daemon, client, mut events } = Stage::start(NO_GRACE).await;
+    client.connect_user("john", "c").await;
+    let said = events.only();
+    daemon.stop().await;
+    change_unsaid(&client, "john").await;
+    let _next = Daemon::spawn(&server, NO_GRACE).await;
+    let event = events.next_within(ANNOUNCED).await;
+    assert!(event.version > said.version);
+    assert_eq!(Some(event.user), client.see("john").await);
+}
+
+/// Stores a visible change of a user as the daemon that made the last one would, and no event.
+async fn change_unsaid(client: &Client, id: &str) {
+    let stored = last(&client.nats, &format!("user.{id}")).await.unwrap();
+    let mut record: Value = serde_json::from_slice(&stored.payload).unwrap();
+    let version = record["version"].as_u64().unwrap() + 1;
+    record["version"] = version.into();
+    record["status"] = "unsaid".into();
+    let mut headers = HeaderMap::new();
+    headers.insert("Presence-Writer", stored.headers.get("Presence-Writer").unwrap().as_str());
+    headers.insert("Presence-Version", version.to_string().as_str());
+    let subject = format!("$KV.presence.user.{id}");
+    let js = jetstream::new(client.nats.clone());
+    let put = js.publish_with_headers(subject, headers, record.to_string().into());
+    put.await.unwrap().await.unwrap();
 }

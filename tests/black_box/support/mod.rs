@@ -17,7 +17,7 @@ pub use events::{Event, Events};
 pub use pair::Pair;
 pub use server::Server;
 pub use stage::Stage;
-pub use wait::{eventually, keys};
+pub use wait::{eventually, keys, within};
 
 /// Settings of a daemon: the key behind `PRESENCED_`, and its value.
 pub type Settings<'a> = &'a [(&'a str, &'a str)];
