@@ -225,11 +225,12 @@ fn connect(
     Ok(())
 }
 
-/// The user is active now. What others see of it stays frozen while the user is invisible.
+/// The user is active now. What others see of it stays frozen while the user is invisible, and
+/// goes on from where it was: if the clock jumps back, a later moment of hidden time stays hidden.
 fn touch(record: &mut Record, now: Now) {
     record.last_active = record.last_active.max(Some(now.wall));
     if !record.invisible {
-        record.shown_last_active = record.last_active;
+        record.shown_last_active = record.shown_last_active.max(Some(now.wall));
     }
 }
 
