@@ -4,6 +4,8 @@ mod decide;
 mod index;
 mod patch;
 mod record;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use decide::{Command, Outcome, Rules};
