@@ -4,7 +4,7 @@ mod rig;
 
 use super::*;
 use crate::presence::user::{Command, Users};
-use rig::{Rig, connect, disconnect, john, other, rig, status};
+use rig::{OWN, Rig, connect, disconnect, john, other, rig, status};
 
 #[test]
 fn a_write_that_is_acknowledged_is_announced_then_answered() {
@@ -274,11 +274,23 @@ fn a_deletion_leaves_its_version_until_its_marker_has_expired_and_after() {
     rig.acked(1, 1, 50);
     assert_eq!(rig.command(2, Command::Delete, 0), ["write 2 on 1 shows 1051"]);
     assert_eq!(rig.acked(2, 2, 0), ["announce 1051", "answer 2 at 2"]);
-    assert_eq!(rig.known(), Stored::Absent { version: 1051 });
+    assert_eq!(rig.known(), Stored::Absent { version: 1051, changed_by: Some(OWN) });
     assert_eq!(rig.command(3, connect("a"), 0), ["write 3 on 2 shows 1052"]);
     rig.conflicted(3, 0);
     assert_eq!(rig.tick(20), ["read 4"]);
     assert_eq!(rig.found(4, Found::Nothing), ["write 5 on 0 shows 1052"]);
     assert_eq!(rig.acked(5, 9, 30), ["announce 1052", "answer 3 at 9"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_write_that_was_given_up_is_announced_under_an_invisible_deletion_by_another() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.acked(1, 1, 0);
+    assert_eq!(rig.command(2, disconnect("a"), 0), ["write 2 on 1 shows 1001"]);
+    assert_eq!(rig.tick(2000), ["answer 2 unavailable", "read 3"]);
+    let offline = rig.own(2).stored;
+    assert_eq!(rig.fed(other(&offline, &Command::Delete, 3)), ["announce 1001"]);
     rig.is_done();
 }

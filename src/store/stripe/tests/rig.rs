@@ -7,7 +7,7 @@ use crate::presence::id::Id;
 use crate::presence::time::Time;
 use crate::presence::user::{Command, Patch, Record, Rules, Users};
 
-const OWN: DaemonId = DaemonId(1);
+pub(super) const OWN: DaemonId = DaemonId(1);
 const OTHER: DaemonId = DaemonId(2);
 /// What the wall clock shows when the monotonic one shows 0. Versions are readings of it.
 const WALL_MS: i64 = 1000;
@@ -56,8 +56,18 @@ pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Ent
     let rules = Rules { connections_per_user: 2, no_grace: true };
     let decision = Users::decide(&john(), stored, command, &rules, OTHER, at(0)).unwrap();
     let stored = decision.next.unwrap();
-    let content = Content::Put(Users::encode(stored.record().unwrap()).into());
+    let content = content_of(&stored);
     Entry { rev, stored, content, writer: Some(OTHER) }
+}
+
+fn content_of(stored: &Stored<Record>) -> Content {
+    match stored {
+        Stored::Absent { version, changed_by } => {
+            Content::Purge { version: *version, changed_by: *changed_by }
+        }
+        Stored::Present(record) => Content::Put(Users::encode(record).into()),
+        Stored::Unreadable => unreachable!("nothing unreadable is written"),
+    }
 }
 
 impl Rig {
@@ -112,7 +122,9 @@ impl Rig {
         let content = self.written.clone().unwrap();
         let stored = match &content {
             Content::Put(text) => Stored::Present(Box::new(Users::decode(text).unwrap())),
-            Content::Purge { version } => Stored::Absent { version: *version },
+            Content::Purge { version, changed_by } => {
+                Stored::Absent { version: *version, changed_by: *changed_by }
+            }
         };
         Entry { rev, stored, content, writer: Some(OWN) }
     }
