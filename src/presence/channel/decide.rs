@@ -74,7 +74,7 @@ pub(super) fn decide(
         }
         (Command::Delete, None) => Ok(keep(Outcome::Deleted(false))),
         (Command::Delete, Some(_)) => Ok(Decision {
-            next: Some(Stored::Absent { version: 0 }),
+            next: Some(Stored::Absent { version: 0, changed_by: None }),
             event: None,
             outcome: Outcome::Deleted(true),
         }),
