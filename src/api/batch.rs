@@ -57,8 +57,22 @@ impl Batch {
         self.users
     }
 
+    /// At most how many bytes the answer will have.
+    fn answer_bytes(&self, service: &Service) -> usize {
+        let op = |op: &Result<Op, Refusal>| match op {
+            Ok(Op::Connect(connect)) => connect.answer_bytes(service),
+            Ok(Op::UpsertUsers(upsert)) => upsert.answer_bytes(service),
+            Ok(Op::Disconnect { .. } | Op::EndLease(_)) => 64,
+            Err(refusal) => 128 + 2 * refusal.message.len(),
+        };
+        self.ops.iter().map(op).sum()
+    }
+
     pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
         let (task, tracker) = (service.clone(), &service.store.link.tracker);
+        if let Err(refusal) = responder.has_room_for(self.answer_bytes(service)) {
+            return responder.refuse(&refusal);
+        }
         tracker.spawn(async move {
             let mut results = Vec::with_capacity(self.ops.len());
             for op in self.ops {
@@ -138,13 +152,15 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
             };
             (vec![(user, Command::Disconnect { connection })], Box::new(finish))
         }
-        Op::UpsertUsers(upsert) => match upsert.commands(service, false) {
-            Ok(commands) => (
-                commands,
-                Box::new(|ids: &[Id], results| upsert_users::answer(ids, results, &Door::Trusted)),
-            ),
-            Err(refusal) => return Started::Done(Err(refusal)),
-        },
+        Op::UpsertUsers(upsert) => {
+            let commands = upsert.commands(false);
+            if let Err(refusal) = service.check(&commands) {
+                return Started::Done(Err(refusal));
+            }
+            let finish =
+                |ids: &[Id], results: Vec<Done>| upsert_users::answer(ids, results, &Door::Trusted);
+            (commands, Box::new(finish))
+        }
     };
     let ids: Vec<_> = commands.iter().map(|(user, _)| user.clone()).collect();
     if ids.is_empty() {

@@ -35,8 +35,7 @@ impl Connect {
         };
         let (user, patch) = writes::user(&user_fields, &path, door, &limits.trusted_fields)?;
         let connection = fields.id("connection_id")?;
-        let lease_path = fields.path("lease");
-        let lease = door.lease(fields.id("lease")?, &lease_path)?;
+        let lease = fields.id("lease")?;
         fields.finish()?;
         let connection = match connection {
             Some(connection) => connection,
@@ -49,6 +48,13 @@ impl Connect {
     pub fn command(self, custom_in_answer: bool) -> (Id, Command) {
         let Self { user, patch, connection, lease } = self;
         (user, Command::Connect { patch, connection, lease, custom_in_answer })
+    }
+
+    /// At most how many bytes the answer will have, without custom fields.
+    pub fn answer_bytes(&self, service: &Service) -> usize {
+        2 * self.connection.as_str().len()
+            + 128
+            + writes::me_bytes(service, &self.user, &self.patch)
     }
 
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {

@@ -20,8 +20,7 @@ pub enum Disconnect {
 
 impl Disconnect {
     pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
-        let lease_path = fields.path("lease");
-        if let Some(lease) = door.lease(fields.id("lease")?, &lease_path)? {
+        if let Some(lease) = fields.id("lease")? {
             for name in ["user_id", "connection_id"] {
                 if fields.take(name).is_some() {
                     return Err(wrong(

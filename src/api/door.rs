@@ -1,5 +1,6 @@
 //! The two doors: who a request acts as (`PROTOCOL`, section 1, *Two doors*).
 
+use super::fields::Fields;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 
@@ -36,13 +37,13 @@ impl Door {
         }
     }
 
-    /// Only trusted services may name a lease.
-    pub fn lease(&self, lease: Option<Id>, field: &str) -> Result<Option<Id>, Refusal> {
-        match (self, lease) {
-            (Self::Own(_), Some(_)) => {
-                Err(mismatch(field, "can be named only by trusted services"))
+    /// Only trusted services may name a lease, whatever the operation.
+    pub fn check_lease(&self, fields: &Fields) -> Result<(), Refusal> {
+        match self {
+            Self::Own(_) if fields.has("lease") => {
+                Err(mismatch("lease", "can be named only by trusted services"))
             }
-            (_, lease) => Ok(lease),
+            Self::Own(_) | Self::Trusted => Ok(()),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
 use crate::presence::user::{Connection, Record, Users, shown};
-use crate::service::{Service, unavailable};
+use crate::service::{Service, unreadable};
 
 /// A parsed `explain`.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Explain {
         });
         let (record, rev) = match found {
             Some((Stored::Present(record), rev)) => (record, rev),
-            Some((Stored::Unreadable, _)) => return Err(unreadable()),
+            Some((Stored::Unreadable, _)) => return Err(unreadable().field("user_id")),
             Some((Stored::Absent { .. }, _)) | None => {
                 let refusal = Refusal::new(Code::UserNotFound, "there is no such user");
                 return Err(refusal.field("user_id"));
@@ -89,11 +89,6 @@ impl Explain {
             "acts": service.beacons.peers().first_for(key.as_str()).to_string(),
         })
     }
-}
-
-fn unreadable() -> Refusal {
-    unavailable("the stored record of this user cannot be read; it is left as it is")
-        .field("user_id")
 }
 
 fn why(record: &Record) -> String {

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use super::unique;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 
@@ -19,7 +20,7 @@ pub struct Fields {
 impl Fields {
     /// The fields of a whole request.
     pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        match serde_json::from_slice(body) {
+        match unique::parse(body) {
             Ok(Value::Object(fields)) => Ok(Self { fields, path: String::new() }),
             Ok(_) => Err(invalid("the body must be a JSON object")),
             Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),
@@ -37,6 +38,10 @@ impl Fields {
     /// The path of a field of this object.
     pub fn path(&self, name: &str) -> String {
         format!("{}{name}", self.path)
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
     }
 
     pub fn take(&mut self, name: &str) -> Option<Value> {

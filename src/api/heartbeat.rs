@@ -4,10 +4,11 @@
 use super::door::Door;
 use super::fields::{Fields, missing, wrong};
 use super::responder::Responder;
+use crate::presence::entity::Stored;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
-use crate::service::Service;
+use crate::service::{Service, unreadable};
 
 /// The most connections in one heartbeat.
 const MAX_CONNECTIONS: usize = 1000;
@@ -22,7 +23,7 @@ pub enum Heartbeat {
 
 impl Heartbeat {
     pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
-        let lease = door.lease(fields.id("lease")?, "lease")?;
+        let lease = fields.id("lease")?;
         let connections = fields.array("connections", MAX_CONNECTIONS)?;
         let heartbeat = match (lease, connections) {
             (Some(lease), None) => Self::Lease(lease),
@@ -45,6 +46,15 @@ impl Heartbeat {
     }
 
     pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
+        if let Self::Connections(connections) = &self
+            && let [(user, _)] = connections.as_slice()
+            && service
+                .store
+                .users
+                .look_stored(user, |stored| matches!(stored, Some((Stored::Unreadable, _))))
+        {
+            return responder.refuse(&unreadable().field("user_id"));
+        }
         match self.answer(service) {
             (body, false) => responder.ok(body),
             // Perhaps it is only unknown here, and for a moment: look again when all is seen that
@@ -73,9 +83,14 @@ impl Heartbeat {
                 held.is_none()
             }
             Self::Connections(connections) => {
+                // Nobody can say of a record that cannot be read what it does not hold.
                 let is_unknown = |(user, connection): &&(Id, Id)| {
-                    service.store.users.look(user, |record| {
-                        !record.is_some_and(|r| r.connections.iter().any(|c| c.id == *connection))
+                    service.store.users.look_stored(user, |stored| match stored {
+                        Some((Stored::Present(record), _)) => {
+                            !record.connections.iter().any(|each| each.id == *connection)
+                        }
+                        Some((Stored::Unreadable, _)) => false,
+                        Some((Stored::Absent { .. }, _)) | None => true,
                     })
                 };
                 let unknown: Vec<_> = connections.iter().filter(is_unknown).collect();

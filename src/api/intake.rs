@@ -226,6 +226,7 @@ impl Intake {
         }
         let body = &request.payload;
         let fields = parsed!(Fields::parse(body));
+        parsed!(door.check_lease(&fields));
         match operation {
             Operation::Connect => {
                 let connect = parsed!(Connect::parse(fields, &door, limits));

@@ -32,12 +32,13 @@ pub struct Listener {
     subjects: Subjects,
     /// Known to nobody else: a probe cannot be forged.
     secret: String,
+    was_cut_off: bool,
 }
 
 impl Listener {
     pub fn new(store: Store, beacons: Beacons, subjects: Subjects) -> Self {
         let secret = format!("{:032x}", fastrand::u128(..));
-        Self { store, beacons, subjects, secret }
+        Self { store, beacons, subjects, secret, was_cut_off: false }
     }
 
     /// The subjects to listen to: those of trusted services, and those of users' own clients.
@@ -48,7 +49,7 @@ impl Listener {
 
     /// Listens until the connection ends.
     pub async fn run(
-        self,
+        mut self,
         [mut trusted, mut own]: [Subscriber; 2],
         mut events: UnboundedReceiver<Event>,
     ) {
@@ -104,13 +105,15 @@ impl Listener {
     }
 
     /// Anything that befalls the connection may have cost heartbeats.
-    fn notice(&self, event: &Event) {
+    fn notice(&mut self, event: &Event) {
         let what = match event {
             Event::SlowConsumer(_) => "heartbeats came faster than they were taken",
             Event::Disconnected => "it was cut off from NATS",
-            Event::Connected => "it has just been connected to NATS again",
+            // The first connection is no trouble: a daemon begins deaf anyway.
+            Event::Connected if self.was_cut_off => "it has just been connected to NATS again",
             _ => return,
         };
+        self.was_cut_off |= matches!(event, Event::Disconnected);
         tracing::warn!(
             reason = what,
             "may have missed heartbeats; no lease is ended for a whole lease"
@@ -142,5 +145,7 @@ impl Listener {
 }
 
 fn parse(body: &[u8], door: &Door) -> Result<Heartbeat, crate::presence::refusal::Refusal> {
-    Heartbeat::parse(Fields::parse(body)?, door)
+    let fields = Fields::parse(body)?;
+    door.check_lease(&fields)?;
+    Heartbeat::parse(fields, door)
 }

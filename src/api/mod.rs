@@ -20,6 +20,7 @@ mod query_channels;
 mod query_users;
 pub mod responder;
 pub mod subjects;
+mod unique;
 mod upsert_channel;
 mod upsert_users;
 mod watch_channel;

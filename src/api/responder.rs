@@ -60,19 +60,26 @@ pub struct Responder {
 }
 
 impl Responder {
+    /// Refuses what would be done and then not told: an answer with so many bytes of users.
+    pub fn has_room_for(&self, bytes: usize) -> Result<(), Refusal> {
+        if bytes <= self.exit.max_answer { Ok(()) } else { Err(self.too_large(bytes)) }
+    }
+
     /// Answers with a body.
     pub fn ok(self, body: Vec<u8>) {
-        if body.len() > self.exit.max_answer {
-            let limit = self.exit.max_answer;
-            let message = format!(
-                "the answer has {} bytes, and the NATS server's `max_payload` leaves room for {limit}: lower `limit`, or name fewer users",
-                body.len()
-            );
-            return self
-                .refuse(&Refusal::new(Code::TooLarge, message).field("limit").limit(limit as u64));
+        if let Err(refusal) = self.has_room_for(body.len()) {
+            return self.refuse(&refusal);
         }
         self.count(false);
         self.send(None, body);
+    }
+
+    fn too_large(&self, bytes: usize) -> Refusal {
+        let limit = self.exit.max_answer;
+        let message = format!(
+            "the answer would have {bytes} bytes, and the NATS server's `max_payload` leaves room for {limit}: lower `limit` or `member_limit`, or name fewer users"
+        );
+        Refusal::new(Code::TooLarge, message).field("limit").limit(limit as u64)
     }
 
     /// Answers with an error.

@@ -44,25 +44,26 @@ impl UpsertUsers {
         self.users.len()
     }
 
-    /// What is to happen to which user, if none of it would be refused.
-    pub fn commands(
-        self,
-        service: &Service,
-        custom_in_answer: bool,
-    ) -> Result<Vec<(Id, Command)>, Refusal> {
+    /// At most how many bytes the answer will have, without custom fields.
+    pub fn answer_bytes(&self, service: &Service) -> usize {
+        let user = |(user, patch): &(Id, Patch)| {
+            2 * user.as_str().len() + 8 + writes::me_bytes(service, user, patch)
+        };
+        64 + self.users.iter().map(user).sum::<usize>()
+    }
+
+    /// What is to happen to which user.
+    pub fn commands(self, custom_in_answer: bool) -> Vec<(Id, Command)> {
         let command = |(user, patch)| (user, Command::Upsert { patch, custom_in_answer });
-        let commands: Vec<_> = self.users.into_iter().map(command).collect();
-        for (user, command) in &commands {
-            service.check(user, command)?;
-        }
-        Ok(commands)
+        self.users.into_iter().map(command).collect()
     }
 
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
-        let commands = match self.commands(service, true) {
-            Ok(commands) => commands,
-            Err(refusal) => return responder.refuse(&refusal),
-        };
+        let commands = self.commands(true);
+        let checked = service.check(&commands).and_then(|bytes| responder.has_room_for(bytes));
+        if let Err(refusal) = checked {
+            return responder.refuse(&refusal);
+        }
         let ids: Vec<_> = commands.iter().map(|(user, _)| user.clone()).collect();
         if ids.is_empty() {
             return responder.ok(body(

@@ -11,6 +11,7 @@ use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::{Outcome, Patch, Users};
+use crate::service::Service;
 use crate::store::keyspace::Reply;
 use crate::store::stripe::Answer;
 
@@ -40,6 +41,23 @@ pub fn push_rev(out: &mut Vec<u8>, rev: u64, door: &Door) {
         json::push(out, ",\"rev\":");
         json::push_number(out, rev);
     }
+}
+
+/// At most how many bytes a user takes in an answer after a patch, without custom fields.
+pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
+    let json_bytes = |text: &str| {
+        let mut out = Vec::new();
+        json::push_str(&mut out, text);
+        out.len()
+    };
+    let status = match &patch.status {
+        Some(status) => status.as_deref().map_or(4, json_bytes),
+        None => service.store.users.look(user, |record| {
+            record.and_then(|record| record.status.as_deref()).map_or(4, json_bytes)
+        }),
+    };
+    // The names, times and numbers of a user take less than 256 bytes.
+    256 + json_bytes(user.as_str()) + status
 }
 
 /// What became of one command.
@@ -92,5 +110,17 @@ impl Gather {
 /// known to be written.
 pub fn partly(failure: &Refusal, written: impl Iterator<Item = Id>) -> Refusal {
     let written: BTreeSet<_> = written.map(|id| id.as_str().to_owned()).collect();
-    failure.clone().detail("written", written.into_iter().collect::<Vec<_>>())
+    let mut refusal = failure.clone();
+    if !written.is_empty() && !matches!(failure.code, Code::Contended | Code::Unavailable) {
+        // All was in order when it was checked, and others came in between: a repeat will say
+        // what is wrong and change nothing.
+        refusal = Refusal::new(
+            Code::Contended,
+            format!(
+                "others changed a user at the same time, so that a part failed: {}",
+                failure.message
+            ),
+        );
+    }
+    refusal.detail("written", written.into_iter().collect::<Vec<_>>())
 }

@@ -77,10 +77,8 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Custom fields that only trusted services may set. None is a reserved name.
     pub trusted_fields: BTreeSet<String>,
-    /// Requests taken and not yet answered.
+    /// Requests taken and not yet answered; each user that one names counts.
     pub pending_requests: usize,
-    /// Writes that wait for JetStream's acknowledgement.
-    pub pending_writes: usize,
     /// Queries that look at every record, running at once.
     pub concurrent_scans: usize,
     /// Such queries that wait for their turn.

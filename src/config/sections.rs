@@ -12,11 +12,8 @@ use super::keys::CHANNEL_TYPES;
 use super::read::Reader;
 use super::subjects::is_name;
 use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store};
+use crate::presence::field::Kind;
 use crate::presence::id::Id;
-
-/// The fields of a user that are the service's own (`PROTOCOL`, section 1, *Conventions*).
-const RESERVED: [&str; 8] =
-    ["id", "online", "status", "last_active", "created_at", "updated_at", "version", "invisible"];
 
 /// The name of a bucket becomes part of the name of a stream, which the server keeps in a folder
 /// of that name: at most 255 bytes.
@@ -79,7 +76,6 @@ impl Limits {
             connections_per_user: reader.count("limits.connections_per_user", 1..=1_000)?,
             trusted_fields: read_trusted_fields(reader)?,
             pending_requests: reader.count("limits.pending_requests", 1..=1_000_000)?,
-            pending_writes: reader.count("limits.pending_writes", 1..=1_000_000)?,
             concurrent_scans: reader.count("limits.concurrent_scans", 1..=64)?,
             pending_scans: reader.count("limits.pending_scans", 1..=10_000)?,
         })
@@ -90,11 +86,13 @@ fn read_trusted_fields(reader: &Reader) -> Result<BTreeSet<String>, ConfigError>
     let key = "limits.trusted_fields";
     let must = format!(
         "a list of names of custom fields: not empty, not beginning with $, and none of {}",
-        RESERVED.join(", ")
+        Kind::Users.reserved().join(", ")
     );
     let fields = reader.texts(key, &must)?;
     let is_custom = |field: &String| {
-        !field.is_empty() && !field.starts_with('$') && !RESERVED.contains(&field.as_str())
+        !field.is_empty()
+            && !field.starts_with('$')
+            && !Kind::Users.reserved().contains(&field.as_str())
     };
     match fields.iter().all(is_custom) {
         true => Ok(fields.into_iter().collect()),

@@ -20,7 +20,6 @@ use crate::api::responder::Exit;
 use crate::api::subjects::Subjects;
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Settings, Storage};
-use crate::liveness::graces;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::judge::{Bench, Judge};
@@ -132,13 +131,10 @@ impl Daemon {
         beacons.hearing().trouble(clock.now().mono_ms, "it has just started to listen");
 
         let bench = Bench::subscribe(&beacons, id).await?;
-        let judge = Judge::new(store.clone(), beacons.clone(), lease);
+        let judge = Judge::new(store.clone(), beacons.clone(), &settings.liveness);
         tracker.spawn(stop.clone().run_until_cancelled_owned(judge.run(bench)));
         let first = beacons.clone().announce_if_first(store.clone());
         tracker.spawn(stop.clone().run_until_cancelled_owned(first));
-        let grace = settings.liveness.offline_grace;
-        let graces = graces::run(store.clone(), beacons.clone(), grace);
-        tracker.spawn(stop.clone().run_until_cancelled_owned(graces));
 
         let exit = Arc::new(Exit {
             outbox: answers.clone(),

@@ -1,5 +1,9 @@
-//! Ends what has been silent for a lease, in two steps: the candidates are published first, and
-//! what no other daemon objects to is ended. Refreshes `last_active` on the way.
+//! Does what time asks for. Ends what has been silent for a lease, in two steps: the candidates are
+//! published first, and what no other daemon objects to is ended. Ends graces and refreshes
+//! `last_active`, which need no hearing.
+//!
+//! Every daemon watches everything; the first in rendezvous order acts, the next a second later, if
+//! its replica still shows that there is something to do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::internal::Beacons;
 use super::verdicts::{CANDIDATES, Candidates, ENDINGS, Ending, OBJECTIONS, Objection, line};
+use crate::config::Liveness;
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::lease::Heard;
@@ -44,6 +49,7 @@ pub struct Judge {
     store: Store,
     beacons: Beacons,
     lease_ms: u64,
+    grace_ms: u64,
     last_number: u64,
     pending: Vec<Pending>,
     sentences: mpsc::UnboundedSender<Sentence>,
@@ -103,12 +109,20 @@ impl Bench {
 }
 
 impl Judge {
-    pub fn new(store: Store, beacons: Beacons, lease: Duration) -> Self {
+    pub fn new(store: Store, beacons: Beacons, liveness: &Liveness) -> Self {
         let (sentences, to_do) = mpsc::unbounded_channel();
         store.link.tracker.spawn(carry_out(store.clone(), to_do));
-        let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let done = mpsc::unbounded_channel();
-        Self { store, beacons, lease_ms, last_number: 0, pending: Vec::new(), sentences, done }
+        let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            store,
+            beacons,
+            lease_ms: millis(liveness.lease),
+            grace_ms: millis(liveness.offline_grace),
+            last_number: 0,
+            pending: Vec::new(),
+            sentences,
+            done: mpsc::unbounded_channel(),
+        }
     }
 
     /// Judges for as long as the connection lasts.
@@ -134,10 +148,35 @@ impl Judge {
                 },
                 Some(lease) = self.done.1.recv() => self.close(&lease).await,
                 _ = look.tick() => {
+                    self.end_graces();
                     self.look().await;
                     self.decide().await;
                 }
             }
+        }
+    }
+
+    /// Ends the graces that are over.
+    fn end_graces(&self) {
+        let now = self.store.link.clock.now();
+        let mut over = Vec::new();
+        self.store.users.for_each_part(|part| {
+            let index = part.index_mut();
+            for _ in 0..AT_A_TIME {
+                let Some((user, grace)) = index.take_due_grace(self.grace_ms, now) else { break };
+                let wait_ms = self.beacons.peers().rank(user.as_str()) as u64 * STEP_MS;
+                let turn_ms = grace.seen_ms + self.grace_ms + wait_ms;
+                if turn_ms > now.mono_ms {
+                    index.postpone(user, grace, self.grace_ms, turn_ms - now.mono_ms, now);
+                } else {
+                    // Seen again only if the write does not happen.
+                    index.postpone(user.clone(), grace, self.grace_ms, WRITE_MS, now);
+                    over.push((user, grace.since));
+                }
+            }
+        });
+        for (user, since) in over {
+            self.sentence(user, Command::EndGrace { since }, None);
         }
     }
 

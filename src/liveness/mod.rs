@@ -1,7 +1,6 @@
 //! Who of the daemons is alive and hears, whose turn it is to act, and what is then done: graces
 //! end, silent leases lapse, `last_active` is refreshed.
 
-pub mod graces;
 pub mod hearing;
 pub mod internal;
 pub mod judge;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Service;
+use super::{Service, unreadable};
 use crate::config::ChannelType;
 use crate::presence::channel::{
     ChannelKey, Channels, Command, MAX_WATCHED, Page, Record, Seen, Watched, push_fields,
 };
+use crate::presence::entity::Stored;
 use crate::presence::field::Field;
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
@@ -60,7 +61,7 @@ impl Service {
         let filter = query.filter.as_ref();
         if let Some(cids) = filter.and_then(|filter| filter.candidates(&Field::Cid)) {
             let keys: BTreeSet<_> = cids.into_iter().filter_map(ChannelKey::from_cid).collect();
-            return then(Ok(self.look_up_channels(&query, &keys)));
+            return then(self.look_up_channels(&query, &keys));
         }
         let own = query.of_member.as_ref().map(|user| vec![user.as_str()]);
         if let Some(members) = own.or_else(|| filter.and_then(Filter::member_candidates)) {
@@ -70,16 +71,24 @@ impl Service {
         self.scan(move || service.scan_channels(&query), then);
     }
 
-    fn look_up_channels(&self, query: &ChannelQuery, keys: &BTreeSet<ChannelKey>) -> Vec<Page> {
+    fn look_up_channels(
+        &self,
+        query: &ChannelQuery,
+        keys: &BTreeSet<ChannelKey>,
+    ) -> Result<Vec<Page>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         for key in keys {
-            self.store.channels.look(key, |record| {
-                if let Some(record) = record {
+            self.store.channels.look_stored(key, |stored| match stored {
+                // Whoever may see only their own channels learns nothing of this one.
+                Some((Stored::Unreadable, _)) if query.of_member.is_none() => Err(unreadable()),
+                Some((Stored::Present(record), _)) => {
                     offer(query, &mut best, key, record);
+                    Ok(())
                 }
-            });
+                _ => Ok(()),
+            })?;
         }
-        page(query, best)
+        Ok(page(query, best))
     }
 
     fn channels_of(&self, query: &ChannelQuery, members: &[&str]) -> Vec<Page> {

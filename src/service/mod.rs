@@ -5,6 +5,7 @@ pub mod channels;
 pub mod lease;
 pub mod query;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +17,7 @@ use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
-use crate::presence::user::{Command, Rules, Users};
+use crate::presence::user::{Command, Record, Rules, Users};
 use crate::store::Store;
 use crate::store::keyspace::Reply;
 use channels::ChannelTypes;
@@ -102,13 +103,27 @@ impl Service {
         self.store.users.command(user, command, deadline_ms, reply);
     }
 
-    /// Whether a command would be refused on what is known now.
-    pub fn check(&self, user: &Id, command: &Command) -> Result<(), Refusal> {
-        let (nothing, daemon, now) = (Stored::default(), self.store.link.daemon, self.now());
-        self.store.users.look_stored(user, |stored| {
-            let stored = stored.map_or(&nothing, |(stored, _)| stored);
-            Users::decide(user, stored, command, &self.rules, daemon, now).map(|_| ())
-        })
+    /// Whether one of several commands would be refused on what is known now, each on top of those
+    /// before it. Otherwise how many bytes their outcomes show of users.
+    pub fn check(&self, commands: &[(Id, Command)]) -> Result<usize, Refusal> {
+        let (daemon, now) = (self.store.link.daemon, self.now());
+        let mut decided: HashMap<&Id, Stored<Record>> = HashMap::new();
+        let mut bytes = 0;
+        for (user, command) in commands {
+            let decision = match decided.get(user) {
+                Some(stored) => Users::decide(user, stored, command, &self.rules, daemon, now),
+                None => self.store.users.look_stored(user, |stored| {
+                    let nothing = Stored::default();
+                    let stored = stored.map_or(&nothing, |(stored, _)| stored);
+                    Users::decide(user, stored, command, &self.rules, daemon, now)
+                }),
+            }?;
+            bytes += decision.outcome.shown_bytes() + 2 * user.as_str().len();
+            if let Some(next) = decision.next {
+                decided.insert(user, next);
+            }
+        }
+        Ok(bytes)
     }
 
     /// Waits until the replica has seen all that is stored now, and revision `min_rev`.
@@ -148,6 +163,11 @@ pub fn overloaded() -> Refusal {
 /// The refusal of a request that the store did not serve in time.
 pub fn unavailable(message: &str) -> Refusal {
     Refusal::new(Code::Unavailable, message).detail("retry_after_ms", fastrand::u64(200..1000))
+}
+
+/// The refusal of a request for a record that cannot be read.
+pub fn unreadable() -> Refusal {
+    unavailable("the stored record cannot be read; it is left as it is")
 }
 
 fn unavailable_fresh() -> Refusal {

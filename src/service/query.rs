@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Service, overloaded, unavailable};
+use super::{Service, overloaded, unavailable, unreadable};
+use crate::presence::entity::Stored;
 use crate::presence::field::Field;
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
@@ -34,7 +35,7 @@ impl Service {
         if let Some(ids) = ids {
             let ids: std::collections::BTreeSet<_> =
                 ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()).collect();
-            return then(Ok(self.look_up(&query, ids)));
+            return then(self.look_up(&query, ids));
         }
         let service = self.clone();
         self.scan(move || service.scan_users(&query), then);
@@ -60,16 +61,23 @@ impl Service {
         });
     }
 
-    fn look_up(&self, query: &UserQuery, ids: impl IntoIterator<Item = Id>) -> Vec<FoundUser> {
+    fn look_up(
+        &self,
+        query: &UserQuery,
+        ids: impl IntoIterator<Item = Id>,
+    ) -> Result<Vec<FoundUser>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         for id in ids {
-            self.store.users.look(&id, |record| {
-                if let Some(record) = record {
+            self.store.users.look_stored(&id, |stored| match stored {
+                Some((Stored::Unreadable, _)) => Err(unreadable()),
+                Some((Stored::Present(record), _)) => {
                     offer(query, &mut best, &id, record);
+                    Ok(())
                 }
-            });
+                Some((Stored::Absent { .. }, _)) | None => Ok(()),
+            })?;
         }
-        page(query, best)
+        Ok(page(query, best))
     }
 
     fn scan_users(&self, query: &UserQuery) -> Vec<FoundUser> {

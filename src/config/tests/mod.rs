@@ -191,7 +191,6 @@ fn each_impossible_value_is_refused() {
         ("limits.trusted_fields = ['$x']", "limits.trusted_fields"),
         ("limits.trusted_fields = [1]", "limits.trusted_fields"),
         ("limits.pending_requests = 0", "limits.pending_requests"),
-        ("limits.pending_writes = 0", "limits.pending_writes"),
         ("limits.concurrent_scans = 0", "limits.concurrent_scans"),
         ("limits.pending_scans = 0", "limits.pending_scans"),
         ("channel_types.'a:b'.presence = true", "channel_types"),

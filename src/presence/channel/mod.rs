@@ -12,7 +12,7 @@ mod watch;
 pub use decide::{Command, Edit, MAX_DATA_BYTES, MAX_ID_BYTES, MAX_MEMBERS, Outcome};
 pub use index::Index;
 pub use key::ChannelKey;
-pub use patch::{Patch, RESERVED};
+pub use patch::Patch;
 pub use record::Record;
 pub use seen::Seen;
 pub use view::{Page, push_fields};

@@ -4,23 +4,10 @@ use serde_json::{Map, Value};
 
 use super::record::Record;
 use crate::presence::custom::Changes;
+use crate::presence::field::Kind;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Time;
 use crate::presence::user::check_custom_name;
-
-/// Names that no custom field of a channel may have (`PROTOCOL`, section 1).
-pub const RESERVED: [&str; 10] = [
-    "type",
-    "id",
-    "cid",
-    "members",
-    "member_count",
-    "last_message_at",
-    "created_at",
-    "updated_at",
-    "presence",
-    "presence_disabled",
-];
 
 /// Data to change; what is absent stays as it is.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,7 +31,7 @@ impl Patch {
                         time.ok_or_else(|| wrong(&field, "takes an RFC 3339 time, or null"))?;
                     patch.last_message_at = Some(Some(time));
                 }
-                (name, _) if RESERVED.contains(&name) => {
+                (name, _) if Kind::Channels.reserved().contains(&name) => {
                     return Err(wrong(&field, "is kept by the service and cannot be set here"));
                 }
                 (name, value) => {

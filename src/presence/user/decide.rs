@@ -57,6 +57,18 @@ pub enum Outcome {
     Refreshed(bool),
 }
 
+impl Outcome {
+    /// How many bytes of JSON the outcome shows of the user.
+    pub fn shown_bytes(&self) -> usize {
+        match self {
+            Self::Connected { me, .. } | Self::Upserted { me } => me.len(),
+            Self::Disconnected(_) | Self::Deleted(_) | Self::GraceEnded(_) | Self::Refreshed(_) => {
+                0
+            }
+        }
+    }
+}
+
 pub(super) fn decide(
     id: &Id,
     stored: &Stored<Record>,

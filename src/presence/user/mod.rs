@@ -10,7 +10,7 @@ mod vitals;
 
 pub use decide::{Command, Outcome, Rules};
 pub use index::{Grace, Index};
-pub use patch::{MAX_STATUS_BYTES, Patch, RESERVED, check_custom_name};
+pub use patch::{MAX_STATUS_BYTES, Patch, check_custom_name};
 pub use record::{Connection, Record};
 pub use seen::Seen;
 pub use view::{

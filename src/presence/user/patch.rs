@@ -4,16 +4,13 @@ use serde_json::{Map, Value};
 
 use super::record::Record;
 use crate::presence::custom::Changes;
+use crate::presence::field::Kind;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
 
 /// The longest status, in bytes of UTF-8.
 pub const MAX_STATUS_BYTES: usize = 1024;
-
-/// Names that no custom field of a user may have (`PROTOCOL`, section 1).
-pub const RESERVED: [&str; 8] =
-    ["id", "online", "status", "last_active", "created_at", "updated_at", "version", "invisible"];
 
 /// Fields to change; those that are absent stay as they are.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,7 +59,7 @@ impl Patch {
                 ("status", _) => {
                     return Err(wrong(field(), "takes a string, or null to remove it"));
                 }
-                (name, _) if RESERVED.contains(&name) => {
+                (name, _) if Kind::Users.reserved().contains(&name) => {
                     return Err(wrong(field(), "is kept by the service and cannot be set"));
                 }
                 (name, value) => {
