@@ -111,7 +111,7 @@ async fn each_is_answered_once_with_an_error_and_nothing_is_written() {
 }
 
 fn hostile(n: usize, rng: &mut Rng, max_payload: usize) -> Hostile {
-    if n % LARGE == 0 {
+    if n.is_multiple_of(LARGE) {
         return large(rng, max_payload);
     }
     match rng.usize(..8) {
