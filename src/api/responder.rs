@@ -63,13 +63,8 @@ impl Responder {
     /// Answers with a body.
     pub fn ok(self, body: Vec<u8>) {
         if body.len() > self.exit.max_answer {
-            let limit = self.exit.max_answer;
-            let message = format!(
-                "the answer has {} bytes, and the NATS server's `max_payload` leaves room for {limit}: lower `limit`, or name fewer users",
-                body.len()
-            );
-            return self
-                .refuse(&Refusal::new(Code::TooLarge, message).field("limit").limit(limit as u64));
+            let refusal = too_large(self.operation, body.len(), self.exit.max_answer);
+            return self.refuse(&refusal);
         }
         self.count(false);
         self.send(None, body);
@@ -115,6 +110,21 @@ impl Responder {
             });
         }
     }
+}
+
+/// The refusal of an answer that the server would not take; it says what to lower.
+fn too_large(operation: Operation, bytes: usize, limit: usize) -> Refusal {
+    let (field, advice) = match operation {
+        Operation::QueryChannels => ("member_limit", "lower `member_limit` or `limit`"),
+        Operation::WatchChannel => ("member_limit", "lower `member_limit`"),
+        Operation::UpsertUsers => ("users", "name fewer `users`"),
+        Operation::Batch => ("ops", "send fewer `ops`"),
+        _ => ("limit", "lower `limit`"),
+    };
+    let message = format!(
+        "the answer has {bytes} bytes, and the NATS server's `max_payload` leaves room for {limit}: {advice}"
+    );
+    Refusal::new(Code::TooLarge, message).field(field).limit(limit as u64)
 }
 
 /// The headers and the body of an error reply.
