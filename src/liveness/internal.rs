@@ -1,5 +1,6 @@
 //! Beacons between the daemons, on `presence.internal.v1.beacon`: I am here; I leave.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::hearing::Hearing;
-use super::peers::{BEACON_MS, Peers};
+use super::peers::{BEACON_MS, Peers, Says};
 use crate::presence::entity::DaemonId;
 use crate::store::Store;
 
@@ -28,6 +29,8 @@ struct Beacon {
     leaving: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     deaf: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    starting: bool,
 }
 
 /// The beacons of this daemon. Cheap to clone.
@@ -37,6 +40,7 @@ pub struct Beacons {
     daemon: DaemonId,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
+    settled: Arc<AtomicBool>,
 }
 
 impl Beacons {
@@ -46,6 +50,7 @@ impl Beacons {
             daemon,
             peers: Arc::new(Mutex::new(Peers::new(daemon))),
             hearing: Arc::new(Mutex::new(hearing)),
+            settled: Arc::default(),
         }
     }
 
@@ -94,12 +99,12 @@ impl Beacons {
     pub async fn announce_if_first(self, store: Store) {
         store.replayed.cancelled().await;
         tokio::time::sleep(LISTEN).await;
-        let fresh = store.take_fresh();
-        if self.peers().alive().next().is_some() {
-            return;
+        self.settled.store(true, Ordering::Relaxed);
+        // Those who start at the same time do not know either: better twice than not at all.
+        if !self.peers().has_settled() {
+            let users = store.users.announce_newest();
+            tracing::debug!(users, "announced the newest changes once more");
         }
-        fresh.iter().for_each(|user| store.users.announce(user));
-        tracing::debug!(users = fresh.len(), "announced the newest changes once more");
     }
 
     fn hear(&self, payload: &[u8], now_ms: u64) {
@@ -108,7 +113,8 @@ impl Beacons {
         if beacon.leaving {
             self.peers().left(daemon);
         } else {
-            self.peers().heard(daemon, beacon.deaf, now_ms);
+            let says = Says { deaf: beacon.deaf, starting: beacon.starting };
+            self.peers().heard(daemon, says, now_ms);
         }
     }
 
@@ -122,7 +128,8 @@ impl Beacons {
     }
 
     async fn send(&self, leaving: bool, deaf: bool) {
-        let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf };
+        let starting = !self.settled.load(Ordering::Relaxed);
+        let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf, starting };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(BEACON, payload.into());
         // A beacon that cannot leave now is worth nothing later.

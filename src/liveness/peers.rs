@@ -27,8 +27,16 @@ pub struct Death {
 #[derive(Debug, Clone, Copy)]
 struct Peer {
     heard_ms: u64,
-    /// Whether it says that it may have missed heartbeats.
-    deaf: bool,
+    says: Says,
+}
+
+/// What a daemon says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Says {
+    /// It may have missed heartbeats.
+    pub deaf: bool,
+    /// It has only just started.
+    pub starting: bool,
 }
 
 /// The other daemons.
@@ -45,9 +53,9 @@ impl Peers {
     }
 
     /// A beacon came.
-    pub fn heard(&mut self, daemon: DaemonId, deaf: bool, now_ms: u64) {
+    pub fn heard(&mut self, daemon: DaemonId, says: Says, now_ms: u64) {
         if daemon != self.own {
-            self.heard.insert(daemon, Peer { heard_ms: now_ms, deaf });
+            self.heard.insert(daemon, Peer { heard_ms: now_ms, says });
         }
     }
 
@@ -94,7 +102,7 @@ impl Peers {
 
     /// The same over those that hear: only they judge silence.
     pub fn rank_of_hearing(&self, key: &str) -> usize {
-        self.rank_among(key, |peer| !peer.deaf)
+        self.rank_among(key, |peer| !peer.says.deaf)
     }
 
     fn rank_among(&self, key: &str, counts: impl Fn(&Peer) -> bool) -> usize {
@@ -106,6 +114,11 @@ impl Peers {
     /// Whether a daemon is alive; this one is.
     pub fn is_alive(&self, daemon: DaemonId) -> bool {
         daemon == self.own || self.heard.contains_key(&daemon)
+    }
+
+    /// Whether another daemon has been there for a while.
+    pub fn has_settled(&self) -> bool {
+        self.heard.values().any(|peer| !peer.says.starting)
     }
 
     /// The other daemons that are alive.
@@ -139,7 +152,7 @@ mod tests {
 
     fn three(own: DaemonId) -> Peers {
         let mut peers = Peers::new(own);
-        [A, B, C].into_iter().for_each(|daemon| peers.heard(daemon, false, 0));
+        [A, B, C].into_iter().for_each(|daemon| peers.heard(daemon, Says::default(), 0));
         peers
     }
 
@@ -156,8 +169,8 @@ mod tests {
     #[test]
     fn one_survivor_acts_for_a_death_and_another_if_that_one_dies_too() {
         let mut survivors = [three(A), three(B)];
-        survivors[0].heard(B, false, 2000);
-        survivors[1].heard(A, false, 2000);
+        survivors[0].heard(B, Says::default(), 2000);
+        survivors[1].heard(A, Says::default(), 2000);
         let acting: Vec<_> = survivors.iter_mut().map(|peers| peers.bury(4000)).collect();
         let first = usize::from(acting[0].is_empty());
         let death = acting[first][0];

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use presenced::liveness::peers::Says;
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::time::Now;
@@ -218,7 +219,7 @@ impl World {
                 self.informed(id, key, verify, (epoch, last))
             }
             Incoming::Beacon(from) => {
-                self.with(id, |daemon, now| daemon.peers.heard(from, false, now.mono_ms));
+                self.with(id, |daemon, now| daemon.peers.heard(from, Says::default(), now.mono_ms));
                 Ok(())
             }
             Incoming::Feed => self.feed(id),
