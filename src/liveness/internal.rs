@@ -77,12 +77,16 @@ impl Beacons {
         loop {
             tokio::select! {
                 beacon = beacons.next() => match beacon {
-                    Some(message) => self.hear(&message.payload, store.link.clock.now().mono_ms),
+                    Some(message) => {
+                        let now_ms = store.link.clock.now().mono_ms;
+                        if self.hear(&message.payload, now_ms) {
+                            self.beat(now_ms).await;
+                        }
+                    }
                     None => return,
                 },
                 _ = beat.tick() => {
-                    let deaf = self.hearing().deaf(store.link.clock.now().mono_ms).is_some();
-                    self.send(false, deaf).await;
+                    self.beat(store.link.clock.now().mono_ms).await;
                     self.bury(&store);
                 }
             }
@@ -107,15 +111,21 @@ impl Beacons {
         }
     }
 
-    fn hear(&self, payload: &[u8], now_ms: u64) {
-        let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return };
-        let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return };
+    /// Hears a beacon. Returns whether its daemon was not known before.
+    fn hear(&self, payload: &[u8], now_ms: u64) -> bool {
+        let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return false };
+        let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return false };
         if beacon.leaving {
             self.peers().left(daemon);
-        } else {
-            let says = Says { deaf: beacon.deaf, starting: beacon.starting };
-            self.peers().heard(daemon, says, now_ms);
+            return false;
         }
+        let says = Says { deaf: beacon.deaf, starting: beacon.starting };
+        self.peers().heard(daemon, says, now_ms)
+    }
+
+    async fn beat(&self, now_ms: u64) {
+        let deaf = self.hearing().deaf(now_ms).is_some();
+        self.send(false, deaf).await;
     }
 
     fn bury(&self, store: &Store) {

@@ -52,11 +52,10 @@ impl Peers {
         Self { own, heard: HashMap::new(), deaths: Vec::new() }
     }
 
-    /// A beacon came.
-    pub fn heard(&mut self, daemon: DaemonId, says: Says, now_ms: u64) {
-        if daemon != self.own {
-            self.heard.insert(daemon, Peer { heard_ms: now_ms, says });
-        }
+    /// A beacon came. Returns whether it is that of a daemon which was not known: it should be
+    /// answered at once, so that the two know each other before one of them can die.
+    pub fn heard(&mut self, daemon: DaemonId, says: Says, now_ms: u64) -> bool {
+        daemon != self.own && self.heard.insert(daemon, Peer { heard_ms: now_ms, says }).is_none()
     }
 
     /// A daemon said that it leaves; it has announced all that it did.
@@ -152,7 +151,9 @@ mod tests {
 
     fn three(own: DaemonId) -> Peers {
         let mut peers = Peers::new(own);
-        [A, B, C].into_iter().for_each(|daemon| peers.heard(daemon, Says::default(), 0));
+        for daemon in [A, B, C] {
+            assert_eq!(peers.heard(daemon, Says::default(), 0), daemon != own);
+        }
         peers
     }
 
