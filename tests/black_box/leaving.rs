@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::support::daemon::LEAVE;
 use crate::support::events::latest;
 use crate::support::load::Load;
-use crate::support::stage::NO_GRACE;
+use crate::support::stage::{NO_GRACE, PATIENT};
 use crate::support::{Client, Daemon, Events, Server};
 
 const CLIENTS: usize = 32;
@@ -16,8 +16,8 @@ const CLIENTS: usize = 32;
 #[tokio::test]
 async fn one_of_two_leaves_under_load_and_no_request_is_lost() {
     let server = Server::start().await;
-    let mut leaving = Daemon::spawn(&server, NO_GRACE).await;
-    let _staying = Daemon::spawn(&server, NO_GRACE).await;
+    let mut leaving = Daemon::spawn(&server, PATIENT).await;
+    let _staying = Daemon::spawn(&server, PATIENT).await;
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
     let load = Load::start(&client, CLIENTS);
