@@ -94,6 +94,7 @@ impl WatchChannel {
         let command = Command::Create {
             patch: std::mem::take(&mut self.patch),
             members: self.members.clone(),
+            chosen: self.chosen.clone(),
         };
         let (key, then) = (self.key.clone(), service.clone());
         let reply = Box::new(move |result: Done| {

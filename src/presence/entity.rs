@@ -37,8 +37,9 @@ impl fmt::Debug for DaemonId {
 /// What is stored under a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored<R> {
-    /// Nothing. `version` is what a deleted record left behind, or 0.
-    Absent { version: u64 },
+    /// Nothing. `version` is what a deleted record left behind, or 0, and `changed_by` who made the
+    /// visible change that it counts: not always whoever deleted it.
+    Absent { version: u64, changed_by: Option<DaemonId> },
     /// A record.
     Present(Box<R>),
     /// Something that this daemon cannot read. It is left alone.
@@ -56,7 +57,7 @@ impl<R> Stored<R> {
 
 impl<R> Default for Stored<R> {
     fn default() -> Self {
-        Self::Absent { version: 0 }
+        Self::Absent { version: 0, changed_by: None }
     }
 }
 

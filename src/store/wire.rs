@@ -12,6 +12,8 @@ use crate::presence::entity::{DaemonId, Entity, Stored};
 const WRITER: HeaderName = HeaderName::from_static("Presence-Writer");
 /// The version of the visible change that the message brings, if it brings one.
 pub const VERSION: HeaderName = HeaderName::from_static("Presence-Version");
+/// Which daemon made that change: of a marker, whose record cannot say it.
+const CHANGED_BY: HeaderName = HeaderName::from_static("Presence-Changed-By");
 const OPERATION: HeaderName = HeaderName::from_static("KV-Operation");
 const ROLLUP: HeaderName = HeaderName::from_static("Nats-Rollup");
 const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
@@ -33,7 +35,10 @@ pub fn write(
     }
     match content {
         Content::Put(value) => (headers, value),
-        Content::Purge { version } => {
+        Content::Purge { version, changed_by } => {
+            if let Some(daemon) = changed_by {
+                headers.insert(CHANGED_BY, daemon.to_string());
+            }
             headers.insert(OPERATION, "PURGE");
             headers.insert(ROLLUP, "sub");
             headers.insert(TTL, MARKER_TTL);
@@ -58,8 +63,9 @@ pub fn entry<E: Entity>(
         || header(MARKER_REASON).is_some()
     {
         let version = header(VERSION).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let stored = Stored::Absent { version };
-        return Entry { rev, stored, content: Content::Purge { version }, writer };
+        let changed_by = header(CHANGED_BY).and_then(DaemonId::parse);
+        let stored = Stored::Absent { version, changed_by };
+        return Entry { rev, stored, content: Content::Purge { version, changed_by }, writer };
     }
     let stored = match E::decode(payload) {
         Ok(record) => Stored::Present(Box::new(record)),

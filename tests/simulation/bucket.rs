@@ -74,7 +74,9 @@ impl Bucket {
                 Ok(record) => Stored::Present(Box::new(record)),
                 Err(_) => Stored::Unreadable,
             },
-            Content::Purge { version } => Stored::Absent { version: *version },
+            Content::Purge { version, changed_by } => {
+                Stored::Absent { version: *version, changed_by: *changed_by }
+            }
         };
         let message = Rc::new(Message {
             seq: self.last_seq,

@@ -417,6 +417,6 @@ impl World {
 fn text(content: &Content) -> String {
     match content {
         Content::Put(text) => String::from_utf8_lossy(text).into_owned(),
-        Content::Purge { version } => format!("deleted, {version}"),
+        Content::Purge { version, .. } => format!("deleted, {version}"),
     }
 }

@@ -77,9 +77,9 @@ pub(super) fn decide(
     daemon: DaemonId,
     now: Now,
 ) -> Result<Decision<Users>, Refusal> {
-    let version = match stored {
-        Stored::Absent { version } => *version,
-        Stored::Present(record) => record.version,
+    let (version, changed_by) = match stored {
+        Stored::Absent { version, changed_by } => (*version, *changed_by),
+        Stored::Present(record) => (record.version, record.changed_by),
         Stored::Unreadable => {
             return Err(Refusal::new(
                 Code::Unavailable,
@@ -87,7 +87,7 @@ pub(super) fn decide(
             ));
         }
     };
-    let change = Change { id, before: stored.record(), version, daemon, now };
+    let change = Change { id, before: stored.record(), version, changed_by, daemon, now };
     match command {
         Command::Connect { patch, connection, lease, custom_in_answer } => {
             let (mut record, _) = change.patched(patch)?;
@@ -127,6 +127,8 @@ struct Change<'a> {
     before: Option<&'a Record>,
     /// The version of what is stored.
     version: u64,
+    /// Who made the change that it counts.
+    changed_by: Option<DaemonId>,
     daemon: DaemonId,
     now: Now,
 }
@@ -134,8 +136,10 @@ struct Change<'a> {
 impl Change<'_> {
     /// The record with the fields of a patch, made if there is none, and whether that is a change.
     fn patched(&self, patch: &Patch) -> Result<(Record, bool), Refusal> {
-        let mut record =
-            self.before.cloned().unwrap_or_else(|| Record::new(self.now.wall, self.version));
+        let mut record = self.before.cloned().unwrap_or_else(|| Record {
+            changed_by: self.changed_by,
+            ..Record::new(self.now.wall, self.version)
+        });
         let fields_changed = patch.apply_fields(&mut record, self.now);
         let visibility_changed = patch.invisible.is_some_and(|to| to != record.invisible);
         if visibility_changed {
@@ -199,9 +203,13 @@ impl Change<'_> {
             return unchanged(Outcome::Deleted(false));
         }
         let seen = shown(self.before).differs_from(&shown(None));
-        let version = if seen { self.next_version() } else { self.version };
+        let (version, changed_by) = if seen {
+            (self.next_version(), Some(self.daemon))
+        } else {
+            (self.version, self.changed_by)
+        };
         Decision {
-            next: Some(Stored::Absent { version }),
+            next: Some(Stored::Absent { version, changed_by }),
             event: seen.then(|| view::deletion_event(self.id, version, self.now)),
             outcome: Outcome::Deleted(true),
         }
@@ -262,11 +270,12 @@ fn connect(
     Ok(())
 }
 
-/// The user is active now. What others see of it stays frozen while the user is invisible.
+/// The user is active now. What others see of it stays frozen while the user is invisible, and
+/// goes on from where it was: if the clock jumps back, a later moment of hidden time stays hidden.
 fn touch(record: &mut Record, now: Now) {
     record.last_active = record.last_active.max(Some(now.wall));
     if !record.invisible {
-        record.shown_last_active = record.last_active;
+        record.shown_last_active = record.shown_last_active.max(Some(now.wall));
     }
 }
 

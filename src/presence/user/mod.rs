@@ -5,6 +5,8 @@ mod index;
 mod patch;
 mod record;
 mod seen;
+#[cfg(test)]
+mod tests;
 mod view;
 mod vitals;
 
@@ -67,14 +69,18 @@ impl Entity for Users {
 
     fn version(stored: &Stored<Record>) -> u64 {
         match stored {
-            Stored::Absent { version } => *version,
+            Stored::Absent { version, .. } => *version,
             Stored::Present(record) => record.version,
             Stored::Unreadable => 0,
         }
     }
 
     fn changed_by(stored: &Stored<Record>) -> Option<DaemonId> {
-        stored.record().and_then(|record| record.changed_by)
+        match stored {
+            Stored::Absent { changed_by, .. } => *changed_by,
+            Stored::Present(record) => record.changed_by,
+            Stored::Unreadable => None,
+        }
     }
 
     fn announcement(key: &Id, stored: &Stored<Record>, now: Now) -> Option<Event> {

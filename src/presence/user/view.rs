@@ -122,7 +122,7 @@ pub fn deletion_event(id: &Id, version: u64, now: Now) -> Event {
 pub fn announcement(id: &Id, stored: &Stored<Record>, now: Now) -> Option<Event> {
     match stored {
         Stored::Present(record) if record.version > 0 => Some(event(id, record, now)),
-        Stored::Absent { version } if *version > 0 => Some(deletion_event(id, *version, now)),
+        Stored::Absent { version, .. } if *version > 0 => Some(deletion_event(id, *version, now)),
         _ => None,
     }
 }

@@ -260,7 +260,9 @@ fn decide_on<E: Entity, T>(
     if let Some(stored) = decision.next {
         let content = match &stored {
             Stored::Present(record) => Content::Put(E::encode(record).into()),
-            Stored::Absent { version } => Content::Purge { version: *version },
+            Stored::Absent { version, changed_by } => {
+                Content::Purge { version: *version, changed_by: *changed_by }
+            }
             Stored::Unreadable => unreachable!("a decision never makes something unreadable"),
         };
         if let Content::Put(value) = &content

@@ -116,8 +116,9 @@ impl<E: Entity, T> Stripe<E, T> {
                     && slot.rev > 0
                 {
                     // The marker of a deletion has expired.
-                    let version = E::version(&slot.stored);
-                    self.store(key, Stored::Absent { version }, 0, now);
+                    let (version, changed_by) =
+                        (E::version(&slot.stored), E::changed_by(&slot.stored));
+                    self.store(key, Stored::Absent { version, changed_by }, 0, now);
                 }
             }
         }

@@ -12,6 +12,8 @@ mod busy;
 mod inputs;
 mod output;
 mod pending;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

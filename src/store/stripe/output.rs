@@ -20,8 +20,8 @@ pub struct Job<E: Entity, T> {
 pub enum Content {
     /// A record, as JSON.
     Put(Bytes),
-    /// A marker of a deleted record, with the version that it leaves behind.
-    Purge { version: u64 },
+    /// A marker of a deleted record, with what it leaves behind as in [`Stored::Absent`].
+    Purge { version: u64, changed_by: Option<DaemonId> },
 }
 
 /// What the bucket says is stored under a key.

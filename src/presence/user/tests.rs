@@ -1,0 +1,238 @@
+//! What must hold after every history of commands, whatever the clocks show.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::presence::time::Time;
+
+const DAEMON: DaemonId = DaemonId(7);
+/// More than the connections of any history, so that none is refused.
+const RULES: Rules = Rules { connections_per_user: 50, no_grace: false };
+
+/// A command in the making: the end of a grace is for the grace that is running then.
+#[derive(Debug, Clone)]
+enum Step {
+    Connect { patch: Patch, connection: Id, lease: Option<Id> },
+    Upsert(Patch),
+    Disconnect(Id),
+    DisconnectLease(Id),
+    EndGrace,
+    Delete,
+}
+
+impl Step {
+    fn command(&self, stored: &Stored<Record>) -> Command {
+        match self.clone() {
+            Self::Connect { patch, connection, lease } => {
+                Command::Connect { patch, connection, lease, custom_in_answer: true }
+            }
+            Self::Upsert(patch) => Command::Upsert { patch, custom_in_answer: true },
+            Self::Disconnect(connection) => Command::Disconnect { connection },
+            Self::DisconnectLease(lease) => Command::DisconnectLease { lease },
+            Self::EndGrace => {
+                let running = stored.record().and_then(|record| record.grace_since);
+                Command::EndGrace { since: running.unwrap_or(Time(0)) }
+            }
+            Self::Delete => Command::Delete,
+        }
+    }
+
+    /// What is left of it in a history without what an invisible user does in hiding.
+    fn without_hiding(&self) -> Option<Self> {
+        match self {
+            Self::Connect { patch, .. } => Some(Self::Upsert(patch.clone())),
+            Self::Upsert(_) | Self::Delete => Some(self.clone()),
+            Self::Disconnect(_) | Self::DisconnectLease(_) | Self::EndGrace => None,
+        }
+    }
+}
+
+fn id(text: &str) -> Id {
+    Id::parse(text, "id").unwrap()
+}
+
+fn a_patch() -> impl Strategy<Value = Patch> {
+    let status = prop_oneof![
+        4 => Just(None),
+        1 => Just(Some(None)),
+        2 => "[a-c\"]".prop_map(|text| Some(Some(text.into_boxed_str()))),
+    ];
+    let invisible = prop_oneof![4 => Just(None), 2 => Just(Some(true)), 1 => Just(Some(false))];
+    let value =
+        prop_oneof![Just(None), (0..3).prop_map(|n| Some(json!(n))), Just(Some(json!("é")))];
+    let custom = vec(("[mn]".prop_map(String::into_boxed_str), value), 0..2);
+    (invisible, status, custom).prop_map(|(invisible, status, custom)| Patch {
+        invisible,
+        status,
+        custom,
+    })
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let connection = || prop_oneof![Just("a"), Just("b")].prop_map(id);
+    let lease = || Just(id("lease"));
+    prop_oneof![
+        4 => (a_patch(), connection(), proptest::option::of(lease()))
+            .prop_map(|(patch, connection, lease)| Step::Connect { patch, connection, lease }),
+        4 => a_patch().prop_map(Step::Upsert),
+        4 => connection().prop_map(Step::Disconnect),
+        1 => lease().prop_map(Step::DisconnectLease),
+        2 => Just(Step::EndGrace),
+        1 => Just(Step::Delete),
+    ]
+}
+
+/// Steps, and how far the wall clock moves before each: it may jump back.
+fn a_history() -> impl Strategy<Value = Vec<(Step, i64)>> {
+    let passes = prop_oneof![6 => 0..5000_i64, 1 => -60_000..0_i64];
+    vec((a_step(), passes), 1..40)
+}
+
+/// What a command makes of what is stored, and what others are told.
+fn apply(stored: &Stored<Record>, step: &Step, wall: Time) -> (Stored<Record>, Option<Event>) {
+    let now = Now { mono_ms: 0, wall };
+    let decision =
+        Users::decide(&id("john"), stored, &step.command(stored), &RULES, DAEMON, now).unwrap();
+    if decision.next.is_none() {
+        assert_eq!(decision.event, None, "what changes nothing is no event");
+    }
+    (decision.next.unwrap_or_else(|| stored.clone()), decision.event)
+}
+
+fn is_invisible(stored: &Stored<Record>) -> bool {
+    stored.record().is_some_and(|record| record.invisible)
+}
+
+fn is_online(stored: &Stored<Record>) -> bool {
+    stored.record().is_some_and(Record::is_online)
+}
+
+/// All that anyone else can see: the view, or, of a user who is gone, the version.
+fn public(stored: &Stored<Record>) -> String {
+    let mut view = Vec::new();
+    match stored.record() {
+        Some(record) => push_seen_by(&mut view, &id("john"), record, Viewer::Other),
+        None => view.extend(Users::version(stored).to_string().bytes()),
+    }
+    String::from_utf8(view).unwrap()
+}
+
+fn told(event: &Option<Event>) -> Option<String> {
+    event.as_ref().map(|event| String::from_utf8(event.body.clone()).unwrap())
+}
+
+fn is_distinguished(before: &Stored<Record>, after: &Stored<Record>) -> bool {
+    shown(before.record()).differs_from(&shown(after.record()))
+}
+
+/// A step of a history: before, after, the event and the wall clock.
+type Moment = (Stored<Record>, Stored<Record>, Option<Event>, Time);
+
+fn moments(history: &[(Step, i64)]) -> Vec<Moment> {
+    let (mut stored, mut wall) = (Stored::default(), Time(1_700_000_000_000));
+    let mut moments = Vec::new();
+    for (step, passes) in history {
+        wall.0 += passes;
+        let (after, event) = apply(&stored, step, wall);
+        moments.push((stored, after.clone(), event, wall));
+        stored = after;
+    }
+    moments
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// `PROTOCOL`, section 5. Whenever the user is visible its twin is made anew; in hidden time
+    /// the twin does not connect, disconnect or lapse, and nobody can tell the two apart.
+    #[test]
+    fn nobody_sees_what_an_invisible_user_does(history in a_history()) {
+        let (mut stored, mut wall) = (Stored::default(), Time(1_700_000_000_000));
+        let mut twin = stored.clone();
+        for (step, passes) in &history {
+            wall.0 += passes;
+            let was_hidden = is_invisible(&stored);
+            let (after, event) = apply(&stored, step, wall);
+            if is_invisible(&after) {
+                let twins_step = if was_hidden || matches!(step, Step::Connect { .. }) {
+                    step.without_hiding()
+                } else {
+                    Some(step.clone())
+                };
+                let mut twins_event = None;
+                if let Some(step) = twins_step {
+                    (twin, twins_event) = apply(&twin, &step, wall);
+                }
+                prop_assert_eq!(told(&event), told(&twins_event));
+                prop_assert_eq!(public(&after), public(&twin));
+            } else {
+                if was_hidden {
+                    let (twin_after, twins_event) = apply(&twin, step, wall);
+                    if is_online(&after) == is_online(&twin_after) {
+                        prop_assert_eq!(told(&event), told(&twins_event));
+                        prop_assert_eq!(public(&after), public(&twin_after));
+                    }
+                }
+                twin = after.clone();
+            }
+            stored = after;
+        }
+    }
+
+    /// `PROTOCOL`, section 2, *Event* and `version`.
+    #[test]
+    fn there_is_an_event_and_a_version_for_each_change_that_others_can_see_and_for_no_other(
+        history in a_history(),
+    ) {
+        for (before, after, event, wall) in moments(&history) {
+            let (old, new) = (Users::version(&before), Users::version(&after));
+            prop_assert_eq!(event.is_some(), is_distinguished(&before, &after));
+            let Some(event) = event else {
+                prop_assert_eq!(old, new);
+                continue;
+            };
+            prop_assert_eq!(new, (old + 1).max(u64::try_from(wall.0).unwrap()));
+            prop_assert_eq!(event.version, new);
+            let body: serde_json::Value = serde_json::from_slice(&event.body).unwrap();
+            prop_assert_eq!(&body["created_at"], &json!(wall.to_string()));
+            if let Some(record) = after.record() {
+                let view: serde_json::Value = serde_json::from_str(&public(&after)).unwrap();
+                prop_assert_eq!(&body["user"], &view);
+                prop_assert_eq!(record.changed_by, Some(DAEMON));
+            } else {
+                let gone = json!({"id": "john", "online": false, "status": null,
+                    "last_active": null, "version": new});
+                prop_assert_eq!(&body["user"], &gone);
+            }
+        }
+    }
+
+    /// `PROTOCOL`, section 2, `updated_at`, and section 1: no time moves backwards.
+    #[test]
+    fn times_move_when_they_must_and_never_backwards(history in a_history()) {
+        for (before, after, _, wall) in moments(&history) {
+            let (Some(old), Some(new)) = (before.record(), after.record()) else { continue };
+            prop_assert_eq!(old.created_at, new.created_at);
+            if old.status == new.status && old.custom == new.custom {
+                prop_assert_eq!(old.updated_at, new.updated_at);
+            } else {
+                prop_assert_eq!(new.updated_at, old.updated_at.max(wall));
+            }
+            prop_assert!(new.last_active >= old.last_active);
+            prop_assert!(new.shown_last_active >= old.shown_last_active);
+            prop_assert!(new.shown_last_active <= new.last_active);
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written(history in a_history()) {
+        for (_, after, ..) in moments(&history) {
+            if let Some(record) = after.record() {
+                let again = Users::decode(&Users::encode(record));
+                prop_assert_eq!(again.as_ref(), Ok(record));
+            }
+        }
+    }
+}

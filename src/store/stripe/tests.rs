@@ -1,0 +1,296 @@
+//! This input, exactly these outputs, and nothing left over.
+
+mod rig;
+
+use super::*;
+use crate::presence::user::Command;
+use rig::{OWN, Rig, connect, disconnect, john, other, rig, status};
+
+#[test]
+fn a_write_that_is_acknowledged_is_announced_then_answered() {
+    let mut rig = rig();
+    assert_eq!(rig.command(1, connect("a"), 0), ["write 1 on 0 shows 1000"]);
+    assert_eq!(rig.acked(1, 7, 3), ["announce 1000", "answer 1 at 7"]);
+    assert!(rig.fed(rig.own(7)).is_empty());
+    rig.is_done();
+}
+
+#[test]
+fn commands_that_come_during_a_write_go_out_together_and_keep_an_event_each() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    for (ticket, text) in [(2, "x"), (3, "y"), (4, "z")] {
+        assert!(rig.command(ticket, status(text), 1).is_empty());
+    }
+    assert_eq!(
+        rig.acked(1, 7, 2),
+        ["announce 1000", "answer 1 at 7", "write 2 on 7 shows 1004"],
+        "each of the three changes has a version of its own, and the write shows the last"
+    );
+    assert_eq!(
+        rig.acked(2, 8, 3),
+        [
+            "announce 1002",
+            "answer 2 at 8",
+            "announce 1003",
+            "answer 3 at 8",
+            "announce 1004",
+            "answer 4 at 8"
+        ]
+    );
+    rig.is_done();
+}
+
+#[test]
+fn a_conflict_waits_for_the_feed_to_explain_it() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 5);
+    assert!(rig.conflicted(1, 6).is_empty());
+    let theirs = other(&Stored::default(), &connect("b"), 4);
+    assert_eq!(rig.fed(theirs), ["changed by 2", "write 2 on 4 shows nothing"]);
+    assert_eq!(rig.acked(2, 5, 8), ["answer 1 at 5"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_conflict_that_the_feed_has_explained_is_decided_again_at_once() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 5);
+    let theirs = other(&Stored::default(), &connect("b"), 4);
+    assert_eq!(rig.fed(theirs), ["changed by 2"]);
+    assert_eq!(rig.conflicted(1, 6), ["write 2 on 4 shows nothing"]);
+    assert_eq!(rig.acked(2, 5, 8), ["answer 1 at 5"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_conflict_that_the_feed_does_not_explain_is_read() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.conflicted(1, 6);
+    assert!(rig.tick(25).is_empty());
+    assert_eq!(rig.tick(26), ["read 2"]);
+    let theirs = other(&Stored::default(), &connect("b"), 4);
+    assert_eq!(rig.found(2, Found::Entry(theirs)), ["changed by 2", "write 3 on 4 shows nothing"]);
+    rig.acked(3, 5, 30);
+    rig.is_done();
+}
+
+#[test]
+fn after_too_many_conflicts_the_command_is_contended() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    for (write, rev) in [(1, 4), (2, 5), (3, 6)] {
+        rig.fed(other(&Stored::default(), &connect("b"), rev));
+        assert_eq!(
+            rig.conflicted(write, 1),
+            [format!("write {} on {rev} shows nothing", write + 1)]
+        );
+    }
+    assert_eq!(rig.conflicted(4, 1), ["answer 1 contended"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_command_that_changes_nothing_waits_for_the_proof() {
+    let mut rig = rig();
+    assert_eq!(rig.command(1, disconnect("a"), 0), ["verify 1"]);
+    assert_eq!(rig.command(2, disconnect("b"), 0), ["verify 2"]);
+    assert_eq!(rig.verified(1), ["answer 1 at 0"]);
+    assert_eq!(rig.verified(2), ["answer 2 at 0"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_command_that_changes_nothing_is_decided_again_if_the_feed_brings_something() {
+    let mut rig = rig();
+    assert_eq!(rig.command(1, disconnect("b"), 5), ["verify 1"]);
+    let theirs = other(&Stored::default(), &connect("b"), 4);
+    assert_eq!(rig.fed(theirs), ["changed by 2", "write 2 on 4 shows 1001"]);
+    assert!(rig.verified(1).is_empty());
+    assert_eq!(rig.acked(2, 5, 8), ["announce 1001", "answer 1 at 5"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_command_that_changes_nothing_is_proven_by_a_write_that_it_is_joined_to() {
+    let mut rig = rig();
+    assert_eq!(rig.command(1, disconnect("a"), 0), ["verify 1"]);
+    assert_eq!(rig.command(2, connect("a"), 0), ["write 2 on 0 shows 1000"]);
+    assert_eq!(rig.acked(2, 3, 1), ["answer 1 at 3", "announce 1000", "answer 2 at 3"]);
+    assert!(rig.verified(1).is_empty());
+    rig.is_done();
+}
+
+#[test]
+fn without_an_acknowledgement_a_read_finds_the_write() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    assert!(rig.tick(499).is_empty());
+    assert_eq!(rig.tick(500), ["read 2"]);
+    let own = rig.own(4);
+    assert_eq!(rig.found(2, Found::Entry(own)), ["announce 1000", "answer 1 at 4"]);
+    assert!(rig.acked(1, 4, 600).is_empty());
+    rig.is_done();
+}
+
+#[test]
+fn a_read_that_gets_no_answer_is_repeated() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    assert_eq!(rig.tick(500), ["read 2"]);
+    assert!(rig.found(2, Found::Failed).is_empty());
+    assert!(rig.tick(1499).is_empty());
+    assert_eq!(rig.tick(1500), ["read 3"]);
+    assert!(rig.found(2, Found::Nothing).is_empty(), "an answer to the first read is too late");
+    assert_eq!(rig.acked(1, 4, 1600), ["announce 1000", "answer 1 at 4"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_write_that_was_lost_is_decided_again() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.tick(500);
+    assert_eq!(rig.found(2, Found::Nothing), ["write 3 on 0 shows 1000"]);
+    assert_eq!(rig.acked(3, 4, 600), ["announce 1000", "answer 1 at 4"]);
+    rig.is_done();
+}
+
+#[test]
+fn without_a_leader_a_write_is_tried_again_until_its_deadline() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    assert!(rig.failed(1, 10).is_empty());
+    assert!(rig.tick(84).is_empty());
+    assert_eq!(rig.tick(85), ["write 2 on 0 shows 1085"]);
+    assert!(rig.failed(2, 1990).is_empty());
+    assert_eq!(rig.tick(2000), ["answer 1 unavailable"]);
+    assert!(rig.tick(2100).is_empty());
+    rig.is_done();
+}
+
+#[test]
+fn whoever_was_stalled_refuses_what_has_waited_too_long() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.command(2, connect("b"), 0);
+    assert_eq!(
+        rig.acked(1, 7, 3000),
+        ["announce 1000", "answer 1 at 7", "answer 2 unavailable"],
+        "the first is known to be stored, the second must not be written any more"
+    );
+    rig.is_done();
+}
+
+#[test]
+fn the_feed_may_show_a_write_before_its_acknowledgement() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    assert_eq!(rig.fed(rig.own(4)), ["announce 1000", "answer 1 at 4"]);
+    assert!(rig.acked(1, 4, 1).is_empty());
+    rig.is_done();
+}
+
+/// A machine that gave up a write which is still on its way.
+fn given_up() -> Rig {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    assert_eq!(rig.tick(2000), ["answer 1 unavailable", "read 2"]);
+    assert!(rig.found(2, Found::Nothing).is_empty());
+    rig.is_done();
+    rig
+}
+
+#[test]
+fn a_write_that_was_given_up_is_announced_when_it_is_stored_after_all() {
+    let mut rig = given_up();
+    assert_eq!(rig.fed(rig.own(4)), ["announce 1000"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_write_that_was_given_up_is_announced_under_an_invisible_change_by_another() {
+    let mut rig = given_up();
+    let covered = other(&rig.own(4).stored, &connect("b"), 5);
+    assert_eq!(rig.fed(covered), ["announce 1000"]);
+    rig.is_done();
+}
+
+#[test]
+fn what_was_announced_before_the_acknowledgement_is_not_announced_by_it_again() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    let covered = other(&rig.own(4).stored, &connect("b"), 5);
+    assert_eq!(rig.fed(covered), ["announce 1000"]);
+    assert_eq!(rig.acked(1, 4, 1), ["answer 1 at 4"]);
+    rig.is_done();
+}
+
+#[test]
+fn what_may_have_been_stored_is_not_refused_as_if_it_had_changed_nothing() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    assert_eq!(rig.tick(500), ["read 2"]);
+    let one = other(&Stored::default(), &connect("b"), 8);
+    let both = other(&one.stored, &connect("c"), 9);
+    assert_eq!(rig.found(2, Found::Entry(both)), ["changed by 2", "verify 3"]);
+    assert_eq!(rig.verified(3), ["answer 1 unavailable"]);
+    assert_eq!(rig.command(2, connect("a"), 0), ["verify 4"]);
+    assert_eq!(rig.verified(4), ["answer 2 limit_exceeded"], "this one was never tried");
+    rig.is_done();
+}
+
+#[test]
+fn in_a_new_bucket_nobody_is_known() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.acked(1, 70, 1);
+    assert!(rig.reset().is_empty());
+    assert!(rig.machine.known(&john()).is_none());
+    assert_eq!(rig.machine.index().online, 0);
+    assert_eq!(rig.command(2, disconnect("a"), 2), ["verify 2"]);
+    assert_eq!(rig.verified(2), ["answer 2 at 0"]);
+    assert_eq!(rig.command(3, connect("a"), 2), ["write 3 on 0 shows 1002"]);
+    assert_eq!(rig.acked(3, 1, 3), ["announce 1002", "answer 3 at 1"], "revisions begin anew");
+    rig.is_done();
+}
+
+#[test]
+fn an_acknowledgement_from_before_the_new_bucket_proves_nothing() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    assert!(rig.reset().is_empty());
+    assert_eq!(rig.acked(1, 70, 1), ["read 2"]);
+    assert_eq!(rig.found(2, Found::Nothing), ["write 3 on 0 shows 1000"]);
+    assert_eq!(rig.acked(3, 1, 3), ["announce 1000", "answer 1 at 1"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_deletion_leaves_its_version_until_its_marker_has_expired_and_after() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 50);
+    rig.acked(1, 1, 50);
+    assert_eq!(rig.command(2, Command::Delete, 0), ["write 2 on 1 shows 1051"]);
+    assert_eq!(rig.acked(2, 2, 0), ["announce 1051", "answer 2 at 2"]);
+    assert_eq!(rig.known(), Stored::Absent { version: 1051, changed_by: Some(OWN) });
+    assert_eq!(rig.command(3, connect("a"), 0), ["write 3 on 2 shows 1052"]);
+    rig.conflicted(3, 0);
+    assert_eq!(rig.tick(20), ["read 4"]);
+    assert_eq!(rig.found(4, Found::Nothing), ["write 5 on 0 shows 1052"]);
+    assert_eq!(rig.acked(5, 9, 30), ["announce 1052", "answer 3 at 9"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_write_that_was_given_up_is_announced_under_an_invisible_deletion_by_another() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.acked(1, 1, 0);
+    assert_eq!(rig.command(2, disconnect("a"), 0), ["write 2 on 1 shows 1001"]);
+    assert_eq!(rig.tick(2000), ["answer 2 unavailable", "read 3"]);
+    let offline = rig.own(2).stored;
+    assert_eq!(rig.fed(other(&offline, &Command::Delete, 3)), ["announce 1001"]);
+    rig.is_done();
+}

@@ -1,0 +1,166 @@
+//! One machine and one user, and its effects in words.
+
+use std::sync::Arc;
+
+use super::super::*;
+use crate::presence::id::Id;
+use crate::presence::time::Time;
+use crate::presence::user::{Command, Patch, Record, Rules, Users};
+
+pub(super) const OWN: DaemonId = DaemonId(1);
+const OTHER: DaemonId = DaemonId(2);
+/// What the wall clock shows when the monotonic one shows 0. Versions are readings of it.
+const WALL_MS: i64 = 1000;
+
+pub(super) struct Rig {
+    pub(super) machine: Stripe<Users, u32>,
+    /// What was last written.
+    written: Option<Content>,
+}
+
+pub(super) fn rig() -> Rig {
+    let rules = Rules { connections_per_user: 2, no_grace: true };
+    let timing =
+        Timing { ack_timeout_ms: 500, read_timeout_ms: 1000, attempts: 3, max_value: 100_000 };
+    Rig { machine: Stripe::new(OWN, Arc::new(rules), timing), written: None }
+}
+
+fn at(mono_ms: u64) -> Now {
+    Now { mono_ms, wall: Time(WALL_MS + i64::try_from(mono_ms).unwrap()) }
+}
+
+fn id(text: &str) -> Id {
+    Id::parse(text, "id").unwrap()
+}
+
+pub(super) fn john() -> Id {
+    id("john")
+}
+
+pub(super) fn connect(connection: &str) -> Command {
+    let connection = id(connection);
+    Command::Connect { patch: Patch::default(), connection, lease: None, custom_in_answer: true }
+}
+
+pub(super) fn disconnect(connection: &str) -> Command {
+    Command::Disconnect { connection: id(connection) }
+}
+
+pub(super) fn status(status: &str) -> Command {
+    let patch = Patch { status: Some(Some(status.into())), ..Patch::default() };
+    Command::Upsert { patch, custom_in_answer: true }
+}
+
+/// What `command` makes of `stored` in the hands of another daemon.
+pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Entry<Record> {
+    let rules = Rules { connections_per_user: 2, no_grace: true };
+    let decision = Users::decide(&john(), stored, command, &rules, OTHER, at(0)).unwrap();
+    let stored = decision.next.unwrap();
+    let content = content_of(&stored);
+    Entry { rev, stored, content, writer: Some(OTHER) }
+}
+
+fn content_of(stored: &Stored<Record>) -> Content {
+    match stored {
+        Stored::Absent { version, changed_by } => {
+            Content::Purge { version: *version, changed_by: *changed_by }
+        }
+        Stored::Present(record) => Content::Put(Users::encode(record).into()),
+        Stored::Unreadable => unreachable!("nothing unreadable is written"),
+    }
+}
+
+impl Rig {
+    pub(super) fn command(&mut self, ticket: u32, command: Command, now_ms: u64) -> Vec<String> {
+        let deadline_ms = now_ms + 2000;
+        self.machine.command(john(), Job { command, ticket, deadline_ms }, at(now_ms));
+        self.effects()
+    }
+
+    pub(super) fn acked(&mut self, write: u64, rev: u64, now_ms: u64) -> Vec<String> {
+        self.machine.acked(write, rev, at(now_ms));
+        self.effects()
+    }
+
+    pub(super) fn conflicted(&mut self, write: u64, now_ms: u64) -> Vec<String> {
+        self.machine.conflicted(write, at(now_ms));
+        self.effects()
+    }
+
+    pub(super) fn failed(&mut self, write: u64, now_ms: u64) -> Vec<String> {
+        self.machine.failed(write, &Failure::Retry, at(now_ms));
+        self.effects()
+    }
+
+    pub(super) fn found(&mut self, read: u64, found: Found<Record>) -> Vec<String> {
+        self.machine.found(&john(), read, found, at(0));
+        self.effects()
+    }
+
+    pub(super) fn fed(&mut self, entry: Entry<Record>) -> Vec<String> {
+        self.machine.fed(&john(), entry, at(0));
+        self.effects()
+    }
+
+    pub(super) fn verified(&mut self, verify: u64) -> Vec<String> {
+        self.machine.verified(&john(), verify, at(0));
+        self.effects()
+    }
+
+    pub(super) fn tick(&mut self, now_ms: u64) -> Vec<String> {
+        self.machine.tick(at(now_ms));
+        self.effects()
+    }
+
+    pub(super) fn reset(&mut self) -> Vec<String> {
+        self.machine.reset(at(0));
+        self.effects()
+    }
+
+    /// What was last written, as the bucket shows it at `rev`.
+    pub(super) fn own(&self, rev: u64) -> Entry<Record> {
+        let content = self.written.clone().unwrap();
+        let stored = match &content {
+            Content::Put(text) => Stored::Present(Box::new(Users::decode(text).unwrap())),
+            Content::Purge { version, changed_by } => {
+                Stored::Absent { version: *version, changed_by: *changed_by }
+            }
+        };
+        Entry { rev, stored, content, writer: Some(OWN) }
+    }
+
+    pub(super) fn known(&self) -> Stored<Record> {
+        self.machine.known(&john()).unwrap().0.clone()
+    }
+
+    fn effects(&mut self) -> Vec<String> {
+        let outputs = self.machine.take_outputs();
+        outputs.into_iter().map(|output| self.describe(output)).collect()
+    }
+
+    fn describe(&mut self, output: Output<Users, u32>) -> String {
+        match output {
+            Output::Write { write, expected, content, visible, .. } => {
+                self.written = Some(content);
+                let visible = visible.map_or("nothing".to_owned(), |version| version.to_string());
+                format!("write {write} on {expected} shows {visible}")
+            }
+            Output::Read { read, .. } => format!("read {read}"),
+            Output::Verify { verify, .. } => format!("verify {verify}"),
+            Output::Announce(event) => format!("announce {}", event.version),
+            Output::Answer { ticket, result: Ok(answer) } => {
+                format!("answer {ticket} at {}", answer.rev)
+            }
+            Output::Answer { ticket, result: Err(refusal) } => {
+                format!("answer {ticket} {}", refusal.code.as_str())
+            }
+            Output::ChangedElsewhere { by, .. } => format!("changed by {}", by.0),
+        }
+    }
+
+    pub(super) fn is_done(&self) {
+        assert_eq!(self.machine.busy(), 0);
+        assert!(self.machine.writes.is_empty(), "{:?}", self.machine.writes);
+        assert!(self.machine.outputs.is_empty());
+    }
+}
