@@ -106,7 +106,7 @@ impl Daemon {
 
     /// Stops the daemon in the middle of what it does.
     pub fn pause(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     pub fn resume(&self) {
