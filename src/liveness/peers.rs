@@ -28,24 +28,28 @@ pub struct Death {
 pub struct Peers {
     own: DaemonId,
     heard: HashMap<DaemonId, u64>,
+    /// When each was heard first.
+    met: HashMap<DaemonId, u64>,
     deaths: Vec<Death>,
 }
 
 impl Peers {
     pub fn new(own: DaemonId) -> Self {
-        Self { own, heard: HashMap::new(), deaths: Vec::new() }
+        Self { own, heard: HashMap::new(), met: HashMap::new(), deaths: Vec::new() }
     }
 
     /// A beacon came.
     pub fn heard(&mut self, daemon: DaemonId, now_ms: u64) {
         if daemon != self.own {
             self.heard.insert(daemon, now_ms);
+            self.met.entry(daemon).or_insert(now_ms);
         }
     }
 
     /// A daemon said that it leaves; it has announced all that it did.
     pub fn left(&mut self, daemon: DaemonId) {
         self.heard.remove(&daemon);
+        self.met.remove(&daemon);
     }
 
     /// Finds out who has died, and returns those whose announcements are this daemon's to repeat.
@@ -65,16 +69,16 @@ impl Peers {
             return Vec::new();
         }
         // Whoever was to act for an earlier death may be among the dead: that is done again.
-        let ranks_before: Vec<_> =
-            self.deaths.iter().map(|death| self.rank(&death.daemon.to_string())).collect();
+        let ranks_before: Vec<_> = self.deaths.iter().map(|death| self.rank_for(death)).collect();
         for death in &silent {
             self.heard.remove(&death.daemon);
+            self.met.remove(&death.daemon);
         }
         let inherited = self.deaths.iter().zip(ranks_before).filter(|(_, rank)| *rank > 0);
         let mut mine: Vec<_> = inherited.map(|(death, _)| *death).collect();
         mine.extend(&silent);
         self.deaths.extend(&silent);
-        mine.retain(|death| self.rank(&death.daemon.to_string()) == 0);
+        mine.retain(|death| self.rank_for(death) == 0);
         mine
     }
 
@@ -86,6 +90,18 @@ impl Peers {
             .keys()
             .filter(|daemon| (score(**daemon, key), **daemon) > (own, self.own))
             .count()
+    }
+
+    /// How many come before this one among those that know of a death. Whoever was met after the
+    /// last beacon of the dead, as a daemon that was restarted at once, has never heard of it.
+    fn rank_for(&self, death: &Death) -> usize {
+        let key = death.daemon.to_string();
+        let own = score(self.own, &key);
+        let knows = |daemon: &&DaemonId| {
+            self.met.get(daemon).is_some_and(|met_ms| *met_ms <= death.last_heard_ms)
+        };
+        let before = |daemon: &&DaemonId| (score(**daemon, &key), **daemon) > (own, self.own);
+        self.heard.keys().filter(knows).filter(before).count()
     }
 
     /// The other daemons that are alive.
@@ -145,6 +161,17 @@ mod tests {
         assert!(acting[1 - first].is_empty());
         let inherited = survivors[1 - first].bury(5600);
         assert!(inherited.contains(&death), "{inherited:?}");
+    }
+
+    #[test]
+    fn a_daemon_that_starts_after_a_death_is_not_left_to_act_for_it() {
+        for newcomer in 4..20 {
+            let mut peers = Peers::new(A);
+            peers.heard(B, 0);
+            peers.heard(DaemonId(newcomer), 1000);
+            peers.heard(DaemonId(newcomer), 3000);
+            assert_eq!(peers.bury(4000).len(), 1, "{newcomer}");
+        }
     }
 
     #[test]
