@@ -78,6 +78,8 @@ impl World {
     /// Nothing breaks any more, and everything gets where it belongs.
     pub fn calm_down(&mut self) {
         self.calm = true;
+        // The last thing that somebody does may be what nobody has heard of.
+        self.doomed = self.daemons.keys().next().copied();
         let now_ms = self.net.now_ms;
         self.note(None, || "all is well again".to_owned());
         self.bucket.leaderless_until_ms = 0;

@@ -37,6 +37,8 @@ pub struct World {
     pub calm: bool,
     /// When a daemon last crashed, and when the bucket was last replaced.
     pub crashed_ms: u64,
+    /// Dies before the next event that it should announce.
+    pub doomed: Option<DaemonId>,
     last_daemon: u64,
     /// What happened, if somebody wants to know.
     trace: Option<Vec<(u64, Option<Id>, String)>>,
@@ -61,6 +63,7 @@ impl World {
             rules: Arc::new(rules),
             calm: false,
             crashed_ms: 0,
+            doomed: None,
             last_daemon: 0,
             trace: traced.then(Vec::new),
         };
@@ -378,7 +381,8 @@ impl World {
         let dies = !outputs.is_empty() && self.net.chance(self.net.weather.crash);
         let dies_at = (dies && self.may_crash(id)).then(|| self.net.rng.usize(0..outputs.len()));
         for (at, output) in outputs.into_iter().enumerate() {
-            if dies_at == Some(at) {
+            let silenced = self.doomed == Some(id) && matches!(output, Output::Announce(_));
+            if dies_at == Some(at) || (silenced && self.may_crash(id)) {
                 self.crash(id);
                 return Ok(());
             }
