@@ -222,7 +222,9 @@ impl World {
                 self.informed(id, key, verify, (epoch, last))
             }
             Incoming::Beacon(from) => {
-                self.with(id, |daemon, now| daemon.peers.heard(from, Says::default(), now.mono_ms));
+                self.with(id, |daemon, now| {
+                    daemon.peers.heard(from, Says::default(), now.mono_ms);
+                });
                 Ok(())
             }
             Incoming::Feed => self.feed(id),

@@ -31,6 +31,10 @@ impl Process {
         Self { name: name.to_owned(), child, log }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All that the program has said so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
