@@ -87,10 +87,6 @@ impl WatchChannel {
                 self.members.insert(0, user.clone());
             }
         }
-        // Nothing is made for a watch that cannot be.
-        if let Err(refusal) = watch(&self.members, self.member_limit, self.chosen.as_deref()) {
-            return responder.refuse(&refusal);
-        }
         let command = Command::Create {
             patch: std::mem::take(&mut self.patch),
             members: self.members.clone(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::query::at_once;
 use super::{Service, unreadable};
 use crate::config::ChannelType;
 use crate::presence::channel::{
@@ -52,23 +53,33 @@ impl Service {
     }
 
     /// Answers a query from the replica. Where the filter names channels or a member, only those
-    /// are looked at; otherwise all, which leaves the calling thread alone.
+    /// are looked at. If there are more than a few, this leaves the calling thread alone.
     pub fn query_channels(
         &self,
         query: ChannelQuery,
         then: impl FnOnce(Result<Vec<Page>, Refusal>) + Send + 'static,
     ) {
+        if let Some(found) = self.search(&query, at_once(query.filter.as_ref())) {
+            return then(found);
+        }
+        let service = self.clone();
+        let search = move || service.search(&query, usize::MAX).unwrap_or(Ok(Vec::new()));
+        self.scan(search, |found| then(found.flatten()));
+    }
+
+    /// Looks at the channels that can match; gives up if they are more than `most`.
+    fn search(&self, query: &ChannelQuery, most: usize) -> Option<Result<Vec<Page>, Refusal>> {
         let filter = query.filter.as_ref();
         if let Some(cids) = filter.and_then(|filter| filter.candidates(&Field::Cid)) {
             let keys: BTreeSet<_> = cids.into_iter().filter_map(ChannelKey::from_cid).collect();
-            return then(self.look_up_channels(&query, &keys));
+            return (keys.len() <= most).then(|| self.look_up_channels(query, &keys));
         }
         let own = query.of_member.as_ref().map(|user| vec![user.as_str()]);
-        if let Some(members) = own.or_else(|| filter.and_then(Filter::member_candidates)) {
-            return then(Ok(self.channels_of(&query, &members)));
+        match own.or_else(|| filter.and_then(Filter::member_candidates)) {
+            Some(members) if members.len() > most => None,
+            Some(members) => self.channels_of(query, &members, most).map(Ok),
+            None => (most == usize::MAX).then(|| Ok(self.scan_channels(query))),
         }
-        let service = self.clone();
-        self.scan(move || service.scan_channels(&query), then);
     }
 
     fn look_up_channels(
@@ -91,18 +102,28 @@ impl Service {
         Ok(page(query, best))
     }
 
-    fn channels_of(&self, query: &ChannelQuery, members: &[&str]) -> Vec<Page> {
+    fn channels_of(
+        &self,
+        query: &ChannelQuery,
+        members: &[&str],
+        most: usize,
+    ) -> Option<Vec<Page>> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
+        let mut looked_at = 0;
         self.store.channels.for_each_part(|part| {
+            if looked_at > most {
+                return;
+            }
             let keys: BTreeSet<_> =
                 members.iter().flat_map(|member| part.index().of(member)).collect();
+            looked_at += keys.len();
             for key in keys {
                 if let Some(record) = part.record(key) {
                     offer(query, &mut best, key, record);
                 }
             }
         });
-        page(query, best)
+        (looked_at <= most).then(|| page(query, best))
     }
 
     fn scan_channels(&self, query: &ChannelQuery) -> Vec<Page> {

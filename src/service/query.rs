@@ -11,6 +11,10 @@ use crate::presence::refusal::Refusal;
 use crate::presence::sort::{Sort, TopK};
 use crate::presence::user::{Record, Seen, Viewer, push_seen_by};
 
+/// How many tests of records a query makes before it leaves the calling thread, which has messages
+/// to read, alone: a millisecond or two, unless the custom fields are large.
+const TESTS_AT_ONCE: usize = 2000;
+
 /// Which users, in which order, before whose eyes.
 #[derive(Debug)]
 pub struct UserQuery {
@@ -35,7 +39,11 @@ impl Service {
         if let Some(ids) = ids {
             let ids: std::collections::BTreeSet<_> =
                 ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()).collect();
-            return then(self.look_up(&query, ids));
+            if ids.len() <= at_once(query.filter.as_ref()) {
+                return then(self.look_up(&query, ids));
+            }
+            let service = self.clone();
+            return self.scan(move || service.look_up(&query, ids), |found| then(found.flatten()));
         }
         let service = self.clone();
         self.scan(move || service.scan_users(&query), then);
@@ -89,6 +97,11 @@ impl Service {
         });
         page(query, best)
     }
+}
+
+/// How many records may be held against a filter on the calling thread.
+pub(super) fn at_once(filter: Option<&Filter>) -> usize {
+    TESTS_AT_ONCE / (1 + filter.map_or(0, Filter::tests))
 }
 
 /// Keeps a user if it matches and is among the first so far.

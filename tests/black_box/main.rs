@@ -15,6 +15,7 @@ mod bucket;
 mod channels;
 mod channels_data;
 mod channels_doors;
+mod channels_hammer;
 mod channels_hidden;
 mod channels_hostile;
 mod channels_queries;
