@@ -74,6 +74,7 @@ impl Beacons {
     pub async fn run(self, store: Store, mut beacons: Subscriber) {
         let mut beat = tokio::time::interval(Duration::from_millis(BEACON_MS));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_look_ms = 0;
         loop {
             tokio::select! {
                 beacon = beacons.next() => match beacon {
@@ -86,8 +87,10 @@ impl Beacons {
                     None => return,
                 },
                 _ = beat.tick() => {
-                    self.beat(store.link.clock.now().mono_ms).await;
-                    self.bury(&store);
+                    let now_ms = store.link.clock.now().mono_ms;
+                    self.beat(now_ms).await;
+                    self.bury(&store, last_look_ms);
+                    last_look_ms = now_ms;
                 }
             }
         }
@@ -128,7 +131,11 @@ impl Beacons {
         self.send(false, deaf).await;
     }
 
-    fn bury(&self, store: &Store) {
+    fn bury(&self, store: &Store, last_look_ms: u64) {
+        let mourned = self.peers().mourned();
+        for daemon in mourned {
+            store.users.announce_for(daemon, last_look_ms);
+        }
         let deaths = self.peers().bury(store.link.clock.now().mono_ms);
         for death in deaths {
             let since_ms = death.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);

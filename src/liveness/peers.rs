@@ -100,6 +100,13 @@ impl Peers {
         mine
     }
 
+    /// The daemons that died lately and whose announcements are this daemon's to repeat: what they
+    /// did may still be on its way to the replica.
+    pub fn mourned(&self) -> Vec<DaemonId> {
+        let mine = self.deaths.iter().filter(|death| self.rank_for(death) == 0);
+        mine.map(|death| death.daemon).collect()
+    }
+
     /// How many daemons come before this one when something is to be done about `key`: rendezvous
     /// hashing over those that are alive.
     pub fn rank(&self, key: &str) -> usize {

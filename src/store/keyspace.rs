@@ -27,7 +27,8 @@ const STRIPES: usize = 256;
 /// it must be short, and must not call the keyspace.
 pub type Reply<E> = Box<dyn FnOnce(Result<Answer<<E as Entity>::Outcome>, Refusal>) + Send>;
 
-type Part<E> = Stripe<E, Reply<E>>;
+/// A part of the records.
+pub type Part<E> = Stripe<E, Reply<E>>;
 
 /// What the keyspaces of a daemon share.
 #[derive(Debug)]
