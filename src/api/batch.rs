@@ -1,5 +1,8 @@
 //! `batch`: many connects, disconnects and upserts in one request, each on its own.
 
+use std::collections::HashSet;
+use std::iter;
+
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -75,11 +78,13 @@ impl Batch {
         }
         tracker.spawn(async move {
             let mut results = Vec::with_capacity(self.ops.len());
+            let mut under_way = HashSet::new();
             for op in self.ops {
-                if matches!(op, Ok(Op::EndLease(_))) {
-                    // The lease holds whatever the operations before it have connected.
+                if op.as_ref().is_ok_and(|op| op.must_see(&under_way)) {
                     settle(&mut results).await;
+                    under_way.clear();
                 }
+                under_way.extend(op.iter().flat_map(Op::named).cloned());
                 results.push(match op {
                     Ok(op) => start(op, &task, deadline_ms).await,
                     Err(refusal) => Started::Done(Err(refusal)),
@@ -110,6 +115,26 @@ impl Op {
                 let takes = "takes \"connect\", \"disconnect\" or \"upsert_users\"";
                 Err(wrong(&fields.path("op"), takes))
             }
+        }
+    }
+
+    /// Whether the operation depends on what those before it, that are under way, come to: a lease
+    /// holds what they have connected, and several users are checked before the first is written.
+    fn must_see(&self, under_way: &HashSet<Id>) -> bool {
+        match self {
+            Self::EndLease(_) => true,
+            Self::UpsertUsers(_) => self.named().any(|user| under_way.contains(user)),
+            Self::Connect(_) | Self::Disconnect { .. } => false,
+        }
+    }
+
+    /// The users that it names.
+    fn named(&self) -> Box<dyn Iterator<Item = &Id> + '_> {
+        match self {
+            Self::Connect(connect) => Box::new(iter::once(&connect.user)),
+            Self::Disconnect { user, .. } => Box::new(iter::once(user)),
+            Self::UpsertUsers(upsert) => Box::new(upsert.named()),
+            Self::EndLease(_) => Box::new(iter::empty()),
         }
     }
 
@@ -154,8 +179,12 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
         }
         Op::UpsertUsers(upsert) => {
             let commands = upsert.commands(false);
-            if let Err(refusal) = service.check(&commands) {
-                return Started::Done(Err(refusal));
+            if service.check(&commands).is_err() {
+                // Perhaps only by what this daemon has not seen yet.
+                let fresh = service.fresh(deadline_ms).await;
+                if let Err(refusal) = fresh.and_then(|()| service.check(&commands)) {
+                    return Started::Done(Err(refusal));
+                }
             }
             let finish =
                 |ids: &[Id], results: Vec<Done>| upsert_users::answer(ids, results, &Door::Trusted);

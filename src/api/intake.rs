@@ -1,6 +1,7 @@
 //! Takes requests in: which are executed, which are refused, which are dropped.
 //!
-//! One loop reads the subscription and never blocks. It also notices when the daemon itself was
+//! One loop reads the subscription, notes when each request came, and leaves it to the executor: it
+//! never blocks, so that nothing waits unnoticed. It also notices when the daemon itself was
 //! stalled: what lay in queues meanwhile, here or in the server, is refused rather than applied
 //! late. A message to ourselves on the same connection, the fence, tells where the old ones end.
 
@@ -13,22 +14,10 @@ use tokio::task::unconstrained;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::Batch;
-use super::connect::Connect;
-use super::delete_channel::DeleteChannel;
-use super::delete_users::DeleteUsers;
-use super::disconnect::Disconnect;
-use super::explain::Explain;
-use super::fields::Fields;
-use super::heartbeat::Heartbeat;
+use super::executor::{Queue, Taken};
 use super::operation::Operation;
-use super::query_channels::QueryChannels;
-use super::query_users::QueryUsers;
 use super::responder::{Exit, Responder};
 use super::subjects::Subjects;
-use super::upsert_channel::UpsertChannel;
-use super::upsert_users::UpsertUsers;
-use super::watch_channel::WatchChannel;
 use crate::presence::refusal::{Code, Refusal};
 use crate::service::{Service, overloaded, unavailable};
 
@@ -53,6 +42,8 @@ pub struct Intake {
     pub subjects: Subjects,
     /// Where fences come back.
     pub fence_subject: String,
+    /// Where requests wait to be executed.
+    pub queue: Queue,
 }
 
 /// The time from taking a request in to its deadline, and the longest pause of the loop that is
@@ -153,18 +144,23 @@ impl Intake {
         }
     }
 
-    /// Takes one request in.
+    /// Takes one request in, for the executor.
     fn take(&self, request: Message, watch: &Watch) {
         if watch.fence.is_some() {
             return self.refuse_old(request);
         }
-        let Some((operation, responder)) = self.responder(&request) else { return };
-        // From the last look at the clock on: a stop since then must not make the request fresh.
-        let deadline_ms = watch.last_ms + watch.patience.deadline_ms;
-        if let Err((refusal, responder)) = self.execute(operation, &request, responder, deadline_ms)
-        {
-            responder.refuse(&refusal);
+        let Some((operation, mut responder)) = self.responder(&request) else { return };
+        if operation == Operation::Heartbeat && responder.reply.is_none() {
+            // Every daemon has heard it already, on another connection.
+            return;
         }
+        if self.queue.is_full() {
+            return responder.refuse(&overloaded());
+        }
+        // From the last look at the clock on: a stop since then must not make the request fresh.
+        responder.taken_ms = watch.last_ms;
+        let deadline_ms = watch.last_ms + watch.patience.deadline_ms;
+        self.queue.push(Taken { operation, request, responder, deadline_ms });
     }
 
     /// The answer that a request waits for; `None` for a request that is to be dropped.
@@ -193,105 +189,6 @@ impl Intake {
                 None
             }
         }
-    }
-
-    fn execute(
-        &self,
-        operation: Operation,
-        request: &Message,
-        mut responder: Responder,
-        deadline_ms: u64,
-    ) -> Result<(), (Refusal, Responder)> {
-        macro_rules! parsed {
-            ($result:expr) => {
-                match $result {
-                    Ok(parsed) => parsed,
-                    Err(refusal) => return Err((refusal, responder)),
-                }
-            };
-        }
-        macro_rules! admitted {
-            ($weight:expr) => {
-                match self.service.admit($weight) {
-                    Ok(place) => responder.place = Some(place),
-                    Err(refusal) => return Err((refusal, responder)),
-                }
-            };
-        }
-        let door = parsed!(self.subjects.door(operation, request.subject.as_str()));
-        let (service, limits) = (&self.service, &self.service.limits);
-        if self.service.pending() >= limits.pending_requests {
-            // Not worth the parsing.
-            return Err((overloaded(), responder));
-        }
-        let body = &request.payload;
-        let fields = parsed!(Fields::parse(body));
-        parsed!(door.check_lease(&fields));
-        match operation {
-            Operation::Connect => {
-                let connect = parsed!(Connect::parse(fields, &door, limits));
-                admitted!(1);
-                connect.run(service, door, deadline_ms, responder);
-            }
-            // Every daemon has heard it already, on another connection.
-            Operation::Heartbeat if responder.reply.is_none() => {}
-            Operation::Heartbeat => {
-                let heartbeat = parsed!(Heartbeat::parse(fields, &door));
-                admitted!(1);
-                heartbeat.run(service, deadline_ms, responder);
-            }
-            Operation::Disconnect => {
-                let disconnect = parsed!(Disconnect::parse(fields, &door));
-                admitted!(1);
-                disconnect.run(service, door, deadline_ms, responder);
-            }
-            Operation::UpsertUsers => {
-                let upsert = parsed!(UpsertUsers::parse(fields, &door, limits));
-                admitted!(upsert.len());
-                upsert.run(service, door, deadline_ms, responder);
-            }
-            Operation::DeleteUsers => {
-                let delete = parsed!(DeleteUsers::parse(fields));
-                admitted!(delete.len());
-                delete.run(service, deadline_ms, responder);
-            }
-            Operation::QueryUsers => {
-                let query = parsed!(QueryUsers::parse(fields, body, &door));
-                admitted!(1);
-                query.run(service, &self.subjects.events, door, deadline_ms, responder);
-            }
-            Operation::UpsertChannel => {
-                let upsert = parsed!(UpsertChannel::parse(fields));
-                admitted!(1);
-                upsert.run(service, deadline_ms, responder);
-            }
-            Operation::DeleteChannel => {
-                let delete = parsed!(DeleteChannel::parse(fields));
-                admitted!(1);
-                delete.run(service, deadline_ms, responder);
-            }
-            Operation::WatchChannel => {
-                let watch = parsed!(WatchChannel::parse(fields, door, limits));
-                admitted!(1);
-                watch.run(service, &self.subjects.events, deadline_ms, responder);
-            }
-            Operation::QueryChannels => {
-                let query = parsed!(QueryChannels::parse(fields, body, &door));
-                admitted!(1);
-                query.run(service, &self.subjects.events, &door, deadline_ms, responder);
-            }
-            Operation::Batch => {
-                let batch = parsed!(Batch::parse(fields, limits));
-                admitted!(batch.users());
-                batch.run(service, deadline_ms, responder);
-            }
-            Operation::Explain => {
-                let explain = parsed!(Explain::parse(fields));
-                admitted!(1);
-                explain.run(service, deadline_ms, responder);
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
 //! The edge to NATS: subjects, requests and answers as `PROTOCOL` has them. One file per
-//! operation; [`intake`] takes requests in, [`responder`] sends answers out, [`micro`] speaks the
+//! operation; [`intake`] takes requests in, [`executor`] executes them, [`responder`] sends answers out, [`micro`] speaks the
 //! NATS service protocol.
 
 mod batch;
@@ -9,6 +9,7 @@ mod delete_channel;
 mod delete_users;
 mod disconnect;
 mod door;
+pub mod executor;
 mod explain;
 mod fields;
 mod heartbeat;

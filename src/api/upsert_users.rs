@@ -39,6 +39,11 @@ impl UpsertUsers {
         Ok(Self { users })
     }
 
+    /// The users that are named.
+    pub fn named(&self) -> impl Iterator<Item = &Id> {
+        self.users.iter().map(|(user, _)| user)
+    }
+
     /// How many users are named.
     pub fn len(&self) -> usize {
         self.users.len()
@@ -60,25 +65,38 @@ impl UpsertUsers {
 
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
         let commands = self.commands(true);
-        let checked = service.check(&commands).and_then(|bytes| responder.has_room_for(bytes));
-        if let Err(refusal) = checked {
-            return responder.refuse(&refusal);
+        if commands.is_empty() {
+            let rev = service.store.link.barrier.position();
+            return responder.ok(body(&[], Vec::new(), rev, &door));
         }
-        let ids: Vec<_> = commands.iter().map(|(user, _)| user.clone()).collect();
-        if ids.is_empty() {
-            return responder.ok(body(
-                &[],
-                Vec::new(),
-                service.store.link.barrier.position(),
-                &door,
-            ));
+        if service.check(&commands).and_then(|bytes| responder.has_room_for(bytes)).is_ok() {
+            return write(commands, service, door, deadline_ms, responder);
         }
-        let gather = Gather::new(ids.len(), move |results| {
-            responder.result(answer(&ids, results, &door));
+        // Perhaps it is refused only by what this daemon has not seen yet.
+        let then = service.clone();
+        service.when_fresh(true, None, deadline_ms, move |fresh| {
+            let checked = fresh.and_then(|()| then.check(&commands));
+            match checked.and_then(|bytes| responder.has_room_for(bytes)) {
+                Ok(()) => write(commands, &then, door, deadline_ms, responder),
+                Err(refusal) => responder.refuse(&refusal),
+            }
         });
-        for (index, (user, command)) in commands.into_iter().enumerate() {
-            service.command(user, command, deadline_ms, gather.place(index));
-        }
+    }
+}
+
+/// Writes users that were all found in order.
+fn write(
+    commands: Vec<(Id, Command)>,
+    service: &Service,
+    door: Door,
+    deadline_ms: u64,
+    responder: Responder,
+) {
+    let ids: Vec<_> = commands.iter().map(|(user, _)| user.clone()).collect();
+    let gather =
+        Gather::new(ids.len(), move |results| responder.result(answer(&ids, results, &door)));
+    for (index, (user, command)) in commands.into_iter().enumerate() {
+        service.command(user, command, deadline_ms, gather.place(index));
     }
 }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Stats;
+use crate::api::executor::executor;
 use crate::api::intake::{Intake, QUEUE};
 use crate::api::listener::Listener;
 use crate::api::micro::{self, Micro};
@@ -156,9 +157,16 @@ impl Daemon {
         let fences = client.subscribe(fence_subject.clone()).await?;
         let requests =
             client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
-        let intake = Intake { service: service.clone(), exit, client, subjects, fence_subject };
+        let (queue, executor) = executor(service.clone(), subjects.clone());
+        let executed = tracker.spawn(executor.run());
+        let intake =
+            Intake { service: service.clone(), exit, client, subjects, fence_subject, queue };
         let no_more = CancellationToken::new();
-        let intake = tracker.spawn(intake.run(requests, fences, no_more.clone()));
+        let taken = intake.run(requests, fences, no_more.clone());
+        let intake = tracker.spawn(async move {
+            taken.await;
+            let _ = executed.await;
+        });
         tracing::info!(daemon = %id, "ready");
         Ok(Self { service, answers, internal, no_more, intake, stop })
     }

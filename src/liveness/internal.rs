@@ -109,7 +109,7 @@ impl Beacons {
         self.settled.store(true, Ordering::Relaxed);
         // Those who start at the same time do not know either: better twice than not at all.
         if !self.peers().has_settled() {
-            let users = store.users.announce_newest();
+            let users = store.users.announce_newest(|daemon| self.peers().is_alive(daemon));
             tracing::debug!(users, "announced the newest changes once more");
         }
     }

@@ -39,7 +39,7 @@ const AT_A_TIME: usize = 64;
 /// How many connections one message of candidates names.
 const PER_MESSAGE: usize = 500;
 /// How many users are written at a time: requests go on beside them.
-const WRITES: usize = 128;
+const WRITES: usize = 512;
 /// How long such a write may take, in milliseconds; after that it is due again.
 const WRITE_MS: u64 = 5000;
 

@@ -144,6 +144,14 @@ impl Bucket {
                 "the bucket {name} exists without per-message TTL or roll-up, which deletion markers need; allow both on the stream KV_{name}, or choose another `store.bucket`"
             ));
         }
+        let bounded = config.max_messages > 0 || config.max_bytes > 0;
+        if config.retention != stream::RetentionPolicy::Limits
+            || bounded && config.discard != stream::DiscardPolicy::New
+        {
+            return Err(format!(
+                "the bucket {name} drops old entries by itself, so users would vanish; let the stream KV_{name} keep to limits and discard new entries, or choose another `store.bucket`"
+            ));
+        }
         if !config.max_age.is_zero() {
             return Err(format!(
                 "the bucket {name} forgets its entries after {:?}, so users would vanish; take the maximum age off the stream KV_{name}, or choose another `store.bucket`",

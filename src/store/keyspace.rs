@@ -181,15 +181,15 @@ impl<E: Entity> Keyspace<E> {
         keys.len()
     }
 
-    /// Announces once more what was changed last, by each daemon that ever wrote: whoever made those
-    /// changes may have died before it announced them. Goes by the versions alone, which are public:
+    /// Announces once more what was changed last, by each daemon that ever wrote and is not `alive`:
+    /// it may have died before it announced those changes. Goes by the versions alone, which are public:
     /// what nobody could see leaves no trace in who is announced again.
-    pub fn announce_newest(&self) -> usize {
+    pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
         self.for_each_part(|part| {
             for (_, stored) in part.all() {
                 let (version, by) = (E::version(stored), E::changed_by(stored));
-                if let Some(by) = by {
+                if let Some(by) = by.filter(|by| !alive(*by)) {
                     let newest = newest.entry(by).or_default();
                     *newest = version.max(*newest);
                 }

@@ -92,6 +92,10 @@ pub(super) fn decide(
         Command::Connect { patch, connection, lease, custom_in_answer } => {
             let (mut record, _) = change.patched(patch)?;
             connect(&mut record, connection, lease.as_ref(), rules, now)?;
+            if change.before.is_none_or(|b| b.shown_last_active.is_none() || b.version == 0) {
+                // It shows a time and a version that it did not show before.
+                check_size(id, &Record { version: change.next_version(), ..record.clone() })?;
+            }
             Ok(change.put(record, |record| Outcome::Connected {
                 connection: connection.clone(),
                 me: own(id, record, *custom_in_answer),
@@ -145,7 +149,7 @@ impl Change<'_> {
         if visibility_changed {
             turn(&mut record, self.now);
         }
-        if fields_changed || self.before.is_none() {
+        if fields_changed || visibility_changed || self.before.is_none() {
             check_size(self.id, &record)?;
         }
         Ok((record, fields_changed || visibility_changed || self.before.is_none()))
@@ -285,14 +289,15 @@ fn touch(record: &mut Record, now: Now) {
 fn check_size(id: &Id, record: &Record) -> Result<(), Refusal> {
     let mut view = Vec::with_capacity(512);
     view::push_public(&mut view, id, record);
-    if view.len() <= MAX_USER_BYTES {
+    // `false` is a letter longer: who fits while online must fit when offline.
+    let bytes = view.len() + usize::from(shown(Some(record)).online);
+    if bytes <= MAX_USER_BYTES {
         return Ok(());
     }
     Err(Refusal::new(
         Code::TooLarge,
         format!(
-            "the user {id:?}, as others see it, would have {} bytes, and at most {MAX_USER_BYTES} are accepted: shorten its custom fields or its status",
-            view.len()
+            "the user {id:?}, as others see it, would have {bytes} bytes, and at most {MAX_USER_BYTES} are accepted: shorten its custom fields or its status"
         ),
     )
     .field("user")

@@ -1,0 +1,198 @@
+//! Executes requests, in the order in which they were taken in.
+//!
+//! Between the intake and here is a queue that knows how old each request is: whatever waits too
+//! long is refused rather than applied late, and what does not fit is refused at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_nats::Message;
+use tokio::sync::mpsc;
+
+use super::batch::Batch;
+use super::connect::Connect;
+use super::delete_channel::DeleteChannel;
+use super::delete_users::DeleteUsers;
+use super::disconnect::Disconnect;
+use super::explain::Explain;
+use super::fields::Fields;
+use super::heartbeat::Heartbeat;
+use super::operation::Operation;
+use super::query_channels::QueryChannels;
+use super::query_users::QueryUsers;
+use super::responder::Responder;
+use super::subjects::Subjects;
+use super::upsert_channel::UpsertChannel;
+use super::upsert_users::UpsertUsers;
+use super::watch_channel::WatchChannel;
+use crate::presence::refusal::Refusal;
+use crate::service::{Service, overloaded, unavailable};
+
+/// The most that the bodies of waiting requests may take together, in bytes.
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
+
+/// A request that was taken in.
+#[derive(Debug)]
+pub struct Taken {
+    pub operation: Operation,
+    pub request: Message,
+    pub responder: Responder,
+    /// When, on the monotonic clock, it is refused rather than executed.
+    pub deadline_ms: u64,
+}
+
+/// Where requests wait for their turn.
+#[derive(Debug)]
+pub struct Queue {
+    sender: mpsc::UnboundedSender<Taken>,
+    waiting: Arc<Waiting>,
+    most: usize,
+}
+
+/// How much waits.
+#[derive(Debug, Default)]
+struct Waiting {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// Executes what comes out of a queue.
+#[derive(Debug)]
+pub struct Executor {
+    service: Service,
+    subjects: Subjects,
+    taken: mpsc::UnboundedReceiver<Taken>,
+    waiting: Arc<Waiting>,
+}
+
+/// A queue for at most `limits.pending_requests` requests, and the executor at its end.
+pub fn executor(service: Service, subjects: Subjects) -> (Queue, Executor) {
+    let (sender, taken) = mpsc::unbounded_channel();
+    let waiting = Arc::<Waiting>::default();
+    let most = service.limits.pending_requests;
+    let queue = Queue { sender, waiting: Arc::clone(&waiting), most };
+    (queue, Executor { service, subjects, taken, waiting })
+}
+
+impl Queue {
+    pub fn is_full(&self) -> bool {
+        self.waiting.requests.load(Ordering::Relaxed) >= self.most
+            || self.waiting.bytes.load(Ordering::Relaxed) >= MAX_WAITING_BYTES
+    }
+
+    pub fn push(&self, taken: Taken) {
+        self.waiting.requests.fetch_add(1, Ordering::Relaxed);
+        self.waiting.bytes.fetch_add(taken.request.payload.len(), Ordering::Relaxed);
+        // The executor ends only after the queue.
+        let _ = self.sender.send(taken);
+    }
+}
+
+impl Executor {
+    /// Executes requests until the queue is gone and empty.
+    pub async fn run(mut self) {
+        while let Some(taken) = self.taken.recv().await {
+            self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
+            self.waiting.bytes.fetch_sub(taken.request.payload.len(), Ordering::Relaxed);
+            if let Err((refusal, responder)) = self.execute(taken) {
+                responder.refuse(&refusal);
+            }
+        }
+    }
+
+    fn execute(&self, taken: Taken) -> Result<(), (Refusal, Responder)> {
+        let Taken { operation, request, mut responder, deadline_ms } = taken;
+        macro_rules! parsed {
+            ($result:expr) => {
+                match $result {
+                    Ok(parsed) => parsed,
+                    Err(refusal) => return Err((refusal, responder)),
+                }
+            };
+        }
+        macro_rules! admitted {
+            ($weight:expr) => {
+                match self.service.admit($weight) {
+                    Ok(place) => responder.place = Some(place),
+                    Err(refusal) => return Err((refusal, responder)),
+                }
+            };
+        }
+        let door = parsed!(self.subjects.door(operation, request.subject.as_str()));
+        let (service, limits) = (&self.service, &self.service.limits);
+        if service.now().mono_ms >= deadline_ms {
+            let late = "the daemon has more requests than it can serve; nothing was done; repeat the request";
+            return Err((unavailable(late), responder));
+        }
+        if self.service.pending() >= limits.pending_requests {
+            // Not worth the parsing.
+            return Err((overloaded(), responder));
+        }
+        let body = &request.payload;
+        let fields = parsed!(Fields::parse(body));
+        parsed!(door.check_lease(&fields));
+        match operation {
+            Operation::Connect => {
+                let connect = parsed!(Connect::parse(fields, &door, limits));
+                admitted!(1);
+                connect.run(service, door, deadline_ms, responder);
+            }
+            Operation::Heartbeat => {
+                let heartbeat = parsed!(Heartbeat::parse(fields, &door));
+                admitted!(1);
+                heartbeat.run(service, deadline_ms, responder);
+            }
+            Operation::Disconnect => {
+                let disconnect = parsed!(Disconnect::parse(fields, &door));
+                admitted!(1);
+                disconnect.run(service, door, deadline_ms, responder);
+            }
+            Operation::UpsertUsers => {
+                let upsert = parsed!(UpsertUsers::parse(fields, &door, limits));
+                admitted!(upsert.len());
+                upsert.run(service, door, deadline_ms, responder);
+            }
+            Operation::DeleteUsers => {
+                let delete = parsed!(DeleteUsers::parse(fields));
+                admitted!(delete.len());
+                delete.run(service, deadline_ms, responder);
+            }
+            Operation::QueryUsers => {
+                let query = parsed!(QueryUsers::parse(fields, body, &door));
+                admitted!(1);
+                query.run(service, &self.subjects.events, door, deadline_ms, responder);
+            }
+            Operation::UpsertChannel => {
+                let upsert = parsed!(UpsertChannel::parse(fields));
+                admitted!(1);
+                upsert.run(service, deadline_ms, responder);
+            }
+            Operation::DeleteChannel => {
+                let delete = parsed!(DeleteChannel::parse(fields));
+                admitted!(1);
+                delete.run(service, deadline_ms, responder);
+            }
+            Operation::WatchChannel => {
+                let watch = parsed!(WatchChannel::parse(fields, door, limits));
+                admitted!(1);
+                watch.run(service, &self.subjects.events, deadline_ms, responder);
+            }
+            Operation::QueryChannels => {
+                let query = parsed!(QueryChannels::parse(fields, body, &door));
+                admitted!(1);
+                query.run(service, &self.subjects.events, &door, deadline_ms, responder);
+            }
+            Operation::Batch => {
+                let batch = parsed!(Batch::parse(fields, limits));
+                admitted!(batch.users());
+                batch.run(service, deadline_ms, responder);
+            }
+            Operation::Explain => {
+                let explain = parsed!(Explain::parse(fields));
+                admitted!(1);
+                explain.run(service, deadline_ms, responder);
+            }
+        }
+        Ok(())
+    }
+}
