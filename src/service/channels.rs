@@ -59,20 +59,26 @@ impl Service {
         query: ChannelQuery,
         then: impl FnOnce(Result<Vec<Page>, Refusal>) + Send + 'static,
     ) {
-        if let Some(found) = self.search(&query, at_once(query.filter.as_ref())) {
+        if let Some(found) = self.search_channels(&query, at_once(query.filter.as_ref())) {
             return then(found);
         }
         let service = self.clone();
-        let search = move || service.search(&query, usize::MAX).unwrap_or(Ok(Vec::new()));
+        let search = move || service.search_channels(&query, usize::MAX).unwrap_or(Ok(Vec::new()));
         self.scan(search, |found| then(found.flatten()));
     }
 
     /// Looks at the channels that can match; gives up if they are more than `most`.
-    fn search(&self, query: &ChannelQuery, most: usize) -> Option<Result<Vec<Page>, Refusal>> {
+    fn search_channels(
+        &self,
+        query: &ChannelQuery,
+        most: usize,
+    ) -> Option<Result<Vec<Page>, Refusal>> {
         let filter = query.filter.as_ref();
         if let Some(cids) = filter.and_then(|filter| filter.candidates(&Field::Cid)) {
-            let keys: BTreeSet<_> = cids.into_iter().filter_map(ChannelKey::from_cid).collect();
-            return (keys.len() <= most).then(|| self.look_up_channels(query, &keys));
+            return (cids.len() <= most).then(|| {
+                let keys = cids.into_iter().filter_map(ChannelKey::from_cid).collect();
+                self.look_up_channels(query, &keys)
+            });
         }
         let own = query.of_member.as_ref().map(|user| vec![user.as_str()]);
         match own.or_else(|| filter.and_then(Filter::member_candidates)) {
