@@ -24,6 +24,9 @@ const PROBE_TOKEN: &str = "probe";
 /// What every probe begins with, so that no heartbeat is taken for one.
 const PROBE: &str = "probe ";
 
+/// A daemon that has not come to send a probe for so long was stalled, in milliseconds.
+const STALLED_MS: u64 = 2000;
+
 /// The ears of a daemon.
 #[derive(Debug)]
 pub struct Listener {
@@ -32,13 +35,12 @@ pub struct Listener {
     subjects: Subjects,
     /// Known to nobody else: a probe cannot be forged.
     secret: String,
-    was_cut_off: bool,
 }
 
 impl Listener {
     pub fn new(store: Store, beacons: Beacons, subjects: Subjects) -> Self {
         let secret = format!("{:032x}", fastrand::u128(..));
-        Self { store, beacons, subjects, secret, was_cut_off: false }
+        Self { store, beacons, subjects, secret }
     }
 
     /// The subjects to listen to: those of trusted services, and those of users' own clients.
@@ -49,7 +51,7 @@ impl Listener {
 
     /// Listens until the connection ends.
     pub async fn run(
-        mut self,
+        self,
         [mut trusted, mut own]: [Subscriber; 2],
         mut events: UnboundedReceiver<Event>,
     ) {
@@ -69,7 +71,7 @@ impl Listener {
                 Some(event) = events.recv() => self.notice(&event),
                 _ = probes.tick() => {
                     let now_ms = self.now_ms();
-                    if probed_ms + 2 * PROBE_MS < now_ms {
+                    if probed_ms + STALLED_MS < now_ms {
                         self.beacons.hearing().trouble(now_ms, "the daemon was stalled");
                     }
                     probed_ms = now_ms;
@@ -105,20 +107,33 @@ impl Listener {
     }
 
     /// Anything that befalls the connection may have cost heartbeats.
-    fn notice(&mut self, event: &Event) {
+    fn notice(&self, event: &Event) {
+        let (now_ms, mut hearing) = (self.now_ms(), self.beacons.hearing());
         let what = match event {
-            Event::SlowConsumer(_) => "heartbeats came faster than they were taken",
-            Event::Disconnected => "it was cut off from NATS",
-            // The first connection is no trouble: a daemon begins deaf anyway.
-            Event::Connected if self.was_cut_off => "it has just been connected to NATS again",
+            Event::SlowConsumer(_) => {
+                let what = "heartbeats came faster than they were taken";
+                hearing.trouble(now_ms, what);
+                what
+            }
+            Event::Disconnected => {
+                let what = "it was cut off from NATS";
+                hearing.cut_off(now_ms, what);
+                what
+            }
+            Event::Connected => {
+                let what = "it has just been connected to NATS again";
+                // The first connection is no trouble: a daemon begins deaf anyway.
+                if !hearing.connected(now_ms, what) {
+                    return;
+                }
+                what
+            }
             _ => return,
         };
-        self.was_cut_off |= matches!(event, Event::Disconnected);
         tracing::warn!(
             reason = what,
             "may have missed heartbeats; no lease is ended for a whole lease"
         );
-        self.beacons.hearing().trouble(self.now_ms(), what);
     }
 
     async fn probe(&self, now_ms: u64) {

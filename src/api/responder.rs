@@ -138,7 +138,8 @@ fn too_large(operation: Operation, bytes: usize, limit: usize) -> Refusal {
 /// The headers and the body of an error reply.
 fn error(refusal: &Refusal) -> (HeaderMap, Vec<u8>) {
     let mut headers = HeaderMap::new();
-    headers.insert(ERROR, one_line(&refusal.message).as_str());
+    let line: String = refusal.message.chars().take(MAX_LINE).collect();
+    headers.insert(ERROR, line.as_str());
     headers.insert(ERROR_CODE, refusal.code.status().to_string());
     let mut body = b"{\"error\":".to_vec();
     push_refusal(&mut body, refusal);
@@ -164,9 +165,4 @@ fn with_retry(refusal: &Refusal) -> serde_json::Map<String, serde_json::Value> {
         details.entry("retry_after_ms").or_insert_with(|| fastrand::u64(200..1000).into());
     }
     details
-}
-
-/// What a header can hold of a message.
-fn one_line(message: &str) -> String {
-    message.chars().take(MAX_LINE).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

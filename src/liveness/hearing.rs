@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 /// How often a probe is sent, in milliseconds.
-pub const PROBE_MS: u64 = 1000;
+pub const PROBE_MS: u64 = 500;
 
 /// A probe that takes longer is late, in milliseconds.
 const LATE_MS: u64 = 1000;
@@ -21,6 +21,10 @@ pub struct Hearing {
     /// The probes that are under way on each lane: number and time of sending.
     lanes: [VecDeque<(u64, u64)>; 2],
     last_number: u64,
+    /// When the newest probe that came back was sent, on each lane.
+    proven_ms: [u64; 2],
+    /// Without a connection no time makes up for what is missed.
+    cut_off: bool,
     /// How long it was deaf before the last trouble, in milliseconds.
     deaf_before_ms: u64,
 }
@@ -33,6 +37,8 @@ impl Hearing {
             trouble: (now_ms, "it has just started to listen"),
             lanes: Default::default(),
             last_number: 0,
+            proven_ms: [now_ms; 2],
+            cut_off: false,
             deaf_before_ms: 0,
         }
     }
@@ -45,14 +51,36 @@ impl Hearing {
         self.lanes.iter_mut().for_each(VecDeque::clear);
     }
 
-    /// From when on silence counts: a lease after the last trouble.
-    pub fn from_ms(&self) -> u64 {
-        self.trouble.0 + self.lease_ms
+    /// The connection is lost: the daemon is deaf until it is back, and for a lease after that.
+    pub fn cut_off(&mut self, now_ms: u64, what: &'static str) {
+        self.trouble(now_ms, what);
+        self.cut_off = true;
+    }
+
+    /// The connection is there. Whether it had been lost.
+    pub fn connected(&mut self, now_ms: u64, what: &'static str) -> bool {
+        let was_cut_off = std::mem::take(&mut self.cut_off);
+        if was_cut_off {
+            self.trouble(now_ms, what);
+        }
+        was_cut_off
+    }
+
+    /// From when on silence counts, as far as is known: a lease after the last trouble.
+    pub fn from_ms(&self, now_ms: u64) -> u64 {
+        let last_ms = if self.cut_off { now_ms } else { self.trouble.0 };
+        last_ms + self.lease_ms
+    }
+
+    /// Until when it is proven that all was heard: when the newest probe that came back was sent.
+    pub fn proven_ms(&self) -> u64 {
+        let [trusted, own] = self.proven_ms;
+        trusted.min(own)
     }
 
     /// Why the daemon is deaf, if it is.
     pub fn deaf(&self, now_ms: u64) -> Option<&'static str> {
-        (now_ms < self.from_ms()).then_some(self.trouble.1)
+        (now_ms < self.from_ms(now_ms)).then_some(self.trouble.1)
     }
 
     /// For how long the daemon has been deaf in all, in milliseconds.
@@ -79,6 +107,7 @@ impl Hearing {
         match under_way.front().copied() {
             Some((expected, sent_ms)) if expected == number => {
                 under_way.pop_front();
+                self.proven_ms[lane] = sent_ms;
                 if sent_ms + LATE_MS < now_ms {
                     self.trouble(now_ms, "a probe came back late");
                 }
@@ -120,7 +149,7 @@ mod tests {
         assert_eq!(missing.deaf(12_001), None);
         missing.probe(13_001);
         assert_eq!(missing.deaf(13_001), Some("a probe did not come back"));
-        assert_eq!(missing.from_ms(), 23_001);
+        assert_eq!(missing.from_ms(13_001), 23_001);
 
         let mut lost = listening();
         lost.probe(11_000);
@@ -140,7 +169,31 @@ mod tests {
         let before = hearing.probe(11_000);
         hearing.trouble(11_001, "it was cut off");
         hearing.probed(0, before, 11_500);
-        assert_eq!(hearing.from_ms(), 21_001);
+        assert_eq!(hearing.from_ms(11_500), 21_001);
         assert_eq!(hearing.deaf_ms(31_001), 20_000);
+    }
+
+    #[test]
+    fn who_is_cut_off_stays_deaf_until_a_lease_after_it_is_back() {
+        let mut hearing = listening();
+        hearing.cut_off(11_000, "it was cut off");
+        assert_eq!(hearing.deaf(60_000), Some("it was cut off"));
+        assert!(hearing.from_ms(60_000) > 60_000);
+        assert!(hearing.connected(60_000, "it is back"));
+        assert_eq!(hearing.deaf(69_999), Some("it is back"));
+        assert_eq!(hearing.deaf(70_000), None);
+        assert!(!hearing.connected(70_000, "it is back"));
+        assert_eq!(hearing.deaf(70_000), None);
+    }
+
+    #[test]
+    fn all_is_proven_heard_until_the_newest_probe_that_came_back_on_both_lanes() {
+        let mut hearing = listening();
+        assert_eq!(hearing.proven_ms(), 10_000);
+        let number = hearing.probe(11_000);
+        hearing.probed(0, number, 11_003);
+        assert_eq!(hearing.proven_ms(), 10_000);
+        hearing.probed(1, number, 11_005);
+        assert_eq!(hearing.proven_ms(), 11_000);
     }
 }

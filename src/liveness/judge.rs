@@ -61,7 +61,7 @@ pub struct Judge {
 #[derive(Debug)]
 struct Pending {
     number: u64,
-    until_ms: u64,
+    proposed_ms: u64,
     connections: Vec<Option<(Id, Lifeline)>>,
     leases: Vec<Option<Id>>,
 }
@@ -182,8 +182,9 @@ impl Judge {
 
     /// Takes what is due, and publishes the candidates.
     async fn look(&mut self) {
-        let hears_from_ms = self.beacons.hearing().from_ms();
-        let now_ms = self.now_ms();
+        let now = self.store.link.clock.now();
+        let now_ms = now.mono_ms;
+        let hears_from_ms = self.beacons.hearing().from_ms(now_ms);
         let mut silent = Vec::new();
         let mut stale = Vec::new();
         self.store.users.for_each_part(|part| {
@@ -191,7 +192,7 @@ impl Judge {
             for _ in 0..AT_A_TIME {
                 let wait_ms =
                     |user: &Id| steps(self.beacons.peers().rank_of_hearing(user.as_str()));
-                let Some(due) = vitals.take_due(now_ms, hears_from_ms, wait_ms) else { break };
+                let Some(due) = vitals.take_due(now, hears_from_ms, wait_ms) else { break };
                 silent.extend(due.silent.into_iter().map(|line| (due.user.clone(), line)));
                 stale.extend(due.stale.map(|seen| (due.user.clone(), seen)));
             }
@@ -228,7 +229,7 @@ impl Judge {
         self.tell(CANDIDATES.to_owned(), &candidates).await;
         self.pending.push(Pending {
             number: self.last_number,
-            until_ms: now_ms + OBJECTION_MS,
+            proposed_ms: now_ms,
             connections: connections.into_iter().map(Some).collect(),
             leases: leases.into_iter().map(Some).collect(),
         });
@@ -284,15 +285,22 @@ impl Judge {
         }
     }
 
-    /// Ends the candidates to which nobody has objected in time.
+    /// Ends the candidates to which nobody has objected in time, once it is proven that this daemon
+    /// has heard all that came before they were proposed: trouble is found out later than it begins.
     async fn decide(&mut self) {
         let now_ms = self.now_ms();
-        if self.beacons.hearing().deaf(now_ms).is_some() {
+        let (deaf, proven_ms) = {
+            let hearing = self.beacons.hearing();
+            (hearing.deaf(now_ms).is_some(), hearing.proven_ms())
+        };
+        if deaf {
             self.pending.clear();
             return;
         }
-        let decided: Vec<_> =
-            self.pending.extract_if(.., |pending| pending.until_ms <= now_ms).collect();
+        let is_decided = |pending: &mut Pending| {
+            pending.proposed_ms + OBJECTION_MS <= now_ms && pending.proposed_ms < proven_ms
+        };
+        let decided: Vec<_> = self.pending.extract_if(.., is_decided).collect();
         let (mut lapsed, mut leases) = (BTreeMap::<Id, Vec<Lifeline>>::new(), Vec::new());
         for pending in decided {
             for (user, line) in pending.connections.into_iter().flatten() {

@@ -7,9 +7,9 @@ use super::query::at_once;
 use super::{Service, unreadable};
 use crate::config::ChannelType;
 use crate::presence::channel::{
-    ChannelKey, Channels, Command, MAX_WATCHED, Page, Record, Seen, Watched, push_fields,
+    ChannelKey, Channels, Command, MAX_WATCHED, Outcome, Page, Record, Seen, Watched, push_fields,
 };
-use crate::presence::entity::Stored;
+use crate::presence::entity::{Entity, Stored};
 use crate::presence::field::Field;
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
@@ -47,6 +47,23 @@ impl Service {
         self.store.channels.command(key, command, deadline_ms, reply);
     }
 
+    /// The channel as a command would leave it, on what is known now.
+    pub fn preview_channel(
+        &self,
+        key: &ChannelKey,
+        command: &Command,
+    ) -> Result<Option<Record>, Refusal> {
+        let (nothing, daemon, now) = (Stored::default(), self.store.link.daemon, self.now());
+        let decision = self.store.channels.look_stored(key, |stored| {
+            let stored = stored.map_or(&nothing, |(stored, _)| stored);
+            Channels::decide(key, stored, command, &(), daemon, now)
+        })?;
+        Ok(match decision.outcome {
+            Outcome::Channel(record) => Some(*record),
+            Outcome::Deleted(_) => None,
+        })
+    }
+
     /// The settings of a channel's type.
     pub fn channel_type(&self, key: &ChannelKey) -> ChannelType {
         self.channel_types.get(key.kind()).copied().unwrap_or_default()
@@ -57,14 +74,18 @@ impl Service {
     pub fn query_channels(
         &self,
         query: ChannelQuery,
+        deadline_ms: u64,
         then: impl FnOnce(Result<Vec<Page>, Refusal>) + Send + 'static,
     ) {
-        if let Some(found) = self.search_channels(&query, at_once(query.filter.as_ref())) {
+        let most = at_once(query.filter.as_ref());
+        if let Some(found) = self.search_channels(&query, most, deadline_ms) {
             return then(found);
         }
         let service = self.clone();
-        let search = move || service.search_channels(&query, usize::MAX).unwrap_or(Ok(Vec::new()));
-        self.scan(search, |found| then(found.flatten()));
+        let search = move || {
+            service.search_channels(&query, usize::MAX, deadline_ms).unwrap_or(Ok(Vec::new()))
+        };
+        self.scan(search, then);
     }
 
     /// Looks at the channels that can match; gives up if they are more than `most`.
@@ -72,6 +93,7 @@ impl Service {
         &self,
         query: &ChannelQuery,
         most: usize,
+        deadline_ms: u64,
     ) -> Option<Result<Vec<Page>, Refusal>> {
         let filter = query.filter.as_ref();
         if let Some(cids) = filter.and_then(|filter| filter.candidates(&Field::Cid)) {
@@ -84,7 +106,7 @@ impl Service {
         match own.or_else(|| filter.and_then(Filter::member_candidates)) {
             Some(members) if members.len() > most => None,
             Some(members) => self.channels_of(query, &members, most).map(Ok),
-            None => (most == usize::MAX).then(|| Ok(self.scan_channels(query))),
+            None => (most == usize::MAX).then(|| self.scan_channels(query, deadline_ms)),
         }
     }
 
@@ -132,14 +154,14 @@ impl Service {
         (looked_at <= most).then(|| page(query, best))
     }
 
-    fn scan_channels(&self, query: &ChannelQuery) -> Vec<Page> {
+    fn scan_channels(&self, query: &ChannelQuery, deadline_ms: u64) -> Result<Vec<Page>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        self.store.channels.for_each_part(|part| {
+        self.scan_parts(&self.store.channels, deadline_ms, |part| {
             for (key, record) in part.records() {
                 offer(query, &mut best, key, record);
             }
-        });
-        page(query, best)
+        })?;
+        Ok(page(query, best))
     }
 
     /// Appends a channel as `viewer` sees it, with the block of a watch if it is watched.

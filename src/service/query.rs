@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 
 use super::{Service, overloaded, unavailable, unreadable};
-use crate::presence::entity::Stored;
+use crate::presence::entity::{Entity, Stored};
 use crate::presence::field::Field;
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
 use crate::presence::sort::{Sort, TopK};
 use crate::presence::user::{Record, Seen, Viewer, push_seen_by};
+use crate::store::keyspace::{Keyspace, Part};
 
 /// How many tests of records a query makes before it leaves the calling thread, which has messages
 /// to read, alone: a millisecond or two, unless the custom fields are large.
@@ -33,30 +34,31 @@ impl Service {
     pub fn query_users(
         &self,
         query: UserQuery,
+        deadline_ms: u64,
         then: impl FnOnce(Result<Vec<FoundUser>, Refusal>) + Send + 'static,
     ) {
         let most = at_once(query.filter.as_ref());
         let ids = query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
         if ids.as_ref().is_some_and(|ids| ids.len() <= most) {
-            return then(self.search_users(&query));
+            return then(self.search_users(&query, deadline_ms));
         }
         let service = self.clone();
-        self.scan(move || service.search_users(&query), |found| then(found.flatten()));
+        self.scan(move || service.search_users(&query, deadline_ms), then);
     }
 
-    fn search_users(&self, query: &UserQuery) -> Result<Vec<FoundUser>, Refusal> {
+    fn search_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
         match query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id)) {
             Some(ids) => {
                 self.look_up(query, ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()))
             }
-            None => Ok(self.scan_users(query)),
+            None => self.scan_users(query, deadline_ms),
         }
     }
 
     /// Lets a scan run when it is its turn; the calling thread goes on.
     pub(super) fn scan<R: Send + 'static>(
         &self,
-        scan: impl FnOnce() -> R + Send + 'static,
+        scan: impl FnOnce() -> Result<R, Refusal> + Send + 'static,
         then: impl FnOnce(Result<R, Refusal>) + Send + 'static,
     ) {
         if self.scans.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.pending_scans {
@@ -69,7 +71,7 @@ impl Service {
             let found = tokio::task::spawn_blocking(scan).await;
             drop(turn);
             service.scans.waiting.fetch_sub(1, Ordering::Relaxed);
-            then(found.map_err(|_| unavailable("the query could not be finished")));
+            then(found.unwrap_or_else(|_| Err(unavailable("the query could not be finished"))));
         });
     }
 
@@ -92,14 +94,33 @@ impl Service {
         Ok(page(query, best))
     }
 
-    fn scan_users(&self, query: &UserQuery) -> Vec<FoundUser> {
+    fn scan_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        self.store.users.for_each_part(|part| {
+        self.scan_parts(&self.store.users, deadline_ms, |part| {
             for (id, record) in part.records() {
                 offer(query, &mut best, id, record);
             }
+        })?;
+        Ok(page(query, best))
+    }
+
+    /// Visits all parts, and gives up when nobody waits for the answer any more.
+    pub(super) fn scan_parts<E: Entity>(
+        &self,
+        keyspace: &Keyspace<E>,
+        deadline_ms: u64,
+        mut visit: impl FnMut(&Part<E>),
+    ) -> Result<(), Refusal> {
+        let mut late = false;
+        keyspace.for_each_part(|part| {
+            late = late || self.now().mono_ms >= deadline_ms;
+            if !late {
+                visit(part);
+            }
         });
-        page(query, best)
+        let message =
+            "the query looked at every record and was not done in time: filter by `id`, or by less";
+        if late { Err(unavailable(message)) } else { Ok(()) }
     }
 }
 

@@ -31,6 +31,7 @@ mod hostile;
 mod invisible;
 mod invisible_twin;
 mod leaving;
+mod liveness;
 mod read_your_writes;
 mod records;
 mod replies;

@@ -89,6 +89,14 @@ impl Daemon {
         self.process.end(bound).await
     }
 
+    /// How much memory the daemon has in use.
+    pub fn memory_kib(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Asks the daemon to leave, and waits until it has.
     pub async fn stop(mut self) {
         self.process.signal(Signal::TERM);
@@ -106,7 +114,7 @@ impl Daemon {
 
     /// Stops the daemon in the middle of what it does.
     pub fn pause(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     pub fn resume(&self) {

@@ -5,6 +5,7 @@ pub mod channels;
 pub mod client;
 pub mod daemon;
 pub mod events;
+pub mod heart;
 pub mod load;
 pub mod pair;
 pub mod process;
