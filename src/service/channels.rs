@@ -77,17 +77,19 @@ impl Service {
         deadline_ms: u64,
         then: impl FnOnce(Result<Vec<Page>, Refusal>) + Send + 'static,
     ) {
-        if let Some(found) = self.search(&query, at_once(query.filter.as_ref()), deadline_ms) {
+        let most = at_once(query.filter.as_ref());
+        if let Some(found) = self.search_channels(&query, most, deadline_ms) {
             return then(found);
         }
         let service = self.clone();
-        let search =
-            move || service.search(&query, usize::MAX, deadline_ms).unwrap_or(Ok(Vec::new()));
+        let search = move || {
+            service.search_channels(&query, usize::MAX, deadline_ms).unwrap_or(Ok(Vec::new()))
+        };
         self.scan(search, then);
     }
 
     /// Looks at the channels that can match; gives up if they are more than `most`.
-    fn search(
+    fn search_channels(
         &self,
         query: &ChannelQuery,
         most: usize,
@@ -95,8 +97,10 @@ impl Service {
     ) -> Option<Result<Vec<Page>, Refusal>> {
         let filter = query.filter.as_ref();
         if let Some(cids) = filter.and_then(|filter| filter.candidates(&Field::Cid)) {
-            let keys: BTreeSet<_> = cids.into_iter().filter_map(ChannelKey::from_cid).collect();
-            return (keys.len() <= most).then(|| self.look_up_channels(query, &keys));
+            return (cids.len() <= most).then(|| {
+                let keys = cids.into_iter().filter_map(ChannelKey::from_cid).collect();
+                self.look_up_channels(query, &keys)
+            });
         }
         let own = query.of_member.as_ref().map(|user| vec![user.as_str()]);
         match own.or_else(|| filter.and_then(Filter::member_candidates)) {

@@ -14,7 +14,7 @@ use crate::store::keyspace::{Keyspace, Part};
 
 /// How many tests of records a query makes before it leaves the calling thread, which has messages
 /// to read, alone: a millisecond or two, unless the custom fields are large.
-const TESTS_AT_ONCE: usize = 2000;
+const TESTS_AT_ONCE: usize = 1000;
 
 /// Which users, in which order, before whose eyes.
 #[derive(Debug)]
@@ -37,18 +37,22 @@ impl Service {
         deadline_ms: u64,
         then: impl FnOnce(Result<Vec<FoundUser>, Refusal>) + Send + 'static,
     ) {
+        let most = at_once(query.filter.as_ref());
         let ids = query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
-        if let Some(ids) = ids {
-            let ids: std::collections::BTreeSet<_> =
-                ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()).collect();
-            if ids.len() <= at_once(query.filter.as_ref()) {
-                return then(self.look_up(&query, ids));
-            }
-            let service = self.clone();
-            return self.scan(move || service.look_up(&query, ids), then);
+        if ids.as_ref().is_some_and(|ids| ids.len() <= most) {
+            return then(self.search_users(&query, deadline_ms));
         }
         let service = self.clone();
-        self.scan(move || service.scan_users(&query, deadline_ms), then);
+        self.scan(move || service.search_users(&query, deadline_ms), then);
+    }
+
+    fn search_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
+        match query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id)) {
+            Some(ids) => {
+                self.look_up(query, ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()))
+            }
+            None => self.scan_users(query, deadline_ms),
+        }
     }
 
     /// Lets a scan run when it is its turn; the calling thread goes on.

@@ -9,7 +9,9 @@ use crate::presence::id::Id;
 /// The index over the channels of one stripe.
 #[derive(Debug, Default)]
 pub struct Index {
-    channels: HashMap<Id, HashSet<ChannelKey>>,
+    /// In lists: nearly all are short, and there is one for each membership. A set of one takes
+    /// three times as much.
+    channels: HashMap<Id, Vec<ChannelKey>>,
     /// How many channels there are.
     pub known: usize,
 }
@@ -37,7 +39,7 @@ impl Index {
         let staying: HashSet<_> = new.iter().collect();
         for member in old.iter().filter(|member| !staying.contains(member)) {
             if let Some(channels) = self.channels.get_mut(member) {
-                channels.remove(key);
+                channels.retain(|known| known != key);
                 if channels.is_empty() {
                     self.channels.remove(member);
                 }
@@ -45,7 +47,12 @@ impl Index {
         }
         let known: HashSet<_> = old.iter().collect();
         for member in new.iter().filter(|member| !known.contains(member)) {
-            self.channels.entry(member.clone()).or_default().insert(key.clone());
+            let channels =
+                self.channels.entry(member.clone()).or_insert_with(|| Vec::with_capacity(1));
+            // A record that another wrote may name a member twice.
+            if channels.last() != Some(key) {
+                channels.push(key.clone());
+            }
         }
     }
 }

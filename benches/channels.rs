@@ -1,0 +1,165 @@
+//! What queries of channels cost a daemon that holds 100 000 of them, in processor time and in
+//! memory. Prints; asserts nothing about time. Run with `cargo bench --bench channels`, with
+//! `NATS_SERVER` naming the server's program unless it is on the path.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the bans keep clocks of the daemon in one place; a measurement has its own"
+)]
+
+use std::fs;
+use std::future::IntoFuture;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use async_nats::{Client, jetstream};
+use futures_util::future::try_join_all;
+use presenced::dev::server::{self, NatsServer};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+const CHANNELS: usize = 100_000;
+const MEMBERS: usize = 10;
+/// A user in every twentieth channel, as a bot may be.
+const BOTS: usize = 20;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let program = std::env::var_os("NATS_SERVER").map(PathBuf::from);
+    let server =
+        NatsServer::start(&server::find(program.as_deref())?, &folder.path().join("js"), 0).await?;
+    let nats = async_nats::connect(server.url()).await?;
+    let mut daemon = serve(&server, &folder.path().join("presenced.toml"))?;
+    ready(&nats).await;
+    let empty = memory(&daemon)?;
+    fill(&nats).await?;
+    let seen = json!({"filter": {"cid": format!("messaging:c{}", CHANNELS - 1)}, "presence": true});
+    let last = ask(&nats, "presence.v1.query_channels", &seen).await?;
+    assert_eq!(last["channels"].as_array().map(Vec::len), Some(1), "{last}");
+    println!("{CHANNELS} channels of {MEMBERS} members: {} MB", (memory(&daemon)? - empty) / 1000);
+
+    println!("{:<44}{:>12}{:>12}", "", "daemon µs", "round µs");
+    let of_one = json!({"filter": {"members": {"$contains": "u77"}}});
+    let page = json!({"filter": {"members": {"$contains": "u77"}}, "presence": true, "limit": 30});
+    let fifty: Vec<_> = (0..50).map(|n| format!("u{}", n * 7)).collect();
+    for (what, subject, body, times) in [
+        ("nothing (a cid that is none)", "", json!({"filter": {"cid": "x:y"}}), 3000),
+        ("one channel by cid", "", json!({"filter": {"cid": "messaging:c5"}}), 3000),
+        ("one user's channels", "", of_one.clone(), 3000),
+        ("one user's channels, with presence", "", page, 1000),
+        ("one user's channels, second door", ".u77", json!({}), 1000),
+        ("channels of 50 users, $in", "", json!({"filter": {"members": {"$in": fifty}}}), 300),
+        ("a bot's channels, second door", ".bot", json!({}), 20),
+        ("all channels, by a custom field", "", json!({"filter": {"color": "none"}}), 20),
+    ] {
+        let subject = format!("presence.v1.query_channels{subject}");
+        measure(&daemon, &nats, what, &subject, &body, times).await?;
+    }
+    let watch = json!({"type": "messaging", "id": "c5", "presence": true});
+    measure(&daemon, &nats, "watch_channel", "presence.v1.watch_channel", &watch, 1000).await?;
+    behind_a_hostile_one(&nats).await?;
+    daemon.kill().await?;
+    server.stop().await
+}
+
+fn serve(server: &NatsServer, config: &Path) -> Result<Child> {
+    fs::write(config, "")?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_presenced"));
+    command.arg("run").arg("--config").arg(config).kill_on_drop(true);
+    command.env("PRESENCED_NATS__URL", server.url()).env("PRESENCED_LOG__LEVEL", "warn");
+    command.spawn().context("cannot start the daemon")
+}
+
+async fn ready(nats: &Client) {
+    while nats.request("$SRV.PING.presence", "".into()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Stores the channels as daemons would have.
+async fn fill(nats: &Client) -> Result<()> {
+    let js = jetstream::new(nats.clone());
+    for chunk in (0..CHANNELS).collect::<Vec<_>>().chunks(1000) {
+        let mut stored = Vec::new();
+        for &n in chunk {
+            let mut members: Vec<_> =
+                (0..MEMBERS).map(|m| format!("u{}", (n + m * 7919) % CHANNELS)).collect();
+            if n % BOTS == 0 {
+                members[MEMBERS - 1] = "bot".to_owned();
+            }
+            let record = json!({"v": 1, "created_at": n, "updated_at": n, "last_message_at": n,
+                "custom": {"color": "green", "name": format!("Channel {n}")}, "members": members});
+            let subject = format!("$KV.presence.channel.messaging.c{n}");
+            stored.push(js.publish(subject, record.to_string().into()).await?);
+        }
+        try_join_all(stored.into_iter().map(IntoFuture::into_future)).await?;
+    }
+    Ok(())
+}
+
+async fn ask(nats: &Client, subject: &str, body: &Value) -> Result<Value> {
+    let answer = nats.request(subject.to_owned(), body.to_string().into()).await?;
+    let answer: Value = serde_json::from_slice(&answer.payload)?;
+    anyhow::ensure!(answer.get("error").is_none(), "{subject} {body}: {answer}");
+    Ok(answer)
+}
+
+/// Asks again and again, one at a time.
+async fn measure(
+    daemon: &Child,
+    nats: &Client,
+    what: &str,
+    subject: &str,
+    body: &Value,
+    times: u32,
+) -> Result<()> {
+    ask(nats, subject, body).await?;
+    let (used, start) = (processor_time(daemon)?, Instant::now());
+    for _ in 0..times {
+        ask(nats, subject, body).await?;
+    }
+    let round = start.elapsed() / times;
+    let of_daemon = (processor_time(daemon)? - used) / times;
+    println!("{what:<44}{:>12}{:>12}", of_daemon.as_micros(), round.as_micros());
+    Ok(())
+}
+
+/// How long a small request waits behind one for 40 000 channels, each held against 400 lists.
+async fn behind_a_hostile_one(nats: &Client) -> Result<()> {
+    let list = |n: usize| (n * 100..(n + 1) * 100).map(|n| format!("messaging:c{n}"));
+    let lists: Vec<_> =
+        (0..400).map(|n| json!({"cid": {"$in": list(n).collect::<Vec<_>>()}})).collect();
+    let hostile = json!({"filter": {"$or": lists, "color": "none"}});
+    let small = json!({"filter": {"cid": "x:y"}});
+    let subject = "presence.v1.query_channels";
+    let start = Instant::now();
+    let waited = async {
+        ask(nats, subject, &small).await?;
+        anyhow::Ok(start.elapsed())
+    };
+    let (hostile, waited) = tokio::join!(ask(nats, subject, &hostile), waited);
+    hostile?;
+    println!("behind a hostile query of {:?}: {:?}", start.elapsed(), waited?);
+    Ok(())
+}
+
+/// What the daemon has used of the processors so far, all of it: NATS, JSON and the query.
+fn processor_time(daemon: &Child) -> Result<Duration> {
+    let id = daemon.id().context("the daemon ended")?;
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{id}/task"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        total += stat.split(' ').next().unwrap_or_default().parse::<u64>().unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(total))
+}
+
+/// The memory of the daemon, in kB.
+fn memory(daemon: &Child) -> Result<u64> {
+    let id = daemon.id().context("the daemon ended")?;
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    line.trim().trim_end_matches(" kB").parse().context("no number")
+}
