@@ -63,7 +63,7 @@ impl Batch {
             Ok(Op::Connect(connect)) => connect.answer_bytes(service),
             Ok(Op::UpsertUsers(upsert)) => upsert.answer_bytes(service),
             Ok(Op::Disconnect { .. } | Op::EndLease(_)) => 64,
-            Err(refusal) => 128 + 2 * refusal.message.len(),
+            Err(refusal) => refusal.bytes(),
         };
         self.ops.iter().map(op).sum()
     }

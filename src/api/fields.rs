@@ -161,6 +161,6 @@ pub fn too_many(path: &str, count: usize, limit: usize) -> Refusal {
     Refusal::new(Code::LimitExceeded, message).field(path).limit(limit as u64)
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
+fn invalid(message: impl AsRef<str>) -> Refusal {
     Refusal::new(Code::InvalidRequest, message)
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::intake::QUEUE;
 use super::operation::OPERATIONS;
 use super::responder::Exit;
+use super::subjects::Subjects;
 use crate::presence::entity::DaemonId;
 use crate::presence::time::Time;
 use crate::store::outbox;
@@ -27,7 +28,7 @@ const NAME: &str = "presence";
 pub struct Micro {
     pub daemon: DaemonId,
     pub exit: Arc<Exit>,
-    pub prefix: String,
+    pub subjects: Subjects,
     pub started: Time,
 }
 
@@ -48,7 +49,9 @@ impl Micro {
     }
 
     fn answer(&self, inquiry: &Message) {
-        let Some(reply) = inquiry.reply.as_ref().filter(|reply| !reply.starts_with('$')) else {
+        let Some(reply) =
+            inquiry.reply.as_ref().filter(|reply| !self.subjects.is_forbidden_reply(reply))
+        else {
             return;
         };
         let asked = match inquiry.subject.split('.').nth(1) {
@@ -112,7 +115,7 @@ impl Micro {
     fn endpoint(&self, operation: &str) -> Value {
         json!({
             "name": operation,
-            "subject": format!("{}.{operation}", self.prefix),
+            "subject": format!("{}.{operation}", self.subjects.prefix),
             "queue_group": QUEUE,
             "metadata": {},
         })

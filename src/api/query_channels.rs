@@ -69,7 +69,7 @@ impl QueryChannels {
                 return responder.refuse(&refusal);
             }
             let answers = then.clone();
-            then.query_channels(query, move |found| {
+            then.query_channels(query, deadline_ms, move |found| {
                 responder.result(found.and_then(|pages| {
                     body(&answers, &pages, members, viewer.as_ref(), events.as_deref())
                 }));

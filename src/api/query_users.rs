@@ -65,7 +65,7 @@ impl QueryUsers {
             if let Err(refusal) = fresh {
                 return responder.refuse(&refusal);
             }
-            then.query_users(query, move |found| {
+            then.query_users(query, deadline_ms, move |found| {
                 responder.result(found.map(|users| body(&users, events.as_deref())));
             });
         });

@@ -62,7 +62,11 @@ pub struct Responder {
 impl Responder {
     /// Refuses what would be done and then not told: an answer with so many bytes of users.
     pub fn has_room_for(&self, bytes: usize) -> Result<(), Refusal> {
-        if bytes <= self.exit.max_answer { Ok(()) } else { Err(self.too_large(bytes)) }
+        if bytes <= self.exit.max_answer {
+            Ok(())
+        } else {
+            Err(too_large(self.operation, bytes, self.exit.max_answer))
+        }
     }
 
     /// Answers with a body.
@@ -72,14 +76,6 @@ impl Responder {
         }
         self.count(false);
         self.send(None, body);
-    }
-
-    fn too_large(&self, bytes: usize) -> Refusal {
-        let limit = self.exit.max_answer;
-        let message = format!(
-            "the answer would have {bytes} bytes, and the NATS server's `max_payload` leaves room for {limit}: lower `limit` or `member_limit`, or name fewer users"
-        );
-        Refusal::new(Code::TooLarge, message).field("limit").limit(limit as u64)
     }
 
     /// Answers with an error.
@@ -124,10 +120,26 @@ impl Responder {
     }
 }
 
+/// The refusal of an answer that the server would not take; it says what to lower.
+fn too_large(operation: Operation, bytes: usize, limit: usize) -> Refusal {
+    let (field, advice) = match operation {
+        Operation::QueryChannels => ("member_limit", "lower `member_limit` or `limit`"),
+        Operation::WatchChannel => ("member_limit", "lower `member_limit`"),
+        Operation::UpsertUsers => ("users", "name fewer `users`"),
+        Operation::Batch => ("ops", "send fewer `ops`"),
+        _ => ("limit", "lower `limit`"),
+    };
+    let message = format!(
+        "the answer would have {bytes} bytes, and the NATS server's `max_payload` leaves room for {limit}: {advice}"
+    );
+    Refusal::new(Code::TooLarge, message).field(field).limit(limit as u64)
+}
+
 /// The headers and the body of an error reply.
 fn error(refusal: &Refusal) -> (HeaderMap, Vec<u8>) {
     let mut headers = HeaderMap::new();
-    headers.insert(ERROR, one_line(&refusal.message).as_str());
+    let line: String = refusal.message.chars().take(MAX_LINE).collect();
+    headers.insert(ERROR, line.as_str());
     headers.insert(ERROR_CODE, refusal.code.status().to_string());
     let mut body = b"{\"error\":".to_vec();
     push_refusal(&mut body, refusal);
@@ -153,9 +165,4 @@ fn with_retry(refusal: &Refusal) -> serde_json::Map<String, serde_json::Value> {
         details.entry("retry_after_ms").or_insert_with(|| fastrand::u64(200..1000).into());
     }
     details
-}
-
-/// What a header can hold of a message.
-fn one_line(message: &str) -> String {
-    message.chars().take(MAX_LINE).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -5,10 +5,9 @@ use super::door::Door;
 use super::fields::{Fields, too_many, wrong};
 use super::responder::Responder;
 use super::writes;
-use crate::presence::channel::{ChannelKey, Command, Edit, Outcome, Page, Patch};
+use crate::presence::channel::{ChannelKey, Command, Edit, Outcome, Page, Patch, Record};
 use crate::presence::refusal::Refusal;
 use crate::service::Service;
-use crate::store::stripe::Answer;
 
 /// A parsed `upsert_channel`.
 #[derive(Debug)]
@@ -44,22 +43,30 @@ impl UpsertChannel {
 
     pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
         let Self { key, patch, edit } = self;
+        let command = Command::Upsert { patch, edit };
+        // Nothing is written that could not be answered.
+        let preview = service.preview_channel(&key, &command).and_then(|record| {
+            responder.has_room_for(record.map_or(0, |record| body(service, &key, &record, 0).len()))
+        });
+        if let Err(refusal) = preview {
+            return responder.refuse(&refusal);
+        }
         let (then, named) = (service.clone(), key.clone());
         let reply = move |result: channel::Done| {
-            responder.result(result.map(|answer| body(&then, &named, answer)));
+            responder.result(result.map(|answer| match answer.outcome {
+                Outcome::Channel(record) => body(&then, &named, &record, answer.rev),
+                Outcome::Deleted(_) => Vec::new(),
+            }));
         };
-        let command = Command::Upsert { patch, edit };
         service.channel_command(key, command, deadline_ms, Box::new(reply));
     }
 }
 
-fn body(service: &Service, key: &ChannelKey, answer: Answer<Outcome>) -> Vec<u8> {
+fn body(service: &Service, key: &ChannelKey, record: &Record, rev: u64) -> Vec<u8> {
     let mut out = b"{\"channel\":".to_vec();
-    if let Outcome::Channel(record) = answer.outcome {
-        let page = Page::of(key, &record, channel::MAX_SHOWN);
-        service.push_channel(&mut out, &page, channel::MAX_SHOWN, None, None);
-    }
-    writes::push_rev(&mut out, answer.rev, &Door::Trusted);
+    let page = Page::of(key, record, channel::MAX_SHOWN);
+    service.push_channel(&mut out, &page, channel::MAX_SHOWN, None, None);
+    writes::push_rev(&mut out, rev, &Door::Trusted);
     out.push(b'}');
     out
 }

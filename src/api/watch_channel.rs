@@ -87,14 +87,20 @@ impl WatchChannel {
                 self.members.insert(0, user.clone());
             }
         }
-        // Nothing is made for a watch that cannot be.
-        if let Err(refusal) = watch(&self.members, self.member_limit, self.chosen.as_deref()) {
-            return responder.refuse(&refusal);
-        }
         let command = Command::Create {
             patch: std::mem::take(&mut self.patch),
             members: self.members.clone(),
+            chosen: self.chosen.clone(),
         };
+        // Nothing is made that could not be answered.
+        let preview =
+            service.preview_channel(&self.key, &command).and_then(|record| match record {
+                Some(record) => self.answer(&service, &events, &record).map(|answer| answer.len()),
+                None => Ok(0),
+            });
+        if let Err(refusal) = preview.and_then(|bytes| responder.has_room_for(bytes)) {
+            return responder.refuse(&refusal);
+        }
         let (key, then) = (self.key.clone(), service.clone());
         let reply = Box::new(move |result: Done| {
             responder.result(result.and_then(|answer| match answer.outcome {

@@ -145,7 +145,7 @@ impl Daemon {
         let micro = Micro {
             daemon: id,
             exit: Arc::clone(&exit),
-            prefix: subjects.prefix.clone(),
+            subjects: subjects.clone(),
             started: clock.now().wall,
         };
         let inquiries = micro::inquiries(&client, id).await?;

@@ -45,22 +45,26 @@ pub async fn run(
     let binary = server::find(place.nats_server.as_deref())?;
     let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
     let dir = place.dir.unwrap_or_else(|| temporary.path().to_owned());
-    let server = NatsServer::start(&binary, &dir, place.port).await?;
-    let settings = settings(server.url())?;
+    let mut server = NatsServer::start(&binary, &dir, place.port).await?;
+    let url = server.url().to_owned();
+    let settings = settings(&url)?;
     let subjects = settings.subjects.clone();
     let stop = CancellationToken::new();
     let daemon = daemon::run(settings, stop.clone().cancelled_owned());
-    let client =
-        async_nats::connect(server.url()).await.context("cannot connect to nats-server")?;
+    let client = async_nats::connect(&url).await.context("cannot connect to nats-server")?;
     let told = async {
         timeout(PATIENCE, answers(&client)).await.context("the daemon does not answer")?;
-        println!("{}", follow::welcome(server.url(), &dir, &subjects.requests()));
+        println!("{}", follow::welcome(&url, &dir, &subjects.requests()));
         follow::changes(&client, &subjects.events).await
     };
     let mut daemon = std::pin::pin!(daemon);
     tokio::select! {
         ended = &mut daemon => ended?,
         told = told => told?,
+        ended = server.ended() => {
+            stop.cancel();
+            return Err(ended);
+        }
         () = shutdown => {}
     }
     println!("stopping");

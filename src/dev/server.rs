@@ -2,11 +2,13 @@
 
 use std::env;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
@@ -19,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct NatsServer {
     child: Child,
     url: String,
+    /// Held locked: two servers in one folder would destroy each other's data. The server has it
+    /// open as well, so that the lock outlives us if we are killed and it is not.
+    _lock: OwnedFd,
 }
 
 impl NatsServer {
@@ -27,6 +32,7 @@ impl NatsServer {
     pub async fn start(binary: &Path, dir: &Path, port: u16) -> Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let port = if port == 0 { free_port()? } else { port };
+        let lock = lock(dir)?;
         let log = dir.join("nats-server.log");
         let child = Command::new(binary)
             .args(["--addr", "127.0.0.1", "--port", &port.to_string(), "--jetstream"])
@@ -44,7 +50,8 @@ impl NatsServer {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut server = Self { child, url: format!("nats://127.0.0.1:{port}") };
+        let url = format!("nats://127.0.0.1:{port}");
+        let mut server = Self { child, url, _lock: lock };
         server.listens(dir, &log).await?;
         Ok(server)
     }
@@ -52,6 +59,14 @@ impl NatsServer {
     /// Where it listens.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Waits for its end, which nobody has asked for.
+    pub async fn ended(&mut self) -> anyhow::Error {
+        match self.child.wait().await {
+            Ok(status) => anyhow::anyhow!("nats-server has ended ({status})"),
+            Err(error) => anyhow::Error::new(error).context("nats-server is out of reach"),
+        }
     }
 
     /// Stops it, so that all that it stored is on disk.
@@ -118,6 +133,22 @@ fn in_project() -> Vec<PathBuf> {
         entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nats-server-"))
     });
     servers.map(|server| server.join("nats-server")).collect()
+}
+
+/// Locks the folder for as long as someone has the returned file open.
+fn lock(dir: &Path) -> Result<OwnedFd> {
+    let path = dir.join("lock");
+    // Without `CLOEXEC`: the server inherits it.
+    let flags = OFlags::CREATE | OFlags::RDWR;
+    let file = open(&path, flags, Mode::RUSR | Mode::WUSR)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!(
+            "{} is in use by another nats-server; name another folder with --dir",
+            dir.display()
+        )
+    })?;
+    Ok(file)
 }
 
 fn free_port() -> Result<u16> {

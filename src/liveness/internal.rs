@@ -1,5 +1,6 @@
 //! Beacons between the daemons, on `presence.internal.v1.beacon`: I am here; I leave.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::hearing::Hearing;
-use super::peers::{BEACON_MS, Peers};
+use super::peers::{BEACON_MS, Peers, Says};
 use crate::presence::entity::DaemonId;
 use crate::store::Store;
 
@@ -28,6 +29,8 @@ struct Beacon {
     leaving: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     deaf: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    starting: bool,
 }
 
 /// The beacons of this daemon. Cheap to clone.
@@ -37,6 +40,7 @@ pub struct Beacons {
     daemon: DaemonId,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
+    settled: Arc<AtomicBool>,
 }
 
 impl Beacons {
@@ -46,6 +50,7 @@ impl Beacons {
             daemon,
             peers: Arc::new(Mutex::new(Peers::new(daemon))),
             hearing: Arc::new(Mutex::new(hearing)),
+            settled: Arc::default(),
         }
     }
 
@@ -69,16 +74,23 @@ impl Beacons {
     pub async fn run(self, store: Store, mut beacons: Subscriber) {
         let mut beat = tokio::time::interval(Duration::from_millis(BEACON_MS));
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_look_ms = 0;
         loop {
             tokio::select! {
                 beacon = beacons.next() => match beacon {
-                    Some(message) => self.hear(&message.payload, store.link.clock.now().mono_ms),
+                    Some(message) => {
+                        let now_ms = store.link.clock.now().mono_ms;
+                        if self.hear(&message.payload, now_ms) {
+                            self.beat(now_ms).await;
+                        }
+                    }
                     None => return,
                 },
                 _ = beat.tick() => {
-                    let deaf = self.hearing().deaf(store.link.clock.now().mono_ms).is_some();
-                    self.send(false, deaf).await;
-                    self.bury(&store);
+                    let now_ms = store.link.clock.now().mono_ms;
+                    self.beat(now_ms).await;
+                    self.bury(&store, last_look_ms);
+                    last_look_ms = now_ms;
                 }
             }
         }
@@ -94,25 +106,36 @@ impl Beacons {
     pub async fn announce_if_first(self, store: Store) {
         store.replayed.cancelled().await;
         tokio::time::sleep(LISTEN).await;
-        let fresh = store.take_fresh();
-        if self.peers().alive().next().is_some() {
-            return;
+        self.settled.store(true, Ordering::Relaxed);
+        // Those who start at the same time do not know either: better twice than not at all.
+        if !self.peers().has_settled() {
+            let users = store.users.announce_newest();
+            tracing::debug!(users, "announced the newest changes once more");
         }
-        fresh.iter().for_each(|user| store.users.announce(user));
-        tracing::debug!(users = fresh.len(), "announced the newest changes once more");
     }
 
-    fn hear(&self, payload: &[u8], now_ms: u64) {
-        let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return };
-        let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return };
+    /// Hears a beacon. Returns whether its daemon was not known before.
+    fn hear(&self, payload: &[u8], now_ms: u64) -> bool {
+        let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return false };
+        let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return false };
         if beacon.leaving {
             self.peers().left(daemon);
-        } else {
-            self.peers().heard(daemon, beacon.deaf, now_ms);
+            return false;
         }
+        let says = Says { deaf: beacon.deaf, starting: beacon.starting };
+        self.peers().heard(daemon, says, now_ms)
     }
 
-    fn bury(&self, store: &Store) {
+    async fn beat(&self, now_ms: u64) {
+        let deaf = self.hearing().deaf(now_ms).is_some();
+        self.send(false, deaf).await;
+    }
+
+    fn bury(&self, store: &Store, last_look_ms: u64) {
+        let mourned = self.peers().mourned();
+        for daemon in mourned {
+            store.users.announce_for(daemon, last_look_ms);
+        }
         let deaths = self.peers().bury(store.link.clock.now().mono_ms);
         for death in deaths {
             let since_ms = death.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
@@ -122,7 +145,8 @@ impl Beacons {
     }
 
     async fn send(&self, leaving: bool, deaf: bool) {
-        let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf };
+        let starting = !self.settled.load(Ordering::Relaxed);
+        let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf, starting };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(BEACON, payload.into());
         // A beacon that cannot leave now is worth nothing later.

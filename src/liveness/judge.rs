@@ -182,7 +182,8 @@ impl Judge {
 
     /// Takes what is due, and publishes the candidates.
     async fn look(&mut self) {
-        let now_ms = self.now_ms();
+        let now = self.store.link.clock.now();
+        let now_ms = now.mono_ms;
         let hears_from_ms = self.beacons.hearing().from_ms(now_ms);
         let mut silent = Vec::new();
         let mut stale = Vec::new();
@@ -191,7 +192,7 @@ impl Judge {
             for _ in 0..AT_A_TIME {
                 let wait_ms =
                     |user: &Id| steps(self.beacons.peers().rank_of_hearing(user.as_str()));
-                let Some(due) = vitals.take_due(now_ms, hears_from_ms, wait_ms) else { break };
+                let Some(due) = vitals.take_due(now, hears_from_ms, wait_ms) else { break };
                 silent.extend(due.silent.into_iter().map(|line| (due.user.clone(), line)));
                 stale.extend(due.stale.map(|seen| (due.user.clone(), seen)));
             }

@@ -27,8 +27,16 @@ pub struct Death {
 #[derive(Debug, Clone, Copy)]
 struct Peer {
     heard_ms: u64,
-    /// Whether it says that it may have missed heartbeats.
-    deaf: bool,
+    says: Says,
+}
+
+/// What a daemon says of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Says {
+    /// It may have missed heartbeats.
+    pub deaf: bool,
+    /// It has only just started.
+    pub starting: bool,
 }
 
 /// The other daemons.
@@ -36,24 +44,30 @@ struct Peer {
 pub struct Peers {
     own: DaemonId,
     heard: HashMap<DaemonId, Peer>,
+    /// When each was heard first.
+    met: HashMap<DaemonId, u64>,
     deaths: Vec<Death>,
 }
 
 impl Peers {
     pub fn new(own: DaemonId) -> Self {
-        Self { own, heard: HashMap::new(), deaths: Vec::new() }
+        Self { own, heard: HashMap::new(), met: HashMap::new(), deaths: Vec::new() }
     }
 
-    /// A beacon came.
-    pub fn heard(&mut self, daemon: DaemonId, deaf: bool, now_ms: u64) {
-        if daemon != self.own {
-            self.heard.insert(daemon, Peer { heard_ms: now_ms, deaf });
+    /// A beacon came. Returns whether it is that of a daemon which was not known: it should be
+    /// answered at once, so that the two know each other before one of them can die.
+    pub fn heard(&mut self, daemon: DaemonId, says: Says, now_ms: u64) -> bool {
+        if daemon == self.own {
+            return false;
         }
+        self.met.entry(daemon).or_insert(now_ms);
+        self.heard.insert(daemon, Peer { heard_ms: now_ms, says }).is_none()
     }
 
     /// A daemon said that it leaves; it has announced all that it did.
     pub fn left(&mut self, daemon: DaemonId) {
         self.heard.remove(&daemon);
+        self.met.remove(&daemon);
     }
 
     /// Finds out who has died, and returns those whose announcements are this daemon's to repeat.
@@ -73,17 +87,24 @@ impl Peers {
             return Vec::new();
         }
         // Whoever was to act for an earlier death may be among the dead: that is done again.
-        let ranks_before: Vec<_> =
-            self.deaths.iter().map(|death| self.rank(&death.daemon.to_string())).collect();
+        let ranks_before: Vec<_> = self.deaths.iter().map(|death| self.rank_for(death)).collect();
         for death in &silent {
             self.heard.remove(&death.daemon);
+            self.met.remove(&death.daemon);
         }
         let inherited = self.deaths.iter().zip(ranks_before).filter(|(_, rank)| *rank > 0);
         let mut mine: Vec<_> = inherited.map(|(death, _)| *death).collect();
         mine.extend(&silent);
         self.deaths.extend(&silent);
-        mine.retain(|death| self.rank(&death.daemon.to_string()) == 0);
+        mine.retain(|death| self.rank_for(death) == 0);
         mine
+    }
+
+    /// The daemons that died lately and whose announcements are this daemon's to repeat: what they
+    /// did may still be on its way to the replica.
+    pub fn mourned(&self) -> Vec<DaemonId> {
+        let mine = self.deaths.iter().filter(|death| self.rank_for(death) == 0);
+        mine.map(|death| death.daemon).collect()
     }
 
     /// How many daemons come before this one when something is to be done about `key`: rendezvous
@@ -94,7 +115,7 @@ impl Peers {
 
     /// The same over those that hear: only they judge silence.
     pub fn rank_of_hearing(&self, key: &str) -> usize {
-        self.rank_among(key, |peer| !peer.deaf)
+        self.rank_among(key, |peer| !peer.says.deaf)
     }
 
     fn rank_among(&self, key: &str, counts: impl Fn(&Peer) -> bool) -> usize {
@@ -106,6 +127,23 @@ impl Peers {
     /// Whether a daemon is alive; this one is.
     pub fn is_alive(&self, daemon: DaemonId) -> bool {
         daemon == self.own || self.heard.contains_key(&daemon)
+    }
+
+    /// Whether another daemon has been there for a while.
+    pub fn has_settled(&self) -> bool {
+        self.heard.values().any(|peer| !peer.says.starting)
+    }
+
+    /// How many come before this one among those that know of a death. Whoever was met after the
+    /// last beacon of the dead, as a daemon that was restarted at once, has never heard of it.
+    fn rank_for(&self, death: &Death) -> usize {
+        let key = death.daemon.to_string();
+        let own = score(self.own, &key);
+        let knows = |daemon: &&DaemonId| {
+            self.met.get(daemon).is_some_and(|met_ms| *met_ms <= death.last_heard_ms)
+        };
+        let before = |daemon: &&DaemonId| (score(**daemon, &key), **daemon) > (own, self.own);
+        self.heard.keys().filter(knows).filter(before).count()
     }
 
     /// The other daemons that are alive.
@@ -139,7 +177,9 @@ mod tests {
 
     fn three(own: DaemonId) -> Peers {
         let mut peers = Peers::new(own);
-        [A, B, C].into_iter().for_each(|daemon| peers.heard(daemon, false, 0));
+        for daemon in [A, B, C] {
+            assert_eq!(peers.heard(daemon, Says::default(), 0), daemon != own);
+        }
         peers
     }
 
@@ -156,8 +196,8 @@ mod tests {
     #[test]
     fn one_survivor_acts_for_a_death_and_another_if_that_one_dies_too() {
         let mut survivors = [three(A), three(B)];
-        survivors[0].heard(B, false, 2000);
-        survivors[1].heard(A, false, 2000);
+        survivors[0].heard(B, Says::default(), 2000);
+        survivors[1].heard(A, Says::default(), 2000);
         let acting: Vec<_> = survivors.iter_mut().map(|peers| peers.bury(4000)).collect();
         let first = usize::from(acting[0].is_empty());
         let death = acting[first][0];
@@ -165,6 +205,17 @@ mod tests {
         assert!(acting[1 - first].is_empty());
         let inherited = survivors[1 - first].bury(5600);
         assert!(inherited.contains(&death), "{inherited:?}");
+    }
+
+    #[test]
+    fn a_daemon_that_starts_after_a_death_is_not_left_to_act_for_it() {
+        for newcomer in 4..20 {
+            let mut peers = Peers::new(A);
+            peers.heard(B, Says::default(), 0);
+            peers.heard(DaemonId(newcomer), Says::default(), 1000);
+            peers.heard(DaemonId(newcomer), Says::default(), 3000);
+            assert_eq!(peers.bury(4000).len(), 1, "{newcomer}");
+        }
     }
 
     #[test]

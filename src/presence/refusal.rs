@@ -71,26 +71,34 @@ pub struct Refusal {
     pub details: Map<String, Value>,
 }
 
+/// The longest message, in characters.
+const MAX_MESSAGE: usize = 1000;
+/// The longest path of a field, in characters.
+const MAX_FIELD: usize = 200;
+
 impl Refusal {
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: Map::new() }
+    /// A refusal with a message, which may repeat what the request said: it is brought on one line
+    /// and cut, so that no request can make an answer that is too large to be sent.
+    pub fn new(code: Code, message: impl AsRef<str>) -> Self {
+        Self { code, message: one_line(message.as_ref(), MAX_MESSAGE), details: Map::new() }
     }
 
-    /// A refusal of what stands at `path`, which the message and the details name: on one line, and
-    /// only as far as it helps.
+    /// A refusal of what stands at `path`, which the message and the details name.
     pub fn at(code: Code, path: &str, flaw: &str) -> Self {
-        const MAX_CHARS: usize = 200;
-        let path: String = path
-            .chars()
-            .map(|character| if character.is_control() { ' ' } else { character })
-            .take(MAX_CHARS)
-            .collect();
+        let path = one_line(path, MAX_FIELD);
         Self::new(code, format!("`{path}` {flaw}")).field(path)
     }
 
     /// Names the field that is at fault.
-    pub fn field(self, field: impl Into<String>) -> Self {
-        self.detail("field", field.into())
+    pub fn field(self, field: impl AsRef<str>) -> Self {
+        self.detail("field", one_line(field.as_ref(), MAX_FIELD))
+    }
+
+    /// At most how many bytes it takes in an answer: what is repeated needs at most one escape for
+    /// each byte.
+    pub fn bytes(&self) -> usize {
+        let field = self.details.get("field").and_then(Value::as_str).map_or(0, str::len);
+        256 + 2 * (self.message.len() + field)
     }
 
     /// States the limit that was exceeded.
@@ -102,5 +110,27 @@ impl Refusal {
     pub fn detail(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());
         self
+    }
+}
+
+/// The beginning of a text, without control characters.
+fn one_line(text: &str, max_chars: usize) -> String {
+    text.chars().take(max_chars).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_said_is_repeated_on_one_line_and_cut() {
+        let long = "\u{1}\"".repeat(100_000);
+        let refusal =
+            Refusal::new(Code::InvalidRequest, format!("`{long}` is unknown")).field(&long);
+        assert!(!refusal.message.contains(char::is_control));
+        let details = Value::Object(refusal.details.clone()).to_string();
+        let message = Value::String(refusal.message.clone()).to_string();
+        assert!(details.len() + message.len() < refusal.bytes());
+        assert!(refusal.bytes() < 10_000);
     }
 }

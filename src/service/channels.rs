@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::query::at_once;
 use super::{Service, unreadable};
 use crate::config::ChannelType;
 use crate::presence::channel::{
-    ChannelKey, Channels, Command, MAX_WATCHED, Page, Record, Seen, Watched, push_fields,
+    ChannelKey, Channels, Command, MAX_WATCHED, Outcome, Page, Record, Seen, Watched, push_fields,
 };
-use crate::presence::entity::Stored;
+use crate::presence::entity::{Entity, Stored};
 use crate::presence::field::Field;
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
@@ -46,29 +47,63 @@ impl Service {
         self.store.channels.command(key, command, deadline_ms, reply);
     }
 
+    /// The channel as a command would leave it, on what is known now.
+    pub fn preview_channel(
+        &self,
+        key: &ChannelKey,
+        command: &Command,
+    ) -> Result<Option<Record>, Refusal> {
+        let (nothing, daemon, now) = (Stored::default(), self.store.link.daemon, self.now());
+        let decision = self.store.channels.look_stored(key, |stored| {
+            let stored = stored.map_or(&nothing, |(stored, _)| stored);
+            Channels::decide(key, stored, command, &(), daemon, now)
+        })?;
+        Ok(match decision.outcome {
+            Outcome::Channel(record) => Some(*record),
+            Outcome::Deleted(_) => None,
+        })
+    }
+
     /// The settings of a channel's type.
     pub fn channel_type(&self, key: &ChannelKey) -> ChannelType {
         self.channel_types.get(key.kind()).copied().unwrap_or_default()
     }
 
     /// Answers a query from the replica. Where the filter names channels or a member, only those
-    /// are looked at; otherwise all, which leaves the calling thread alone.
+    /// are looked at. If there are more than a few, this leaves the calling thread alone.
     pub fn query_channels(
         &self,
         query: ChannelQuery,
+        deadline_ms: u64,
         then: impl FnOnce(Result<Vec<Page>, Refusal>) + Send + 'static,
     ) {
+        if let Some(found) = self.search(&query, at_once(query.filter.as_ref()), deadline_ms) {
+            return then(found);
+        }
+        let service = self.clone();
+        let search =
+            move || service.search(&query, usize::MAX, deadline_ms).unwrap_or(Ok(Vec::new()));
+        self.scan(search, then);
+    }
+
+    /// Looks at the channels that can match; gives up if they are more than `most`.
+    fn search(
+        &self,
+        query: &ChannelQuery,
+        most: usize,
+        deadline_ms: u64,
+    ) -> Option<Result<Vec<Page>, Refusal>> {
         let filter = query.filter.as_ref();
         if let Some(cids) = filter.and_then(|filter| filter.candidates(&Field::Cid)) {
             let keys: BTreeSet<_> = cids.into_iter().filter_map(ChannelKey::from_cid).collect();
-            return then(self.look_up_channels(&query, &keys));
+            return (keys.len() <= most).then(|| self.look_up_channels(query, &keys));
         }
         let own = query.of_member.as_ref().map(|user| vec![user.as_str()]);
-        if let Some(members) = own.or_else(|| filter.and_then(Filter::member_candidates)) {
-            return then(Ok(self.channels_of(&query, &members)));
+        match own.or_else(|| filter.and_then(Filter::member_candidates)) {
+            Some(members) if members.len() > most => None,
+            Some(members) => self.channels_of(query, &members, most).map(Ok),
+            None => (most == usize::MAX).then(|| self.scan_channels(query, deadline_ms)),
         }
-        let service = self.clone();
-        self.scan(move || service.scan_channels(&query), then);
     }
 
     fn look_up_channels(
@@ -91,28 +126,38 @@ impl Service {
         Ok(page(query, best))
     }
 
-    fn channels_of(&self, query: &ChannelQuery, members: &[&str]) -> Vec<Page> {
+    fn channels_of(
+        &self,
+        query: &ChannelQuery,
+        members: &[&str],
+        most: usize,
+    ) -> Option<Vec<Page>> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
+        let mut looked_at = 0;
         self.store.channels.for_each_part(|part| {
+            if looked_at > most {
+                return;
+            }
             let keys: BTreeSet<_> =
                 members.iter().flat_map(|member| part.index().of(member)).collect();
+            looked_at += keys.len();
             for key in keys {
                 if let Some(record) = part.record(key) {
                     offer(query, &mut best, key, record);
                 }
             }
         });
-        page(query, best)
+        (looked_at <= most).then(|| page(query, best))
     }
 
-    fn scan_channels(&self, query: &ChannelQuery) -> Vec<Page> {
+    fn scan_channels(&self, query: &ChannelQuery, deadline_ms: u64) -> Result<Vec<Page>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        self.store.channels.for_each_part(|part| {
+        self.scan_parts(&self.store.channels, deadline_ms, |part| {
             for (key, record) in part.records() {
                 offer(query, &mut best, key, record);
             }
-        });
-        page(query, best)
+        })?;
+        Ok(page(query, best))
     }
 
     /// Appends a channel as `viewer` sees it, with the block of a watch if it is watched.

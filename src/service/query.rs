@@ -3,13 +3,18 @@
 use std::sync::atomic::Ordering;
 
 use super::{Service, overloaded, unavailable, unreadable};
-use crate::presence::entity::Stored;
+use crate::presence::entity::{Entity, Stored};
 use crate::presence::field::Field;
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
 use crate::presence::sort::{Sort, TopK};
 use crate::presence::user::{Record, Seen, Viewer, push_seen_by};
+use crate::store::keyspace::{Keyspace, Part};
+
+/// How many tests of records a query makes before it leaves the calling thread, which has messages
+/// to read, alone: a millisecond or two, unless the custom fields are large.
+const TESTS_AT_ONCE: usize = 2000;
 
 /// Which users, in which order, before whose eyes.
 #[derive(Debug)]
@@ -29,22 +34,27 @@ impl Service {
     pub fn query_users(
         &self,
         query: UserQuery,
+        deadline_ms: u64,
         then: impl FnOnce(Result<Vec<FoundUser>, Refusal>) + Send + 'static,
     ) {
         let ids = query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
         if let Some(ids) = ids {
             let ids: std::collections::BTreeSet<_> =
                 ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()).collect();
-            return then(self.look_up(&query, ids));
+            if ids.len() <= at_once(query.filter.as_ref()) {
+                return then(self.look_up(&query, ids));
+            }
+            let service = self.clone();
+            return self.scan(move || service.look_up(&query, ids), then);
         }
         let service = self.clone();
-        self.scan(move || service.scan_users(&query), then);
+        self.scan(move || service.scan_users(&query, deadline_ms), then);
     }
 
     /// Lets a scan run when it is its turn; the calling thread goes on.
     pub(super) fn scan<R: Send + 'static>(
         &self,
-        scan: impl FnOnce() -> R + Send + 'static,
+        scan: impl FnOnce() -> Result<R, Refusal> + Send + 'static,
         then: impl FnOnce(Result<R, Refusal>) + Send + 'static,
     ) {
         if self.scans.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.pending_scans {
@@ -57,7 +67,7 @@ impl Service {
             let found = tokio::task::spawn_blocking(scan).await;
             drop(turn);
             service.scans.waiting.fetch_sub(1, Ordering::Relaxed);
-            then(found.map_err(|_| unavailable("the query could not be finished")));
+            then(found.unwrap_or_else(|_| Err(unavailable("the query could not be finished"))));
         });
     }
 
@@ -80,15 +90,39 @@ impl Service {
         Ok(page(query, best))
     }
 
-    fn scan_users(&self, query: &UserQuery) -> Vec<FoundUser> {
+    fn scan_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        self.store.users.for_each_part(|part| {
+        self.scan_parts(&self.store.users, deadline_ms, |part| {
             for (id, record) in part.records() {
                 offer(query, &mut best, id, record);
             }
-        });
-        page(query, best)
+        })?;
+        Ok(page(query, best))
     }
+
+    /// Visits all parts, and gives up when nobody waits for the answer any more.
+    pub(super) fn scan_parts<E: Entity>(
+        &self,
+        keyspace: &Keyspace<E>,
+        deadline_ms: u64,
+        mut visit: impl FnMut(&Part<E>),
+    ) -> Result<(), Refusal> {
+        let mut late = false;
+        keyspace.for_each_part(|part| {
+            late = late || self.now().mono_ms >= deadline_ms;
+            if !late {
+                visit(part);
+            }
+        });
+        let message =
+            "the query looked at every record and was not done in time: filter by `id`, or by less";
+        if late { Err(unavailable(message)) } else { Ok(()) }
+    }
+}
+
+/// How many records may be held against a filter on the calling thread.
+pub(super) fn at_once(filter: Option<&Filter>) -> usize {
+    TESTS_AT_ONCE / (1 + filter.map_or(0, Filter::tests))
 }
 
 /// Keeps a user if it matches and is among the first so far.

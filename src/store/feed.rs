@@ -3,7 +3,6 @@
 //! The consumer is read by hand rather than through the client's own: what is needed of it (its
 //! own sequence, what is pending, which bucket it follows) decides when an answer is fresh.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
@@ -12,11 +11,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
+use super::Store;
 use super::bucket::{Fault, Shape};
-use super::{Store, wire};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
-use crate::presence::id::Id;
 use crate::presence::user::Users;
 
 /// How often the server says that it is there while nothing is stored.
@@ -29,9 +27,6 @@ const LOOK: Duration = Duration::from_millis(50);
 const CHECK: Duration = Duration::from_secs(1);
 /// A bucket that has been missing for so long is made again.
 const MISSING: Duration = Duration::from_secs(5);
-/// A change so shortly before the newest one may have died before it was announced, with whoever
-/// made it.
-const FRESH_NS: u64 = 5_000_000_000;
 
 /// Why a consumer is given up.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +45,7 @@ enum Lost {
 
 /// Follows the bucket for as long as the daemon lives.
 pub(super) async fn run(store: Store, shape: Shape) {
-    let mut feed = Feed { store, bucket: None, position: 0, gap: false, fresh: VecDeque::new() };
+    let mut feed = Feed { store, bucket: None, position: 0, gap: false };
     let mut missing_since: Option<Instant> = None;
     let mut said = None;
     loop {
@@ -86,8 +81,6 @@ struct Feed {
     /// later one superseded before it was delivered is missing, and the later one comes in its own
     /// time: until then the replica shows something older than what was stored at `position`.
     gap: bool,
-    /// The visible changes among the last entries of the initial replay: when, and whose.
-    fresh: VecDeque<(u64, Id)>,
 }
 
 impl Feed {
@@ -161,7 +154,7 @@ impl Feed {
                 Err(_) => {}
             }
             if self.position >= until && !self.store.replayed.is_cancelled() {
-                self.replayed();
+                self.store.set_replayed();
             }
             if checked.elapsed() >= CHECK {
                 checked = Instant::now();
@@ -268,8 +261,7 @@ impl Feed {
         let Some(key) = message.subject.as_str().get(prefix_len..) else { return };
         let known = match key.split_once('.') {
             Some((Users::KIND, tokens)) => {
-                let user = self.store.users.feed(tokens, message, meta.stream_seq);
-                user.map(|user| self.note_fresh(user, message, meta))
+                self.store.users.feed(tokens, message, meta.stream_seq).map(|_| ())
             }
             Some((Channels::KIND, tokens)) => {
                 self.store.channels.feed(tokens, message, meta.stream_seq).map(|_| ())
@@ -281,30 +273,11 @@ impl Feed {
         }
     }
 
-    /// Takes note of a visible change among the last entries of the initial replay.
-    fn note_fresh(&mut self, user: Id, message: &Message, meta: &Meta) {
-        if self.store.replayed.is_cancelled() {
-            return;
-        }
-        while self.fresh.front().is_some_and(|(at, _)| at + FRESH_NS < meta.stored_ns) {
-            self.fresh.pop_front();
-        }
-        if message.headers.as_ref().is_some_and(|headers| headers.get(wire::VERSION).is_some()) {
-            self.fresh.push_back((meta.stored_ns, user));
-        }
-    }
-
     fn advance(&mut self, position: u64) {
         self.position = self.position.max(position);
         if !self.gap {
             self.store.link.barrier.advance(self.position);
         }
-    }
-
-    /// The replica is whole for the first time.
-    fn replayed(&mut self) {
-        let fresh = std::mem::take(&mut self.fresh);
-        self.store.set_replayed(fresh.into_iter().map(|(_, key)| key).collect());
     }
 }
 
@@ -318,7 +291,6 @@ struct Consumer {
 struct Meta {
     stream_seq: u64,
     consumer_seq: u64,
-    stored_ns: u64,
     /// How many more entries there were to deliver when this one was.
     pending: u64,
 }
@@ -336,7 +308,6 @@ impl Meta {
         Some(Self {
             stream_seq: tokens.get(from)?.parse().ok()?,
             consumer_seq: tokens.get(from + 1)?.parse().ok()?,
-            stored_ns: tokens.get(from + 2)?.parse().ok()?,
             pending: tokens.get(from + 3)?.parse().ok()?,
         })
     }

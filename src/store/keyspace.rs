@@ -1,7 +1,7 @@
 //! All records of one kind: the stripes, and the way of their effects to NATS.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,8 @@ const STRIPES: usize = 256;
 /// it must be short, and must not call the keyspace.
 pub type Reply<E> = Box<dyn FnOnce(Result<Answer<<E as Entity>::Outcome>, Refusal>) + Send>;
 
-type Part<E> = Stripe<E, Reply<E>>;
+/// A part of the records.
+pub type Part<E> = Stripe<E, Reply<E>>;
 
 /// What the keyspaces of a daemon share.
 #[derive(Debug)]
@@ -63,6 +64,10 @@ pub struct Keyspace<E: Entity> {
     hasher: RandomState,
     elsewhere: Mutex<VecDeque<Elsewhere<E::Key>>>,
 }
+
+/// How far before its last one the changes of a daemon are announced again by one that finds
+/// nobody alive, in milliseconds of that daemon's clock.
+const NEWEST_MS: u64 = 5000;
 
 /// How long a change made elsewhere is remembered, in case its daemon is found dead.
 const ELSEWHERE_MS: u64 = 20_000;
@@ -172,6 +177,33 @@ impl<E: Entity> Keyspace<E> {
             let of_dead = elsewhere.iter().filter(|e| e.by == dead && e.seen_ms >= since_ms);
             of_dead.map(|each| each.key.clone()).collect()
         };
+        keys.iter().for_each(|key| self.announce(key));
+        keys.len()
+    }
+
+    /// Announces once more what was changed last, by each daemon that ever wrote: whoever made those
+    /// changes may have died before it announced them. Goes by the versions alone, which are public:
+    /// what nobody could see leaves no trace in who is announced again.
+    pub fn announce_newest(&self) -> usize {
+        let mut newest: HashMap<DaemonId, u64> = HashMap::new();
+        self.for_each_part(|part| {
+            for (_, stored) in part.all() {
+                let (version, by) = (E::version(stored), E::changed_by(stored));
+                if let Some(by) = by {
+                    let newest = newest.entry(by).or_default();
+                    *newest = version.max(*newest);
+                }
+            }
+        });
+        let is_new = |stored: &Stored<E::Record>| {
+            let last = E::changed_by(stored).and_then(|by| newest.get(&by)).copied();
+            last.is_some_and(|last| E::version(stored) + NEWEST_MS >= last)
+        };
+        let mut keys = Vec::new();
+        self.for_each_part(|part| {
+            let new = part.all().filter(|(_, stored)| is_new(stored));
+            keys.extend(new.map(|(key, _)| key.clone()));
+        });
         keys.iter().for_each(|key| self.announce(key));
         keys.len()
     }

@@ -21,7 +21,6 @@ use async_nats::SubscribeError;
 use tokio_util::sync::CancellationToken;
 
 use crate::presence::channel::Channels;
-use crate::presence::id::Id;
 use crate::presence::lease::Leases;
 use crate::presence::user::{Periods, Rules, Users};
 use bucket::{Fault, Shape};
@@ -48,7 +47,6 @@ pub struct Store {
 #[derive(Debug, Default)]
 struct Replay {
     foreign: AtomicU64,
-    fresh: Mutex<Vec<Id>>,
 }
 
 impl Store {
@@ -102,12 +100,6 @@ impl Store {
         }
     }
 
-    /// Takes the users whose newest visible change was among the last that the bucket held when
-    /// this daemon started: their announcement may have been lost with whoever made it.
-    pub fn take_fresh(&self) -> Vec<Id> {
-        std::mem::take(&mut *self.replay.fresh.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// The shared leases that hold connections.
     pub fn leases(&self) -> MutexGuard<'_, Leases> {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,10 +116,9 @@ impl Store {
     }
 
     /// The replica is whole.
-    fn set_replayed(&self, fresh: Vec<Id>) {
+    fn set_replayed(&self) {
         self.leases().listen();
         self.users.for_each_part(|part| part.index_mut().vitals.listen());
-        *self.replay.fresh.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
         self.replayed.cancel();
     }
 

@@ -1,13 +1,15 @@
 //! What is announced, what is not, in which order, and how it looks.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::support::events::{assert_time, latest};
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::{a_later_millisecond, wall_ms};
-use crate::support::{Events, Pair, Stage, keys};
+use crate::support::{Events, Pair, Stage, keys, within};
 
 /// The longest that a grace of one second may last.
 const GRACE: Duration = Duration::from_secs(1);
@@ -38,6 +40,29 @@ async fn a_connect_is_announced_before_it_is_answered_as_a_query_shows_the_user(
     let mut me = event.user;
     me["invisible"] = json!(false);
     assert_eq!(answer["me"], me);
+}
+
+#[tokio::test]
+async fn an_event_leaves_before_the_answer() {
+    let stage = Stage::start(NO_GRACE).await;
+    let nats = &stage.client.nats;
+    // One subscription hears events and answers in the order in which the daemon published them.
+    let mut all = nats.subscribe(">").await.unwrap();
+    for n in 0..200 {
+        let body = json!({"users": [{"id": format!("u{n}"), "status": "s"}]}).to_string();
+        let (subject, reply) = (stage.client.subject("upsert_users"), format!("answer.to.u{n}"));
+        nats.publish_with_reply(subject, reply, body.into()).await.unwrap();
+    }
+    let (mut announced, mut answered) = (BTreeSet::new(), 0);
+    while answered < 200 {
+        let message = within("the next message", Duration::from_secs(5), all.next()).await.unwrap();
+        if let Some(user) = message.subject.strip_prefix("user.presence.changed.") {
+            announced.insert(user.to_owned());
+        } else if let Some(user) = message.subject.strip_prefix("answer.to.") {
+            assert!(announced.contains(user), "the answer to {user} came first");
+            answered += 1;
+        }
+    }
 }
 
 #[tokio::test]

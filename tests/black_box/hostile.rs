@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::support::client::read;
-use crate::support::stage::NO_GRACE;
+use crate::support::stage::PATIENT;
 use crate::support::{Stage, token};
 
 const SEED: u64 = 11;
@@ -45,7 +45,7 @@ struct Hostile {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_is_answered_once_with_an_error_and_nothing_is_written() {
-    let mut stage = Stage::start(NO_GRACE).await;
+    let mut stage = Stage::start(PATIENT).await;
     stage.client.connect_user("john", "c").await;
     stage.events.only();
     let before = stage.written().await;
@@ -111,7 +111,7 @@ async fn each_is_answered_once_with_an_error_and_nothing_is_written() {
 }
 
 fn hostile(n: usize, rng: &mut Rng, max_payload: usize) -> Hostile {
-    if n % LARGE == 0 {
+    if n.is_multiple_of(LARGE) {
         return large(rng, max_payload);
     }
     match rng.usize(..8) {

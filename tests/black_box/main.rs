@@ -12,6 +12,14 @@ mod support;
 
 mod batch;
 mod bucket;
+mod channels;
+mod channels_data;
+mod channels_doors;
+mod channels_hammer;
+mod channels_hidden;
+mod channels_hostile;
+mod channels_queries;
+mod channels_watch;
 mod crash;
 mod delete;
 mod doors;

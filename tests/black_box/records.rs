@@ -33,6 +33,7 @@ async fn a_record_that_cannot_be_read_is_unavailable_and_never_overwritten() {
             ("upsert_users", json!({"users": [{"id": id, "status": "s"}]})),
             ("delete_users", json!({"ids": [id]})),
             ("explain", json!({"user_id": id})),
+            ("query_users", json!({"filter": {"id": {"$in": ["john", id]}}})),
         ] {
             let refused = client.refused(operation, body).await;
             assert_eq!(refused.code, "unavailable", "{operation} {text}: {refused:?}");
@@ -49,6 +50,7 @@ async fn a_record_that_cannot_be_read_is_unavailable_and_never_overwritten() {
     }
     let told = stage.daemon.lines().iter().filter(|line| line["level"] == "ERROR").count();
     assert_eq!(told, 3, "each is told once");
+    assert_eq!(client.query(json!({})).await.len(), 1, "a query that names none of them is served");
 }
 
 #[tokio::test]
@@ -58,7 +60,7 @@ async fn a_record_that_is_repaired_is_served_again() {
     client.connect_user("john", "c").await;
     let good = last(&client.nats, "user.john").await.unwrap().payload;
     put(&client, "user.john", "hello").await;
-    client.see("john").await;
+    client.see("nobody").await;
     client.refused("upsert_users", json!({"users": [{"id": "john", "status": "s"}]})).await;
     put(&client, "user.john", std::str::from_utf8(&good).unwrap()).await;
     client.see("john").await;

@@ -12,6 +12,8 @@ use presenced::store::stripe::{Content, Entry};
 #[derive(Debug)]
 pub struct Message {
     pub seq: u64,
+    /// The sequence that it expected; 0 on top of a marker that had expired.
+    pub expected: u64,
     pub key: Id,
     pub content: Content,
     pub writer: DaemonId,
@@ -80,6 +82,7 @@ impl Bucket {
         };
         let message = Rc::new(Message {
             seq: self.last_seq,
+            expected: write.expected,
             key: write.key.clone(),
             content: write.content.clone(),
             writer: write.from,

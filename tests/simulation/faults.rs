@@ -78,13 +78,13 @@ impl World {
     /// Nothing breaks any more, and everything gets where it belongs.
     pub fn calm_down(&mut self) {
         self.calm = true;
-        let now_ms = self.net.now_ms;
+        // The last thing that somebody does may be what nobody has heard of.
+        self.doomed = self.daemons.keys().next().copied();
         self.note(None, || "all is well again".to_owned());
         self.bucket.leaderless_until_ms = 0;
         let weather = &mut self.net.weather;
         (weather.lost, weather.late, weather.crash) = (0, 0, 0);
         for daemon in self.daemons.values_mut() {
-            daemon.paused_until_ms = daemon.paused_until_ms.min(now_ms);
             daemon.slow_until_ms = 0;
         }
     }

@@ -13,6 +13,8 @@ use presenced::presence::id::Id;
 use presenced::presence::user::Record;
 
 use super::client::{CLIENTS, Op};
+use super::daemon::REQUEST_MS;
+use super::network::LATEST_MS;
 
 pub type OpId = u64;
 
@@ -99,15 +101,6 @@ pub struct Entry {
     pub fate: Fate,
 }
 
-impl Entry {
-    fn ended_ms(&self) -> u64 {
-        match self.fate {
-            Fate::Done { at_ms } => at_ms,
-            Fate::Open | Fate::Refused => self.latest_ms,
-        }
-    }
-}
-
 #[derive(Debug, Default)]
 pub struct Ledger {
     ops: Vec<Entry>,
@@ -183,6 +176,17 @@ impl Ledger {
             && (!set.overwrites(value) || set_beside())
     }
 
+    /// When a request can no longer take effect. A late write that makes a record may do so once
+    /// more in a bucket that was made again.
+    fn ended_ms(&self, entry: &Entry) -> u64 {
+        let ended_ms = match entry.fate {
+            Fate::Done { at_ms } => at_ms,
+            Fate::Open | Fate::Refused => entry.latest_ms,
+        };
+        let replaced = self.replaced_ms.iter().filter(|at| **at >= entry.began_ms);
+        replaced.map(|at| at + REQUEST_MS + LATEST_MS).fold(ended_ms, u64::max)
+    }
+
     /// Whether a request that ended after `after_ms` and began before `before_ms` set the value.
     fn was_set(
         &self,
@@ -195,7 +199,7 @@ impl Ledger {
             let entry = self.entry(*number);
             set.makes(value)
                 && entry.fate != Fate::Refused
-                && entry.ended_ms() >= after_ms
+                && self.ended_ms(entry) >= after_ms
                 && entry.began_ms <= before_ms
         })
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use presenced::liveness::peers::Says;
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::time::Now;
@@ -36,6 +37,8 @@ pub struct World {
     pub calm: bool,
     /// When a daemon last crashed, and when the bucket was last replaced.
     pub crashed_ms: u64,
+    /// Dies before the next event that it should announce.
+    pub doomed: Option<DaemonId>,
     last_daemon: u64,
     /// What happened, if somebody wants to know.
     trace: Option<Vec<(u64, Option<Id>, String)>>,
@@ -60,6 +63,7 @@ impl World {
             rules: Arc::new(rules),
             calm: false,
             crashed_ms: 0,
+            doomed: None,
             last_daemon: 0,
             trace: traced.then(Vec::new),
         };
@@ -218,7 +222,9 @@ impl World {
                 self.informed(id, key, verify, (epoch, last))
             }
             Incoming::Beacon(from) => {
-                self.with(id, |daemon, now| daemon.peers.heard(from, false, now.mono_ms));
+                self.with(id, |daemon, now| {
+                    daemon.peers.heard(from, Says::default(), now.mono_ms);
+                });
                 Ok(())
             }
             Incoming::Feed => self.feed(id),
@@ -377,7 +383,8 @@ impl World {
         let dies = !outputs.is_empty() && self.net.chance(self.net.weather.crash);
         let dies_at = (dies && self.may_crash(id)).then(|| self.net.rng.usize(0..outputs.len()));
         for (at, output) in outputs.into_iter().enumerate() {
-            if dies_at == Some(at) {
+            let silenced = self.doomed == Some(id) && matches!(output, Output::Announce(_));
+            if dies_at == Some(at) || (silenced && self.may_crash(id)) {
                 self.crash(id);
                 return Ok(());
             }

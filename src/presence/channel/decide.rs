@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::Channels;
 use super::patch::Patch;
 use super::record::Record;
+use super::watch::watch;
 use crate::presence::entity::{Decision, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
@@ -38,6 +39,8 @@ pub enum Command {
     Create {
         patch: Patch,
         members: Vec<Id>,
+        /// Who is to be watched. A channel is not made for a watch that would be refused.
+        chosen: Option<Vec<Id>>,
     },
     Delete,
 }
@@ -65,7 +68,8 @@ pub(super) fn decide(
     let before = stored.record();
     match (command, before) {
         (Command::Upsert { patch, edit }, before) => upsert(before, patch, edit, now),
-        (Command::Create { patch, members }, None) => {
+        (Command::Create { patch, members, chosen }, None) => {
+            watch(members, 0, chosen.as_deref())?;
             let edit = Edit { replace: Some(members.clone()), ..Edit::default() };
             upsert(None, patch, &edit, now)
         }
@@ -174,7 +178,7 @@ mod tests {
     #[test]
     fn a_channel_that_is_there_is_not_made_again() {
         let channel = run(&Stored::default(), edit(&["a"], &[]));
-        let again = Command::Create { patch: Patch::default(), members: ids(&["b"]) };
+        let again = Command::Create { patch: Patch::default(), members: ids(&["b"]), chosen: None };
         assert_eq!(run(&channel, again), channel);
     }
 
@@ -182,7 +186,7 @@ mod tests {
     fn ten_thousand_members_are_accepted_and_one_more_is_not() {
         let members =
             (0..MAX_MEMBERS).map(|n| Id::parse(&format!("u{n}"), "id").unwrap()).collect();
-        let create = Command::Create { patch: Patch::default(), members };
+        let create = Command::Create { patch: Patch::default(), members, chosen: None };
         let channel = run(&Stored::default(), create);
         assert_eq!(channel.record().unwrap().members.len(), MAX_MEMBERS);
         let now = Now { mono_ms: 0, wall: Time(7) };

@@ -110,6 +110,11 @@ impl Filter {
         self.nodes.iter().all(|node| node.matches(subject))
     }
 
+    /// How many tests it makes of a record, at most.
+    pub fn tests(&self) -> usize {
+        self.nodes.iter().map(Node::tests).sum()
+    }
+
     /// If only a few values of a text field (`id`, `cid`) can match: all those values, each once.
     /// A query then looks them up instead of scanning, and still asks [`Self::matches`].
     pub fn candidates(&self, field: &Field) -> Option<Vec<&str>> {
@@ -145,6 +150,15 @@ impl Filter {
 type OfTest<'f, 'a> = dyn Fn(&Field, &'a Test) -> Option<Vec<&'a str>> + 'f;
 
 impl Node {
+    fn tests(&self) -> usize {
+        match self {
+            Self::Field(_, tests) => tests.len(),
+            Self::And(filters) | Self::Or(filters) | Self::Nor(filters) => {
+                filters.iter().map(Filter::tests).sum()
+            }
+        }
+    }
+
     fn narrowest<'a>(&'a self, of_test: &OfTest<'_, 'a>) -> Option<Vec<&'a str>> {
         match self {
             Self::Field(field, tests) => {

@@ -190,9 +190,12 @@ impl Change<'_> {
     fn refresh(&self, seen: Option<Time>) -> Decision<Users> {
         match self.before {
             Some(record) if !record.connections.is_empty() && record.last_active == seen => {
-                let mut record = record.clone();
-                touch(&mut record, self.now);
-                self.put(record, |_| Outcome::Refreshed(true))
+                let mut next = record.clone();
+                touch(&mut next, self.now);
+                if next == *record {
+                    return unchanged(Outcome::Refreshed(false));
+                }
+                self.put(next, |_| Outcome::Refreshed(true))
             }
             _ => unchanged(Outcome::Refreshed(false)),
         }

@@ -116,10 +116,11 @@ impl Vitals {
     /// from `hears_from_ms` on.
     pub fn take_due(
         &mut self,
-        now_ms: u64,
+        now: Now,
         hears_from_ms: u64,
         wait_ms: impl Fn(&Id) -> u64,
     ) -> Option<Due> {
+        let (now_ms, full_ms) = (now.mono_ms, self.periods.refresh_ms);
         while self.agenda.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now_ms) {
             let Reverse((at_ms, user)) = self.agenda.pop()?;
             let Some(vital) = self.users.get_mut(&user).filter(|vital| vital.due_ms == at_ms)
@@ -127,6 +128,10 @@ impl Vitals {
                 continue;
             };
             let wait_ms = wait_ms(&user);
+            // By a clock that is behind, it was only just refreshed: there is nothing to write.
+            if vital.refresh_due_ms <= now_ms && vital.last_active >= Some(now.wall) {
+                vital.refresh_due_ms = now_ms + full_ms;
+            }
             let mut next_ms = vital.refresh_due_ms + wait_ms;
             let stale = (next_ms <= now_ms).then_some(vital.last_active);
             if stale.is_some() {

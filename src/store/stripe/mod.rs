@@ -100,6 +100,11 @@ impl<E: Entity, T> Stripe<E, T> {
         self.slots.get(key).and_then(|slot| slot.stored.record())
     }
 
+    /// All that is known of any key, markers too.
+    pub fn all(&self) -> impl Iterator<Item = (&E::Key, &Stored<E::Record>)> {
+        self.slots.iter().map(|(key, slot)| (key, &slot.stored))
+    }
+
     /// All records.
     pub fn records(&self) -> impl Iterator<Item = (&E::Key, &E::Record)> {
         self.slots.iter().filter_map(|(key, slot)| Some((key, slot.stored.record()?)))

@@ -3,7 +3,7 @@
 mod rig;
 
 use super::*;
-use crate::presence::user::{Command, Users};
+use crate::presence::user::Command;
 use rig::{OWN, Rig, connect, disconnect, john, other, rig, status};
 
 #[test]

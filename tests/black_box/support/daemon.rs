@@ -31,9 +31,14 @@ impl Daemon {
 
     /// A daemon that was started, and may not serve yet.
     pub fn launch(url: &str, settings: Settings<'_>) -> Self {
+        Self::launch_with_file(url, settings, "")
+    }
+
+    /// A daemon whose settings stand in a file, too.
+    pub fn launch_with_file(url: &str, settings: Settings<'_>, file: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("presenced.toml");
-        std::fs::write(&config, "").unwrap();
+        std::fs::write(&config, file).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_presenced"));
         command.env_clear().arg("run").arg("--config").arg(&config);
         command.env("PRESENCED_NATS__URL", url).env("PRESENCED_LOG__FORMAT", "json");
@@ -109,7 +114,7 @@ impl Daemon {
 
     /// Stops the daemon in the middle of what it does.
     pub fn pause(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.pause();
     }
 
     pub fn resume(&self) {

@@ -50,8 +50,7 @@ impl Heart {
         self.task.abort();
         // What was sent has reached the server.
         barrier(&client.nats).await;
-        let last = *self.last.lock().unwrap();
-        last
+        *self.last.lock().unwrap()
     }
 }
 

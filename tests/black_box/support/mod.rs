@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, the real daemon, and clients that hold every answer and
 //! every event to the protocol.
 
+pub mod channels;
 pub mod client;
 pub mod daemon;
 pub mod events;

@@ -19,14 +19,19 @@ impl Pair {
     }
 
     pub async fn on(server: Server, settings: Settings<'_>) -> Self {
+        Self::with_file(server, settings, "").await
+    }
+
+    /// Two daemons whose settings stand in a file, too.
+    pub async fn with_file(server: Server, settings: Settings<'_>, file: &str) -> Self {
         let with = |prefix| {
             let mut all = settings.to_vec();
             all.push(("SUBJECTS__PREFIX", prefix));
             all
         };
         let (first, second) = (with("one"), with("two"));
-        let (mut a, mut b) =
-            (Daemon::launch(&server.url(), &first), Daemon::launch(&server.url(), &second));
+        let launch = |settings| Daemon::launch_with_file(&server.url(), settings, file);
+        let (mut a, mut b) = (launch(&first[..]), launch(&second[..]));
         a.ready(&server).await;
         b.ready(&server).await;
         let nats = server.connect().await;

@@ -6,6 +6,10 @@ use super::{Client, Daemon, Events, Server, Settings};
 /// Whoever leaves is offline at once.
 pub const NO_GRACE: Settings<'static> = &[("LIVENESS__OFFLINE_GRACE", "0s")];
 
+/// The same, and no request is too old however busy the machine is.
+pub const PATIENT: Settings<'static> =
+    &[("LIVENESS__OFFLINE_GRACE", "0s"), ("LIMITS__REQUEST_TIMEOUT", "20s")];
+
 pub struct Stage {
     pub client: Client,
     pub events: Events,
