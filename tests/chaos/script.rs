@@ -277,8 +277,9 @@ impl Stage {
                 self.all_well().await;
             }
             Fault::Flood => {
-                self.flood(lease).await;
+                self.flood(lease / 2).await;
                 self.all_well().await;
+                self.someone_hears().await;
                 let what = "faster than they were taken";
                 self.report.deafened_by_flood += self.daemons.deafened_by(what);
             }
@@ -295,6 +296,16 @@ impl Stage {
             self.client.attempt("upsert_users", body, bound).await?.ok()?;
             let body = json!({"filter": {"id": "probe"}, "presence": true});
             self.client.attempt("query_users", body, bound).await?.ok()
+        })
+        .await;
+    }
+
+    /// Waits until a daemon has worked off what it had queued, and has listened for a lease since.
+    async fn someone_hears(&self) {
+        eventually("a daemon hears", 2 * GIVEN_UP, async || {
+            let bound = Duration::from_secs(1);
+            let asked = self.client.attempt("explain", json!({"user_id": "probe"}), bound).await;
+            asked?.ok()?["deaf"].is_null().then_some(())
         })
         .await;
     }
