@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::cluster::connect;
 use crate::support::Client;
 
 /// Every so many heartbeats it asks for the answer.
-const ASKS: u64 = 4;
+const ASKS: u32 = 4;
+
+/// A request that has no answer by then will have none.
+const ANSWERED: Duration = Duration::from_secs(3);
 
 pub struct Gateway {
     pub users: Vec<String>,
@@ -74,7 +77,6 @@ impl Gateway {
             users: self.users.clone(),
             lease,
             state: Arc::clone(&self.state),
-            differs: false,
         };
         self.beating = Some(tokio::spawn(run.beat(self.interval, left)));
     }
@@ -88,35 +90,51 @@ impl Gateway {
     }
 }
 
+#[derive(Clone)]
 struct Run {
     client: Client,
     users: Vec<String>,
     lease: Option<String>,
     state: Arc<Mutex<State>>,
-    differs: bool,
 }
 
 impl Run {
-    async fn beat(mut self, every: Duration, mut left: Vec<String>) {
-        let (mut ticks, mut n) = (interval(every), 0);
+    /// Beats go out on time, whatever becomes of the answers.
+    async fn beat(self, every: Duration, left: Vec<String>) {
+        let mut ticks = interval(every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut care = std::pin::pin!(self.clone().care(every, left));
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = &mut care => return,
+            }
             {
                 let mut state = self.state.lock().unwrap();
                 let now = Instant::now();
                 state.longest_gap = state.longest_gap.max(now - state.last_beat);
                 state.last_beat = now;
             }
-            // Beats go out whatever becomes of the answers.
             let body = self.heartbeat().to_string().into();
-            let _ = self.client.nats.publish(self.client.subject("heartbeat"), body).await;
-            n += 1;
-            if !left.is_empty() {
-                left = self.connect(left, every).await;
-            } else if n % ASKS == 0 {
-                left = self.ask(every).await;
+            let sent = self.client.nats.publish(self.client.subject("heartbeat"), body);
+            // One that cannot leave now is worth nothing later.
+            let _ = timeout(every / 2, sent).await;
+        }
+    }
+
+    /// Connects whoever is not, and asks now and then who that is.
+    async fn care(self, every: Duration, mut left: Vec<String>) {
+        let mut differs = false;
+        loop {
+            while !left.is_empty() {
+                left = self.connect(left).await;
+                if !left.is_empty() {
+                    sleep(every).await;
+                }
             }
+            sleep(ASKS * every).await;
+            left = self.ask(&mut differs).await;
+            self.state.lock().unwrap().unknown += left.len();
         }
     }
 
@@ -129,27 +147,25 @@ impl Run {
     }
 
     /// Who must connect again.
-    async fn ask(&mut self, bound: Duration) -> Vec<String> {
-        let asked = self.client.attempt("heartbeat", self.heartbeat(), bound).await;
+    async fn ask(&self, differed: &mut bool) -> Vec<String> {
+        let asked = self.client.attempt("heartbeat", self.heartbeat(), ANSWERED).await;
         let Some(Ok(answer)) = asked else { return Vec::new() };
         let unknown = answer["unknown"].as_array().unwrap();
-        let left: Vec<String> = match &self.lease {
+        match &self.lease {
             None => {
                 let id = |each: &Value| each["user_id"].as_str().unwrap().to_owned();
                 unknown.iter().map(id).collect()
             }
             Some(_) => {
                 let differs = answer["held"] != json!(self.users.len());
-                let twice = std::mem::replace(&mut self.differs, differs) && differs;
+                let twice = std::mem::replace(differed, differs) && differs;
                 if unknown.is_empty() && !twice { Vec::new() } else { self.users.clone() }
             }
-        };
-        self.state.lock().unwrap().unknown += left.len();
-        left
+        }
     }
 
     /// Connects users; who is left to connect.
-    async fn connect(&mut self, users: Vec<String>, bound: Duration) -> Vec<String> {
+    async fn connect(&self, users: Vec<String>) -> Vec<String> {
         let op = |user: &String| {
             let user = json!({"id": user});
             let mut op = json!({"op": "connect", "user": user, "connection_id": "c"});
@@ -159,7 +175,7 @@ impl Run {
             op
         };
         let body = json!({"ops": users.iter().map(op).collect::<Vec<_>>()});
-        match self.client.attempt("batch", body, bound).await {
+        match self.client.attempt("batch", body, ANSWERED).await {
             Some(Ok(answer)) => {
                 let results = answer["results"].as_array().unwrap().iter().zip(users);
                 results
