@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use super::Client;
 
@@ -31,12 +32,17 @@ pub struct Tally {
 impl Load {
     /// Starts clients that change the status of their users as fast as they are answered.
     pub fn start(client: &Client, clients: usize) -> Self {
+        Self::paced(client, clients, Duration::ZERO)
+    }
+
+    /// The same with a pause after each change.
+    pub fn paced(client: &Client, clients: usize, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let worker = |n: usize| {
             let (client, stop) = (client.clone(), Arc::clone(&stop));
             tokio::spawn(async move {
                 let id = format!("busy-{n}");
-                let tally = work(&client, &id, &stop).await;
+                let tally = work(&client, &id, &stop, pause).await;
                 (id, tally)
             })
         };
@@ -54,7 +60,7 @@ impl Load {
     }
 }
 
-async fn work(client: &Client, id: &str, stop: &AtomicBool) -> Tally {
+async fn work(client: &Client, id: &str, stop: &AtomicBool, pause: Duration) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
         tally.attempted += 1;
@@ -67,6 +73,9 @@ async fn work(client: &Client, id: &str, stop: &AtomicBool) -> Tally {
             }
             Some(Err(_)) => tally.refused += 1,
             None => tally.unanswered += 1,
+        }
+        if !pause.is_zero() {
+            sleep(pause).await;
         }
     }
     tally

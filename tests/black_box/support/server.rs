@@ -117,7 +117,7 @@ pub async fn last(nats: &async_nats::Client, key: &str) -> Option<StreamMessage>
 }
 
 /// The path of the server's program.
-fn program() -> &'static str {
+pub fn program() -> &'static str {
     static PATH: OnceLock<String> = OnceLock::new();
     PATH.get_or_init(|| {
         if let Ok(path) = std::env::var("NATS_SERVER") {

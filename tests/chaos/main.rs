@@ -1,0 +1,72 @@
+//! Faults on a real cluster: daemons are killed, stopped and rolled, NATS nodes die, heartbeats are
+//! flooded, gateways fall silent. Whoever is there must stay online, whoever is gone must go
+//! offline in time, and what was acknowledged must stay. `docs/reliability.md` has the method.
+//!
+//! `CHAOS_SEED=17` plays another script than the usual one.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the bans keep clocks and tasks of the daemon in one place; a test has its own"
+)]
+
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the whole harness is shared; only a part of it is needed here"
+)]
+#[path = "../black_box/support/mod.rs"]
+mod support;
+
+mod cluster;
+mod daemons;
+mod gateway;
+mod report;
+mod script;
+mod watcher;
+mod writers;
+
+use std::time::Duration;
+
+use script::{Fault, Plan};
+
+/// The script is the same each time unless another seed is asked for.
+const SEED: u64 = 1;
+
+fn seed() -> u64 {
+    std::env::var("CHAOS_SEED").map_or(SEED, |seed| seed.parse().expect("CHAOS_SEED is a number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_lost_in_a_short_run() {
+    let plan = Plan {
+        seed: seed(),
+        nodes: 1,
+        daemons: 2,
+        lease: Duration::from_secs(2),
+        gateways: 6,
+        users_each: 50,
+        faults: vec![Fault::DaemonKilled, Fault::DaemonStopped, Fault::NatsNodeKilled],
+    };
+    script::play(plan).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; `make chaos` runs it"]
+async fn nobody_is_lost_in_a_long_run_on_a_cluster() {
+    let mut faults = Fault::ALL.to_vec();
+    let mut rng = fastrand::Rng::with_seed(seed());
+    rng.shuffle(&mut faults);
+    let mut again = Fault::ALL.to_vec();
+    rng.shuffle(&mut again);
+    faults.extend(again);
+    let plan = Plan {
+        seed: seed(),
+        nodes: 3,
+        daemons: 3,
+        lease: Duration::from_secs(4),
+        gateways: 20,
+        users_each: 150,
+        faults,
+    };
+    script::play(plan).await;
+}
