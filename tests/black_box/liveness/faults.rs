@@ -50,7 +50,7 @@ async fn all_daemons_are_replaced_and_nobody_goes_offline_before_a_lease_after_t
     let server = Server::start().await;
     let old = [Daemon::spawn(&server, SHORT).await, Daemon::spawn(&server, SHORT).await];
     let client = Client::connect(&server).await;
-    let mut events = Events::of_all(&client).await;
+    let mut events = Events::of_all(&client).await.without_repeats();
     let _alive = keep(&client, "alive", 10).await;
     let dying = keep(&client, "dying", 10).await;
     assert_eq!(events.arrived().len(), 20);

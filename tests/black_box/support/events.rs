@@ -18,6 +18,8 @@ const LONGEST: Duration = Duration::from_secs(8);
 /// What hears the events of some users.
 pub struct Events {
     subscriber: Subscriber,
+    /// The newest version of each user, if repeats are dropped.
+    newest: Option<BTreeMap<String, u64>>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +40,13 @@ impl Events {
     pub async fn on(client: &Client, subject: &str) -> Self {
         let subscriber = client.nats.subscribe(subject.to_owned()).await.unwrap();
         barrier(&client.nats).await;
-        Self { subscriber }
+        Self { subscriber, newest: None }
+    }
+
+    /// The same, and drops what is not newer, as every receiver is told to: after all daemons were
+    /// away, the newest events are announced once more.
+    pub fn without_repeats(self) -> Self {
+        Self { newest: Some(BTreeMap::new()), ..self }
     }
 
     pub async fn next(&mut self) -> Event {
@@ -46,8 +54,22 @@ impl Events {
     }
 
     pub async fn next_within(&mut self, bound: Duration) -> Event {
-        let message = within("the next event", bound, self.subscriber.next()).await;
-        Event::read(&message.unwrap())
+        within("the next event", bound, self.hear()).await
+    }
+
+    async fn hear(&mut self) -> Event {
+        loop {
+            let event = Event::read(&self.subscriber.next().await.unwrap());
+            if self.is_new(&event) {
+                return event;
+            }
+        }
+    }
+
+    fn is_new(&mut self, event: &Event) -> bool {
+        let Some(newest) = &mut self.newest else { return true };
+        let known = newest.entry(event.id.clone()).or_default();
+        event.version > std::mem::replace(known, event.version.max(*known))
     }
 
     /// All that has arrived. A daemon publishes before it answers, and the server keeps the order
@@ -56,7 +78,10 @@ impl Events {
     pub fn arrived(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(Some(message)) = unconstrained(self.subscriber.next()).now_or_never() {
-            events.push(Event::read(&message));
+            let event = Event::read(&message);
+            if self.is_new(&event) {
+                events.push(event);
+            }
         }
         events
     }
@@ -70,8 +95,8 @@ impl Events {
 
     /// Waits for a while in which nothing may come.
     pub async fn silent_for(&mut self, while_: Duration) {
-        if let Ok(message) = tokio::time::timeout(while_, self.subscriber.next()).await {
-            panic!("an event that should not be: {:?}", message.map(|m| Event::read(&m)));
+        if let Ok(event) = tokio::time::timeout(while_, self.hear()).await {
+            panic!("an event that should not be: {event:?}");
         }
     }
 }
