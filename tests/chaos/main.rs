@@ -2,7 +2,8 @@
 //! flooded, gateways fall silent. Whoever is there must stay online, whoever is gone must go
 //! offline in time, and what was acknowledged must stay. `docs/reliability.md` has the method.
 //!
-//! `CHAOS_SEED=17` plays another script than the usual one.
+//! `CHAOS_SEED=17` plays another script than the usual one, `CHAOS_ONLY="daemon killed"` only these
+//! faults.
 
 #![allow(
     clippy::disallowed_methods,
@@ -59,6 +60,9 @@ async fn nobody_is_lost_in_a_long_run_on_a_cluster() {
     let mut again = Fault::ALL.to_vec();
     rng.shuffle(&mut again);
     faults.extend(again);
+    if let Ok(only) = std::env::var("CHAOS_ONLY") {
+        faults.retain(|fault| fault.name() == only);
+    }
     let plan = Plan {
         seed: seed(),
         nodes: 3,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Cluster, connect};
@@ -19,6 +19,12 @@ const LATEST: Duration = Duration::from_secs(2);
 
 /// What a bound may be exceeded by where daemons died, or where daemons or NATS were away.
 const AFTER_A_FAULT: Duration = Duration::from_secs(5);
+
+/// What a daemon says that had to drop heartbeats.
+const DROPPED: &str = "faster than they were taken";
+
+/// A flood that has not made a daemon drop any by then is over.
+const LONGEST_FLOOD: Duration = Duration::from_secs(10);
 
 /// How long anything may take before the run is given up.
 const GIVEN_UP: Duration = Duration::from_secs(60);
@@ -277,11 +283,9 @@ impl Stage {
                 self.all_well().await;
             }
             Fault::Flood => {
-                self.flood(lease / 2).await;
+                self.flood().await;
                 self.all_well().await;
                 self.someone_hears().await;
-                let what = "faster than they were taken";
-                self.report.deafened_by_flood += self.daemons.deafened_by(what);
             }
         }
     }
@@ -310,19 +314,18 @@ impl Stage {
         .await;
     }
 
-    /// Heartbeats for nobody, faster than they can be taken.
-    async fn flood(&self, for_: Duration) {
-        let named: Vec<Value> = (0..20)
-            .map(|n| json!({"user_id": format!("nobody-{n}"), "connection_id": "c"}))
-            .collect();
-        let body: bytes::Bytes = json!({"connections": named}).to_string().into();
+    /// Heartbeats for nobody, until a daemon has dropped some because they come too fast.
+    async fn flood(&mut self) {
+        let body = bytes::Bytes::from_static(b"{\"lease\":\"nobody\"}");
         let (nats, start) = (connect(&self.cluster.urls()).await, Instant::now());
-        while start.elapsed() < for_ {
-            for _ in 0..500 {
+        let before = self.daemons.deafened_by(DROPPED);
+        while self.daemons.deafened_by(DROPPED) == before && start.elapsed() < LONGEST_FLOOD {
+            for _ in 0..20_000 {
                 nats.publish("presence.v1.heartbeat", body.clone()).await.unwrap();
             }
-            nats.flush().await.unwrap();
         }
+        nats.flush().await.unwrap();
+        self.report.deafened_by_flood += self.daemons.deafened_by(DROPPED) - before;
     }
 
     /// In the end all gateways die, and nobody may be left online.
