@@ -22,7 +22,7 @@ test: ## the whole suite, against a real nats-server
 	cargo test --doc --quiet
 
 chaos: ## faults on a real cluster, for some minutes: who is there stays, who is gone goes in time
-	@$(NATS); cargo test --test chaos -- --ignored --nocapture
+	@$(NATS); CHAOS_RUN=long cargo test --test chaos -- --nocapture
 
 fmt: ## format the source
 	cargo fmt

@@ -1,7 +1,7 @@
 //! The bucket: every record in memory, every change one compare-and-set write.
 //!
-//! [`stripe`] is the machinery without IO; the rest is a thin shell around it: [`feed`] and
-//! [`acks`] bring in what NATS says, [`keyspace`] carries out what the stripes want, [`barrier`]
+//! [`stripe`] is the machinery without IO; the rest is a thin shell around it: `feed` and
+//! `acks` bring in what NATS says, [`keyspace`] carries out what the stripes want, [`barrier`]
 //! says when the replica is fresh, [`bucket`] makes and checks the bucket.
 
 mod acks;
