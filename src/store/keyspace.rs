@@ -181,7 +181,7 @@ impl<E: Entity> Keyspace<E> {
         keys.len()
     }
 
-    /// Announces once more what was changed last, by each daemon that ever wrote: whoever made those
+    /// Announces once more what was changed last, by each other daemon that ever wrote: whoever made those
     /// changes may have died before it announced them. Goes by the versions alone, which are public:
     /// what nobody could see leaves no trace in who is announced again.
     pub fn announce_newest(&self) -> usize {
@@ -189,7 +189,8 @@ impl<E: Entity> Keyspace<E> {
         self.for_each_part(|part| {
             for (_, stored) in part.all() {
                 let (version, by) = (E::version(stored), E::changed_by(stored));
-                if let Some(by) = by {
+                // What this daemon changed since it started, it has announced itself.
+                if let Some(by) = by.filter(|by| *by != self.link.daemon) {
                     let newest = newest.entry(by).or_default();
                     *newest = version.max(*newest);
                 }
