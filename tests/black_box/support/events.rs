@@ -18,6 +18,8 @@ const LONGEST: Duration = Duration::from_secs(8);
 /// What hears the events of some users.
 pub struct Events {
     subscriber: Subscriber,
+    /// The newest version of each user, where repeats are dropped.
+    newest: Option<BTreeMap<String, u64>>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,7 +40,22 @@ impl Events {
     pub async fn on(client: &Client, subject: &str) -> Self {
         let subscriber = client.nats.subscribe(subject.to_owned()).await.unwrap();
         barrier(&client.nats).await;
-        Self { subscriber }
+        Self { subscriber, newest: None }
+    }
+
+    /// Drops what is not newer than what it has, as a receiver is to: daemons that started together
+    /// may each announce once more what the other did.
+    pub fn newer_only(self) -> Self {
+        Self { newest: Some(BTreeMap::new()), ..self }
+    }
+
+    fn is_repeat(&mut self, event: &Event) -> bool {
+        let Some(newest) = &mut self.newest else { return false };
+        let known = newest.insert(event.id.clone(), event.version);
+        known.is_some_and(|known| {
+            newest.insert(event.id.clone(), known.max(event.version));
+            known >= event.version
+        })
     }
 
     pub async fn next(&mut self) -> Event {
@@ -46,8 +63,15 @@ impl Events {
     }
 
     pub async fn next_within(&mut self, bound: Duration) -> Event {
-        let message = within("the next event", bound, self.subscriber.next()).await;
-        Event::read(&message.unwrap())
+        within("the next event", bound, async {
+            loop {
+                let event = Event::read(&self.subscriber.next().await.unwrap());
+                if !self.is_repeat(&event) {
+                    return event;
+                }
+            }
+        })
+        .await
     }
 
     /// All that has arrived. A daemon publishes before it answers, and the server keeps the order
@@ -56,7 +80,10 @@ impl Events {
     pub fn arrived(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         while let Some(Some(message)) = unconstrained(self.subscriber.next()).now_or_never() {
-            events.push(Event::read(&message));
+            let event = Event::read(&message);
+            if !self.is_repeat(&event) {
+                events.push(event);
+            }
         }
         events
     }
@@ -70,8 +97,8 @@ impl Events {
 
     /// Waits for a while in which nothing may come.
     pub async fn silent_for(&mut self, while_: Duration) {
-        if let Ok(message) = tokio::time::timeout(while_, self.subscriber.next()).await {
-            panic!("an event that should not be: {:?}", message.map(|m| Event::read(&m)));
+        if let Ok(event) = tokio::time::timeout(while_, self.next_within(2 * while_)).await {
+            panic!("an event that should not be: {event:?}");
         }
     }
 }
