@@ -27,7 +27,7 @@ async fn one_of_two_daemons_dies_and_only_who_died_goes_offline() {
     let mut victim = Daemon::spawn(&server, SHORT).await;
     let _survivor = Daemon::spawn(&server, SHORT).await;
     let client = Client::connect(&server).await;
-    let mut events = Events::of_all(&client).await;
+    let mut events = Events::of_all(&client).await.newer_only();
     let _alive = keep(&client, "alive", 20).await;
     let dying = keep(&client, "dying", 20).await;
     connect_on(&client, "gw", 20).await;
@@ -50,7 +50,7 @@ async fn all_daemons_are_replaced_and_nobody_goes_offline_before_a_lease_after_t
     let server = Server::start().await;
     let old = [Daemon::spawn(&server, SHORT).await, Daemon::spawn(&server, SHORT).await];
     let client = Client::connect(&server).await;
-    let mut events = Events::of_all(&client).await.without_repeats();
+    let mut events = Events::of_all(&client).await.newer_only();
     let _alive = keep(&client, "alive", 10).await;
     let dying = keep(&client, "dying", 10).await;
     assert_eq!(events.arrived().len(), 20);
@@ -72,7 +72,7 @@ async fn one_of_two_daemons_stops_for_a_while_and_nobody_goes_offline_by_it() {
     let stopped = Daemon::spawn(&server, SHORT).await;
     let _other = Daemon::spawn(&server, SHORT).await;
     let client = Client::connect(&server).await;
-    let mut events = Events::of_all(&client).await;
+    let mut events = Events::of_all(&client).await.newer_only();
     let heart = keep(&client, "user", 30).await;
     sleep(LEASE + LATEST).await;
     assert_eq!(events.arrived().len(), 30);
@@ -91,7 +91,7 @@ async fn nats_restarts_and_nobody_who_is_there_goes_offline() {
     let mut server = Server::start().await;
     let _daemon = Daemon::spawn(&server, SHORT).await;
     let client = Client::connect(&server).await;
-    let mut events = Events::of_all(&client).await;
+    let mut events = Events::of_all(&client).await.newer_only();
     let _alive = keep(&client, "alive", 20).await;
     let dying = keep(&client, "dying", 10).await;
     connect_on(&client, "gw", 20).await;
@@ -161,7 +161,7 @@ async fn paused(
     let server = Server::start().await;
     let _daemons = [Daemon::spawn(&server, settings).await, Daemon::spawn(&server, settings).await];
     let client = Client::connect(&server).await;
-    let mut events = Events::of_all(&client).await;
+    let mut events = Events::of_all(&client).await.newer_only();
     connect_on(&client, "gw", users).await;
     let heart = Heart::of_lease(&client, "gw");
     sleep(LEASE + LATEST).await;

@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(8);
 /// What hears the events of some users.
 pub struct Events {
     subscriber: Subscriber,
-    /// The newest version of each user, if repeats are dropped.
+    /// The newest version of each user, where repeats are dropped.
     newest: Option<BTreeMap<String, u64>>,
 }
 
@@ -43,10 +43,19 @@ impl Events {
         Self { subscriber, newest: None }
     }
 
-    /// The same, and drops what is not newer, as every receiver is told to: after all daemons were
-    /// away, the newest events are announced once more.
-    pub fn without_repeats(self) -> Self {
+    /// Drops what is not newer than what it has, as a receiver is to: daemons that started together
+    /// may each announce once more what the other did.
+    pub fn newer_only(self) -> Self {
         Self { newest: Some(BTreeMap::new()), ..self }
+    }
+
+    fn is_repeat(&mut self, event: &Event) -> bool {
+        let Some(newest) = &mut self.newest else { return false };
+        let known = newest.insert(event.id.clone(), event.version);
+        known.is_some_and(|known| {
+            newest.insert(event.id.clone(), known.max(event.version));
+            known >= event.version
+        })
     }
 
     pub async fn next(&mut self) -> Event {
@@ -54,22 +63,15 @@ impl Events {
     }
 
     pub async fn next_within(&mut self, bound: Duration) -> Event {
-        within("the next event", bound, self.hear()).await
-    }
-
-    async fn hear(&mut self) -> Event {
-        loop {
-            let event = Event::read(&self.subscriber.next().await.unwrap());
-            if self.is_new(&event) {
-                return event;
+        within("the next event", bound, async {
+            loop {
+                let event = Event::read(&self.subscriber.next().await.unwrap());
+                if !self.is_repeat(&event) {
+                    return event;
+                }
             }
-        }
-    }
-
-    fn is_new(&mut self, event: &Event) -> bool {
-        let Some(newest) = &mut self.newest else { return true };
-        let known = newest.entry(event.id.clone()).or_default();
-        event.version > std::mem::replace(known, event.version.max(*known))
+        })
+        .await
     }
 
     /// All that has arrived. A daemon publishes before it answers, and the server keeps the order
@@ -79,7 +81,7 @@ impl Events {
         let mut events = Vec::new();
         while let Some(Some(message)) = unconstrained(self.subscriber.next()).now_or_never() {
             let event = Event::read(&message);
-            if self.is_new(&event) {
+            if !self.is_repeat(&event) {
                 events.push(event);
             }
         }
@@ -95,7 +97,7 @@ impl Events {
 
     /// Waits for a while in which nothing may come.
     pub async fn silent_for(&mut self, while_: Duration) {
-        if let Ok(event) = tokio::time::timeout(while_, self.hear()).await {
+        if let Ok(event) = tokio::time::timeout(while_, self.next_within(2 * while_)).await {
             panic!("an event that should not be: {event:?}");
         }
     }
