@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::executor::{Queue, Taken};
 use super::operation::Operation;
+use super::parting::{Pace, part};
 use super::responder::{Exit, Responder};
 use super::subjects::Subjects;
 use crate::presence::refusal::{Code, Refusal};
@@ -29,9 +30,6 @@ const BEAT: Duration = Duration::from_millis(50);
 
 /// How often a fence that does not come back is sent again, in milliseconds.
 const FENCE_AGAIN_MS: u64 = 1000;
-
-/// How long the requests that are under way to us are awaited when we leave.
-const LAST_REQUESTS: Duration = Duration::from_millis(250);
 
 /// The way in.
 #[derive(Debug)]
@@ -83,6 +81,7 @@ impl Intake {
         let patience = Patience::of(self.service.limits.request_timeout);
         let last_ms = self.service.now().mono_ms;
         let mut watch = Watch { patience, last_ms, fence: None, fences: 0 };
+        let mut pace = Pace::default();
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -100,19 +99,18 @@ impl Intake {
                 request = requests.next() => match request {
                     Some(request) => {
                         self.look(&mut watch).await;
+                        pace.count(watch.last_ms);
                         self.take(request, &watch);
                     }
                     None => return,
                 },
             }
         }
-        if let Err(error) = requests.drain().await {
-            tracing::debug!(%error, "the subscription was gone already");
-        }
-        while let Ok(Some(request)) = tokio::time::timeout(LAST_REQUESTS, requests.next()).await {
-            self.look(&mut watch).await;
+        part(&self.client, requests, &pace, |request| {
+            watch.passes(self.service.now().mono_ms);
             self.take(request, &watch);
-        }
+        })
+        .await;
     }
 
     /// Notices a stall, and sends a fence after it.

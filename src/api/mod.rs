@@ -17,6 +17,7 @@ pub mod intake;
 pub mod listener;
 pub mod micro;
 mod operation;
+mod parting;
 mod query_channels;
 mod query_users;
 pub mod responder;

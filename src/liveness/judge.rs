@@ -13,10 +13,11 @@ use async_nats::{Message, SubscribeError, Subscriber};
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::internal::Beacons;
+use super::sentences::{EndOfLease, Sentence, WRITE_MS, carry_out};
 use super::verdicts::{CANDIDATES, Candidates, ENDINGS, Ending, OBJECTIONS, Objection, line};
 use crate::config::Liveness;
 use crate::presence::entity::DaemonId;
@@ -38,10 +39,6 @@ const MARGIN_MS: u64 = 100;
 const AT_A_TIME: usize = 64;
 /// How many connections one message of candidates names.
 const PER_MESSAGE: usize = 500;
-/// How many users are written at a time: requests go on beside them.
-const WRITES: usize = 512;
-/// How long such a write may take, in milliseconds; after that it is due again.
-const WRITE_MS: u64 = 5000;
 
 /// The judge of one daemon.
 #[derive(Debug)]
@@ -64,29 +61,6 @@ struct Pending {
     proposed_ms: u64,
     connections: Vec<Option<(Id, Lifeline)>>,
     leases: Vec<Option<Id>>,
-}
-
-/// A write that is to be done.
-#[derive(Debug)]
-struct Sentence {
-    user: Id,
-    command: Command,
-    /// The lease that is ended by it and others.
-    ending: Option<Arc<EndOfLease>>,
-}
-
-/// Tells, when the last write of it is done, that a lease has ended.
-#[derive(Debug)]
-struct EndOfLease {
-    lease: Id,
-    done: mpsc::UnboundedSender<Id>,
-}
-
-impl Drop for EndOfLease {
-    fn drop(&mut self) {
-        // The judge is gone only when the daemon is.
-        let _ = self.done.send(self.lease.clone());
-    }
 }
 
 /// What the judge listens to.
@@ -410,22 +384,4 @@ fn steps(rank: usize) -> u64 {
 fn read<T: DeserializeOwned>(message: Option<Message>) -> Result<T, bool> {
     let message = message.ok_or(true)?;
     serde_json::from_slice(&message.payload).map_err(|_| false)
-}
-
-/// Carries sentences out, a bounded number at a time.
-async fn carry_out(store: Store, mut sentences: mpsc::UnboundedReceiver<Sentence>) {
-    let places = Arc::new(Semaphore::new(WRITES));
-    while let Some(Sentence { user, command, ending }) = sentences.recv().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let deadline_ms = store.link.clock.now().mono_ms + WRITE_MS;
-        store.users.command(
-            user,
-            command,
-            deadline_ms,
-            Box::new(move |_| {
-                drop(place);
-                drop(ending);
-            }),
-        );
-    }
 }

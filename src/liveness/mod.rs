@@ -5,4 +5,5 @@ pub mod hearing;
 pub mod internal;
 pub mod judge;
 pub mod peers;
+mod sentences;
 mod verdicts;

@@ -22,6 +22,7 @@ mod channels_queries;
 mod channels_watch;
 mod crash;
 mod delete;
+mod dev;
 mod doors;
 mod errors;
 mod events;

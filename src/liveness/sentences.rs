@@ -1,0 +1,55 @@
+//! The writes that the judge asks for, carried out a bounded number at a time.
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::presence::id::Id;
+use crate::presence::user::Command;
+use crate::store::Store;
+
+/// How many users are written at a time: requests go on beside them.
+const WRITES: usize = 512;
+/// How long such a write may take, in milliseconds; after that it is due again.
+pub const WRITE_MS: u64 = 5000;
+
+/// A write that is to be done.
+#[derive(Debug)]
+pub struct Sentence {
+    pub user: Id,
+    pub command: Command,
+    /// The lease that is ended by it and others.
+    pub ending: Option<Arc<EndOfLease>>,
+}
+
+/// Tells, when the last write of it is done, that a lease has ended.
+#[derive(Debug)]
+pub struct EndOfLease {
+    pub lease: Id,
+    pub done: mpsc::UnboundedSender<Id>,
+}
+
+impl Drop for EndOfLease {
+    fn drop(&mut self) {
+        // The judge is gone only when the daemon is.
+        let _ = self.done.send(self.lease.clone());
+    }
+}
+
+/// Carries sentences out, a bounded number at a time.
+pub async fn carry_out(store: Store, mut sentences: mpsc::UnboundedReceiver<Sentence>) {
+    let places = Arc::new(Semaphore::new(WRITES));
+    while let Some(Sentence { user, command, ending }) = sentences.recv().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let deadline_ms = store.link.clock.now().mono_ms + WRITE_MS;
+        store.users.command(
+            user,
+            command,
+            deadline_ms,
+            Box::new(move |_| {
+                drop(place);
+                drop(ending);
+            }),
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! `presenced dev`: everything on one machine, with one command.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `presenced dev`, and what it prints.
+struct Dev {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    url: String,
+}
+
+impl Dev {
+    async fn start(dir: &Path) -> Self {
+        let mut child = dev(dir).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let url = first.split(' ').find(|word| word.starts_with("nats://")).unwrap().to_owned();
+        Self { child, lines, url }
+    }
+
+    /// The next line with that in it.
+    async fn says(&mut self, what: &str) -> String {
+        loop {
+            let line = timeout(PATIENCE, self.lines.next_line()).await.unwrap().unwrap();
+            let line = line.unwrap_or_else(|| panic!("it ended before it said {what}"));
+            if line.contains(what) {
+                return line;
+            }
+        }
+    }
+
+    async fn ask(&self, operation: &str, body: Value) -> Value {
+        let client = async_nats::connect(&self.url).await.unwrap();
+        let subject = format!("presence.v1.{operation}");
+        let answer = client.request(subject, body.to_string().into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    }
+
+    /// Ctrl-C; it must end well.
+    async fn interrupt(mut self) {
+        let pid = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        kill_process(pid, Signal::INT).unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+fn dev(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_presenced"));
+    command
+        .args(["dev", "--config", "/dev/null", "--port", "0", "--dir"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+#[tokio::test]
+async fn it_serves_follows_the_changes_and_keeps_the_data_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dev = Dev::start(dir.path()).await;
+    dev.says("presence.v1.connect").await;
+    dev.says("Ctrl-C").await;
+    let john = json!({"user": {"id": "john", "status": "Eating..."}, "connection_id": "c1"});
+    assert_eq!(dev.ask("connect", john).await["me"]["online"], true);
+    assert!(dev.says("john").await.ends_with(r#"john  online  "Eating...""#));
+    dev.interrupt().await;
+
+    let dev = Dev::start(dir.path()).await;
+    let query = json!({"filter": {"id": "john"}, "presence": true});
+    assert_eq!(dev.ask("query_users", query).await["users"][0]["status"], "Eating...");
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn two_of_them_do_not_share_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Dev::start(dir.path()).await;
+    let second = timeout(PATIENCE, dev(dir.path()).output()).await.unwrap().unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another nats-server"));
+    first.interrupt().await;
+}
