@@ -103,6 +103,9 @@ struct Daemon {
 impl Daemon {
     /// Connects, waits until the replica is whole, and begins to serve.
     async fn start(settings: Settings) -> Result<Self, Error> {
+        if let Some(listen) = settings.metrics.listen {
+            tracing::warn!(%listen, "`metrics.listen` is set, and this version serves no metrics");
+        }
         let clock = Clock::start();
         let id = DaemonId(fastrand::u64(1..));
         let (client, _) = connect(&settings.nats, "presenced", SUBSCRIPTION_CAPACITY).await?;
