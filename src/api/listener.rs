@@ -112,7 +112,12 @@ impl Listener {
         let what = match event {
             Event::SlowConsumer(_) => {
                 let what = "heartbeats came faster than they were taken";
+                let is_new = hearing.deaf(now_ms) != Some(what);
                 hearing.trouble(now_ms, what);
+                if !is_new {
+                    // Each message that is dropped is such an event; once is enough.
+                    return;
+                }
                 what
             }
             Event::Disconnected => {

@@ -25,8 +25,6 @@ pub struct Hearing {
     proven_ms: [u64; 2],
     /// Without a connection no time makes up for what is missed.
     cut_off: bool,
-    /// How long it was deaf before the last trouble, in milliseconds.
-    deaf_before_ms: u64,
 }
 
 impl Hearing {
@@ -39,14 +37,11 @@ impl Hearing {
             last_number: 0,
             proven_ms: [now_ms; 2],
             cut_off: false,
-            deaf_before_ms: 0,
         }
     }
 
     /// Something happened that may have cost heartbeats.
     pub fn trouble(&mut self, now_ms: u64, what: &'static str) {
-        let (since_ms, _) = self.trouble;
-        self.deaf_before_ms += now_ms.saturating_sub(since_ms).min(self.lease_ms);
         self.trouble = (now_ms, what);
         self.lanes.iter_mut().for_each(VecDeque::clear);
     }
@@ -81,11 +76,6 @@ impl Hearing {
     /// Why the daemon is deaf, if it is.
     pub fn deaf(&self, now_ms: u64) -> Option<&'static str> {
         (now_ms < self.from_ms(now_ms)).then_some(self.trouble.1)
-    }
-
-    /// For how long the daemon has been deaf in all, in milliseconds.
-    pub fn deaf_ms(&self, now_ms: u64) -> u64 {
-        self.deaf_before_ms + now_ms.saturating_sub(self.trouble.0).min(self.lease_ms)
     }
 
     /// The number of the next probe, which is sent on all lanes now. Notices those that are late.
@@ -170,7 +160,6 @@ mod tests {
         hearing.trouble(11_001, "it was cut off");
         hearing.probed(0, before, 11_500);
         assert_eq!(hearing.from_ms(11_500), 21_001);
-        assert_eq!(hearing.deaf_ms(31_001), 20_000);
     }
 
     #[test]

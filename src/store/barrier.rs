@@ -69,12 +69,6 @@ impl Barrier {
         self.lock().position
     }
 
-    /// How far the replica is behind what was last known to be stored.
-    pub fn lag(&self) -> u64 {
-        let inner = self.lock();
-        inner.stored.saturating_sub(inner.position)
-    }
-
     /// The last sequence of the stream as last read, if someone waits for it.
     pub fn awaited(&self) -> Option<u64> {
         let inner = self.lock();

@@ -165,11 +165,6 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// Changes what decisions depend on.
-    pub fn set_rules(&self, rules: &Arc<E::Rules>) {
-        self.for_each_part(|part| part.set_rules(Arc::clone(rules)));
-    }
-
     /// Announces once more what `dead` changed since `since_ms`, in case it could not.
     pub fn announce_for(&self, dead: DaemonId, since_ms: u64) -> usize {
         let keys: std::collections::BTreeSet<_> = {

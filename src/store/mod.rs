@@ -13,7 +13,7 @@ pub mod outbox;
 pub mod stripe;
 mod wire;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub struct Store {
 /// What the replay of the bucket found beside the records.
 #[derive(Debug, Default)]
 struct Replay {
-    foreign: AtomicU64,
+    foreign: AtomicBool,
 }
 
 impl Store {
@@ -110,11 +110,6 @@ impl Store {
         self.users.busy() + self.channels.busy()
     }
 
-    /// How many keys of the bucket are none of ours.
-    pub fn foreign_keys(&self) -> u64 {
-        self.replay.foreign.load(Ordering::Relaxed)
-    }
-
     /// The replica is whole.
     fn set_replayed(&self) {
         self.leases().listen();
@@ -124,8 +119,7 @@ impl Store {
 
     /// A key that is no record of ours. It is left alone.
     fn foreign(&self, key: &str) {
-        let before = self.replay.foreign.fetch_add(1, Ordering::Relaxed);
-        if before == 0 {
+        if !self.replay.foreign.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 bucket = self.link.bucket.name(),
                 key,

@@ -12,8 +12,6 @@ pub struct Index {
     /// In lists: nearly all are short, and there is one for each membership. A set of one takes
     /// three times as much.
     channels: HashMap<Id, Vec<ChannelKey>>,
-    /// How many channels there are.
-    pub known: usize,
 }
 
 impl Index {
@@ -28,7 +26,6 @@ impl Index {
         before: Option<&Record>,
         after: Option<&Record>,
     ) {
-        self.known = self.known + usize::from(after.is_some()) - usize::from(before.is_some());
         let members = |record: Option<&Record>| {
             record.map(|record| record.members.clone()).unwrap_or_default()
         };

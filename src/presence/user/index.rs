@@ -6,7 +6,6 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::Record;
-use super::view::shown;
 use super::vitals::Vitals;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
@@ -24,10 +23,6 @@ pub struct Index {
     pub vitals: Vitals,
     /// The same for the shared leases, of all stripes together.
     shared: Arc<Mutex<Leases>>,
-    /// How many users others see online.
-    pub online: usize,
-    /// How many users there are.
-    pub known: usize,
 }
 
 /// A grace that is running.
@@ -81,9 +76,6 @@ impl Index {
         after: Option<&Record>,
         now: Now,
     ) {
-        self.known = self.known + usize::from(after.is_some()) - usize::from(before.is_some());
-        self.online =
-            self.online + usize::from(shown(after).online) - usize::from(shown(before).online);
         self.observe_leases(user, before, after, now);
         self.vitals.observe(user, after, now);
         self.observe_grace(user, after.and_then(|record| record.grace_since), now);

@@ -128,11 +128,6 @@ impl<E: Entity, T> Stripe<E, T> {
         std::mem::take(&mut self.outputs)
     }
 
-    /// Changes what decisions depend on.
-    pub fn set_rules(&mut self, rules: Arc<E::Rules>) {
-        self.rules = rules;
-    }
-
     /// The present view of a key, to be announced once more.
     pub fn announcement(&self, key: &E::Key, now: Now) -> Option<crate::presence::entity::Event> {
         self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored, now))

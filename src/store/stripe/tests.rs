@@ -4,7 +4,7 @@ mod rig;
 
 use super::*;
 use crate::presence::user::Command;
-use rig::{OWN, Rig, connect, disconnect, john, other, rig, status};
+use rig::{OWN, Rig, connect, disconnect, id, john, other, rig, status};
 
 #[test]
 fn a_write_that_is_acknowledged_is_announced_then_answered() {
@@ -246,9 +246,11 @@ fn in_a_new_bucket_nobody_is_known() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     rig.acked(1, 70, 1);
+    let heard = |rig: &Rig| rig.machine.index().vitals.heard(&john(), &id("a")).is_some();
+    assert!(heard(&rig));
     assert!(rig.reset().is_empty());
     assert!(rig.machine.known(&john()).is_none());
-    assert_eq!(rig.machine.index().online, 0);
+    assert!(!heard(&rig));
     assert_eq!(rig.command(2, disconnect("a"), 2), ["verify 2"]);
     assert_eq!(rig.verified(2), ["answer 2 at 0"]);
     assert_eq!(rig.command(3, connect("a"), 2), ["write 3 on 0 shows 1002"]);

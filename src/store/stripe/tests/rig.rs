@@ -29,7 +29,7 @@ fn at(mono_ms: u64) -> Now {
     Now { mono_ms, wall: Time(WALL_MS + i64::try_from(mono_ms).unwrap()) }
 }
 
-fn id(text: &str) -> Id {
+pub(super) fn id(text: &str) -> Id {
     Id::parse(text, "id").unwrap()
 }
 
