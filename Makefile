@@ -17,7 +17,7 @@ demo: ## start NATS and two daemons, and play a story through them
 
 test: ## the whole suite, against a real nats-server
 	@$(NATS); echo "testing against $$NATS_SERVER ($$("$$NATS_SERVER" --version))"; \
-	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; \
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(NEXTEST); \
 	else cargo test --lib --bins --tests --examples; fi; \
 	cargo test --doc --quiet
 
@@ -39,4 +39,5 @@ doc: ## build the documentation, with warnings denied
 deny: ## licences, sources and bans of the dependencies
 	scripts/deny
 
+ci: NEXTEST = --profile ci
 ci: fmt-check lint doc deny test ## all that CI checks
