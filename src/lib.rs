@@ -10,7 +10,8 @@
 //! 5. [`api`]: the edge to NATS. One file per operation, errors, the service protocol.
 //! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
 //!
-//! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong), [`cli`], [`logging`] and [`clock`].
+//! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong), [`cli`], [`logging`],
+//! [`health`] (what keeps a daemon from serving) and [`clock`].
 
 pub mod api;
 pub mod cli;
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod dev;
+pub mod health;
 pub mod liveness;
 pub mod logging;
 pub mod presence;

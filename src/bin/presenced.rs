@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use presenced::cli::{Cli, Command, Dev, Options};
 use presenced::config::{Flags, Settings};
+use presenced::health::Health;
 use presenced::{daemon, dev, logging};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
@@ -58,7 +59,7 @@ fn run(options: &Options) -> ExitCode {
         Err(error) => return unusable(&error),
     };
     logging::init(&settings.log);
-    match serve(|shutdown| daemon::run(settings, shutdown)) {
+    match serve(|shutdown| daemon::run(settings, Health::new(), shutdown)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             error!("{error}");

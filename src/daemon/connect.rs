@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
 use crate::config::{Auth, Nats, TlsIdentity};
+use crate::health::Health;
 
 /// The oldest server that has all that the store builds on.
 const OLDEST: (i64, i64, i64) = (2, 11, 0);
@@ -47,17 +48,19 @@ pub enum ConnectError {
 }
 
 /// Connects under `name`, and waits while there is no server or the login is refused. What befalls
-/// the connection afterwards is logged here, and comes out of the receiver too.
+/// the connection afterwards is logged here, noted in `health`, and comes out of the receiver too.
 ///
 /// `subscription_capacity` is how many messages a subscription holds before it drops the next.
 pub async fn connect(
     settings: &Nats,
     name: &str,
     subscription_capacity: usize,
+    health: &Health,
 ) -> Result<(Client, UnboundedReceiver<Event>), ConnectError> {
     let servers = settings.servers();
     let mut telling = Telling::default();
     let mut attempts = 0;
+    health.waits_for(format!("NATS at {servers}"));
     loop {
         let (sender, events) = mpsc::unbounded_channel();
         // Made anew each time: the file of a login may have been replaced since.
@@ -70,12 +73,13 @@ pub async fn connect(
             .ping_interval(PING_INTERVAL)
             .max_reconnects(None)
             .reconnect_delay_callback(delay)
-            .event_callback(forward(sender));
+            .event_callback(forward(name, health.clone(), sender));
         let failure = match secure(options, settings).connect(&settings.urls[..]).await {
             Ok(client) => return supported(&client, servers).map(|()| (client, events)),
             Err(failure) => failure,
         };
         attempts += 1;
+        health.waits_for(format!("NATS at {servers}: {failure}"));
         let due = telling.is_due(&failure.kind().to_string(), Instant::now());
         sleep(match failure.kind() {
             ConnectErrorKind::AuthorizationViolation
@@ -159,10 +163,20 @@ fn delay(attempt: usize) -> Duration {
     shortest + (longest - shortest).mul_f64(fastrand::f64())
 }
 
-/// Logs each event in one line and passes it on.
-fn forward(sender: UnboundedSender<Event>) -> impl Fn(Event) -> std::future::Ready<()> {
+/// Logs each event in one line, notes what it means for the health, and passes it on.
+fn forward(
+    name: &str,
+    health: Health,
+    sender: UnboundedSender<Event>,
+) -> impl Fn(Event) -> std::future::Ready<()> + use<> {
+    let name = name.to_owned();
     let telling = Mutex::new(Telling::default());
     move |event| {
+        match event {
+            Event::Connected => health.recovered(&name),
+            Event::Disconnected => health.suffers(&name, "not connected to NATS"),
+            _ => {}
+        }
         log(&event, &mut telling.lock().unwrap_or_else(PoisonError::into_inner));
         // Nobody listens any more when the daemon is about to leave.
         let _ = sender.send(event);

@@ -16,6 +16,10 @@ async fn listen() -> (TcpListener, Nats) {
     (listener, nats)
 }
 
+async fn attempt(nats: &Nats) -> Result<(Client, UnboundedReceiver<Event>), ConnectError> {
+    connect(nats, "test", 16, &Health::new()).await
+}
+
 /// Greets the next client with `info`, lets it in, and returns its CONNECT line.
 async fn accept(listener: &TcpListener, info: &str) -> (BufReader<TcpStream>, String) {
     let (stream, _) = listener.accept().await.unwrap();
@@ -31,7 +35,7 @@ async fn accept(listener: &TcpListener, info: &str) -> (BufReader<TcpStream>, St
 #[tokio::test]
 async fn a_server_that_is_too_old_is_named_with_its_version() {
     let (listener, nats) = listen().await;
-    let (result, _server) = tokio::join!(connect(&nats, "test", 16), accept(&listener, OLD));
+    let (result, _server) = tokio::join!(attempt(&nats), accept(&listener, OLD));
     let error = result.map(|_| ()).unwrap_err();
     let servers = nats.servers();
     assert_eq!(
@@ -46,8 +50,7 @@ async fn a_server_that_is_too_old_is_named_with_its_version() {
 async fn the_login_and_the_name_reach_the_server_and_the_event_comes_out() {
     let (listener, mut nats) = listen().await;
     nats.auth = Auth::Password { user: "john".to_owned(), password: Secret::new("p@ss") };
-    let (result, (_stream, line)) =
-        tokio::join!(connect(&nats, "test", 16), accept(&listener, NEW));
+    let (result, (_stream, line)) = tokio::join!(attempt(&nats), accept(&listener, NEW));
     let (_client, mut events) = result.unwrap();
     for part in [r#""user":"john""#, r#""pass":"p@ss""#, r#""name":"test""#] {
         assert!(line.contains(part), "{line}");
@@ -62,7 +65,7 @@ async fn an_attempt_that_fails_is_followed_by_another() {
         drop(listener.accept().await.unwrap());
         accept(&listener, NEW).await
     };
-    let (result, _server) = tokio::join!(connect(&nats, "test", 16), server);
+    let (result, _server) = tokio::join!(attempt(&nats), server);
     result.unwrap();
 }
 
@@ -74,7 +77,7 @@ async fn a_file_without_a_login_ends_the_waiting() {
     let mut nats = Settings::default().nats;
     for auth in [Auth::NkeyFile(path.clone()), Auth::Creds(path)] {
         nats.auth = auth;
-        let result = connect(&nats, "test", 16).await;
+        let result = attempt(&nats).await;
         let error = result.map(|_| ()).unwrap_err();
         assert!(matches!(error, ConnectError::Login { .. }), "{error}");
         assert!(!error.to_string().contains("no seed"), "{error}");

@@ -16,7 +16,8 @@ impl Daemon {
     /// Answers what was taken, publishes its events, and leaves.
     pub(super) async fn leave(self) {
         tracing::info!("leaving");
-        let Self { service, answers, internal, no_more, intake, stop } = self;
+        let Self { health, service, answers, internal, no_more, intake, stop } = self;
+        health.leaves();
         no_more.cancel();
         let finished = timeout(FINISH, async {
             let _ = intake.await;

@@ -21,6 +21,7 @@ use crate::api::responder::Exit;
 use crate::api::subjects::Subjects;
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Settings, Storage};
+use crate::health::Health;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::judge::{Bench, Judge};
@@ -75,11 +76,15 @@ impl Error {
     }
 }
 
-/// Runs a daemon until `shutdown` completes.
-pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+/// Runs a daemon until `shutdown` completes, and notes in `health` how it is.
+pub async fn run(
+    settings: Settings,
+    health: Health,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let mut shutdown = std::pin::pin!(shutdown);
     let daemon = tokio::select! {
-        started = Daemon::start(settings) => started?,
+        started = Daemon::start(settings, health) => started?,
         () = &mut shutdown => return Ok(()),
     };
     shutdown.await;
@@ -90,6 +95,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
 /// A daemon at work.
 #[derive(Debug)]
 struct Daemon {
+    health: Health,
     service: Service,
     answers: Outbox,
     internal: Client,
@@ -102,22 +108,24 @@ struct Daemon {
 
 impl Daemon {
     /// Connects, waits until the replica is whole, and begins to serve.
-    async fn start(settings: Settings) -> Result<Self, Error> {
+    async fn start(settings: Settings, health: Health) -> Result<Self, Error> {
         if let Some(listen) = settings.metrics.listen {
             tracing::warn!(%listen, "`metrics.listen` is set, and this version serves no metrics");
         }
         let clock = Clock::start();
         let id = DaemonId(fastrand::u64(1..));
-        let (client, _) = connect(&settings.nats, "presenced", SUBSCRIPTION_CAPACITY).await?;
-        let (store_client, _) = connect(&settings.nats, "presenced store", FEED_CAPACITY).await?;
+        let (client, _) =
+            connect(&settings.nats, "presenced", SUBSCRIPTION_CAPACITY, &health).await?;
+        let (store_client, _) =
+            connect(&settings.nats, "presenced store", FEED_CAPACITY, &health).await?;
         let (internal, events) =
-            connect(&settings.nats, "presenced liveness", HEARTBEAT_CAPACITY).await?;
+            connect(&settings.nats, "presenced liveness", HEARTBEAT_CAPACITY, &health).await?;
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
 
         let (answers, outgoing) = outbox();
         tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone(), clock)));
-        let store =
-            start_store(&settings, clock, id, store_client, &answers, &tracker, &stop).await?;
+        let bucket = open_bucket(&settings, &health, store_client).await?;
+        let store = start_store(&settings, clock, id, bucket, &answers, &tracker, &stop).await?;
         let lease = settings.liveness.lease;
         let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
         let beacons = Beacons::new(internal.clone(), id, hearing);
@@ -135,6 +143,7 @@ impl Daemon {
         tracker.spawn(stop.clone().run_until_cancelled_owned(listener.run(lanes, events)));
 
         tracing::info!(daemon = %id, bucket = settings.store.bucket, "replaying the bucket");
+        health.waits_for(format!("the records of the bucket {}", settings.store.bucket));
         store.replayed.cancelled().await;
         beacons.hearing().trouble(clock.now().mono_ms, "it has just started to listen");
 
@@ -174,28 +183,43 @@ impl Daemon {
             taken.await;
             let _ = executed.await;
         });
+        health.serves();
         tracing::info!(daemon = %id, "ready");
-        Ok(Self { service, answers, internal, no_more, intake, stop })
+        Ok(Self { health, service, answers, internal, no_more, intake, stop })
     }
 }
 
-/// Opens the bucket and starts to follow it.
+fn shape(settings: &Settings) -> Shape {
+    Shape {
+        replicas: settings.store.replicas,
+        in_memory: settings.store.storage == Storage::Memory,
+    }
+}
+
+/// Waits for the bucket, and makes it if it is missing.
+async fn open_bucket(
+    settings: &Settings,
+    health: &Health,
+    client: Client,
+) -> Result<Bucket, Error> {
+    let timeout = settings.limits.request_timeout / 2;
+    let bucket = Bucket::new(client, &settings.store.bucket, timeout);
+    store::open(&bucket, shape(settings), health).await.map_err(Error::Bucket)?;
+    Ok(bucket)
+}
+
+/// Starts to follow the bucket.
 async fn start_store(
     settings: &Settings,
     clock: Clock,
     daemon: DaemonId,
-    client: Client,
+    bucket: Bucket,
     answers: &Outbox,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Store, Error> {
-    let shape = Shape {
-        replicas: settings.store.replicas,
-        in_memory: settings.store.storage == Storage::Memory,
-    };
     let request_timeout = settings.limits.request_timeout;
-    let bucket = Bucket::new(client.clone(), &settings.store.bucket, request_timeout / 2);
-    store::open(&bucket, shape).await.map_err(Error::Bucket)?;
+    let client = bucket.client().clone();
     let (writes, outgoing) = outbox();
     let link = Link {
         clock,
@@ -220,7 +244,7 @@ async fn start_store(
         refresh_ms: millis(settings.liveness.last_active_refresh),
     };
     let store = Store::new(link, &rules, timing, periods);
-    store.start(outgoing, shape, stop.clone()).await?;
+    store.start(outgoing, shape(settings), stop.clone()).await?;
     Ok(store)
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::daemon;
+use crate::health::Health;
 use server::NatsServer;
 
 /// How long the daemon may take to answer.
@@ -50,7 +51,7 @@ pub async fn run(
     let settings = settings(&url)?;
     let subjects = settings.subjects.clone();
     let stop = CancellationToken::new();
-    let daemon = daemon::run(settings, stop.clone().cancelled_owned());
+    let daemon = daemon::run(settings, Health::new(), stop.clone().cancelled_owned());
     let client = async_nats::connect(&url).await.context("cannot connect to nats-server")?;
     let told = async {
         timeout(PATIENCE, answers(&client)).await.context("the daemon does not answer")?;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_nats::SubscribeError;
 use tokio_util::sync::CancellationToken;
 
+use crate::health::Health;
 use crate::presence::channel::Channels;
 use crate::presence::lease::Leases;
 use crate::presence::user::{Periods, Rules, Users};
@@ -131,9 +132,10 @@ impl Store {
 
 /// Waits until the bucket is there, making it if it is missing. Says once in a while what it waits
 /// for; an error says why the bucket cannot be used.
-pub async fn open(bucket: &bucket::Bucket, shape: Shape) -> Result<(), String> {
+pub async fn open(bucket: &bucket::Bucket, shape: Shape, health: &Health) -> Result<(), String> {
     let mut said = String::new();
     let mut silent_for = 0_u32;
+    health.waits_for(format!("the bucket {}", bucket.name()));
     loop {
         let opened = match bucket.info().await {
             Ok(info) => return bucket.check(&info),
@@ -142,6 +144,7 @@ pub async fn open(bucket: &bucket::Bucket, shape: Shape) -> Result<(), String> {
         };
         if let Err(fault) = opened {
             let text = fault.to_string();
+            health.waits_for(format!("the bucket {}: {text}", bucket.name()));
             if said != text || silent_for >= 60 {
                 tracing::error!(bucket = bucket.name(), reason = text, "waiting for the bucket");
                 (said, silent_for) = (text, 0);

@@ -1,0 +1,130 @@
+//! How the daemon is: what it waits for at the start, and what keeps it from serving later. Noted
+//! where it is found out; read by whoever tells others, such as systemd or a probe over HTTP.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// How far a daemon has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// Not serving yet, and what it waits for.
+    Starting(String),
+    Serving,
+    Leaving,
+}
+
+/// The state of a daemon as others should know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    pub stage: Stage,
+    /// What it suffers from, by where that is, each in one line.
+    pub ailments: BTreeMap<String, String>,
+}
+
+impl Condition {
+    /// Whether requests should be sent to it.
+    pub fn is_ready(&self) -> bool {
+        self.stage == Stage::Serving && self.ailments.is_empty()
+    }
+}
+
+impl fmt::Display for Condition {
+    /// One line: ailments come before what it would otherwise do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.ailments.is_empty() {
+            let all: Vec<_> =
+                self.ailments.iter().map(|(at, what)| format!("{at}: {what}")).collect();
+            return f.write_str(&all.join("; "));
+        }
+        match &self.stage {
+            Stage::Starting(what) => write!(f, "waiting for {what}"),
+            Stage::Serving => f.write_str("serving"),
+            Stage::Leaving => f.write_str("leaving"),
+        }
+    }
+}
+
+/// Where the state of the daemon is noted. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Health(Arc<watch::Sender<Condition>>);
+
+impl Health {
+    /// A daemon that has only just begun to start.
+    pub fn new() -> Self {
+        let stage = Stage::Starting("its settings".to_owned());
+        Self(Arc::new(watch::Sender::new(Condition { stage, ailments: BTreeMap::new() })))
+    }
+
+    /// It is starting, and now waits for something.
+    pub fn waits_for(&self, what: impl Into<String>) {
+        self.enter(Stage::Starting(what.into()));
+    }
+
+    /// It serves from now on.
+    pub fn serves(&self) {
+        self.enter(Stage::Serving);
+    }
+
+    /// It takes nothing new from now on.
+    pub fn leaves(&self) {
+        self.enter(Stage::Leaving);
+    }
+
+    /// Something keeps it from serving as it should.
+    pub fn suffers(&self, at: &str, what: impl Into<String>) {
+        let what = what.into();
+        self.0.send_if_modified(|condition| {
+            let known = condition.ailments.insert(at.to_owned(), what.clone());
+            known.as_ref() != Some(&what)
+        });
+    }
+
+    /// That is over.
+    pub fn recovered(&self, at: &str) {
+        self.0.send_if_modified(|condition| condition.ailments.remove(at).is_some());
+    }
+
+    /// The state as it is, and as it changes.
+    pub fn watch(&self) -> watch::Receiver<Condition> {
+        self.0.subscribe()
+    }
+
+    fn enter(&self, stage: Stage) {
+        self.0.send_if_modified(|condition| {
+            let changes = condition.stage != stage;
+            condition.stage = stage;
+            changes
+        });
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_ready_when_it_serves_and_suffers_from_nothing() {
+        let health = Health::new();
+        let condition = health.watch();
+        let now = || (condition.borrow().is_ready(), condition.borrow().to_string());
+        health.waits_for("NATS");
+        assert_eq!(now(), (false, "waiting for NATS".to_owned()));
+        health.serves();
+        assert_eq!(now(), (true, "serving".to_owned()));
+        health.suffers("store", "cut off");
+        assert_eq!(now(), (false, "store: cut off".to_owned()));
+        health.recovered("store");
+        assert_eq!(now(), (true, "serving".to_owned()));
+        health.leaves();
+        assert_eq!(now(), (false, "leaving".to_owned()));
+    }
+}
