@@ -11,7 +11,7 @@
 //! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
 //!
 //! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong), [`cli`], [`logging`],
-//! [`health`] (what keeps a daemon from serving) and [`clock`].
+//! [`health`] (what keeps a daemon from serving), [`metrics`] and [`clock`].
 
 pub mod api;
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod dev;
 pub mod health;
 pub mod liveness;
 pub mod logging;
+pub mod metrics;
 pub mod presence;
 pub mod service;
 pub mod store;

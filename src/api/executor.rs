@@ -56,6 +56,17 @@ struct Waiting {
     bytes: AtomicUsize,
 }
 
+/// Tells how much waits in a queue.
+#[derive(Debug, Clone)]
+pub struct Backlog(Arc<Waiting>);
+
+impl Backlog {
+    /// How many requests wait to be executed.
+    pub fn requests(&self) -> usize {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+}
+
 /// Executes what comes out of a queue.
 #[derive(Debug)]
 pub struct Executor {
@@ -75,6 +86,10 @@ pub fn executor(service: Service, subjects: Subjects) -> (Queue, Executor) {
 }
 
 impl Queue {
+    pub fn backlog(&self) -> Backlog {
+        Backlog(Arc::clone(&self.waiting))
+    }
+
     pub fn is_full(&self) -> bool {
         self.waiting.requests.load(Ordering::Relaxed) >= self.most
             || self.waiting.bytes.load(Ordering::Relaxed) >= MAX_WAITING_BYTES

@@ -95,8 +95,12 @@ impl Listener {
         let Ok(heartbeat) = door.and_then(|door| parse(&message.payload, &door)) else { return };
         let now_ms = self.now_ms();
         match heartbeat {
-            Heartbeat::Lease(lease) => self.store.leases().heartbeat(&lease, now_ms),
+            Heartbeat::Lease(lease) => {
+                self.store.link.metrics.heard_lease();
+                self.store.leases().heartbeat(&lease, now_ms);
+            }
             Heartbeat::Connections(connections) => {
+                self.store.link.metrics.heard_connections(connections.len());
                 for (user, connection) in &connections {
                     self.store.users.index_of(user, |index| {
                         index.vitals.heartbeat(user, connection, now_ms);

@@ -1,7 +1,9 @@
 //! The daemon as a whole: connects, replays, serves, leaves.
 
 pub mod connect;
+mod http;
 mod leave;
+mod monitor;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,28 +14,33 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Stats;
 use crate::api::executor::executor;
 use crate::api::intake::{Intake, QUEUE};
 use crate::api::listener::Listener;
 use crate::api::micro::{self, Micro};
 use crate::api::responder::Exit;
 use crate::api::subjects::Subjects;
+use crate::api::{OPERATIONS, Operation, Stats};
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Settings, Storage};
 use crate::health::Health;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::judge::{Bench, Judge};
-use crate::presence::entity::DaemonId;
-use crate::presence::user::Periods;
+use crate::metrics::Metrics;
+use crate::presence::channel::Channels;
+use crate::presence::entity::{DaemonId, Entity};
+use crate::presence::user::{Periods, Users};
 use crate::service::{Service, rules};
+use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::keyspace::Link;
-use crate::store::outbox::{Outbox, outbox};
+use crate::store::outbox::{Outbox, Outgoing, outbox};
 use crate::store::stripe::Timing;
 use crate::store::{self, Store};
 use connect::{ConnectError, connect};
+use http::{Http, ListenError};
+use monitor::Monitor;
 
 /// How many messages a subscription holds before it drops the next: more than a second of any
 /// load that one daemon can serve.
@@ -60,6 +67,8 @@ pub enum Error {
     Connect(#[from] ConnectError),
     #[error("{0}")]
     Bucket(String),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("could not subscribe: {0}")]
     Subscribe(#[from] SubscribeError),
 }
@@ -71,6 +80,7 @@ impl Error {
         match self {
             Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login { .. })
             | Self::Bucket(_) => true,
+            Self::Listen(error) => !error.may_pass(),
             Self::Subscribe(_) => false,
         }
     }
@@ -82,14 +92,32 @@ pub async fn run(
     health: Health,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let mut shutdown = std::pin::pin!(shutdown);
-    let daemon = tokio::select! {
-        started = Daemon::start(settings, health) => started?,
-        () = &mut shutdown => return Ok(()),
+    let operations = OPERATIONS.map(Operation::name);
+    let metrics = Arc::new(Metrics::new(operations, [Users::KIND, Channels::KIND]));
+    let http = match settings.metrics.listen {
+        Some(address) => {
+            Some(Http::bind(address, health.clone(), Arc::clone(&metrics)).await?.run())
+        }
+        None => None,
     };
-    shutdown.await;
-    daemon.leave().await;
-    Ok(())
+    let serve = async {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let daemon = tokio::select! {
+            started = Daemon::start(settings, health, metrics) => started?,
+            () = &mut shutdown => return Ok(()),
+        };
+        shutdown.await;
+        daemon.leave().await;
+        Ok(())
+    };
+    // Whoever asks over HTTP is answered until the end.
+    match http {
+        Some(http) => tokio::select! {
+            served = serve => served,
+            () = http => std::future::pending().await,
+        },
+        None => serve.await,
+    }
 }
 
 /// A daemon at work.
@@ -108,10 +136,11 @@ struct Daemon {
 
 impl Daemon {
     /// Connects, waits until the replica is whole, and begins to serve.
-    async fn start(settings: Settings, health: Health) -> Result<Self, Error> {
-        if let Some(listen) = settings.metrics.listen {
-            tracing::warn!(%listen, "`metrics.listen` is set, and this version serves no metrics");
-        }
+    async fn start(
+        settings: Settings,
+        health: Health,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
         let clock = Clock::start();
         let id = DaemonId(fastrand::u64(1..));
         let (client, _) =
@@ -125,7 +154,20 @@ impl Daemon {
         let (answers, outgoing) = outbox();
         tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone(), clock)));
         let bucket = open_bucket(&settings, &health, store_client).await?;
-        let store = start_store(&settings, clock, id, bucket, &answers, &tracker, &stop).await?;
+        let (writes, written) = outbox();
+        let link = Link {
+            clock,
+            daemon: id,
+            ack_inbox: bucket.client().new_inbox(),
+            bucket,
+            barrier: Barrier::default(),
+            writes,
+            events: answers.clone(),
+            event_prefix: settings.subjects.events.clone(),
+            metrics: Arc::clone(&metrics),
+            tracker: tracker.clone(),
+        };
+        let store = start_store(&settings, link, written, stop.clone()).await?;
         let lease = settings.liveness.lease;
         let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
         let beacons = Beacons::new(internal.clone(), id, hearing);
@@ -157,6 +199,7 @@ impl Daemon {
             outbox: answers.clone(),
             stats: Stats::default(),
             clock,
+            metrics: Arc::clone(&metrics),
             max_answer: client.max_payload().saturating_sub(HEADERS),
         });
         let micro = Micro {
@@ -174,6 +217,13 @@ impl Daemon {
         let requests =
             client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
         let (queue, executor) = executor(service.clone(), subjects.clone());
+        let monitor = Monitor {
+            service: service.clone(),
+            backlog: queue.backlog(),
+            health: health.clone(),
+            metrics,
+        };
+        tracker.spawn(stop.clone().run_until_cancelled_owned(monitor.run()));
         let executed = tracker.spawn(executor.run());
         let intake =
             Intake { service: service.clone(), exit, client, subjects, fence_subject, queue };
@@ -208,35 +258,19 @@ async fn open_bucket(
     Ok(bucket)
 }
 
-/// Starts to follow the bucket.
+/// Starts to follow the bucket, and to write what goes into `link.writes`.
 async fn start_store(
     settings: &Settings,
-    clock: Clock,
-    daemon: DaemonId,
-    bucket: Bucket,
-    answers: &Outbox,
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
+    link: Link,
+    outgoing: Outgoing,
+    stop: CancellationToken,
 ) -> Result<Store, Error> {
     let request_timeout = settings.limits.request_timeout;
-    let client = bucket.client().clone();
-    let (writes, outgoing) = outbox();
-    let link = Link {
-        clock,
-        daemon,
-        bucket,
-        barrier: store::barrier::Barrier::default(),
-        writes,
-        events: answers.clone(),
-        event_prefix: settings.subjects.events.clone(),
-        ack_inbox: client.new_inbox(),
-        tracker: tracker.clone(),
-    };
     let timing = Timing {
         ack_timeout_ms: millis(request_timeout / 4),
         read_timeout_ms: millis(request_timeout / 2),
         attempts: ATTEMPTS,
-        max_value: client.max_payload().saturating_sub(HEADERS),
+        max_value: link.bucket.client().max_payload().saturating_sub(HEADERS),
     };
     let rules = Arc::new(rules(&settings.limits, &settings.liveness));
     let periods = Periods {
@@ -244,7 +278,7 @@ async fn start_store(
         refresh_ms: millis(settings.liveness.last_active_refresh),
     };
     let store = Store::new(link, &rules, timing, periods);
-    store.start(outgoing, shape(settings), stop.clone()).await?;
+    store.start(outgoing, shape(settings), stop).await?;
     Ok(store)
 }
 

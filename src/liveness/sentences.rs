@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::presence::id::Id;
-use crate::presence::user::Command;
+use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
+use crate::store::stripe::Answer;
 
 /// How many users are written at a time: requests go on beside them.
 const WRITES: usize = 512;
@@ -42,11 +43,18 @@ pub async fn carry_out(store: Store, mut sentences: mpsc::UnboundedReceiver<Sent
     while let Some(Sentence { user, command, ending }) = sentences.recv().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let deadline_ms = store.link.clock.now().mono_ms + WRITE_MS;
+        let (metrics, lapses) =
+            (Arc::clone(&store.link.metrics), matches!(command, Command::Lapse { .. }));
         store.users.command(
             user,
             command,
             deadline_ms,
-            Box::new(move |_| {
+            Box::new(move |result| {
+                if let (true, Ok(Answer { outcome: Outcome::Disconnected(ended), .. })) =
+                    (lapses, result)
+                {
+                    metrics.lapses.inc_by(ended as u64);
+                }
                 drop(place);
                 drop(ending);
             }),
