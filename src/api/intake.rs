@@ -172,6 +172,7 @@ impl Intake {
             operation,
             reply: reply.map(str::to_owned),
             taken_ns: self.exit.clock.elapsed_ns(),
+            hidden: false,
             place: None,
         };
         let name = self.subjects.name_and_token(request.subject.as_str()).map(|(name, _)| name);

@@ -59,6 +59,9 @@ pub struct Responder {
     pub reply: Option<String>,
     /// When it was taken in, on the monotonic clock.
     pub taken_ns: u64,
+    /// Whether it is about something that nobody else may know of, such as a connection of an
+    /// invisible user: the statistics of the service do not move with it.
+    pub hidden: bool,
     /// Held until the answer is given.
     pub place: Option<Place>,
 }
@@ -106,9 +109,11 @@ impl Responder {
     fn count(&self, error: Option<Code>) {
         let counters = self.exit.stats.of(self.operation);
         let took_ns = self.exit.clock.elapsed_ns().saturating_sub(self.taken_ns);
-        counters.requests.fetch_add(1, Ordering::Relaxed);
-        counters.errors.fetch_add(u64::from(error.is_some()), Ordering::Relaxed);
-        counters.processing_ns.fetch_add(took_ns, Ordering::Relaxed);
+        if !self.hidden {
+            counters.requests.fetch_add(1, Ordering::Relaxed);
+            counters.errors.fetch_add(u64::from(error.is_some()), Ordering::Relaxed);
+            counters.processing_ns.fetch_add(took_ns, Ordering::Relaxed);
+        }
         self.exit.metrics.answered(
             self.operation.name(),
             error.map(Code::as_str),

@@ -50,10 +50,10 @@ pub async fn carry_out(store: Store, mut sentences: mpsc::UnboundedReceiver<Sent
             command,
             deadline_ms,
             Box::new(move |result| {
-                if let (true, Ok(Answer { outcome: Outcome::Disconnected(ended), .. })) =
+                if let (true, Ok(Answer { outcome: Outcome::Disconnected { count, .. }, .. })) =
                     (lapses, result)
                 {
-                    metrics.lapses.inc_by(ended as u64);
+                    metrics.lapses.inc_by(count as u64);
                 }
                 drop(place);
                 drop(ending);
