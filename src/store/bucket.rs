@@ -52,6 +52,40 @@ pub struct Info {
     pub created: String,
     pub state: State,
     pub config: stream::Config,
+    /// Who holds it; absent from a server that is in no cluster.
+    cluster: Option<Holders>,
+}
+
+/// The servers that hold the bucket, as its leader sees them.
+#[derive(Debug, Clone, Deserialize)]
+struct Holders {
+    #[serde(default)]
+    replicas: Vec<Follower>,
+}
+
+/// A server that follows the leader.
+#[derive(Debug, Clone, Deserialize)]
+struct Follower {
+    /// How long ago the leader heard of it, in nanoseconds.
+    active: u64,
+    #[serde(default)]
+    offline: bool,
+}
+
+/// A follower that the leader has not heard of for so long may be cut off from it; it answers once a
+/// second.
+const FOLLOWER_SILENT: Duration = Duration::from_millis(2500);
+
+impl Info {
+    /// Whether the leader that answered is in touch with a majority. One that was cut off believes
+    /// for some seconds that it leads.
+    pub fn has_majority(&self) -> bool {
+        let followers = self.cluster.as_ref().map_or(&[][..], |holders| &holders.replicas);
+        let in_touch = |each: &&Follower| {
+            !each.offline && u128::from(each.active) < FOLLOWER_SILENT.as_nanos()
+        };
+        2 * (1 + followers.iter().filter(in_touch).count()) > 1 + followers.len()
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -173,6 +207,17 @@ impl Bucket {
         let message = StreamMessage::try_from(message)
             .map_err(|error| Fault::Refused { code: 0, description: error.to_string() })?;
         Ok(Raw { seq: message.sequence, headers: message.headers, payload: message.payload })
+    }
+
+    /// Whether the leader holds any message at that sequence or behind it.
+    pub async fn holds_from(&self, seq: u64) -> Result<bool, Fault> {
+        let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
+        let asked = format!("STREAM.MSG.GET.{}", self.stream());
+        match self.ask::<serde_json::Value>(&asked, &body).await {
+            Ok(_) => Ok(true),
+            Err(Fault::NoKey) => Ok(false),
+            Err(fault) => Err(fault),
+        }
     }
 
     /// One request to the JetStream API.

@@ -37,6 +37,8 @@ enum Lost {
     Gap,
     #[error("nothing was heard of the consumer for {SILENCE:?}")]
     Silence,
+    #[error("the server that feeds us is behind the leader of the bucket")]
+    Behind,
     #[error("the bucket was replaced")]
     Replaced,
     #[error("the subscription ended")]
@@ -135,6 +137,8 @@ impl Feed {
         until: u64,
     ) -> Result<std::convert::Infallible, Lost> {
         let (mut heard, mut checked) = (Instant::now(), Instant::now());
+        // Since when someone has waited without an entry coming.
+        let mut waiting: Option<Instant> = None;
         loop {
             let next = tokio::select! {
                 next = timeout(LOOK, messages.next()) => next,
@@ -148,6 +152,9 @@ impl Feed {
                 Ok(None) => return Err(Lost::Ended),
                 Ok(Some(message)) => {
                     heard = Instant::now();
+                    if message.status.is_none() {
+                        waiting = None;
+                    }
                     self.take(message, consumer).await?;
                 }
                 Err(_) if heard.elapsed() >= SILENCE => return Err(Lost::Silence),
@@ -165,13 +172,17 @@ impl Feed {
             } else {
                 Some(until)
             };
-            if let Some(wanted) = wanted
-                && heard.elapsed() >= LOOK
-                && self.has_all(consumer).await?
-            {
+            let Some(wanted) = wanted else {
+                waiting = None;
+                continue;
+            };
+            let waited = waiting.get_or_insert_with(Instant::now).elapsed();
+            if waited >= LOOK && self.has_all(consumer).await? {
                 // The last entries were markers that have expired: there is nothing to deliver.
                 self.gap = false;
                 self.advance(wanted);
+            } else if waited >= SILENCE {
+                return Err(Lost::Behind);
             }
         }
     }
@@ -201,7 +212,8 @@ impl Feed {
         }
     }
 
-    /// Whether nothing more is to come of what was stored before.
+    /// Whether nothing more is to come of what was stored before. The consumer has delivered all that
+    /// its server knows; but that server may itself be behind, so the leader is asked as well.
     async fn has_all(&self, consumer: &Consumer) -> Result<bool, Lost> {
         #[derive(Deserialize)]
         struct Info {
@@ -214,12 +226,16 @@ impl Feed {
         }
         let bucket = &self.store.link.bucket;
         let subject = format!("CONSUMER.INFO.{}.{}", bucket.stream(), consumer.name);
-        match bucket.ask::<Info>(&subject, &serde_json::Value::Null).await {
-            Ok(info) => {
-                Ok(info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered)
-            }
+        let delivered = bucket.ask::<Info>(&subject, &serde_json::Value::Null).await;
+        let delivered = delivered
+            .map(|info| info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered);
+        let has_all = match delivered {
+            Ok(true) => bucket.holds_from(self.position + 1).await.map(|more| !more),
+            other => other,
+        };
+        match has_all {
             Err(Fault::Timeout(_) | Fault::Disconnected(_)) => Ok(false),
-            Err(fault) => Err(fault.into()),
+            other => other.map_err(Lost::from),
         }
     }
 
