@@ -82,7 +82,9 @@ impl Info {
     pub fn has_majority(&self) -> bool {
         let followers = self.cluster.as_ref().map_or(&[][..], |holders| &holders.replicas);
         let in_touch = |each: &&Follower| {
-            !each.offline && u128::from(each.active) < FOLLOWER_SILENT.as_nanos()
+            let silent_ns = u128::from(each.active);
+            // 0: the leader has not heard of it at all.
+            !each.offline && silent_ns > 0 && silent_ns < FOLLOWER_SILENT.as_nanos()
         };
         2 * (1 + followers.iter().filter(in_touch).count()) > 1 + followers.len()
     }
@@ -256,5 +258,33 @@ fn fault(problem: Problem) -> Fault {
         code if code == ErrorCode::NO_MESSAGE_FOUND.0 => Fault::NoKey,
         code if NOT_ENABLED.contains(&code) => Fault::NoJetStream,
         code => Fault::Refused { code, description: problem.description },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_has_a_majority_if_it_heard_of_enough_followers_lately() {
+        let leads = |followers: &[(u64, bool)]| {
+            let replicas: Vec<_> = followers
+                .iter()
+                .map(|(ms, offline)| serde_json::json!({"active": ms * 1_000_000, "offline": offline}))
+                .collect();
+            let cluster: Holders =
+                serde_json::from_value(serde_json::json!({ "replicas": replicas })).unwrap();
+            let (created, config) = (String::new(), stream::Config::default());
+            let info =
+                Info { created, state: State { last_seq: 0 }, config, cluster: Some(cluster) };
+            info.has_majority()
+        };
+        assert!(leads(&[]), "alone it is all there is");
+        assert!(leads(&[(300, false), (300, false)]));
+        assert!(leads(&[(300, false), (60_000, false)]), "one of three may be away");
+        assert!(leads(&[(300, false), (300, true)]));
+        assert!(!leads(&[(3000, false), (3000, false)]));
+        assert!(!leads(&[(0, false), (0, false)]), "neither was ever heard of");
+        assert!(!leads(&[(300, false), (0, false), (9000, false), (300, true)]));
     }
 }
