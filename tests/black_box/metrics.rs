@@ -222,6 +222,21 @@ async fn dashboard_and_alerts_name_only_metrics_that_exist() {
         let unknown: Vec<_> = used.difference(&exist).collect();
         assert!(unknown.is_empty(), "{file}: {unknown:?} of {exist:?}");
     }
+    // The handbook explains each alert and each metric.
+    let handbook = read("../docs/operations.md");
+    for alert in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(handbook.contains(&format!("### {alert}\n")), "{alert} is not explained");
+    }
+    let explained = names(&handbook);
+    let bare = |name: &str| {
+        ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|e| name.strip_suffix(e))
+            .unwrap_or(name)
+            .to_owned()
+    };
+    let silent: Vec<_> = exist.iter().filter(|name| !explained.contains(&bare(name))).collect();
+    assert!(silent.is_empty(), "{silent:?}");
     // And everything that is measured can be seen.
     let shown = &names(&dashboard) | &names(&alerts);
     let unseen: Vec<_> = exist
