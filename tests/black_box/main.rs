@@ -36,6 +36,7 @@ mod liveness;
 mod read_your_writes;
 mod records;
 mod replies;
+mod roles;
 mod stalls;
 mod startup;
 mod wire;
