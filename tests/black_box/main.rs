@@ -10,6 +10,7 @@
 
 mod support;
 
+mod access;
 mod batch;
 mod bucket;
 mod channels;

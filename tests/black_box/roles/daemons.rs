@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::guarded::Guarded;
 use crate::support::heart::Heart;
-use crate::support::{Settings, eventually};
+use crate::support::{Daemon, Settings, eventually};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -126,4 +126,55 @@ async fn may_do_nothing_beyond_its_work() {
     daemon.may_not_hear(">").await;
     daemon.may_not_join("presence.v1.>", "another").await;
     assert_eq!(daemon.refusals(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn says_what_is_missing_when_it_may_not_answer() {
+    let without = |text: String| text.replacen("\"_R_.>\"\n", "", 1);
+    let server = Guarded::start_with(without).await;
+    let service = server.service().await;
+    let (seed, inbox) = Guarded::daemon_login();
+    let settings = &[("NATS__NKEY", seed), ("NATS__INBOX_PREFIX", inbox)];
+    let mut daemon = Daemon::launch(&server.url(), settings);
+    daemon.says("\"ready\"").await;
+    let body = json!({"user": {"id": "john"}, "connection_id": "c"});
+    let unanswered = Duration::from_secs(1);
+    assert!(service.client.attempt("connect", body, unanswered).await.is_none());
+    let line = daemon.says("_R_.>").await;
+    assert_eq!(line["level"], "ERROR");
+    assert!(line["message"].as_str().unwrap().contains("grant publish on \"_R_.>\""), "{line}");
+}
+
+/// The entry of a second user like the daemon's, under another key.
+fn second_user(text: &str) -> (usize, String) {
+    let begin = text.find("      {\n        nkey: $DAEMON_KEY").unwrap();
+    let end = begin + text[begin..].find("\n      }\n").unwrap() + "\n      }\n".len();
+    (end, text[begin..end].replace("$DAEMON_KEY", SECOND_KEY))
+}
+
+/// A key that the file does not know.
+const SECOND_KEY: &str = "UBMZCJFXNV2T7AZOGTGJTMSHENSRLWJVZUXZ3H64Q6GLLQGJX46HOJRB";
+const SECOND_SEED: &str = "SUAEHVWCR2BNM4NHKRXV3XKXCJDGLN7K6X53WDIEFHFGXBZSL3MDLKV5WM";
+
+#[tokio::test]
+async fn moves_to_another_key_without_a_gap() {
+    let (server, first, service) = Guarded::served(SHORT).await;
+    service.client.connect_user("john", "c").await;
+    let shipped = server.text();
+    let (end, second_user) = second_user(&shipped);
+    let both = format!("{}{second_user}{}", &shipped[..end], &shipped[end..]);
+    server.reload(&both).await;
+    let second = server.daemon_with(SECOND_SEED, SHORT, &service).await;
+    first.stop().await;
+    let (_, key) = shipped.split_once("DAEMON_KEY = \"").unwrap();
+    let (key, _) = key.split_once('"').unwrap();
+    server.reload(&shipped.replace(key, SECOND_KEY)).await;
+    assert!(service.client.see("john").await.is_some());
+    service.client.connect_user("jack", "c").await;
+    let (seed, inbox) = Guarded::daemon_login();
+    let old = &[("NATS__NKEY", seed), ("NATS__INBOX_PREFIX", inbox)];
+    Daemon::launch(&server.url(), old).says("does not let us in").await;
+    let lines = second.lines();
+    assert!(!lines.iter().any(|line| line.to_string().contains("lost the connection")));
+    second.stop().await;
 }

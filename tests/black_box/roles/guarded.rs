@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event, Subscriber};
 use futures_util::{FutureExt, StreamExt};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::unconstrained;
@@ -41,13 +42,18 @@ pub struct Guarded {
     process: Process,
     port: u16,
     web: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Guarded {
     /// Starts the server with the file as it is, but for the port of the WebSocket listener and the
     /// folder of the store, which no flag overrides.
     pub async fn start() -> Self {
+        Self::start_with(|text| text).await
+    }
+
+    /// The same with a text that was changed.
+    pub async fn start_with(change: impl FnOnce(String) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (port, web) = (free_port(), free_port());
         let store = folder.path().join("store");
@@ -59,7 +65,7 @@ impl Guarded {
             text = text.replace(shipped, &here);
         }
         let settings = folder.path().join("nats-server.conf");
-        std::fs::write(&settings, text).unwrap();
+        std::fs::write(&settings, change(text)).unwrap();
         let mut command = Command::new(program());
         command.arg("-c").arg(&settings).arg("-p").arg(port.to_string());
         let log = folder.path().join("nats.log");
@@ -69,7 +75,24 @@ impl Guarded {
             process.log().contains("Server is ready").then_some(())
         })
         .await;
-        Self { process, port, web, _folder: folder }
+        Self { process, port, web, folder }
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("nats-server.conf")).unwrap()
+    }
+
+    /// Changes the file, and waits until the server has read it again.
+    pub async fn reload(&self, text: &str) {
+        std::fs::write(self.folder.path().join("nats-server.conf"), text).unwrap();
+        let reloads = || self.process.log().matches("Reloaded server configuration").count();
+        let before = reloads();
+        self.process.signal(Signal::HUP);
+        eventually("the server reads its settings again", START, async || {
+            (reloads() > before).then_some(())
+        })
+        .await;
     }
 
     /// The same, with a daemon that serves.
@@ -82,7 +105,17 @@ impl Guarded {
 
     /// A daemon that serves under its key.
     pub async fn daemon(&self, settings: Settings<'_>, service: &Member) -> Daemon {
-        let (seed, inbox) = DAEMON;
+        self.daemon_with(DAEMON.0, settings, service).await
+    }
+
+    /// A daemon that serves under that key.
+    pub async fn daemon_with(
+        &self,
+        seed: &str,
+        settings: Settings<'_>,
+        service: &Member,
+    ) -> Daemon {
+        let (_, inbox) = DAEMON;
         let mut all = settings.to_vec();
         all.extend([("NATS__NKEY", seed), ("NATS__INBOX_PREFIX", inbox)]);
         let mut daemon = Daemon::launch(&self.url(), &all);

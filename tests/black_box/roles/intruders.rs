@@ -217,6 +217,7 @@ async fn turn_no_answer_into_a_request_or_an_event_of_another() {
     let connections = scene.service.client.get("explain", json!({"user_id": "jack"})).await;
     assert_eq!(connections["connections"].as_array().unwrap().len(), 1);
     assert_eq!(connections["rev"].as_u64().unwrap_or(u64::MAX).min(before), connections["rev"]);
+    // The server lets a client name any place in its account for the answer, this one too.
     for (_, said) in events.heard() {
         assert_ne!(said["type"], "user.presence.changed", "{said}");
         assert!(said.get("user").is_none(), "{said}");
