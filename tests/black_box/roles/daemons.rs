@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::guarded::Guarded;
+use super::guarded::{Guarded, OTHER_KEY, OTHER_SEED, entry};
 use crate::support::heart::Heart;
 use crate::support::{Daemon, Settings, eventually};
 
@@ -145,30 +145,20 @@ async fn says_what_is_missing_when_it_may_not_answer() {
     assert!(line["message"].as_str().unwrap().contains("grant publish on \"_R_.>\""), "{line}");
 }
 
-/// The entry of a second user like the daemon's, under another key.
-fn second_user(text: &str) -> (usize, String) {
-    let begin = text.find("      {\n        nkey: $DAEMON_KEY").unwrap();
-    let end = begin + text[begin..].find("\n      }\n").unwrap() + "\n      }\n".len();
-    (end, text[begin..end].replace("$DAEMON_KEY", SECOND_KEY))
-}
-
-/// A key that the file does not know.
-const SECOND_KEY: &str = "UBMZCJFXNV2T7AZOGTGJTMSHENSRLWJVZUXZ3H64Q6GLLQGJX46HOJRB";
-const SECOND_SEED: &str = "SUAEHVWCR2BNM4NHKRXV3XKXCJDGLN7K6X53WDIEFHFGXBZSL3MDLKV5WM";
-
 #[tokio::test]
 async fn moves_to_another_key_without_a_gap() {
     let (server, first, service) = Guarded::served(SHORT).await;
     service.client.connect_user("john", "c").await;
     let shipped = server.text();
-    let (end, second_user) = second_user(&shipped);
+    let (end, user) = entry(&shipped, "$DAEMON_KEY");
+    let second_user = user.replace("$DAEMON_KEY", OTHER_KEY);
     let both = format!("{}{second_user}{}", &shipped[..end], &shipped[end..]);
     server.reload(&both).await;
-    let second = server.daemon_with(SECOND_SEED, SHORT, &service).await;
+    let second = server.daemon_with(OTHER_SEED, SHORT, &service).await;
     first.stop().await;
     let (_, key) = shipped.split_once("DAEMON_KEY = \"").unwrap();
     let (key, _) = key.split_once('"').unwrap();
-    server.reload(&shipped.replace(key, SECOND_KEY)).await;
+    server.reload(&shipped.replace(key, OTHER_KEY)).await;
     assert!(service.client.see("john").await.is_some());
     service.client.connect_user("jack", "c").await;
     let (seed, inbox) = Guarded::daemon_login();

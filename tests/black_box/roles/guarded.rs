@@ -35,6 +35,13 @@ const JOHN: Login<'static> =
 const JACK: Login<'static> =
     ("SUAEYD2EVDV7BGUEITUSEPSEYU5UPSY476ZZDPQEXBMA7CR5ITGBWVQAPE", "_INBOX_jack");
 
+const OPERATOR: Login<'static> =
+    ("SUANWUFVXJRJUDWUB6HZV3DD6MFHPGWQOX3P562K74EOT64AUJMLJUIWBI", "_INBOX");
+
+/// A key that the file does not know.
+pub const OTHER_KEY: &str = "UBMZCJFXNV2T7AZOGTGJTMSHENSRLWJVZUXZ3H64Q6GLLQGJX46HOJRB";
+pub const OTHER_SEED: &str = "SUAEHVWCR2BNM4NHKRXV3XKXCJDGLN7K6X53WDIEFHFGXBZSL3MDLKV5WM";
+
 /// A seed and an inbox prefix.
 type Login<'a> = (&'a str, &'a str);
 
@@ -97,10 +104,13 @@ impl Guarded {
 
     /// The same, with a daemon that serves.
     pub async fn served(settings: Settings<'_>) -> (Self, Daemon, Member) {
-        let server = Self::start().await;
-        let service = server.service().await;
-        let daemon = server.daemon(settings, &service).await;
-        (server, daemon, service)
+        Self::start().await.serve(settings).await
+    }
+
+    pub async fn serve(self, settings: Settings<'_>) -> (Self, Daemon, Member) {
+        let service = self.service().await;
+        let daemon = self.daemon(settings, &service).await;
+        (self, daemon, service)
     }
 
     /// A daemon that serves under its key.
@@ -133,8 +143,17 @@ impl Guarded {
         Member::log_in(&self.url(), DAEMON).await
     }
 
+    /// Someone with another key.
+    pub async fn log_in(&self, seed: &str, inbox: &str) -> Member {
+        Member::log_in(&self.url(), (seed, inbox)).await
+    }
+
     pub async fn service(&self) -> Member {
         Member::log_in(&self.url(), SERVICE).await
+    }
+
+    pub async fn operator(&self) -> Member {
+        Member::log_in(&self.url(), OPERATOR).await
     }
 
     pub async fn john(&self) -> Member {
@@ -182,6 +201,13 @@ fn options((seed, inbox): Login<'_>) -> ConnectOptions {
     ConnectOptions::with_nkey(seed.to_owned()).custom_inbox_prefix(inbox)
 }
 
+/// The entry that begins with `nkey: <variable>`, and where it ends.
+pub fn entry(text: &str, variable: &str) -> (usize, String) {
+    let begin = text.find(&format!("      {{\n        nkey: {variable}")).unwrap();
+    let end = begin + text[begin..].find("\n      }\n").unwrap() + "\n      }\n".len();
+    (end, text[begin..end].to_owned())
+}
+
 /// Someone who has logged in, and what was refused.
 pub struct Member {
     pub client: Client,
@@ -202,7 +228,7 @@ impl Member {
         Self { client: Client::trusted(nats, "presence"), refusals }
     }
 
-    fn own(self, user: &str) -> Self {
+    pub fn own(self, user: &str) -> Self {
         Self { client: self.client.of(user), ..self }
     }
 
@@ -241,7 +267,7 @@ impl Member {
         assert!(answers.heard().is_empty(), "{subject} was answered");
     }
 
-    async fn is_refused(&self, what: &str) {
+    pub async fn is_refused(&self, what: &str) {
         let text = format!("Permissions Violation for {what}");
         eventually(&format!("the server says: {text}"), REFUSAL, async || {
             let mut refusals = self.refusals.lock().unwrap();

@@ -224,3 +224,50 @@ async fn turn_no_answer_into_a_request_or_an_event_of_another() {
     }
     scene.nothing_else_was_refused();
 }
+
+#[tokio::test]
+async fn whose_permissions_are_too_wide_are_still_held_by_their_account() {
+    let all = |text: String| {
+        let publish = text.replacen("\"presence.v1.connect.john\"", "\">\"", 1);
+        publish.replacen("\"_INBOX_john.>\"", "\">\"", 1)
+    };
+    let (server, daemon, service) = Guarded::start_with(all).await.serve(&[]).await;
+    let (john, operator) = (server.john().await, server.operator().await);
+    let insider = server.as_daemon().await;
+    service.client.connect_user("jack", "c").await;
+    let mut ears = Vec::new();
+    for subject in ["$KV.presence.>", "presence.internal.v1.>", "presence.v1.>", "$SRV.>"] {
+        ears.push(john.hear(subject).await);
+        ears.push(operator.hear(subject).await);
+    }
+    ears.push(operator.hear("user.presence.changed.>").await);
+    let before = written(&insider).await;
+    for subject in [
+        "presence.v1.connect",
+        "presence.v1.explain",
+        "presence.v1.delete_users.john",
+        "$JS.API.STREAM.INFO.KV_presence",
+        "$JS.API.STREAM.MSG.GET.KV_presence",
+    ] {
+        let body = json!({"user_id": "jack", "user": {"id": "jack"}, "last_by_subj": "x"});
+        // Nobody is there; what John says is heard by himself at most.
+        let answer = john.nats().request(subject, body.to_string().into()).await;
+        let text = answer.map(|answer| String::from_utf8_lossy(&answer.payload).into_owned());
+        assert!(text.as_ref().map_or(true, |text| text.contains("not enabled")), "{text:?}");
+    }
+    ears.iter_mut().for_each(|ears| ears.heard().clear());
+    john.nats().publish("$KV.presence.user.jack", "{}".into()).await.unwrap();
+    john.nats().publish("presence.internal.v1.beacon", "{}".into()).await.unwrap();
+    john.client.get("connect", json!({"connection_id": "c"})).await;
+    service.client.upsert(json!({"id": "jack", "status": "hi"})).await;
+    assert_eq!(written(&insider).await, before + 2);
+    operator.nats().request("$SYS.REQ.SERVER.PING", Vec::new().into()).await.unwrap();
+    john.client.get("heartbeat", json!({"connection_id": "c"})).await;
+    let own = ["$KV.presence.user.jack", "presence.internal.v1.beacon", "presence.v1.connect.john"];
+    let heard: Vec<_> = ears.iter_mut().flat_map(|ears| ears.subjects()).collect();
+    let others = |subject: &&String| {
+        !own.contains(&subject.as_str()) && *subject != "presence.v1.heartbeat.john"
+    };
+    assert_eq!(heard.iter().filter(others).collect::<Vec<_>>(), Vec::<&String>::new());
+    daemon.stop().await;
+}
