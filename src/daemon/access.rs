@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long after the server's last word the client may take to pass its refusals on.
-const PASSING_ON: Duration = Duration::from_millis(100);
+const PASSING_ON: Duration = Duration::from_millis(250);
 
 /// What is published with these headers the server checks and traces, and delivers to nobody
 /// (ADR-41).
