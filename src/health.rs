@@ -87,6 +87,11 @@ impl Health {
         self.0.send_if_modified(|condition| condition.ailments.remove(at).is_some());
     }
 
+    /// Whether something is known that it suffers from.
+    pub fn is_ailing(&self) -> bool {
+        !self.0.borrow().ailments.is_empty()
+    }
+
     /// The state as it is, and as it changes.
     pub fn watch(&self) -> watch::Receiver<Condition> {
         self.0.subscribe()
@@ -122,8 +127,10 @@ mod tests {
         assert_eq!(now(), (true, "serving".to_owned()));
         health.suffers("store", "cut off");
         assert_eq!(now(), (false, "store: cut off".to_owned()));
+        assert!(health.is_ailing());
         health.recovered("store");
         assert_eq!(now(), (true, "serving".to_owned()));
+        assert!(!health.is_ailing());
         health.leaves();
         assert_eq!(now(), (false, "leaving".to_owned()));
     }

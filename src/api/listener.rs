@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
 use futures_util::future::OptionFuture;
+use rustix::rand::GetRandomFlags;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -28,6 +29,19 @@ const PROBE: &str = "probe ";
 /// A daemon that has not come to send a probe for so long was stalled, in milliseconds.
 const STALLED_MS: u64 = 2000;
 
+/// The subjects to listen to, below the request prefix with its version: those of trusted services,
+/// and those of users' own clients.
+pub fn lanes(requests: &str) -> [String; 2] {
+    let heartbeat = format!("{requests}.{}", Operation::Heartbeat.name());
+    [heartbeat.clone(), format!("{heartbeat}.*")]
+}
+
+/// The subjects of the probes, one on each lane.
+pub fn probe_lanes(requests: &str) -> [String; 2] {
+    let [trusted, _] = lanes(requests);
+    [trusted.clone(), format!("{trusted}.{PROBE_TOKEN}")]
+}
+
 /// The ears of a daemon.
 #[derive(Debug)]
 pub struct Listener {
@@ -39,15 +53,9 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub fn new(store: Store, beacons: Beacons, subjects: Subjects) -> Self {
-        let secret = format!("{:032x}", fastrand::u128(..));
-        Self { store, beacons, subjects, secret }
-    }
-
-    /// The subjects to listen to: those of trusted services, and those of users' own clients.
-    pub fn lanes(subjects: &Subjects) -> [String; 2] {
-        let heartbeat = format!("{}.{}", subjects.prefix, Operation::Heartbeat.name());
-        [heartbeat.clone(), format!("{heartbeat}.*")]
+    /// An error says that the operating system has no random numbers.
+    pub fn new(store: Store, beacons: Beacons, subjects: Subjects) -> std::io::Result<Self> {
+        Ok(Self { store, beacons, subjects, secret: secret()? })
     }
 
     /// Listens until the connection ends.
@@ -150,8 +158,7 @@ impl Listener {
     async fn probe(&self, now_ms: u64) {
         let number = self.beacons.hearing().probe(now_ms);
         let payload = format!("{PROBE}{} {number}", self.secret);
-        let [trusted, _] = Self::lanes(&self.subjects);
-        let own = format!("{trusted}.{PROBE_TOKEN}");
+        let [trusted, own] = probe_lanes(&self.subjects.prefix);
         // One goes out where the writes do: the two connections may be with two servers, and what
         // is written on one side of a partition must not go by what is heard on the other.
         let ways = [(self.store.link.bucket.client(), trusted), (self.beacons.client(), own)];
@@ -193,6 +200,14 @@ impl Listener {
     fn now_ms(&self) -> u64 {
         self.store.link.clock.now().mono_ms
     }
+}
+
+/// From the operating system: what makes the ids of connections, which clients are told, would let
+/// them guess it.
+fn secret() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 fn parse(body: &[u8], door: &Door) -> Result<Heartbeat, crate::presence::refusal::Refusal> {

@@ -128,10 +128,14 @@ pub async fn inquiries(
     daemon: DaemonId,
 ) -> Result<SelectAll<Subscriber>, SubscribeError> {
     let mut subscribers = Vec::new();
-    for verb in ["PING", "INFO", "STATS"] {
-        for whom in [String::new(), format!(".{NAME}"), format!(".{NAME}.{daemon}")] {
-            subscribers.push(client.subscribe(format!("$SRV.{verb}{whom}")).await?);
-        }
+    for subject in subjects(&daemon.to_string()) {
+        subscribers.push(client.subscribe(subject).await?);
     }
     Ok(select_all(subscribers))
+}
+
+/// All that may be asked of the instance with that id.
+pub fn subjects(id: &str) -> [String; 9] {
+    let whom = [String::new(), format!(".{NAME}"), format!(".{NAME}.{id}")];
+    std::array::from_fn(|n| format!("$SRV.{}{}", ["PING", "INFO", "STATS"][n / 3], whom[n % 3]))
 }

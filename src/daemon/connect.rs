@@ -1,19 +1,22 @@
 //! The connection to NATS: waits for a server as long as it takes, and reports what befalls it.
 
+use std::collections::BTreeSet;
+use std::future::{Ready, ready};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use async_nats::{
+    Client, ConnectOptions, Event, ReconnectToServer, Server, ServerError, ServerInfo,
+};
 use thiserror::Error;
 use tokio::fs;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
+use super::access::Access;
 use crate::config::{Auth, Nats, TlsIdentity};
-use crate::health::Health;
 
 /// The oldest server that has all that the store builds on.
 const OLDEST: (i64, i64, i64) = (2, 11, 0);
@@ -31,9 +34,6 @@ const LONGEST_DELAY: Duration = Duration::from_secs(2);
 /// should not fill up meanwhile.
 const DELAY_WHEN_REFUSED: Duration = Duration::from_secs(5);
 
-/// How often a condition that lasts is told again.
-const REPEAT: Duration = Duration::from_secs(30);
-
 /// Why there will be no connection however long one waits.
 #[derive(Debug, Error)]
 pub enum ConnectError {
@@ -48,17 +48,17 @@ pub enum ConnectError {
 }
 
 /// Connects under `name`, and waits while there is no server or the login is refused. What befalls
-/// the connection afterwards is logged here, noted in `health`, and comes out of the receiver too.
+/// the connection afterwards is logged here, noted in the health, and comes out of the receiver too.
 ///
 /// `subscription_capacity` is how many messages a subscription holds before it drops the next.
 pub async fn connect(
     settings: &Nats,
     name: &str,
     subscription_capacity: usize,
-    health: &Health,
+    access: &Access,
 ) -> Result<(Client, UnboundedReceiver<Event>), ConnectError> {
     let servers = settings.servers();
-    let mut telling = Telling::default();
+    let health = access.health();
     let mut attempts = 0;
     health.waits_for(format!("NATS at {servers}"));
     loop {
@@ -73,32 +73,37 @@ pub async fn connect(
             .ping_interval(PING_INTERVAL)
             .max_reconnects(None)
             .reconnect_delay_callback(delay)
-            .event_callback(forward(name, health.clone(), sender));
+            .reconnect_to_server_callback(look_back(name, access.clone()))
+            .event_callback(forward(name, access.clone(), sender));
         let failure = match secure(options, settings).connect(&settings.urls[..]).await {
             Ok(client) => return supported(&client, servers).map(|()| (client, events)),
-            Err(failure) => failure,
+            Err(failure) => failure.to_string(),
         };
         attempts += 1;
         health.waits_for(format!("NATS at {servers}: {failure}"));
-        let due = telling.is_due(&failure.kind().to_string(), Instant::now());
-        sleep(match failure.kind() {
-            ConnectErrorKind::AuthorizationViolation
-            | ConnectErrorKind::Authentication
-            | ConnectErrorKind::Tls => {
-                if due {
-                    error!(%servers, error = %failure, "NATS does not let us in; trying on");
-                }
-                DELAY_WHEN_REFUSED
-            }
-            _ => {
-                if due {
-                    warn!(error = %failure, "waiting for NATS at {servers}");
-                }
-                delay(attempts)
-            }
-        })
-        .await;
+        tell(access, &servers, &failure);
+        sleep(if is_refusal(&failure) { DELAY_WHEN_REFUSED } else { delay(attempts) }).await;
     }
+}
+
+/// Tells why there is no connection, once in a while.
+fn tell(access: &Access, servers: &str, failure: &str) {
+    if !access.is_due(failure) {
+        return;
+    }
+    if is_refusal(failure) {
+        error!(%servers, error = failure, "NATS does not let us in; trying on");
+    } else {
+        warn!(error = failure, "waiting for NATS at {servers}");
+    }
+}
+
+/// Whether a person has to act: on a login or a certificate. By the text, as that is all that the
+/// client keeps of it when it connects again, and as a server that refuses our certificate says so
+/// only after the handshake.
+fn is_refusal(failure: &str) -> bool {
+    let failure = failure.to_lowercase();
+    ["authorization", "authentication", "certificate", "tls"].iter().any(|of| failure.contains(of))
 }
 
 fn supported(client: &Client, servers: String) -> Result<(), ConnectError> {
@@ -163,28 +168,48 @@ fn delay(attempt: usize) -> Duration {
     shortest + (longest - shortest).mul_f64(fastrand::f64())
 }
 
-/// Logs each event in one line, notes what it means for the health, and passes it on.
-fn forward(
+/// Before each round of attempts to connect again: tells why the last one failed, and leaves the
+/// choice of the server to the client.
+fn look_back(
     name: &str,
-    health: Health,
-    sender: UnboundedSender<Event>,
-) -> impl Fn(Event) -> std::future::Ready<()> + use<> {
+    access: Access,
+) -> impl Fn(Vec<Server>, ServerInfo) -> Ready<Option<ReconnectToServer>> + use<> {
     let name = name.to_owned();
-    let telling = Mutex::new(Telling::default());
-    move |event| {
-        match event {
-            Event::Connected => health.recovered(&name),
-            Event::Disconnected => health.suffers(&name, "not connected to NATS"),
-            _ => {}
+    move |servers, _| {
+        // One that was not tried since the connection was lost: this is the first round.
+        if servers.iter().all(|server| server.failed_attempts > 0) {
+            let failures: BTreeSet<_> =
+                servers.iter().filter_map(|server| server.last_error.clone()).collect();
+            let failures = failures.into_iter().collect::<Vec<_>>().join("; ");
+            let servers: Vec<_> = servers.iter().map(Server::to_string).collect();
+            access.health().suffers(&name, format!("not connected to NATS: {failures}"));
+            tell(&access, &servers.join(", "), &failures);
         }
-        log(&event, &mut telling.lock().unwrap_or_else(PoisonError::into_inner));
-        // Nobody listens any more when the daemon is about to leave.
-        let _ = sender.send(event);
-        std::future::ready(())
+        ready(None)
     }
 }
 
-fn log(event: &Event, telling: &mut Telling) {
+/// Logs each event in one line, notes what it means for the health, and passes it on.
+fn forward(
+    name: &str,
+    access: Access,
+    sender: UnboundedSender<Event>,
+) -> impl Fn(Event) -> Ready<()> + use<> {
+    let name = name.to_owned();
+    move |event| {
+        match event {
+            Event::Connected => access.health().recovered(&name),
+            Event::Disconnected => access.health().suffers(&name, "not connected to NATS"),
+            _ => {}
+        }
+        log(&event, &access);
+        // Nobody listens any more when the daemon is about to leave.
+        let _ = sender.send(event);
+        ready(())
+    }
+}
+
+fn log(event: &Event, access: &Access) {
     match event {
         Event::Connected => info!("connected to NATS"),
         Event::Disconnected => warn!("lost the connection to NATS; connecting again"),
@@ -196,28 +221,14 @@ fn log(event: &Event, telling: &mut Telling) {
         Event::ServerError(ServerError::SlowConsumer(subscription)) => {
             warn!(subscription, "NATS counts us as a slow consumer");
         }
-        Event::ServerError(refusal) => error!(error = %refusal, "NATS refused something"),
-        // One for each failed attempt to connect again.
-        Event::ClientError(failure) => {
-            if telling.is_due(&failure.to_string(), Instant::now()) {
-                warn!(error = %failure, "still without NATS");
+        Event::ServerError(refusal) => {
+            let text = refusal.to_string();
+            if !access.hear(&text) && access.is_due(&text) {
+                error!(error = text, "NATS refused something");
             }
         }
-    }
-}
-
-/// Keeps a condition that lasts from filling the log: it is told at once, when it changes, and
-/// every [`REPEAT`].
-#[derive(Default)]
-struct Telling(Option<(String, Instant)>);
-
-impl Telling {
-    fn is_due(&mut self, what: &str, now: Instant) -> bool {
-        let told = self.0.as_ref().is_some_and(|(told, at)| told == what && now < *at + REPEAT);
-        if !told {
-            self.0 = Some((what.to_owned(), now));
-        }
-        !told
+        // One for each failed attempt to connect again, without the reason; `look_back` tells it.
+        Event::ClientError(failure) => debug!(error = %failure, "still without NATS"),
     }
 }
 

@@ -3,8 +3,10 @@
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::super::permissions::Permissions;
 use super::*;
 use crate::config::{Secret, Settings};
+use crate::health::Health;
 
 const OLD: &str = r#"INFO {"server_id":"x","version":"2.10.9","max_payload":1048576}"#;
 const NEW: &str = r#"INFO {"server_id":"x","version":"2.11.0","max_payload":1048576}"#;
@@ -17,7 +19,7 @@ async fn listen() -> (TcpListener, Nats) {
 }
 
 async fn attempt(nats: &Nats) -> Result<(Client, UnboundedReceiver<Event>), ConnectError> {
-    connect(nats, "test", 16, &Health::new()).await
+    connect(nats, "test", 16, &Access::new(Health::new(), Permissions::default())).await
 }
 
 /// Greets the next client with `info`, lets it in, and returns its CONNECT line.
@@ -96,12 +98,9 @@ fn delays_grow_to_two_seconds_and_are_spread() {
 }
 
 #[test]
-fn what_lasts_is_told_again_when_it_changes_or_after_a_while() {
-    let mut telling = Telling::default();
-    let start = Instant::now();
-    assert!(telling.is_due("a", start));
-    assert!(!telling.is_due("a", start + REPEAT / 2));
-    assert!(telling.is_due("b", start + REPEAT / 2));
-    assert!(!telling.is_due("b", start + REPEAT));
-    assert!(telling.is_due("b", start + REPEAT * 2));
+fn who_has_to_act_is_told_by_the_failure() {
+    assert!(is_refusal("authorization violation: nats: authorization violation"));
+    assert!(is_refusal("IO error: received fatal alert: CertificateExpired"));
+    assert!(is_refusal("IO error: invalid peer certificate: certificate expired: …"));
+    assert!(!is_refusal("IO error: Connection refused (os error 111)"));
 }

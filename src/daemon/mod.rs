@@ -1,9 +1,12 @@
 //! The daemon as a whole: connects, replays, serves, leaves.
 
+mod access;
 pub mod connect;
 mod http;
 mod leave;
 mod monitor;
+mod permissions;
+mod telling;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::executor::executor;
 use crate::api::intake::{Intake, QUEUE};
-use crate::api::listener::Listener;
+use crate::api::listener::{self, Listener};
 use crate::api::micro::{self, Micro};
 use crate::api::responder::Exit;
 use crate::api::subjects::Subjects;
@@ -38,9 +41,11 @@ use crate::store::keyspace::Link;
 use crate::store::outbox::{Outbox, Outgoing, outbox};
 use crate::store::stripe::Timing;
 use crate::store::{self, Store};
+use access::Access;
 use connect::{ConnectError, connect};
 use http::{Http, ListenError};
 use monitor::Monitor;
+use permissions::Permissions;
 
 /// How many messages a subscription holds before it drops the next: more than a second of any
 /// load that one daemon can serve.
@@ -71,6 +76,8 @@ pub enum Error {
     Listen(#[from] ListenError),
     #[error("could not subscribe: {0}")]
     Subscribe(#[from] SubscribeError),
+    #[error("the operating system has no random numbers: {0}")]
+    Random(#[from] std::io::Error),
 }
 
 impl Error {
@@ -81,7 +88,7 @@ impl Error {
             Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login { .. })
             | Self::Bucket(_) => true,
             Self::Listen(error) => !error.may_pass(),
-            Self::Subscribe(_) => false,
+            Self::Subscribe(_) | Self::Random(_) => false,
         }
     }
 }
@@ -143,13 +150,17 @@ impl Daemon {
     ) -> Result<Self, Error> {
         let clock = Clock::start();
         let id = DaemonId(fastrand::u64(1..));
+        let access = Access::new(health.clone(), Permissions::of(&settings));
         let (client, _) =
-            connect(&settings.nats, "presenced", SUBSCRIPTION_CAPACITY, &health).await?;
+            connect(&settings.nats, "presenced", SUBSCRIPTION_CAPACITY, &access).await?;
+        access.settle(&client).await;
         let (store_client, _) =
-            connect(&settings.nats, "presenced store", FEED_CAPACITY, &health).await?;
+            connect(&settings.nats, "presenced store", FEED_CAPACITY, &access).await?;
         let (internal, events) =
-            connect(&settings.nats, "presenced liveness", HEARTBEAT_CAPACITY, &health).await?;
+            connect(&settings.nats, "presenced liveness", HEARTBEAT_CAPACITY, &access).await?;
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let all = vec![client.clone(), store_client.clone(), internal.clone()];
+        tracker.spawn(stop.clone().run_until_cancelled_owned(access.keep(all)));
 
         let (answers, outgoing) = outbox();
         tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone(), clock)));
@@ -179,9 +190,9 @@ impl Daemon {
             prefix: settings.subjects.requests(),
             events: settings.subjects.events.clone(),
         };
-        let [trusted, own] = Listener::lanes(&subjects);
+        let [trusted, own] = listener::lanes(&subjects.prefix);
         let lanes = [internal.subscribe(trusted).await?, internal.subscribe(own).await?];
-        let listener = Listener::new(store.clone(), beacons.clone(), subjects.clone());
+        let listener = Listener::new(store.clone(), beacons.clone(), subjects.clone())?;
         tracker.spawn(stop.clone().run_until_cancelled_owned(listener.run(lanes, events)));
 
         tracing::info!(daemon = %id, bucket = settings.store.bucket, "replaying the bucket");

@@ -145,7 +145,9 @@ pub async fn open(bucket: &bucket::Bucket, shape: Shape, health: &Health) -> Res
         if let Err(fault) = opened {
             let text = fault.to_string();
             health.waits_for(format!("the bucket {}: {text}", bucket.name()));
-            if said != text || silent_for >= 60 {
+            // What the daemon suffers from already has been told, and explains the silence.
+            let is_told = matches!(fault, Fault::Timeout(_)) && health.is_ailing();
+            if !is_told && (said != text || silent_for >= 60) {
                 tracing::error!(bucket = bucket.name(), reason = text, "waiting for the bucket");
                 (said, silent_for) = (text, 0);
             }

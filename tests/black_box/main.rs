@@ -10,6 +10,7 @@
 
 mod support;
 
+mod access;
 mod batch;
 mod bucket;
 mod channels;
@@ -37,6 +38,7 @@ mod metrics;
 mod read_your_writes;
 mod records;
 mod replies;
+mod roles;
 mod stalls;
 mod startup;
 mod wire;

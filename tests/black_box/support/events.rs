@@ -38,8 +38,15 @@ impl Events {
     }
 
     pub async fn on(client: &Client, subject: &str) -> Self {
-        let subscriber = client.nats.subscribe(subject.to_owned()).await.unwrap();
+        let events = Self::unsettled(client, subject).await;
         barrier(&client.nats).await;
+        events
+    }
+
+    /// For those who may not publish to themselves: the server may not know of it yet. What they ask
+    /// for over the same connection comes after it.
+    pub async fn unsettled(client: &Client, subject: &str) -> Self {
+        let subscriber = client.nats.subscribe(subject.to_owned()).await.unwrap();
         Self { subscriber, newest: None }
     }
 

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, message::StreamMessage};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -68,6 +69,20 @@ impl Server {
         })
         .await;
         self.process = Some(process);
+    }
+
+    /// Changes the text in its file of settings, and waits until a server that runs has read it.
+    pub async fn reload(&mut self, config: String) {
+        self.options.config = config;
+        fs::write(self.folder.path().join("nats.conf"), self.settings()).unwrap();
+        let Some(process) = &self.process else { return };
+        let reloads = || process.log().matches("Reloaded server configuration").count();
+        let before = reloads();
+        process.signal(Signal::HUP);
+        eventually("the server reads its settings again", START, async || {
+            (reloads() > before).then_some(())
+        })
+        .await;
     }
 
     /// Kills the server; what it stored stays.

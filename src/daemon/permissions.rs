@@ -1,0 +1,245 @@
+//! What the daemon must be allowed to do on NATS, and what the server says when it is not. Pure.
+
+use std::fmt;
+
+use crate::api::intake::QUEUE;
+use crate::api::{listener, micro};
+use crate::config::{INTERNAL, Settings};
+
+/// The token that stands for any other where a permission is tried.
+const ANY: &str = "permission";
+
+/// What answers to requests from other accounts go to.
+const ANSWERS: &str = "_R_.>";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verb {
+    Publish,
+    Subscribe,
+}
+
+/// One entry of the `allow` lists of the daemon's user.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Permission {
+    pub verb: Verb,
+    pub subject: String,
+    pub queue: Option<&'static str>,
+}
+
+impl fmt::Display for Permission {
+    /// As it stands in the settings of the server.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.verb {
+            Verb::Publish => "publish",
+            Verb::Subscribe => "subscribe",
+        };
+        let Self { subject, queue, .. } = self;
+        match queue {
+            None => write!(f, "{verb} on \"{subject}\""),
+            Some(queue) => write!(f, "{verb} on \"{subject} {queue}\""),
+        }
+    }
+}
+
+impl Permission {
+    fn publish(subject: impl Into<String>) -> Self {
+        Self { verb: Verb::Publish, subject: subject.into(), queue: None }
+    }
+
+    fn subscribe(subject: impl Into<String>) -> Self {
+        Self { verb: Verb::Subscribe, subject: subject.into(), queue: None }
+    }
+
+    /// A subject by which it can be tried.
+    pub fn sample(&self) -> String {
+        match self.subject.strip_suffix(['*', '>']) {
+            Some(begin) => format!("{begin}{ANY}"),
+            None => self.subject.clone(),
+        }
+    }
+
+    /// Whether it can be tried at all: nobody answers who was not asked.
+    pub fn can_be_tried(&self) -> bool {
+        self.subject != ANSWERS
+    }
+
+    fn covers(&self, violation: &Violation<'_>) -> bool {
+        self.verb == violation.verb && covers(&self.subject, violation.subject)
+    }
+}
+
+/// Whether a pattern matches a subject, or one that is narrower than it.
+fn covers(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for expected in pattern.split('.') {
+        match (expected, tokens.next()) {
+            (">", Some(_)) => return true,
+            (_, None) => return false,
+            (expected, Some(token)) if expected == "*" || expected == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
+/// All that the daemon needs.
+#[derive(Debug, Clone, Default)]
+pub struct Permissions {
+    /// Needed from the start on. Where several cover a subject the first one counts.
+    pub always: Vec<Permission>,
+    /// Needed where the bucket is missing.
+    sometimes: Vec<Permission>,
+}
+
+impl Permissions {
+    pub fn of(settings: &Settings) -> Self {
+        let requests = settings.subjects.requests();
+        let [trusted, own] = listener::lanes(&requests);
+        let stream = format!("KV_{}", settings.store.bucket);
+        let mut always = vec![
+            Permission::publish(format!("{}.*", settings.subjects.events)),
+            Permission::publish(format!("$KV.{}.>", settings.store.bucket)),
+            Permission::publish(format!("$JS.API.STREAM.INFO.{stream}")),
+            Permission::publish(format!("$JS.API.STREAM.MSG.GET.{stream}")),
+            Permission::publish(format!("$JS.API.CONSUMER.CREATE.{stream}.*")),
+            Permission::publish(format!("$JS.API.CONSUMER.INFO.{stream}.*")),
+            Permission::publish(format!("$JS.API.CONSUMER.DELETE.{stream}.*")),
+            Permission::publish("$JS.FC.>"),
+            Permission::publish(format!("{INTERNAL}.>")),
+            Permission::subscribe(format!("{}.>", settings.nats.inbox_prefix)),
+            Permission::subscribe(format!("{INTERNAL}.>")),
+        ];
+        always.extend(listener::probe_lanes(&requests).map(Permission::publish));
+        always.extend([trusted, own].map(Permission::subscribe));
+        always.push(Permission {
+            queue: Some(QUEUE),
+            ..Permission::subscribe(format!("{requests}.>"))
+        });
+        always.extend(micro::subjects("*").map(Permission::subscribe));
+        let sometimes = vec![Permission::publish(format!("$JS.API.STREAM.CREATE.{stream}"))];
+        Self { always, sometimes }
+    }
+
+    /// The one that is missing, if what was refused is the daemon's business. Of what else it
+    /// publishes only answers are; where those go is up to others, unless they come from another
+    /// account.
+    pub fn missing(&self, violation: &Violation<'_>) -> Option<Permission> {
+        let mut needed = self.always.iter().chain(&self.sometimes);
+        let found = needed.find(|each| each.covers(violation)).cloned();
+        let answers = Permission::publish(ANSWERS);
+        found.or_else(|| answers.covers(violation).then_some(answers))
+    }
+}
+
+/// What the server says when it refuses something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation<'a> {
+    pub verb: Verb,
+    pub subject: &'a str,
+}
+
+impl<'a> Violation<'a> {
+    /// Reads the server's only account of it, a text such as `Permissions Violation for Publish to
+    /// "a.b"`, behind which more may stand.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (_, rest) = text.split_once("Permissions Violation for ")?;
+        let (verb, rest) = match rest.split_once(" to \"")? {
+            ("Publish", rest) => (Verb::Publish, rest),
+            ("Subscription", rest) => (Verb::Subscribe, rest),
+            _ => return None,
+        };
+        let (subject, _) = rest.split_once('"')?;
+        Some(Self { verb, subject })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn permissions() -> Permissions {
+        let mut settings = Settings::default();
+        settings.nats.inbox_prefix = "_INBOX_presenced".to_owned();
+        Permissions::of(&settings)
+    }
+
+    fn missing(text: &str) -> Option<String> {
+        permissions().missing(&Violation::parse(text)?).map(|missing| missing.to_string())
+    }
+
+    #[test]
+    fn what_the_server_says_names_the_permission_that_is_missing() {
+        for (said, needed) in [
+            ("Publish to \"$KV.presence.user.john\"", "publish on \"$KV.presence.>\""),
+            ("Publish to \"user.presence.changed.a\"", "publish on \"user.presence.changed.*\""),
+            (
+                "Publish to \"$JS.API.CONSUMER.CREATE.KV_presence.x\"",
+                "publish on \"$JS.API.CONSUMER.CREATE.KV_presence.*\"",
+            ),
+            (
+                "Publish to \"$JS.API.STREAM.CREATE.KV_presence\"",
+                "publish on \"$JS.API.STREAM.CREATE.KV_presence\"",
+            ),
+            ("Publish to \"presence.internal.v1.beacon\"", "publish on \"presence.internal.v1.>\""),
+            ("Publish to \"_R_.a.b\"", "publish on \"_R_.>\""),
+            (
+                "Subscription to \"presence.v1.>\" using queue \"presenced\"",
+                "subscribe on \"presence.v1.> presenced\"",
+            ),
+            (
+                "Subscription to \"presence.v1.>\" (sid \"7\")",
+                "subscribe on \"presence.v1.> presenced\"",
+            ),
+            (
+                "Subscription to \"presence.v1.heartbeat.*\"",
+                "subscribe on \"presence.v1.heartbeat.*\"",
+            ),
+            (
+                "Subscription to \"$SRV.PING.presence.00ff\"",
+                "subscribe on \"$SRV.PING.presence.*\"",
+            ),
+            ("Subscription to \"_INBOX_presenced.a.>\"", "subscribe on \"_INBOX_presenced.>\""),
+        ] {
+            let text = format!("Permissions Violation for {said}");
+            assert_eq!(missing(&text).as_deref(), Some(needed), "{said}");
+        }
+    }
+
+    #[test]
+    fn where_others_want_their_answers_is_not_the_daemons_business() {
+        assert_eq!(missing("Permissions Violation for Publish to \"orders.new\""), None);
+        assert_eq!(missing("Permissions Violation for Publish to \"_INBOX.a.b\""), None);
+        assert_eq!(Violation::parse("Authorization Violation"), None);
+    }
+
+    #[test]
+    fn each_can_be_tried_by_a_subject_that_it_covers() {
+        for each in permissions().always {
+            let violation = Violation { verb: each.verb, subject: &each.sample() };
+            assert_eq!(permissions().missing(&violation), Some(each.clone()), "{each}");
+            assert!(each.can_be_tried());
+        }
+    }
+
+    /// The strings in the `allow` list of the daemon's user that begins behind `verb`.
+    fn granted(verb: &str) -> BTreeSet<String> {
+        let file = include_str!("../../config/nats-server.conf");
+        let (_, user) = file.split_once("nkey: $DAEMON_KEY").unwrap();
+        let (_, list) = user.split_once(&format!("{verb}: {{ allow: [")).unwrap();
+        let (list, _) = list.split_once(']').unwrap();
+        let lines = list.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        lines.filter(|line| !line.is_empty()).map(|line| format!("{verb} on {line}")).collect()
+    }
+
+    #[test]
+    fn the_settings_that_are_shipped_grant_what_is_needed_and_no_more() {
+        let Permissions { always, sometimes } = permissions();
+        let needed = always.iter().chain(&sometimes).map(ToString::to_string);
+        let needed: BTreeSet<_> = needed.chain([format!("publish on \"{ANSWERS}\"")]).collect();
+        let granted: BTreeSet<_> =
+            granted("publish").into_iter().chain(granted("subscribe")).collect();
+        assert_eq!(granted, needed);
+    }
+}

@@ -1,0 +1,119 @@
+//! Certificates that have expired.
+
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd,
+};
+use tempfile::TempDir;
+
+use super::{errors, only_error};
+use crate::support::server::Options;
+use crate::support::{Daemon, Server};
+
+/// An authority, and where its certificates lie.
+struct Authority {
+    certificate: Certificate,
+    issuer: Issuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let authority = Self {
+            certificate,
+            issuer: Issuer::new(params, key),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        authority.write("ca.pem", &authority.certificate.pem());
+        authority
+    }
+
+    /// Makes `<name>.pem` and `<name>.key`, valid until the end of a year.
+    fn issue(&self, name: &str, until: i32) {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until, 12, 31);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        self.write(&format!("{name}.pem"), &certificate.pem());
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.folder.path().join(file), text).unwrap();
+    }
+
+    fn path(&self, file: &str) -> String {
+        let path: &Path = &self.folder.path().join(file);
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A server with the certificate of that name.
+    async fn server(&self, name: &str, verify: bool) -> Server {
+        let config = self.config(name, verify);
+        Server::start_with(Options { config, ..Options::default() }).await
+    }
+
+    fn config(&self, name: &str, verify: bool) -> String {
+        let (cert, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        let ca = self.path("ca.pem");
+        format!(
+            "tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}, verify: {verify} }}\n"
+        )
+    }
+}
+
+const EXPIRED: i32 = 2021;
+const VALID: i32 = 2999;
+
+#[tokio::test]
+async fn that_of_the_server_is_told_once_and_waited_for() {
+    let authority = Authority::new();
+    authority.issue("server", EXPIRED);
+    let mut server = authority.server("server", false).await;
+    let mut daemon = Daemon::launch(&server.url(), &[("NATS__TLS_CA", &authority.path("ca.pem"))]);
+    only_error(&mut daemon, &["certificate expired", "does not let us in"]).await;
+    authority.issue("server", VALID);
+    server.reload(authority.config("server", false)).await;
+    daemon.says("\"ready\"").await;
+    assert_eq!(errors(&daemon).len(), 1);
+}
+
+#[tokio::test]
+async fn that_of_the_daemon_is_told_once_and_its_file_read_again() {
+    let authority = Authority::new();
+    authority.issue("server", VALID);
+    authority.issue("client", EXPIRED);
+    let server = authority.server("server", true).await;
+    let [ca, cert, key] = ["ca.pem", "client.pem", "client.key"].map(|file| authority.path(file));
+    let settings = &[
+        ("NATS__TLS_CA", ca.as_str()),
+        ("NATS__TLS_CERT", cert.as_str()),
+        ("NATS__TLS_KEY", key.as_str()),
+    ];
+    let mut daemon = Daemon::launch(&server.url(), settings);
+    only_error(&mut daemon, &["CertificateExpired", "does not let us in"]).await;
+    authority.issue("client", VALID);
+    daemon.says("\"ready\"").await;
+    assert_eq!(errors(&daemon).len(), 1);
+}
+
+#[tokio::test]
+async fn one_that_expires_while_the_daemon_serves_is_told_when_it_connects_again() {
+    let authority = Authority::new();
+    authority.issue("server", VALID);
+    let mut server = authority.server("server", false).await;
+    let mut daemon = Daemon::launch(&server.url(), &[("NATS__TLS_CA", &authority.path("ca.pem"))]);
+    daemon.says("\"ready\"").await;
+    authority.issue("server", EXPIRED);
+    server.vanish();
+    server.appear().await;
+    daemon.says("certificate expired").await;
+    let told = errors(&daemon);
+    assert_eq!(told.len(), 1, "three connections, one cause: {told:?}");
+}

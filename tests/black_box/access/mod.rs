@@ -1,0 +1,33 @@
+//! What NATS refuses: each is told in one line that names the cause, the daemon does not serve
+//! meanwhile, and it goes on by itself when the cause is gone.
+
+mod certificates;
+mod credentials;
+mod permissions;
+
+use serde_json::Value;
+
+use crate::support::Daemon;
+
+/// The lines at which someone has to act.
+fn errors(daemon: &Daemon) -> Vec<String> {
+    let errors = daemon.lines().into_iter().filter(|line| line["level"] == "ERROR");
+    errors.map(|line| line.to_string()).collect()
+}
+
+/// The one line at which someone has to act, which contains all of `parts`; the daemon does not
+/// serve.
+async fn only_error(daemon: &mut Daemon, parts: &[&str]) {
+    daemon.says("\"ERROR\"").await;
+    let errors = errors(daemon);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    for part in parts {
+        assert!(errors[0].contains(part), "no {part:?}: {}", errors[0]);
+    }
+    assert!(!is_ready(daemon));
+    assert!(daemon.ended().is_none(), "it waits for someone to act");
+}
+
+fn is_ready(daemon: &Daemon) -> bool {
+    daemon.lines().iter().any(|line: &Value| line["message"] == "ready")
+}

@@ -1,0 +1,168 @@
+//! Permissions that are missing.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{errors, is_ready, only_error};
+use crate::support::server::Options;
+use crate::support::{Client, Daemon, Server, eventually};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// All that the daemon publishes on and subscribes to. Everyone's answers go to `_INBOX.>` here.
+const PUBLISH: &[&str] = &[
+    "_INBOX.>",
+    "user.presence.changed.*",
+    "$KV.presence.>",
+    "$JS.API.STREAM.INFO.KV_presence",
+    "$JS.API.STREAM.CREATE.KV_presence",
+    "$JS.API.STREAM.MSG.GET.KV_presence",
+    "$JS.API.CONSUMER.CREATE.KV_presence.*",
+    "$JS.API.CONSUMER.INFO.KV_presence.*",
+    "$JS.API.CONSUMER.DELETE.KV_presence.*",
+    "$JS.FC.>",
+    "presence.internal.v1.>",
+    "presence.v1.heartbeat",
+    "presence.v1.heartbeat.probe",
+];
+const SUBSCRIBE: &[&str] = &[
+    "_INBOX.>",
+    "presence.v1.> presenced",
+    "presence.v1.heartbeat",
+    "presence.v1.heartbeat.*",
+    "presence.internal.v1.>",
+    "$SRV.>",
+];
+
+/// A login without some of that, each as it stands in the message.
+fn all_but(missing: &[&str]) -> String {
+    let list = |verb: &str, all: &[&str]| {
+        let is_granted =
+            |subject: &&&str| !missing.contains(&format!("{verb} on \"{subject}\"").as_str());
+        let granted: Vec<_> = all.iter().filter(is_granted).collect();
+        format!("{verb}: {{ allow: {granted:?} }}")
+    };
+    let (publish, subscribe) = (list("publish", PUBLISH), list("subscribe", SUBSCRIBE));
+    format!(
+        "authorization {{ users: [ {{ user: admin, password: a }}, {{ user: daemon, password: d, \
+         permissions: {{ {publish}, {subscribe} }} }} ] }}\nno_auth_user: admin\n"
+    )
+}
+
+const LOGIN: &[(&str, &str)] = &[("NATS__USER", "daemon"), ("NATS__PASSWORD", "d")];
+
+async fn server_with(missing: &[&str]) -> Server {
+    Server::start_with(Options { config: all_but(missing), ..Options::default() }).await
+}
+
+/// Without that permission the daemon does not serve, and says so; with it, it does.
+async fn is_needed(permission: &str) {
+    let mut server = server_with(&[permission]).await;
+    let mut daemon = Daemon::launch(&server.url(), LOGIN);
+    let shown = json!(permission).to_string();
+    only_error(&mut daemon, &[shown.trim_matches('"'), "grant "]).await;
+    server.reload(all_but(&[])).await;
+    daemon.ready(&server).await;
+    assert_eq!(errors(&daemon).len(), 1, "{:?}", errors(&daemon));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn all_that_is_listed_is_all_that_is_needed() {
+    let server = server_with(&[]).await;
+    let daemon = Daemon::spawn(&server, LOGIN).await;
+    let client = Client::connect(&server).await;
+    client.connect_user("john", "c").await;
+    assert_eq!(errors(&daemon), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn to_write_to_the_bucket_is_needed_before_anything_is_written() {
+    is_needed("publish on \"$KV.presence.>\"").await;
+}
+
+#[tokio::test]
+async fn to_make_the_bucket_is_needed_where_there_is_none() {
+    is_needed("publish on \"$JS.API.STREAM.CREATE.KV_presence\"").await;
+}
+
+#[tokio::test]
+async fn to_ask_jetstream_is_needed() {
+    is_needed("publish on \"$JS.API.STREAM.INFO.KV_presence\"").await;
+    is_needed("publish on \"$JS.API.CONSUMER.CREATE.KV_presence.*\"").await;
+}
+
+#[tokio::test]
+async fn to_publish_events_is_needed_before_there_is_one() {
+    is_needed("publish on \"user.presence.changed.*\"").await;
+}
+
+#[tokio::test]
+async fn to_take_requests_is_needed() {
+    is_needed("subscribe on \"presence.v1.> presenced\"").await;
+}
+
+#[tokio::test]
+async fn to_hear_heartbeats_and_probe_them_is_needed() {
+    is_needed("subscribe on \"presence.v1.heartbeat.*\"").await;
+    is_needed("publish on \"presence.v1.heartbeat.probe\"").await;
+}
+
+#[tokio::test]
+async fn to_talk_to_other_daemons_is_needed() {
+    is_needed("publish on \"presence.internal.v1.>\"").await;
+    is_needed("subscribe on \"presence.internal.v1.>\"").await;
+}
+
+#[tokio::test]
+async fn to_hear_answers_is_needed() {
+    is_needed("subscribe on \"_INBOX.>\"").await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_there_need_not_be_made() {
+    let server = server_with(&[]).await;
+    Daemon::spawn(&server, LOGIN).await.stop().await;
+    let mut server = server;
+    server.reload(all_but(&["publish on \"$JS.API.STREAM.CREATE.KV_presence\""])).await;
+    let daemon = Daemon::spawn(&server, LOGIN).await;
+    assert_eq!(errors(&daemon), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_taken_away_while_it_serves_is_told_once_however_often_it_is_missed() {
+    let mut server = server_with(&[]).await;
+    let mut daemon = Daemon::spawn(&server, LOGIN).await;
+    let client = Client::connect(&server).await;
+    client.connect_user("john", "c").await;
+    server.reload(all_but(&["publish on \"$KV.presence.>\""])).await;
+    for n in 0..4 {
+        let body = json!({"users": [{"id": "john", "status": n.to_string()}]});
+        assert_eq!(client.refused("upsert_users", body).await.code, "unavailable");
+    }
+    daemon.says("$KV.presence.>").await;
+    assert_eq!(errors(&daemon).len(), 1, "{:?}", errors(&daemon));
+    server.reload(all_but(&[])).await;
+    daemon.says("grants now what it refused").await;
+    client.upsert(json!({"id": "john", "status": "back"})).await;
+}
+
+#[tokio::test]
+async fn requests_that_were_taken_away_are_served_again_when_they_are_given_back() {
+    let mut server = server_with(&[]).await;
+    let mut daemon = Daemon::spawn(&server, LOGIN).await;
+    assert!(is_ready(&daemon));
+    server.reload(all_but(&["subscribe on \"presence.v1.> presenced\""])).await;
+    daemon.says("presence.v1.> presenced").await;
+    assert_eq!(errors(&daemon).len(), 1, "{:?}", errors(&daemon));
+    let client = Client::connect(&server).await;
+    let body = json!({"user": {"id": "john"}, "connection_id": "c"});
+    let bound = Duration::from_secs(1);
+    assert!(client.attempt("connect", body.clone(), bound).await.is_none());
+    server.reload(all_but(&[])).await;
+    eventually("it serves again", BOUND, async || {
+        client.attempt("connect", body.clone(), bound).await?.ok()
+    })
+    .await;
+}
