@@ -11,7 +11,7 @@
 //! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
 //!
 //! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong), [`cli`], [`logging`],
-//! [`health`] (what keeps a daemon from serving) and [`clock`].
+//! [`health`] (what keeps a daemon from serving), [`roll_call`] (whether its loops turn) and [`clock`].
 
 pub mod api;
 pub mod cli;
@@ -23,5 +23,6 @@ pub mod health;
 pub mod liveness;
 pub mod logging;
 pub mod presence;
+pub mod roll_call;
 pub mod service;
 pub mod store;

@@ -27,6 +27,7 @@ use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::judge::{Bench, Judge};
 use crate::presence::entity::DaemonId;
 use crate::presence::user::Periods;
+use crate::roll_call::RollCall;
 use crate::service::{Service, rules};
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::keyspace::Link;
@@ -92,6 +93,22 @@ pub async fn run(
     Ok(())
 }
 
+/// The tasks of a daemon.
+#[derive(Debug, Default)]
+struct Tasks {
+    tracker: TaskTracker,
+    /// Cancelled to end them.
+    stop: CancellationToken,
+    /// Those that serve.
+    roll: RollCall,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(task));
+    }
+}
+
 /// A daemon at work.
 #[derive(Debug)]
 struct Daemon {
@@ -120,18 +137,18 @@ impl Daemon {
             connect(&settings.nats, "presenced store", FEED_CAPACITY, &health).await?;
         let (internal, events) =
             connect(&settings.nats, "presenced liveness", HEARTBEAT_CAPACITY, &health).await?;
-        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+        let mut tasks = Tasks::default();
 
         let (answers, outgoing) = outbox();
-        tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone(), clock)));
+        let outgoing = outgoing.run(client.clone(), clock, tasks.roll.enrol("answers"));
+        tasks.spawn(outgoing);
         let bucket = open_bucket(&settings, &health, store_client).await?;
-        let store = start_store(&settings, clock, id, bucket, &answers, &tracker, &stop).await?;
+        let store = start_store(&settings, clock, id, bucket, &answers, &mut tasks).await?;
         let lease = settings.liveness.lease;
         let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
         let beacons = Beacons::new(internal.clone(), id, hearing);
         let heard = internal.subscribe(BEACON).await?;
-        let beat = beacons.clone().run(store.clone(), heard);
-        tracker.spawn(stop.clone().run_until_cancelled_owned(beat));
+        tasks.spawn(beacons.clone().run(store.clone(), heard));
 
         let subjects = Subjects {
             prefix: settings.subjects.requests(),
@@ -140,7 +157,8 @@ impl Daemon {
         let [trusted, own] = Listener::lanes(&subjects);
         let lanes = [internal.subscribe(trusted).await?, internal.subscribe(own).await?];
         let listener = Listener::new(store.clone(), beacons.clone(), subjects.clone());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(listener.run(lanes, events)));
+        let calls = tasks.roll.enrol("heartbeats");
+        tasks.spawn(listener.run(lanes, events, calls));
 
         tracing::info!(daemon = %id, bucket = settings.store.bucket, "replaying the bucket");
         health.waits_for(format!("the records of the bucket {}", settings.store.bucket));
@@ -149,9 +167,8 @@ impl Daemon {
 
         let bench = Bench::subscribe(&beacons, id).await?;
         let judge = Judge::new(store.clone(), beacons.clone(), &settings.liveness);
-        tracker.spawn(stop.clone().run_until_cancelled_owned(judge.run(bench)));
-        let first = beacons.clone().announce_if_first(store.clone());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(first));
+        tasks.spawn(judge.run(bench));
+        tasks.spawn(beacons.clone().announce_if_first(store.clone()));
 
         let exit = Arc::new(Exit {
             outbox: answers.clone(),
@@ -166,7 +183,7 @@ impl Daemon {
             started: clock.now().wall,
         };
         let inquiries = micro::inquiries(&client, id).await?;
-        tracker.spawn(stop.clone().run_until_cancelled_owned(micro.run(inquiries)));
+        tasks.spawn(micro.run(inquiries));
 
         let service = Service::new(store, beacons, &settings);
         let fence_subject = format!("{INTERNAL}.fence.{id}");
@@ -174,15 +191,19 @@ impl Daemon {
         let requests =
             client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
         let (queue, executor) = executor(service.clone(), subjects.clone());
-        let executed = tracker.spawn(executor.run());
+        let executed = tasks.tracker.spawn(executor.run(tasks.roll.enrol("executor")));
         let intake =
             Intake { service: service.clone(), exit, client, subjects, fence_subject, queue };
         let no_more = CancellationToken::new();
-        let taken = intake.run(requests, fences, no_more.clone());
+        let calls = tasks.roll.enrol("intake");
+        let taken = intake.run(requests, fences, calls, no_more.clone());
+        let Tasks { tracker, stop, roll } = tasks;
         let intake = tracker.spawn(async move {
             taken.await;
             let _ = executed.await;
         });
+        // Whoever leaves need not answer.
+        tracker.spawn(no_more.clone().run_until_cancelled_owned(roll.run(health.clone())));
         health.serves();
         tracing::info!(daemon = %id, "ready");
         Ok(Self { health, service, answers, internal, no_more, intake, stop })
@@ -202,7 +223,7 @@ async fn open_bucket(
     health: &Health,
     client: Client,
 ) -> Result<Bucket, Error> {
-    let timeout = settings.limits.request_timeout / 2;
+    let timeout = store::patience(settings.limits.request_timeout);
     let bucket = Bucket::new(client, &settings.store.bucket, timeout);
     store::open(&bucket, shape(settings), health).await.map_err(Error::Bucket)?;
     Ok(bucket)
@@ -215,10 +236,8 @@ async fn start_store(
     daemon: DaemonId,
     bucket: Bucket,
     answers: &Outbox,
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
+    tasks: &mut Tasks,
 ) -> Result<Store, Error> {
-    let request_timeout = settings.limits.request_timeout;
     let client = bucket.client().clone();
     let (writes, outgoing) = outbox();
     let link = Link {
@@ -230,21 +249,17 @@ async fn start_store(
         events: answers.clone(),
         event_prefix: settings.subjects.events.clone(),
         ack_inbox: client.new_inbox(),
-        tracker: tracker.clone(),
+        tracker: tasks.tracker.clone(),
     };
-    let timing = Timing {
-        ack_timeout_ms: millis(request_timeout / 4),
-        read_timeout_ms: millis(request_timeout / 2),
-        attempts: ATTEMPTS,
-        max_value: client.max_payload().saturating_sub(HEADERS),
-    };
+    let max_value = client.max_payload().saturating_sub(HEADERS);
+    let timing = Timing::new(settings.limits.request_timeout, ATTEMPTS, max_value);
     let rules = Arc::new(rules(&settings.limits, &settings.liveness));
     let periods = Periods {
         lease_ms: millis(settings.liveness.lease),
         refresh_ms: millis(settings.liveness.last_active_refresh),
     };
     let store = Store::new(link, &rules, timing, periods);
-    store.start(outgoing, shape(settings), stop.clone()).await?;
+    store.start(outgoing, shape(settings), tasks.stop.clone(), &mut tasks.roll).await?;
     Ok(store)
 }
 
