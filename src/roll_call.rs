@@ -140,11 +140,7 @@ impl RollCall {
     }
 }
 
-fn complain(
-    health: &Health,
-    silent: &BTreeSet<&'static str>,
-    told: &mut BTreeSet<&'static str>,
-) {
+fn complain(health: &Health, silent: &BTreeSet<&'static str>, told: &mut BTreeSet<&'static str>) {
     if silent == told {
         return;
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_nats::{Client, SubscribeError};
 use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +21,7 @@ use crate::api::micro::{self, Micro};
 use crate::api::responder::Exit;
 use crate::api::subjects::Subjects;
 use crate::clock::Clock;
-use crate::config::{INTERNAL, Settings, Storage};
+use crate::config::{INTERNAL, Limits, Settings, Storage};
 use crate::health::Health;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
@@ -77,18 +78,40 @@ impl Error {
     }
 }
 
-/// Runs a daemon until `shutdown` completes, and notes in `health` how it is.
+/// Other limits for a daemon that runs.
+#[derive(Debug)]
+pub struct Reload {
+    pub limits: Limits,
+    /// Told when they count.
+    pub done: oneshot::Sender<()>,
+}
+
+/// Runs a daemon until `shutdown` completes, and notes in `health` how it is. What comes out of
+/// `reloads` while it starts counts as soon as it serves.
 pub async fn run(
     settings: Settings,
     health: Health,
+    mut reloads: mpsc::Receiver<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let mut shutdown = std::pin::pin!(shutdown);
     let daemon = tokio::select! {
-        started = Daemon::start(settings, health) => started?,
-        () = &mut shutdown => return Ok(()),
+        started = Daemon::start(settings, health.clone()) => started?,
+        () = &mut shutdown => {
+            health.leaves();
+            return Ok(());
+        }
     };
-    shutdown.await;
+    loop {
+        tokio::select! {
+            () = &mut shutdown => break,
+            Some(Reload { limits, done }) = reloads.recv() => {
+                daemon.service.adopt(limits);
+                // Whoever asked may have left.
+                let _ = done.send(());
+            }
+        }
+    }
     daemon.leave().await;
     Ok(())
 }

@@ -92,7 +92,8 @@ impl Store {
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
             store.link.barrier.run(bucket, calls).await;
         }));
-        tracker.spawn(stop.run_until_cancelled_owned(self.clone().keep_time(roll.enrol("stripes"))));
+        tracker
+            .spawn(stop.run_until_cancelled_owned(self.clone().keep_time(roll.enrol("stripes"))));
         Ok(())
     }
 
