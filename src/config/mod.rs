@@ -83,7 +83,7 @@ pub struct Limits {
     pub pending_requests: usize,
     /// Queries that look at every record, running at once.
     pub concurrent_scans: usize,
-    /// Such queries that wait for their turn.
+    /// Such queries, running or waiting for their turn.
     pub pending_scans: usize,
 }
 

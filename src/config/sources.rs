@@ -18,7 +18,7 @@ pub struct Sources {
 /// Settings, and how they were written. There is no `Debug`, for the same reason.
 pub struct Loaded {
     pub settings: Settings,
-    reader: Reader,
+    pub(super) reader: Reader,
 }
 
 impl Sources {

@@ -1,5 +1,6 @@
 //! The daemon as a whole: connects, replays, serves, leaves.
 
+mod arrival;
 pub mod connect;
 mod leave;
 
@@ -35,6 +36,7 @@ use crate::store::keyspace::Link;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stripe::Timing;
 use crate::store::{self, Store};
+use arrival::Arrival;
 use connect::{ConnectError, connect};
 
 /// How many messages a subscription holds before it drops the next: more than a second of any
@@ -211,6 +213,7 @@ impl Daemon {
         let service = Service::new(store, beacons, &settings);
         let fence_subject = format!("{INTERNAL}.fence.{id}");
         let fences = client.subscribe(fence_subject.clone()).await?;
+        let arrival = Arrival::subscribe(&client, id).await?;
         let requests =
             client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
         let (queue, executor) = executor(service.clone(), subjects.clone());
@@ -225,6 +228,8 @@ impl Daemon {
             taken.await;
             let _ = executed.await;
         });
+        health.waits_for("NATS to pass requests on");
+        arrival.wait().await;
         // Whoever leaves need not answer.
         tracker.spawn(no_more.clone().run_until_cancelled_owned(roll.run(health.clone())));
         health.serves();

@@ -111,3 +111,7 @@ async fn publish(client: &Client, message: Message) {
         tracing::warn!(%error, "a message could not be published");
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;
