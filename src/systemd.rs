@@ -195,14 +195,5 @@ fn line(condition: &Condition) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_is_one_line_whatever_it_tells() {
-        let health = Health::new();
-        health.waits_for("NATS: \"no\"\nREADY=1");
-        let status = line(&health.watch().borrow());
-        assert_eq!(status, "waiting for NATS: \"no\" READY=1");
-    }
-}
+#[path = "systemd_tests.rs"]
+mod tests;
