@@ -172,6 +172,7 @@ impl Teller {
         match word {
             Word::Reloading if self.ready => {
                 self.reloading = true;
+                // For systemd alone, which holds it against its own clock.
                 let now = NotifyState::monotonic_usec_now()?;
                 self.say(&[NotifyState::Reloading, now]).await
             }
