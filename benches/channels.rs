@@ -7,17 +7,18 @@
     reason = "the bans keep clocks of the daemon in one place; a measurement has its own"
 )]
 
+mod common;
+
 use std::fs;
 use std::future::IntoFuture;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use async_nats::{Client, jetstream};
+use common::{ask, memory, ready, serve, start_server};
 use futures_util::future::try_join_all;
-use presenced::dev::server::{self, NatsServer};
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 const CHANNELS: usize = 100_000;
 const MEMBERS: usize = 10;
@@ -27,11 +28,9 @@ const BOTS: usize = 20;
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let program = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-    let server =
-        NatsServer::start(&server::find(program.as_deref())?, &folder.path().join("js"), 0).await?;
+    let server = start_server(&folder.path().join("js")).await?;
     let nats = async_nats::connect(server.url()).await?;
-    let mut daemon = serve(&server, &folder.path().join("presenced.toml"))?;
+    let mut daemon = serve(&server, folder.path(), "")?;
     ready(&nats).await;
     let empty = memory(&daemon)?;
     fill(&nats).await?;
@@ -64,20 +63,6 @@ async fn main() -> Result<()> {
     server.stop().await
 }
 
-fn serve(server: &NatsServer, config: &Path) -> Result<Child> {
-    fs::write(config, "")?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_presenced"));
-    command.arg("run").arg("--config").arg(config).kill_on_drop(true);
-    command.env("PRESENCED_NATS__URL", server.url()).env("PRESENCED_LOG__LEVEL", "warn");
-    command.spawn().context("cannot start the daemon")
-}
-
-async fn ready(nats: &Client) {
-    while nats.request("$SRV.PING.presence", "".into()).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Stores the channels as daemons would have.
 async fn fill(nats: &Client) -> Result<()> {
     let js = jetstream::new(nats.clone());
@@ -97,13 +82,6 @@ async fn fill(nats: &Client) -> Result<()> {
         try_join_all(stored.into_iter().map(IntoFuture::into_future)).await?;
     }
     Ok(())
-}
-
-async fn ask(nats: &Client, subject: &str, body: &Value) -> Result<Value> {
-    let answer = nats.request(subject.to_owned(), body.to_string().into()).await?;
-    let answer: Value = serde_json::from_slice(&answer.payload)?;
-    anyhow::ensure!(answer.get("error").is_none(), "{subject} {body}: {answer}");
-    Ok(answer)
 }
 
 /// Asks again and again, one at a time.
@@ -154,12 +132,4 @@ fn processor_time(daemon: &Child) -> Result<Duration> {
         total += stat.split(' ').next().unwrap_or_default().parse::<u64>().unwrap_or(0);
     }
     Ok(Duration::from_nanos(total))
-}
-
-/// The memory of the daemon, in kB.
-fn memory(daemon: &Child) -> Result<u64> {
-    let id = daemon.id().context("the daemon ended")?;
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.trim().trim_end_matches(" kB").parse().context("no number")
 }

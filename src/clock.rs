@@ -17,6 +17,11 @@ impl Clock {
         Self { origin: Instant::now() }
     }
 
+    /// The monotonic side in nanoseconds, for measurements.
+    pub fn elapsed_ns(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     pub fn now(&self) -> Now {
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
         Now {

@@ -11,8 +11,8 @@
 //! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
 //!
 //! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong), [`cli`], [`logging`],
-//! [`health`] (what keeps a daemon from serving), [`roll_call`] (whether its loops turn), [`systemd`] (who is told of both),
-//! [`reload`] (SIGHUP) and [`clock`].
+//! [`health`] (what keeps a daemon from serving), [`metrics`], [`roll_call`] (whether its loops turn), [`systemd`] (who is
+//! told how it is), [`reload`] (SIGHUP) and [`clock`].
 
 pub mod api;
 pub mod cli;
@@ -23,6 +23,7 @@ pub mod dev;
 pub mod health;
 pub mod liveness;
 pub mod logging;
+pub mod metrics;
 pub mod presence;
 pub mod reload;
 pub mod roll_call;

@@ -159,7 +159,7 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
             let ended = service.end_lease(lease, deadline_ms).await;
             return Started::Done(ended.map(|(count, rev)| {
                 disconnect::body(
-                    Answer { outcome: Outcome::Disconnected(count), rev },
+                    Answer { outcome: Outcome::Disconnected { count, hidden: false }, rev },
                     &Door::Trusted,
                 )
             }));

@@ -61,6 +61,11 @@ impl Connect {
         let liveness = service.liveness.clone();
         let (user, command) = self.command(true);
         let reply = move |result: Result<Answer<Outcome>, Refusal>| {
+            let mut responder = responder;
+            responder.hidden = matches!(
+                result,
+                Ok(Answer { outcome: Outcome::Connected { hidden: true, .. }, .. })
+            );
             responder.result(result.map(|answer| body(answer, &liveness, &door)));
         };
         service.command(user, command, deadline_ms, Box::new(reply));
@@ -70,7 +75,7 @@ impl Connect {
 /// The answer to a `connect`.
 pub fn body(answer: Answer<Outcome>, liveness: &Liveness, door: &Door) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    if let Outcome::Connected { connection, me } = answer.outcome {
+    if let Outcome::Connected { connection, me, .. } = answer.outcome {
         json::push(&mut out, "{\"connection_id\":");
         json::push_str(&mut out, connection.as_str());
         json::push(&mut out, ",\"me\":");

@@ -45,6 +45,11 @@ impl Disconnect {
         match self {
             Self::Connection { user, connection } => {
                 let reply = move |result: Result<Answer<Outcome>, Refusal>| {
+                    let mut responder = responder;
+                    responder.hidden = matches!(
+                        result,
+                        Ok(Answer { outcome: Outcome::Disconnected { hidden: true, .. }, .. })
+                    );
                     responder.result(result.map(|answer| body(answer, &door)));
                 };
                 let command = Command::Disconnect { connection };
@@ -55,7 +60,8 @@ impl Disconnect {
                 tracker.spawn(async move {
                     let ended = task.end_lease(lease, deadline_ms).await;
                     responder.result(ended.map(|(count, rev)| {
-                        body(Answer { outcome: Outcome::Disconnected(count), rev }, &door)
+                        let outcome = Outcome::Disconnected { count, hidden: false };
+                        body(Answer { outcome, rev }, &door)
                     }));
                 });
             }
@@ -66,7 +72,7 @@ impl Disconnect {
 /// The answer to a `disconnect`.
 pub fn body(answer: Answer<Outcome>, door: &Door) -> Vec<u8> {
     let mut out = Vec::with_capacity(48);
-    if let Outcome::Disconnected(count) = answer.outcome {
+    if let Outcome::Disconnected { count, .. } = answer.outcome {
         json::push(&mut out, "{\"disconnected\":");
         json::push_number(&mut out, count as u64);
         writes::push_rev(&mut out, answer.rev, door);

@@ -56,6 +56,17 @@ struct Waiting {
     bytes: AtomicUsize,
 }
 
+/// Tells how much waits in a queue.
+#[derive(Debug, Clone)]
+pub struct Backlog(Arc<Waiting>);
+
+impl Backlog {
+    /// How many requests wait to be executed.
+    pub fn requests(&self) -> usize {
+        self.0.requests.load(Ordering::Relaxed)
+    }
+}
+
 /// Executes what comes out of a queue.
 #[derive(Debug)]
 pub struct Executor {
@@ -74,6 +85,10 @@ pub fn executor(service: Service, subjects: Subjects) -> (Queue, Executor) {
 }
 
 impl Queue {
+    pub fn backlog(&self) -> Backlog {
+        Backlog(Arc::clone(&self.waiting))
+    }
+
     /// Whether `most` requests wait, or more bytes than may.
     pub fn is_full(&self, most: usize) -> bool {
         self.waiting.requests.load(Ordering::Relaxed) >= most

@@ -45,15 +45,20 @@ impl Heartbeat {
         Ok(heartbeat)
     }
 
-    pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
+    pub fn run(self, service: &Service, deadline_ms: u64, mut responder: Responder) {
         if let Self::Connections(connections) = &self
             && let [(user, _)] = connections.as_slice()
-            && service
-                .store
-                .users
-                .look_stored(user, |stored| matches!(stored, Some((Stored::Unreadable, _))))
         {
-            return responder.refuse(&unreadable().field("user_id"));
+            let (unreadable_record, hidden) =
+                service.store.users.look_stored(user, |stored| match stored {
+                    Some((Stored::Present(record), _)) => (false, record.invisible),
+                    Some((Stored::Unreadable, _)) => (true, false),
+                    Some((Stored::Absent { .. }, _)) | None => (false, false),
+                });
+            if unreadable_record {
+                return responder.refuse(&unreadable().field("user_id"));
+            }
+            responder.hidden = hidden;
         }
         match self.answer(service) {
             (body, false) => responder.ok(body),

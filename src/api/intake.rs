@@ -155,7 +155,7 @@ impl Intake {
         if watch.fence.is_some() {
             return self.refuse_old(request);
         }
-        let Some((operation, mut responder)) = self.responder(&request) else { return };
+        let Some((operation, responder)) = self.responder(&request) else { return };
         if operation == Operation::Heartbeat && responder.reply.is_none() {
             // Every daemon has heard it already, on another connection.
             return;
@@ -164,7 +164,6 @@ impl Intake {
             return responder.refuse(&overloaded());
         }
         // From the last look at the clock on: a stop since then must not make the request fresh.
-        responder.taken_ms = watch.last_ms;
         let deadline_ms = watch.last_ms + watch.patience.deadline_ms;
         self.queue.push(Taken { operation, request, responder, deadline_ms });
     }
@@ -180,7 +179,8 @@ impl Intake {
             exit: Arc::clone(&self.exit),
             operation,
             reply: reply.map(str::to_owned),
-            taken_ms: self.service.now().mono_ms,
+            taken_ns: self.exit.clock.elapsed_ns(),
+            hidden: false,
             place: None,
         };
         let name = self.subjects.name_and_token(request.subject.as_str()).map(|(name, _)| name);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_nats::{Event, Message, Subscriber};
 use futures_util::StreamExt;
+use futures_util::future::OptionFuture;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -60,6 +61,8 @@ impl Listener {
         let mut probes = interval(Duration::from_millis(PROBE_MS));
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut probed_ms = self.now_ms();
+        let mut told = self.beacons.hearing().deaf(probed_ms);
+        let mut bucket = std::pin::pin!(self.ask_bucket());
         loop {
             tokio::select! {
                 heartbeat = trusted.next() => match heartbeat {
@@ -71,6 +74,7 @@ impl Listener {
                     None => return,
                 },
                 call = calls.next() => call.answer(),
+                () = &mut bucket => return,
                 Some(event) = events.recv() => self.notice(&event),
                 _ = probes.tick() => {
                     let now_ms = self.now_ms();
@@ -79,6 +83,7 @@ impl Listener {
                     }
                     probed_ms = now_ms;
                     self.probe(now_ms).await;
+                    self.tell(&mut told);
                 }
             }
         }
@@ -98,8 +103,12 @@ impl Listener {
         let Ok(heartbeat) = door.and_then(|door| parse(&message.payload, &door)) else { return };
         let now_ms = self.now_ms();
         match heartbeat {
-            Heartbeat::Lease(lease) => self.store.leases().heartbeat(&lease, now_ms),
+            Heartbeat::Lease(lease) => {
+                self.store.link.metrics.heard_lease();
+                self.store.leases().heartbeat(&lease, now_ms);
+            }
             Heartbeat::Connections(connections) => {
+                self.store.link.metrics.heard_connections(connections.len());
                 for (user, connection) in &connections {
                     self.store.users.index_of(user, |index| {
                         index.vitals.heartbeat(user, connection, now_ms);
@@ -112,46 +121,68 @@ impl Listener {
     /// Anything that befalls the connection may have cost heartbeats.
     fn notice(&self, event: &Event) {
         let (now_ms, mut hearing) = (self.now_ms(), self.beacons.hearing());
-        let what = match event {
+        match event {
             Event::SlowConsumer(_) => {
-                let what = "heartbeats came faster than they were taken";
-                let is_new = hearing.deaf(now_ms) != Some(what);
-                hearing.trouble(now_ms, what);
-                if !is_new {
-                    // Each message that is dropped is such an event; once is enough.
-                    return;
-                }
-                what
+                hearing.trouble(now_ms, "heartbeats came faster than they were taken");
             }
-            Event::Disconnected => {
-                let what = "it was cut off from NATS";
-                hearing.cut_off(now_ms, what);
-                what
-            }
+            Event::Disconnected => hearing.cut_off(now_ms, "it was cut off from NATS"),
+            // The first connection is no trouble: a daemon begins deaf anyway.
             Event::Connected => {
-                let what = "it has just been connected to NATS again";
-                // The first connection is no trouble: a daemon begins deaf anyway.
-                if !hearing.connected(now_ms, what) {
-                    return;
-                }
-                what
+                hearing.connected(now_ms, "it has just been connected to NATS again");
             }
-            _ => return,
-        };
-        tracing::warn!(
-            reason = what,
-            "may have missed heartbeats; no lease is ended for a whole lease"
-        );
+            _ => {}
+        }
+    }
+
+    /// Says it once when the daemon becomes deaf, for another reason too, and when it hears again.
+    fn tell(&self, told: &mut Option<&'static str>) {
+        let deaf = self.beacons.hearing().deaf(self.now_ms());
+        if deaf == *told {
+            return;
+        }
+        match deaf {
+            Some(reason) => tracing::warn!(
+                reason,
+                "may have missed heartbeats; no lease is ended for a whole lease"
+            ),
+            None => tracing::info!("has heard undisturbed for a lease; ends leases that lapse"),
+        }
+        *told = deaf;
     }
 
     async fn probe(&self, now_ms: u64) {
         let number = self.beacons.hearing().probe(now_ms);
         let payload = format!("{PROBE}{} {number}", self.secret);
         let [trusted, _] = Self::lanes(&self.subjects);
-        for subject in [trusted.clone(), format!("{trusted}.{PROBE_TOKEN}")] {
-            let sent = self.beacons.client().publish(subject, payload.clone().into());
+        let own = format!("{trusted}.{PROBE_TOKEN}");
+        // One goes out where the writes do: the two connections may be with two servers, and what
+        // is written on one side of a partition must not go by what is heard on the other.
+        let ways = [(self.store.link.bucket.client(), trusted), (self.beacons.client(), own)];
+        for (client, subject) in ways {
+            let sent = client.publish(subject, payload.clone().into());
             if timeout(Duration::from_millis(PROBE_MS), sent).await.is_err() {
                 tracing::debug!("a probe could not be sent");
+            }
+        }
+    }
+
+    /// Asks the bucket again and again whether this is the side that can write.
+    async fn ask_bucket(&self) {
+        let mut looks = interval(Duration::from_millis(PROBE_MS));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut answer = std::pin::pin!(OptionFuture::default());
+        loop {
+            tokio::select! {
+                _ = looks.tick() => {
+                    if self.beacons.hearing().asks_bucket(self.now_ms()) {
+                        answer.set(Some(self.store.link.bucket.info()).into());
+                    }
+                }
+                Some(answered) = &mut answer => {
+                    let well = answered.is_ok_and(|info| info.has_majority());
+                    self.beacons.hearing().bucket_answered(well);
+                    answer.set(None.into());
+                }
             }
         }
     }

@@ -97,7 +97,7 @@ impl Micro {
                     .map(|each| {
                         let counters = self.exit.stats.of(*each);
                         let requests = counters.requests.load(Ordering::Relaxed);
-                        let nanos = counters.processing_ms.load(Ordering::Relaxed) * 1_000_000;
+                        let nanos = counters.processing_ns.load(Ordering::Relaxed);
                         let mut endpoint = self.endpoint(each.name());
                         endpoint["num_requests"] = json!(requests);
                         endpoint["num_errors"] = json!(counters.errors.load(Ordering::Relaxed));

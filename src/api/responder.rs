@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::HeaderName;
 
 use super::operation::{OPERATIONS, Operation};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
 use crate::service::Place;
@@ -24,7 +26,7 @@ const MAX_LINE: usize = 512;
 pub struct Counters {
     pub requests: AtomicU64,
     pub errors: AtomicU64,
-    pub processing_ms: AtomicU64,
+    pub processing_ns: AtomicU64,
 }
 
 /// What happened to all requests, by operation.
@@ -43,6 +45,7 @@ pub struct Exit {
     pub outbox: Outbox,
     pub stats: Stats,
     pub clock: Clock,
+    pub metrics: Arc<Metrics>,
     /// The largest answer that the server takes, in bytes.
     pub max_answer: usize,
 }
@@ -54,7 +57,11 @@ pub struct Responder {
     pub operation: Operation,
     /// Where the answer goes; nowhere if the request asked for none.
     pub reply: Option<String>,
-    pub taken_ms: u64,
+    /// When it was taken in, on the monotonic clock.
+    pub taken_ns: u64,
+    /// Whether it is about something that nobody else may know of, such as a connection of an
+    /// invisible user: the statistics of the service do not move with it.
+    pub hidden: bool,
     /// Held until the answer is given.
     pub place: Option<Place>,
 }
@@ -74,13 +81,13 @@ impl Responder {
         if let Err(refusal) = self.has_room_for(body.len()) {
             return self.refuse(&refusal);
         }
-        self.count(false);
+        self.count(None);
         self.send(None, body);
     }
 
     /// Answers with an error.
     pub fn refuse(self, refusal: &Refusal) {
-        self.count(true);
+        self.count(Some(refusal.code));
         let (headers, body) = error(refusal);
         self.send(Some(headers), body);
     }
@@ -99,12 +106,19 @@ impl Responder {
         self.send(Some(headers), body);
     }
 
-    fn count(&self, error: bool) {
+    fn count(&self, error: Option<Code>) {
         let counters = self.exit.stats.of(self.operation);
-        let took = self.exit.clock.now().mono_ms.saturating_sub(self.taken_ms);
-        counters.requests.fetch_add(1, Ordering::Relaxed);
-        counters.errors.fetch_add(u64::from(error), Ordering::Relaxed);
-        counters.processing_ms.fetch_add(took, Ordering::Relaxed);
+        let took_ns = self.exit.clock.elapsed_ns().saturating_sub(self.taken_ns);
+        if !self.hidden {
+            counters.requests.fetch_add(1, Ordering::Relaxed);
+            counters.errors.fetch_add(u64::from(error.is_some()), Ordering::Relaxed);
+            counters.processing_ns.fetch_add(took_ns, Ordering::Relaxed);
+        }
+        self.exit.metrics.answered(
+            self.operation.name(),
+            error.map(Code::as_str),
+            Duration::from_nanos(took_ns),
+        );
     }
 
     fn send(self, headers: Option<HeaderMap>, body: Vec<u8>) {

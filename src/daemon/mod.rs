@@ -2,7 +2,9 @@
 
 mod arrival;
 pub mod connect;
+mod http;
 mod leave;
+mod monitor;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,30 +16,35 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Stats;
 use crate::api::executor::executor;
 use crate::api::intake::{Intake, QUEUE};
 use crate::api::listener::Listener;
 use crate::api::micro::{self, Micro};
 use crate::api::responder::Exit;
 use crate::api::subjects::Subjects;
+use crate::api::{OPERATIONS, Operation, Stats};
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Limits, Settings, Storage};
 use crate::health::Health;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::judge::{Bench, Judge};
-use crate::presence::entity::DaemonId;
-use crate::presence::user::Periods;
+use crate::metrics::Metrics;
+use crate::presence::channel::Channels;
+use crate::presence::entity::{DaemonId, Entity};
+use crate::presence::user::{Periods, Users};
 use crate::roll_call::RollCall;
 use crate::service::{Service, rules};
+use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::keyspace::Link;
-use crate::store::outbox::{Outbox, outbox};
+use crate::store::outbox::{Outbox, Outgoing, outbox};
 use crate::store::stripe::Timing;
 use crate::store::{self, Store};
 use arrival::Arrival;
 use connect::{ConnectError, connect};
+use http::{Http, ListenError};
+use monitor::Monitor;
 
 /// How many messages a subscription holds before it drops the next: more than a second of any
 /// load that one daemon can serve.
@@ -64,6 +71,8 @@ pub enum Error {
     Connect(#[from] ConnectError),
     #[error("{0}")]
     Bucket(String),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("could not subscribe: {0}")]
     Subscribe(#[from] SubscribeError),
 }
@@ -75,6 +84,7 @@ impl Error {
         match self {
             Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login { .. })
             | Self::Bucket(_) => true,
+            Self::Listen(error) => !error.may_pass(),
             Self::Subscribe(_) => false,
         }
     }
@@ -96,26 +106,44 @@ pub async fn run(
     mut reloads: mpsc::Receiver<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    let mut shutdown = std::pin::pin!(shutdown);
-    let daemon = tokio::select! {
-        started = Daemon::start(settings, health.clone()) => started?,
-        () = &mut shutdown => {
-            health.leaves();
-            return Ok(());
+    let operations = OPERATIONS.map(Operation::name);
+    let metrics = Arc::new(Metrics::new(operations, [Users::KIND, Channels::KIND]));
+    let http = match settings.metrics.listen {
+        Some(address) => {
+            Some(Http::bind(address, health.clone(), Arc::clone(&metrics)).await?.run())
         }
+        None => None,
     };
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            Some(Reload { limits, done }) = reloads.recv() => {
-                daemon.service.adopt(limits);
-                // Whoever asked may have left.
-                let _ = done.send(());
+    let serve = async {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let daemon = tokio::select! {
+            started = Daemon::start(settings, health.clone(), metrics) => started?,
+            () = &mut shutdown => {
+                health.leaves();
+                return Ok(());
+            }
+        };
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(Reload { limits, done }) = reloads.recv() => {
+                    daemon.service.adopt(limits);
+                    // Whoever asked may have left.
+                    let _ = done.send(());
+                }
             }
         }
+        daemon.leave().await;
+        Ok(())
+    };
+    // Whoever asks over HTTP is answered until the end.
+    match http {
+        Some(http) => tokio::select! {
+            served = serve => served,
+            () = http => std::future::pending().await,
+        },
+        None => serve.await,
     }
-    daemon.leave().await;
-    Ok(())
 }
 
 /// The tasks of a daemon.
@@ -150,10 +178,11 @@ struct Daemon {
 
 impl Daemon {
     /// Connects, waits until the replica is whole, and begins to serve.
-    async fn start(settings: Settings, health: Health) -> Result<Self, Error> {
-        if let Some(listen) = settings.metrics.listen {
-            tracing::warn!(%listen, "`metrics.listen` is set, and this version serves no metrics");
-        }
+    async fn start(
+        settings: Settings,
+        health: Health,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
         let clock = Clock::start();
         let id = DaemonId(fastrand::u64(1..));
         let (client, _) =
@@ -168,7 +197,20 @@ impl Daemon {
         let outgoing = outgoing.run(client.clone(), clock, tasks.roll.enrol("answers"));
         tasks.spawn(outgoing);
         let bucket = open_bucket(&settings, &health, store_client).await?;
-        let store = start_store(&settings, clock, id, bucket, &answers, &mut tasks).await?;
+        let (writes, written) = outbox();
+        let link = Link {
+            clock,
+            daemon: id,
+            ack_inbox: bucket.client().new_inbox(),
+            bucket,
+            barrier: Barrier::default(),
+            writes,
+            events: answers.clone(),
+            event_prefix: settings.subjects.events.clone(),
+            metrics: Arc::clone(&metrics),
+            tracker: tasks.tracker.clone(),
+        };
+        let store = start_store(&settings, link, written, &mut tasks).await?;
         let lease = settings.liveness.lease;
         let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
         let beacons = Beacons::new(internal.clone(), id, hearing);
@@ -199,6 +241,7 @@ impl Daemon {
             outbox: answers.clone(),
             stats: Stats::default(),
             clock,
+            metrics: Arc::clone(&metrics),
             max_answer: client.max_payload().saturating_sub(HEADERS),
         });
         let micro = Micro {
@@ -217,6 +260,13 @@ impl Daemon {
         let requests =
             client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
         let (queue, executor) = executor(service.clone(), subjects.clone());
+        let monitor = Monitor {
+            service: service.clone(),
+            backlog: queue.backlog(),
+            health: health.clone(),
+            metrics,
+        };
+        tasks.spawn(monitor.run());
         let executed = tasks.tracker.spawn(executor.run(tasks.roll.enrol("executor")));
         let intake =
             Intake { service: service.clone(), exit, client, subjects, fence_subject, queue };
@@ -257,29 +307,14 @@ async fn open_bucket(
     Ok(bucket)
 }
 
-/// Starts to follow the bucket.
+/// Starts to follow the bucket, and to write what goes into `link.writes`.
 async fn start_store(
     settings: &Settings,
-    clock: Clock,
-    daemon: DaemonId,
-    bucket: Bucket,
-    answers: &Outbox,
+    link: Link,
+    outgoing: Outgoing,
     tasks: &mut Tasks,
 ) -> Result<Store, Error> {
-    let client = bucket.client().clone();
-    let (writes, outgoing) = outbox();
-    let link = Link {
-        clock,
-        daemon,
-        bucket,
-        barrier: store::barrier::Barrier::default(),
-        writes,
-        events: answers.clone(),
-        event_prefix: settings.subjects.events.clone(),
-        ack_inbox: client.new_inbox(),
-        tracker: tasks.tracker.clone(),
-    };
-    let max_value = client.max_payload().saturating_sub(HEADERS);
+    let max_value = link.bucket.client().max_payload().saturating_sub(HEADERS);
     let timing = Timing::new(settings.limits.request_timeout, ATTEMPTS, max_value);
     let rules = Arc::new(rules(&settings.limits, &settings.liveness));
     let periods = Periods {

@@ -3,6 +3,10 @@
 //! It sends itself numbered probes among the heartbeats. One that is missing or late, or any other
 //! trouble with the connection, means that heartbeats may have been missed as well: no lease is
 //! ended until it has listened for a whole lease again.
+//!
+//! Where NATS is partitioned, only the side that can write may judge, by what that side hears
+//! (`PROTOCOL`, section 4). So the daemon asks the bucket again and again, too: one that does not
+//! answer, or whose leader has no majority, is a trouble like any other.
 
 use std::collections::VecDeque;
 
@@ -11,6 +15,10 @@ pub const PROBE_MS: u64 = 500;
 
 /// A probe that takes longer is late, in milliseconds.
 const LATE_MS: u64 = 1000;
+
+/// A bucket that has not answered for so long is taken for cut off, in milliseconds. Longer than
+/// for a probe: its leader has other work to do.
+const BUCKET_LATE_MS: u64 = 2000;
 
 /// The state of one daemon's hearing.
 #[derive(Debug)]
@@ -25,6 +33,18 @@ pub struct Hearing {
     proven_ms: [u64; 2],
     /// Without a connection no time makes up for what is missed.
     cut_off: bool,
+    bucket: Bucket,
+}
+
+/// What is known of the way to the bucket.
+#[derive(Debug)]
+struct Bucket {
+    /// When the question under way was asked.
+    asked_ms: Option<u64>,
+    /// Since when there has been a question without a good answer.
+    waiting_since_ms: Option<u64>,
+    /// When the newest question that was answered well was asked.
+    proven_ms: u64,
 }
 
 impl Hearing {
@@ -37,6 +57,7 @@ impl Hearing {
             last_number: 0,
             proven_ms: [now_ms; 2],
             cut_off: false,
+            bucket: Bucket { asked_ms: None, waiting_since_ms: None, proven_ms: now_ms },
         }
     }
 
@@ -67,10 +88,11 @@ impl Hearing {
         last_ms + self.lease_ms
     }
 
-    /// Until when it is proven that all was heard: when the newest probe that came back was sent.
+    /// Until when it is proven that all was heard, on the side that can write: when the newest probe
+    /// that came back was sent, and the bucket was asked.
     pub fn proven_ms(&self) -> u64 {
         let [trusted, own] = self.proven_ms;
-        trusted.min(own)
+        trusted.min(own).min(self.bucket.proven_ms)
     }
 
     /// Why the daemon is deaf, if it is.
@@ -89,6 +111,28 @@ impl Hearing {
             lane.push_back((self.last_number, now_ms));
         }
         self.last_number
+    }
+
+    /// Whether the bucket is to be asked now. Notices an answer that is late.
+    pub fn asks_bucket(&mut self, now_ms: u64) -> bool {
+        let since_ms = *self.bucket.waiting_since_ms.get_or_insert(now_ms);
+        if since_ms + BUCKET_LATE_MS < now_ms {
+            self.trouble(now_ms, "the bucket does not answer, or its leader has no majority");
+        }
+        let asks = self.bucket.asked_ms.is_none();
+        if asks {
+            self.bucket.asked_ms = Some(now_ms);
+        }
+        asks
+    }
+
+    /// The bucket answered the question under way: `well` if its leader has a majority.
+    pub fn bucket_answered(&mut self, well: bool) {
+        let asked_ms = self.bucket.asked_ms.take();
+        if let (true, Some(asked_ms)) = (well, asked_ms) {
+            self.bucket.waiting_since_ms = None;
+            self.bucket.proven_ms = asked_ms;
+        }
     }
 
     /// A probe came back on a lane.
@@ -121,6 +165,8 @@ mod tests {
             let number = hearing.probe(second * 1000);
             hearing.probed(0, number, second * 1000 + 5);
             hearing.probed(1, number, second * 1000 + 5);
+            assert!(hearing.asks_bucket(second * 1000));
+            hearing.bucket_answered(true);
         }
         hearing
     }
@@ -176,13 +222,34 @@ mod tests {
     }
 
     #[test]
-    fn all_is_proven_heard_until_the_newest_probe_that_came_back_on_both_lanes() {
+    fn all_is_proven_heard_until_the_newest_probe_that_came_back_and_the_bucket_was_asked() {
         let mut hearing = listening();
         assert_eq!(hearing.proven_ms(), 10_000);
         let number = hearing.probe(11_000);
         hearing.probed(0, number, 11_003);
         assert_eq!(hearing.proven_ms(), 10_000);
         hearing.probed(1, number, 11_005);
+        assert_eq!(hearing.proven_ms(), 10_000);
+        hearing.asks_bucket(11_000);
+        hearing.bucket_answered(true);
         assert_eq!(hearing.proven_ms(), 11_000);
+    }
+
+    #[test]
+    fn a_bucket_without_answer_or_majority_makes_deaf_until_a_lease_after_it_has_both() {
+        for badly in [false, true] {
+            let mut hearing = listening();
+            for at_ms in (11_000..=30_000).step_by(500) {
+                if hearing.asks_bucket(at_ms) && badly {
+                    hearing.bucket_answered(false);
+                }
+                assert_eq!(hearing.deaf(at_ms).is_some(), at_ms > 13_000, "{at_ms}");
+            }
+            hearing.bucket_answered(true);
+            assert!(!badly || hearing.asks_bucket(30_500));
+            hearing.bucket_answered(true);
+            assert!(hearing.deaf(39_999).is_some());
+            assert_eq!(hearing.deaf(40_000), None);
+        }
     }
 }

@@ -80,7 +80,7 @@ impl Beacons {
                 beacon = beacons.next() => match beacon {
                     Some(message) => {
                         let now_ms = store.link.clock.now().mono_ms;
-                        if self.hear(&message.payload, now_ms) {
+                        if self.hear(&store, &message.payload, now_ms) {
                             self.beat(now_ms).await;
                         }
                     }
@@ -115,12 +115,15 @@ impl Beacons {
     }
 
     /// Hears a beacon. Returns whether its daemon was not known before.
-    fn hear(&self, payload: &[u8], now_ms: u64) -> bool {
+    fn hear(&self, store: &Store, payload: &[u8], now_ms: u64) -> bool {
         let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return false };
         let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return false };
         if beacon.leaving {
             self.peers().left(daemon);
             return false;
+        }
+        if daemon != self.daemon {
+            store.link.metrics.beacons.inc();
         }
         let says = Says { deaf: beacon.deaf, starting: beacon.starting };
         self.peers().heard(daemon, says, now_ms)

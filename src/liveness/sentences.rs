@@ -5,12 +5,16 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::presence::id::Id;
-use crate::presence::user::Command;
+use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
+use crate::store::stripe::Answer;
 
 /// How many users are written at a time: requests go on beside them.
 const WRITES: usize = 512;
-/// How long such a write may take, in milliseconds; after that it is due again.
+/// How long the write of a lapse may take, in milliseconds; after that it is judged again. Not long:
+/// a write that waits for JetStream to have a leader again would go by what was heard before.
+const LAPSE_MS: u64 = 1000;
+/// How long another write may take, in milliseconds; after that it is due again.
 pub const WRITE_MS: u64 = 5000;
 
 /// A write that is to be done.
@@ -41,12 +45,20 @@ pub async fn carry_out(store: Store, mut sentences: mpsc::UnboundedReceiver<Sent
     let places = Arc::new(Semaphore::new(WRITES));
     while let Some(Sentence { user, command, ending }) = sentences.recv().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let deadline_ms = store.link.clock.now().mono_ms + WRITE_MS;
+        let (metrics, lapses) =
+            (Arc::clone(&store.link.metrics), matches!(command, Command::Lapse { .. }));
+        let within_ms = if lapses { LAPSE_MS } else { WRITE_MS };
+        let deadline_ms = store.link.clock.now().mono_ms + within_ms;
         store.users.command(
             user,
             command,
             deadline_ms,
-            Box::new(move |_| {
+            Box::new(move |result| {
+                if let (true, Ok(Answer { outcome: Outcome::Disconnected { count, .. }, .. })) =
+                    (lapses, result)
+                {
+                    metrics.lapses.inc_by(count as u64);
+                }
                 drop(place);
                 drop(ending);
             }),

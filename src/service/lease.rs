@@ -45,8 +45,8 @@ impl Service {
         while let Some(result) = ended.recv().await {
             let answer = result.map_err(|_| late())?;
             rev = rev.max(answer.rev);
-            if let Outcome::Disconnected(connections) = answer.outcome {
-                count += connections;
+            if let Outcome::Disconnected { count: ended, .. } = answer.outcome {
+                count += ended;
             }
         }
         Ok((count, rev))

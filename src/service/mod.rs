@@ -105,6 +105,11 @@ impl Service {
         self.pending.load(Ordering::Relaxed)
     }
 
+    /// How many queries look at every record, or wait for their turn to.
+    pub fn scans(&self) -> usize {
+        self.scans.pending()
+    }
+
     /// Sends a command on its way.
     pub fn command(&self, user: Id, command: Command, deadline_ms: u64, reply: Reply<Users>) {
         self.store.users.command(user, command, deadline_ms, reply);

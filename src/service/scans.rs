@@ -28,6 +28,11 @@ impl Scans {
         joined
     }
 
+    /// How many run or wait.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
     /// Gives the place that [`Scans::join`] took back.
     pub fn leave(&self) {
         self.pending.fetch_sub(1, Ordering::Relaxed);

@@ -54,6 +54,42 @@ pub struct Info {
     pub created: String,
     pub state: State,
     pub config: stream::Config,
+    /// Who holds it; absent from a server that is in no cluster.
+    cluster: Option<Holders>,
+}
+
+/// The servers that hold the bucket, as its leader sees them.
+#[derive(Debug, Clone, Deserialize)]
+struct Holders {
+    #[serde(default)]
+    replicas: Vec<Follower>,
+}
+
+/// A server that follows the leader.
+#[derive(Debug, Clone, Deserialize)]
+struct Follower {
+    /// How long ago the leader heard of it, in nanoseconds.
+    active: u64,
+    #[serde(default)]
+    offline: bool,
+}
+
+/// A follower that the leader has not heard of for so long may be cut off from it; it answers once a
+/// second.
+const FOLLOWER_SILENT: Duration = Duration::from_millis(2500);
+
+impl Info {
+    /// Whether the leader that answered is in touch with a majority. One that was cut off believes
+    /// for some seconds that it leads.
+    pub fn has_majority(&self) -> bool {
+        let followers = self.cluster.as_ref().map_or(&[][..], |holders| &holders.replicas);
+        let in_touch = |each: &&Follower| {
+            let silent_ns = u128::from(each.active);
+            // 0: the leader has not heard of it at all.
+            !each.offline && silent_ns > 0 && silent_ns < FOLLOWER_SILENT.as_nanos()
+        };
+        2 * (1 + followers.iter().filter(in_touch).count()) > 1 + followers.len()
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -185,6 +221,17 @@ impl Bucket {
         Ok(Raw { seq: message.sequence, headers: message.headers, payload: message.payload })
     }
 
+    /// Whether the leader holds any message at that sequence or behind it.
+    pub async fn holds_from(&self, seq: u64) -> Result<bool, Fault> {
+        let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
+        let asked = format!("STREAM.MSG.GET.{}", self.stream());
+        match self.ask::<serde_json::Value>(&asked, &body).await {
+            Ok(_) => Ok(true),
+            Err(Fault::NoKey) => Ok(false),
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// One request to the JetStream API.
     pub async fn ask<T: DeserializeOwned>(
         &self,
@@ -222,5 +269,33 @@ fn fault(problem: Problem) -> Fault {
         code if code == ErrorCode::NO_MESSAGE_FOUND.0 => Fault::NoKey,
         code if NOT_ENABLED.contains(&code) => Fault::NoJetStream,
         code => Fault::Refused { code, description: problem.description },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_has_a_majority_if_it_heard_of_enough_followers_lately() {
+        let leads = |followers: &[(u64, bool)]| {
+            let replicas: Vec<_> = followers
+                .iter()
+                .map(|(ms, offline)| serde_json::json!({"active": ms * 1_000_000, "offline": offline}))
+                .collect();
+            let cluster: Holders =
+                serde_json::from_value(serde_json::json!({ "replicas": replicas })).unwrap();
+            let (created, config) = (String::new(), stream::Config::default());
+            let info =
+                Info { created, state: State { last_seq: 0 }, config, cluster: Some(cluster) };
+            info.has_majority()
+        };
+        assert!(leads(&[]), "alone it is all there is");
+        assert!(leads(&[(300, false), (300, false)]));
+        assert!(leads(&[(300, false), (60_000, false)]), "one of three may be away");
+        assert!(leads(&[(300, false), (300, true)]));
+        assert!(!leads(&[(3000, false), (3000, false)]));
+        assert!(!leads(&[(0, false), (0, false)]), "neither was ever heard of");
+        assert!(!leads(&[(300, false), (0, false), (9000, false), (300, true)]));
     }
 }

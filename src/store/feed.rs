@@ -38,6 +38,8 @@ enum Lost {
     Gap,
     #[error("nothing was heard of the consumer for {SILENCE:?}")]
     Silence,
+    #[error("the server that feeds us is behind the leader of the bucket")]
+    Behind,
     #[error("the bucket was replaced")]
     Replaced,
     #[error("the subscription ended")]
@@ -144,6 +146,8 @@ impl Feed {
         until: u64,
     ) -> Result<std::convert::Infallible, Lost> {
         let (mut heard, mut checked) = (Instant::now(), Instant::now());
+        // Since when someone has waited without an entry coming.
+        let mut waiting: Option<Instant> = None;
         loop {
             let next = tokio::select! {
                 call = self.calls.next() => {
@@ -161,6 +165,9 @@ impl Feed {
                 Ok(None) => return Err(Lost::Ended),
                 Ok(Some(message)) => {
                     heard = Instant::now();
+                    if message.status.is_none() {
+                        waiting = None;
+                    }
                     self.take(message, consumer).await?;
                 }
                 Err(_) if heard.elapsed() >= SILENCE => return Err(Lost::Silence),
@@ -178,13 +185,17 @@ impl Feed {
             } else {
                 Some(until)
             };
-            if let Some(wanted) = wanted
-                && heard.elapsed() >= LOOK
-                && self.has_all(consumer).await?
-            {
+            let Some(wanted) = wanted else {
+                waiting = None;
+                continue;
+            };
+            let waited = waiting.get_or_insert_with(Instant::now).elapsed();
+            if waited >= LOOK && self.has_all(consumer).await? {
                 // The last entries were markers that have expired: there is nothing to deliver.
                 self.gap = false;
                 self.advance(wanted);
+            } else if waited >= SILENCE {
+                return Err(Lost::Behind);
             }
         }
     }
@@ -215,7 +226,8 @@ impl Feed {
         }
     }
 
-    /// Whether nothing more is to come of what was stored before.
+    /// Whether nothing more is to come of what was stored before. The consumer has delivered all that
+    /// its server knows; but that server may itself be behind, so the leader is asked as well.
     async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, Lost> {
         #[derive(Deserialize)]
         struct Info {
@@ -228,12 +240,17 @@ impl Feed {
         }
         let bucket = self.store.link.bucket.clone();
         let subject = format!("CONSUMER.INFO.{}.{}", bucket.stream(), consumer.name);
-        match self.asking(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await {
-            Ok(info) => {
-                Ok(info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered)
-            }
+        let delivered = self.asking(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
+        let delivered = delivered
+            .map(|info| info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered);
+        let next = self.position + 1;
+        let has_all = match delivered {
+            Ok(true) => self.asking(bucket.holds_from(next)).await.map(|more| !more),
+            other => other,
+        };
+        match has_all {
             Err(Fault::Timeout(_) | Fault::Disconnected(_)) => Ok(false),
-            Err(fault) => Err(fault.into()),
+            other => other.map_err(Lost::from),
         }
     }
 

@@ -14,6 +14,7 @@ use super::outbox::{Message, Outbox};
 use super::stripe::{Answer, Failure, Found, Job, Output, Stripe, Timing};
 use super::wire;
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
@@ -45,6 +46,7 @@ pub struct Link {
     pub event_prefix: String,
     /// Where acknowledgements are awaited.
     pub ack_inbox: String,
+    pub metrics: Arc<Metrics>,
     /// The tasks that must end before the daemon does.
     pub tracker: TaskTracker,
 }
@@ -278,6 +280,7 @@ impl<E: Entity> Keyspace<E> {
     }
 
     fn publish(&self, event: Event) {
+        self.link.metrics.events.inc();
         let mut subject = format!("{}.", self.link.event_prefix);
         crate::presence::id::push_token(&mut subject, Id::as_str(&event.user));
         let mut headers = async_nats::HeaderMap::new();
@@ -308,6 +311,13 @@ pub(super) fn settle<E: Entity>(
 ) {
     if part >= STRIPES {
         return;
+    }
+    let metrics = &keyspace.link.metrics;
+    match &settled {
+        Settled::Stored(_) => metrics.committed(E::KIND),
+        Settled::Conflict => metrics.conflicted(E::KIND),
+        Settled::Failed(Failure::Retry) => metrics.retried(E::KIND),
+        Settled::Failed(Failure::Refused(_)) => {}
     }
     keyspace.drive(part, |stripe, now| match settled {
         Settled::Stored(rev) => stripe.acked(write, rev, now),

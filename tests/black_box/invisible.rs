@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::a_later_millisecond;
-use crate::support::{Events, Pair};
+use crate::support::{Events, Pair, Stage};
 
 const LONG_GRACE: &[(&str, &str)] = &[("LIVENESS__OFFLINE_GRACE", "1s")];
 
@@ -214,4 +214,28 @@ async fn filters_and_order_show_an_invisible_user_as_offline_to_all_but_itself()
         let open = if viewer == "jack" { "jack" } else { "" };
         assert_eq!(ids(viewer, json!({"invisible": false}), by_id.clone()).await, open);
     }
+}
+
+#[tokio::test]
+async fn the_statistics_of_the_service_do_not_move_with_it() {
+    let stage = Stage::start(NO_GRACE).await;
+    let client = &stage.client;
+    let statistics = async || {
+        let reply = client.nats.request("$SRV.STATS.presence", Vec::new().into()).await.unwrap();
+        serde_json::from_slice::<Value>(&reply.payload).unwrap()["endpoints"].clone()
+    };
+    client.get("upsert_users", json!({"users": [{"id": "ghost", "invisible": true}]})).await;
+    let before = statistics().await;
+    let connection = |id: &str| json!({"user_id": "ghost", "connection_id": id});
+    for id in ["a", "b"] {
+        client.get("connect", json!({"user": {"id": "ghost"}, "connection_id": id})).await;
+        client.get("heartbeat", connection(id)).await;
+    }
+    for id in ["a", "b", "b"] {
+        client.get("disconnect", connection(id)).await;
+        client.get("heartbeat", connection(id)).await;
+    }
+    assert_eq!(statistics().await, before);
+    client.get("connect", json!({"user": {"id": "john"}, "connection_id": "c"})).await;
+    assert_ne!(statistics().await, before);
 }

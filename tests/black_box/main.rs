@@ -33,6 +33,7 @@ mod invisible;
 mod invisible_twin;
 mod leaving;
 mod liveness;
+mod metrics;
 mod read_your_writes;
 mod records;
 mod reload;

@@ -5,8 +5,11 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tempfile::TempDir;
+use tokio::time::timeout;
 
+use crate::links::Links;
 use crate::support::eventually;
 use crate::support::process::Process;
 use crate::support::server::{program, stream};
@@ -15,6 +18,7 @@ const START: Duration = Duration::from_secs(30);
 
 pub struct Cluster {
     nodes: Vec<Node>,
+    links: Links,
 }
 
 struct Node {
@@ -34,8 +38,9 @@ impl Cluster {
             listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
         drop(listeners);
         let (clients, routes) = ports.split_at(size);
-        let nodes = (0..size).map(|n| Node::new(n, clients[n], routes)).collect();
-        let mut cluster = Self { nodes };
+        let links = Links::between(routes).await;
+        let nodes = (0..size).map(|n| Node::new(n, clients[n], routes[n], &links)).collect();
+        let mut cluster = Self { nodes, links };
         for n in 0..size {
             cluster.restart(n).await;
         }
@@ -80,6 +85,30 @@ impl Cluster {
         .await;
     }
 
+    /// Cuts a node off from the others; the clients of each stay with it.
+    pub fn isolate(&self, node: usize) {
+        self.links.isolate(node);
+    }
+
+    /// All nodes reach each other again.
+    pub fn heal(&self) {
+        self.links.heal();
+    }
+
+    /// Waits until what is said at any node is heard at every other.
+    pub async fn whole(&self) {
+        let nodes = (0..self.size()).map(|n| async move { connect(&self.url(n)).await });
+        let nodes = futures_util::future::join_all(nodes).await;
+        for (from, to) in nodes.iter().flat_map(|from| nodes.iter().map(move |to| (from, to))) {
+            let mut ear = to.subscribe("chaos.whole").await.unwrap();
+            eventually("the nodes reach each other", START, async || {
+                from.publish("chaos.whole", bytes::Bytes::new()).await.unwrap();
+                timeout(Duration::from_millis(100), ear.next()).await.ok()
+            })
+            .await;
+        }
+    }
+
     /// The node that leads the stream of the bucket.
     pub async fn leader(&self, nats: &async_nats::Client) -> usize {
         if self.size() == 1 {
@@ -105,19 +134,19 @@ pub async fn connect(urls: &str) -> async_nats::Client {
 }
 
 impl Node {
-    fn new(n: usize, port: u16, routes: &[u16]) -> Self {
+    fn new(n: usize, port: u16, route: u16, links: &Links) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("jetstream");
         let mut config = format!(
             "server_name: \"node-{n}\"\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?} }}\n"
         );
-        if routes.len() > 1 {
-            let urls: Vec<_> =
-                routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        let urls: Vec<_> =
+            links.from(n).map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+        if !urls.is_empty() {
+            let urls = urls.join(", ");
+            // What nodes tell each other of a third one leads nowhere: they meet on the links only.
             config += &format!(
-                "cluster {{ name: chaos, listen: \"127.0.0.1:{}\", routes: [{}] }}\n",
-                routes[n],
-                urls.join(", ")
+                "cluster {{ name: chaos, listen: \"127.0.0.1:{route}\", advertise: \"127.0.0.1:9\", routes: [{urls}] }}\n"
             );
         }
         let settings = folder.path().join("nats.conf");

@@ -54,6 +54,12 @@ impl Gateway {
         self.beating.is_some()
     }
 
+    /// The node that it is connected to.
+    pub fn node(&self) -> usize {
+        let name = self.client.nats.server_info().server_name;
+        name.strip_prefix("node-").unwrap().parse().unwrap()
+    }
+
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

@@ -1,5 +1,5 @@
-//! Faults on a real cluster: daemons are killed, stopped and rolled, NATS nodes die, heartbeats are
-//! flooded, gateways fall silent. Whoever is there must stay online, whoever is gone must go
+//! Faults on a real cluster: daemons are killed, stopped and rolled, NATS nodes die or are cut off,
+//! heartbeats are flooded, gateways fall silent. Whoever is there must stay online, whoever is gone must go
 //! offline in time, and what was acknowledged must stay. `docs/reliability.md` has the method.
 //!
 //! `CHAOS_SEED=17` plays another script than the usual one, `CHAOS_ONLY="daemon killed"` only these
@@ -21,6 +21,7 @@ mod support;
 mod cluster;
 mod daemons;
 mod gateway;
+mod links;
 mod report;
 mod script;
 mod watcher;

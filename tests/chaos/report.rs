@@ -25,6 +25,8 @@ pub struct Phase {
     pub fault: Fault,
     took: Duration,
     pub false_offlines: usize,
+    /// Offline events of users on the far side of a cut.
+    pub far_side: usize,
     /// Users of dead gateways who were never shown offline.
     pub ghosts: usize,
     /// Users of living gateways who stayed offline.
@@ -41,6 +43,7 @@ impl Phase {
             fault,
             took: over - began,
             false_offlines: 0,
+            far_side: 0,
             ghosts: 0,
             left_behind: 0,
             late_gateways: 0,
@@ -55,13 +58,14 @@ impl Phase {
     pub fn line(&self) -> String {
         let longest = self.gone.iter().max().copied().unwrap_or_default();
         format!(
-            "{}: struck for {:.1} s; {} gone after at most {:.2} s (bound {:.2} s), {} false, {} ghosts, {} left behind, {} gateways late",
+            "{}: struck for {:.1} s; {} gone after at most {:.2} s (bound {:.2} s), {} false, {} on the far side, {} ghosts, {} left behind, {} gateways late",
             self.fault.name(),
             self.took.as_secs_f64(),
             self.gone.len(),
             longest.0.as_secs_f64(),
             longest.1.as_secs_f64(),
             self.false_offlines,
+            self.far_side,
             self.ghosts,
             self.left_behind,
             self.late_gateways
@@ -74,8 +78,8 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = format!(
             "\n{} users. From the last heartbeat of a gateway to offline, in seconds:\n\n\
-             | fault | times | false offlines | ghosts | left behind | gone | median | p99 | max | bound | beyond |\n\
-             | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
+             | fault | times | false offlines | of the far side | ghosts | left behind | gone | median | p99 | max | bound | beyond |\n\
+             | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
             self.users
         );
         let mut kinds: BTreeMap<Fault, Vec<&Phase>> = BTreeMap::new();
@@ -93,10 +97,11 @@ impl Report {
             let bound = gone.iter().map(|(_, bound)| *bound).max().unwrap_or_default();
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {} |",
                 fault.name(),
                 phases.len(),
                 sum(|phase| phase.false_offlines),
+                sum(|phase| phase.far_side),
                 sum(|phase| phase.ghosts),
                 sum(|phase| phase.left_behind),
                 gone.len(),

@@ -49,18 +49,20 @@ pub enum Fault {
     DaemonsRolled,
     NatsNodeKilled,
     NatsLeaderKilled,
+    Partitioned,
     Flood,
     GatewayPaused,
 }
 
 impl Fault {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Nothing,
         Self::DaemonKilled,
         Self::DaemonStopped,
         Self::DaemonsRolled,
         Self::NatsNodeKilled,
         Self::NatsLeaderKilled,
+        Self::Partitioned,
         Self::Flood,
         Self::GatewayPaused,
     ];
@@ -73,6 +75,7 @@ impl Fault {
             Self::DaemonsRolled => "daemons rolled",
             Self::NatsNodeKilled => "NATS node killed",
             Self::NatsLeaderKilled => "NATS leader killed",
+            Self::Partitioned => "NATS node cut off",
             Self::Flood => "heartbeats flooded",
             Self::GatewayPaused => "gateway paused",
         }
@@ -81,7 +84,10 @@ impl Fault {
     /// Whether hearing or writing may have been away for all daemons at once: the bound then counts
     /// from when that is over.
     fn is_outage(self) -> bool {
-        matches!(self, Self::NatsNodeKilled | Self::NatsLeaderKilled | Self::Flood)
+        matches!(
+            self,
+            Self::NatsNodeKilled | Self::NatsLeaderKilled | Self::Partitioned | Self::Flood
+        )
     }
 }
 
@@ -139,19 +145,25 @@ impl Stage {
         for gateway in &self.gateways {
             gateway.state().longest_gap = Duration::ZERO;
         }
-        let shared = 2 * self.rng.usize(..self.plan.gateways / 2);
-        let own = 2 * self.rng.usize(..self.plan.gateways / 2) + 1;
-        let dying = [shared, own];
+        // The far side of a cut: those who are there cannot be heard where it is written.
+        let cut_off = (fault == Fault::Partitioned).then(|| self.rng.usize(..self.plan.nodes));
+        let is_far = |gateway: &Gateway| Some(gateway.node()) == cut_off;
+        let far: Vec<_> = self.gateways.iter().map(is_far).collect();
+        let dying = [0, 1].map(|kind| {
+            let of_kind = (kind..self.plan.gateways).step_by(2);
+            let near: Vec<_> = of_kind.filter(|n| !far[*n]).collect();
+            *self.rng.choice(&near).expect("a gateway on the near side")
+        });
         let wait = self.plan.lease.mul_f64(self.rng.f64() / 4.0);
         let died = if fault == Fault::GatewayPaused || self.rng.bool() {
             // They die first, and the fault strikes while their leases run out.
             let died = dying.map(|n| self.gateways[n].die());
             sleep(wait).await;
-            self.strike(fault).await;
+            self.strike(fault, cut_off).await;
             died
         } else {
             // The fault strikes, and they die as soon as it is over.
-            self.strike(fault).await;
+            self.strike(fault, cut_off).await;
             dying.map(|n| self.gateways[n].die())
         };
         let over = Instant::now();
@@ -176,7 +188,7 @@ impl Stage {
             }
         }
         phase.left_behind = self.all_online().await;
-        self.hold_the_living(began, dying, &mut phase);
+        self.hold_the_living(began, dying, &far, &mut phase);
         for (n, died) in dying.into_iter().zip(died) {
             let times = |user| self.watcher.offline_since(user, died).len();
             // Once is what becomes of the dead.
@@ -213,8 +225,9 @@ impl Stage {
         early
     }
 
-    /// Whoever was there all the time was never shown offline.
-    fn hold_the_living(&self, began: Instant, dying: [usize; 2], phase: &mut Phase) {
+    /// Whoever was there all the time was never shown offline. What becomes of those on the far
+    /// side of a cut is counted apart: they cannot be told from the dead.
+    fn hold_the_living(&self, began: Instant, dying: [usize; 2], far: &[bool], phase: &mut Phase) {
         for (n, gateway) in self.gateways.iter().enumerate() {
             if dying.contains(&n) {
                 continue;
@@ -228,6 +241,8 @@ impl Stage {
             // Such a gateway was not there all the time: this machine is too busy for the test.
             if gap + self.plan.lease / 4 > self.plan.lease {
                 phase.late_gateways += 1;
+            } else if far[n] {
+                phase.far_side += offline;
             } else {
                 phase.false_offlines += offline;
             }
@@ -249,7 +264,7 @@ impl Stage {
         }
     }
 
-    async fn strike(&mut self, fault: Fault) {
+    async fn strike(&mut self, fault: Fault, cut_off: Option<usize>) {
         let lease = self.plan.lease;
         let victim = self.rng.usize(..self.daemons.running.len());
         match fault {
@@ -280,6 +295,13 @@ impl Stage {
                 self.cluster.kill(node);
                 sleep(lease).await;
                 self.cluster.restart(node).await;
+                self.all_well().await;
+            }
+            Fault::Partitioned => {
+                self.cluster.isolate(cut_off.expect("a node to cut off"));
+                sleep(2 * lease).await;
+                self.cluster.heal();
+                self.cluster.whole().await;
                 self.all_well().await;
             }
             Fault::Flood => {

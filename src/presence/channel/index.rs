@@ -12,9 +12,15 @@ pub struct Index {
     /// In lists: nearly all are short, and there is one for each membership. A set of one takes
     /// three times as much.
     channels: HashMap<Id, Vec<ChannelKey>>,
+    count: usize,
 }
 
 impl Index {
+    /// How many channels there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// The channels that a user is a member of.
     pub fn of(&self, user: &str) -> impl Iterator<Item = &ChannelKey> {
         self.channels.get(user).into_iter().flatten()
@@ -26,6 +32,7 @@ impl Index {
         before: Option<&Record>,
         after: Option<&Record>,
     ) {
+        self.count = self.count + usize::from(after.is_some()) - usize::from(before.is_some());
         let members = |record: Option<&Record>| {
             record.map(|record| record.members.clone()).unwrap_or_default()
         };

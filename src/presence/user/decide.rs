@@ -43,10 +43,10 @@ pub enum Command {
 /// What the sender of a command is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The user as it sees itself, as JSON.
-    Connected { connection: Id, me: Vec<u8> },
-    /// How many connections were ended.
-    Disconnected(usize),
+    /// The user as it sees itself, as JSON. `hidden`: the user was and is invisible.
+    Connected { connection: Id, me: Vec<u8>, hidden: bool },
+    /// How many connections were ended, and whether the user is invisible.
+    Disconnected { count: usize, hidden: bool },
     /// The user as it sees itself, as JSON.
     Upserted { me: Vec<u8> },
     /// Whether there was something to delete.
@@ -62,9 +62,10 @@ impl Outcome {
     pub fn shown_bytes(&self) -> usize {
         match self {
             Self::Connected { me, .. } | Self::Upserted { me } => me.len(),
-            Self::Disconnected(_) | Self::Deleted(_) | Self::GraceEnded(_) | Self::Refreshed(_) => {
-                0
-            }
+            Self::Disconnected { .. }
+            | Self::Deleted(_)
+            | Self::GraceEnded(_)
+            | Self::Refreshed(_) => 0,
         }
     }
 }
@@ -96,8 +97,10 @@ pub(super) fn decide(
                 // It shows a time and a version that it did not show before.
                 check_size(id, &Record { version: change.next_version(), ..record.clone() })?;
             }
+            let was_visible = change.before.is_some_and(|before| !before.invisible);
             Ok(change.put(record, |record| Outcome::Connected {
                 connection: connection.clone(),
+                hidden: record.invisible && !was_visible,
                 me: own(id, record, *custom_in_answer),
             }))
         }
@@ -172,13 +175,14 @@ impl Change<'_> {
         let count =
             self.before.map_or(0, |record| record.connections.iter().filter(|c| ended(c)).count());
         let Some(before) = self.before.filter(|_| count > 0) else {
-            return unchanged(Outcome::Disconnected(0));
+            let hidden = self.before.is_some_and(|record| record.invisible);
+            return unchanged(Outcome::Disconnected { count: 0, hidden });
         };
         let mut record = before.clone();
         record.connections.retain(|each| !ended(each));
         let hold = record.connections.is_empty() && !record.invisible && grace;
         record.grace_since = hold.then_some(self.now.wall);
-        self.put(record, |_| Outcome::Disconnected(count))
+        self.put(record, |record| Outcome::Disconnected { count, hidden: record.invisible })
     }
 
     fn end_grace(&self, since: Time) -> Decision<Users> {

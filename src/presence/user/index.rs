@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::Record;
+use super::view::shown;
 use super::vitals::Vitals;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
@@ -23,6 +24,14 @@ pub struct Index {
     pub vitals: Vitals,
     /// The same for the shared leases, of all stripes together.
     shared: Arc<Mutex<Leases>>,
+    census: Census,
+}
+
+/// How many users there are, as others see them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    pub known: usize,
+    pub online: usize,
 }
 
 /// A grace that is running.
@@ -38,6 +47,11 @@ impl Index {
     /// Sets the table of shared leases, before the first record is seen.
     pub fn share(&mut self, leases: Arc<Mutex<Leases>>) {
         self.shared = leases;
+    }
+
+    /// How many users there are.
+    pub fn census(&self) -> Census {
+        self.census
     }
 
     /// The users with a connection on a lease, each once.
@@ -76,6 +90,7 @@ impl Index {
         after: Option<&Record>,
         now: Now,
     ) {
+        self.census.observe(before, after);
         self.observe_leases(user, before, after, now);
         self.vitals.observe(user, after, now);
         self.observe_grace(user, after.and_then(|record| record.grace_since), now);
@@ -137,5 +152,13 @@ impl Index {
         }
         self.graces.insert(user.clone(), Grace { since, seen_ms: now.mono_ms });
         self.first_seen.push(Reverse((now.mono_ms, user.clone(), since)));
+    }
+}
+
+impl Census {
+    fn observe(&mut self, before: Option<&Record>, after: Option<&Record>) {
+        let online = |record: Option<&Record>| usize::from(shown(record).online);
+        self.known = self.known + usize::from(after.is_some()) - usize::from(before.is_some());
+        self.online = self.online + online(after) - online(before);
     }
 }

@@ -11,7 +11,7 @@ mod view;
 mod vitals;
 
 pub use decide::{Command, Outcome, Rules};
-pub use index::{Grace, Index};
+pub use index::{Census, Grace, Index};
 pub use patch::{MAX_STATUS_BYTES, Patch, check_custom_name};
 pub use record::{Connection, Record};
 pub use seen::Seen;

@@ -1,5 +1,6 @@
 //! The daemon as it is shipped: the program, with its settings in the environment.
 
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl Daemon {
 
     /// A daemon whose settings stand in a file, too.
     pub fn launch_with_file(url: &str, settings: Settings<'_>, file: &str) -> Self {
-        Self::launch_under(url, settings, file, &[])
+        Self::launch_program(Path::new(env!("CARGO_BIN_EXE_presenced")), url, settings, file)
     }
 
     /// The same, with more of an environment, as systemd makes it.
@@ -46,10 +47,26 @@ impl Daemon {
         file: &str,
         environment: &[(&str, &str)],
     ) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_presenced"));
+        Self::launch_as(program, url, settings, file, environment)
+    }
+
+    /// A daemon of that build.
+    pub fn launch_program(program: &Path, url: &str, settings: Settings<'_>, file: &str) -> Self {
+        Self::launch_as(program, url, settings, file, &[])
+    }
+
+    fn launch_as(
+        program: &Path,
+        url: &str,
+        settings: Settings<'_>,
+        file: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("presenced.toml");
         std::fs::write(&config, file).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_presenced"));
+        let mut command = Command::new(program);
         command.env_clear().arg("run").arg("--config").arg(&config);
         command.env("PRESENCED_NATS__URL", url).env("PRESENCED_LOG__FORMAT", "json");
         command.envs(environment.iter().copied());

@@ -6,6 +6,7 @@ pub mod client;
 pub mod daemon;
 pub mod events;
 pub mod heart;
+pub mod http;
 pub mod load;
 pub mod manager;
 pub mod pair;

@@ -78,6 +78,15 @@ impl Server {
             .unwrap();
     }
 
+    /// Stops the server in the middle of what it does; its connections stay.
+    pub fn pause(&self) {
+        self.process.as_ref().unwrap().pause();
+    }
+
+    pub fn resume(&self) {
+        self.process.as_ref().unwrap().signal(rustix::process::Signal::CONT);
+    }
+
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }

@@ -1,0 +1,104 @@
+//! Looks at the daemon from inside once a second: measures what is not counted where it happens,
+//! and notes a replica that lags.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::api::executor::Backlog;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::service::Service;
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A replica that lags by more makes the daemon not ready.
+const LAG: Duration = Duration::from_secs(1);
+
+/// How long one measurement of the lag may take before it begins anew, in milliseconds.
+const MEASURE_MS: u64 = 60_000;
+
+/// Where a lagging replica is noted.
+const REPLICA: &str = "replica";
+
+/// The eye of the daemon on itself.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    pub service: Service,
+    pub backlog: Backlog,
+    pub health: Health,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Monitor {
+    /// Looks until the daemon ends.
+    pub async fn run(self) {
+        tokio::join!(self.take_census(), self.measure_lag());
+    }
+
+    async fn take_census(&self) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let clock = self.service.store.link.clock;
+        let mut last_ns = clock.elapsed_ns();
+        loop {
+            looks.tick().await;
+            let now_ns = clock.elapsed_ns();
+            self.look(Duration::from_nanos(now_ns - std::mem::replace(&mut last_ns, now_ns)));
+        }
+    }
+
+    fn look(&self, since_last: Duration) {
+        let (store, beacons) = (&self.service.store, &self.service.beacons);
+        let (mut known, mut online, mut channels) = (0, 0, 0);
+        store.users.for_each_part(|part| {
+            let census = part.index().census();
+            (known, online) = (known + census.known, online + census.online);
+        });
+        store.channels.for_each_part(|part| channels += part.index().count());
+        self.metrics.set_census(known, online, channels);
+        self.metrics.set_daemons(beacons.peers().alive().count() + 1);
+        let deaf = beacons.hearing().deaf(self.service.now().mono_ms).is_some();
+        self.metrics.set_deaf(deaf, since_last);
+        self.metrics.set_queue("execution", self.backlog.requests());
+        self.metrics.set_queue("answers", self.service.pending());
+        self.metrics.set_queue("commits", store.busy());
+        self.metrics.set_queue("scans", self.service.scans());
+    }
+
+    /// Asks again and again for all that is stored, and measures how long the replica takes.
+    async fn measure_lag(&self) {
+        let link = &self.service.store.link;
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let asked_ns = link.clock.elapsed_ns();
+            let lag = || Duration::from_nanos(link.clock.elapsed_ns() - asked_ns);
+            let (tell, mut told) = oneshot::channel();
+            let deadline_ms = link.clock.now().mono_ms + MEASURE_MS;
+            let then = move |seen| {
+                // Nobody waits for it when the daemon leaves.
+                let _ = tell.send(seen);
+            };
+            link.barrier.all_stored(deadline_ms, Box::new(then));
+            let seen = loop {
+                let answer = timeout(LAG / 4, &mut told).await;
+                self.metrics.set_replica_lag(lag());
+                if lag() > LAG {
+                    self.health
+                        .suffers(REPLICA, "has not caught up with the bucket for over a second");
+                }
+                if let Ok(seen) = answer {
+                    break seen.unwrap_or(false);
+                }
+            };
+            if seen && lag() <= LAG {
+                self.health.recovered(REPLICA);
+            }
+        }
+    }
+}

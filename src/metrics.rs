@@ -1,0 +1,291 @@
+//! What is counted and measured for people on call, in the format of Prometheus. Counted where it
+//! happens; served by the daemon where `metrics.listen` says. No id of a user, channel or lease is
+//! ever a label.
+//!
+//! Seconds and bytes are the only units, as is customary there; all names begin with `presence_`.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// What the content type of [`Metrics::text`] is.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the buckets of a request's duration, in seconds: from an answer out of memory to
+/// the longest that `limits.request_timeout` usually allows.
+const DURATIONS: [f64; 14] =
+    [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// The result of a request that was not refused.
+const OK: &str = "ok";
+
+/// The kinds of heartbeats.
+const CONNECTION: &str = "connection";
+const LEASE: &str = "lease";
+
+/// A counter that counts parts of a second too.
+type Seconds = Counter<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    operation: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Queue {
+    queue: &'static str,
+}
+
+/// Everything that one daemon counts and measures.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    durations: Family<Asked, Histogram, fn() -> Histogram>,
+    commits: Family<Kind, Counter>,
+    conflicts: Family<Kind, Counter>,
+    retries: Family<Kind, Counter>,
+    heartbeats: Family<Kind, Counter>,
+    users: Family<State, Gauge>,
+    queues: Family<Queue, Gauge>,
+    /// Events that were published.
+    pub events: Counter,
+    /// Connections that were ended because their lease had lapsed.
+    pub lapses: Counter,
+    /// Beacons of other daemons that were heard.
+    pub beacons: Counter,
+    channels: Gauge,
+    daemons: Gauge,
+    deaf: Gauge,
+    ready: Gauge,
+    deaf_seconds: Seconds,
+    replica_lag: Gauge<f64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Counters that stand at zero; `operations` and `kinds` are the names of what will be asked for
+    /// and written. What has not happened yet is there too, so that its first time is an increase.
+    pub fn new(
+        operations: impl IntoIterator<Item = &'static str>,
+        kinds: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("presence"),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+            commits: Family::default(),
+            conflicts: Family::default(),
+            retries: Family::default(),
+            heartbeats: Family::default(),
+            users: Family::default(),
+            queues: Family::default(),
+            events: Counter::default(),
+            lapses: Counter::default(),
+            beacons: Counter::default(),
+            channels: Gauge::default(),
+            daemons: Gauge::default(),
+            deaf: Gauge::default(),
+            ready: Gauge::default(),
+            deaf_seconds: Seconds::default(),
+            replica_lag: Gauge::default(),
+        };
+        metrics.register();
+        for operation in operations {
+            metrics.requests.get_or_create_owned(&Answered { operation, result: OK });
+            metrics.durations.get_or_create_owned(&Asked { operation });
+        }
+        for kind in kinds {
+            for family in [&metrics.commits, &metrics.conflicts, &metrics.retries] {
+                family.get_or_create_owned(&Kind { kind });
+            }
+        }
+        for kind in [CONNECTION, LEASE] {
+            metrics.heartbeats.get_or_create_owned(&Kind { kind });
+        }
+        metrics
+    }
+
+    /// Gives everything its name and its meaning. A counter's name gets `_total` behind it.
+    fn register(&mut self) {
+        let to = &mut self.registry;
+        let build = vec![("version", env!("CARGO_PKG_VERSION"))];
+        to.register("build", "The version of the daemon", Info::new(build));
+        to.register(
+            "ready",
+            "1 while the daemon serves and suffers from nothing",
+            self.ready.clone(),
+        );
+        to.register(
+            "requests",
+            "Requests answered, by operation and result: ok, or the code of the error",
+            self.requests.clone(),
+        );
+        to.register_with_unit(
+            "request_duration",
+            "From taking a request in to its answer",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        to.register(
+            "users",
+            "Users of the cell as others see them: known (all), and online",
+            self.users.clone(),
+        );
+        to.register("channels", "Channels of the cell", self.channels.clone());
+        to.register("events", "Presence events published", self.events.clone());
+        to.register(
+            "commits",
+            "Writes that JetStream stored, by kind of record",
+            self.commits.clone(),
+        );
+        to.register(
+            "conflicts",
+            "Writes that another daemon's write came before, by kind of record",
+            self.conflicts.clone(),
+        );
+        to.register(
+            "retries",
+            "Writes that JetStream did not take and that were tried again, by kind of record",
+            self.retries.clone(),
+        );
+        to.register(
+            "heartbeats",
+            "Heartbeats heard: of connections, one by one or in lists, and of shared leases",
+            self.heartbeats.clone(),
+        );
+        to.register(
+            "lapses",
+            "Connections ended because their lease had lapsed",
+            self.lapses.clone(),
+        );
+        to.register("beacons", "Beacons of other daemons heard", self.beacons.clone());
+        to.register(
+            "daemons",
+            "Daemons of the cell that are alive, this one too",
+            self.daemons.clone(),
+        );
+        to.register(
+            "deaf",
+            "1 while the daemon may have missed heartbeats and ends no lease",
+            self.deaf.clone(),
+        );
+        to.register_with_unit(
+            "deaf",
+            "For how long the daemon was deaf, in all",
+            Unit::Seconds,
+            self.deaf_seconds.clone(),
+        );
+        to.register_with_unit(
+            "replica_lag",
+            "How long the replica took to show all that was stored, or has been trying to",
+            Unit::Seconds,
+            self.replica_lag.clone(),
+        );
+        to.register(
+            "queue_depth",
+            "What waits: requests to be executed, requests for their answer, keys for their write, queries for their turn to scan",
+            self.queues.clone(),
+        );
+    }
+
+    /// A request was answered, with an error if there is the code of one.
+    pub fn answered(&self, operation: &'static str, error: Option<&'static str>, took: Duration) {
+        let result = error.unwrap_or(OK);
+        self.requests.get_or_create(&Answered { operation, result }).inc();
+        self.durations.get_or_create(&Asked { operation }).observe(took.as_secs_f64());
+    }
+
+    /// JetStream stored a write.
+    pub fn committed(&self, kind: &'static str) {
+        self.commits.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Another daemon's write came before.
+    pub fn conflicted(&self, kind: &'static str) {
+        self.conflicts.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// JetStream did not take a write, which is tried again.
+    pub fn retried(&self, kind: &'static str) {
+        self.retries.get_or_create(&Kind { kind }).inc();
+    }
+
+    /// Heartbeats of so many connections came in one message.
+    pub fn heard_connections(&self, count: usize) {
+        self.heartbeats.get_or_create(&Kind { kind: CONNECTION }).inc_by(count as u64);
+    }
+
+    /// The heartbeat of a shared lease came.
+    pub fn heard_lease(&self) {
+        self.heartbeats.get_or_create(&Kind { kind: LEASE }).inc();
+    }
+
+    /// How many records there are, as others see them.
+    pub fn set_census(&self, known: usize, online: usize, channels: usize) {
+        self.users.get_or_create(&State { state: "known" }).set(count(known));
+        self.users.get_or_create(&State { state: "online" }).set(count(online));
+        self.channels.set(count(channels));
+    }
+
+    /// How much waits in a queue.
+    pub fn set_queue(&self, queue: &'static str, depth: usize) {
+        self.queues.get_or_create(&Queue { queue }).set(count(depth));
+    }
+
+    /// How many daemons are alive, this one too.
+    pub fn set_daemons(&self, alive: usize) {
+        self.daemons.set(count(alive));
+    }
+
+    /// Whether the daemon is deaf, and how long ago it was last asked.
+    pub fn set_deaf(&self, deaf: bool, since_last: Duration) {
+        self.deaf.set(deaf.into());
+        if deaf {
+            self.deaf_seconds.inc_by(since_last.as_secs_f64());
+        }
+    }
+
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
+    pub fn set_replica_lag(&self, lag: Duration) {
+        self.replica_lag.set(lag.as_secs_f64());
+    }
+
+    /// All of it, as text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
+}
