@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help demo test chaos fmt fmt-check lint doc deny ci
+.PHONY: help demo test chaos deb test-deb fmt fmt-check lint doc deny ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -23,6 +23,12 @@ test: ## the whole suite, against a real nats-server
 
 chaos: ## faults on a real cluster, for some minutes: who is there stays, who is gone goes in time
 	@$(NATS); CHAOS_RUN=long cargo test --test chaos -- --nocapture
+
+deb: ## build the Debian package, into target/deb
+	scripts/deb
+
+test-deb: ## install the package in a clean machine with systemd, and live with it (as root)
+	@$(NATS); tests/package/run
 
 fmt: ## format the source
 	cargo fmt
@@ -40,4 +46,4 @@ deny: ## licences, sources and bans of the dependencies
 	scripts/deny
 
 ci: NEXTEST = --profile ci
-ci: fmt-check lint doc deny test ## all that CI checks
+ci: fmt-check lint doc deny test test-deb ## all that CI checks

@@ -7,10 +7,22 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Flags;
 use crate::dev::{Place, default_dir};
 
+/// What the manual page and the long help add.
+const MORE: &str = "\
+Files: /etc/presenced/presenced.toml holds the settings; the one that is shipped names and explains \
+all of them. Above it count variables PRESENCED_<SECTION>__<KEY>, such as PRESENCED_NATS__URL, and \
+above these the flags.
+
+Signals: SIGTERM and SIGINT end the daemon in less than five seconds; nobody goes offline by it. SIGHUP \
+has the settings read again: log.level and limits.* count at once, changes of others are named in the log.
+
+Exit status: 0 when told to end. 78 if someone has to change the settings or the server first: it is no \
+use to start again. 2 for a command line that cannot be understood, 1 otherwise.";
+
 /// Answers presence requests on NATS: who is online, what is their status, when were they last
 /// active.
 #[derive(Parser)]
-#[command(name = "presenced", version)]
+#[command(name = "presenced", version, after_long_help = MORE)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -18,7 +30,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Serve until SIGTERM or SIGINT.
+    /// Serve until SIGTERM or SIGINT, and read the settings again at SIGHUP.
     Run(Options),
     /// Check the settings without starting, and show what counts and from where.
     Check(Options),

@@ -49,13 +49,17 @@ impl fmt::Display for Condition {
 
 /// Where the state of the daemon is noted. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Health(Arc<watch::Sender<Condition>>);
+pub struct Health {
+    condition: Arc<watch::Sender<Condition>>,
+    answered: Arc<watch::Sender<()>>,
+}
 
 impl Health {
     /// A daemon that has only just begun to start.
     pub fn new() -> Self {
         let stage = Stage::Starting("its settings".to_owned());
-        Self(Arc::new(watch::Sender::new(Condition { stage, ailments: BTreeMap::new() })))
+        let condition = watch::Sender::new(Condition { stage, ailments: BTreeMap::new() });
+        Self { condition: Arc::new(condition), answered: Arc::new(watch::Sender::new(())) }
     }
 
     /// It is starting, and now waits for something.
@@ -76,7 +80,7 @@ impl Health {
     /// Something keeps it from serving as it should.
     pub fn suffers(&self, at: &str, what: impl Into<String>) {
         let what = what.into();
-        self.0.send_if_modified(|condition| {
+        self.condition.send_if_modified(|condition| {
             let known = condition.ailments.insert(at.to_owned(), what.clone());
             known.as_ref() != Some(&what)
         });
@@ -84,21 +88,31 @@ impl Health {
 
     /// That is over.
     pub fn recovered(&self, at: &str) {
-        self.0.send_if_modified(|condition| condition.ailments.remove(at).is_some());
+        self.condition.send_if_modified(|condition| condition.ailments.remove(at).is_some());
+    }
+
+    /// Every loop that serves has just answered.
+    pub fn all_answered(&self) {
+        self.answered.send_replace(());
+    }
+
+    /// Changes each time that every loop has answered.
+    pub fn answers(&self) -> watch::Receiver<()> {
+        self.answered.subscribe()
     }
 
     /// Whether something is known that it suffers from.
     pub fn is_ailing(&self) -> bool {
-        !self.0.borrow().ailments.is_empty()
+        !self.condition.borrow().ailments.is_empty()
     }
 
     /// The state as it is, and as it changes.
     pub fn watch(&self) -> watch::Receiver<Condition> {
-        self.0.subscribe()
+        self.condition.subscribe()
     }
 
     fn enter(&self, stage: Stage) {
-        self.0.send_if_modified(|condition| {
+        self.condition.send_if_modified(|condition| {
             let changes = condition.stage != stage;
             condition.stage = stage;
             changes

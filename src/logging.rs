@@ -1,21 +1,60 @@
 //! Where the log goes: to standard error, one line for each event.
 
+use std::fmt;
 use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::{self, Handle};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
 
+/// What is logged, and can be changed.
+pub struct Level(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Level")
+    }
+}
+
+impl Level {
+    fn of<S: 'static>(handle: Handle<EnvFilter, S>) -> Self {
+        Self(Box::new(move |filter| handle.reload(filter)))
+    }
+
+    /// Logs by `settings.level` from now on.
+    pub fn set(&self, settings: &Log) {
+        if let Err(error) = (self.0)(filter(settings)) {
+            tracing::error!(%error, "the log level could not be changed");
+        }
+    }
+}
+
 /// Starts logging for the whole process. To be called once, by a binary.
-pub fn init(settings: &Log) {
+pub fn init(settings: &Log) -> Level {
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(directives(&settings.level)))
+        .with_env_filter(filter(settings))
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal());
     match settings.format {
-        LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            let subscriber = subscriber.with_filter_reloading();
+            let level = Level::of(subscriber.reload_handle());
+            subscriber.finish().init();
+            level
+        }
+        LogFormat::Json => {
+            let subscriber = subscriber.json().flatten_event(true).with_filter_reloading();
+            let level = Level::of(subscriber.reload_handle());
+            subscriber.finish().init();
+            level
+        }
     }
+}
+
+fn filter(settings: &Log) -> EnvFilter {
+    EnvFilter::new(directives(&settings.level))
 }
 
 /// The NATS client tells of its connection too, at INFO and, for each attempt anew, at ERROR; we

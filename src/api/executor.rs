@@ -26,6 +26,7 @@ use super::upsert_channel::UpsertChannel;
 use super::upsert_users::UpsertUsers;
 use super::watch_channel::WatchChannel;
 use crate::presence::refusal::Refusal;
+use crate::roll_call::Calls;
 use crate::service::{Service, overloaded, unavailable};
 
 /// The most that the bodies of waiting requests may take together, in bytes.
@@ -46,7 +47,6 @@ pub struct Taken {
 pub struct Queue {
     sender: mpsc::UnboundedSender<Taken>,
     waiting: Arc<Waiting>,
-    most: usize,
 }
 
 /// How much waits.
@@ -76,12 +76,11 @@ pub struct Executor {
     waiting: Arc<Waiting>,
 }
 
-/// A queue for at most `limits.pending_requests` requests, and the executor at its end.
+/// A queue for requests, and the executor at its end.
 pub fn executor(service: Service, subjects: Subjects) -> (Queue, Executor) {
     let (sender, taken) = mpsc::unbounded_channel();
     let waiting = Arc::<Waiting>::default();
-    let most = service.limits.pending_requests;
-    let queue = Queue { sender, waiting: Arc::clone(&waiting), most };
+    let queue = Queue { sender, waiting: Arc::clone(&waiting) };
     (queue, Executor { service, subjects, taken, waiting })
 }
 
@@ -90,8 +89,9 @@ impl Queue {
         Backlog(Arc::clone(&self.waiting))
     }
 
-    pub fn is_full(&self) -> bool {
-        self.waiting.requests.load(Ordering::Relaxed) >= self.most
+    /// Whether `most` requests wait, or more bytes than may.
+    pub fn is_full(&self, most: usize) -> bool {
+        self.waiting.requests.load(Ordering::Relaxed) >= most
             || self.waiting.bytes.load(Ordering::Relaxed) >= MAX_WAITING_BYTES
     }
 
@@ -105,8 +105,17 @@ impl Queue {
 
 impl Executor {
     /// Executes requests until the queue is gone and empty.
-    pub async fn run(mut self) {
-        while let Some(taken) = self.taken.recv().await {
+    pub async fn run(mut self, mut calls: Calls) {
+        loop {
+            let taken = tokio::select! {
+                biased;
+                call = calls.next() => {
+                    call.answer();
+                    continue;
+                }
+                taken = self.taken.recv() => taken,
+            };
+            let Some(taken) = taken else { return };
             self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
             self.waiting.bytes.fetch_sub(taken.request.payload.len(), Ordering::Relaxed);
             if let Err((refusal, responder)) = self.execute(taken) {
@@ -134,7 +143,7 @@ impl Executor {
             };
         }
         let door = parsed!(self.subjects.door(operation, request.subject.as_str()));
-        let (service, limits) = (&self.service, &self.service.limits);
+        let (service, limits) = (&self.service, &self.service.limits());
         if service.now().mono_ms >= deadline_ms {
             let late = "the daemon has more requests than it can serve; nothing was done; repeat the request";
             return Err((unavailable(late), responder));

@@ -20,6 +20,7 @@ use super::parting::{Pace, part};
 use super::responder::{Exit, Responder};
 use super::subjects::Subjects;
 use crate::presence::refusal::{Code, Refusal};
+use crate::roll_call::Calls;
 use crate::service::{Service, overloaded, unavailable};
 
 /// The queue group of the daemons.
@@ -76,9 +77,10 @@ impl Intake {
         self,
         mut requests: Subscriber,
         mut fences: Subscriber,
+        mut calls: Calls,
         stop: CancellationToken,
     ) {
-        let patience = Patience::of(self.service.limits.request_timeout);
+        let patience = self.patience();
         let last_ms = self.service.now().mono_ms;
         let mut watch = Watch { patience, last_ms, fence: None, fences: 0 };
         let mut pace = Pace::default();
@@ -95,6 +97,7 @@ impl Intake {
                         self.refuse_queued(&mut requests);
                     }
                 }
+                call = calls.next() => call.answer(),
                 _ = beat.tick() => self.look(&mut watch).await,
                 request = requests.next() => match request {
                     Some(request) => {
@@ -113,8 +116,13 @@ impl Intake {
         .await;
     }
 
+    fn patience(&self) -> Patience {
+        Patience::of(self.service.limits().request_timeout)
+    }
+
     /// Notices a stall, and sends a fence after it.
     async fn look(&self, watch: &mut Watch) {
+        watch.patience = self.patience();
         let now_ms = self.service.now().mono_ms;
         if let Some(number) = watch.passes(now_ms) {
             let payload = number.to_string().into();
@@ -152,7 +160,7 @@ impl Intake {
             // Every daemon has heard it already, on another connection.
             return;
         }
-        if self.queue.is_full() {
+        if self.queue.is_full(self.service.limits().pending_requests) {
             return responder.refuse(&overloaded());
         }
         // From the last look at the clock on: a stop since then must not make the request fresh.

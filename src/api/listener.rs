@@ -18,6 +18,7 @@ use super::operation::Operation;
 use super::subjects::Subjects;
 use crate::liveness::hearing::PROBE_MS;
 use crate::liveness::internal::Beacons;
+use crate::roll_call::Calls;
 use crate::store::Store;
 
 /// The token of the second door on which probes travel; whose it is does not matter.
@@ -63,6 +64,7 @@ impl Listener {
         self,
         [mut trusted, mut own]: [Subscriber; 2],
         mut events: UnboundedReceiver<Event>,
+        mut calls: Calls,
     ) {
         let mut probes = interval(Duration::from_millis(PROBE_MS));
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,6 +81,7 @@ impl Listener {
                     Some(message) => self.hear(1, &message),
                     None => return,
                 },
+                call = calls.next() => call.answer(),
                 () = &mut bucket => return,
                 Some(event) = events.recv() => self.notice(&event),
                 _ = probes.tick() => {

@@ -1,14 +1,19 @@
 //! The daemon as a program: settings, log, signals, exit codes.
 
+use std::io;
 use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::Parser;
 use presenced::cli::{Cli, Command, Dev, Options};
-use presenced::config::{Flags, Settings};
+use presenced::config::{Flags, Loaded, Settings, Sources};
 use presenced::health::Health;
+use presenced::logging::Level;
+use presenced::reload::Reloader;
+use presenced::systemd::Notifier;
 use presenced::{daemon, dev, logging};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::error;
 
 /// `EX_CONFIG` of sysexits.h: someone has to change the settings or the server. systemd can be told
@@ -54,22 +59,45 @@ fn check(options: &Options) -> ExitCode {
 }
 
 fn run(options: &Options) -> ExitCode {
-    let settings = match Settings::load(options.config.as_deref(), options.flags()) {
-        Ok(settings) => settings,
+    let sources = Sources::new(options.config.as_deref(), options.flags());
+    let started = match sources.load() {
+        Ok(loaded) => loaded,
         Err(error) => return unusable(&error),
     };
-    logging::init(&settings.log);
-    match serve(|shutdown| daemon::run(settings, Health::new(), shutdown)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
+    let level = logging::init(&started.settings.log);
+    match serve(|shutdown| live(sources, started, level, shutdown)) {
+        Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
+        Ok(Ok(Err(error))) => {
             error!("{error}");
             if error.needs_a_change() { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
         }
-        Err(error) => helpless(&error),
+        Ok(Err(error)) | Err(error) => helpless(&error),
     }
 }
 
-fn helpless(error: &std::io::Error) -> ExitCode {
+/// Runs the daemon, tells systemd of it, and reads the settings again at SIGHUP.
+async fn live(
+    sources: Sources,
+    started: Loaded,
+    level: Level,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<Result<(), daemon::Error>> {
+    let hangups = signal(SignalKind::hangup())?;
+    let health = Health::new();
+    let (notifier, systemd) = Notifier::new(&health);
+    let (reloads, to_reload) = mpsc::channel(1);
+    let daemon = daemon::run(started.settings.clone(), health, to_reload, shutdown);
+    let reloader = Reloader { sources, started, level, daemon: reloads, systemd };
+    let daemon = async {
+        tokio::select! {
+            ended = daemon => ended,
+            never = reloader.run(hangups) => match never {},
+        }
+    };
+    Ok(notifier.beside(daemon).await)
+}
+
+fn helpless(error: &io::Error) -> ExitCode {
     error!(%error, "the operating system refused what every daemon needs");
     ExitCode::FAILURE
 }
@@ -83,7 +111,7 @@ fn unusable(error: &dyn std::error::Error) -> ExitCode {
 #[tokio::main]
 async fn serve<P: Future>(
     program: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>) -> P,
-) -> std::io::Result<P::Output> {
+) -> io::Result<P::Output> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let shutdown = async move {

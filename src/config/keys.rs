@@ -55,6 +55,11 @@ pub(super) const CHANNEL_TYPE_KEYS: [&str; 2] = ["presence", "client_create"];
 pub(super) const LOGIN: [&str; 5] =
     ["nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token"];
 
+/// Whether a running daemon takes over a new value of `key`. config/presenced.toml says so too.
+pub(super) fn is_live(key: &str) -> bool {
+    key == "log.level" || key.starts_with("limits.")
+}
+
 /// Whether the value of `key` must never be shown.
 pub(super) fn is_secret(key: &str) -> bool {
     matches!(key, "nats.nkey" | "nats.password" | "nats.token")

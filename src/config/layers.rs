@@ -15,6 +15,9 @@ use super::read::Reader;
 /// Read when no other file is named; it may be absent.
 pub const DEFAULT_FILE: &str = "/etc/presenced/presenced.toml";
 
+/// Where systemd says in which folder the credentials of the service are.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 const PREFIX: &str = "PRESENCED_";
 
 /// Variables that other NATS programs honour too, and the settings they stand for.
@@ -68,7 +71,7 @@ pub(super) fn gather(
     let logged_in = ours.iter().any(Layer::says_who_we_are);
     let lower = customary(environment, logged_in);
     let figment = lower.into_iter().chain(ours).fold(defaults(), Figment::merge);
-    Ok(Reader::new(figment))
+    Ok(Reader::new(figment, environment.get(CREDENTIALS).map(PathBuf::from)))
 }
 
 /// Only the defaults.

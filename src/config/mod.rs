@@ -3,7 +3,7 @@
 //!
 //! In reading order: `keys` (all there is, with defaults), `layers` (where values come from),
 //! `read` (one value at a time), `nats`, `subjects`,
-//! `sections` (what each must be).
+//! `sections` (what each must be), `sources` (reading them again).
 
 mod error;
 mod keys;
@@ -12,6 +12,7 @@ mod nats;
 mod read;
 mod secret;
 mod sections;
+mod sources;
 mod subjects;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use error::ConfigError;
 pub use layers::{DEFAULT_FILE, Flags};
 pub use nats::{Auth, Nats, TlsIdentity};
 pub use secret::Secret;
+pub use sources::{Loaded, Sources};
 pub use subjects::{INTERNAL, Subjects};
 
 use read::Reader;
@@ -81,7 +83,7 @@ pub struct Limits {
     pub pending_requests: usize,
     /// Queries that look at every record, running at once.
     pub concurrent_scans: usize,
-    /// Such queries that wait for their turn.
+    /// Such queries, running or waiting for their turn.
     pub pending_scans: usize,
 }
 
@@ -122,16 +124,15 @@ pub struct Metrics {
 impl Settings {
     /// Reads and checks all layers. `config` is the file that was named, if one was.
     pub fn load(config: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
-        Ok(Self::load_listed(config, flags)?.0)
+        Ok(Sources::new(config, flags).load()?.settings)
     }
 
     /// Like [`Settings::load`], and lists every setting as it counts, with its origin and without
     /// secrets, a line each.
     pub fn load_listed(config: Option<&Path>, flags: Flags) -> Result<(Self, String), ConfigError> {
-        let reader = layers::gather(config, &layers::environment(), &flags)?;
-        let settings = Self::read(&reader)?;
-        settings.nats.check_files(&reader)?;
-        Ok((settings, reader.listing()))
+        let loaded = Sources::new(config, flags).load()?;
+        let listing = loaded.listing();
+        Ok((loaded.settings, listing))
     }
 
     /// The settings of the channels of type `name`.
@@ -157,6 +158,6 @@ impl Settings {
 impl Default for Settings {
     /// Every setting at its default, whatever the environment says.
     fn default() -> Self {
-        Self::read(&Reader::new(layers::defaults())).expect("the defaults are acceptable")
+        Self::read(&Reader::new(layers::defaults(), None)).expect("the defaults are acceptable")
     }
 }

@@ -139,7 +139,7 @@ fn read_auth(reader: &Reader, by_url: Auth) -> Result<Auth, ConfigError> {
         found.push((creds, Auth::Creds(path)));
     }
     if let Some(text) = reader.text(nkey, NKEY_MUST)? {
-        found.push((nkey, parse_nkey(text.trim()).ok_or_else(|| reader.refusal(nkey, NKEY_MUST))?));
+        found.push((nkey, read_nkey(reader, nkey, text.trim())?));
     }
     match (reader.text(user, "text")?, reader.text(password, "text")?) {
         (None, None) => {}
@@ -163,12 +163,14 @@ fn read_auth(reader: &Reader, by_url: Auth) -> Result<Auth, ConfigError> {
     }
 }
 
-fn parse_nkey(text: &str) -> Option<Auth> {
+fn read_nkey(reader: &Reader, key: &str, text: &str) -> Result<Auth, ConfigError> {
     if text.len() != SEED_LEN || !text.starts_with(SEED_BEGINS) {
-        return Some(Auth::NkeyFile(text.into()));
+        return Ok(Auth::NkeyFile(reader.file(key, text)?));
     }
-    nkeys::KeyPair::from_seed(text).ok()?;
-    Some(Auth::NkeySeed(Secret::new(text)))
+    match nkeys::KeyPair::from_seed(text) {
+        Ok(_) => Ok(Auth::NkeySeed(Secret::new(text))),
+        Err(_) => Err(reader.refusal(key, NKEY_MUST)),
+    }
 }
 
 fn read_tls_identity(reader: &Reader) -> Result<Option<TlsIdentity>, ConfigError> {

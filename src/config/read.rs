@@ -14,12 +14,19 @@ use super::error::ConfigError;
 use super::keys::{self, CHANNEL_TYPES, KEYS};
 use super::secret::without_login;
 
+/// What a path begins with that lies among the credentials which systemd hands to the service.
+const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
+
 /// The joined layers.
-pub(super) struct Reader(Figment);
+pub(super) struct Reader {
+    figment: Figment,
+    /// The folder of those credentials, if systemd started us with some.
+    credentials: Option<PathBuf>,
+}
 
 impl Reader {
-    pub fn new(figment: Figment) -> Self {
-        Self(figment)
+    pub fn new(figment: Figment, credentials: Option<PathBuf>) -> Self {
+        Self { figment, credentials }
     }
 
     /// The text of `key`, if there is one.
@@ -32,7 +39,19 @@ impl Reader {
     }
 
     pub fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
-        Ok(self.text(key, "the path of a file")?.map(PathBuf::from))
+        let text = self.text(key, "the path of a file")?;
+        text.map(|text| self.file(key, &text)).transpose()
+    }
+
+    /// The path that `key` holds as text.
+    pub fn file(&self, key: &str, text: &str) -> Result<PathBuf, ConfigError> {
+        let Some(name) = text.strip_prefix(CREDENTIALS) else { return Ok(text.into()) };
+        let credentials = self.credentials.as_ref().ok_or_else(|| {
+            let must = "a path that means something here: systemd sets CREDENTIALS_DIRECTORY for \
+                        a service with LoadCredential=, and it is not set";
+            self.refusal(key, must)
+        })?;
+        Ok(credentials.join(name))
     }
 
     /// Text for which `accept` has a meaning.
@@ -142,12 +161,18 @@ impl Reader {
         lines
     }
 
+    /// The settings that are not the same in `other`; channel types are one of them.
+    pub fn differing(&self, other: &Self) -> Vec<&'static str> {
+        let keys = KEYS.iter().map(|(key, _)| *key).chain([CHANNEL_TYPES]);
+        keys.filter(|key| !same(self.value(key), other.value(key))).collect()
+    }
+
     fn value(&self, key: &str) -> Option<Value> {
-        self.0.find_value(key).ok()
+        self.figment.find_value(key).ok()
     }
 
     fn origin(&self, value: &Value) -> String {
-        self.0
+        self.figment
             .get_metadata(value.tag())
             .map_or_else(|| "the settings".to_owned(), |metadata| metadata.name.to_string())
     }
@@ -172,6 +197,14 @@ fn shown(value: &Value) -> String {
         }
         Value::Dict(..) => "a table".to_owned(),
         Value::Empty(..) => "empty".to_owned(),
+    }
+}
+
+/// A default may be another type of number than what stands in a file.
+fn same(one: Option<Value>, other: Option<Value>) -> bool {
+    match (&one, &other) {
+        (Some(one), Some(other)) if whole(one).is_some() => whole(one) == whole(other),
+        _ => one == other,
     }
 }
 

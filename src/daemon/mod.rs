@@ -1,6 +1,7 @@
 //! The daemon as a whole: connects, replays, serves, leaves.
 
 mod access;
+mod arrival;
 pub mod connect;
 mod http;
 mod leave;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use async_nats::{Client, SubscribeError};
 use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +27,7 @@ use crate::api::responder::Exit;
 use crate::api::subjects::Subjects;
 use crate::api::{OPERATIONS, Operation, Stats};
 use crate::clock::Clock;
-use crate::config::{INTERNAL, Settings, Storage};
+use crate::config::{INTERNAL, Limits, Settings, Storage};
 use crate::health::Health;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
@@ -34,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::presence::channel::Channels;
 use crate::presence::entity::{DaemonId, Entity};
 use crate::presence::user::{Periods, Users};
+use crate::roll_call::RollCall;
 use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
@@ -42,6 +45,7 @@ use crate::store::outbox::{Outbox, Outgoing, outbox};
 use crate::store::stripe::Timing;
 use crate::store::{self, Store};
 use access::Access;
+use arrival::Arrival;
 use connect::{ConnectError, connect};
 use http::{Http, ListenError};
 use monitor::Monitor;
@@ -93,10 +97,20 @@ impl Error {
     }
 }
 
-/// Runs a daemon until `shutdown` completes, and notes in `health` how it is.
+/// Other limits for a daemon that runs.
+#[derive(Debug)]
+pub struct Reload {
+    pub limits: Limits,
+    /// Told when they count.
+    pub done: oneshot::Sender<()>,
+}
+
+/// Runs a daemon until `shutdown` completes, and notes in `health` how it is. What comes out of
+/// `reloads` while it starts counts as soon as it serves.
 pub async fn run(
     settings: Settings,
     health: Health,
+    mut reloads: mpsc::Receiver<Reload>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let operations = OPERATIONS.map(Operation::name);
@@ -110,10 +124,22 @@ pub async fn run(
     let serve = async {
         let mut shutdown = std::pin::pin!(shutdown);
         let daemon = tokio::select! {
-            started = Daemon::start(settings, health, metrics) => started?,
-            () = &mut shutdown => return Ok(()),
+            started = Daemon::start(settings, health.clone(), metrics) => started?,
+            () = &mut shutdown => {
+                health.leaves();
+                return Ok(());
+            }
         };
-        shutdown.await;
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(Reload { limits, done }) = reloads.recv() => {
+                    daemon.service.adopt(limits);
+                    // Whoever asked may have left.
+                    let _ = done.send(());
+                }
+            }
+        }
         daemon.leave().await;
         Ok(())
     };
@@ -124,6 +150,22 @@ pub async fn run(
             () = http => std::future::pending().await,
         },
         None => serve.await,
+    }
+}
+
+/// The tasks of a daemon.
+#[derive(Debug, Default)]
+struct Tasks {
+    tracker: TaskTracker,
+    /// Cancelled to end them.
+    stop: CancellationToken,
+    /// Those that serve.
+    roll: RollCall,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(task));
     }
 }
 
@@ -158,12 +200,12 @@ impl Daemon {
             connect(&settings.nats, "presenced store", FEED_CAPACITY, &access).await?;
         let (internal, events) =
             connect(&settings.nats, "presenced liveness", HEARTBEAT_CAPACITY, &access).await?;
-        let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let all = vec![client.clone(), store_client.clone(), internal.clone()];
-        tracker.spawn(stop.clone().run_until_cancelled_owned(access.keep(all)));
+        let mut tasks = Tasks::default();
+        tasks.spawn(access.keep(vec![client.clone(), store_client.clone(), internal.clone()]));
 
         let (answers, outgoing) = outbox();
-        tracker.spawn(stop.clone().run_until_cancelled_owned(outgoing.run(client.clone(), clock)));
+        let outgoing = outgoing.run(client.clone(), clock, tasks.roll.enrol("answers"));
+        tasks.spawn(outgoing);
         let bucket = open_bucket(&settings, &health, store_client).await?;
         let (writes, written) = outbox();
         let link = Link {
@@ -176,15 +218,14 @@ impl Daemon {
             events: answers.clone(),
             event_prefix: settings.subjects.events.clone(),
             metrics: Arc::clone(&metrics),
-            tracker: tracker.clone(),
+            tracker: tasks.tracker.clone(),
         };
-        let store = start_store(&settings, link, written, stop.clone()).await?;
+        let store = start_store(&settings, link, written, &mut tasks).await?;
         let lease = settings.liveness.lease;
         let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
         let beacons = Beacons::new(internal.clone(), id, hearing);
         let heard = internal.subscribe(BEACON).await?;
-        let beat = beacons.clone().run(store.clone(), heard);
-        tracker.spawn(stop.clone().run_until_cancelled_owned(beat));
+        tasks.spawn(beacons.clone().run(store.clone(), heard));
 
         let subjects = Subjects {
             prefix: settings.subjects.requests(),
@@ -193,7 +234,8 @@ impl Daemon {
         let [trusted, own] = listener::lanes(&subjects.prefix);
         let lanes = [internal.subscribe(trusted).await?, internal.subscribe(own).await?];
         let listener = Listener::new(store.clone(), beacons.clone(), subjects.clone())?;
-        tracker.spawn(stop.clone().run_until_cancelled_owned(listener.run(lanes, events)));
+        let calls = tasks.roll.enrol("heartbeats");
+        tasks.spawn(listener.run(lanes, events, calls));
 
         tracing::info!(daemon = %id, bucket = settings.store.bucket, "replaying the bucket");
         health.waits_for(format!("the records of the bucket {}", settings.store.bucket));
@@ -202,9 +244,8 @@ impl Daemon {
 
         let bench = Bench::subscribe(&beacons, id).await?;
         let judge = Judge::new(store.clone(), beacons.clone(), &settings.liveness);
-        tracker.spawn(stop.clone().run_until_cancelled_owned(judge.run(bench)));
-        let first = beacons.clone().announce_if_first(store.clone());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(first));
+        tasks.spawn(judge.run(bench));
+        tasks.spawn(beacons.clone().announce_if_first(store.clone()));
 
         let exit = Arc::new(Exit {
             outbox: answers.clone(),
@@ -220,11 +261,12 @@ impl Daemon {
             started: clock.now().wall,
         };
         let inquiries = micro::inquiries(&client, id).await?;
-        tracker.spawn(stop.clone().run_until_cancelled_owned(micro.run(inquiries)));
+        tasks.spawn(micro.run(inquiries));
 
         let service = Service::new(store, beacons, &settings);
         let fence_subject = format!("{INTERNAL}.fence.{id}");
         let fences = client.subscribe(fence_subject.clone()).await?;
+        let arrival = Arrival::subscribe(&client, id).await?;
         let requests =
             client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
         let (queue, executor) = executor(service.clone(), subjects.clone());
@@ -234,16 +276,22 @@ impl Daemon {
             health: health.clone(),
             metrics,
         };
-        tracker.spawn(stop.clone().run_until_cancelled_owned(monitor.run()));
-        let executed = tracker.spawn(executor.run());
+        tasks.spawn(monitor.run());
+        let executed = tasks.tracker.spawn(executor.run(tasks.roll.enrol("executor")));
         let intake =
             Intake { service: service.clone(), exit, client, subjects, fence_subject, queue };
         let no_more = CancellationToken::new();
-        let taken = intake.run(requests, fences, no_more.clone());
+        let calls = tasks.roll.enrol("intake");
+        let taken = intake.run(requests, fences, calls, no_more.clone());
+        let Tasks { tracker, stop, roll } = tasks;
         let intake = tracker.spawn(async move {
             taken.await;
             let _ = executed.await;
         });
+        health.waits_for("NATS to pass requests on");
+        arrival.wait().await;
+        // Whoever leaves need not answer.
+        tracker.spawn(no_more.clone().run_until_cancelled_owned(roll.run(health.clone())));
         health.serves();
         tracing::info!(daemon = %id, "ready");
         Ok(Self { health, service, answers, internal, no_more, intake, stop })
@@ -263,7 +311,7 @@ async fn open_bucket(
     health: &Health,
     client: Client,
 ) -> Result<Bucket, Error> {
-    let timeout = settings.limits.request_timeout / 2;
+    let timeout = store::patience(settings.limits.request_timeout);
     let bucket = Bucket::new(client, &settings.store.bucket, timeout);
     store::open(&bucket, shape(settings), health).await.map_err(Error::Bucket)?;
     Ok(bucket)
@@ -274,22 +322,17 @@ async fn start_store(
     settings: &Settings,
     link: Link,
     outgoing: Outgoing,
-    stop: CancellationToken,
+    tasks: &mut Tasks,
 ) -> Result<Store, Error> {
-    let request_timeout = settings.limits.request_timeout;
-    let timing = Timing {
-        ack_timeout_ms: millis(request_timeout / 4),
-        read_timeout_ms: millis(request_timeout / 2),
-        attempts: ATTEMPTS,
-        max_value: link.bucket.client().max_payload().saturating_sub(HEADERS),
-    };
+    let max_value = link.bucket.client().max_payload().saturating_sub(HEADERS);
+    let timing = Timing::new(settings.limits.request_timeout, ATTEMPTS, max_value);
     let rules = Arc::new(rules(&settings.limits, &settings.liveness));
     let periods = Periods {
         lease_ms: millis(settings.liveness.lease),
         refresh_ms: millis(settings.liveness.last_active_refresh),
     };
     let store = Store::new(link, &rules, timing, periods);
-    store.start(outgoing, shape(settings), stop).await?;
+    store.start(outgoing, shape(settings), tasks.stop.clone(), &mut tasks.roll).await?;
     Ok(store)
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +52,9 @@ pub async fn run(
     let settings = settings(&url)?;
     let subjects = settings.subjects.clone();
     let stop = CancellationToken::new();
-    let daemon = daemon::run(settings, Health::new(), stop.clone().cancelled_owned());
+    let (_, no_reloads) = mpsc::channel(1);
+    let stopped = stop.clone().cancelled_owned();
+    let daemon = daemon::run(settings, Health::new(), no_reloads, stopped);
     let client = async_nats::connect(&url).await.context("cannot connect to nats-server")?;
     let told = async {
         timeout(PATIENCE, answers(&client)).await.context("the daemon does not answer")?;

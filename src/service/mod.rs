@@ -4,12 +4,13 @@
 pub mod channels;
 pub mod lease;
 pub mod query;
+mod scans;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Semaphore;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::config::{Limits, Liveness, Settings};
 use crate::liveness::internal::Beacons;
@@ -21,6 +22,7 @@ use crate::presence::user::{Command, Record, Rules, Users};
 use crate::store::Store;
 use crate::store::keyspace::Reply;
 use channels::ChannelTypes;
+use scans::Scans;
 
 /// Everything that operations work on. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,18 +30,11 @@ pub struct Service {
     pub store: Store,
     pub beacons: Beacons,
     pub liveness: Liveness,
-    pub limits: Arc<Limits>,
+    /// Read at each request: they may be changed at any time.
+    limits: Arc<ArcSwap<Limits>>,
     channel_types: ChannelTypes,
-    rules: Arc<Rules>,
     pending: Arc<AtomicUsize>,
     scans: Arc<Scans>,
-}
-
-/// Queries that look at every record.
-#[derive(Debug)]
-struct Scans {
-    running: Semaphore,
-    waiting: AtomicUsize,
 }
 
 /// A place among the requests that are being worked on; given back when dropped.
@@ -66,20 +61,32 @@ pub fn rules(limits: &Limits, liveness: &Liveness) -> Rules {
 impl Service {
     pub fn new(store: Store, beacons: Beacons, settings: &Settings) -> Self {
         let Settings { liveness, limits, channel_types, .. } = settings.clone();
-        let scans = Scans {
-            running: Semaphore::new(limits.concurrent_scans),
-            waiting: AtomicUsize::new(0),
-        };
         Self {
-            rules: Arc::new(rules(&limits, &liveness)),
             store,
             beacons,
             liveness,
-            limits: Arc::new(limits),
+            scans: Arc::new(Scans::new(limits.concurrent_scans)),
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
             channel_types: Arc::new(channel_types),
             pending: Arc::default(),
-            scans: Arc::new(scans),
         }
+    }
+
+    /// The limits as they are now.
+    pub fn limits(&self) -> Guard<Arc<Limits>> {
+        self.limits.load()
+    }
+
+    /// Goes by other limits from the next request on. What is under way keeps its deadline.
+    pub fn adopt(&self, limits: Limits) {
+        let rules = Arc::new(rules(&limits, &self.liveness));
+        self.store.adjust(&rules, limits.request_timeout);
+        self.scans.resize(
+            self.limits().concurrent_scans,
+            limits.concurrent_scans,
+            &self.store.link.tracker,
+        );
+        self.limits.store(Arc::new(limits));
     }
 
     pub fn now(&self) -> Now {
@@ -90,7 +97,7 @@ impl Service {
     pub fn admit(&self, weight: usize) -> Result<Place, Refusal> {
         let before = self.pending.fetch_add(weight, Ordering::Relaxed);
         let place = Place { pending: Arc::clone(&self.pending), weight };
-        if before < self.limits.pending_requests { Ok(place) } else { Err(overloaded()) }
+        if before < self.limits().pending_requests { Ok(place) } else { Err(overloaded()) }
     }
 
     /// How many commands are being worked on.
@@ -100,7 +107,7 @@ impl Service {
 
     /// How many queries look at every record, or wait for their turn to.
     pub fn scans(&self) -> usize {
-        self.scans.waiting.load(Ordering::Relaxed)
+        self.scans.pending()
     }
 
     /// Sends a command on its way.
@@ -112,15 +119,16 @@ impl Service {
     /// before it. Otherwise how many bytes their outcomes show of users.
     pub fn check(&self, commands: &[(Id, Command)]) -> Result<usize, Refusal> {
         let (daemon, now) = (self.store.link.daemon, self.now());
+        let rules = rules(&self.limits(), &self.liveness);
         let mut decided: HashMap<&Id, Stored<Record>> = HashMap::new();
         let mut bytes = 0;
         for (user, command) in commands {
             let decision = match decided.get(user) {
-                Some(stored) => Users::decide(user, stored, command, &self.rules, daemon, now),
+                Some(stored) => Users::decide(user, stored, command, &rules, daemon, now),
                 None => self.store.users.look_stored(user, |stored| {
                     let nothing = Stored::default();
                     let stored = stored.map_or(&nothing, |(stored, _)| stored);
-                    Users::decide(user, stored, command, &self.rules, daemon, now)
+                    Users::decide(user, stored, command, &rules, daemon, now)
                 }),
             }?;
             bytes += decision.outcome.shown_bytes() + 2 * user.as_str().len();

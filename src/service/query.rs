@@ -1,7 +1,5 @@
 //! Queries: a lookup where the filter names ids, otherwise a scan of the replica.
 
-use std::sync::atomic::Ordering;
-
 use super::{Service, overloaded, unavailable, unreadable};
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::field::Field;
@@ -61,16 +59,15 @@ impl Service {
         scan: impl FnOnce() -> Result<R, Refusal> + Send + 'static,
         then: impl FnOnce(Result<R, Refusal>) + Send + 'static,
     ) {
-        if self.scans.waiting.fetch_add(1, Ordering::Relaxed) >= self.limits.pending_scans {
-            self.scans.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.scans.join(self.limits().pending_scans) {
             return then(Err(overloaded()));
         }
         let service = self.clone();
         self.store.link.tracker.spawn(async move {
-            let turn = service.scans.running.acquire().await;
+            let turn = service.scans.turn().await;
             let found = tokio::task::spawn_blocking(scan).await;
             drop(turn);
-            service.scans.waiting.fetch_sub(1, Ordering::Relaxed);
+            service.scans.leave();
             then(found.unwrap_or_else(|_| Err(unavailable("the query could not be finished"))));
         });
     }

@@ -13,6 +13,7 @@ use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::Users;
+use crate::roll_call::Calls;
 
 #[derive(Deserialize)]
 struct Ack {
@@ -28,8 +29,17 @@ struct Problem {
 }
 
 /// Hears acknowledgements until the subscription ends.
-pub(super) async fn run(store: Store, mut inbox: Subscriber) {
-    while let Some(message) = inbox.next().await {
+pub(super) async fn run(store: Store, mut inbox: Subscriber, mut calls: Calls) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            call = calls.next() => {
+                call.answer();
+                continue;
+            }
+            message = inbox.next() => message,
+        };
+        let Some(message) = message else { return };
         let mut tokens = message.subject.rsplit('.');
         let (Some(write), Some(part), Some(kind)) = (tokens.next(), tokens.next(), tokens.next())
         else {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::bucket::{Bucket, Fault};
+use crate::roll_call::Calls;
 
 /// What is to be done when the replica has seen it (`true`), or when the time is over (`false`).
 pub type Then = Box<dyn FnOnce(bool) + Send>;
@@ -121,15 +122,22 @@ impl Barrier {
 
     /// Reads the stream's last sequence for those who wait: one read at a time serves all who
     /// arrived before it began.
-    pub async fn run(&self, bucket: Bucket) {
+    pub async fn run(&self, bucket: Bucket, mut calls: Calls) {
         loop {
-            self.wanted.notified().await;
+            tokio::select! {
+                call = calls.next() => {
+                    call.answer();
+                    continue;
+                }
+                () = self.wanted.notified() => {}
+            }
             loop {
                 let waiters = std::mem::take(&mut self.lock().unread);
                 if waiters.is_empty() {
                     break;
                 }
-                let read = bucket.info().await;
+                // Bounded by a time-out of its own.
+                let read = calls.during(|| true, bucket.info()).await;
                 if !self.read(waiters, read.map(|info| (info.created, info.state.last_seq))) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }

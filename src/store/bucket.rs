@@ -1,5 +1,7 @@
 //! The bucket itself: making it, checking it, asking it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
@@ -18,7 +20,7 @@ pub const MARKER_TTL: &str = "24h";
 pub struct Bucket {
     client: Client,
     name: String,
-    timeout: Duration,
+    timeout_ms: Arc<AtomicU64>,
 }
 
 /// What a bucket is to be made with.
@@ -115,7 +117,15 @@ const NOT_ENABLED: [u64; 2] = [10_076, 10_039];
 
 impl Bucket {
     pub fn new(client: Client, name: &str, timeout: Duration) -> Self {
-        Self { client, name: name.to_owned(), timeout }
+        let bucket = Self { client, name: name.to_owned(), timeout_ms: Arc::default() };
+        bucket.set_timeout(timeout);
+        bucket
+    }
+
+    /// How long an answer is waited for from now on.
+    pub fn set_timeout(&self, timeout: Duration) {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
     }
 
     pub fn client(&self) -> &Client {
@@ -231,12 +241,13 @@ impl Bucket {
         let payload =
             if body.is_null() { Bytes::new() } else { body.to_string().into_bytes().into() };
         let request = self.client.request(format!("$JS.API.{what}"), payload);
-        let reply = match tokio::time::timeout(self.timeout, request).await {
-            Err(_) => return Err(Fault::Timeout(self.timeout)),
+        let timeout = Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed));
+        let reply = match tokio::time::timeout(timeout, request).await {
+            Err(_) => return Err(Fault::Timeout(timeout)),
             Ok(Err(error)) => {
                 return Err(match error.kind() {
                     RequestErrorKind::NoResponders => Fault::NoJetStream,
-                    RequestErrorKind::TimedOut => Fault::Timeout(self.timeout),
+                    RequestErrorKind::TimedOut => Fault::Timeout(timeout),
                     _ => Fault::Disconnected(error.to_string()),
                 });
             }

@@ -16,6 +16,7 @@ use super::bucket::{Fault, Shape};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::user::Users;
+use crate::roll_call::Calls;
 
 /// How often the server says that it is there while nothing is stored.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -46,8 +47,8 @@ enum Lost {
 }
 
 /// Follows the bucket for as long as the daemon lives.
-pub(super) async fn run(store: Store, shape: Shape) {
-    let mut feed = Feed { store, bucket: None, position: 0, gap: false };
+pub(super) async fn run(store: Store, shape: Shape, calls: Calls) {
+    let mut feed = Feed { store, bucket: None, position: 0, gap: false, calls };
     let mut missing_since: Option<Instant> = None;
     let mut said = None;
     loop {
@@ -57,7 +58,8 @@ pub(super) async fn run(store: Store, shape: Shape) {
                 let since = *missing_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= MISSING {
                     tracing::warn!("the bucket is gone; making it again, empty");
-                    if let Err(fault) = feed.store.link.bucket.create(shape).await {
+                    let bucket = feed.store.link.bucket.clone();
+                    if let Err(fault) = feed.asking(bucket.create(shape)).await {
                         tracing::warn!(%fault, "the bucket could not be made");
                     }
                 }
@@ -69,7 +71,7 @@ pub(super) async fn run(store: Store, shape: Shape) {
             tracing::warn!(reason = text, "the replica lost its feed; it resumes");
             said = Some(text);
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        feed.asking(tokio::time::sleep(Duration::from_millis(100))).await;
     }
 }
 
@@ -83,9 +85,15 @@ struct Feed {
     /// later one superseded before it was delivered is missing, and the later one comes in its own
     /// time: until then the replica shows something older than what was stored at `position`.
     gap: bool,
+    calls: Calls,
 }
 
 impl Feed {
+    /// Waits for something that has a bound of its own, such as a question to JetStream.
+    async fn asking<T>(&mut self, question: impl Future<Output = T>) -> T {
+        self.calls.during(|| true, question).await
+    }
+
     /// Follows one consumer until it is lost.
     async fn follow(&mut self, said: &mut Option<String>) -> Lost {
         match self.follow_one(said).await {
@@ -99,7 +107,7 @@ impl Feed {
         said: &mut Option<String>,
     ) -> Result<std::convert::Infallible, Lost> {
         let bucket = self.store.link.bucket.clone();
-        let info = bucket.info().await?;
+        let info = self.asking(bucket.info()).await?;
         self.begin(&info.created);
         let client = bucket.client();
         let inbox = client.new_inbox();
@@ -119,14 +127,15 @@ impl Feed {
             "num_replicas": 1,
         }});
         let create = format!("CONSUMER.CREATE.{}.{name}", bucket.stream());
-        bucket.ask::<serde_json::Value>(&create, &consumer).await?;
+        self.asking(bucket.ask::<serde_json::Value>(&create, &consumer)).await?;
         *said = None;
         let mut consumer = Consumer { name, delivered: 0 };
         let until = info.state.last_seq;
         let result = self.listen(&mut messages, &mut consumer, until).await;
         let _ = messages.unsubscribe().await;
         let delete = format!("CONSUMER.DELETE.{}.{}", bucket.stream(), consumer.name);
-        let _ = bucket.ask::<serde_json::Value>(&delete, &serde_json::Value::Null).await;
+        let deleted = bucket.ask::<serde_json::Value>(&delete, &serde_json::Value::Null);
+        let _ = self.asking(deleted).await;
         result
     }
 
@@ -141,6 +150,10 @@ impl Feed {
         let mut waiting: Option<Instant> = None;
         loop {
             let next = tokio::select! {
+                call = self.calls.next() => {
+                    call.answer();
+                    continue;
+                }
                 next = timeout(LOOK, messages.next()) => next,
                 () = self.store.link.barrier.replaced.notified() => {
                     checked = Instant::now();
@@ -203,8 +216,9 @@ impl Feed {
         self.store.link.barrier.follow(created);
     }
 
-    async fn check_bucket(&self) -> Result<(), Lost> {
-        match self.store.link.bucket.info().await {
+    async fn check_bucket(&mut self) -> Result<(), Lost> {
+        let bucket = self.store.link.bucket.clone();
+        match self.asking(bucket.info()).await {
             Ok(info) if Some(&info.created) == self.bucket.as_ref() => Ok(()),
             Ok(_) | Err(Fault::Missing) => Err(Lost::Replaced),
             // The next look will tell; the silence of the consumer is watched as well.
@@ -214,7 +228,7 @@ impl Feed {
 
     /// Whether nothing more is to come of what was stored before. The consumer has delivered all that
     /// its server knows; but that server may itself be behind, so the leader is asked as well.
-    async fn has_all(&self, consumer: &Consumer) -> Result<bool, Lost> {
+    async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, Lost> {
         #[derive(Deserialize)]
         struct Info {
             num_pending: u64,
@@ -224,13 +238,14 @@ impl Feed {
         struct Delivered {
             consumer_seq: u64,
         }
-        let bucket = &self.store.link.bucket;
+        let bucket = self.store.link.bucket.clone();
         let subject = format!("CONSUMER.INFO.{}.{}", bucket.stream(), consumer.name);
-        let delivered = bucket.ask::<Info>(&subject, &serde_json::Value::Null).await;
+        let delivered = self.asking(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
         let delivered = delivered
             .map(|info| info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered);
+        let next = self.position + 1;
         let has_all = match delivered {
-            Ok(true) => bucket.holds_from(self.position + 1).await.map(|more| !more),
+            Ok(true) => self.asking(bucket.holds_from(next)).await.map(|more| !more),
             other => other,
         };
         match has_all {

@@ -24,6 +24,7 @@ use crate::health::Health;
 use crate::presence::channel::Channels;
 use crate::presence::lease::Leases;
 use crate::presence::user::{Periods, Rules, Users};
+use crate::roll_call::{Calls, RollCall};
 use bucket::{Fault, Shape};
 use keyspace::{Keyspace, Link};
 use outbox::Outgoing;
@@ -75,30 +76,50 @@ impl Store {
         writes: Outgoing,
         shape: Shape,
         stop: CancellationToken,
+        roll: &mut RollCall,
     ) -> Result<(), SubscribeError> {
         let client = self.link.bucket.client().clone();
         let acks = client.subscribe(format!("{}.>", self.link.ack_inbox)).await?;
         let tracker = &self.link.tracker;
         let (store, bucket) = (self.clone(), self.link.bucket.clone());
-        tracker.spawn(stop.clone().run_until_cancelled_owned(writes.run(client, self.link.clock)));
-        tracker.spawn(stop.clone().run_until_cancelled_owned(acks::run(self.clone(), acks)));
-        tracker.spawn(stop.clone().run_until_cancelled_owned(feed::run(self.clone(), shape)));
+        let writes = writes.run(client, self.link.clock, roll.enrol("writes"));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(writes));
+        let acks = acks::run(self.clone(), acks, roll.enrol("acknowledgements"));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(acks));
+        let feed = feed::run(self.clone(), shape, roll.enrol("feed"));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(feed));
+        let calls = roll.enrol("barrier");
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
-            store.link.barrier.run(bucket).await;
+            store.link.barrier.run(bucket, calls).await;
         }));
-        tracker.spawn(stop.run_until_cancelled_owned(self.clone().keep_time()));
+        tracker
+            .spawn(stop.run_until_cancelled_owned(self.clone().keep_time(roll.enrol("stripes"))));
         Ok(())
     }
 
-    async fn keep_time(self) {
+    /// Visits every stripe, so it does not answer where one of them is held for good.
+    async fn keep_time(self, mut calls: Calls) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                call = calls.next() => {
+                    call.answer();
+                    continue;
+                }
+                _ = ticks.tick() => {}
+            }
             self.users.tick();
             self.channels.tick();
             self.link.barrier.expire(self.link.clock.now().mono_ms);
         }
+    }
+
+    /// Goes by other rules and times from the next decision on.
+    pub fn adjust(&self, rules: &Arc<Rules>, request_timeout: Duration) {
+        self.link.bucket.set_timeout(patience(request_timeout));
+        self.users.for_each_part(|part| part.adjust(Arc::clone(rules), request_timeout));
+        self.channels.for_each_part(|part| part.adjust(Arc::new(()), request_timeout));
     }
 
     /// The shared leases that hold connections.
@@ -128,6 +149,11 @@ impl Store {
             );
         }
     }
+}
+
+/// How long JetStream's own answers are waited for: a request that needs one can still be answered.
+pub fn patience(request_timeout: Duration) -> Duration {
+    request_timeout / 2
 }
 
 /// Waits until the bucket is there, making it if it is missing. Says once in a while what it waits

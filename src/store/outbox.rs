@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::roll_call::Calls;
 
 /// One message to publish.
 #[derive(Debug)]
@@ -57,15 +58,28 @@ impl Outbox {
 
 impl Outgoing {
     /// Publishes on `client` until every [`Outbox`] is gone.
-    pub async fn run(mut self, client: Client, clock: Clock) {
-        while let Some(item) = self.0.recv().await {
+    pub async fn run(mut self, client: Client, clock: Clock, mut calls: Calls) {
+        // To wait for NATS is not to hang.
+        let disconnected = || client.connection_state() != State::Connected;
+        loop {
+            let item = tokio::select! {
+                biased;
+                call = calls.next() => {
+                    call.answer();
+                    continue;
+                }
+                item = self.0.recv() => item,
+            };
+            let Some(item) = item else { return };
             match item {
                 Item::Message(message) if is_late(&message, &client, clock) => {
                     tracing::debug!("dropped a write rather than send it late");
                 }
-                Item::Message(message) => publish(&client, message).await,
+                Item::Message(message) => {
+                    calls.during(disconnected, publish(&client, message)).await;
+                }
                 Item::Flush(done) => {
-                    if let Err(error) = client.flush().await {
+                    if let Err(error) = calls.during(disconnected, client.flush()).await {
                         tracing::debug!(%error, "could not flush");
                     }
                     let _ = done.send(());
@@ -97,3 +111,7 @@ async fn publish(client: &Client, message: Message) {
         tracing::warn!(%error, "a message could not be published");
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

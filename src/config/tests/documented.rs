@@ -6,7 +6,7 @@ use std::path::Path;
 
 use figment::value::{Dict, Value};
 
-use super::super::keys::{CHANNEL_TYPE_KEYS, KEYS, Preset};
+use super::super::keys::{CHANNEL_TYPE_KEYS, KEYS, Preset, is_live};
 use super::super::{ChannelType, Settings};
 use super::Given;
 
@@ -64,4 +64,28 @@ fn the_documented_file_lists_every_setting_with_its_default_and_no_other() {
         };
         assert_eq!(shown(&dict), shown(&defaults), "{key}, {preset:?}");
     }
+}
+
+#[test]
+fn the_documented_file_marks_what_a_running_daemon_takes_over() {
+    let (mut section, mut marked, mut live) = (String::new(), false, BTreeSet::new());
+    for line in documented().lines() {
+        let uncommented = line.strip_prefix('#').unwrap_or(line);
+        if uncommented.starts_with('[') {
+            section = uncommented.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, _)) = uncommented.split_once(" = ").filter(|(key, _)| is_key(key))
+        {
+            if std::mem::take(&mut marked) {
+                live.insert(format!("{section}.{key}"));
+            }
+        } else {
+            marked = !line.is_empty() && (marked || line.ends_with("(reload)"));
+        }
+    }
+    let known = KEYS.iter().map(|(key, _)| *key).filter(|key| is_live(key));
+    assert_eq!(live, known.map(str::to_owned).collect());
+}
+
+fn is_key(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }

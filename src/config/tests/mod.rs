@@ -1,5 +1,7 @@
 //! The settings as a whole, from layers to errors.
 
+mod again;
+mod credentials;
 mod documented;
 mod login;
 

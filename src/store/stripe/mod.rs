@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::presence::entity::{DaemonId, Entity, Stored};
 use crate::presence::time::Now;
@@ -38,6 +39,16 @@ pub struct Timing {
     pub attempts: u32,
     /// The largest value that the server takes, in bytes.
     pub max_value: usize,
+}
+
+impl Timing {
+    /// The times that go with `limits.request_timeout`: a command whose write is not acknowledged
+    /// still has time to be decided again.
+    pub fn new(request_timeout: Duration, attempts: u32, max_value: usize) -> Self {
+        let timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
+        let (ack_timeout_ms, read_timeout_ms) = (timeout_ms / 4, timeout_ms / 2);
+        Self { ack_timeout_ms, read_timeout_ms, attempts, max_value }
+    }
 }
 
 /// What is known of one key.
@@ -88,6 +99,13 @@ impl<E: Entity, T> Stripe<E, T> {
             epoch: 0,
             outputs: Vec::new(),
         }
+    }
+
+    /// Goes by other rules and times from the next decision on.
+    pub fn adjust(&mut self, rules: Arc<E::Rules>, request_timeout: Duration) {
+        let Timing { attempts, max_value, .. } = self.timing;
+        self.timing = Timing::new(request_timeout, attempts, max_value);
+        self.rules = rules;
     }
 
     /// What is known to be stored under a key, and at which revision.

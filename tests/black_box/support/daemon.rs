@@ -19,7 +19,7 @@ pub const LEAVE: Duration = Duration::from_secs(5);
 
 pub struct Daemon {
     process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Daemon {
@@ -40,19 +40,51 @@ impl Daemon {
         Self::launch_program(Path::new(env!("CARGO_BIN_EXE_presenced")), url, settings, file)
     }
 
+    /// The same, with more of an environment, as systemd makes it.
+    pub fn launch_under(
+        url: &str,
+        settings: Settings<'_>,
+        file: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_presenced"));
+        Self::launch_as(program, url, settings, file, environment)
+    }
+
     /// A daemon of that build.
     pub fn launch_program(program: &Path, url: &str, settings: Settings<'_>, file: &str) -> Self {
+        Self::launch_as(program, url, settings, file, &[])
+    }
+
+    fn launch_as(
+        program: &Path,
+        url: &str,
+        settings: Settings<'_>,
+        file: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("presenced.toml");
         std::fs::write(&config, file).unwrap();
         let mut command = Command::new(program);
         command.env_clear().arg("run").arg("--config").arg(&config);
         command.env("PRESENCED_NATS__URL", url).env("PRESENCED_LOG__FORMAT", "json");
+        command.envs(environment.iter().copied());
         for (key, value) in settings {
             command.env(format!("PRESENCED_{key}"), value);
         }
         let log = folder.path().join("presenced.log");
-        Self { process: Process::start("presenced", &mut command, log), _folder: folder }
+        Self { process: Process::start("presenced", &mut command, log), folder }
+    }
+
+    /// Other settings in the file; they count once it is read again.
+    pub fn rewrite(&self, file: &str) {
+        std::fs::write(self.folder.path().join("presenced.toml"), file).unwrap();
+    }
+
+    /// Asks the daemon to read its settings again.
+    pub fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
     }
 
     /// Waits until the daemon says that it is ready and the server knows of all that it listens to.

@@ -1,0 +1,94 @@
+//! Real loops, one of which is made to hang.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, Notify};
+use tokio::time::{advance, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::*;
+
+/// A loop that answers whenever it comes around; what it does meanwhile takes the lock.
+async fn turn(mut calls: Calls, work: Arc<Notify>, lock: Arc<Mutex<()>>) {
+    loop {
+        tokio::select! {
+            call = calls.next() => call.answer(),
+            () = work.notified() => drop(lock.lock().await),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_hangs_ends_the_answers_until_it_goes_on() {
+    let (health, tracker) = (Health::new(), TaskTracker::new());
+    health.serves();
+    let (mut roll, lock, work) = (RollCall::default(), Arc::<Mutex<()>>::default(), Arc::default());
+    tracker.spawn(turn(roll.enrol("one"), Arc::clone(&work), Arc::clone(&lock)));
+    tracker.spawn(turn(roll.enrol("other"), Arc::default(), Arc::default()));
+    let (mut answers, condition) = (health.answers(), health.watch());
+    tracker.spawn(roll.run(health.clone()));
+    for _ in 0..3 {
+        timeout(2 * EVERY, answers.changed()).await.expect("all answer").unwrap();
+    }
+    let held = lock.lock().await;
+    work.notify_one();
+    // The round that is under way may have been answered already.
+    let _ = timeout(2 * EVERY, answers.changed()).await;
+    let silence = EVERY * PATIENCE * 3;
+    assert!(timeout(silence, answers.changed()).await.is_err(), "answered while one loop hung");
+    assert_eq!(condition.borrow().to_string(), "loops: one does not answer");
+    assert!(!condition.borrow().is_ready());
+    drop(held);
+    timeout(2 * EVERY, answers.changed()).await.expect("all answer again").unwrap();
+    assert!(condition.borrow().is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_has_ended_does_not_answer() {
+    let (health, tracker) = (Health::new(), TaskTracker::new());
+    let mut roll = RollCall::default();
+    drop(roll.enrol("gone"));
+    tracker.spawn(turn(roll.enrol("there"), Arc::default(), Arc::default()));
+    let mut answers = health.answers();
+    tracker.spawn(roll.run(health.clone()));
+    assert!(timeout(4 * EVERY, answers.changed()).await.is_err());
+    assert_eq!(health.watch().borrow().to_string(), "loops: gone does not answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_stopped_does_not_take_its_loops_for_hanging() {
+    let (health, tracker) = (Health::new(), TaskTracker::new());
+    health.serves();
+    let (mut roll, lock, work) = (RollCall::default(), Arc::<Mutex<()>>::default(), Arc::default());
+    tracker.spawn(turn(roll.enrol("one"), Arc::clone(&work), Arc::clone(&lock)));
+    let held = lock.lock().await;
+    work.notify_one();
+    let mut answers = health.answers();
+    tracker.spawn(roll.run(health.clone()));
+    assert!(timeout(2 * EVERY, answers.changed()).await.is_err());
+    advance(EVERY * PATIENCE * 10).await;
+    drop(held);
+    timeout(2 * EVERY, answers.changed()).await.expect("all answer").unwrap();
+    assert!(health.watch().borrow_and_update().is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_nats_answers_as_long_as_that_is_excused() {
+    let mut roll = RollCall::default();
+    let mut calls = roll.enrol("one");
+    let work = Notify::new();
+    let connected = std::cell::Cell::new(false);
+    let waits = async {
+        calls.during(|| !connected.get(), work.notified()).await;
+    };
+    let caller = async {
+        let called = |mut answers: FuturesUnordered<_>| async move {
+            timeout(10 * LOOK, answers.next()).await.is_ok()
+        };
+        assert!(called(roll.call()).await, "not connected: it may take its time");
+        connected.set(true);
+        assert!(!called(roll.call()).await, "connected, and still not done");
+        work.notify_one();
+    };
+    tokio::join!(waits, caller);
+}

@@ -1,0 +1,89 @@
+//! What systemd is to a daemon: a socket to which the daemon says how it is.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::UnixDatagram;
+
+use super::wait::within;
+
+/// How long a daemon may take to say what is awaited.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Manager {
+    socket: UnixDatagram,
+    address: String,
+    _folder: TempDir,
+}
+
+/// One message, as `NAME=value` lines.
+#[derive(Debug, Clone)]
+pub struct Said(Vec<String>);
+
+impl Said {
+    pub fn says(&self, line: &str) -> bool {
+        self.0.iter().any(|said| said == line)
+    }
+
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// What the daemon says of itself for people.
+    pub fn status(&self) -> &str {
+        self.value("STATUS").unwrap_or_default()
+    }
+}
+
+impl Manager {
+    /// One whose socket is a file.
+    pub fn at_a_path() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        Self { socket, address: path.to_str().unwrap().to_owned(), _folder: folder }
+    }
+
+    /// One whose socket has a name that is no file.
+    pub fn abstract_one() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().to_str().unwrap();
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let socket = StdDatagram::bind_addr(&address).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = format!("@{name}");
+        Self { socket: UnixDatagram::from_std(socket).unwrap(), address, _folder: folder }
+    }
+
+    /// What a daemon finds in its environment.
+    pub fn environment(&self) -> (&'static str, &str) {
+        ("NOTIFY_SOCKET", &self.address)
+    }
+
+    /// The next message.
+    pub async fn hear(&self) -> Said {
+        let mut bytes = vec![0; 4096];
+        let received = within("a message to systemd", PATIENCE, self.socket.recv(&mut bytes));
+        let length = received.await.unwrap();
+        bytes.truncate(length);
+        Said(String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect())
+    }
+
+    /// All messages up to the first that `is_it`.
+    pub async fn hear_until(&self, what: &str, is_it: impl Fn(&Said) -> bool) -> Vec<Said> {
+        let mut heard = Vec::new();
+        let all = async {
+            while !heard.last().is_some_and(&is_it) {
+                heard.push(self.hear().await);
+            }
+        };
+        within(&format!("{what} is said to systemd"), PATIENCE, all).await;
+        heard
+    }
+
+    pub async fn ready(&self) -> Vec<Said> {
+        self.hear_until("READY", |said| said.says("READY=1")).await
+    }
+}
