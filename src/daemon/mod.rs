@@ -27,9 +27,9 @@ use crate::api::{OPERATIONS, Operation, Stats};
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Settings, Storage};
 use crate::health::Health;
+use crate::liveness::bench::Bench;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
-use crate::liveness::judge::{Bench, Judge};
 use crate::metrics::Metrics;
 use crate::presence::channel::Channels;
 use crate::presence::entity::{DaemonId, Entity};
@@ -200,9 +200,8 @@ impl Daemon {
         store.replayed.cancelled().await;
         beacons.hearing().trouble(clock.now().mono_ms, "it has just started to listen");
 
-        let bench = Bench::subscribe(&beacons, id).await?;
-        let judge = Judge::new(store.clone(), beacons.clone(), &settings.liveness);
-        tracker.spawn(stop.clone().run_until_cancelled_owned(judge.run(bench)));
+        let bench = Bench::new(store.clone(), beacons.clone(), &settings.liveness).await?;
+        tracker.spawn(stop.clone().run_until_cancelled_owned(bench.run()));
         let first = beacons.clone().announce_if_first(store.clone());
         tracker.spawn(stop.clone().run_until_cancelled_owned(first));
 

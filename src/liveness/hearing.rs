@@ -20,6 +20,9 @@ const LATE_MS: u64 = 1000;
 /// for a probe: its leader has other work to do.
 const BUCKET_LATE_MS: u64 = 2000;
 
+/// A daemon that has not come to send a probe for so long was stalled, in milliseconds.
+const STALLED_MS: u64 = 2000;
+
 /// The state of one daemon's hearing.
 #[derive(Debug)]
 pub struct Hearing {
@@ -29,6 +32,8 @@ pub struct Hearing {
     /// The probes that are under way on each lane: number and time of sending.
     lanes: [VecDeque<(u64, u64)>; 2],
     last_number: u64,
+    /// When the last probe was sent.
+    probed_ms: Option<u64>,
     /// When the newest probe that came back was sent, on each lane.
     proven_ms: [u64; 2],
     /// Without a connection no time makes up for what is missed.
@@ -55,6 +60,7 @@ impl Hearing {
             trouble: (now_ms, "it has just started to listen"),
             lanes: Default::default(),
             last_number: 0,
+            probed_ms: None,
             proven_ms: [now_ms; 2],
             cut_off: false,
             bucket: Bucket { asked_ms: None, waiting_since_ms: None, proven_ms: now_ms },
@@ -100,8 +106,12 @@ impl Hearing {
         (now_ms < self.from_ms(now_ms)).then_some(self.trouble.1)
     }
 
-    /// The number of the next probe, which is sent on all lanes now. Notices those that are late.
+    /// The number of the next probe, which is sent on all lanes now. Notices those that are late,
+    /// and that the daemon itself was.
     pub fn probe(&mut self, now_ms: u64) -> u64 {
+        if self.probed_ms.replace(now_ms).is_some_and(|at_ms| at_ms + STALLED_MS < now_ms) {
+            self.trouble(now_ms, "the daemon was stalled");
+        }
         let oldest = self.lanes.iter().filter_map(|lane| lane.front()).map(|(_, sent)| *sent).min();
         if oldest.is_some_and(|sent_ms| sent_ms + LATE_MS + PROBE_MS < now_ms) {
             self.trouble(now_ms, "a probe did not come back");
@@ -197,6 +207,14 @@ mod tests {
         let number = late.probe(11_000);
         late.probed(0, number, 12_001);
         assert!(late.deaf(12_001).is_some());
+    }
+
+    #[test]
+    fn who_was_stalled_is_deaf_even_if_all_probes_have_come_back() {
+        let mut hearing = listening();
+        hearing.probe(12_001);
+        assert_eq!(hearing.deaf(12_001), Some("the daemon was stalled"));
+        assert_eq!(hearing.from_ms(12_001), 22_001);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 
+use super::judge::Sentence;
 use crate::presence::id::Id;
 use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
@@ -17,11 +18,10 @@ const LAPSE_MS: u64 = 1000;
 /// How long another write may take, in milliseconds; after that it is due again.
 pub const WRITE_MS: u64 = 5000;
 
-/// A write that is to be done.
+/// A sentence that is to be carried out.
 #[derive(Debug)]
-pub struct Sentence {
-    pub user: Id,
-    pub command: Command,
+pub struct Order {
+    pub sentence: Sentence,
     /// The lease that is ended by it and others.
     pub ending: Option<Arc<EndOfLease>>,
 }
@@ -41,9 +41,9 @@ impl Drop for EndOfLease {
 }
 
 /// Carries sentences out, a bounded number at a time.
-pub async fn carry_out(store: Store, mut sentences: mpsc::UnboundedReceiver<Sentence>) {
+pub async fn carry_out(store: Store, mut orders: mpsc::UnboundedReceiver<Order>) {
     let places = Arc::new(Semaphore::new(WRITES));
-    while let Some(Sentence { user, command, ending }) = sentences.recv().await {
+    while let Some(Order { sentence: Sentence { user, command }, ending }) = orders.recv().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (metrics, lapses) =
             (Arc::clone(&store.link.metrics), matches!(command, Command::Lapse { .. }));

@@ -8,6 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::vitals::Lifeline;
 use crate::presence::custom::{Custom, Unknown};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
@@ -77,6 +78,14 @@ impl Record {
     /// Whether the user is online in truth.
     pub fn is_online(&self) -> bool {
         !self.connections.is_empty() || self.grace_since.is_some()
+    }
+
+    /// The connections that hang on a shared lease.
+    pub fn lines_on(&self, lease: &Id) -> Vec<Lifeline> {
+        let held = self.connections.iter().filter(|each| each.lease.as_ref() == Some(lease));
+        let line =
+            |each: &Connection| Lifeline { connection: each.id.clone(), connects: each.connects };
+        held.map(line).collect()
     }
 
     pub fn encode(&self) -> Vec<u8> {
