@@ -255,14 +255,15 @@ fn connect(
     rules: &Rules,
     now: Now,
 ) -> Result<(), Refusal> {
+    let connects = record.connects + 1;
     if let Some(known) = record.connections.iter_mut().find(|known| known.id == *connection) {
         known.lease = lease.cloned();
-        known.connects += 1;
+        known.connects = connects;
     } else if record.connections.len() < rules.connections_per_user {
         record.connections.push(Connection {
             id: connection.clone(),
             lease: lease.cloned(),
-            connects: 1,
+            connects,
             unknown: None,
         });
     } else {
@@ -276,6 +277,7 @@ fn connect(
         .field("connection_id")
         .limit(limit as u64));
     }
+    record.connects = connects;
     record.grace_since = None;
     touch(record, now);
     Ok(())
