@@ -97,17 +97,17 @@ impl Listener {
         let door = self.subjects.door(Operation::Heartbeat, message.subject.as_str());
         // What is wrong with it is said by the daemon that answers it.
         let Ok(heartbeat) = door.and_then(|door| parse(&message.payload, &door)) else { return };
-        let now_ms = self.now_ms();
+        let at_ms = self.beacons.hearing().heard_ms(lane, self.now_ms());
         match heartbeat {
             Heartbeat::Lease(lease) => {
                 self.store.link.metrics.heard_lease();
-                self.store.leases().heartbeat(&lease, now_ms);
+                self.store.leases().heartbeat(&lease, at_ms);
             }
             Heartbeat::Connections(connections) => {
                 self.store.link.metrics.heard_connections(connections.len());
                 for (user, connection) in &connections {
                     self.store.users.index_of(user, |index| {
-                        index.vitals.heartbeat(user, connection, now_ms);
+                        index.vitals.heartbeat(user, connection, at_ms);
                     });
                 }
             }
