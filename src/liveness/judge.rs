@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 
 use super::hearing::Hearing;
 use super::peers::Peers;
-use super::sentences::WRITE_MS;
 use super::verdicts::{Candidates, Ending, Objection, line};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
@@ -22,11 +21,22 @@ use crate::presence::user::{Command, Index, Lifeline};
 
 /// How long others may object, in milliseconds.
 pub const OBJECTION_MS: u64 = 300;
+/// How old candidates may become, in milliseconds: it takes no longer to prove that this daemon
+/// hears. If it was stopped meanwhile, whoever was silent may be back without being heard yet.
+const DECIDED_WITHIN_MS: u64 = 2000;
 /// How much later than the one before it each daemon acts, in milliseconds.
 const STEP_MS: u64 = 1000;
 /// How much later than its time even the first acts, in milliseconds: one heartbeat does not reach
 /// all daemons at the same moment, and the others should not have to object for that.
 const MARGIN_MS: u64 = 100;
+/// How long the write of a lapse may take, in milliseconds, once those before it are done; after
+/// that it is void, and judged again. Not long: a daemon that was stopped, or that waited for
+/// JetStream to have a leader again, would go by what was heard before.
+const LAPSE_MS: u64 = 1000;
+/// How long another write may take, in milliseconds; after that it is due again.
+const WRITE_MS: u64 = 5000;
+/// So many lapses are granted a millisecond: `PROTOCOL`, section 4, grants 1 s for 10 000.
+const LAPSES_PER_MS: usize = 10;
 /// How many users are taken per part of the store and look.
 const AT_A_TIME: usize = 64;
 /// How many connections one message of candidates names.
@@ -68,6 +78,8 @@ pub enum Act {
 pub struct Sentence {
     pub user: Id,
     pub command: Command,
+    /// When, on the monotonic clock, it is dropped rather than written.
+    pub deadline_ms: u64,
 }
 
 /// The judge of one daemon.
@@ -78,6 +90,8 @@ pub struct Judge {
     grace_ms: u64,
     last_number: u64,
     pending: Vec<Pending>,
+    /// When all lapses that were sentenced are written, as long as is granted.
+    written_by_ms: u64,
 }
 
 /// Candidates to which others may still object.
@@ -91,7 +105,7 @@ struct Pending {
 
 impl Judge {
     pub fn new(daemon: DaemonId, lease_ms: u64, grace_ms: u64) -> Self {
-        Self { daemon, lease_ms, grace_ms, last_number: 0, pending: Vec::new() }
+        Self { daemon, lease_ms, grace_ms, last_number: 0, pending: Vec::new(), written_by_ms: 0 }
     }
 
     /// Time has passed.
@@ -103,7 +117,8 @@ impl Judge {
         acts
     }
 
-    /// Another daemon has candidates: objects to what this one has heard within the lease.
+    /// Another daemon has candidates: objects to those of which this one has had a heartbeat within
+    /// the lease.
     pub fn examine(
         &self,
         known: &impl Knowledge,
@@ -113,8 +128,8 @@ impl Judge {
         let to = DaemonId::parse(&candidates.daemon).filter(|daemon| *daemon != self.daemon)?;
         let now_ms = now.mono_ms;
         let age = |heard: Option<Heard>| {
-            let heard = heard.filter(|heard| heard.really)?;
-            (heard.at_ms + self.lease_ms > now_ms).then(|| now_ms.saturating_sub(heard.at_ms))
+            let beat_ms = heard?.beat_ms.filter(|at_ms| at_ms + self.lease_ms > now_ms)?;
+            Some(now_ms.saturating_sub(beat_ms))
         };
         let mut objection = Objection { number: candidates.number, ..Objection::default() };
         for (place, candidate) in candidates.connections.iter().enumerate() {
@@ -190,7 +205,8 @@ impl Judge {
                     // Seen again only if the write does not happen.
                     index.postpone(user.clone(), grace, self.grace_ms, WRITE_MS, now);
                     let command = Command::EndGrace { since: grace.since };
-                    acts.push(Act::Sentence(Sentence { user, command }));
+                    let deadline_ms = now.mono_ms + WRITE_MS;
+                    acts.push(Act::Sentence(Sentence { user, command, deadline_ms }));
                 }
             }
         });
@@ -208,8 +224,8 @@ impl Judge {
                 let Some(due) = index.vitals.take_due(now, hears_from_ms, wait_ms) else { break };
                 silent.extend(due.silent.into_iter().map(|line| (due.user.clone(), line)));
                 if let Some(seen) = due.stale {
-                    let command = Command::Refresh { seen };
-                    acts.push(Act::Sentence(Sentence { user: due.user, command }));
+                    let (command, deadline_ms) = (Command::Refresh { seen }, now_ms + WRITE_MS);
+                    acts.push(Act::Sentence(Sentence { user: due.user, command, deadline_ms }));
                 }
             }
         });
@@ -260,6 +276,7 @@ impl Judge {
             self.pending.clear();
             return;
         }
+        self.pending.retain(|pending| pending.proposed_ms + DECIDED_WITHIN_MS > now_ms);
         let is_decided = |pending: &mut Pending| {
             pending.proposed_ms + OBJECTION_MS <= now_ms && pending.proposed_ms < proven_ms
         };
@@ -275,8 +292,8 @@ impl Judge {
             }
             leases.extend(pending.leases.into_iter().flatten());
         }
-        let sentences = lapsed.into_iter().map(lapse);
-        acts.extend(sentences.map(Act::Sentence));
+        let sentences = self.lapses(lapsed.into_iter().collect(), now_ms);
+        acts.extend(sentences.into_iter().map(Act::Sentence));
         for lease in leases {
             self.end(known, lease, now_ms, acts);
         }
@@ -284,7 +301,7 @@ impl Judge {
 
     /// Begins to end a lease as a whole: all that it holds now, and nothing that connects from here
     /// on.
-    fn end(&self, known: &impl Knowledge, lease: Id, now_ms: u64, acts: &mut Vec<Act>) {
+    fn end(&mut self, known: &impl Knowledge, lease: Id, now_ms: u64, acts: &mut Vec<Act>) {
         let begun = known.leases(|leases| {
             let heard_ms = leases.heard(&lease).map_or(0, |heard| heard.at_ms);
             let silent = heard_ms + self.lease_ms <= now_ms;
@@ -295,9 +312,19 @@ impl Judge {
         });
         if begun {
             acts.push(self.telling(&lease, false));
-            let sentences = known.held_by(&lease).into_iter().map(lapse).collect();
+            let sentences = self.lapses(known.held_by(&lease), now_ms);
             acts.push(Act::EndLease { lease, sentences });
         }
+    }
+
+    /// The sentences that end connections.
+    fn lapses(&mut self, ended: Vec<(Id, Vec<Lifeline>)>, now_ms: u64) -> Vec<Sentence> {
+        let granted_ms = u64::try_from(ended.len() / LAPSES_PER_MS).unwrap_or(u64::MAX);
+        self.written_by_ms = self.written_by_ms.max(now_ms).saturating_add(granted_ms);
+        let deadline_ms = self.written_by_ms.saturating_add(LAPSE_MS);
+        let lapse =
+            |(user, lines)| Sentence { user, command: Command::Lapse { lines }, deadline_ms };
+        ended.into_iter().map(lapse).collect()
     }
 
     fn telling(&self, lease: &Id, done: bool) -> Act {
@@ -306,11 +333,11 @@ impl Judge {
     }
 }
 
-fn lapse((user, lines): (Id, Vec<Lifeline>)) -> Sentence {
-    Sentence { user, command: Command::Lapse { lines } }
-}
-
 /// How much later than its time a daemon with that rank acts, in milliseconds.
 fn steps(rank: usize) -> u64 {
     u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -81,10 +81,10 @@ impl Vitals {
         self.listening = true;
     }
 
-    /// A heartbeat of a connection came. One that is unknown leaves no trace.
+    /// A heartbeat of a connection came, which was sent then. One that is unknown leaves no trace.
     pub fn heartbeat(&mut self, user: &Id, connection: &Id, at_ms: u64) {
         if let Some(pulse) = self.pulse_mut(user, connection) {
-            pulse.heard = Heard { at_ms: pulse.heard.at_ms.max(at_ms), really: true };
+            pulse.heard.beat(at_ms);
         }
     }
 
@@ -167,8 +167,12 @@ impl Vitals {
         let known = old.as_mut().map(|vital| std::mem::take(&mut vital.own)).unwrap_or_default();
         let own = record.connections.iter().filter(|each| each.lease.is_none()).map(|each| {
             let line = Lifeline { connection: each.id.clone(), connects: each.connects };
-            let heard = known.iter().find(|pulse| pulse.line == line).map(|pulse| pulse.heard);
-            let heard = heard.unwrap_or(Heard { at_ms: now.mono_ms, really: self.listening });
+            let known = known.iter().find(|pulse| pulse.line.connection == line.connection);
+            let heard = match known {
+                Some(pulse) if pulse.line == line => pulse.heard,
+                Some(pulse) => pulse.heard.connected_again(now.mono_ms, self.listening),
+                None => Heard::connected(now.mono_ms, self.listening),
+            };
             Pulse { line, heard }
         });
         let own: Vec<_> = own.collect();
