@@ -13,7 +13,8 @@ const LEFT_TO_OTHERS_MS: u64 = 60_000;
 /// How often it is looked whether that one is still there, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 1000;
 
-/// How long a lease that was handed out as due rests before it is handed out again.
+/// How long a lease that was handed out as due rests before it is handed out again, in
+/// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
 const RETRY_MS: u64 = 5000;
 
 /// When something was last heard of.
@@ -79,8 +80,9 @@ impl Leases {
         self.listening = true;
     }
 
-    /// A connection joined a lease, by connecting.
-    pub fn joined(&mut self, name: &Id, now_ms: u64) {
+    /// A connection joined a lease, by connecting. That of a `hidden` user is no sign of life of a
+    /// lease on which others hang: they would be seen to lapse later for it.
+    pub fn joined(&mut self, name: &Id, hidden: bool, now_ms: u64) {
         let heard = Heard::connected(now_ms, self.listening);
         let due_ms = now_ms + self.lease_ms;
         let lease = self.by_name.entry(name.clone()).or_insert_with(|| {
@@ -88,12 +90,15 @@ impl Leases {
             Lease { held: 0, heard, due_ms, ending: None }
         });
         lease.held += 1;
-        lease.heard = lease.heard.connected_again(now_ms, self.listening);
+        if !hidden {
+            lease.heard = lease.heard.connected_again(now_ms, self.listening);
+        }
     }
 
-    /// A connection on a lease connected once more.
-    pub fn rejoined(&mut self, name: &Id, now_ms: u64) {
-        if let Some(lease) = self.by_name.get_mut(name) {
+    /// A connection on a lease connected once more; of a hidden user as for
+    /// [`joined`](Leases::joined).
+    pub fn rejoined(&mut self, name: &Id, hidden: bool, now_ms: u64) {
+        if let Some(lease) = self.by_name.get_mut(name).filter(|_| !hidden) {
             lease.heard = lease.heard.connected_again(now_ms, self.listening);
         }
     }
@@ -176,7 +181,7 @@ impl Leases {
                 now_ms + LOOK_AGAIN_MS
             } else if lapses_ms <= now_ms {
                 due.push(name.clone());
-                now_ms + RETRY_MS
+                now_ms + RETRY_MS.min(self.lease_ms)
             } else {
                 // It has been heard since, and nobody goes on with its end.
                 lease.ending = None;
@@ -206,7 +211,7 @@ mod tests {
     fn held() -> Leases {
         let mut leases = Leases::new(1000);
         leases.listen();
-        leases.joined(&gateway(), 0);
+        leases.joined(&gateway(), false, 0);
         leases
     }
 
@@ -249,7 +254,7 @@ mod tests {
         leases.begin_end(&gateway(), ME, 1000);
         leases.heartbeat(&gateway(), 1001);
         assert_eq!(leases.held(&gateway()), None);
-        leases.joined(&gateway(), 1002);
+        leases.joined(&gateway(), false, 1002);
         leases.left(&gateway());
         assert_eq!(leases.held(&gateway()), None);
         leases.ended(&gateway());
@@ -276,7 +281,7 @@ mod tests {
         let mut leases = held();
         leases.begin_end(&gateway(), OTHER, 1000);
         assert_eq!(due(&mut leases, 2000), []);
-        leases.rejoined(&gateway(), 2500);
+        leases.rejoined(&gateway(), false, 2500);
         assert_eq!(leases.held(&gateway()), None);
         assert_eq!(leases.take_due(3000, 0, |_| 0, |_| false), []);
         assert_eq!(leases.held(&gateway()), Some(1));
@@ -289,6 +294,18 @@ mod tests {
         leases.objected(&gateway(), 1500);
         assert_eq!(leases.held(&gateway()), Some(1));
         assert_eq!(leases.heard(&gateway()).unwrap().at_ms, 1500);
+    }
+
+    #[test]
+    fn a_hidden_user_who_connects_puts_off_nothing_for_others() {
+        let mut leases = held();
+        leases.joined(&gateway(), true, 600);
+        leases.rejoined(&gateway(), true, 800);
+        assert_eq!(due(&mut leases, 1000), [gateway()]);
+        let mut leases = Leases::new(1000);
+        leases.joined(&gateway(), true, 600);
+        assert_eq!(due(&mut leases, 1599), []);
+        assert_eq!(due(&mut leases, 1600), [gateway()]);
     }
 
     #[test]

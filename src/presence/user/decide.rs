@@ -197,7 +197,9 @@ impl Change<'_> {
 
     fn refresh(&self, seen: Option<Time>) -> Decision<Users> {
         match self.before {
-            Some(record) if !record.connections.is_empty() && record.last_active == seen => {
+            Some(record)
+                if !record.connections.is_empty() && record.refreshed_last_active() == seen =>
+            {
                 let mut next = record.clone();
                 touch(&mut next, self.now);
                 if next == *record {

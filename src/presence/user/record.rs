@@ -84,6 +84,13 @@ impl Record {
         !self.connections.is_empty() || self.grace_since.is_some()
     }
 
+    /// The `last_active` that must not grow old while the user is connected: that which all see, or,
+    /// while the user is invisible, the one that it sees itself. They may differ where a clock was
+    /// put back, and what was done in hiding must not move what is refreshed visibly.
+    pub fn refreshed_last_active(&self) -> Option<Time> {
+        if self.invisible { self.last_active } else { self.shown_last_active }
+    }
+
     /// The connections that hang on a shared lease.
     pub fn lines_on(&self, lease: &Id) -> Vec<Lifeline> {
         let held = self.connections.iter().filter(|each| each.lease.as_ref() == Some(lease));
