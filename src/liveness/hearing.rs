@@ -343,11 +343,12 @@ mod tests {
                 }
                 assert_eq!(hearing.deaf(at_ms).is_some(), at_ms > 13_000, "{at_ms}");
             }
+            // A question that was answered badly is asked again, and was without an answer till then.
+            let last_ms = if badly { 30_500 } else { 30_000 };
+            assert!(!badly || hearing.asks_bucket(last_ms));
             hearing.bucket_answered(true);
-            assert!(!badly || hearing.asks_bucket(30_500));
-            hearing.bucket_answered(true);
-            assert!(hearing.deaf(39_999).is_some());
-            assert_eq!(hearing.deaf(40_000), None);
+            assert!(hearing.deaf(last_ms + 9999).is_some());
+            assert_eq!(hearing.deaf(last_ms + 10_000), None);
         }
     }
 }
