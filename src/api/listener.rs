@@ -27,9 +27,6 @@ const PROBE_TOKEN: &str = "probe";
 /// What every probe begins with, so that no heartbeat is taken for one.
 const PROBE: &str = "probe ";
 
-/// A daemon that has not come to send a probe for so long was stalled, in milliseconds.
-const STALLED_MS: u64 = 2000;
-
 /// The subjects to listen to, below the request prefix with its version: those of trusted services,
 /// and those of users' own clients.
 pub fn lanes(requests: &str) -> [String; 2] {
@@ -68,8 +65,7 @@ impl Listener {
     ) {
         let mut probes = interval(Duration::from_millis(PROBE_MS));
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut probed_ms = self.now_ms();
-        let mut told = self.beacons.hearing().deaf(probed_ms);
+        let mut told = self.beacons.hearing().deaf(self.now_ms());
         let mut bucket = std::pin::pin!(self.ask_bucket());
         loop {
             tokio::select! {
@@ -85,12 +81,7 @@ impl Listener {
                 () = &mut bucket => return,
                 Some(event) = events.recv() => self.notice(&event),
                 _ = probes.tick() => {
-                    let now_ms = self.now_ms();
-                    if probed_ms + STALLED_MS < now_ms {
-                        self.beacons.hearing().trouble(now_ms, "the daemon was stalled");
-                    }
-                    probed_ms = now_ms;
-                    self.probe(now_ms).await;
+                    self.probe().await;
                     self.tell(&mut told);
                 }
             }
@@ -109,17 +100,17 @@ impl Listener {
         let door = self.subjects.door(Operation::Heartbeat, message.subject.as_str());
         // What is wrong with it is said by the daemon that answers it.
         let Ok(heartbeat) = door.and_then(|door| parse(&message.payload, &door)) else { return };
-        let now_ms = self.now_ms();
+        let at_ms = self.beacons.hearing().heard_ms(lane, self.now_ms());
         match heartbeat {
             Heartbeat::Lease(lease) => {
                 self.store.link.metrics.heard_lease();
-                self.store.leases().heartbeat(&lease, now_ms);
+                self.store.leases().heartbeat(&lease, at_ms);
             }
             Heartbeat::Connections(connections) => {
                 self.store.link.metrics.heard_connections(connections.len());
                 for (user, connection) in &connections {
                     self.store.users.index_of(user, |index| {
-                        index.vitals.heartbeat(user, connection, now_ms);
+                        index.vitals.heartbeat(user, connection, at_ms);
                     });
                 }
             }
@@ -158,8 +149,8 @@ impl Listener {
         *told = deaf;
     }
 
-    async fn probe(&self, now_ms: u64) {
-        let number = self.beacons.hearing().probe(now_ms);
+    async fn probe(&self) {
+        let number = self.beacons.hearing().probe(self.now_ms());
         let payload = format!("{PROBE}{} {number}", self.secret);
         let [trusted, own] = probe_lanes(&self.subjects.prefix);
         // One goes out where the writes do: the two connections may be with two servers, and what

@@ -29,9 +29,9 @@ use crate::api::{OPERATIONS, Operation, Stats};
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Limits, Settings, Storage};
 use crate::health::Health;
+use crate::liveness::bench::Bench;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
-use crate::liveness::judge::{Bench, Judge};
 use crate::metrics::Metrics;
 use crate::presence::channel::Channels;
 use crate::presence::entity::{DaemonId, Entity};
@@ -242,9 +242,8 @@ impl Daemon {
         store.replayed.cancelled().await;
         beacons.hearing().trouble(clock.now().mono_ms, "it has just started to listen");
 
-        let bench = Bench::subscribe(&beacons, id).await?;
-        let judge = Judge::new(store.clone(), beacons.clone(), &settings.liveness);
-        tasks.spawn(judge.run(bench));
+        let bench = Bench::new(store.clone(), beacons.clone(), &settings.liveness).await?;
+        tasks.spawn(bench.run());
         tasks.spawn(beacons.clone().announce_if_first(store.clone()));
 
         let exit = Arc::new(Exit {

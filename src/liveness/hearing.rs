@@ -20,17 +20,26 @@ const LATE_MS: u64 = 1000;
 /// for a probe: its leader has other work to do.
 const BUCKET_LATE_MS: u64 = 2000;
 
+/// A daemon that has not come to send a probe for so long was stalled, in milliseconds.
+const STALLED_MS: u64 = 2000;
+
+/// How many probes are remembered while none comes back: more than a minute of them.
+const UNDER_WAY: usize = 128;
+
 /// The state of one daemon's hearing.
 #[derive(Debug)]
 pub struct Hearing {
     lease_ms: u64,
     /// When there was trouble last, and what.
     trouble: (u64, &'static str),
-    /// The probes that are under way on each lane: number and time of sending.
-    lanes: [VecDeque<(u64, u64)>; 2],
+    lanes: [Lane; 2],
     last_number: u64,
-    /// When the newest probe that came back was sent, on each lane.
-    proven_ms: [u64; 2],
+    /// When the last probe was sent.
+    probed_ms: Option<u64>,
+    /// The last probe before the last trouble: what became of it is no news.
+    void: u64,
+    /// The last stall: when the daemon sent its last probe before it, and which was the first after.
+    stall: (u64, u64),
     /// Without a connection no time makes up for what is missed.
     cut_off: bool,
     bucket: Bucket,
@@ -47,15 +56,28 @@ struct Bucket {
     proven_ms: u64,
 }
 
+/// One of the ways on which heartbeats come.
+#[derive(Debug, Default)]
+struct Lane {
+    /// The probes that are under way: number and time of sending.
+    under_way: VecDeque<(u64, u64)>,
+    /// The newest probe that came back, and when it was sent.
+    returned: u64,
+    proven_ms: u64,
+}
+
 impl Hearing {
     /// A daemon that has just begun to listen.
     pub fn new(lease_ms: u64, now_ms: u64) -> Self {
+        let lane = || Lane { proven_ms: now_ms, ..Lane::default() };
         Self {
             lease_ms,
             trouble: (now_ms, "it has just started to listen"),
-            lanes: Default::default(),
+            lanes: [lane(), lane()],
             last_number: 0,
-            proven_ms: [now_ms; 2],
+            probed_ms: None,
+            void: 0,
+            stall: (0, 0),
             cut_off: false,
             bucket: Bucket { asked_ms: None, waiting_since_ms: None, proven_ms: now_ms },
         }
@@ -64,7 +86,7 @@ impl Hearing {
     /// Something happened that may have cost heartbeats.
     pub fn trouble(&mut self, now_ms: u64, what: &'static str) {
         self.trouble = (now_ms, what);
-        self.lanes.iter_mut().for_each(VecDeque::clear);
+        self.void = self.last_number;
     }
 
     /// The connection is lost: the daemon is deaf until it is back, and for a lease after that.
@@ -91,8 +113,8 @@ impl Hearing {
     /// Until when it is proven that all was heard, on the side that can write: when the newest probe
     /// that came back was sent, and the bucket was asked.
     pub fn proven_ms(&self) -> u64 {
-        let [trusted, own] = self.proven_ms;
-        trusted.min(own).min(self.bucket.proven_ms)
+        let [trusted, own] = &self.lanes;
+        trusted.proven_ms.min(own.proven_ms).min(self.bucket.proven_ms)
     }
 
     /// Why the daemon is deaf, if it is.
@@ -100,15 +122,44 @@ impl Hearing {
         (now_ms < self.from_ms(now_ms)).then_some(self.trouble.1)
     }
 
-    /// The number of the next probe, which is sent on all lanes now. Notices those that are late.
+    /// When something that is taken from a lane now was sent, as far as is known. What has lain
+    /// there must not pass for fresh: others would be told that someone is there who is gone. It came
+    /// before the probes that have not come back; what came during a stall may have come at its
+    /// beginning.
+    pub fn heard_ms(&self, lane: usize, now_ms: u64) -> u64 {
+        let Some(lane) = self.lanes.get(lane) else { return now_ms };
+        if let Some(probed_ms) = self.probed_ms.filter(|at_ms| at_ms + STALLED_MS < now_ms) {
+            return probed_ms;
+        }
+        let (stalled_ms, first_after) = self.stall;
+        if lane.returned < first_after {
+            return stalled_ms;
+        }
+        let next = lane.under_way.front().map(|(_, sent_ms)| *sent_ms);
+        next.filter(|sent_ms| sent_ms + LATE_MS < now_ms).unwrap_or(now_ms)
+    }
+
+    /// The number of the next probe, which is sent on all lanes now. Notices those that are late,
+    /// and that the daemon itself was.
     pub fn probe(&mut self, now_ms: u64) -> u64 {
-        let oldest = self.lanes.iter().filter_map(|lane| lane.front()).map(|(_, sent)| *sent).min();
+        let before_ms = self.probed_ms.replace(now_ms);
+        if let Some(before_ms) = before_ms.filter(|at_ms| at_ms + STALLED_MS < now_ms) {
+            self.trouble(now_ms, "the daemon was stalled");
+            self.stall = (before_ms, self.last_number + 1);
+        }
+        let counted = |lane: &Lane| {
+            lane.under_way.iter().find(|(number, _)| *number > self.void).map(|(_, sent)| *sent)
+        };
+        let oldest = self.lanes.iter().filter_map(counted).min();
         if oldest.is_some_and(|sent_ms| sent_ms + LATE_MS + PROBE_MS < now_ms) {
             self.trouble(now_ms, "a probe did not come back");
         }
         self.last_number += 1;
         for lane in &mut self.lanes {
-            lane.push_back((self.last_number, now_ms));
+            lane.under_way.push_back((self.last_number, now_ms));
+            if lane.under_way.len() > UNDER_WAY {
+                lane.under_way.pop_front();
+            }
         }
         self.last_number
     }
@@ -137,20 +188,24 @@ impl Hearing {
 
     /// A probe came back on a lane.
     pub fn probed(&mut self, lane: usize, number: u64, now_ms: u64) {
-        let Some(under_way) = self.lanes.get_mut(lane) else { return };
-        match under_way.front().copied() {
-            Some((expected, sent_ms)) if expected == number => {
-                under_way.pop_front();
-                self.proven_ms[lane] = sent_ms;
-                if sent_ms + LATE_MS < now_ms {
-                    self.trouble(now_ms, "a probe came back late");
-                }
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        let mut lost = false;
+        while let Some((sent, sent_ms)) = lane.under_way.front().copied().filter(|p| p.0 <= number)
+        {
+            lane.under_way.pop_front();
+            if sent < number {
+                lost |= sent > self.void;
+                continue;
             }
-            Some((expected, _)) if expected < number => {
-                self.trouble(now_ms, "a probe was lost on the way");
+            (lane.returned, lane.proven_ms) = (number, sent_ms);
+            // What was sent before the last trouble is not counted against what came after it.
+            if number > self.void && sent_ms + LATE_MS < now_ms {
+                self.trouble(now_ms, "a probe came back late");
+                return;
             }
-            // Sent before the last trouble.
-            _ => {}
+        }
+        if lost {
+            self.trouble(now_ms, "a probe was lost on the way");
         }
     }
 }
@@ -200,6 +255,14 @@ mod tests {
     }
 
     #[test]
+    fn who_was_stalled_is_deaf_even_if_all_probes_have_come_back() {
+        let mut hearing = listening();
+        hearing.probe(12_001);
+        assert_eq!(hearing.deaf(12_001), Some("the daemon was stalled"));
+        assert_eq!(hearing.from_ms(12_001), 22_001);
+    }
+
+    #[test]
     fn probes_from_before_a_trouble_are_not_counted_against_it() {
         let mut hearing = listening();
         let before = hearing.probe(11_000);
@@ -219,6 +282,41 @@ mod tests {
         assert_eq!(hearing.deaf(70_000), None);
         assert!(!hearing.connected(70_000, "it is back"));
         assert_eq!(hearing.deaf(70_000), None);
+    }
+
+    #[test]
+    fn what_comes_late_does_not_pass_for_fresh() {
+        let mut late = listening();
+        assert_eq!(late.heard_ms(0, 10_400), 10_400);
+        let first = late.probe(11_000);
+        late.probe(11_500);
+        assert_eq!(late.heard_ms(0, 11_900), 11_900);
+        assert_eq!(late.heard_ms(0, 14_000), 11_500, "no probe was sent since");
+        late.probe(12_500);
+        late.probe(13_500);
+        assert_eq!(late.heard_ms(0, 14_000), 11_000);
+        late.probed(0, first, 14_000);
+        assert_eq!(late.heard_ms(0, 14_000), 11_500);
+    }
+
+    #[test]
+    fn what_lay_there_during_a_stall_is_as_old_as_the_stall_until_a_probe_has_passed_it() {
+        let mut hearing = listening();
+        assert_eq!(hearing.heard_ms(1, 18_000), 10_000);
+        let after = hearing.probe(18_000);
+        assert_eq!(hearing.heard_ms(1, 18_001), 10_000);
+        hearing.probed(1, after, 18_002);
+        assert_eq!(hearing.heard_ms(1, 18_003), 18_003);
+        assert_eq!(hearing.heard_ms(0, 18_003), 10_000);
+    }
+
+    #[test]
+    fn a_connection_that_stays_away_costs_no_memory() {
+        let mut hearing = listening();
+        for n in 1..10_000 {
+            hearing.probe(10_000 + n * PROBE_MS);
+        }
+        assert!(hearing.lanes.iter().all(|lane| lane.under_way.len() <= UNDER_WAY));
     }
 
     #[test]
@@ -245,11 +343,12 @@ mod tests {
                 }
                 assert_eq!(hearing.deaf(at_ms).is_some(), at_ms > 13_000, "{at_ms}");
             }
+            // A question that was answered badly is asked again, and was without an answer till then.
+            let last_ms = if badly { 30_500 } else { 30_000 };
+            assert!(!badly || hearing.asks_bucket(last_ms));
             hearing.bucket_answered(true);
-            assert!(!badly || hearing.asks_bucket(30_500));
-            hearing.bucket_answered(true);
-            assert!(hearing.deaf(39_999).is_some());
-            assert_eq!(hearing.deaf(40_000), None);
+            assert!(hearing.deaf(last_ms + 9999).is_some());
+            assert_eq!(hearing.deaf(last_ms + 10_000), None);
         }
     }
 }

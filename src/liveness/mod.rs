@@ -1,9 +1,10 @@
 //! Who of the daemons is alive and hears, whose turn it is to act, and what is then done: graces
 //! end, silent leases lapse, `last_active` is refreshed.
 
+pub mod bench;
 pub mod hearing;
 pub mod internal;
 pub mod judge;
 pub mod peers;
 mod sentences;
-mod verdicts;
+pub mod verdicts;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 
+use super::judge::Sentence;
 use crate::presence::id::Id;
 use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
@@ -11,17 +12,11 @@ use crate::store::stripe::Answer;
 
 /// How many users are written at a time: requests go on beside them.
 const WRITES: usize = 512;
-/// How long the write of a lapse may take, in milliseconds; after that it is judged again. Not long:
-/// a write that waits for JetStream to have a leader again would go by what was heard before.
-const LAPSE_MS: u64 = 1000;
-/// How long another write may take, in milliseconds; after that it is due again.
-pub const WRITE_MS: u64 = 5000;
 
-/// A write that is to be done.
+/// A sentence that is to be carried out.
 #[derive(Debug)]
-pub struct Sentence {
-    pub user: Id,
-    pub command: Command,
+pub struct Order {
+    pub sentence: Sentence,
     /// The lease that is ended by it and others.
     pub ending: Option<Arc<EndOfLease>>,
 }
@@ -41,14 +36,13 @@ impl Drop for EndOfLease {
 }
 
 /// Carries sentences out, a bounded number at a time.
-pub async fn carry_out(store: Store, mut sentences: mpsc::UnboundedReceiver<Sentence>) {
+pub async fn carry_out(store: Store, mut orders: mpsc::UnboundedReceiver<Order>) {
     let places = Arc::new(Semaphore::new(WRITES));
-    while let Some(Sentence { user, command, ending }) = sentences.recv().await {
+    while let Some(Order { sentence, ending }) = orders.recv().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Sentence { user, command, deadline_ms } = sentence;
         let (metrics, lapses) =
             (Arc::clone(&store.link.metrics), matches!(command, Command::Lapse { .. }));
-        let within_ms = if lapses { LAPSE_MS } else { WRITE_MS };
-        let deadline_ms = store.link.clock.now().mono_ms + within_ms;
         store.users.command(
             user,
             command,

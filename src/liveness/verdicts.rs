@@ -32,7 +32,7 @@ pub struct Objection {
 }
 
 /// A daemon begins to end all that a lease holds, or has done so.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ending {
     pub daemon: String,
     pub lease: String,

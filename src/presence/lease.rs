@@ -10,7 +10,11 @@ use super::id::Id;
 /// How long an end that another daemon began is left to it, in milliseconds.
 const LEFT_TO_OTHERS_MS: u64 = 60_000;
 
-/// How long a lease that was handed out as due rests before it is handed out again.
+/// How often it is looked whether that one is still there, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 1000;
+
+/// How long a lease that was handed out as due rests before it is handed out again, in
+/// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
 const RETRY_MS: u64 = 5000;
 
 /// When something was last heard of.
@@ -20,6 +24,28 @@ pub struct Heard {
     /// Whether it was really heard, or is only given the benefit of the doubt since this daemon
     /// began to listen.
     pub really: bool,
+    /// When its last heartbeat came. A connect is seen in the bucket as late as the replica is, by
+    /// all; only a heartbeat tells others something that they cannot see themselves.
+    pub beat_ms: Option<u64>,
+}
+
+impl Heard {
+    /// A connect was seen, by a daemon that listens or only replays the bucket.
+    pub fn connected(at_ms: u64, really: bool) -> Self {
+        Self { at_ms, really, beat_ms: None }
+    }
+
+    /// It connected once more.
+    pub fn connected_again(self, at_ms: u64, really: bool) -> Self {
+        Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, really) }
+    }
+
+    /// A heartbeat came, which was sent then.
+    pub fn beat(&mut self, at_ms: u64) {
+        self.at_ms = self.at_ms.max(at_ms);
+        self.beat_ms = self.beat_ms.max(Some(at_ms));
+        self.really = true;
+    }
 }
 
 /// One shared lease.
@@ -54,22 +80,26 @@ impl Leases {
         self.listening = true;
     }
 
-    /// A connection joined a lease, by connecting.
-    pub fn joined(&mut self, name: &Id, now_ms: u64) {
-        let heard = Heard { at_ms: now_ms, really: self.listening };
+    /// A connection joined a lease, by connecting. That of a `hidden` user is no sign of life of a
+    /// lease on which others hang: they would be seen to lapse later for it.
+    pub fn joined(&mut self, name: &Id, hidden: bool, now_ms: u64) {
+        let heard = Heard::connected(now_ms, self.listening);
         let due_ms = now_ms + self.lease_ms;
         let lease = self.by_name.entry(name.clone()).or_insert_with(|| {
             self.agenda.push(Reverse((due_ms, name.clone())));
             Lease { held: 0, heard, due_ms, ending: None }
         });
         lease.held += 1;
-        lease.heard = heard;
+        if !hidden {
+            lease.heard = lease.heard.connected_again(now_ms, self.listening);
+        }
     }
 
-    /// A connection on a lease connected once more.
-    pub fn rejoined(&mut self, name: &Id, now_ms: u64) {
-        if let Some(lease) = self.by_name.get_mut(name) {
-            lease.heard = Heard { at_ms: now_ms, really: self.listening };
+    /// A connection on a lease connected once more; of a hidden user as for
+    /// [`joined`](Leases::joined).
+    pub fn rejoined(&mut self, name: &Id, hidden: bool, now_ms: u64) {
+        if let Some(lease) = self.by_name.get_mut(name).filter(|_| !hidden) {
+            lease.heard = lease.heard.connected_again(now_ms, self.listening);
         }
     }
 
@@ -83,16 +113,18 @@ impl Leases {
         }
     }
 
-    /// A heartbeat came. One for a lease whose end has begun changes nothing.
+    /// A heartbeat came, which was sent then. One for a lease whose end has begun changes nothing.
     pub fn heartbeat(&mut self, name: &Id, at_ms: u64) {
         if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.ending.is_none()) {
-            lease.heard = Heard { at_ms: lease.heard.at_ms.max(at_ms), really: true };
+            lease.heard.beat(at_ms);
         }
     }
 
     /// Another daemon has heard a lease that was handed out as due: it is looked at again when a
     /// lease has passed since then.
     pub fn objected(&mut self, name: &Id, at_ms: u64) {
+        // Whoever hears its heartbeats knows of no end that is still going on.
+        self.ended(name);
         self.heartbeat(name, at_ms);
         let due_ms = at_ms + self.lease_ms;
         if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.due_ms > due_ms) {
@@ -144,17 +176,17 @@ impl Leases {
                 continue;
             };
             let lapses_ms = (lease.heard.at_ms + self.lease_ms + wait_ms(&name)).max(hears_from_ms);
-            let left_until_ms = match lease.ending {
-                Some((by, since_ms)) if alive(by) => since_ms + LEFT_TO_OTHERS_MS,
-                _ => 0,
-            };
-            let next_ms = lapses_ms.max(left_until_ms);
-            if next_ms <= now_ms {
-                lease.due_ms = now_ms + RETRY_MS;
+            let is_left = |(by, since_ms)| since_ms + LEFT_TO_OTHERS_MS > now_ms && alive(by);
+            lease.due_ms = if lease.ending.is_some_and(is_left) {
+                now_ms + LOOK_AGAIN_MS
+            } else if lapses_ms <= now_ms {
                 due.push(name.clone());
+                now_ms + RETRY_MS.min(self.lease_ms)
             } else {
-                lease.due_ms = next_ms;
-            }
+                // It has been heard since, and nobody goes on with its end.
+                lease.ending = None;
+                lapses_ms
+            };
             self.agenda.push(Reverse((lease.due_ms, name)));
         }
         due
@@ -179,7 +211,7 @@ mod tests {
     fn held() -> Leases {
         let mut leases = Leases::new(1000);
         leases.listen();
-        leases.joined(&gateway(), 0);
+        leases.joined(&gateway(), false, 0);
         leases
     }
 
@@ -222,7 +254,7 @@ mod tests {
         leases.begin_end(&gateway(), ME, 1000);
         leases.heartbeat(&gateway(), 1001);
         assert_eq!(leases.held(&gateway()), None);
-        leases.joined(&gateway(), 1002);
+        leases.joined(&gateway(), false, 1002);
         leases.left(&gateway());
         assert_eq!(leases.held(&gateway()), None);
         leases.ended(&gateway());
@@ -234,10 +266,46 @@ mod tests {
         let mut leases = held();
         leases.begin_end(&gateway(), OTHER, 1000);
         assert_eq!(due(&mut leases, 3000), []);
-        assert_eq!(due(&mut leases, 1000 + LEFT_TO_OTHERS_MS), [gateway()]);
+        assert_eq!(leases.take_due(4000, 0, |_| 0, |_| false), [gateway()], "it has died");
+        let mut leases = held();
+        leases.begin_end(&gateway(), OTHER, 1000);
+        assert_eq!(due(&mut leases, 999 + LEFT_TO_OTHERS_MS), []);
+        assert_eq!(due(&mut leases, 1999 + LEFT_TO_OTHERS_MS), [gateway()]);
         let mut leases = held();
         leases.begin_end(&gateway(), DaemonId(3), 1000);
         assert_eq!(due(&mut leases, 1000), [gateway()]);
+    }
+
+    #[test]
+    fn an_end_that_nobody_carries_on_does_not_hold_up_who_connected_since() {
+        let mut leases = held();
+        leases.begin_end(&gateway(), OTHER, 1000);
+        assert_eq!(due(&mut leases, 2000), []);
+        leases.rejoined(&gateway(), false, 2500);
+        assert_eq!(leases.held(&gateway()), None);
+        assert_eq!(leases.take_due(3000, 0, |_| 0, |_| false), []);
+        assert_eq!(leases.held(&gateway()), Some(1));
+    }
+
+    #[test]
+    fn an_objection_ends_an_end_that_is_none() {
+        let mut leases = held();
+        leases.begin_end(&gateway(), OTHER, 1000);
+        leases.objected(&gateway(), 1500);
+        assert_eq!(leases.held(&gateway()), Some(1));
+        assert_eq!(leases.heard(&gateway()).unwrap().at_ms, 1500);
+    }
+
+    #[test]
+    fn a_hidden_user_who_connects_puts_off_nothing_for_others() {
+        let mut leases = held();
+        leases.joined(&gateway(), true, 600);
+        leases.rejoined(&gateway(), true, 800);
+        assert_eq!(due(&mut leases, 1000), [gateway()]);
+        let mut leases = Leases::new(1000);
+        leases.joined(&gateway(), true, 600);
+        assert_eq!(due(&mut leases, 1599), []);
+        assert_eq!(due(&mut leases, 1600), [gateway()]);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The same history twice, once without what invisible users did: nobody else can tell the two
 //! apart but by the times.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
+use crate::support::heart::Heart;
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::a_later_millisecond;
-use crate::support::{Client, Stage};
+use crate::support::{Client, Settings, Stage, eventually};
 
 const SEED: u64 = 7;
 const USERS: usize = 8;
@@ -71,20 +74,140 @@ async fn nobody_can_tell_a_history_from_the_same_without_hidden_deeds() {
     assert_eq!(events(&mut full), events(&mut twin), "seed {SEED}");
 }
 
+/// Silence lapses soon, and `last_active` is refreshed all the time.
+const HASTY: Settings<'static> = &[
+    ("LIVENESS__LEASE", "2s"),
+    ("LIVENESS__HEARTBEAT_INTERVAL", "1s"),
+    ("LIVENESS__LAST_ACTIVE_REFRESH", "1s"),
+    ("LIVENESS__OFFLINE_GRACE", "0s"),
+];
+
+/// Those who hide; the others are kept alive by their own heartbeats or by a gateway's.
+const HIDDEN: [&str; 4] = ["u4", "u5", "u6", "u7"];
+
+/// How long they do things in hiding: long enough for what they leave to lapse several times.
+const IN_HIDING: Duration = Duration::from_secs(8);
+
+/// Connects all users, and has those hide who will.
+async fn begin(stage: &Stage) -> Vec<Heart> {
+    let client = &stage.client;
+    for (user, lease) in (0..USERS).map(|n| (format!("u{n}"), n % 2 == 1)) {
+        let lease = if lease { json!("gateway") } else { Value::Null };
+        let mut body = json!({"user": {"id": user, "status": "here"}, "connection_id": "c"});
+        if !lease.is_null() {
+            body["lease"] = lease;
+        }
+        client.get("connect", body).await;
+    }
+    for user in HIDDEN {
+        client.upsert(json!({"id": user, "invisible": true})).await;
+    }
+    let own = ["u0", "u2"].map(|user| Heart::of(client, user, "c"));
+    own.into_iter().chain([Heart::of_lease(client, "gateway")]).collect()
+}
+
+/// Something in hiding: whatever connects here beats no more, or lapses with a lease that nobody
+/// keeps alive, unless it beats once more or ends.
+async fn hidden_deed(client: &Client, rng: &mut Rng) {
+    let user = HIDDEN[rng.usize(..HIDDEN.len())];
+    let named = json!({"user_id": user, "connection_id": format!("c{}", rng.usize(..3))});
+    let mut connect = json!({"user": {"id": user}, "connection_id": named["connection_id"]});
+    match rng.usize(..10) {
+        0..3 => client.get("connect", connect).await,
+        3..6 => {
+            connect["lease"] = json!(["gateway", "dead"][rng.usize(..2)]);
+            client.get("connect", connect).await
+        }
+        6..8 => client.get("heartbeat", named).await,
+        _ => client.get("disconnect", named).await,
+    };
+}
+
+/// How many connections the hidden users have, and when they were last active, as they see it.
+async fn in_hiding(client: &Client) -> (usize, Vec<Value>) {
+    let (mut connections, mut active) = (0, Vec::new());
+    for user in HIDDEN {
+        let explained = client.get("explain", json!({"user_id": user})).await;
+        connections += explained["connections"].as_array().unwrap().len();
+        active.push(explained["record"]["last_active"].clone());
+    }
+    (connections, active)
+}
+
+#[tokio::test]
+async fn nobody_can_tell_a_history_from_the_same_without_hidden_lapses_and_refreshes() {
+    let (mut full, mut twin) = tokio::join!(Stage::start(HASTY), Stage::start(HASTY));
+    let (mut hearts, mut twins_hearts) = tokio::join!(begin(&full), begin(&twin));
+    let frozen = full.client.see_all(&HIDDEN).await;
+    let mut rng = Rng::with_seed(SEED);
+    let (mut lapses, mut refreshes, start) = (0, 0, Instant::now());
+    while start.elapsed() < IN_HIDING {
+        for _ in 0..3 {
+            hidden_deed(&full.client, &mut rng).await;
+        }
+        let (before, active) = in_hiding(&full.client).await;
+        // Those whom all see are there on both sides; what is compared does not depend on when.
+        assert_eq!(
+            steady_views(&full.client).await,
+            steady_views(&twin.client).await,
+            "seed {SEED}"
+        );
+        sleep(Duration::from_millis(300)).await;
+        let (after, later) = in_hiding(&full.client).await;
+        lapses += usize::from(after < before);
+        refreshes += usize::from(later != active);
+        assert_eq!(full.client.see_all(&HIDDEN).await, frozen, "what is hidden moves nothing");
+    }
+    assert!(lapses > 0 && refreshes > 0, "{lapses} lapses and {refreshes} refreshes were seen");
+    // One of those whom all see falls silent on both sides, and lapses.
+    hearts.remove(0);
+    twins_hearts.remove(0);
+    for stage in [&full, &twin] {
+        eventually("who is silent lapses", Duration::from_secs(8), async || {
+            let seen = stage.client.see_all(&["u0"]).await;
+            (seen[0]["online"] == false).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(steady_views(&full.client).await, steady_views(&twin.client).await, "seed {SEED}");
+    assert_eq!(full.client.see_all(&HIDDEN).await, frozen);
+    let told = |stage: &mut Stage| {
+        let mut told: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for event in stage.events.arrived() {
+            told.entry(event.id).or_default().push(without_times(event.body));
+        }
+        told
+    };
+    assert_eq!(told(&mut full), told(&mut twin), "seed {SEED}");
+}
+
 /// What someone who is none of the users gets to see.
 async fn views(client: &Client) -> Vec<Value> {
-    let mut views = Vec::new();
-    for query in [
+    let by_activity = [
+        json!({"filter": {"last_active": {"$exists": true}}, "sort": {"last_active": -1}}),
+        json!({"sort": {"last_active": 1}, "limit": 2, "offset": 2}),
+    ];
+    [steady_views(client).await, answers(client, &by_activity).await].concat()
+}
+
+/// The same but for what depends on when those are refreshed whom all see.
+async fn steady_views(client: &Client) -> Vec<Value> {
+    let queries = [
         json!({}),
         json!({"filter": {"online": true}}),
         json!({"filter": {"online": false}, "sort": {"id": -1}, "limit": 3}),
-        json!({"filter": {"last_active": {"$exists": true}}, "sort": {"last_active": -1}}),
         json!({"sort": [{"online": -1}, {"updated_at": 1}]}),
-        json!({"sort": {"last_active": 1}, "limit": 2, "offset": 2}),
+        json!({"filter": {"id": {"$in": HIDDEN}}, "sort": {"last_active": 1}}),
         json!({"filter": {"invisible": true}}),
         json!({"filter": {"invisible": {"$ne": true}}}),
-        json!({"filter": {"status": {"$in": ["s0", "s1"]}}}),
-    ] {
+        json!({"filter": {"status": {"$in": ["s0", "s1", "here"]}}}),
+    ];
+    answers(client, &queries).await
+}
+
+async fn answers(client: &Client, queries: &[Value]) -> Vec<Value> {
+    let mut views = Vec::new();
+    for query in queries {
         for viewer in [None, Some("onlooker")] {
             let mut query = query.clone();
             query["presence"] = json!(true);

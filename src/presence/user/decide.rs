@@ -197,7 +197,9 @@ impl Change<'_> {
 
     fn refresh(&self, seen: Option<Time>) -> Decision<Users> {
         match self.before {
-            Some(record) if !record.connections.is_empty() && record.last_active == seen => {
+            Some(record)
+                if !record.connections.is_empty() && record.refreshed_last_active() == seen =>
+            {
                 let mut next = record.clone();
                 touch(&mut next, self.now);
                 if next == *record {
@@ -255,14 +257,15 @@ fn connect(
     rules: &Rules,
     now: Now,
 ) -> Result<(), Refusal> {
+    let connects = record.connects + 1;
     if let Some(known) = record.connections.iter_mut().find(|known| known.id == *connection) {
         known.lease = lease.cloned();
-        known.connects += 1;
+        known.connects = connects;
     } else if record.connections.len() < rules.connections_per_user {
         record.connections.push(Connection {
             id: connection.clone(),
             lease: lease.cloned(),
-            connects: 1,
+            connects,
             unknown: None,
         });
     } else {
@@ -276,6 +279,7 @@ fn connect(
         .field("connection_id")
         .limit(limit as u64));
     }
+    record.connects = connects;
     record.grace_since = None;
     touch(record, now);
     Ok(())

@@ -114,6 +114,7 @@ impl Index {
         if old == new {
             return;
         }
+        let hidden = after.is_some_and(|record| record.invisible);
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let is_in = |lines: &[(Id, Id, u64)], lease: &Id, connection: &Id| {
             lines.iter().any(|(l, c, _)| l == lease && c == connection)
@@ -124,9 +125,9 @@ impl Index {
             if !is_in(&old, lease, connection) {
                 let held = self.leases.entry(lease.clone()).or_default();
                 held.insert((user.clone(), connection.clone()));
-                shared.joined(lease, now.mono_ms);
+                shared.joined(lease, hidden, now.mono_ms);
             } else if !old.iter().any(|(l, c, n)| (l, c, n) == (lease, connection, connects)) {
-                shared.rejoined(lease, now.mono_ms);
+                shared.rejoined(lease, hidden, now.mono_ms);
             }
         }
         for (lease, connection, _) in &old {

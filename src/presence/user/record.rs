@@ -8,6 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::vitals::Lifeline;
 use crate::presence::custom::{Custom, Unknown};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
@@ -35,6 +36,9 @@ pub struct Record {
     pub status: Option<Box<str>>,
     pub custom: Custom,
     pub connections: Vec<Connection>,
+    /// How often any connection connected: what a connection's own count goes on from, so that one
+    /// that ended and came again is not taken for what it was.
+    pub connects: u64,
     /// The end of the last connection, while the user is still shown online for a moment. It
     /// identifies the grace; how long it lasts is measured by whoever watches it.
     pub grace_since: Option<Time>,
@@ -48,8 +52,8 @@ pub struct Connection {
     pub id: Id,
     /// The shared lease that keeps it alive; `None` if its own heartbeats do.
     pub lease: Option<Id>,
-    /// How often it connected. Only its own `connect` moves it, so whoever sees it move has heard
-    /// from the client.
+    /// Which of the user's connects was its last. Only its own `connect` moves it, so whoever sees it
+    /// move has heard from the client.
     pub connects: u64,
     /// As [`Record::unknown`].
     pub unknown: Option<Box<str>>,
@@ -69,6 +73,7 @@ impl Record {
             status: None,
             custom: Custom::default(),
             connections: Vec::new(),
+            connects: 0,
             grace_since: None,
             unknown: None,
         }
@@ -77,6 +82,21 @@ impl Record {
     /// Whether the user is online in truth.
     pub fn is_online(&self) -> bool {
         !self.connections.is_empty() || self.grace_since.is_some()
+    }
+
+    /// The `last_active` that must not grow old while the user is connected: that which all see, or,
+    /// while the user is invisible, the one that it sees itself. They may differ where a clock was
+    /// put back, and what was done in hiding must not move what is refreshed visibly.
+    pub fn refreshed_last_active(&self) -> Option<Time> {
+        if self.invisible { self.last_active } else { self.shown_last_active }
+    }
+
+    /// The connections that hang on a shared lease.
+    pub fn lines_on(&self, lease: &Id) -> Vec<Lifeline> {
+        let held = self.connections.iter().filter(|each| each.lease.as_ref() == Some(lease));
+        let line =
+            |each: &Connection| Lifeline { connection: each.id.clone(), connects: each.connects };
+        held.map(line).collect()
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -111,6 +131,9 @@ impl Record {
             json::push(&mut out, ",\"connections\":");
             json::push_array(&mut out, &self.connections, |out, c| c.push(out));
         }
+        if self.connects > last_connect(&self.connections) {
+            push_member(&mut out, "connects", self.connects);
+        }
         if let Some(time) = self.grace_since {
             push_member(&mut out, "grace_since", time.0);
         }
@@ -136,6 +159,11 @@ impl Connection {
         push_unknown(out, self.unknown.as_deref());
         out.push(b'}');
     }
+}
+
+/// The last connect of any of these connections. What is no more than that is not stored.
+fn last_connect(connections: &[Connection]) -> u64 {
+    connections.iter().map(|each| each.connects).max().unwrap_or(0)
 }
 
 fn push_member(out: &mut Vec<u8>, name: &str, number: impl Into<i128>) {
@@ -191,6 +219,7 @@ impl<'de> Deserialize<'de> for Record {
                             record.custom = Custom::from_values(&values);
                         }
                         "connections" => record.connections = map.next_value()?,
+                        "connects" => record.connects = map.next_value()?,
                         "grace_since" => record.grace_since = Some(Time(map.next_value()?)),
                         _ => unknown.add(&name, map.next_value::<&RawValue>()?),
                     }
@@ -205,6 +234,7 @@ impl<'de> Deserialize<'de> for Record {
                     }
                     None => return Err(A::Error::missing_field("v")),
                 }
+                record.connects = record.connects.max(last_connect(&record.connections));
                 record.unknown = unknown.into_members();
                 Ok(record)
             }

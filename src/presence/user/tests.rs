@@ -142,6 +142,25 @@ fn moments(history: &[(Step, i64)]) -> Vec<Moment> {
     moments
 }
 
+/// What it was before is named by an old sentence that a daemon carries out late.
+#[test]
+fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
+    let connect = Step::Connect { patch: Patch::default(), connection: id("a"), lease: None };
+    let (stored, _) = apply(&Stored::default(), &connect, Time(1));
+    let connects = |stored: &Stored<Record>| stored.record().unwrap().connections[0].connects;
+    let old = Lifeline { connection: id("a"), connects: connects(&stored) };
+    let (stored, _) = apply(&stored, &Step::Disconnect(id("a")), Time(2));
+    let stored = Users::decode(&Users::encode(stored.record().unwrap())).unwrap();
+    let (stored, _) = apply(&Stored::Present(Box::new(stored)), &connect, Time(3));
+    let now = Now { mono_ms: 0, wall: Time(4) };
+    let lapse = |line: &Lifeline| {
+        let command = Command::Lapse { lines: vec![line.clone()] };
+        Users::decide(&id("john"), &stored, &command, &RULES, DAEMON, now).unwrap().next
+    };
+    assert_eq!(lapse(&old), None);
+    assert!(lapse(&Lifeline { connects: connects(&stored), ..old }).is_some());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

@@ -10,7 +10,8 @@ use crate::presence::id::Id;
 use crate::presence::lease::Heard;
 use crate::presence::time::{Now, Time};
 
-/// How long something that was handed out as due rests before it is handed out again.
+/// How long something that was handed out as due rests before it is handed out again, in
+/// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
 const RETRY_MS: u64 = 5000;
 
 /// The times that are measured.
@@ -45,7 +46,8 @@ struct Pulse {
 struct Vital {
     /// When the user is looked at next; an entry of the agenda with another time is void.
     due_ms: u64,
-    last_active: Option<Time>,
+    /// The `last_active` that must not grow old, and whether it is the hidden one.
+    active: (Option<Time>, bool),
     refresh_due_ms: u64,
     /// The connections that are kept alive by their own heartbeats.
     own: Vec<Pulse>,
@@ -81,10 +83,10 @@ impl Vitals {
         self.listening = true;
     }
 
-    /// A heartbeat of a connection came. One that is unknown leaves no trace.
+    /// A heartbeat of a connection came, which was sent then. One that is unknown leaves no trace.
     pub fn heartbeat(&mut self, user: &Id, connection: &Id, at_ms: u64) {
         if let Some(pulse) = self.pulse_mut(user, connection) {
-            pulse.heard = Heard { at_ms: pulse.heard.at_ms.max(at_ms), really: true };
+            pulse.heard.beat(at_ms);
         }
     }
 
@@ -129,11 +131,11 @@ impl Vitals {
             };
             let wait_ms = wait_ms(&user);
             // By a clock that is behind, it was only just refreshed: there is nothing to write.
-            if vital.refresh_due_ms <= now_ms && vital.last_active >= Some(now.wall) {
+            if vital.refresh_due_ms <= now_ms && vital.active.0 >= Some(now.wall) {
                 vital.refresh_due_ms = now_ms + full_ms;
             }
             let mut next_ms = vital.refresh_due_ms + wait_ms;
-            let stale = (next_ms <= now_ms).then_some(vital.last_active);
+            let stale = (next_ms <= now_ms).then_some(vital.active.0);
             if stale.is_some() {
                 next_ms = now_ms + RETRY_MS;
             }
@@ -143,7 +145,7 @@ impl Vitals {
                     (pulse.heard.at_ms + self.periods.lease_ms + wait_ms).max(hears_from_ms);
                 if lapses_ms <= now_ms {
                     silent.push(pulse.line.clone());
-                    next_ms = next_ms.min(now_ms + RETRY_MS);
+                    next_ms = next_ms.min(now_ms + RETRY_MS.min(self.periods.lease_ms));
                 } else {
                     next_ms = next_ms.min(lapses_ms);
                 }
@@ -167,14 +169,19 @@ impl Vitals {
         let known = old.as_mut().map(|vital| std::mem::take(&mut vital.own)).unwrap_or_default();
         let own = record.connections.iter().filter(|each| each.lease.is_none()).map(|each| {
             let line = Lifeline { connection: each.id.clone(), connects: each.connects };
-            let heard = known.iter().find(|pulse| pulse.line == line).map(|pulse| pulse.heard);
-            let heard = heard.unwrap_or(Heard { at_ms: now.mono_ms, really: self.listening });
+            let known = known.iter().find(|pulse| pulse.line.connection == line.connection);
+            let heard = match known {
+                Some(pulse) if pulse.line == line => pulse.heard,
+                Some(pulse) => pulse.heard.connected_again(now.mono_ms, self.listening),
+                None => Heard::connected(now.mono_ms, self.listening),
+            };
             Pulse { line, heard }
         });
         let own: Vec<_> = own.collect();
+        let active = (record.refreshed_last_active(), record.invisible);
         let refresh_due_ms = match &old {
-            Some(old) if old.last_active == record.last_active => old.refresh_due_ms,
-            _ => now.mono_ms + self.refresh_in(user, record.last_active, now.wall),
+            Some(old) if old.active == active => old.refresh_due_ms,
+            _ => now.mono_ms + self.refresh_in(user, active.0, now.wall),
         };
         let lapses = own.iter().map(|pulse| pulse.heard.at_ms + self.periods.lease_ms);
         let wanted_ms = lapses.fold(refresh_due_ms, u64::min);
@@ -183,7 +190,7 @@ impl Vitals {
             self.agenda.push(Reverse((wanted_ms, user.clone())));
             wanted_ms
         });
-        let vital = Vital { due_ms, last_active: record.last_active, refresh_due_ms, own };
+        let vital = Vital { due_ms, active, refresh_due_ms, own };
         self.users.insert(user.clone(), vital);
     }
 

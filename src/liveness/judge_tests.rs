@@ -1,0 +1,159 @@
+use std::cell::RefCell;
+
+use super::*;
+use crate::presence::entity::Entity;
+use crate::presence::time::Time;
+use crate::presence::user::{Connection, Periods, Record, Users};
+
+const ME: DaemonId = DaemonId(1);
+const OTHER: DaemonId = DaemonId(2);
+const LEASE_MS: u64 = 10_000;
+/// When the first is due.
+const DUE_MS: u64 = LEASE_MS + MARGIN_MS;
+
+/// A daemon that has heard one connection, of `john`, when it began.
+struct Known {
+    index: RefCell<Index>,
+    leases: RefCell<Leases>,
+    peers: Peers,
+    hearing: RefCell<Hearing>,
+}
+
+impl Known {
+    fn new() -> Self {
+        let mut index = Index::default();
+        index.vitals.measure(Periods { lease_ms: LEASE_MS, refresh_ms: 1_000_000 });
+        index.vitals.listen();
+        let mut record = Record::new(Time(0), 0);
+        record.connections.push(Connection { id: c(), lease: None, connects: 1, unknown: None });
+        Users::observe(&mut index, &john(), None, Some(&record), at(0));
+        let leases = RefCell::new(Leases::new(LEASE_MS));
+        let known = Self {
+            index: RefCell::new(index),
+            leases,
+            peers: Peers::new(ME),
+            hearing: RefCell::new(Hearing::new(LEASE_MS, 0)),
+        };
+        for second in 0..DUE_MS / 1000 {
+            known.probe(second * 1000);
+        }
+        known
+    }
+
+    /// A probe goes out and comes back.
+    fn probe(&self, now_ms: u64) {
+        let mut hearing = self.hearing.borrow_mut();
+        let number = hearing.probe(now_ms);
+        if hearing.asks_bucket(now_ms) {
+            hearing.bucket_answered(true);
+        }
+        [0, 1].into_iter().for_each(|lane| hearing.probed(lane, number, now_ms));
+    }
+
+    fn beat(&self, at_ms: u64) {
+        self.index.borrow_mut().vitals.heartbeat(&john(), &c(), at_ms);
+    }
+}
+
+impl Knowledge for Known {
+    fn each_index(&self, mut work: impl FnMut(&mut Index)) {
+        work(&mut self.index.borrow_mut());
+    }
+
+    fn index_of<R>(&self, _: &Id, work: impl FnOnce(&mut Index) -> R) -> R {
+        work(&mut self.index.borrow_mut())
+    }
+
+    fn leases<R>(&self, work: impl FnOnce(&mut Leases) -> R) -> R {
+        work(&mut self.leases.borrow_mut())
+    }
+
+    fn held_by(&self, _: &Id) -> Vec<(Id, Vec<Lifeline>)> {
+        Vec::new()
+    }
+
+    fn peers<R>(&self, ask: impl FnOnce(&Peers) -> R) -> R {
+        ask(&self.peers)
+    }
+
+    fn hearing<R>(&self, ask: impl FnOnce(&Hearing) -> R) -> R {
+        ask(&self.hearing.borrow())
+    }
+}
+
+fn at(mono_ms: u64) -> Now {
+    Now { mono_ms, wall: Time(0) }
+}
+
+fn john() -> Id {
+    Id::parse("john", "id").unwrap()
+}
+
+fn c() -> Id {
+    Id::parse("c", "id").unwrap()
+}
+
+/// A judge that has just proposed to end the connection of `john`, and what it proposed.
+fn proposed(known: &Known) -> (Judge, Candidates) {
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    assert!(judge.tick(known, at(DUE_MS - 1)).is_empty());
+    let mut acts = judge.tick(known, at(DUE_MS));
+    let Some(Act::Propose(candidates)) = acts.pop() else { panic!("nothing was proposed") };
+    assert_eq!(candidates.connections, [("john".to_owned(), "c".to_owned(), 1)]);
+    assert!(acts.is_empty());
+    (judge, candidates)
+}
+
+#[test]
+fn what_is_silent_is_ended_when_nobody_objects_and_the_daemon_is_known_to_hear() {
+    let known = Known::new();
+    let (mut judge, _) = proposed(&known);
+    assert!(judge.tick(&known, at(DUE_MS + OBJECTION_MS)).is_empty(), "no probe has come back");
+    known.probe(DUE_MS + OBJECTION_MS);
+    let acts = judge.tick(&known, at(DUE_MS + OBJECTION_MS + 1));
+    let [Act::Sentence(Sentence { user, command, deadline_ms })] = &acts[..] else {
+        panic!("{acts:?}")
+    };
+    let Command::Lapse { lines } = command else { panic!("{command:?}") };
+    assert_eq!((user, &lines[..]), (&john(), &[Lifeline { connection: c(), connects: 1 }][..]));
+    assert_eq!(*deadline_ms, DUE_MS + OBJECTION_MS + 1 + LAPSE_MS);
+}
+
+#[test]
+fn what_was_proposed_before_a_stop_is_not_decided_after_it() {
+    let known = Known::new();
+    let (mut judge, _) = proposed(&known);
+    known.probe(DUE_MS + 200);
+    assert!(judge.tick(&known, at(DUE_MS + DECIDED_WITHIN_MS)).is_empty());
+}
+
+#[test]
+fn who_had_a_heartbeat_objects_and_who_is_told_yields() {
+    let (known, other) = (Known::new(), Known::new());
+    let (mut judge, candidates) = proposed(&known);
+    let others_judge = Judge::new(OTHER, LEASE_MS, 0);
+    assert!(others_judge.examine(&other, &candidates, at(DUE_MS)).is_none(), "no heartbeat came");
+    other.beat(8000);
+    let act = others_judge.examine(&other, &candidates, at(DUE_MS)).unwrap();
+    let Act::Object { to: ME, objection } = act else { panic!("{act:?}") };
+    judge.yield_to(&known, &objection, at(DUE_MS));
+    known.probe(DUE_MS + OBJECTION_MS);
+    assert!(judge.tick(&known, at(DUE_MS + OBJECTION_MS + 1)).is_empty());
+    let due_ms = 8000 + LEASE_MS + MARGIN_MS;
+    for second in DUE_MS / 1000 + 1..due_ms / 1000 {
+        known.probe(second * 1000);
+    }
+    assert!(matches!(judge.tick(&known, at(due_ms))[..], [Act::Propose(_)]));
+}
+
+#[test]
+fn a_daemon_that_has_become_deaf_ends_nothing() {
+    let known = Known::new();
+    let (mut judge, _) = proposed(&known);
+    known.hearing.borrow_mut().trouble(DUE_MS + 100, "it was cut off");
+    known.probe(DUE_MS + OBJECTION_MS);
+    for second in 0..LEASE_MS / 1000 {
+        known.probe(DUE_MS + OBJECTION_MS + second * 1000);
+        assert!(judge.tick(&known, at(DUE_MS + OBJECTION_MS + second * 1000)).is_empty());
+    }
+}

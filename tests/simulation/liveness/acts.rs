@@ -1,0 +1,109 @@
+//! What becomes of the acts of a judge.
+
+use std::rc::Rc;
+
+use presenced::liveness::judge::{Act, Sentence};
+use presenced::liveness::verdicts::Candidates;
+use presenced::presence::entity::DaemonId;
+use presenced::presence::id::Id;
+
+use super::events::{Event, Incoming};
+use super::truth::{Voice, ended_by};
+use super::world::{World, id as parse};
+
+/// A proposal that is older is void.
+const DECIDED_WITHIN_MS: u64 = 2000;
+
+impl World {
+    pub fn carry_out_all(&mut self, id: DaemonId, acts: Vec<Act>) -> Result<(), String> {
+        for act in acts {
+            match act {
+                Act::Propose(candidates) => {
+                    self.note(|| format!("{id} proposes {candidates:?}"));
+                    self.proposed(id, &candidates);
+                    let candidates = Rc::new(candidates);
+                    if let Some(daemon) = self.daemons.get_mut(&id) {
+                        let number = candidates.number;
+                        daemon
+                            .candidates
+                            .insert(number, (self.agenda.now_ms, Rc::clone(&candidates)));
+                    }
+                    self.tell_others(id, || Incoming::Candidates(Rc::clone(&candidates)));
+                    self.strike(id);
+                }
+                Act::Object { to, objection } => {
+                    self.note(|| format!("{id} objects to {to}: {objection:?}"));
+                    self.truth.counts.objections += 1;
+                    self.tell(id, to, Incoming::Objection(objection));
+                }
+                Act::Tell(ending) => {
+                    self.note(|| format!("{id} tells {ending:?}"));
+                    let copy = || Incoming::Ending(ending.clone());
+                    self.tell_others(id, copy);
+                }
+                Act::Sentence(sentence) => self.sentence(id, sentence, None)?,
+                Act::EndLease { lease, sentences } => {
+                    if let Some(daemon) = self.daemons.get_mut(&id) {
+                        daemon.ending.insert(lease.clone(), sentences.len() + 1);
+                    }
+                    for sentence in sentences {
+                        self.sentence(id, sentence, Some(&lease))?;
+                    }
+                    self.truth.ending(&lease, self.agenda.now_ms);
+                    self.strike(id);
+                    self.one_less(id, &lease)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn proposed(&mut self, id: DaemonId, candidates: &Candidates) {
+        let now_ms = self.agenda.now_ms;
+        let Some(daemon) = self.daemons.get_mut(&id) else { return };
+        let own = candidates.connections.iter().map(|(u, c, _)| Voice::Own(parse(u), parse(c)));
+        let shared = candidates.leases.iter().map(|lease| Voice::Lease(parse(lease)));
+        for voice in own.chain(shared) {
+            let proposed_ms = daemon.proposed_ms.entry(voice).or_insert(now_ms);
+            if *proposed_ms + DECIDED_WITHIN_MS < now_ms {
+                *proposed_ms = now_ms;
+            }
+        }
+    }
+
+    fn sentence(&mut self, id: DaemonId, it: Sentence, lease: Option<&Id>) -> Result<(), String> {
+        let now_ms = self.agenda.now_ms;
+        self.note(|| format!("{id} sentences {it:?}"));
+        let voices = ended_by(&it.user, &it.command, lease);
+        if let Some(daemon) = self.daemons.get(&id) {
+            for voice in &voices {
+                let checked = self.truth.check_sentence(daemon, voice, now_ms);
+                checked.map_err(|what| format!("{voice:?} is ended, and {what}"))?;
+            }
+        }
+        if self.is_quiet(now_ms) {
+            let what = format!("{:?} {:?}", it.user, it.command);
+            let alone = self.truth.acts_alone(id, what, now_ms);
+            alone.map_err(|how| format!("{it:?}: {how}"))?;
+        }
+        let ms = if lease.is_some() { self.rng.u64(0..60) } else { self.rng.u64(0..4) };
+        self.agenda.after(ms, Event::To(id, Incoming::CarryOut(it, lease.cloned())));
+        if !voices.is_empty() && lease.is_none() {
+            self.strike(id);
+        }
+        Ok(())
+    }
+
+    /// One user less to write until a lease has ended.
+    pub fn one_less(&mut self, id: DaemonId, lease: &Id) -> Result<(), String> {
+        let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
+        let Some(left) = daemon.ending.get_mut(lease) else { return Ok(()) };
+        *left -= 1;
+        if *left > 0 {
+            return Ok(());
+        }
+        daemon.ending.remove(lease);
+        let act = daemon.judge.close(&daemon.known, lease);
+        self.carry_out_all(id, vec![act])
+    }
+}

@@ -1,0 +1,160 @@
+//! The bounds of `PROTOCOL`, section 4: who is gone goes in time, and `last_active` does not grow old.
+
+use presenced::presence::id::Id;
+use presenced::presence::time::Time;
+use presenced::presence::user::{Connection, Record};
+
+use super::gateway::made_by;
+use super::truth::Voice;
+use super::world::{World, id};
+
+/// Nothing broke, and nothing has been for a while.
+const BOUND_MS: u64 = 2000;
+/// A grace takes at most so much longer.
+const GRACE_BOUND_MS: u64 = 1000;
+/// How much later everything may be where daemons or NATS were away.
+const AFTER_A_FAULT_MS: u64 = 5000;
+/// After so long nothing is left of a fault but that daemons are deaf.
+const FORGOTTEN_MS: u64 = 5000;
+
+impl World {
+    /// Checks the bounds at this moment.
+    pub fn check(&mut self) -> Result<(), String> {
+        if self.routes.closed_until_ms <= self.agenda.now_ms {
+            self.routes.closed.clear();
+        }
+        let Some(reliable_ms) = self.reliable_since_ms() else { return Ok(()) };
+        for number in 0..self.settings.users {
+            let user = id(&format!("u{number}"));
+            let Some(record) = self.stored(&user) else { continue };
+            for connection in &record.connections {
+                self.check_gone(&user, connection, reliable_ms)?;
+            }
+            self.check_grace(&user, record, reliable_ms)?;
+            self.check_last_active(&user, record, reliable_ms)?;
+        }
+        Ok(())
+    }
+
+    /// Since when some daemon has been able to do all that is promised, if there is one.
+    fn reliable_since_ms(&self) -> Option<u64> {
+        let now_ms = self.agenda.now_ms;
+        let able = self.daemons.values().filter(|daemon| {
+            daemon.is_ready() && !daemon.is_stopped(now_ms) && self.reaches_leader(daemon.id)
+        });
+        let since = able.filter_map(|daemon| self.reliable_ms.get(&daemon.id)).copied().min();
+        since.filter(|since_ms| *since_ms <= now_ms)
+    }
+
+    /// Whether nothing was broken then, and nothing is left of what had been.
+    pub fn is_quiet(&self, at_ms: u64) -> bool {
+        self.disturbed_ms + FORGOTTEN_MS + self.settings.lease_ms <= at_ms
+    }
+
+    /// By when something must have happened that nothing hinders since `from_ms`, and that takes
+    /// `bound_ms` if nothing breaks.
+    fn latest_ms(&self, since_ms: u64, due_ms: u64, bound_ms: u64, reliable_ms: u64) -> u64 {
+        let in_time_ms = due_ms + bound_ms;
+        if self.is_quiet(since_ms) && reliable_ms <= since_ms {
+            return in_time_ms;
+        }
+        (in_time_ms + AFTER_A_FAULT_MS).max(reliable_ms + AFTER_A_FAULT_MS)
+    }
+
+    /// A connection that nobody keeps alive is not there for longer than is promised.
+    fn check_gone(
+        &self,
+        user: &Id,
+        connection: &Connection,
+        reliable_ms: u64,
+    ) -> Result<(), String> {
+        let now_ms = self.agenda.now_ms;
+        let (number, run) = made_by(&connection.id);
+        let gateway = &self.gateways[number];
+        let same_run = gateway.alive && gateway.run == run && gateway.paused_until_ms <= now_ms;
+        let kept = match connection.lease {
+            Some(_) => same_run,
+            None => gateway.run == run && gateway.keeps(user, &connection.id, now_ms),
+        };
+        if kept {
+            return Ok(());
+        }
+        let sign_ms = self.truth.last_sign_ms(&Voice::of(user, connection));
+        let due_ms = sign_ms + self.settings.lease_ms;
+        let latest_ms = self.latest_ms(sign_ms, due_ms, BOUND_MS, reliable_ms);
+        if now_ms > latest_ms {
+            return Err(format!(
+                "{user:?} still has {connection:?}, last heard of at {sign_ms}, due until {latest_ms}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_grace(&self, user: &Id, record: &Record, reliable_ms: u64) -> Result<(), String> {
+        let (Some(since_ms), Some(_)) = (self.truth.graces.get(user), record.grace_since) else {
+            return Ok(());
+        };
+        let due_ms = since_ms + self.settings.grace_ms;
+        let latest_ms = self.latest_ms(*since_ms, due_ms, GRACE_BOUND_MS, reliable_ms);
+        if self.agenda.now_ms > latest_ms {
+            return Err(format!("the grace of {user:?} since {since_ms} has not ended"));
+        }
+        Ok(())
+    }
+
+    /// Where clocks are right, `last_active` of who is connected is not older than promised.
+    fn check_last_active(
+        &self,
+        user: &Id,
+        record: &Record,
+        reliable_ms: u64,
+    ) -> Result<(), String> {
+        let Some(Time(active)) = record.last_active.filter(|_| !record.connections.is_empty())
+        else {
+            return Ok(());
+        };
+        if self.settings.wall_clocks_lie {
+            return Ok(());
+        }
+        let since_ms = u64::try_from(active - 1_700_000_000_000).unwrap_or(0);
+        let due_ms = since_ms + self.settings.refresh_ms;
+        let shared = record.connections.iter().any(|each| each.lease.is_some());
+        let bound_ms = if shared { BOUND_MS } else { self.settings.interval_ms };
+        let latest_ms = self.latest_ms(since_ms, due_ms, bound_ms, reliable_ms);
+        if self.agenda.now_ms > latest_ms {
+            return Err(format!("{user:?} was last active at {since_ms}: {record:?}"));
+        }
+        Ok(())
+    }
+
+    /// When all has settled, exactly those are connected who are there, and all replicas agree.
+    pub fn check_the_end(&self) -> Result<(), String> {
+        for number in 0..self.settings.users {
+            let user = id(&format!("u{number}"));
+            let stored = self.stored(&user);
+            let connections = stored.map_or(&[][..], |record| &record.connections);
+            let mut there: Vec<_> = connections.iter().map(|each| each.id.clone()).collect();
+            let alive = self.gateways.iter().filter(|gateway| gateway.alive);
+            let members = alive.flat_map(|gateway| gateway.members.keys());
+            let of_user = members.filter(|(of, _)| *of == user);
+            let mut expected: Vec<_> = of_user.map(|(_, connection)| connection.clone()).collect();
+            there.sort_unstable();
+            expected.sort_unstable();
+            if there != expected {
+                return Err(format!("in the end {user:?} has {there:?}, and not {expected:?}"));
+            }
+            for daemon in self.daemons.values() {
+                let machine = daemon.known.machine.borrow();
+                let seen_all = daemon.position == self.bucket.last_seq;
+                if seen_all && machine.record(&user) != stored {
+                    return Err(format!("in the end {} knows another {user:?}", daemon.id));
+                }
+            }
+        }
+        let idle = |gateway: &&super::gateway::Gateway| gateway.alive && !gateway.is_idle();
+        if let Some(gateway) = self.gateways.iter().find(idle) {
+            return Err(format!("in the end not all is answered: {gateway:?}"));
+        }
+        Ok(())
+    }
+}

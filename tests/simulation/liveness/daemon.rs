@@ -1,0 +1,230 @@
+//! A simulated daemon: the real judge, hearing, peers, index and stripe, with clocks of its own.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use presenced::liveness::hearing::Hearing;
+use presenced::liveness::judge::{Judge, Knowledge};
+use presenced::liveness::peers::Peers;
+use presenced::liveness::verdicts::{Candidates, Objection};
+use presenced::presence::entity::DaemonId;
+use presenced::presence::id::Id;
+use presenced::presence::lease::Leases;
+use presenced::presence::time::{Now, Time};
+use presenced::presence::user::{Index, Lifeline, Periods, Rules, Users};
+use presenced::store::stripe::{Stripe, Timing};
+
+use super::events::{Incoming, Reply, Then};
+use super::truth::Voice;
+use super::world::{Settings, id};
+
+/// How long a daemon may work on a request.
+pub const REQUEST_MS: u64 = 2000;
+
+/// What is to be told when a command is done.
+#[derive(Debug)]
+pub enum Ticket {
+    Request(Reply),
+    /// A sentence, and the lease that is ended by it and others.
+    Sentence(Option<Id>),
+}
+
+/// What the judge may look at, as the parts of the store and the beacons are for a real daemon.
+#[derive(Debug)]
+pub struct Known {
+    pub machine: RefCell<Stripe<Users, Ticket>>,
+    pub leases: Arc<Mutex<Leases>>,
+    pub peers: RefCell<Peers>,
+    pub hearing: RefCell<Hearing>,
+}
+
+/// The connection on which a daemon hears heartbeats and other daemons.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// While the time is before this, nothing gets through.
+    pub cut_until_ms: u64,
+    /// While the time is before this, what arrives is late by so much.
+    pub slow_until_ms: u64,
+    pub slow_by_ms: u64,
+    /// While the time is before this, heartbeats on these lanes are dropped.
+    pub drops_until_ms: u64,
+    pub drops: [bool; 2],
+    /// What was sent later arrives later.
+    pub last_ms: u64,
+}
+
+#[derive(Debug)]
+pub struct Daemon {
+    pub id: DaemonId,
+    /// The server to which it is connected.
+    pub node: usize,
+    pub judge: Judge,
+    pub known: Known,
+    born_ms: u64,
+    /// How much faster its monotonic clock is, in millionths.
+    drift: i64,
+    /// How far its wall clock is off, and how much it drifts, in thousandths.
+    pub skew_ms: i64,
+    pub wall_drift: i64,
+    pub link: Link,
+    pub stopped_until_ms: u64,
+    /// What arrived while it was stopped.
+    pub backlog: Vec<Incoming>,
+    pub feed_slow_until_ms: u64,
+    pub feed_due: bool,
+    pub fetched: u64,
+    pub position: u64,
+    ready_from: Option<u64>,
+    /// What waits until the replica has seen all up to there.
+    pub waiting: Vec<(u64, Then)>,
+    /// The leases that it is ending, with how many users are still to be written.
+    pub ending: BTreeMap<Id, usize>,
+    /// When it made the oldest proposal that may still hold to end what hangs on a voice.
+    pub proposed_ms: BTreeMap<Voice, u64>,
+    /// Its candidates, and when it proposed them.
+    pub candidates: BTreeMap<u64, (u64, Rc<Candidates>)>,
+}
+
+impl Daemon {
+    pub fn start(
+        daemon: DaemonId,
+        settings: &Settings,
+        last_seq: u64,
+        now_ms: u64,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
+        let timing = Timing {
+            ack_timeout_ms: REQUEST_MS / 4,
+            read_timeout_ms: REQUEST_MS / 2,
+            attempts: 40,
+            max_value: 10_000,
+        };
+        let rules = Rules { connections_per_user: 50, no_grace: settings.grace_ms == 0 };
+        let mut machine = Stripe::<Users, Ticket>::new(daemon, Arc::new(rules), timing);
+        let leases = Arc::new(Mutex::new(Leases::new(settings.lease_ms)));
+        machine.index_mut().share(Arc::clone(&leases));
+        let (lease_ms, refresh_ms) = (settings.lease_ms, settings.refresh_ms);
+        machine.index_mut().vitals.measure(Periods { lease_ms, refresh_ms });
+        let (skew, wall_drift) = if settings.wall_clocks_lie { (300_000, 20) } else { (0, 0) };
+        let mut daemon = Self {
+            id: daemon,
+            node: rng.usize(0..super::world::NODES),
+            judge: Judge::new(daemon, lease_ms, settings.grace_ms),
+            known: Known {
+                machine: RefCell::new(machine),
+                leases,
+                peers: RefCell::new(Peers::new(daemon)),
+                hearing: RefCell::new(Hearing::new(lease_ms, 0)),
+            },
+            born_ms: now_ms,
+            drift: rng.i64(-1000..=1000),
+            skew_ms: rng.i64(-skew..=skew),
+            wall_drift: rng.i64(-wall_drift..=wall_drift),
+            link: Link::default(),
+            stopped_until_ms: 0,
+            backlog: Vec::new(),
+            feed_slow_until_ms: 0,
+            feed_due: false,
+            fetched: 0,
+            position: 0,
+            ready_from: Some(last_seq),
+            waiting: Vec::new(),
+            ending: BTreeMap::new(),
+            proposed_ms: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+        };
+        daemon.catch_up(0, now_ms);
+        daemon
+    }
+
+    pub fn now(&self, now_ms: u64) -> Now {
+        let age_ms = i64::try_from(now_ms.saturating_sub(self.born_ms)).unwrap_or(i64::MAX);
+        let mono_ms = age_ms + age_ms * self.drift / 1_000_000;
+        let wall_ms = i64::try_from(now_ms).unwrap_or(i64::MAX)
+            + self.skew_ms
+            + age_ms * self.wall_drift / 1000;
+        Now {
+            mono_ms: u64::try_from(mono_ms).unwrap_or(0),
+            wall: Time(1_700_000_000_000 + wall_ms),
+        }
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.ready_from.is_none()
+    }
+
+    pub fn is_stopped(&self, now_ms: u64) -> bool {
+        self.stopped_until_ms > now_ms
+    }
+
+    /// The replica has seen all up to `position`. Returns whether it has just become whole.
+    pub fn catch_up(&mut self, position: u64, now_ms: u64) -> bool {
+        self.position = self.position.max(position);
+        let ready = self.ready_from.is_some_and(|from| from <= self.position);
+        if ready {
+            self.ready_from = None;
+            let mono_ms = self.now(now_ms).mono_ms;
+            self.known.leases(Leases::listen);
+            self.known.machine.get_mut().index_mut().vitals.listen();
+            self.known.hearing.get_mut().trouble(mono_ms, "it has just started to listen");
+        }
+        ready
+    }
+
+    /// The voices that an objection says were heard, and how long ago; when they were proposed.
+    pub fn objected(&self, objection: &Objection) -> (u64, Vec<(Voice, u64)>) {
+        let Some((at_ms, candidates)) = self.candidates.get(&objection.number) else {
+            return (0, Vec::new());
+        };
+        let own = objection.connections.iter().map(|(place, age_ms)| {
+            let (user, connection, _) = &candidates.connections[*place];
+            (Voice::Own(id(user), id(connection)), *age_ms)
+        });
+        let shared = objection.leases.iter();
+        let shared =
+            shared.map(|(at, age_ms)| (Voice::Lease(id(&candidates.leases[*at])), *age_ms));
+        (*at_ms, own.chain(shared).collect())
+    }
+
+    /// Takes what no longer has to wait for the replica.
+    pub fn seen(&mut self) -> Vec<Then> {
+        let position = self.position;
+        let seen = self.waiting.extract_if(.., |(last, _)| *last <= position);
+        seen.map(|(_, then)| then).collect()
+    }
+}
+
+impl Knowledge for Known {
+    fn each_index(&self, mut work: impl FnMut(&mut Index)) {
+        work(self.machine.borrow_mut().index_mut());
+    }
+
+    fn index_of<R>(&self, _: &Id, work: impl FnOnce(&mut Index) -> R) -> R {
+        work(self.machine.borrow_mut().index_mut())
+    }
+
+    fn leases<R>(&self, work: impl FnOnce(&mut Leases) -> R) -> R {
+        work(&mut self.leases.lock().expect("nobody panicked"))
+    }
+
+    fn held_by(&self, lease: &Id) -> Vec<(Id, Vec<Lifeline>)> {
+        let machine = self.machine.borrow();
+        let mut users: Vec<_> = machine.index().holders(lease).into_iter().collect();
+        users.sort_unstable();
+        let lines = |user: Id| {
+            let lines = machine.record(&user).map(|record| record.lines_on(lease));
+            (user, lines.unwrap_or_default())
+        };
+        users.into_iter().map(lines).collect()
+    }
+
+    fn peers<R>(&self, ask: impl FnOnce(&Peers) -> R) -> R {
+        ask(&self.peers.borrow())
+    }
+
+    fn hearing<R>(&self, ask: impl FnOnce(&Hearing) -> R) -> R {
+        ask(&self.hearing.borrow())
+    }
+}

@@ -1,0 +1,277 @@
+//! The gateways through which users are connected. They beat, ask for answers, connect again what is
+//! unknown, and repeat what is not answered; their users come, go and reload their pages.
+
+use std::collections::BTreeMap;
+
+use presenced::presence::id::Id;
+use presenced::presence::user::{Command, Patch};
+
+use super::events::{Event, Heartbeat, Incoming, Reply, ToGateway};
+use super::truth::{Beat, Voice};
+use super::world::{NODES, World, id};
+
+/// After so long a request is repeated: what became of it is settled by then.
+const REPEAT_MS: u64 = 3000;
+
+#[derive(Debug)]
+pub struct Gateway {
+    /// The server to which it is connected.
+    pub node: usize,
+    /// Counts its starts.
+    pub run: u64,
+    pub alive: bool,
+    pub paused_until_ms: u64,
+    /// Whether all its connections hang on one lease.
+    on_lease: bool,
+    /// Whether its connections beat together.
+    in_lists: bool,
+    pub members: BTreeMap<(Id, Id), Member>,
+    requests: BTreeMap<u64, Request>,
+    last_number: u64,
+    /// How often in a row the service held another number of connections.
+    differs: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct Member {
+    pub acknowledged: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Request {
+    user: Id,
+    connection: Id,
+    connects: bool,
+}
+
+impl Gateway {
+    pub fn new(rng: &mut fastrand::Rng) -> Self {
+        Self {
+            node: rng.usize(0..NODES),
+            run: 0,
+            alive: true,
+            paused_until_ms: 0,
+            on_lease: rng.bool(),
+            in_lists: rng.bool(),
+            members: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            last_number: 0,
+            differs: 0,
+        }
+    }
+
+    /// Starts anew: nothing is left of what was.
+    pub fn restart(&mut self) {
+        self.run += 1;
+        self.alive = true;
+        self.members.clear();
+        self.requests.clear();
+    }
+
+    /// Whether it keeps a connection alive at the moment.
+    pub fn keeps(&self, user: &Id, connection: &Id, now_ms: u64) -> bool {
+        let member = (user.clone(), connection.clone());
+        self.alive && self.paused_until_ms <= now_ms && self.members.contains_key(&member)
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// The lease of that run, if it has one.
+    fn lease(&self, number: usize) -> Option<Id> {
+        self.on_lease.then(|| id(&format!("gateway-{number}-{}", self.run)))
+    }
+
+    fn request(&mut self, user: Id, connection: Id, connects: bool) -> u64 {
+        self.last_number += 1;
+        self.requests.insert(self.last_number, Request { user, connection, connects });
+        self.last_number
+    }
+
+    fn is_asked_for(&self, (user, connection): &(Id, Id)) -> bool {
+        self.requests.values().any(|r| r.user == *user && r.connection == *connection)
+    }
+}
+
+/// Which gateway, and which run of it, a connection was made by.
+pub fn made_by(connection: &Id) -> (usize, u64) {
+    let mut numbers = connection.as_str().split('-').map(|part| part.parse().expect("a number"));
+    let number = numbers.next().expect("a gateway");
+    let run = numbers.next().expect("a run");
+    (usize::try_from(number).expect("a gateway"), run)
+}
+
+impl World {
+    /// Something reaches a gateway, unless it has ended since; if it is paused, later.
+    pub fn reach_gateway(&mut self, number: usize, run: u64, what: ToGateway) {
+        let now_ms = self.agenda.now_ms;
+        let gateway = &mut self.gateways[number];
+        if !gateway.alive || gateway.run != run {
+            return;
+        }
+        if gateway.paused_until_ms > now_ms {
+            let at_ms = gateway.paused_until_ms;
+            self.agenda.at(at_ms, Event::Gateway { number, run, what });
+            return;
+        }
+        match what {
+            ToGateway::Die => {
+                gateway.alive = false;
+                self.note(|| format!("gateway {number} dies"));
+            }
+            ToGateway::Beat => self.beat(number),
+            ToGateway::Act => self.act(number),
+            ToGateway::Send { request } => self.send_request(number, request),
+            ToGateway::Done { request } => {
+                let Some(done) = gateway.requests.remove(&request).filter(|done| done.connects)
+                else {
+                    return;
+                };
+                let member = gateway.members.get_mut(&(done.user, done.connection));
+                member.into_iter().for_each(|member| member.acknowledged = true);
+            }
+            ToGateway::Unknown { connections } => self.connect_again(number, &connections),
+            ToGateway::Held { held } => {
+                let gateway = &mut self.gateways[number];
+                let all: Vec<_> = gateway.members.keys().cloned().collect();
+                let acknowledged = gateway.members.values().filter(|m| m.acknowledged).count();
+                let differs = gateway.is_idle() && held != Some(acknowledged);
+                gateway.differs = if differs { gateway.differs + 1 } else { 0 };
+                if (held.is_none() && !all.is_empty()) || gateway.differs > 1 {
+                    gateway.differs = 0;
+                    self.connect_again(number, &all);
+                }
+            }
+        }
+    }
+
+    fn connect_again(&mut self, number: usize, connections: &[(Id, Id)]) {
+        for member in connections {
+            let gateway = &mut self.gateways[number];
+            if gateway.members.contains_key(member) && !gateway.is_asked_for(member) {
+                let request = gateway.request(member.0.clone(), member.1.clone(), true);
+                self.send_request(number, request);
+            }
+        }
+    }
+
+    fn beat(&mut self, number: usize) {
+        let (now_ms, interval_ms) = (self.agenda.now_ms, self.settings.interval_ms);
+        let gateway = &self.gateways[number];
+        let (node, run) = (gateway.node, gateway.run);
+        let all: Vec<_> = gateway.members.keys().cloned().collect();
+        let beats: Vec<(usize, Heartbeat)> = match gateway.lease(number) {
+            Some(lease) => vec![(0, Heartbeat::Lease(lease))],
+            None if gateway.in_lists => vec![(0, Heartbeat::Connections(all))],
+            None => all.into_iter().map(|one| (1, Heartbeat::Connections(vec![one]))).collect(),
+        };
+        let nodes = std::array::from_fn(|other| self.routes.is_open(node, other));
+        for (lane, beat) in beats {
+            let voices = Voice::all(&beat);
+            self.note(|| format!("gateway {number} beats for {voices:?}, to {nodes:?}"));
+            self.truth.beat(&voices, Beat { sent_ms: now_ms, nodes });
+            for daemon in self.all_daemons() {
+                self.publish(
+                    daemon,
+                    node,
+                    Incoming::Heartbeat { lane, beat: beat.clone(), sent_ms: now_ms },
+                );
+            }
+            let to = Reply { number, run, request: 0 };
+            self.ask(node, Incoming::Ask { to, beat, since_ms: now_ms });
+        }
+        let ms = interval_ms - interval_ms / 20 + self.rng.u64(0..=interval_ms / 20);
+        self.agenda.after(ms, Event::Gateway { number, run, what: ToGateway::Beat });
+    }
+
+    /// Sends a request to some daemon that a gateway can reach.
+    fn ask(&mut self, node: usize, incoming: Incoming) {
+        let daemons = self.daemons.values().filter(|daemon| daemon.is_ready());
+        let reached = daemons.filter(|daemon| self.routes.is_open(node, daemon.node));
+        let reached: Vec<_> = reached.map(|daemon| daemon.id).collect();
+        if let Some(daemon) = self.rng.choice(reached) {
+            let ms = self.rng.u64(0..=8);
+            self.agenda.after(ms, Event::To(daemon, incoming));
+        }
+    }
+
+    /// Sends a request, and again until it is answered.
+    fn send_request(&mut self, number: usize, request: u64) {
+        let gateway = &self.gateways[number];
+        let Some(Request { user, connection, connects }) = gateway.requests.get(&request).cloned()
+        else {
+            return;
+        };
+        let (node, run, lease) = (gateway.node, gateway.run, gateway.lease(number));
+        self.note(|| {
+            format!("gateway {number} asks: {user:?}/{connection:?} connects: {connects}")
+        });
+        let command = if connects {
+            let patch = Patch::default();
+            Command::Connect { patch, connection, lease, custom_in_answer: false }
+        } else {
+            self.truth.left.insert((user.clone(), connection.clone()));
+            Command::Disconnect { connection }
+        };
+        let (to, since_ms) = (Reply { number, run, request }, self.agenda.now_ms);
+        let command = Box::new(command);
+        self.ask(node, Incoming::Request { to, user, command, since_ms });
+        let what = ToGateway::Send { request };
+        self.agenda.after(REPEAT_MS, Event::Gateway { number, run, what });
+    }
+
+    /// Users come, go, or reload.
+    fn act(&mut self, number: usize) {
+        if self.calm {
+            return;
+        }
+        let run = self.gateways[number].run;
+        match self.rng.u32(0..10) {
+            0..5 => self.join(number, None),
+            5..7 => {
+                self.part(number);
+            }
+            _ => {
+                if let Some(user) = self.part(number) {
+                    let alive = (0..self.gateways.len()).filter(|n| self.gateways[*n].alive);
+                    let to = self.rng.choice(alive.collect::<Vec<_>>()).unwrap_or(number);
+                    self.join(to, Some(user));
+                }
+            }
+        }
+        let ms = self.rng.u64(200..2000);
+        self.agenda.after(ms, Event::Gateway { number, run, what: ToGateway::Act });
+    }
+
+    /// A user connects: at once, or a little later if it has just parted.
+    fn join(&mut self, number: usize, reloads: Option<Id>) {
+        let ms = if reloads.is_some() { self.rng.u64(0..=self.settings.grace_ms) } else { 0 };
+        let user = reloads.unwrap_or_else(|| {
+            let users = self.settings.users;
+            id(&format!("u{}", self.rng.usize(0..users)))
+        });
+        let gateway = &mut self.gateways[number];
+        let (run, count) = (gateway.run, gateway.last_number + 1);
+        let connection = id(&format!("{number}-{run}-{count}"));
+        gateway.members.insert((user.clone(), connection.clone()), Member::default());
+        let request = gateway.request(user, connection, true);
+        let what = ToGateway::Send { request };
+        self.agenda.after(ms, Event::Gateway { number, run, what });
+    }
+
+    /// Some connection ends. Whose it was.
+    fn part(&mut self, number: usize) -> Option<Id> {
+        let gateway = &mut self.gateways[number];
+        let idle = |member: &(&(Id, Id), &Member)| {
+            member.1.acknowledged && !gateway.is_asked_for(member.0)
+        };
+        let idle: Vec<_> = gateway.members.iter().filter(idle).map(|(m, _)| m.clone()).collect();
+        let (user, connection) = self.rng.choice(idle)?;
+        let gateway = &mut self.gateways[number];
+        gateway.members.remove(&(user.clone(), connection.clone()));
+        let request = gateway.request(user.clone(), connection, false);
+        self.send_request(number, request);
+        Some(user)
+    }
+}

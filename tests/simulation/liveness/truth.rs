@@ -1,0 +1,332 @@
+//! What really happened: who sent a heartbeat when, which of them got where, and what each daemon
+//! can know. Judgements are held against it, not against what the machines remember.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use presenced::liveness::judge::Knowledge;
+use presenced::liveness::verdicts::Candidates;
+use presenced::presence::entity::DaemonId;
+use presenced::presence::id::Id;
+use presenced::presence::user::{Command, Connection, Record};
+
+use super::daemon::Daemon;
+use crate::liveness::events::Heartbeat;
+
+/// How long a lapse may take to be stored after it was sentenced, and how long after its proposal
+/// it may be sentenced.
+const WRITTEN_WITHIN_MS: u64 = 1100 + 2000;
+/// How long the end of a lease takes at most, until it is done and all know it.
+const ENDED_WITHIN_MS: u64 = 6000;
+/// Who comes next acts so much later.
+const TURN_MS: u64 = 900;
+/// How long the beats of a voice are remembered.
+const REMEMBER_MS: u64 = 60_000;
+
+/// What keeps a connection alive: a shared lease, or its own heartbeats.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Voice {
+    Lease(Id),
+    Own(Id, Id),
+}
+
+impl Voice {
+    pub fn of(user: &Id, connection: &Connection) -> Self {
+        match &connection.lease {
+            Some(lease) => Self::Lease(lease.clone()),
+            None => Self::Own(user.clone(), connection.id.clone()),
+        }
+    }
+
+    pub fn all(beat: &Heartbeat) -> Vec<Self> {
+        match beat {
+            Heartbeat::Lease(lease) => vec![Self::Lease(lease.clone())],
+            Heartbeat::Connections(connections) => {
+                let own =
+                    |(user, connection): &(Id, Id)| Self::Own(user.clone(), connection.clone());
+                connections.iter().map(own).collect()
+            }
+        }
+    }
+}
+
+/// A heartbeat that was sent, and the servers that it reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat {
+    pub sent_ms: u64,
+    pub nodes: [bool; super::world::NODES],
+}
+
+/// How often what happened, to know that a run is worth something.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that lapsed.
+    pub lapses: u64,
+    /// Those among them whose heartbeats reached only the far side of a partition.
+    pub far_side: u64,
+    pub objections: u64,
+    pub graces: u64,
+    pub refreshes: u64,
+    /// Graces that a connect put an end to.
+    pub reloads: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: Self) {
+        self.lapses += other.lapses;
+        self.far_side += other.far_side;
+        self.objections += other.objections;
+        self.graces += other.graces;
+        self.refreshes += other.refreshes;
+        self.reloads += other.reloads;
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Truth {
+    lease_ms: u64,
+    grace_ms: u64,
+    beats: BTreeMap<Voice, VecDeque<Beat>>,
+    /// When, on its own clock, the last heartbeat was sent that each daemon took of something that
+    /// it knew.
+    taken: BTreeMap<(DaemonId, Voice), u64>,
+    /// The same of what others told it in objections.
+    told: BTreeMap<(DaemonId, Voice), u64>,
+    /// When a connect was last stored: of a connection, and of any on a lease.
+    connected: BTreeMap<Voice, u64>,
+    lines: BTreeMap<(Id, Id), u64>,
+    /// When the end of a lease last began.
+    endings: BTreeMap<Voice, u64>,
+    /// When a heartbeat or a probe to a daemon was last dropped.
+    dropped: BTreeMap<DaemonId, u64>,
+    pub ready: BTreeMap<DaemonId, u64>,
+    /// Who last sentenced whom to what, and when.
+    sentenced: BTreeMap<String, (DaemonId, u64)>,
+    /// What was asked to be disconnected.
+    pub left: BTreeSet<(Id, Id)>,
+    /// When the grace that a record shows was stored.
+    pub graces: BTreeMap<Id, u64>,
+    pub counts: Counts,
+}
+
+impl Truth {
+    pub fn new(lease_ms: u64, grace_ms: u64) -> Self {
+        Self { lease_ms, grace_ms, ..Self::default() }
+    }
+
+    pub fn beat(&mut self, voices: &[Voice], beat: Beat) {
+        for voice in voices {
+            let beats = self.beats.entry(voice.clone()).or_default();
+            beats.push_back(beat);
+            while beats.front().is_some_and(|first| first.sent_ms + REMEMBER_MS < beat.sent_ms) {
+                beats.pop_front();
+            }
+        }
+    }
+
+    /// When anything was last heard from a voice, by anyone: a heartbeat or a connect.
+    pub fn last_sign_ms(&self, voice: &Voice) -> u64 {
+        let beat = self.beats.get(voice).and_then(VecDeque::back).map_or(0, |beat| beat.sent_ms);
+        beat.max(self.connected.get(voice).copied().unwrap_or(0))
+    }
+
+    pub fn taken(&mut self, daemon: DaemonId, voice: Voice, sent_ms: u64) {
+        let taken = self.taken.entry((daemon, voice)).or_default();
+        *taken = sent_ms.max(*taken);
+    }
+
+    /// A daemon has forgotten what it knows no longer.
+    pub fn forget_unknown(&mut self, daemon: &Daemon) {
+        self.taken.retain(|(of, voice), _| *of != daemon.id || is_known(daemon, voice));
+    }
+
+    pub fn told(&mut self, daemon: DaemonId, voice: Voice, heard_ms: u64) {
+        let told = self.told.entry((daemon, voice)).or_default();
+        *told = heard_ms.max(*told);
+    }
+
+    /// A daemon begins to end a lease.
+    pub fn ending(&mut self, lease: &Id, now_ms: u64) {
+        self.endings.insert(Voice::Lease(lease.clone()), now_ms);
+    }
+
+    pub fn dropped(&mut self, daemon: DaemonId, now_ms: u64) {
+        self.dropped.insert(daemon, now_ms);
+    }
+
+    /// Whether a daemon has taken a heartbeat within the lease, and must object.
+    pub fn must_object(&self, daemon: DaemonId, voice: &Voice, mono_ms: u64) -> bool {
+        let taken = self.taken.get(&(daemon, voice.clone()));
+        taken.is_some_and(|at_ms| at_ms + self.lease_ms > mono_ms)
+    }
+
+    /// A daemon ends what hangs on a voice: it must not have heard it, nor been told, nor may it
+    /// have missed a heartbeat that came its way before it proposed that end.
+    pub fn check_sentence(
+        &self,
+        daemon: &Daemon,
+        voice: &Voice,
+        now_ms: u64,
+    ) -> Result<(), String> {
+        let (id, mono_ms) = (daemon.id, daemon.now(now_ms).mono_ms);
+        let key = (id, voice.clone());
+        for (known, how) in [(&self.taken, "heard it"), (&self.told, "was told")] {
+            if let Some(at_ms) = known.get(&key)
+                && at_ms + self.lease_ms > mono_ms
+            {
+                return Err(format!("{id} {how} {} ms ago", mono_ms - at_ms));
+            }
+        }
+        let proposed_ms = daemon.proposed_ms.get(voice).copied();
+        let proposed_ms = proposed_ms.ok_or_else(|| format!("{id} never proposed it"))?;
+        // While a lease ends, its heartbeats are told to be unknown, and do not count.
+        let ignored_ms = self.endings.get(voice).map_or(0, |at_ms| at_ms + ENDED_WITHIN_MS);
+        let within = |at_ms: u64| at_ms <= proposed_ms && at_ms + self.short_lease_ms() > now_ms;
+        let mut beats = self.beats.get(voice).into_iter().flatten();
+        let counts = |beat: &&Beat| beat.sent_ms >= ignored_ms && within(beat.sent_ms);
+        if let Some(beat) = beats.find(|beat| beat.nodes[daemon.node] && counts(beat)) {
+            return Err(format!("a heartbeat was sent to {id} {} ms ago", now_ms - beat.sent_ms));
+        }
+        if let Some(at_ms) = self.dropped.get(&id).filter(|at_ms| within(**at_ms)) {
+            return Err(format!("{id} was deaf {} ms ago", now_ms - at_ms));
+        }
+        let ready_ms = self.ready.get(&id).copied().unwrap_or(now_ms);
+        if ready_ms + self.short_lease_ms() > now_ms {
+            return Err(format!("{id} has listened only for {} ms", now_ms - ready_ms));
+        }
+        Ok(())
+    }
+
+    /// While nothing is broken only the first in order acts.
+    pub fn acts_alone(&mut self, id: DaemonId, what: String, now_ms: u64) -> Result<(), String> {
+        match self.sentenced.insert(what, (id, now_ms)) {
+            Some((other, at_ms)) if other != id && at_ms + TURN_MS > now_ms => {
+                Err(format!("{other} did so {} ms ago, and now {id} does", now_ms - at_ms))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The candidates of another daemon to which this one must object, if it can be relied on.
+    pub fn objections(
+        &self,
+        daemon: &Daemon,
+        of: &Candidates,
+        now_ms: u64,
+    ) -> (Vec<usize>, Vec<usize>) {
+        let mono_ms = daemon.now(now_ms).mono_ms;
+        let id = |text: &str| Id::parse(text, "id").expect("a good id");
+        let must =
+            |voice: Voice| is_known(daemon, &voice) && self.must_object(daemon.id, &voice, mono_ms);
+        let connections = of
+            .connections
+            .iter()
+            .enumerate()
+            .filter(|(_, (user, connection, _))| must(Voice::Own(id(user), id(connection))));
+        let leases =
+            of.leases.iter().enumerate().filter(|(_, lease)| must(Voice::Lease(id(lease))));
+        (connections.map(|(at, _)| at).collect(), leases.map(|(at, _)| at).collect())
+    }
+
+    /// A write was stored: what it ended was silent for a lease not long ago, or was asked to end.
+    pub fn stored(
+        &mut self,
+        user: &Id,
+        (before, after): (Option<&Record>, Option<&Record>),
+        writer: (DaemonId, usize),
+        now_ms: u64,
+    ) -> Result<(), String> {
+        let connections = |record: Option<&Record>| {
+            record.map_or(Vec::new(), |record| record.connections.clone())
+        };
+        let (old, new) = (connections(before), connections(after));
+        for each in &new {
+            let known = old.iter().find(|other| other.id == each.id);
+            if known.is_none_or(|known| known.connects != each.connects) {
+                self.connected.insert(Voice::of(user, each), now_ms);
+                self.lines.insert((user.clone(), each.id.clone()), now_ms);
+            }
+        }
+        for each in old.iter().filter(|each| new.iter().all(|other| other.id != each.id)) {
+            if !self.left.contains(&(user.clone(), each.id.clone())) {
+                self.counts.lapses += 1;
+                self.check_lapse(user, each, writer, now_ms)?;
+            }
+        }
+        let grace = |record: Option<&Record>| record.and_then(|record| record.grace_since);
+        if grace(before).is_some() && grace(after).is_none() && new.is_empty() {
+            let since_ms = self.graces.get(user).copied().unwrap_or(0);
+            self.counts.graces += 1;
+            if now_ms - since_ms + self.grace_ms / 500 + 2 < self.grace_ms {
+                return Err(format!("a grace ended after {} ms", now_ms - since_ms));
+            }
+        } else if grace(before).is_some() && !new.is_empty() {
+            self.counts.reloads += 1;
+        }
+        if grace(after) != grace(before) {
+            self.graces.insert(user.clone(), now_ms);
+        }
+        let active = |record: Option<&Record>| record.and_then(|record| record.last_active);
+        if old == new && active(before) < active(after) {
+            self.counts.refreshes += 1;
+        }
+        Ok(())
+    }
+
+    /// A connection lapsed. Its voice must have been silent, where the writer sits, for a lease that
+    /// ended no longer ago than a sentence may take.
+    fn check_lapse(
+        &mut self,
+        user: &Id,
+        connection: &Connection,
+        (writer, node): (DaemonId, usize),
+        now_ms: u64,
+    ) -> Result<(), String> {
+        let voice = Voice::of(user, connection);
+        let line = (user.clone(), connection.id.clone());
+        let connected_ms = self.lines.get(&line).copied().unwrap_or(0);
+        let beats = || self.beats.get(&voice).into_iter().flatten();
+        let silent = |mut signs: Vec<u64>| {
+            signs.extend([connected_ms, now_ms]);
+            signs.retain(|at_ms| *at_ms >= connected_ms);
+            signs.sort_unstable();
+            let mut gaps = signs.windows(2);
+            gaps.any(|gap| {
+                gap[1] - gap[0] >= self.short_lease_ms() && gap[1] + WRITTEN_WITHIN_MS >= now_ms
+            })
+        };
+        let here = beats().filter(|beat| beat.nodes[node]).map(|beat| beat.sent_ms).collect();
+        if !silent(here) {
+            let signs: Vec<_> = beats().map(|beat| beat.sent_ms).collect();
+            return Err(format!(
+                "{writer} ended {connection:?}, connected at {connected_ms}, which beat at {signs:?}"
+            ));
+        }
+        if !silent(beats().map(|beat| beat.sent_ms).collect()) {
+            self.counts.far_side += 1;
+        }
+        Ok(())
+    }
+
+    /// A lease by a clock that is as fast as any, less what a millisecond is cut off.
+    fn short_lease_ms(&self) -> u64 {
+        self.lease_ms - self.lease_ms / 500 - 2
+    }
+}
+
+/// Whether a daemon takes heartbeats of a voice.
+pub fn is_known(daemon: &Daemon, voice: &Voice) -> bool {
+    match voice {
+        Voice::Lease(lease) => daemon.known.leases(|leases| leases.held(lease).is_some()),
+        Voice::Own(user, connection) => {
+            daemon.known.index_of(user, |index| index.vitals.heard(user, connection).is_some())
+        }
+    }
+}
+
+/// The voices that a sentence ends: a lease as a whole, or connections of a user.
+pub fn ended_by(user: &Id, command: &Command, lease: Option<&Id>) -> Vec<Voice> {
+    let (Command::Lapse { lines }, None) = (command, lease) else {
+        return lease.map(|lease| Voice::Lease(lease.clone())).into_iter().collect();
+    };
+    lines.iter().map(|line| Voice::Own(user.clone(), line.connection.clone())).collect()
+}

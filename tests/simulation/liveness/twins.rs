@@ -1,0 +1,314 @@
+//! The same history twice, given the same clock, once without what invisible users do and what
+//! becomes of it: heartbeats, lapses, refreshes, graces. Nobody else can tell the two apart, to the byte
+//! (`PROTOCOL`, section 5). A daemon with the real machines stands behind each, and a bucket that takes
+//! every write at once.
+
+use std::collections::BTreeSet;
+
+use presenced::liveness::hearing::PROBE_MS;
+use presenced::liveness::judge::{Act, Knowledge};
+use presenced::presence::entity::{DaemonId, Entity, Event, Stored};
+use presenced::presence::id::Id;
+use presenced::presence::time::Now;
+use presenced::presence::user::{Command, Patch, Record, Users, Viewer, push_seen_by};
+use presenced::store::stripe::{Job, Output};
+use serde_json::json;
+
+use super::daemon::{Daemon, REQUEST_MS, Ticket};
+use super::world::{Settings, id};
+
+const USERS: usize = 4;
+const STEPS: usize = 60;
+const TICK_MS: u64 = 50;
+const LEASE_MS: u64 = 3000;
+
+/// Something that happens in a history.
+#[derive(Debug, Clone)]
+enum Step {
+    Connect {
+        user: Id,
+        connection: Id,
+        lease: Option<Id>,
+        patch: Patch,
+    },
+    Upsert {
+        user: Id,
+        patch: Patch,
+    },
+    Disconnect {
+        user: Id,
+        connection: Id,
+    },
+    DisconnectLease {
+        lease: Id,
+    },
+    Heartbeat {
+        user: Id,
+        connection: Id,
+    },
+    HeartbeatOfLease {
+        lease: Id,
+    },
+    Delete {
+        user: Id,
+    },
+    /// The wall clock jumps.
+    Jump {
+        by_ms: i64,
+    },
+}
+
+impl Step {
+    fn any(rng: &mut fastrand::Rng) -> Self {
+        let user = id(&format!("u{}", rng.usize(0..USERS)));
+        let connection = id(&format!("c{}", rng.usize(0..3)));
+        let lease = id(&format!("l{}", rng.usize(0..2)));
+        match rng.u32(0..100) {
+            0..25 => {
+                let lease = rng.bool().then_some(lease);
+                Self::Connect { user, connection, lease, patch: patch(rng) }
+            }
+            25..45 => Self::Upsert { user, patch: patch(rng) },
+            45..60 => Self::Disconnect { user, connection },
+            60..63 => Self::DisconnectLease { lease },
+            63..80 => Self::Heartbeat { user, connection },
+            80..93 => Self::HeartbeatOfLease { lease },
+            93..95 => Self::Delete { user },
+            _ => Self::Jump { by_ms: rng.i64(-20_000..=20_000) },
+        }
+    }
+
+    /// The user whose deed it is, and the patch that it carries.
+    fn patch(&self) -> Option<(&Id, &Patch)> {
+        match self {
+            Self::Connect { user, patch, .. } | Self::Upsert { user, patch } => Some((user, patch)),
+            _ => None,
+        }
+    }
+
+    /// What is left of it in a history without what an invisible user does in hiding.
+    fn without_hiding(&self, hidden: &BTreeSet<Id>) -> Option<Self> {
+        match self {
+            Self::Connect { user, patch, .. } if hidden.contains(user) => {
+                Some(Self::Upsert { user: user.clone(), patch: patch.clone() })
+            }
+            Self::Disconnect { user, .. } | Self::Heartbeat { user, .. }
+                if hidden.contains(user) =>
+            {
+                None
+            }
+            _ => Some(self.clone()),
+        }
+    }
+}
+
+fn patch(rng: &mut fastrand::Rng) -> Patch {
+    let invisible = [None, None, None, None, Some(true), Some(false)][rng.usize(0..6)];
+    let status = (rng.u32(0..4) == 0).then(|| rng.bool().then(|| "away".into()));
+    let mood = (rng.u32(0..4) == 0).then(|| ("mood".into(), Some(json!(rng.u32(0..3)))));
+    Patch { invisible, status, custom: mood.into_iter().collect() }
+}
+
+/// A daemon alone with a bucket, and all that it has announced.
+#[derive(Debug)]
+struct Alone {
+    daemon: Daemon,
+    rev: u64,
+    events: Vec<Event>,
+    probed_ms: u64,
+}
+
+impl Alone {
+    fn start() -> Self {
+        let settings = Settings {
+            lease_ms: LEASE_MS,
+            interval_ms: 1000,
+            grace_ms: 700,
+            refresh_ms: 4000,
+            users: USERS,
+            wall_clocks_lie: false,
+            lost: 0,
+            struck: 0,
+        };
+        // Both are the same daemon, with the same clocks.
+        let mut rng = fastrand::Rng::with_seed(1);
+        let daemon = Daemon::start(DaemonId(1), &settings, 0, 0, &mut rng);
+        Self { daemon, rev: 0, events: Vec::new(), probed_ms: 0 }
+    }
+
+    fn take(&mut self, step: &Step, now_ms: u64) {
+        match step.clone() {
+            Step::Connect { user, connection, lease, patch } => {
+                let command = Command::Connect { patch, connection, lease, custom_in_answer: true };
+                self.command(user, command, now_ms);
+            }
+            Step::Upsert { user, patch } => {
+                self.command(user, Command::Upsert { patch, custom_in_answer: true }, now_ms);
+            }
+            Step::Disconnect { user, connection } => {
+                self.command(user, Command::Disconnect { connection }, now_ms);
+            }
+            Step::DisconnectLease { lease } => {
+                for (user, _) in self.daemon.known.held_by(&lease) {
+                    let command = Command::DisconnectLease { lease: lease.clone() };
+                    self.command(user, command, now_ms);
+                }
+            }
+            Step::Heartbeat { user, connection } => {
+                let at_ms = self.now(now_ms).mono_ms;
+                let known = &self.daemon.known;
+                known.index_of(&user, |i| i.vitals.heartbeat(&user, &connection, at_ms));
+            }
+            Step::HeartbeatOfLease { lease } => {
+                let at_ms = self.now(now_ms).mono_ms;
+                self.daemon.known.leases(|leases| leases.heartbeat(&lease, at_ms));
+            }
+            Step::Delete { user } => self.command(user, Command::Delete, now_ms),
+            Step::Jump { by_ms } => self.daemon.skew_ms += by_ms,
+        }
+    }
+
+    /// A moment passes.
+    fn tick(&mut self, now_ms: u64) {
+        let now = self.now(now_ms);
+        if self.probed_ms + PROBE_MS <= now_ms {
+            self.probed_ms = now_ms;
+            let hearing = self.daemon.known.hearing.get_mut();
+            let number = hearing.probe(now.mono_ms);
+            if hearing.asks_bucket(now.mono_ms) {
+                hearing.bucket_answered(true);
+            }
+            for lane in [0, 1] {
+                hearing.probed(lane, number, now.mono_ms);
+            }
+        }
+        for act in self.daemon.judge.tick(&self.daemon.known, now) {
+            match act {
+                Act::Sentence(sentence) => self.command(sentence.user, sentence.command, now_ms),
+                Act::EndLease { lease, sentences } => {
+                    for sentence in sentences {
+                        self.command(sentence.user, sentence.command, now_ms);
+                    }
+                    self.daemon.judge.close(&self.daemon.known, &lease);
+                }
+                Act::Propose(_) | Act::Object { .. } | Act::Tell(_) => {}
+            }
+        }
+    }
+
+    fn command(&mut self, user: Id, command: Command, now_ms: u64) {
+        let deadline_ms = self.now(now_ms).mono_ms + REQUEST_MS;
+        let job = Job { command, ticket: Ticket::Sentence(None), deadline_ms };
+        let now = self.now(now_ms);
+        let machine = self.daemon.known.machine.get_mut();
+        machine.command(user, job, now);
+        loop {
+            let outputs = machine.take_outputs();
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                match output {
+                    Output::Write { write, .. } => {
+                        self.rev += 1;
+                        machine.acked(write, self.rev, now);
+                    }
+                    Output::Verify { key, verify } => machine.verified(&key, verify, now),
+                    Output::Announce(event) => self.events.push(event),
+                    Output::Answer { result, .. } => {
+                        result.expect("nothing hinders it");
+                    }
+                    Output::Read { .. } | Output::ChangedElsewhere { .. } => {
+                        unreachable!("every write is taken, and nobody else writes")
+                    }
+                }
+            }
+        }
+    }
+
+    fn now(&self, now_ms: u64) -> Now {
+        self.daemon.now(now_ms)
+    }
+
+    fn record<R>(&self, user: &Id, look: impl FnOnce(Option<&Record>) -> R) -> R {
+        look(self.daemon.known.machine.borrow().record(user))
+    }
+
+    /// All that anyone else can see of the users: their views, or of one who is gone the version.
+    fn public(&self) -> String {
+        let machine = self.daemon.known.machine.borrow();
+        let mut views = Vec::new();
+        for number in 0..USERS {
+            let user = id(&format!("u{number}"));
+            let nothing = Stored::default();
+            let stored = machine.known(&user).map_or(&nothing, |(stored, _)| stored);
+            match stored.record() {
+                Some(record) => push_seen_by(&mut views, &user, record, Viewer::Other),
+                None => views.extend(Users::version(stored).to_string().bytes()),
+            }
+            views.push(b'\n');
+        }
+        String::from_utf8(views).expect("JSON is text")
+    }
+
+    /// The connections of a user who is about to show itself end, as it would be seen with those
+    /// that it made in hiding.
+    fn leave_hiding(&mut self, user: &Id, now_ms: u64) {
+        let connections = self
+            .record(user, |record| record.map_or(Vec::new(), |record| record.connections.clone()));
+        for connection in connections {
+            self.command(user.clone(), Command::Disconnect { connection: connection.id }, now_ms);
+        }
+    }
+}
+
+/// Runs one seed.
+pub fn run(seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (mut full, mut twin) = (Alone::start(), Alone::start());
+    let (mut now_ms, mut trace) = (0, Vec::new());
+    for _ in 0..STEPS {
+        for _ in 0..rng.u64(0..=30) {
+            now_ms += TICK_MS;
+            full.tick(now_ms);
+            twin.tick(now_ms);
+            compare(seed, &full, &twin, &trace);
+        }
+        let step = Step::any(&mut rng);
+        let mut hidden: BTreeSet<_> = (0..USERS).map(|number| id(&format!("u{number}"))).collect();
+        hidden.retain(|user| full.record(user, |record| record.is_some_and(|r| r.invisible)));
+        if let Some((user, patch)) = step.patch() {
+            match patch.invisible {
+                Some(false) if hidden.remove(user) => {
+                    full.leave_hiding(user, now_ms);
+                    twin.leave_hiding(user, now_ms);
+                }
+                // Whoever connects invisible does so in hiding.
+                Some(true) if matches!(step, Step::Connect { .. }) => {
+                    hidden.insert(user.clone());
+                }
+                _ => {}
+            }
+        }
+        trace.push(format!("{now_ms:>6} {step:?}"));
+        full.take(&step, now_ms);
+        if let Some(step) = step.without_hiding(&hidden) {
+            twin.take(&step, now_ms);
+        }
+        compare(seed, &full, &twin, &trace);
+    }
+}
+
+fn compare(seed: u64, full: &Alone, twin: &Alone, trace: &[String]) {
+    let (trace, seed) = (|| trace.join("\n"), format!("SIMULATION_SEED={seed}"));
+    assert_eq!(full.public(), twin.public(), "{}\n{seed}: the views differ", trace());
+    let told = |alone: &Alone| alone.events.last().map(|event| event.body.clone());
+    let same = full.events.len() == twin.events.len() && told(full) == told(twin);
+    assert!(
+        same,
+        "{}\n{seed}: {:?} was told, and without hiding {:?}",
+        trace(),
+        full.events.last(),
+        twin.events.last()
+    );
+}
