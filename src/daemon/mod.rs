@@ -223,8 +223,8 @@ impl Daemon {
         let store = start_store(&settings, link, written, &mut tasks).await?;
         let lease = settings.liveness.lease;
         let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
-        let beacons = Beacons::new(internal.clone(), id, hearing);
-        let heard = internal.subscribe(BEACON).await?;
+        let beacons = Beacons::new(internal.clone(), &settings.store.bucket, id, hearing);
+        let heard = internal.subscribe(beacons.subject(BEACON)).await?;
         tasks.spawn(beacons.clone().run(store.clone(), heard));
 
         let subjects = Subjects {

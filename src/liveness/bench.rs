@@ -61,9 +61,11 @@ impl Bench {
     ) -> Result<Self, SubscribeError> {
         let (client, daemon) = (beacons.client(), store.link.daemon);
         let heard = Subscriptions {
-            candidates: client.subscribe(CANDIDATES).await?,
-            objections: client.subscribe(format!("{OBJECTIONS}.{daemon}")).await?,
-            endings: client.subscribe(ENDINGS).await?,
+            candidates: client.subscribe(beacons.subject(CANDIDATES)).await?,
+            objections: client
+                .subscribe(beacons.subject(&format!("{OBJECTIONS}.{daemon}")))
+                .await?,
+            endings: client.subscribe(beacons.subject(ENDINGS)).await?,
         };
         let (orders, to_do) = mpsc::unbounded_channel();
         store.link.tracker.spawn(carry_out(store.clone(), to_do));
@@ -122,11 +124,11 @@ impl Bench {
 
     async fn carry_out(&self, act: Act) {
         match act {
-            Act::Propose(candidates) => self.tell(CANDIDATES.to_owned(), &candidates).await,
+            Act::Propose(candidates) => self.tell(CANDIDATES, &candidates).await,
             Act::Object { to, objection } => {
-                self.tell(format!("{OBJECTIONS}.{to}"), &objection).await;
+                self.tell(&format!("{OBJECTIONS}.{to}"), &objection).await;
             }
-            Act::Tell(ending) => self.tell(ENDINGS.to_owned(), &ending).await,
+            Act::Tell(ending) => self.tell(ENDINGS, &ending).await,
             Act::Sentence(sentence) => self.order(Order { sentence, ending: None }),
             Act::EndLease { lease, sentences } => {
                 tracing::info!(users = sentences.len(), "a lease has lapsed");
@@ -143,9 +145,10 @@ impl Bench {
         let _ = self.orders.send(order);
     }
 
-    async fn tell(&self, subject: String, message: &impl Serialize) {
+    async fn tell(&self, about: &str, message: &impl Serialize) {
         let payload = serde_json::to_vec(message).unwrap_or_default();
-        let sent = self.known.beacons.client().publish(subject, payload.into());
+        let beacons = &self.known.beacons;
+        let sent = beacons.client().publish(beacons.subject(about), payload.into());
         if timeout(Duration::from_millis(OBJECTION_MS), sent).await.is_err() {
             tracing::debug!("a message to the other daemons could not be sent");
         }

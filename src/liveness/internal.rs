@@ -1,4 +1,5 @@
-//! Beacons between the daemons, on `presence.internal.v1.beacon`: I am here; I leave.
+//! Beacons between the daemons of a cell, on `presence.internal.v1.<bucket>.beacon`: I am here; I
+//! leave.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::hearing::Hearing;
 use super::peers::{BEACON_MS, Peers, Says};
+use crate::config::INTERNAL;
 use crate::presence::entity::DaemonId;
 use crate::store::Store;
 
-/// The subject of the beacons.
-pub const BEACON: &str = "presence.internal.v1.beacon";
+/// What the subject of the beacons ends in.
+pub const BEACON: &str = "beacon";
 
 /// How far before its last beacon a dead daemon's changes are announced again, in milliseconds.
 const BEFORE_LAST_BEACON_MS: u64 = 2000;
@@ -37,6 +39,8 @@ struct Beacon {
 #[derive(Debug, Clone)]
 pub struct Beacons {
     client: Client,
+    /// What the daemons of this cell say to each other lies under it, out of the hearing of others.
+    prefix: String,
     daemon: DaemonId,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
@@ -44,9 +48,11 @@ pub struct Beacons {
 }
 
 impl Beacons {
-    pub fn new(client: Client, daemon: DaemonId, hearing: Hearing) -> Self {
+    /// The beacons of a daemon that keeps its records in `bucket`.
+    pub fn new(client: Client, bucket: &str, daemon: DaemonId, hearing: Hearing) -> Self {
         Self {
             client,
+            prefix: format!("{INTERNAL}.{bucket}"),
             daemon,
             peers: Arc::new(Mutex::new(Peers::new(daemon))),
             hearing: Arc::new(Mutex::new(hearing)),
@@ -57,6 +63,11 @@ impl Beacons {
     /// Whether this daemon hears.
     pub fn hearing(&self) -> MutexGuard<'_, Hearing> {
         self.hearing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The subject of what the daemons of this cell say to each other about something.
+    pub fn subject(&self, about: &str) -> String {
+        format!("{}.{about}", self.prefix)
     }
 
     /// The connection on which the daemons talk among themselves.
@@ -151,7 +162,7 @@ impl Beacons {
         let starting = !self.settled.load(Ordering::Relaxed);
         let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf, starting };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
-        let sent = self.client.publish(BEACON, payload.into());
+        let sent = self.client.publish(self.subject(BEACON), payload.into());
         // A beacon that cannot leave now is worth nothing later.
         if tokio::time::timeout(Duration::from_millis(BEACON_MS), sent).await.is_err() {
             tracing::debug!("a beacon could not be sent");

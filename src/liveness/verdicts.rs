@@ -1,4 +1,5 @@
-//! The messages in which the daemons agree that a lease has lapsed, on `presence.internal.v1`.
+//! The messages in which the daemons agree that a lease has lapsed, on
+//! `presence.internal.v1.<bucket>`.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +7,11 @@ use crate::presence::id::Id;
 use crate::presence::user::Lifeline;
 
 /// Where candidates are published.
-pub const CANDIDATES: &str = "presence.internal.v1.lapse";
+pub const CANDIDATES: &str = "lapse";
 /// Where objections go, with the daemon behind it.
-pub const OBJECTIONS: &str = "presence.internal.v1.objection";
+pub const OBJECTIONS: &str = "objection";
 /// Where the beginning and the end of a lease's end are told.
-pub const ENDINGS: &str = "presence.internal.v1.ending";
+pub const ENDINGS: &str = "ending";
 
 /// What a daemon is about to end, unless another has heard it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -72,7 +72,8 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
     let said = events.only();
     // The second one must know of the first to miss it.
     let first = pair.one.get("explain", json!({"user_id": "john"})).await["seen_by"].clone();
-    let mut beacons = pair.one.nats.subscribe("presence.internal.v1.beacon").await.unwrap();
+    let mut beacons =
+        pair.one.nats.subscribe("presence.internal.v1.presence.beacon").await.unwrap();
     let heard = async {
         while serde_json::from_slice::<Value>(&beacons.next().await.unwrap().payload).unwrap()["daemon"]
             != first

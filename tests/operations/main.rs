@@ -1,5 +1,5 @@
 //! The statements of `docs/operations.md`, each tried: what an acknowledgement survives, backup and
-//! restore, more replicas, a rolling upgrade.
+//! restore, more replicas, several cells, a rolling upgrade.
 //!
 //! `UPGRADE_FROM=/path/to/presenced` names the build from which the rolling upgrade starts, and to
 //! which it goes back; without it both are the build under test.
@@ -25,6 +25,7 @@ mod cluster;
 mod links;
 
 mod backup;
+mod cells;
 mod replicas;
 mod survival;
 mod upgrade;

@@ -164,7 +164,13 @@ async fn spoof_neither_events_nor_beacons_nor_heartbeats() {
     john.may_not_say("user.presence.changed.jack", event.clone()).await;
     john.may_not_say("user.presence.changed.john", event).await;
     let forged = json!({"daemon": "00000000000000ff", "leaving": true});
-    for what in ["beacon", "lapse", "ending", "objection.00000000000000ff", "fence.1"] {
+    for what in [
+        "presence.beacon",
+        "presence.lapse",
+        "presence.ending",
+        "presence.objection.00000000000000ff",
+        "fence.1",
+    ] {
         john.may_not_say(&format!("presence.internal.v1.{what}"), forged.clone()).await;
     }
     let probe = json!("probe 0 1");
@@ -201,7 +207,7 @@ async fn turn_no_answer_into_a_request_or_an_event_of_another() {
             "presence.v1.upsert_users.jack",
             "presence.v1.connect.jack",
             "presence.v1.disconnect",
-            "presence.internal.v1.beacon",
+            "presence.internal.v1.presence.beacon",
             "$KV.presence.user.jack",
         ] {
             let subject = scene.john.client.subject(operation);
@@ -257,13 +263,17 @@ async fn whose_permissions_are_too_wide_are_still_held_by_their_account() {
     }
     ears.iter_mut().for_each(|ears| ears.heard().clear());
     john.nats().publish("$KV.presence.user.jack", "{}".into()).await.unwrap();
-    john.nats().publish("presence.internal.v1.beacon", "{}".into()).await.unwrap();
+    john.nats().publish("presence.internal.v1.presence.beacon", "{}".into()).await.unwrap();
     john.client.get("connect", json!({"connection_id": "c"})).await;
     service.client.upsert(json!({"id": "jack", "status": "hi"})).await;
     assert_eq!(written(&insider).await, before + 2);
     operator.nats().request("$SYS.REQ.SERVER.PING", Vec::new().into()).await.unwrap();
     john.client.get("heartbeat", json!({"connection_id": "c"})).await;
-    let own = ["$KV.presence.user.jack", "presence.internal.v1.beacon", "presence.v1.connect.john"];
+    let own = [
+        "$KV.presence.user.jack",
+        "presence.internal.v1.presence.beacon",
+        "presence.v1.connect.john",
+    ];
     let heard: Vec<_> = ears.iter_mut().flat_map(|ears| ears.subjects()).collect();
     let others = |subject: &&String| {
         !own.contains(&subject.as_str()) && *subject != "presence.v1.heartbeat.john"

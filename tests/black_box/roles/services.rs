@@ -33,7 +33,7 @@ async fn reach_neither_the_bucket_nor_what_daemons_say() {
     let (server, daemon, service) = Guarded::served(&[]).await;
     service.client.connect_user("john", "c").await;
     let insider = server.as_daemon().await;
-    let mut internal = insider.hear("presence.internal.v1.beacon").await;
+    let mut internal = insider.hear("presence.internal.v1.presence.beacon").await;
     let before = written(&insider).await;
 
     let get = json!({"last_by_subj": "$KV.presence.user.john"});
@@ -43,7 +43,7 @@ async fn reach_neither_the_bucket_nor_what_daemons_say() {
     service.may_not_say("$JS.API.CONSUMER.CREATE.KV_presence", json!({})).await;
     service.may_not_say("$KV.presence.user.john", json!({})).await;
     let beacon = json!({"daemon": "00000000000000ff"});
-    service.may_not_say("presence.internal.v1.beacon", beacon.clone()).await;
+    service.may_not_say("presence.internal.v1.presence.beacon", beacon.clone()).await;
     let event = json!({"type": "user.presence.changed", "user": {"id": "john", "online": false}});
     service.may_not_say("user.presence.changed.john", event).await;
     let mut bucket = service.may_not_hear("$KV.presence.>").await;
