@@ -16,6 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::error;
 
+/// Records and messages are many small pieces: the allocator of the C library took a third of the
+/// time, and a fifth more memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// `EX_CONFIG` of sysexits.h: someone has to change the settings or the server. systemd can be told
 /// not to start again (`RestartPreventExitStatus`).
 const UNUSABLE: u8 = 78;
