@@ -8,6 +8,7 @@ mod leave;
 mod monitor;
 mod permissions;
 mod telling;
+mod visitors;
 
 use std::future::Future;
 use std::sync::Arc;
