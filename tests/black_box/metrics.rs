@@ -46,6 +46,7 @@ async fn it_is_ready_only_while_it_serves_and_is_connected() {
     assert!(why.starts_with("waiting for NATS at"), "{why}");
     assert_eq!(http.get("/healthz").await.status, 200);
     assert_eq!(http.metric("presence_ready").await, 0.0);
+    assert_eq!(http.metric("presence_deaf").await, 1.0, "it ends no lease");
     server.appear().await;
     assert_eq!(until(&http, "/readyz", 200).await, "serving\n");
     assert_eq!(http.metric("presence_ready").await, 1.0);
