@@ -114,6 +114,8 @@ impl Metrics {
             replica_lag: Gauge::default(),
         };
         metrics.register();
+        // Until it has begun to listen.
+        metrics.deaf.set(1);
         for operation in operations {
             metrics.requests.get_or_create_owned(&Answered { operation, result: OK });
             metrics.durations.get_or_create_owned(&Asked { operation });

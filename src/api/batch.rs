@@ -12,7 +12,7 @@ use super::door::Door;
 use super::fields::{Fields, missing, too_many, wrong};
 use super::responder::{Responder, push_refusal};
 use super::upsert_users::{self, UpsertUsers};
-use super::writes::{Done, Gather};
+use super::writes::{self, Done, Gather};
 use crate::config::Limits;
 use crate::presence::id::Id;
 use crate::presence::json;
@@ -71,7 +71,7 @@ impl Batch {
         self.ops.iter().map(op).sum()
     }
 
-    pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
+    pub fn run(self, service: &Service, deadline_ms: u64, mut responder: Responder) {
         let (task, tracker) = (service.clone(), &service.store.link.tracker);
         if let Err(refusal) = responder.has_room_for(self.answer_bytes(service)) {
             return responder.refuse(&refusal);
@@ -87,10 +87,11 @@ impl Batch {
                 under_way.extend(op.iter().flat_map(Op::named).cloned());
                 results.push(match op {
                     Ok(op) => start(op, &task, deadline_ms).await,
-                    Err(refusal) => Started::Done(Err(refusal)),
+                    Err(refusal) => Started::done(Err(refusal)),
                 });
             }
             settle(&mut results).await;
+            responder.hidden = !results.is_empty() && results.iter().all(Started::is_hidden);
             responder.ok(body(results));
         });
     }
@@ -148,8 +149,25 @@ impl Op {
 
 /// An operation of a batch that was begun.
 enum Started {
-    Done(Result<Vec<u8>, Refusal>),
-    Awaited(oneshot::Receiver<Result<Vec<u8>, Refusal>>),
+    Done(Ended),
+    Awaited(oneshot::Receiver<Ended>),
+}
+
+/// What an operation of a batch came to, and whether only an invisible user may know of it.
+struct Ended {
+    result: Result<Vec<u8>, Refusal>,
+    hidden: bool,
+}
+
+impl Started {
+    /// One that others see.
+    fn done(result: Result<Vec<u8>, Refusal>) -> Self {
+        Self::Done(Ended { result, hidden: false })
+    }
+
+    fn is_hidden(&self) -> bool {
+        matches!(self, Self::Done(Ended { hidden: true, .. }))
+    }
 }
 
 /// Sends the commands of an operation on their way, behind those of the operations before it.
@@ -157,7 +175,7 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
     let (commands, finish): (Vec<(Id, Command)>, Finish) = match op {
         Op::EndLease(lease) => {
             let ended = service.end_lease(lease, deadline_ms).await;
-            return Started::Done(ended.map(|(count, rev)| {
+            return Started::done(ended.map(|(count, rev)| {
                 disconnect::body(
                     Answer { outcome: Outcome::Disconnected { count, hidden: false }, rev },
                     &Door::Trusted,
@@ -166,14 +184,24 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
         }
         Op::Connect(connect) => {
             let liveness = service.liveness.clone();
+            let was_hidden = service.is_hidden(&connect.user);
             let finish = move |_: &[Id], results: Vec<Done>| {
-                first(results).map(|answer| connect::body(answer, &liveness, &Door::Trusted))
+                let done = first(results);
+                let hidden = writes::is_hidden(&done, was_hidden);
+                let body = |answer| connect::body(answer, &liveness, &Door::Trusted);
+                Ended { result: done.map(body), hidden }
             };
             (vec![connect.command(false)], Box::new(finish))
         }
         Op::Disconnect { user, connection } => {
-            let finish = |_: &[Id], results: Vec<Done>| {
-                first(results).map(|answer| disconnect::body(answer, &Door::Trusted))
+            let was_hidden = service.is_hidden(&user);
+            let finish = move |_: &[Id], results: Vec<Done>| {
+                let done = first(results);
+                let hidden = writes::is_hidden(&done, was_hidden);
+                Ended {
+                    result: done.map(|answer| disconnect::body(answer, &Door::Trusted)),
+                    hidden,
+                }
             };
             (vec![(user, Command::Disconnect { connection })], Box::new(finish))
         }
@@ -183,11 +211,13 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
                 // Perhaps only by what this daemon has not seen yet.
                 let fresh = service.fresh(deadline_ms).await;
                 if let Err(refusal) = fresh.and_then(|()| service.check(&commands)) {
-                    return Started::Done(Err(refusal));
+                    return Started::done(Err(refusal));
                 }
             }
-            let finish =
-                |ids: &[Id], results: Vec<Done>| upsert_users::answer(ids, results, &Door::Trusted);
+            let finish = |ids: &[Id], results: Vec<Done>| Ended {
+                result: upsert_users::answer(ids, results, &Door::Trusted),
+                hidden: false,
+            };
             (commands, Box::new(finish))
         }
     };
@@ -206,7 +236,7 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
 }
 
 /// Makes the result of an operation of the answers to its commands.
-type Finish = Box<dyn FnOnce(&[Id], Vec<Done>) -> Result<Vec<u8>, Refusal> + Send>;
+type Finish = Box<dyn FnOnce(&[Id], Vec<Done>) -> Ended + Send>;
 
 fn first(results: Vec<Done>) -> Done {
     results.into_iter().next().unwrap_or_else(|| Err(crate::service::unavailable("no answer came")))
@@ -216,10 +246,11 @@ fn first(results: Vec<Done>) -> Done {
 async fn settle(results: &mut [Started]) {
     for started in results {
         if let Started::Awaited(receiver) = started {
-            let result = receiver.await.unwrap_or_else(|_| {
-                Err(crate::service::unavailable("the daemon stopped before the answer came"))
-            });
-            *started = Started::Done(result);
+            let stopped = "the daemon stopped before the answer came";
+            *started = match receiver.await {
+                Ok(ended) => Started::Done(ended),
+                Err(_) => Started::done(Err(crate::service::unavailable(stopped))),
+            };
         }
     }
 }
@@ -227,8 +258,8 @@ async fn settle(results: &mut [Started]) {
 fn body(results: Vec<Started>) -> Vec<u8> {
     let mut out = b"{\"results\":".to_vec();
     json::push_array(&mut out, results, |out, started| match started {
-        Started::Done(Ok(result)) => out.extend_from_slice(&result),
-        Started::Done(Err(refusal)) => {
+        Started::Done(Ended { result: Ok(result), .. }) => out.extend_from_slice(&result),
+        Started::Done(Ended { result: Err(refusal), .. }) => {
             json::push(out, "{\"error\":");
             push_refusal(out, &refusal);
             out.push(b'}');

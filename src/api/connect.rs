@@ -60,12 +60,10 @@ impl Connect {
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
         let liveness = service.liveness.clone();
         let (user, command) = self.command(true);
-        let reply = move |result: Result<Answer<Outcome>, Refusal>| {
+        let was_hidden = service.is_hidden(&user);
+        let reply = move |result: writes::Done| {
             let mut responder = responder;
-            responder.hidden = matches!(
-                result,
-                Ok(Answer { outcome: Outcome::Connected { hidden: true, .. }, .. })
-            );
+            responder.hidden = writes::is_hidden(&result, was_hidden);
             responder.result(result.map(|answer| body(answer, &liveness, &door)));
         };
         service.command(user, command, deadline_ms, Box::new(reply));

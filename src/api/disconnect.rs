@@ -44,12 +44,10 @@ impl Disconnect {
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
         match self {
             Self::Connection { user, connection } => {
-                let reply = move |result: Result<Answer<Outcome>, Refusal>| {
+                let was_hidden = service.is_hidden(&user);
+                let reply = move |result: writes::Done| {
                     let mut responder = responder;
-                    responder.hidden = matches!(
-                        result,
-                        Ok(Answer { outcome: Outcome::Disconnected { hidden: true, .. }, .. })
-                    );
+                    responder.hidden = writes::is_hidden(&result, was_hidden);
                     responder.result(result.map(|answer| body(answer, &door)));
                 };
                 let command = Command::Disconnect { connection };

@@ -48,18 +48,14 @@ impl Heartbeat {
     pub fn run(self, service: &Service, deadline_ms: u64, mut responder: Responder) {
         if let Self::Connections(connections) = &self
             && let [(user, _)] = connections.as_slice()
+            && service
+                .store
+                .users
+                .look_stored(user, |stored| matches!(stored, Some((Stored::Unreadable, _))))
         {
-            let (unreadable_record, hidden) =
-                service.store.users.look_stored(user, |stored| match stored {
-                    Some((Stored::Present(record), _)) => (false, record.invisible),
-                    Some((Stored::Unreadable, _)) => (true, false),
-                    Some((Stored::Absent { .. }, _)) | None => (false, false),
-                });
-            if unreadable_record {
-                return responder.refuse(&unreadable().field("user_id"));
-            }
-            responder.hidden = hidden;
+            return responder.refuse(&unreadable().field("user_id"));
         }
+        responder.hidden = self.is_hidden(service);
         match self.answer(service) {
             (body, false) => responder.ok(body),
             // Perhaps it is only unknown here, and for a moment: look again when all is seen that
@@ -67,8 +63,21 @@ impl Heartbeat {
             (_, true) => {
                 let again = service.clone();
                 service.when_fresh(true, None, deadline_ms, move |fresh| {
+                    // It may have become invisible by what this daemon had not seen yet.
+                    responder.hidden |= self.is_hidden(&again);
                     responder.result(fresh.map(|()| self.answer(&again).0));
                 });
+            }
+        }
+    }
+
+    /// Whether it is for connections of invisible users only.
+    fn is_hidden(&self, service: &Service) -> bool {
+        match self {
+            Self::Lease(_) => false,
+            Self::Connections(connections) => {
+                let mut users = connections.iter().map(|(user, _)| user).peekable();
+                users.peek().is_some() && users.all(|user| service.is_hidden(user))
             }
         }
     }

@@ -63,6 +63,18 @@ pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
 /// What became of one command.
 pub type Done = Result<Answer<Outcome>, Refusal>;
 
+/// Whether nobody but the user may know of a connect or disconnect that came to this. A refusal does
+/// not tell; then it counts whether the user was invisible before.
+pub fn is_hidden(result: &Done, was_hidden: bool) -> bool {
+    match result {
+        Ok(Answer { outcome, .. }) => matches!(
+            outcome,
+            Outcome::Connected { hidden: true, .. } | Outcome::Disconnected { hidden: true, .. }
+        ),
+        Err(_) => was_hidden,
+    }
+}
+
 /// Gathers the answers of several commands, in their order.
 pub struct Gather {
     inner: Mutex<Gathered>,

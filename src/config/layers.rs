@@ -189,7 +189,8 @@ fn toml(path: &Path, text: &str) -> Result<Layer, ConfigError> {
             path: PathBuf::from(path),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            message: error.message().to_owned(),
+            // The parser says on a line of its own what it expected.
+            message: error.message().replace('\n', "; "),
         }
     })?;
     Ok(Layer { origin: path.display().to_string(), dict })

@@ -9,7 +9,7 @@ use async_nats::{Client, HeaderMap, PublishError, SubscribeError};
 use futures_util::StreamExt;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::permissions::{Permission, Permissions, Verb, Violation};
 use super::telling::{REPEAT, Telling};
@@ -79,10 +79,12 @@ impl Access {
     pub fn hear(&self, said: &str) -> bool {
         let Some(violation) = Violation::parse(said) else { return false };
         let Some(missing) = self.0.permissions.missing(&violation) else {
-            // Anyone can name a subject for the answer that we may not publish to.
+            // Anyone can name a subject for the answer that we may not publish to. It may hold the id
+            // of a user, as an inbox prefix does.
+            let subject = violation.subject;
+            debug!(subject, "NATS refused something that the daemon does not need for itself");
             if self.is_due("an answer was refused") {
-                let subject = violation.subject;
-                warn!(subject, "NATS refused something that the daemon does not need for itself");
+                warn!("NATS refused an answer, or what else the daemon does not need for itself");
             }
             return true;
         };

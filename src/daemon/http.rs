@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use super::visitors::Visitors;
 use crate::health::Health;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
@@ -58,6 +60,7 @@ impl Http {
             .route("/metrics", get(metrics_page))
             .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
+            .layer(map_response(one_page))
             .with_state(Shared { health, metrics });
         tracing::info!(%address, "serving /metrics, /healthz and /readyz");
         Ok(Self { listener, router })
@@ -65,10 +68,16 @@ impl Http {
 
     /// Answers for as long as it is polled.
     pub async fn run(self) {
-        if let Err(error) = axum::serve(self.listener, self.router).await {
+        if let Err(error) = axum::serve(Visitors::new(self.listener), self.router).await {
             tracing::error!(%error, "metrics are not served any more");
         }
     }
+}
+
+/// A connection is for one page, so that it need not last.
+async fn one_page<B>(mut response: Response<B>) -> Response<B> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn metrics_page(State(shared): State<Shared>) -> impl IntoResponse {

@@ -8,6 +8,7 @@ mod leave;
 mod monitor;
 mod permissions;
 mod telling;
+mod visitors;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -243,7 +244,8 @@ impl Daemon {
         beacons.hearing().trouble(clock.now().mono_ms, "it has just started to listen");
 
         let bench = Bench::new(store.clone(), beacons.clone(), &settings.liveness).await?;
-        tasks.spawn(bench.run());
+        let calls = tasks.roll.enrol("judge");
+        tasks.spawn(bench.run(calls));
         tasks.spawn(beacons.clone().announce_if_first(store.clone()));
 
         let exit = Arc::new(Exit {

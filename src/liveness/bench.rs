@@ -22,6 +22,7 @@ use crate::presence::id::Id;
 use crate::presence::lease::Leases;
 use crate::presence::time::Now;
 use crate::presence::user::{Index, Lifeline};
+use crate::roll_call::Calls;
 use crate::store::Store;
 
 /// How often the judge looks at what is due.
@@ -80,7 +81,7 @@ impl Bench {
     }
 
     /// Judges for as long as the connection lasts.
-    pub async fn run(mut self) {
+    pub async fn run(mut self, mut calls: Calls) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -110,6 +111,10 @@ impl Bench {
                     Err(ended) if ended => return,
                     Err(_) => continue,
                 },
+                call = calls.next() => {
+                    call.answer();
+                    continue;
+                }
                 Some(lease) = self.done.1.recv() => vec![self.judge.close(&self.known, &lease)],
                 _ = look.tick() => {
                     let now = self.now();

@@ -110,6 +110,14 @@ impl Service {
         self.scans.pending()
     }
 
+    /// Whether a user is invisible, as far as this daemon has seen.
+    pub fn is_hidden(&self, user: &Id) -> bool {
+        self.store.users.look_stored(
+            user,
+            |stored| matches!(stored, Some((Stored::Present(record), _)) if record.invisible),
+        )
+    }
+
     /// Sends a command on its way.
     pub fn command(&self, user: Id, command: Command, deadline_ms: u64, reply: Reply<Users>) {
         self.store.users.command(user, command, deadline_ms, reply);

@@ -218,7 +218,8 @@ async fn filters_and_order_show_an_invisible_user_as_offline_to_all_but_itself()
 
 #[tokio::test]
 async fn the_statistics_of_the_service_do_not_move_with_it() {
-    let stage = Stage::start(NO_GRACE).await;
+    let limits = [("LIVENESS__OFFLINE_GRACE", "0s"), ("LIMITS__CONNECTIONS_PER_USER", "2")];
+    let stage = Stage::start(&limits).await;
     let client = &stage.client;
     let statistics = async || {
         let reply = client.nats.request("$SRV.STATS.presence", Vec::new().into()).await.unwrap();
@@ -235,7 +236,33 @@ async fn the_statistics_of_the_service_do_not_move_with_it() {
         client.get("disconnect", connection(id)).await;
         client.get("heartbeat", connection(id)).await;
     }
-    assert_eq!(statistics().await, before);
+    assert_eq!(statistics().await, before, "one by one");
+    for id in ["a", "b"] {
+        client.get("connect", json!({"user": {"id": "ghost"}, "connection_id": id})).await;
+    }
+    let more = json!({"user": {"id": "ghost"}, "connection_id": "one too many"});
+    let refused = client.ask("connect", more.clone()).await.unwrap_err();
+    assert_eq!(refused.code, "limit_exceeded");
+    assert_eq!(statistics().await, before, "refused");
+    client.get("heartbeat", json!({"connections": [connection("a"), connection("b")]})).await;
+    client.get("heartbeat", json!({"connections": [connection("a"), connection("x")]})).await;
+    assert_eq!(statistics().await, before, "a list of only hidden connections");
+    let op = |op: &str, mut body: Value| {
+        body["op"] = json!(op);
+        body
+    };
+    let ops = [op("connect", more), op("disconnect", connection("a"))];
+    client.get("batch", json!({"ops": ops})).await;
+    assert_eq!(statistics().await, before, "a batch of nothing but hidden operations");
     client.get("connect", json!({"user": {"id": "john"}, "connection_id": "c"})).await;
+    assert_ne!(statistics().await, before);
+    let before = statistics().await;
+    let john = json!({"user_id": "john", "connection_id": "c"});
+    client.get("heartbeat", json!({"connections": [connection("b"), john.clone()]})).await;
+    assert_ne!(statistics().await, before, "a list that names others too");
+    let before = statistics().await;
+    let ops = [op("disconnect", connection("b")), op("disconnect", john)];
+    client.get("batch", json!({"ops": ops})).await;
+    assert_ne!(statistics().await, before, "a batch that names others too");
     assert_ne!(statistics().await, before);
 }

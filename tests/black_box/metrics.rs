@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::http::Http;
 use crate::support::server::Options;
 use crate::support::stage::NO_GRACE;
-use crate::support::{Client, Daemon, Server, eventually};
+use crate::support::{Client, Daemon, Server, eventually, within};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -46,6 +46,7 @@ async fn it_is_ready_only_while_it_serves_and_is_connected() {
     assert!(why.starts_with("waiting for NATS at"), "{why}");
     assert_eq!(http.get("/healthz").await.status, 200);
     assert_eq!(http.metric("presence_ready").await, 0.0);
+    assert_eq!(http.metric("presence_deaf").await, 1.0, "it ends no lease");
     server.appear().await;
     assert_eq!(until(&http, "/readyz", 200).await, "serving\n");
     assert_eq!(http.metric("presence_ready").await, 1.0);
@@ -160,6 +161,23 @@ async fn it_counts_beacons_and_conflicts_between_daemons() {
         (one.metric(series).await + two.metric(series).await > 0.0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn those_who_connect_and_say_nothing_do_not_use_up_its_files() {
+    let server = Server::start().await;
+    let mut daemon = Daemon::spawn(&server, SETTINGS).await;
+    let http = Http::of(&mut daemon).await;
+    let before = daemon.files();
+    let mut idle = Vec::new();
+    for _ in 0..150 {
+        idle.push(http.open("GET /metrics HTTP/1.1\r\nHost").await);
+    }
+    // They are turned out after a while, and then others get in.
+    within("a page for someone else", 6 * SOON, http.get("/healthz")).await;
+    let files = daemon.files();
+    assert!(files < before + 100, "{files} files, and {before} before");
+    assert_eq!(http.get("/readyz").await.status, 200);
 }
 
 #[tokio::test]

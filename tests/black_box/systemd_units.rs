@@ -65,6 +65,18 @@ fn the_units_leave_little_exposed() {
 }
 
 #[test]
+fn systemd_does_not_give_up_on_a_daemon_that_may_serve_the_next_time() {
+    for name in ["presenced.service", "presenced@.service"] {
+        let text = fs::read_to_string(unit(name)).unwrap();
+        let (head, service) = text.split_once("[Service]").unwrap();
+        let has = |section: &str, line: &str| section.lines().any(|each| each == line);
+        assert!(has(head, "StartLimitIntervalSec=0"), "{name}");
+        assert!(has(service, "Restart=always"), "{name}");
+        assert!(has(service, "RestartPreventExitStatus=78"), "{name}");
+    }
+}
+
+#[test]
 fn the_units_differ_only_in_which_settings_they_name() {
     let single = fs::read_to_string(unit("presenced.service")).unwrap();
     let instances = fs::read_to_string(unit("presenced@.service")).unwrap();

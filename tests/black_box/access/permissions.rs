@@ -166,3 +166,20 @@ async fn requests_that_were_taken_away_are_served_again_when_they_are_given_back
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_answer_that_is_refused_is_told_without_its_subject_which_may_hold_an_id() {
+    let server = server_with(&[]).await;
+    let mut daemon = Daemon::spawn(&server, LOGIN).await;
+    let client = Client::connect(&server).await;
+    let connect = json!({"user": {"id": "jack"}, "connection_id": "c"}).to_string();
+    client
+        .nats
+        .publish_with_reply("presence.v1.connect", "answers.john.1", connect.into())
+        .await
+        .unwrap();
+    assert_eq!(daemon.says("refused an answer").await["level"], "WARN");
+    let log = daemon.lines().iter().map(ToString::to_string).collect::<String>();
+    assert!(!log.contains("john") && !log.contains("jack"), "{log}");
+    assert!(is_ready(&daemon));
+}

@@ -135,6 +135,11 @@ impl Daemon {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// How many files and sockets the daemon has open.
+    pub fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
+    }
+
     /// Asks the daemon to leave, and waits until it has.
     pub async fn stop(mut self) {
         self.process.signal(Signal::TERM);

@@ -25,10 +25,16 @@ impl Http {
         Self { address: line["address"].as_str().unwrap().to_owned() }
     }
 
-    pub async fn get(&self, path: &str) -> Page {
+    /// A connection on which something was sent, such as a part of a request.
+    pub async fn open(&self, request: &str) -> TcpStream {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    pub async fn get(&self, path: &str) -> Page {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let mut stream = self.open(&request).await;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
