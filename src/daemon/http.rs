@@ -27,9 +27,10 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    /// Whether it is only that another process has the address, which may be about to leave.
+    /// Whether it is only that another process has the address, which may be about to leave, or that
+    /// the machine does not have it yet.
     pub fn may_pass(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AddrInUse
+        matches!(self.source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
     }
 }
 

@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A replica that lags by more makes the daemon not ready.
 const LAG: Duration = Duration::from_secs(1);
 
-/// How long one measurement of the lag may take before it begins anew, in milliseconds.
+/// How long one question for all that is stored waits before it is asked anew, in milliseconds.
 const MEASURE_MS: u64 = 60_000;
 
 /// Where a lagging replica is noted.
@@ -74,9 +74,11 @@ impl Monitor {
         let link = &self.service.store.link;
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Since when there has been no answer.
+        let mut waiting_ns = None;
         loop {
             looks.tick().await;
-            let asked_ns = link.clock.elapsed_ns();
+            let asked_ns = *waiting_ns.get_or_insert_with(|| link.clock.elapsed_ns());
             let lag = || Duration::from_nanos(link.clock.elapsed_ns() - asked_ns);
             let (tell, mut told) = oneshot::channel();
             let deadline_ms = link.clock.now().mono_ms + MEASURE_MS;
@@ -96,6 +98,9 @@ impl Monitor {
                     break seen.unwrap_or(false);
                 }
             };
+            if seen {
+                waiting_ns = None;
+            }
             if seen && lag() <= LAG {
                 self.health.recovered(REPLICA);
             }
