@@ -6,6 +6,7 @@ use presenced::liveness::judge::{Act, Sentence};
 use presenced::liveness::verdicts::Candidates;
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
+use presenced::presence::user::Command;
 
 use super::events::{Event, Incoming};
 use super::truth::{Voice, ended_by};
@@ -81,7 +82,12 @@ impl World {
                 checked.map_err(|what| format!("{voice:?} is ended, and {what}"))?;
             }
         }
-        if self.is_quiet(now_ms) {
+        // The refresh is timed from when each daemon saw the record, which may be long ago.
+        let counted_ms = match it.command {
+            Command::Refresh { .. } => self.settings.refresh_ms,
+            _ => 0,
+        };
+        if self.is_quiet(now_ms.saturating_sub(counted_ms)) {
             let what = format!("{:?} {:?}", it.user, it.command);
             let alone = self.truth.acts_alone(id, what, now_ms);
             alone.map_err(|how| format!("{it:?}: {how}"))?;

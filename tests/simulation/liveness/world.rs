@@ -209,12 +209,13 @@ impl World {
         self.schedule_feed(daemon_id);
     }
 
-    /// The replica of a daemon is whole.
+    /// The replica of a daemon is whole. What befell it before may last longer than its start.
     pub fn is_ready(&mut self, daemon: DaemonId) {
         let now_ms = self.agenda.now_ms;
         self.note(|| format!("{daemon} is ready"));
         self.truth.ready.insert(daemon, now_ms);
-        self.reliable_ms.insert(daemon, now_ms + self.settings.lease_ms);
+        let reliable_ms = self.reliable_ms.entry(daemon).or_default();
+        *reliable_ms = (now_ms + self.settings.lease_ms).max(*reliable_ms);
     }
 
     pub fn start_gateway(&mut self, number: usize) {
