@@ -1,6 +1,7 @@
 //! A lease that is not heard of lapses, between its time and a little more, and without a grace.
 
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::{LATEST, LEASE, SHORT, all_offline, connect_on};
@@ -52,6 +53,42 @@ async fn a_user_is_online_while_one_of_its_connections_is_kept() {
     assert_eq!(connections[0]["connection_id"], "kept");
     let last = heart.stop(&stage.client).await;
     all_offline(&mut stage.events, 1, last + LEASE + LATEST).await;
+}
+
+#[tokio::test]
+async fn others_connect_while_a_large_lease_lapses() {
+    const USERS: usize = 4000;
+    let mut stage = Stage::start(SHORT).await;
+    connect_on(&stage.client, "gw", 1).await;
+    let heart = Heart::of_lease(&stage.client, "gw");
+    connect_on(&stage.client, "gw", USERS).await;
+    heart.stop(&stage.client).await;
+    drop(stage.events.arrived());
+    let others: Vec<_> = (0..8)
+        .map(|k| {
+            let client = stage.client.clone();
+            tokio::spawn(async move {
+                for n in 0.. {
+                    client.connect_user(&format!("other-{k}-{n}"), "c").await;
+                }
+            })
+        })
+        .collect();
+    let (mut gone, mut came, mut between) = (0, 0, 0);
+    while gone < USERS {
+        let event = stage.events.next().await;
+        if event.online {
+            came += 1;
+        } else if event.id.starts_with("user-") {
+            // Those who came since the first one went.
+            between += if gone > 0 { came } else { 0 };
+            (gone, came) = (gone + 1, 0);
+        }
+    }
+    assert!(others.iter().all(|other| !other.is_finished()), "a connect was refused");
+    others.iter().for_each(JoinHandle::abort);
+    // Each of them more than once: none waits until the lease is done.
+    assert!(between > 2 * others.len(), "{between} came online while {USERS} went offline");
 }
 
 #[tokio::test]
