@@ -7,9 +7,9 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use super::{errors, only_error};
+use super::{errors, launch, only_error};
+use crate::support::Server;
 use crate::support::server::Options;
-use crate::support::{Daemon, Server};
 
 /// An authority, and where its certificates lie.
 struct Authority {
@@ -76,7 +76,7 @@ async fn that_of_the_server_is_told_once_and_waited_for() {
     let authority = Authority::new();
     authority.issue("server", EXPIRED);
     let mut server = authority.server("server", false).await;
-    let mut daemon = Daemon::launch(&server.url(), &[("NATS__TLS_CA", &authority.path("ca.pem"))]);
+    let mut daemon = launch(&server.url(), &[("NATS__TLS_CA", &authority.path("ca.pem"))]);
     only_error(&mut daemon, &["certificate expired", "does not let us in"]).await;
     authority.issue("server", VALID);
     server.reload(authority.config("server", false)).await;
@@ -96,7 +96,7 @@ async fn that_of_the_daemon_is_told_once_and_its_file_read_again() {
         ("NATS__TLS_CERT", cert.as_str()),
         ("NATS__TLS_KEY", key.as_str()),
     ];
-    let mut daemon = Daemon::launch(&server.url(), settings);
+    let mut daemon = launch(&server.url(), settings);
     only_error(&mut daemon, &["CertificateExpired", "does not let us in"]).await;
     authority.issue("client", VALID);
     daemon.says("\"ready\"").await;
@@ -108,7 +108,7 @@ async fn one_that_expires_while_the_daemon_serves_is_told_when_it_connects_again
     let authority = Authority::new();
     authority.issue("server", VALID);
     let mut server = authority.server("server", false).await;
-    let mut daemon = Daemon::launch(&server.url(), &[("NATS__TLS_CA", &authority.path("ca.pem"))]);
+    let mut daemon = launch(&server.url(), &[("NATS__TLS_CA", &authority.path("ca.pem"))]);
     daemon.says("\"ready\"").await;
     authority.issue("server", EXPIRED);
     server.vanish();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{errors, only_error};
+use super::{errors, launch, only_error};
 use crate::support::server::Options;
 use crate::support::{Client, Daemon, Server, eventually};
 
@@ -31,7 +31,7 @@ async fn server_that_knows(login: &str) -> Server {
 async fn a_wrong_password_is_told_once_and_waited_for() {
     let mut server = server_that_knows("user: daemon, password: right").await;
     let settings = &[("NATS__USER", "daemon"), ("NATS__PASSWORD", "wrong")];
-    let mut daemon = Daemon::launch(&server.url(), settings);
+    let mut daemon = launch(&server.url(), settings);
     only_error(&mut daemon, &["authorization violation", "does not let us in"]).await;
     server.reload(knows("user: daemon, password: wrong")).await;
     daemon.ready(&server).await;
@@ -45,7 +45,7 @@ async fn a_wrong_nkey_is_told_once_and_its_file_read_again() {
     let file = folder.path().join("nk");
     std::fs::write(&file, OTHER_SEED).unwrap();
     let settings = &[("NATS__NKEY", file.to_str().unwrap())];
-    let mut daemon = Daemon::launch(&server.url(), settings);
+    let mut daemon = launch(&server.url(), settings);
     only_error(&mut daemon, &["authorization violation"]).await;
     std::fs::write(&file, SEED).unwrap();
     daemon.ready(&server).await;
@@ -65,7 +65,7 @@ async fn wrong_credentials_are_told_once() {
     }
     std::fs::write(&file, text).unwrap();
     let settings = &[("NATS__CREDS", file.to_str().unwrap())];
-    let mut daemon = Daemon::launch(&server.url(), settings);
+    let mut daemon = launch(&server.url(), settings);
     only_error(&mut daemon, &["authorization violation"]).await;
     daemon.stop().await;
 }

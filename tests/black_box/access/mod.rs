@@ -7,7 +7,14 @@ mod permissions;
 
 use serde_json::Value;
 
-use crate::support::Daemon;
+use crate::support::http::Http;
+use crate::support::{Daemon, Settings};
+
+/// A daemon that says over HTTP, too, whether it is ready.
+fn launch(url: &str, settings: Settings<'_>) -> Daemon {
+    let settings = [settings, &[("METRICS__LISTEN", "127.0.0.1:0")]].concat();
+    Daemon::launch(url, &settings)
+}
 
 /// The lines at which someone has to act.
 fn errors(daemon: &Daemon) -> Vec<String> {
@@ -25,6 +32,8 @@ async fn only_error(daemon: &mut Daemon, parts: &[&str]) {
         assert!(errors[0].contains(part), "no {part:?}: {}", errors[0]);
     }
     assert!(!is_ready(daemon));
+    let page = Http::of(daemon).await.get("/readyz").await;
+    assert_eq!(page.status, 503, "{}", page.body);
     assert!(daemon.ended().is_none(), "it waits for someone to act");
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{errors, is_ready, only_error};
+use super::{errors, is_ready, launch, only_error};
 use crate::support::server::Options;
 use crate::support::{Client, Daemon, Server, eventually};
 
@@ -59,7 +59,7 @@ async fn server_with(missing: &[&str]) -> Server {
 /// Without that permission the daemon does not serve, and says so; with it, it does.
 async fn is_needed(permission: &str) {
     let mut server = server_with(&[permission]).await;
-    let mut daemon = Daemon::launch(&server.url(), LOGIN);
+    let mut daemon = launch(&server.url(), LOGIN);
     let shown = json!(permission).to_string();
     only_error(&mut daemon, &[shown.trim_matches('"'), "grant "]).await;
     server.reload(all_but(&[])).await;
