@@ -12,6 +12,8 @@ from pathlib import Path
 TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
 SUITE = "bookworm"
 START = 60
+# How long packages may take to come, in seconds.
+FETCH = 300
 
 
 class Unable(Exception):
@@ -26,10 +28,18 @@ def prepare():
     if missing and os.environ.get("CI"):
         environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
         for command in (["update", "-qq"], ["install", "-y", "-qq", *missing]):
-            if subprocess.run(["apt-get", *command], env=environment).returncode != 0:
+            if not succeeds(["apt-get", *command], env=environment):
                 raise Unable(f"apt-get does not install {' '.join(missing)}")
     elif missing:
         raise Unable(f"apt-get install {' '.join(missing)}")
+
+
+def succeeds(command, **how):
+    """Whether a command that needs the network succeeds, and in time."""
+    try:
+        return subprocess.run(command, timeout=FETCH, **how).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def eventually(what, look, patience=START):
@@ -54,7 +64,7 @@ class Machine:
         self.folder = tempfile.TemporaryDirectory(prefix="presenced-machine-")
         self.root = Path(self.folder.name) / "root"
         made = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=systemd-sysv", SUITE, str(self.root)]
-        if subprocess.run(made, stdout=sys.stderr).returncode != 0:
+        if not succeeds(made, stdout=sys.stderr):
             self.folder.cleanup()
             raise Unable("mmdebstrap does not make a clean root here")
         (self.root / "packages").mkdir()
