@@ -1,7 +1,7 @@
 //! A cluster of real NATS servers on the loopback interface.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::links::Links;
 use crate::support::eventually;
 use crate::support::process::Process;
-use crate::support::server::{program, stream};
+use crate::support::server::{free_port, program, stream};
 
 const START: Duration = Duration::from_secs(30);
 
@@ -31,12 +31,11 @@ struct Node {
 impl Cluster {
     /// Starts that many nodes, and waits until JetStream has a leader.
     pub async fn start(size: usize) -> Self {
-        // All are held until the last is known, so that no two are the same.
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let listeners: Vec<_> = (0..2 * size).map(|_| free()).collect();
-        let ports: Vec<_> =
-            listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(listeners);
+        let mut ports = BTreeSet::new();
+        while ports.len() < 2 * size {
+            ports.insert(free_port());
+        }
+        let ports: Vec<_> = ports.into_iter().collect();
         let (clients, routes) = ports.split_at(size);
         let links = Links::between(routes).await;
         let nodes = (0..size).map(|n| Node::new(n, clients[n], routes[n], &links)).collect();

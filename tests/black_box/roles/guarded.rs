@@ -1,6 +1,5 @@
 //! A nats-server with the settings that are shipped, and those who log in to it.
 
-use std::net::TcpListener;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 use tokio::task::unconstrained;
 
 use crate::support::process::Process;
-use crate::support::server::program;
+use crate::support::server::{free_port, program};
 use crate::support::{Client, Daemon, Settings, eventually};
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/nats-server.conf");
@@ -191,10 +190,6 @@ impl Guarded {
     fn web_url(&self) -> String {
         format!("ws://127.0.0.1:{}", self.web)
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn options((seed, inbox): Login<'_>) -> ConnectOptions {

@@ -51,7 +51,7 @@ impl Server {
     /// A server that is not there yet; its address is known.
     pub fn absent(options: Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         Self { process: None, port, options, folder }
     }
 
@@ -138,6 +138,13 @@ pub async fn last_seq(nats: &async_nats::Client) -> u64 {
 pub async fn last(nats: &async_nats::Client, key: &str) -> Option<StreamMessage> {
     let stream = jetstream::new(nats.clone()).get_stream("KV_presence").await.unwrap();
     stream.get_last_raw_message_by_subject(&format!("$KV.presence.{key}")).await.ok()
+}
+
+/// A port that is free and stays so until someone listens on it: below those that the system gives
+/// to outgoing connections, of which the tests beside this one make many.
+pub fn free_port() -> u16 {
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// The path of the server's program.
