@@ -52,14 +52,13 @@ impl World {
     }
 
     /// By when something must have happened that nothing hinders since `from_ms`, and that takes
-    /// `bound_ms` if nothing breaks. Each daemon that fails when it is due may have had the turn.
+    /// `bound_ms` if nothing breaks.
     fn latest_ms(&self, since_ms: u64, due_ms: u64, bound_ms: u64, reliable_ms: u64) -> u64 {
         let in_time_ms = due_ms + bound_ms;
         if self.is_quiet(since_ms) && reliable_ms <= since_ms {
             return in_time_ms;
         }
-        let failed = self.failures_ms.iter().filter(|at_ms| **at_ms >= due_ms).count() as u64;
-        (in_time_ms + failed.max(1) * AFTER_A_FAULT_MS).max(reliable_ms + AFTER_A_FAULT_MS)
+        (in_time_ms + AFTER_A_FAULT_MS).max(reliable_ms + AFTER_A_FAULT_MS)
     }
 
     /// A connection that nobody keeps alive is not there for longer than is promised.

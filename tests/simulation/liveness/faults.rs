@@ -64,7 +64,6 @@ impl World {
     pub fn die(&mut self, id: DaemonId) {
         if self.daemons.remove(&id).is_some() {
             self.note(|| format!("{id} dies"));
-            self.failures_ms.push(self.agenda.now_ms);
             self.disturb(self.agenda.now_ms);
             self.reliable_ms.remove(&id);
             let ms = self.rng.u64(200..8000);
@@ -91,7 +90,6 @@ impl World {
         if !daemon.is_stopped(now_ms) {
             daemon.stopped_until_ms = until_ms;
             self.note(|| format!("{id} is stopped until {until_ms}"));
-            self.failures_ms.push(now_ms);
             self.agenda.at(until_ms, Event::Resume(id));
             self.unreliable(id, until_ms);
         }

@@ -72,8 +72,6 @@ pub struct World {
     /// Until when something was broken, and from when each daemon can be relied on.
     pub disturbed_ms: u64,
     pub reliable_ms: BTreeMap<DaemonId, u64>,
-    /// When daemons died or were stopped.
-    pub failures_ms: Vec<u64>,
     last_daemon: u64,
     trace: Option<Vec<String>>,
 }
@@ -105,7 +103,6 @@ impl World {
             calm: false,
             disturbed_ms: 0,
             reliable_ms: BTreeMap::new(),
-            failures_ms: Vec::new(),
             last_daemon: 0,
             trace: traced.then(Vec::new),
             settings,
