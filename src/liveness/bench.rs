@@ -34,7 +34,7 @@ pub struct Bench {
     judge: Judge,
     known: Known,
     orders: mpsc::UnboundedSender<Order>,
-    /// Leases whose end is done.
+    /// Leases whose writes are done.
     done: (mpsc::UnboundedSender<Id>, mpsc::UnboundedReceiver<Id>),
     heard: Subscriptions,
 }
@@ -88,7 +88,8 @@ impl Bench {
             let acts = tokio::select! {
                 message = self.heard.candidates.next() => match read::<Candidates>(message) {
                     Ok(candidates) => {
-                        let act = self.judge.examine(&self.known, &candidates, self.now());
+                        let now = self.now();
+                        let act = self.judge.examine(&self.known, &candidates, now);
                         act.into_iter().collect()
                     }
                     Err(ended) if ended => return,
@@ -105,7 +106,8 @@ impl Bench {
                 },
                 message = self.heard.endings.next() => match read::<Ending>(message) {
                     Ok(ending) => {
-                        self.judge.note(&self.known, &ending, self.now());
+                        let now = self.now();
+                        self.judge.note(&self.known, &ending, now);
                         continue;
                     }
                     Err(ended) if ended => return,
@@ -115,7 +117,9 @@ impl Bench {
                     call.answer();
                     continue;
                 }
-                Some(lease) = self.done.1.recv() => vec![self.judge.close(&self.known, &lease)],
+                Some(lease) = self.done.1.recv() => {
+                    self.judge.close(&self.known, &lease).into_iter().collect()
+                }
                 _ = look.tick() => {
                     let now = self.now();
                     self.judge.tick(&self.known, now)

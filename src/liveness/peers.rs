@@ -118,6 +118,14 @@ impl Peers {
         self.rank_among(key, |peer| !peer.says.deaf)
     }
 
+    /// How many of those that hear come before this one when somebody is to carry on what `tried`
+    /// could not finish: whoever has not tried comes first.
+    pub fn turn(&self, key: &str, tried: &[DaemonId]) -> usize {
+        let place = |daemon: DaemonId| (!tried.contains(&daemon), score(daemon, key), daemon);
+        let others = self.heard.iter().filter(|(_, peer)| !peer.says.deaf);
+        others.filter(|(daemon, _)| place(**daemon) > place(self.own)).count()
+    }
+
     fn rank_among(&self, key: &str, counts: impl Fn(&Peer) -> bool) -> usize {
         let own = (score(self.own, key), self.own);
         let others = self.heard.iter().filter(|(_, peer)| counts(peer));
@@ -190,6 +198,18 @@ mod tests {
             let mut ranks = [A, B, C].map(|own| three(own).rank(&key));
             ranks.sort_unstable();
             assert_eq!(ranks, [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn whoever_has_tried_comes_after_all_others() {
+        for key in 0..100 {
+            let key = key.to_string();
+            assert_eq!(three(A).turn(&key, &[A]), 2);
+            let mut turns = [B, C].map(|own| three(own).turn(&key, &[A]));
+            turns.sort_unstable();
+            assert_eq!(turns, [0, 1]);
+            assert_eq!(three(A).turn(&key, &[A, B, C]), three(A).rank(&key));
         }
     }
 

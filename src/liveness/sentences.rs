@@ -21,7 +21,7 @@ pub struct Order {
     pub ending: Option<Arc<EndOfLease>>,
 }
 
-/// Tells, when the last write of it is done, that a lease has ended.
+/// Tells when the last write for the end of a lease is done.
 #[derive(Debug)]
 pub struct EndOfLease {
     pub lease: Id,

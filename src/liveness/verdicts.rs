@@ -13,13 +13,15 @@ pub const OBJECTIONS: &str = "objection";
 /// Where the beginning and the end of a lease's end are told.
 pub const ENDINGS: &str = "ending";
 
+/// A connection: its user, its id, and how often it has connected.
+pub type Named = (String, String, u64);
+
 /// What a daemon is about to end, unless another has heard it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Candidates {
     pub daemon: String,
     pub number: u64,
-    /// User, connection, and how often it connected.
-    pub connections: Vec<(String, String, u64)>,
+    pub connections: Vec<Named>,
     pub leases: Vec<String>,
 }
 
@@ -32,16 +34,30 @@ pub struct Objection {
     pub leases: Vec<(usize, u64)>,
 }
 
-/// A daemon begins to end all that a lease holds, or has done so.
+/// A daemon works on the end of a lease, or it is done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ending {
     pub daemon: String,
     pub lease: String,
     pub done: bool,
+    /// Which candidates of that daemon the lease was among; 0 if it carries on what another began.
+    #[serde(default)]
+    pub number: u64,
+    /// After so long its writes are done or void, in milliseconds.
+    #[serde(default)]
+    pub within_ms: u64,
+    /// Some of what is ended: there are as many messages as it takes to name all.
+    #[serde(default)]
+    pub connections: Vec<Named>,
 }
 
-/// Reads a connection of a candidate.
-pub fn line((user, connection, connects): &(String, String, u64)) -> Option<(Id, Lifeline)> {
+/// Names a connection.
+pub fn named(user: &Id, line: &Lifeline) -> Named {
+    (user.as_str().to_owned(), line.connection.as_str().to_owned(), line.connects)
+}
+
+/// Reads a connection that was named.
+pub fn line((user, connection, connects): &Named) -> Option<(Id, Lifeline)> {
     let user = Id::parse(user, "user").ok()?;
     let connection = Id::parse(connection, "connection").ok()?;
     Some((user, Lifeline { connection, connects: *connects }))

@@ -4,18 +4,14 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::entity::DaemonId;
 use super::id::Id;
-
-/// How long an end that another daemon began is left to it, in milliseconds.
-const LEFT_TO_OTHERS_MS: u64 = 60_000;
-
-/// How often it is looked whether that one is still there, in milliseconds.
-const LOOK_AGAIN_MS: u64 = 1000;
 
 /// How long a lease that was handed out as due rests before it is handed out again, in
 /// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
 const RETRY_MS: u64 = 5000;
+
+/// When a lease is looked at whose end goes on: not before that has ended.
+const NEVER_MS: u64 = u64::MAX;
 
 /// When something was last heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +51,8 @@ struct Lease {
     heard: Heard,
     /// When it is looked at next; an entry of the agenda with another time is void.
     due_ms: u64,
-    /// Who has begun to end it, and when.
-    ending: Option<(DaemonId, u64)>,
+    /// Since when it is being ended.
+    ending_since_ms: Option<u64>,
 }
 
 /// The shared leases that hold connections. One that holds none costs nothing: a flood of
@@ -87,7 +83,7 @@ impl Leases {
         let due_ms = now_ms + self.lease_ms;
         let lease = self.by_name.entry(name.clone()).or_insert_with(|| {
             self.agenda.push(Reverse((due_ms, name.clone())));
-            Lease { held: 0, heard, due_ms, ending: None }
+            Lease { held: 0, heard, due_ms, ending_since_ms: None }
         });
         lease.held += 1;
         if !hidden {
@@ -115,7 +111,9 @@ impl Leases {
 
     /// A heartbeat came, which was sent then. One for a lease whose end has begun changes nothing.
     pub fn heartbeat(&mut self, name: &Id, at_ms: u64) {
-        if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.ending.is_none()) {
+        if let Some(lease) =
+            self.by_name.get_mut(name).filter(|lease| lease.ending_since_ms.is_none())
+        {
             lease.heard.beat(at_ms);
         }
     }
@@ -123,19 +121,13 @@ impl Leases {
     /// Another daemon has heard a lease that was handed out as due: it is looked at again when a
     /// lease has passed since then.
     pub fn objected(&mut self, name: &Id, at_ms: u64) {
-        // Whoever hears its heartbeats knows of no end that is still going on.
-        self.ended(name);
         self.heartbeat(name, at_ms);
-        let due_ms = at_ms + self.lease_ms;
-        if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.due_ms > due_ms) {
-            lease.due_ms = due_ms;
-            self.agenda.push(Reverse((due_ms, name.clone())));
-        }
+        self.look_at(name, at_ms + self.lease_ms);
     }
 
     /// How many connections a lease holds; `None` if it is unknown, or its end has begun.
     pub fn held(&self, name: &Id) -> Option<usize> {
-        let lease = self.by_name.get(name).filter(|lease| lease.ending.is_none())?;
+        let lease = self.by_name.get(name).filter(|lease| lease.ending_since_ms.is_none())?;
         Some(lease.held)
     }
 
@@ -144,29 +136,35 @@ impl Leases {
         self.by_name.get(name).map(|lease| lease.heard)
     }
 
-    /// The end of a lease begins, or was begun by another daemon.
-    pub fn begin_end(&mut self, name: &Id, by: DaemonId, now_ms: u64) {
-        if let Some(lease) = self.by_name.get_mut(name) {
-            lease.ending = Some((by, now_ms));
+    /// The end of a lease begins; until it has ended it is not due. Whether it holds anything.
+    pub fn begin_end(&mut self, name: &Id, now_ms: u64) -> bool {
+        let lease = self.by_name.get_mut(name);
+        if let Some(lease) = lease {
+            lease.ending_since_ms.get_or_insert(now_ms);
+            return true;
         }
+        false
     }
 
-    /// The end of a lease is done; what it holds now has connected since.
-    pub fn ended(&mut self, name: &Id) {
-        if let Some(lease) = self.by_name.get_mut(name) {
-            lease.ending = None;
+    /// The end of a lease is `done`: what it holds now has connected since it began. Or it is given
+    /// up: the lease is judged anew.
+    pub fn ended(&mut self, name: &Id, done: bool) {
+        let Some(lease) = self.by_name.get_mut(name) else { return };
+        let Some(since_ms) = lease.ending_since_ms.take() else { return };
+        if done && lease.heard.at_ms < since_ms {
+            lease.heard = lease.heard.connected_again(since_ms, self.listening);
         }
+        let due_ms = lease.heard.at_ms + self.lease_ms;
+        self.look_at(name, due_ms);
     }
 
     /// The leases that have been silent for too long, `wait_ms(name)` later. None while the daemon
-    /// is deaf, that is before `hears_from_ms`. One that a daemon who is `alive` is ending is left
-    /// to it.
+    /// is deaf, that is before `hears_from_ms`.
     pub fn take_due(
         &mut self,
         now_ms: u64,
         hears_from_ms: u64,
         wait_ms: impl Fn(&Id) -> u64,
-        alive: impl Fn(DaemonId) -> bool,
     ) -> Vec<Id> {
         let mut due = Vec::new();
         while self.agenda.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now_ms) {
@@ -175,21 +173,28 @@ impl Leases {
             else {
                 continue;
             };
+            if lease.ending_since_ms.is_some() {
+                lease.due_ms = NEVER_MS;
+                continue;
+            }
             let lapses_ms = (lease.heard.at_ms + self.lease_ms + wait_ms(&name)).max(hears_from_ms);
-            let is_left = |(by, since_ms)| since_ms + LEFT_TO_OTHERS_MS > now_ms && alive(by);
-            lease.due_ms = if lease.ending.is_some_and(is_left) {
-                now_ms + LOOK_AGAIN_MS
-            } else if lapses_ms <= now_ms {
+            lease.due_ms = if lapses_ms <= now_ms {
                 due.push(name.clone());
                 now_ms + RETRY_MS.min(self.lease_ms)
             } else {
-                // It has been heard since, and nobody goes on with its end.
-                lease.ending = None;
                 lapses_ms
             };
             self.agenda.push(Reverse((lease.due_ms, name)));
         }
         due
+    }
+
+    /// Looks at a lease then, if it would only be looked at later.
+    fn look_at(&mut self, name: &Id, at_ms: u64) {
+        if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.due_ms > at_ms) {
+            lease.due_ms = at_ms;
+            self.agenda.push(Reverse((at_ms, name.clone())));
+        }
     }
 }
 
@@ -197,15 +202,12 @@ impl Leases {
 mod tests {
     use super::*;
 
-    const ME: DaemonId = DaemonId(1);
-    const OTHER: DaemonId = DaemonId(2);
-
     fn gateway() -> Id {
         Id::parse("gw", "lease").unwrap()
     }
 
     fn due(leases: &mut Leases, now_ms: u64) -> Vec<Id> {
-        leases.take_due(now_ms, 0, |_| 0, |daemon| daemon == OTHER)
+        leases.take_due(now_ms, 0, |_| 0)
     }
 
     fn held() -> Leases {
@@ -237,63 +239,56 @@ mod tests {
     #[test]
     fn a_deaf_daemon_ends_no_lease() {
         let mut leases = held();
-        assert_eq!(leases.take_due(5000, 6000, |_| 0, |_| false), []);
-        assert_eq!(leases.take_due(6000, 6000, |_| 0, |_| false), [gateway()]);
+        assert_eq!(leases.take_due(5000, 6000, |_| 0), []);
+        assert_eq!(leases.take_due(6000, 6000, |_| 0), [gateway()]);
     }
 
     #[test]
     fn the_second_in_order_comes_later() {
         let mut leases = held();
-        assert_eq!(leases.take_due(1500, 0, |_| 1000, |_| false), []);
-        assert_eq!(leases.take_due(2000, 0, |_| 1000, |_| false), [gateway()]);
+        assert_eq!(leases.take_due(1500, 0, |_| 1000), []);
+        assert_eq!(leases.take_due(2000, 0, |_| 1000), [gateway()]);
     }
 
     #[test]
     fn heartbeats_of_a_lease_that_ends_come_back_unknown_until_it_is_done() {
         let mut leases = held();
-        leases.begin_end(&gateway(), ME, 1000);
+        assert!(leases.begin_end(&gateway(), 1000));
         leases.heartbeat(&gateway(), 1001);
         assert_eq!(leases.held(&gateway()), None);
         leases.joined(&gateway(), false, 1002);
         leases.left(&gateway());
         assert_eq!(leases.held(&gateway()), None);
-        leases.ended(&gateway());
+        leases.ended(&gateway(), true);
         assert_eq!(leases.held(&gateway()), Some(1));
     }
 
     #[test]
-    fn an_end_is_left_to_whoever_began_it_unless_that_one_is_dead() {
+    fn a_lease_is_not_due_while_its_end_goes_on() {
         let mut leases = held();
-        leases.begin_end(&gateway(), OTHER, 1000);
-        assert_eq!(due(&mut leases, 3000), []);
-        assert_eq!(leases.take_due(4000, 0, |_| 0, |_| false), [gateway()], "it has died");
-        let mut leases = held();
-        leases.begin_end(&gateway(), OTHER, 1000);
-        assert_eq!(due(&mut leases, 999 + LEFT_TO_OTHERS_MS), []);
-        assert_eq!(due(&mut leases, 1999 + LEFT_TO_OTHERS_MS), [gateway()]);
-        let mut leases = held();
-        leases.begin_end(&gateway(), DaemonId(3), 1000);
-        assert_eq!(due(&mut leases, 1000), [gateway()]);
+        leases.begin_end(&gateway(), 1000);
+        assert_eq!(due(&mut leases, 500_000), []);
+        leases.ended(&gateway(), false);
+        assert_eq!(due(&mut leases, 500_000), [gateway()], "it was given up");
     }
 
     #[test]
-    fn an_end_that_nobody_carries_on_does_not_hold_up_who_connected_since() {
+    fn whoever_connected_while_a_lease_ended_has_a_lease_from_then_on() {
         let mut leases = held();
-        leases.begin_end(&gateway(), OTHER, 1000);
-        assert_eq!(due(&mut leases, 2000), []);
-        leases.rejoined(&gateway(), false, 2500);
-        assert_eq!(leases.held(&gateway()), None);
-        assert_eq!(leases.take_due(3000, 0, |_| 0, |_| false), []);
-        assert_eq!(leases.held(&gateway()), Some(1));
+        leases.begin_end(&gateway(), 1500);
+        leases.joined(&gateway(), true, 1700);
+        leases.left(&gateway());
+        leases.ended(&gateway(), true);
+        assert_eq!(due(&mut leases, 2499), []);
+        assert_eq!(due(&mut leases, 2500), [gateway()]);
     }
 
     #[test]
-    fn an_objection_ends_an_end_that_is_none() {
-        let mut leases = held();
-        leases.begin_end(&gateway(), OTHER, 1000);
-        leases.objected(&gateway(), 1500);
-        assert_eq!(leases.held(&gateway()), Some(1));
-        assert_eq!(leases.heard(&gateway()).unwrap().at_ms, 1500);
+    fn nothing_that_is_not_held_is_ended() {
+        let mut leases = Leases::new(1000);
+        assert!(!leases.begin_end(&gateway(), 1000));
+        leases.ended(&gateway(), true);
+        assert!(leases.by_name.is_empty());
     }
 
     #[test]

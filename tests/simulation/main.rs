@@ -38,9 +38,9 @@ fn whatever_happens_who_is_there_stays_and_who_is_gone_goes_in_time() {
         all.lock().expect("nobody panicked").add(counts);
     };
     if for_each_seed(SEEDS, run) >= SEEDS {
-        let Counts { lapses, far_side, objections, graces, refreshes, reloads } =
+        let Counts { lapses, far_side, objections, graces, refreshes, reloads, carried_on } =
             all.into_inner().expect("nobody panicked");
-        let each = [lapses, far_side, objections, graces, refreshes, reloads];
+        let each = [lapses, far_side, objections, graces, refreshes, reloads, carried_on];
         println!("{each:?}");
         assert!(each.iter().all(|count| *count > 0), "something never happened: {each:?}");
     }

@@ -1,5 +1,6 @@
 //! Who is gone goes offline in time; who is there stays online, whatever dies.
 
+mod cut_short;
 mod explain;
 mod faults;
 mod hearing;

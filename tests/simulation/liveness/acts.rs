@@ -8,6 +8,7 @@ use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::user::Command;
 
+use super::daemon::Daemon;
 use super::events::{Event, Incoming};
 use super::truth::{Voice, ended_by};
 use super::world::{World, id as parse};
@@ -17,6 +18,7 @@ const DECIDED_WITHIN_MS: u64 = 2000;
 
 impl World {
     pub fn carry_out_all(&mut self, id: DaemonId, acts: Vec<Act>) -> Result<(), String> {
+        let mut carries_on = false;
         for act in acts {
             match act {
                 Act::Propose(candidates) => {
@@ -39,18 +41,26 @@ impl World {
                 }
                 Act::Tell(ending) => {
                     self.note(|| format!("{id} tells {ending:?}"));
+                    carries_on = !ending.done && ending.number == 0;
                     let copy = || Incoming::Ending(ending.clone());
                     self.tell_others(id, copy);
                 }
                 Act::Sentence(sentence) => self.sentence(id, sentence, None)?,
                 Act::EndLease { lease, sentences } => {
                     if let Some(daemon) = self.daemons.get_mut(&id) {
-                        daemon.ending.insert(lease.clone(), sentences.len() + 1);
+                        *daemon.ending.entry(lease.clone()).or_default() += sentences.len() + 1;
+                    }
+                    let now_ms = self.agenda.now_ms;
+                    if carries_on {
+                        self.truth.ends.go_on(&lease, &sentences, now_ms)?;
+                        self.truth.counts.carried_on += 1;
+                    } else {
+                        let contested = self.is_heard(&lease);
+                        self.truth.ends.begin(&lease, &sentences, contested, now_ms);
                     }
                     for sentence in sentences {
-                        self.sentence(id, sentence, Some(&lease))?;
+                        self.sentence(id, sentence, Some((&lease, carries_on)))?;
                     }
-                    self.truth.ending(&lease, self.agenda.now_ms);
                     self.strike(id);
                     self.one_less(id, &lease)?;
                 }
@@ -72,11 +82,27 @@ impl World {
         }
     }
 
-    fn sentence(&mut self, id: DaemonId, it: Sentence, lease: Option<&Id>) -> Result<(), String> {
+    /// Whether some daemon has heard a lease of late.
+    fn is_heard(&self, lease: &Id) -> bool {
+        let (now_ms, voice) = (self.agenda.now_ms, Voice::Lease(lease.clone()));
+        let must =
+            |daemon: &Daemon| self.truth.must_object(daemon.id, &voice, daemon.now(now_ms).mono_ms);
+        self.daemons.values().any(must)
+    }
+
+    /// A sentence, perhaps one of those that end a lease, which this daemon began or carries on.
+    fn sentence(
+        &mut self,
+        id: DaemonId,
+        it: Sentence,
+        lease: Option<(&Id, bool)>,
+    ) -> Result<(), String> {
         let now_ms = self.agenda.now_ms;
         self.note(|| format!("{id} sentences {it:?}"));
+        let carries_on = lease.is_some_and(|(_, carries_on)| carries_on);
+        let lease = lease.map(|(lease, _)| lease);
         let voices = ended_by(&it.user, &it.command, lease);
-        if let Some(daemon) = self.daemons.get(&id) {
+        if let Some(daemon) = self.daemons.get(&id).filter(|_| !carries_on) {
             for voice in &voices {
                 let checked = self.truth.check_sentence(daemon, voice, now_ms);
                 checked.map_err(|what| format!("{voice:?} is ended, and {what}"))?;
@@ -110,6 +136,6 @@ impl World {
         }
         daemon.ending.remove(lease);
         let act = daemon.judge.close(&daemon.known, lease);
-        self.carry_out_all(id, vec![act])
+        self.carry_out_all(id, act.into_iter().collect())
     }
 }

@@ -9,11 +9,11 @@ use super::truth::Voice;
 use super::world::{World, id};
 
 /// Nothing broke, and nothing has been for a while.
-const BOUND_MS: u64 = 2000;
+pub const BOUND_MS: u64 = 2000;
 /// A grace takes at most so much longer.
 const GRACE_BOUND_MS: u64 = 1000;
 /// How much later everything may be where daemons or NATS were away.
-const AFTER_A_FAULT_MS: u64 = 5000;
+pub const AFTER_A_FAULT_MS: u64 = 5000;
 /// After so long nothing is left of a fault but that daemons are deaf.
 const FORGOTTEN_MS: u64 = 5000;
 
@@ -23,6 +23,7 @@ impl World {
         if self.routes.closed_until_ms <= self.agenda.now_ms {
             self.routes.closed.clear();
         }
+        self.check_ends()?;
         let Some(reliable_ms) = self.reliable_since_ms() else { return Ok(()) };
         for number in 0..self.settings.users {
             let user = id(&format!("u{number}"));
@@ -37,7 +38,7 @@ impl World {
     }
 
     /// Since when some daemon has been able to do all that is promised, if there is one.
-    fn reliable_since_ms(&self) -> Option<u64> {
+    pub fn reliable_since_ms(&self) -> Option<u64> {
         let now_ms = self.agenda.now_ms;
         let able = self.daemons.values().filter(|daemon| {
             daemon.is_ready() && !daemon.is_stopped(now_ms) && self.reaches_leader(daemon.id)
@@ -138,6 +139,10 @@ impl World {
             let members = alive.flat_map(|gateway| gateway.members.keys());
             let of_user = members.filter(|(of, _)| *of == user);
             let mut expected: Vec<_> = of_user.map(|(_, connection)| connection.clone()).collect();
+            there.retain(|connection| {
+                let member = (user.clone(), connection.clone());
+                expected.contains(connection) || !self.truth.ends.left_over.contains(&member)
+            });
             there.sort_unstable();
             expected.sort_unstable();
             if there != expected {

@@ -183,7 +183,7 @@ impl World {
             gateway.alive = false;
             self.note(|| format!("gateway {number} dies"));
         } else if gateway.paused_until_ms <= now_ms {
-            gateway.paused_until_ms = now_ms + length_ms;
+            gateway.pause(now_ms + length_ms, &mut self.rng);
             self.note(|| format!("gateway {number} pauses for {length_ms} ms"));
         }
     }

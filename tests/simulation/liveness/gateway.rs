@@ -1,7 +1,7 @@
 //! The gateways through which users are connected. They beat, ask for answers, connect again what is
 //! unknown, and repeat what is not answered; their users come, go and reload their pages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use presenced::presence::id::Id;
 use presenced::presence::user::{Command, Patch};
@@ -26,6 +26,9 @@ pub struct Gateway {
     /// Whether its connections beat together.
     in_lists: bool,
     pub members: BTreeMap<(Id, Id), Member>,
+    /// Connections that went while it was paused: it ends them when it finds them gone, unless its
+    /// lease has lapsed and they with it.
+    vanished: BTreeSet<(Id, Id)>,
     requests: BTreeMap<u64, Request>,
     last_number: u64,
     /// How often in a row the service held another number of connections.
@@ -54,6 +57,7 @@ impl Gateway {
             on_lease: rng.bool(),
             in_lists: rng.bool(),
             members: BTreeMap::new(),
+            vanished: BTreeSet::new(),
             requests: BTreeMap::new(),
             last_number: 0,
             differs: 0,
@@ -65,7 +69,25 @@ impl Gateway {
         self.run += 1;
         self.alive = true;
         self.members.clear();
+        self.vanished.clear();
         self.requests.clear();
+    }
+
+    /// It is paused, and if all its connections hang on a lease one of them may go meanwhile.
+    pub fn pause(&mut self, until_ms: u64, rng: &mut fastrand::Rng) {
+        self.paused_until_ms = until_ms;
+        let idle = self.idle_members();
+        if let Some(member) = rng.choice(idle).filter(|_| self.on_lease && rng.bool()) {
+            self.members.remove(&member);
+            self.vanished.insert(member);
+        }
+    }
+
+    /// The connections that are acknowledged, and about which it has nothing to ask.
+    fn idle_members(&self) -> Vec<(Id, Id)> {
+        let idle =
+            |(id, member): &(&(Id, Id), &Member)| member.acknowledged && !self.is_asked_for(id);
+        self.members.iter().filter(idle).map(|(id, _)| id.clone()).collect()
     }
 
     /// Whether it keeps a connection alive at the moment.
@@ -133,6 +155,10 @@ impl World {
             }
             ToGateway::Unknown { connections } => self.connect_again(number, &connections),
             ToGateway::Held { held } => {
+                let vanished = std::mem::take(&mut self.gateways[number].vanished);
+                for (user, connection) in vanished.into_iter().filter(|_| held.is_some()) {
+                    self.disconnect(number, user, connection);
+                }
                 let gateway = &mut self.gateways[number];
                 let all: Vec<_> = gateway.members.keys().cloned().collect();
                 let acknowledged = gateway.members.values().filter(|m| m.acknowledged).count();
@@ -262,16 +288,15 @@ impl World {
 
     /// Some connection ends. Whose it was.
     fn part(&mut self, number: usize) -> Option<Id> {
-        let gateway = &mut self.gateways[number];
-        let idle = |member: &(&(Id, Id), &Member)| {
-            member.1.acknowledged && !gateway.is_asked_for(member.0)
-        };
-        let idle: Vec<_> = gateway.members.iter().filter(idle).map(|(m, _)| m.clone()).collect();
+        let idle = self.gateways[number].idle_members();
         let (user, connection) = self.rng.choice(idle)?;
-        let gateway = &mut self.gateways[number];
-        gateway.members.remove(&(user.clone(), connection.clone()));
-        let request = gateway.request(user.clone(), connection, false);
-        self.send_request(number, request);
+        self.gateways[number].members.remove(&(user.clone(), connection.clone()));
+        self.disconnect(number, user.clone(), connection);
         Some(user)
+    }
+
+    fn disconnect(&mut self, number: usize, user: Id, connection: Id) {
+        let request = self.gateways[number].request(user, connection, false);
+        self.send_request(number, request);
     }
 }

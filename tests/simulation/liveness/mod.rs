@@ -6,6 +6,7 @@
 mod acts;
 mod bounds;
 mod daemon;
+mod ends;
 mod events;
 mod faults;
 mod gateway;

@@ -10,11 +10,12 @@ use presenced::presence::id::Id;
 use presenced::presence::user::{Command, Connection, Record};
 
 use super::daemon::Daemon;
+use super::ends::Ends;
 use crate::liveness::events::Heartbeat;
 
 /// How long a lapse may take to be stored after it was sentenced, and how long after its proposal
 /// it may be sentenced.
-const WRITTEN_WITHIN_MS: u64 = 1100 + 2000;
+pub const WRITTEN_WITHIN_MS: u64 = 1100 + 2000;
 /// How long the end of a lease takes at most, until it is done and all know it.
 const ENDED_WITHIN_MS: u64 = 6000;
 /// Who comes next acts so much later.
@@ -68,6 +69,8 @@ pub struct Counts {
     pub refreshes: u64,
     /// Graces that a connect put an end to.
     pub reloads: u64,
+    /// Ends of leases that were carried on.
+    pub carried_on: u64,
 }
 
 impl Counts {
@@ -78,6 +81,7 @@ impl Counts {
         self.graces += other.graces;
         self.refreshes += other.refreshes;
         self.reloads += other.reloads;
+        self.carried_on += other.carried_on;
     }
 }
 
@@ -94,8 +98,7 @@ pub struct Truth {
     /// When a connect was last stored: of a connection, and of any on a lease.
     connected: BTreeMap<Voice, u64>,
     lines: BTreeMap<(Id, Id), u64>,
-    /// When the end of a lease last began.
-    endings: BTreeMap<Voice, u64>,
+    pub ends: Ends,
     /// When a heartbeat or a probe to a daemon was last dropped.
     dropped: BTreeMap<DaemonId, u64>,
     pub ready: BTreeMap<DaemonId, u64>,
@@ -144,11 +147,6 @@ impl Truth {
         *told = heard_ms.max(*told);
     }
 
-    /// A daemon begins to end a lease.
-    pub fn ending(&mut self, lease: &Id, now_ms: u64) {
-        self.endings.insert(Voice::Lease(lease.clone()), now_ms);
-    }
-
     pub fn dropped(&mut self, daemon: DaemonId, now_ms: u64) {
         self.dropped.insert(daemon, now_ms);
     }
@@ -179,7 +177,7 @@ impl Truth {
         let proposed_ms = daemon.proposed_ms.get(voice).copied();
         let proposed_ms = proposed_ms.ok_or_else(|| format!("{id} never proposed it"))?;
         // While a lease ends, its heartbeats are told to be unknown, and do not count.
-        let ignored_ms = self.endings.get(voice).map_or(0, |at_ms| at_ms + ENDED_WITHIN_MS);
+        let ignored_ms = self.ends.last_ms(voice).map_or(0, |at_ms| at_ms + ENDED_WITHIN_MS);
         let within = |at_ms: u64| at_ms <= proposed_ms && at_ms + self.short_lease_ms() > now_ms;
         let mut beats = self.beats.get(voice).into_iter().flatten();
         let counts = |beat: &&Beat| beat.sent_ms >= ignored_ms && within(beat.sent_ms);
@@ -281,6 +279,9 @@ impl Truth {
         (writer, node): (DaemonId, usize),
         now_ms: u64,
     ) -> Result<(), String> {
+        if self.ends.is_carried_on(user, connection, now_ms) {
+            return Ok(());
+        }
         let voice = Voice::of(user, connection);
         let line = (user.clone(), connection.id.clone());
         let connected_ms = self.lines.get(&line).copied().unwrap_or(0);

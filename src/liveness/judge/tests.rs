@@ -15,6 +15,8 @@ const DUE_MS: u64 = LEASE_MS + MARGIN_MS;
 struct Known {
     index: RefCell<Index>,
     leases: RefCell<Leases>,
+    /// What hangs on the lease `gw`.
+    held: RefCell<Vec<(Id, Vec<Lifeline>)>>,
     peers: Peers,
     hearing: RefCell<Hearing>,
 }
@@ -31,6 +33,7 @@ impl Known {
         let known = Self {
             index: RefCell::new(index),
             leases,
+            held: RefCell::default(),
             peers: Peers::new(ME),
             hearing: RefCell::new(Hearing::new(LEASE_MS, 0)),
         };
@@ -38,6 +41,19 @@ impl Known {
             known.probe(second * 1000);
         }
         known
+    }
+
+    /// Two users connect on a shared lease.
+    fn connect_on_lease(&self) {
+        self.held.borrow_mut().extend([on_lease("jack"), on_lease("jill")]);
+        let mut leases = self.leases.borrow_mut();
+        leases.listen();
+        (0..2).for_each(|_| leases.joined(&gateway(), false, 0));
+    }
+
+    /// What the lease holds, unless it is being ended.
+    fn holds(&self) -> Option<usize> {
+        self.leases.borrow().held(&gateway())
     }
 
     /// A probe goes out and comes back.
@@ -68,8 +84,8 @@ impl Knowledge for Known {
         work(&mut self.leases.borrow_mut())
     }
 
-    fn held_by(&self, _: &Id) -> Vec<(Id, Vec<Lifeline>)> {
-        Vec::new()
+    fn held_by(&self, lease: &Id) -> Vec<(Id, Vec<Lifeline>)> {
+        if *lease == gateway() { self.held.borrow().clone() } else { Vec::new() }
     }
 
     fn peers<R>(&self, ask: impl FnOnce(&Peers) -> R) -> R {
@@ -91,6 +107,27 @@ fn john() -> Id {
 
 fn c() -> Id {
     Id::parse("c", "id").unwrap()
+}
+
+fn gateway() -> Id {
+    Id::parse("gw", "lease").unwrap()
+}
+
+fn on_lease(user: &str) -> (Id, Vec<Lifeline>) {
+    (Id::parse(user, "id").unwrap(), vec![Lifeline { connection: c(), connects: 1 }])
+}
+
+/// Another daemon begins to end the lease, and takes a second at most.
+fn begins() -> Ending {
+    let named = |user: &str| (user.to_owned(), "c".to_owned(), 1);
+    Ending {
+        daemon: OTHER.to_string(),
+        lease: "gw".to_owned(),
+        done: false,
+        number: 1,
+        within_ms: 1000,
+        connections: vec![named("jack"), named("jill")],
+    }
 }
 
 /// A judge that has just proposed to end the connection of `john`, and what it proposed.
@@ -131,7 +168,7 @@ fn what_was_proposed_before_a_stop_is_not_decided_after_it() {
 fn who_had_a_heartbeat_objects_and_who_is_told_yields() {
     let (known, other) = (Known::new(), Known::new());
     let (mut judge, candidates) = proposed(&known);
-    let others_judge = Judge::new(OTHER, LEASE_MS, 0);
+    let mut others_judge = Judge::new(OTHER, LEASE_MS, 0);
     assert!(others_judge.examine(&other, &candidates, at(DUE_MS)).is_none(), "no heartbeat came");
     other.beat(8000);
     let act = others_judge.examine(&other, &candidates, at(DUE_MS)).unwrap();
@@ -156,4 +193,81 @@ fn a_daemon_that_has_become_deaf_ends_nothing() {
         known.probe(DUE_MS + OBJECTION_MS + second * 1000);
         assert!(judge.tick(&known, at(DUE_MS + OBJECTION_MS + second * 1000)).is_empty());
     }
+}
+
+#[test]
+fn what_another_does_not_finish_is_carried_on_with_who_has_not_connected_again() {
+    let known = Known::new();
+    known.connect_on_lease();
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    judge.note(&known, &begins(), at(DUE_MS));
+    assert_eq!(known.holds(), None, "its heartbeats come back unknown");
+    let void_ms = DUE_MS + 1000;
+    known.probe(void_ms - 500);
+    known.held.borrow_mut()[0].1[0].connects += 1;
+    let mut acts = judge.tick(&known, at(void_ms - 1));
+    acts.retain(|act| !matches!(act, Act::Propose(_)));
+    assert!(acts.is_empty(), "{acts:?}");
+    let acts = judge.tick(&known, at(void_ms));
+    let [Act::Tell(told), Act::EndLease { sentences, .. }, ..] = &acts[..] else {
+        panic!("{acts:?}")
+    };
+    assert_eq!((told.done, told.within_ms), (false, LAPSE_MS));
+    assert_eq!(told.connections, [("jill".to_owned(), "c".to_owned(), 1)]);
+    assert_eq!(sentences.len(), 1);
+    assert!(judge.close(&known, &gateway()).is_none(), "it is not done");
+    known.held.borrow_mut().pop();
+    let done = judge.close(&known, &gateway());
+    assert!(matches!(done, Some(Act::Tell(Ending { done: true, .. }))), "{done:?}");
+    assert_eq!(known.holds(), Some(2));
+}
+
+#[test]
+fn a_deaf_daemon_carries_nothing_on() {
+    let known = Known::new();
+    known.connect_on_lease();
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    judge.note(&known, &begins(), at(DUE_MS));
+    known.hearing.borrow_mut().trouble(DUE_MS, "it was cut off");
+    known.probe(DUE_MS + 900);
+    assert!(judge.tick(&known, at(DUE_MS + 1000)).is_empty());
+    assert_eq!(known.holds(), Some(2), "nobody ends it any more");
+}
+
+#[test]
+fn who_has_heard_a_lease_does_not_take_its_end_for_begun() {
+    let known = Known::new();
+    known.connect_on_lease();
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    known.leases.borrow_mut().heartbeat(&gateway(), 8000);
+    judge.note(&known, &begins(), at(DUE_MS));
+    assert_eq!(known.holds(), Some(2));
+    // But a heartbeat that came after it had agreed comes too late.
+    let leases = vec!["gw".to_owned()];
+    let agreed_ms = 8000 + LEASE_MS;
+    let of = Candidates { daemon: OTHER.to_string(), number: 1, connections: Vec::new(), leases };
+    assert!(judge.examine(&known, &of, at(agreed_ms)).is_none());
+    known.leases.borrow_mut().heartbeat(&gateway(), agreed_ms + 1);
+    judge.note(&known, &begins(), at(agreed_ms + 2));
+    assert_eq!(known.holds(), None);
+    judge.note(&known, &Ending { done: true, ..begins() }, at(agreed_ms + 3));
+    assert_eq!(known.holds(), Some(2));
+}
+
+#[test]
+fn candidates_are_named_in_as_many_messages_as_it_takes() {
+    let known = Known::new();
+    let mut leases = known.leases.borrow_mut();
+    for n in 0..=PER_MESSAGE {
+        leases.joined(&Id::parse(&n.to_string(), "lease").unwrap(), false, 0);
+    }
+    drop(leases);
+    let acts = Judge::new(ME, LEASE_MS, 0).tick(&known, at(DUE_MS));
+    let proposed = acts.iter().map(|act| match act {
+        Act::Propose(candidates) => candidates.leases.len(),
+        act => panic!("{act:?}"),
+    });
+    let mut proposed: Vec<_> = proposed.filter(|leases| *leases > 0).collect();
+    proposed.sort_unstable();
+    assert_eq!(proposed, [1, PER_MESSAGE]);
 }

@@ -8,11 +8,15 @@
 //! Inputs carry the time and what the daemon knows ([`Knowledge`]); what is to be done comes out as
 //! [`Act`] values, to be done in their order. The shell around it is [`bench`](super::bench).
 
+mod endings;
+mod ends;
+
 use std::collections::BTreeMap;
 
+use self::endings::Endings;
 use super::hearing::Hearing;
 use super::peers::Peers;
-use super::verdicts::{Candidates, Ending, Objection, line};
+use super::verdicts::{Candidates, Ending, Objection, line, named};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::lease::{Heard, Leases};
@@ -24,6 +28,9 @@ pub const OBJECTION_MS: u64 = 300;
 /// How old candidates may become, in milliseconds: it takes no longer to prove that this daemon
 /// hears. If it was stopped meanwhile, whoever was silent may be back without being heard yet.
 const DECIDED_WITHIN_MS: u64 = 2000;
+/// How fresh the proof that this daemon hears must be when it carries on what another began, in
+/// milliseconds: two probes' time.
+const PROVEN_WITHIN_MS: u64 = 1000;
 /// How much later than the one before it each daemon acts, in milliseconds.
 const STEP_MS: u64 = 1000;
 /// How much later than its time even the first acts, in milliseconds: one heartbeat does not reach
@@ -39,7 +46,8 @@ const WRITE_MS: u64 = 5000;
 const LAPSES_PER_MS: usize = 10;
 /// How many users are taken per part of the store and look.
 const AT_A_TIME: usize = 64;
-/// How many connections one message of candidates names.
+/// How many connections or leases one message names: with the longest ids that fits into any
+/// server's `max_payload`.
 const PER_MESSAGE: usize = 500;
 
 /// What a daemon knows at the moment. Behind it stand the parts of its replica, each under a lock
@@ -65,11 +73,11 @@ pub enum Act {
     Propose(Candidates),
     /// Tells a daemon what of its candidates this one has heard.
     Object { to: DaemonId, objection: Objection },
-    /// Tells all daemons that the end of a lease has begun, or is done.
+    /// Tells all daemons who works on the end of a lease, or that it is done.
     Tell(Ending),
     /// Writes one user.
     Sentence(Sentence),
-    /// Writes all users whom a lease holds; [`Judge::close`] is called when all that is done.
+    /// Writes users whom a lease holds; [`Judge::close`] is called when all that is done.
     EndLease { lease: Id, sentences: Vec<Sentence> },
 }
 
@@ -90,6 +98,7 @@ pub struct Judge {
     grace_ms: u64,
     last_number: u64,
     pending: Vec<Pending>,
+    endings: Endings,
     /// When all lapses that were sentenced are written, as long as is granted.
     written_by_ms: u64,
 }
@@ -105,13 +114,22 @@ struct Pending {
 
 impl Judge {
     pub fn new(daemon: DaemonId, lease_ms: u64, grace_ms: u64) -> Self {
-        Self { daemon, lease_ms, grace_ms, last_number: 0, pending: Vec::new(), written_by_ms: 0 }
+        Self {
+            daemon,
+            lease_ms,
+            grace_ms,
+            last_number: 0,
+            pending: Vec::new(),
+            endings: Endings::default(),
+            written_by_ms: 0,
+        }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, known: &impl Knowledge, now: Now) -> Vec<Act> {
         let mut acts = Vec::new();
         self.end_graces(known, now, &mut acts);
+        self.carry_on(known, now.mono_ms, &mut acts);
         self.look(known, now, &mut acts);
         self.decide(known, now.mono_ms, &mut acts);
         acts
@@ -120,7 +138,7 @@ impl Judge {
     /// Another daemon has candidates: objects to those of which this one has had a heartbeat within
     /// the lease.
     pub fn examine(
-        &self,
+        &mut self,
         known: &impl Knowledge,
         candidates: &Candidates,
         now: Now,
@@ -137,11 +155,16 @@ impl Judge {
             let heard = known.index_of(&user, |index| index.vitals.heard(&user, &line.connection));
             objection.connections.extend(age(heard).map(|age| (place, age)));
         }
+        let mut agreed = Vec::new();
         for (place, lease) in candidates.leases.iter().enumerate() {
             let Ok(lease) = Id::parse(lease, "lease") else { continue };
             let heard = known.leases(|leases| leases.heard(&lease));
-            objection.leases.extend(age(heard).map(|age| (place, age)));
+            match age(heard) {
+                Some(age) => objection.leases.push((place, age)),
+                None => agreed.push(lease),
+            }
         }
+        self.endings.agree(to, candidates.number, agreed, now_ms);
         let objects = !objection.connections.is_empty() || !objection.leases.is_empty();
         objects.then_some(Act::Object { to, objection })
     }
@@ -161,35 +184,12 @@ impl Judge {
             }
         }
         for (place, age_ms) in &objection.leases {
-            if let Some(lease) = pending.leases.get_mut(*place).and_then(Option::take) {
+            let candidate = pending.leases.get_mut(*place).and_then(Option::take);
+            // Whoever hears a lease whose end has begun does not know of it yet.
+            if let Some(lease) = candidate.filter(|lease| !self.endings.has(lease)) {
                 known.leases(|leases| leases.objected(&lease, heard_ms(age_ms)));
             }
         }
-    }
-
-    /// Another daemon begins to end a lease, or has done so.
-    pub fn note(&self, known: &impl Knowledge, ending: &Ending, now: Now) {
-        let (Some(daemon), Ok(lease)) =
-            (DaemonId::parse(&ending.daemon), Id::parse(&ending.lease, "lease"))
-        else {
-            return;
-        };
-        if daemon == self.daemon {
-            return;
-        }
-        known.leases(|leases| {
-            if ending.done {
-                leases.ended(&lease);
-            } else {
-                leases.begin_end(&lease, daemon, now.mono_ms);
-            }
-        });
-    }
-
-    /// The end of a lease that this daemon began is done.
-    pub fn close(&self, known: &impl Knowledge, lease: &Id) -> Act {
-        known.leases(|leases| leases.ended(lease));
-        self.telling(lease, true)
     }
 
     /// Ends the graces that are over.
@@ -229,14 +229,12 @@ impl Judge {
                 }
             }
         });
-        let is_alive = |daemon| known.peers(|peers| peers.is_alive(daemon));
-        let leases =
-            known.leases(|leases| leases.take_due(now_ms, hears_from_ms, wait_ms, is_alive));
+        let leases = known.leases(|leases| leases.take_due(now_ms, hears_from_ms, wait_ms));
         for chunk in silent.chunks(PER_MESSAGE) {
             acts.push(self.propose(chunk.to_vec(), Vec::new(), now_ms));
         }
-        if !leases.is_empty() {
-            acts.push(self.propose(Vec::new(), leases, now_ms));
+        for chunk in leases.chunks(PER_MESSAGE) {
+            acts.push(self.propose(Vec::new(), chunk.to_vec(), now_ms));
         }
     }
 
@@ -248,15 +246,11 @@ impl Judge {
     ) -> Act {
         self.last_number += 1;
         let number = self.last_number;
-        let text = |id: &Id| id.as_str().to_owned();
-        let named = connections
-            .iter()
-            .map(|(user, line)| (text(user), text(&line.connection), line.connects));
         let candidates = Candidates {
             daemon: self.daemon.to_string(),
             number,
-            connections: named.collect(),
-            leases: leases.iter().map(text).collect(),
+            connections: connections.iter().map(|(user, line)| named(user, line)).collect(),
+            leases: leases.iter().map(|lease| lease.as_str().to_owned()).collect(),
         };
         self.pending.push(Pending {
             number,
@@ -290,30 +284,13 @@ impl Judge {
                     lapsed.entry(user).or_default().push(line);
                 }
             }
-            leases.extend(pending.leases.into_iter().flatten());
+            let number = pending.number;
+            leases.extend(pending.leases.into_iter().flatten().map(|lease| (lease, number)));
         }
         let sentences = self.lapses(lapsed.into_iter().collect(), now_ms);
         acts.extend(sentences.into_iter().map(Act::Sentence));
-        for lease in leases {
-            self.end(known, lease, now_ms, acts);
-        }
-    }
-
-    /// Begins to end a lease as a whole: all that it holds now, and nothing that connects from here
-    /// on.
-    fn end(&mut self, known: &impl Knowledge, lease: Id, now_ms: u64, acts: &mut Vec<Act>) {
-        let begun = known.leases(|leases| {
-            let heard_ms = leases.heard(&lease).map_or(0, |heard| heard.at_ms);
-            let silent = heard_ms + self.lease_ms <= now_ms;
-            if silent {
-                leases.begin_end(&lease, self.daemon, now_ms);
-            }
-            silent
-        });
-        if begun {
-            acts.push(self.telling(&lease, false));
-            let sentences = self.lapses(known.held_by(&lease), now_ms);
-            acts.push(Act::EndLease { lease, sentences });
+        for (lease, number) in leases {
+            self.end(known, lease, number, now_ms, acts);
         }
     }
 
@@ -326,11 +303,6 @@ impl Judge {
             |(user, lines)| Sentence { user, command: Command::Lapse { lines }, deadline_ms };
         ended.into_iter().map(lapse).collect()
     }
-
-    fn telling(&self, lease: &Id, done: bool) -> Act {
-        let (daemon, lease) = (self.daemon.to_string(), lease.as_str().to_owned());
-        Act::Tell(Ending { daemon, lease, done })
-    }
 }
 
 /// How much later than its time a daemon with that rank acts, in milliseconds.
@@ -339,5 +311,4 @@ fn steps(rank: usize) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "judge_tests.rs"]
 mod tests;

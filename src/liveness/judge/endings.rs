@@ -1,0 +1,172 @@
+//! The ends of shared leases that have begun and are not done, whoever began them. A lease lapses
+//! whole (`PROTOCOL`, section 4): what one daemon leaves undone, because it died or could not write
+//! in time, the next carries on, so each daemon keeps what every end is about.
+
+use std::collections::BTreeMap;
+
+use crate::presence::entity::DaemonId;
+use crate::presence::id::Id;
+use crate::presence::user::Lifeline;
+
+/// How long it is remembered what this daemon did not object to, in milliseconds. What a daemon
+/// that was stopped begins to end after that is no news: the lease may have been heard since.
+const AGREED_MS: u64 = 3000;
+
+/// Connections of users.
+pub type Lines = Vec<(Id, Vec<Lifeline>)>;
+
+/// The ends that have begun.
+#[derive(Debug, Default)]
+pub struct Endings {
+    agreed: Vec<Agreed>,
+    begun: BTreeMap<Id, Begun>,
+}
+
+/// Candidates of another daemon to which this one has not objected.
+#[derive(Debug)]
+struct Agreed {
+    daemon: DaemonId,
+    number: u64,
+    leases: Vec<Id>,
+    at_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Begun {
+    /// Who has worked on it so far.
+    by: Vec<DaemonId>,
+    /// When the writes of the last of them are done or void.
+    void_ms: u64,
+    /// What is to be ended.
+    lines: BTreeMap<Id, Vec<Lifeline>>,
+}
+
+impl Endings {
+    /// This daemon has nothing against the end of these leases.
+    pub fn agree(&mut self, daemon: DaemonId, number: u64, leases: Vec<Id>, at_ms: u64) {
+        self.agreed.retain(|agreed| agreed.at_ms + AGREED_MS > at_ms);
+        if !leases.is_empty() {
+            self.agreed.push(Agreed { daemon, number, leases, at_ms });
+        }
+    }
+
+    /// Whether this daemon had nothing against the end of a lease when it was proposed lately.
+    pub fn has_agreed(&self, daemon: DaemonId, number: u64, lease: &Id, now_ms: u64) -> bool {
+        self.agreed.iter().any(|agreed| {
+            (agreed.daemon, agreed.number) == (daemon, number)
+                && agreed.at_ms + AGREED_MS > now_ms
+                && agreed.leases.contains(lease)
+        })
+    }
+
+    pub fn has(&self, lease: &Id) -> bool {
+        self.begun.contains_key(lease)
+    }
+
+    /// A daemon works on the end of these connections, until `void_ms` at the latest.
+    pub fn begin(&mut self, lease: &Id, by: DaemonId, lines: Lines, void_ms: u64) {
+        let begun = self.begun.entry(lease.clone()).or_default();
+        if !begun.by.contains(&by) {
+            begun.by.push(by);
+        }
+        begun.void_ms = void_ms;
+        for (user, lines) in lines {
+            let known = begun.lines.entry(user).or_default();
+            for line in lines {
+                if !known.contains(&line) {
+                    known.push(line);
+                }
+            }
+        }
+    }
+
+    /// A daemon says that the end of a lease is done. Whether it is one that has worked on it.
+    pub fn is_done_by(&mut self, lease: &Id, daemon: DaemonId) -> bool {
+        let its = self.begun.get(lease).is_some_and(|begun| begun.by.contains(&daemon));
+        if its {
+            self.forget(lease);
+        }
+        its
+    }
+
+    pub fn forget(&mut self, lease: &Id) {
+        self.begun.remove(lease);
+    }
+
+    /// The ends that nobody works on any more, since when, and `wait_ms` after that, which depends on
+    /// the lease and on who has worked on it.
+    pub fn due(&self, now_ms: u64, wait_ms: impl Fn(&Id, &[DaemonId]) -> u64) -> Vec<(Id, u64)> {
+        let void = self.begun.iter().filter(|(_, begun)| begun.void_ms <= now_ms);
+        let due = void.map(|(lease, begun)| (lease, begun.void_ms + wait_ms(lease, &begun.by)));
+        due.filter(|(_, due_ms)| *due_ms <= now_ms).map(|(id, at_ms)| (id.clone(), at_ms)).collect()
+    }
+
+    /// What of the end of a lease is still to be done, of what the lease holds now.
+    pub fn rest(&self, lease: &Id, held: Lines) -> Lines {
+        let Some(begun) = self.begun.get(lease) else { return Vec::new() };
+        let rest = held.into_iter().filter_map(|(user, mut lines)| {
+            let ended = begun.lines.get(&user)?;
+            lines.retain(|line| ended.contains(line));
+            (!lines.is_empty()).then_some((user, lines))
+        });
+        rest.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: DaemonId = DaemonId(1);
+    const B: DaemonId = DaemonId(2);
+
+    fn id(text: &str) -> Id {
+        Id::parse(text, "id").unwrap()
+    }
+
+    fn held(user: &str, connects: u64) -> (Id, Vec<Lifeline>) {
+        (id(user), vec![Lifeline { connection: id("c"), connects }])
+    }
+
+    #[test]
+    fn the_rest_is_what_has_not_connected_again() {
+        let mut endings = Endings::default();
+        endings.begin(&id("gw"), A, vec![held("john", 1), held("jack", 1)], 1000);
+        let now = vec![held("john", 1), held("jack", 2), held("jill", 1)];
+        assert_eq!(endings.rest(&id("gw"), now), [held("john", 1)]);
+    }
+
+    #[test]
+    fn an_end_is_due_when_nobody_works_on_it_any_more() {
+        let mut endings = Endings::default();
+        endings.begin(&id("gw"), A, vec![held("john", 1)], 1000);
+        let wait_ms = |_: &Id, by: &[DaemonId]| if by == [A] { 500 } else { 0 };
+        assert_eq!(endings.due(1499, wait_ms), []);
+        assert_eq!(endings.due(1500, wait_ms), [(id("gw"), 1500)]);
+        endings.begin(&id("gw"), B, Vec::new(), 2000);
+        assert_eq!(endings.due(1999, wait_ms), []);
+        assert_eq!(endings.due(2000, wait_ms), [(id("gw"), 2000)]);
+    }
+
+    #[test]
+    fn only_who_worked_on_an_end_can_say_that_it_is_done() {
+        let mut endings = Endings::default();
+        endings.begin(&id("gw"), A, Vec::new(), 1000);
+        assert!(!endings.is_done_by(&id("gw"), B));
+        assert!(endings.has(&id("gw")));
+        endings.begin(&id("gw"), B, Vec::new(), 2000);
+        assert!(endings.is_done_by(&id("gw"), A), "the first of them may come to it after all");
+        assert!(!endings.has(&id("gw")));
+    }
+
+    #[test]
+    fn an_agreement_is_for_one_proposal_and_not_for_long() {
+        let mut endings = Endings::default();
+        endings.agree(A, 7, vec![id("gw")], 1000);
+        assert!(endings.has_agreed(A, 7, &id("gw"), 999 + AGREED_MS));
+        assert!(!endings.has_agreed(A, 7, &id("gw"), 1000 + AGREED_MS));
+        assert!(!endings.has_agreed(A, 8, &id("gw"), 1000));
+        assert!(!endings.has_agreed(B, 7, &id("gw"), 1000));
+        assert!(!endings.has_agreed(A, 7, &id("other"), 1000));
+    }
+}
