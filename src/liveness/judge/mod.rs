@@ -108,8 +108,26 @@ pub struct Judge {
 struct Pending {
     number: u64,
     proposed_ms: u64,
-    connections: Vec<Option<(Id, Lifeline)>>,
-    leases: Vec<Option<Id>>,
+    connections: Vec<Candidate<(Id, Lifeline)>>,
+    leases: Vec<Candidate<Id>>,
+}
+
+#[derive(Debug)]
+struct Candidate<T> {
+    what: T,
+    /// Somebody has objected; others may have heard it even later.
+    spared: bool,
+}
+
+impl<T> Candidate<T> {
+    fn new(what: T) -> Self {
+        Self { what, spared: false }
+    }
+}
+
+/// Those to which nobody has objected.
+fn condemned<T>(candidates: Vec<Candidate<T>>) -> impl Iterator<Item = T> {
+    candidates.into_iter().filter(|each| !each.spared).map(|each| each.what)
 }
 
 impl Judge {
@@ -176,18 +194,20 @@ impl Judge {
             return;
         };
         for (place, age_ms) in &objection.connections {
-            let candidate = pending.connections.get_mut(*place).and_then(Option::take);
-            if let Some((user, line)) = candidate {
-                known.index_of(&user, |index| {
-                    index.vitals.objected(&user, &line.connection, heard_ms(age_ms));
-                });
-            }
+            let Some(candidate) = pending.connections.get_mut(*place) else { continue };
+            candidate.spared = true;
+            let (user, line) = &candidate.what;
+            known.index_of(user, |index| {
+                index.vitals.objected(user, &line.connection, heard_ms(age_ms));
+            });
         }
         for (place, age_ms) in &objection.leases {
-            let candidate = pending.leases.get_mut(*place).and_then(Option::take);
+            let Some(candidate) = pending.leases.get_mut(*place) else { continue };
+            candidate.spared = true;
+            let lease = &candidate.what;
             // Whoever hears a lease whose end has begun does not know of it yet.
-            if let Some(lease) = candidate.filter(|lease| !self.endings.has(lease)) {
-                known.leases(|leases| leases.objected(&lease, heard_ms(age_ms)));
+            if !self.endings.has(lease) {
+                known.leases(|leases| leases.objected(lease, heard_ms(age_ms)));
             }
         }
     }
@@ -255,8 +275,8 @@ impl Judge {
         self.pending.push(Pending {
             number,
             proposed_ms,
-            connections: connections.into_iter().map(Some).collect(),
-            leases: leases.into_iter().map(Some).collect(),
+            connections: connections.into_iter().map(Candidate::new).collect(),
+            leases: leases.into_iter().map(Candidate::new).collect(),
         });
         Act::Propose(candidates)
     }
@@ -277,7 +297,7 @@ impl Judge {
         let decided: Vec<_> = self.pending.extract_if(.., is_decided).collect();
         let (mut lapsed, mut leases) = (BTreeMap::<Id, Vec<Lifeline>>::new(), Vec::new());
         for pending in decided {
-            for (user, line) in pending.connections.into_iter().flatten() {
+            for (user, line) in condemned(pending.connections) {
                 let silent =
                     known.index_of(&user, |index| index.vitals.is_silent(&user, &line, now_ms));
                 if silent {
@@ -285,7 +305,7 @@ impl Judge {
                 }
             }
             let number = pending.number;
-            leases.extend(pending.leases.into_iter().flatten().map(|lease| (lease, number)));
+            leases.extend(condemned(pending.leases).map(|lease| (lease, number)));
         }
         let sentences = self.lapses(lapsed.into_iter().collect(), now_ms);
         acts.extend(sentences.into_iter().map(Act::Sentence));

@@ -184,6 +184,19 @@ fn who_had_a_heartbeat_objects_and_who_is_told_yields() {
 }
 
 #[test]
+fn of_several_that_object_the_last_to_have_heard_counts() {
+    let known = Known::new();
+    let (mut judge, candidates) = proposed(&known);
+    for age_ms in [4000, 1000, 3000] {
+        let connections = vec![(0, age_ms)];
+        let objection = Objection { number: candidates.number, connections, leases: Vec::new() };
+        judge.yield_to(&known, &objection, at(DUE_MS));
+    }
+    let heard = known.index.borrow().vitals.heard(&john(), &c()).unwrap();
+    assert_eq!(heard.beat_ms, Some(DUE_MS - 1000));
+}
+
+#[test]
 fn a_daemon_that_has_become_deaf_ends_nothing() {
     let known = Known::new();
     let (mut judge, _) = proposed(&known);
