@@ -231,7 +231,6 @@ impl World {
         for id in self.all_daemons() {
             if let Some(daemon) = self.daemons.get_mut(&id) {
                 daemon.link.slow_until_ms = 0;
-                daemon.link.drops_until_ms = 0;
                 daemon.feed_slow_until_ms = 0;
             }
         }
