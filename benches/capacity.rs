@@ -2,7 +2,8 @@
 //! memory, start-up, queries, heartbeats, and the lapse of one large lease. Prints; asserts nothing
 //! about time. Absolute numbers are the machine's; the ratios are ours.
 //!
-//! Run with `cargo bench --bench capacity`; `USERS=1000000` asks for more than 100 000.
+//! Run with `cargo bench --bench capacity`; `USERS=1000000` asks for more than 100 000, and
+//! `cargo bench --bench capacity -- heartbeats` for some of the [`PARTS`] only.
 
 #![allow(
     clippy::disallowed_methods,
@@ -32,70 +33,120 @@ const IN_FLIGHT: usize = 256;
 const REQUESTS: usize = 50_000;
 /// Connections on the lease that lapses.
 const ON_ONE_LEASE: usize = 50_000;
+/// How many heartbeats a measurement sends, and how many of a list.
+const HEARTBEATS: usize = 500_000;
+const IN_LIST: usize = 1000;
+/// What can be asked for. Users are connected for any but the last.
+const PARTS: [&str; 5] = ["writes", "queries", "heartbeats", "start", "lapse"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let users = std::env::var("USERS").map_or(Ok(100_000), |users| users.parse::<usize>())?;
+    let parts = parts()?;
     let folder = tempfile::tempdir()?;
     let server = start_server(&folder.path().join("js")).await?;
     let nats = ConnectOptions::new().subscription_capacity(1 << 20).connect(server.url()).await?;
+    println!("{:<52}{:>12}{:>12}{:>8}", "", "presenced/s", "raw/s", "ratio");
+    if parts != ["lapse"] {
+        serving(&server, &nats, folder.path(), users, &parts).await?;
+    }
+    if parts.contains(&"lapse") {
+        lapse(&server, &nats, folder.path()).await?;
+    }
+    server.stop().await
+}
+
+/// The parts that are asked for: all, if none is named.
+fn parts() -> Result<Vec<&'static str>> {
+    // Cargo adds `--bench`.
+    let named: Vec<_> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let unknown = named.iter().find(|name| !PARTS.contains(&name.as_str()));
+    anyhow::ensure!(unknown.is_none(), "{unknown:?} is none of {PARTS:?}");
+    let is_wanted = |part: &&str| named.is_empty() || named.iter().any(|name| name == part);
+    Ok(PARTS.into_iter().filter(is_wanted).collect())
+}
+
+/// All that one daemon is measured by while it serves `users`.
+async fn serving(
+    server: &NatsServer,
+    nats: &Client,
+    folder: &Path,
+    users: usize,
+    parts: &[&str],
+) -> Result<()> {
     let metrics = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     // Nobody lapses while others are measured.
     let settings = format!(
         "[metrics]\nlisten = \"{metrics}\"\n[liveness]\nlease = \"1day\"\nheartbeat_interval = \"1h\"\n"
     );
-    let mut daemon = serve(&server, folder.path(), &settings)?;
-    ready(&nats).await;
+    let mut daemon = serve(server, folder, &settings)?;
+    ready(nats).await;
     let js = jetstream::new(nats.clone());
 
-    println!("{:<52}{:>12}{:>12}{:>8}", "", "presenced/s", "raw/s", "ratio");
-    let raw = raw_bucket(&js).await?;
-    let put = rate(REQUESTS, |n| put(&raw, n)).await?;
-    let read_and_update = rate(REQUESTS, |n| read_and_update(&raw, n)).await?;
-    let connects = rate(REQUESTS, |n| connect(&nats, n)).await?;
-    line("connects, 256 in flight / kv.put", connects, put);
-    line("connects, 256 in flight / read, then update", connects, read_and_update);
-
-    let pipelined = pipelined(&js, users).await?;
+    let mut all = users;
+    let mut pipelined_writes = None;
+    if parts.contains(&"writes") {
+        let raw = raw_bucket(&js).await?;
+        let put = rate(REQUESTS, |n| put(&raw, n)).await?;
+        let read_and_update = rate(REQUESTS, |n| read_and_update(&raw, n)).await?;
+        let connects = rate(REQUESTS, |n| connect(nats, n)).await?;
+        line("connects, 256 in flight / kv.put", connects, put);
+        line("connects, 256 in flight / read, then update", connects, read_and_update);
+        all += REQUESTS;
+        pipelined_writes = Some(pipelined(&js, users).await?);
+    }
     let empty = memory(&daemon)?;
     let filled = Instant::now();
-    batches(&nats, users, "user", "all").await?;
-    line("connects in batches / pipelined writes", per_second(users, filled.elapsed()), pipelined);
+    batches(nats, users, "user", Some("all")).await?;
+    if let Some(raw) = pipelined_writes {
+        line("connects in batches / pipelined writes", per_second(users, filled.elapsed()), raw);
+    }
     let used = memory(&daemon)? - empty;
-
-    let echo = echo(&nats).await?;
-    let by_id = rate(REQUESTS, |n| query(&nats, vec![n % users])).await?;
-    line("queries by id, 256 in flight / echo", by_id, echo);
-    let hundred = |n: usize| query(&nats, (0..100).map(|m| (n * 100 + m) % users).collect());
-    let by_100 = rate(REQUESTS / 20, hundred).await?;
-    println!("{:<52}{:>12.0}", "users per second, 100 at a time", by_100 * 100.0);
-    let (heartbeats, published) = heartbeats(&nats, &metrics, users).await?;
-    line("heartbeats / publish to one subscriber", heartbeats, published);
-
-    let info = ask(&nats, "$JS.API.STREAM.INFO.KV_presence", &Value::Null).await?;
-    let stored = info["state"]["bytes"].as_u64().context("no size")? / (users + REQUESTS) as u64;
+    let info = ask(nats, "$JS.API.STREAM.INFO.KV_presence", &Value::Null).await?;
+    let stored = info["state"]["bytes"].as_u64().context("no size")? / all as u64;
+    if parts.contains(&"queries") {
+        let echo = echo(nats).await?;
+        let by_id = rate(REQUESTS, |n| query(nats, vec![n % users])).await?;
+        line("queries by id, 256 in flight / echo", by_id, echo);
+        let hundred = |n: usize| query(nats, (0..100).map(|m| (n * 100 + m) % users).collect());
+        let by_100 = 100.0 * rate(REQUESTS / 20, hundred).await?;
+        println!("{:<52}{by_100:>12.0}", "users per second, 100 at a time");
+    }
+    if parts.contains(&"heartbeats") {
+        all += heartbeats(nats, &metrics, users).await?;
+    }
     println!(
         "\n{users} users: {} bytes of memory and {stored} bytes of storage each",
         used * 1024 / users as u64
     );
-
     daemon.kill().await?;
-    let replay = replay(&js).await?;
+    if parts.contains(&"start") {
+        start(server, nats, &js, folder, &settings, all).await?;
+    }
+    Ok(())
+}
+
+/// A daemon starts with so many users in the bucket.
+async fn start(
+    server: &NatsServer,
+    nats: &Client,
+    js: &jetstream::Context,
+    folder: &Path,
+    settings: &str,
+    all: usize,
+) -> Result<()> {
+    let replay = replay(js).await?;
     let started = Instant::now();
-    let mut daemon = serve(&server, folder.path(), &settings)?;
-    ready(&nats).await;
+    let mut daemon = serve(server, folder, settings)?;
+    ready(nats).await;
     let start = started.elapsed();
     println!(
         "ready after {start:.2?}, raw replay {replay:.2?}: {:.2}",
         start.as_secs_f64() / replay.as_secs_f64()
     );
-    println!(
-        "memory after a start: {} bytes each",
-        memory(&daemon)? * 1024 / (users + REQUESTS) as u64
-    );
+    println!("memory after a start: {} bytes each", memory(&daemon)? * 1024 / all as u64);
     daemon.kill().await?;
-    lapse(&server, &nats, folder.path()).await?;
-    server.stop().await
+    Ok(())
 }
 
 fn line(what: &str, ours: f64, raw: f64) {
@@ -170,11 +221,15 @@ async fn pipelined(js: &jetstream::Context, users: usize) -> Result<f64> {
     Ok(per_second(users, start.elapsed()))
 }
 
-/// Connects that many users in batches, on one lease.
-async fn batches(nats: &Client, users: usize, name: &str, lease: &str) -> Result<()> {
+/// Connects that many users in batches, on one lease, or each on its own.
+async fn batches(nats: &Client, users: usize, name: &str, lease: Option<&str>) -> Result<()> {
     let op = |n: usize| {
         let user = json!({"id": format!("{name}{n}")});
-        json!({"op": "connect", "user": user, "connection_id": "c", "lease": lease})
+        let mut op = json!({"op": "connect", "user": user, "connection_id": "c"});
+        if let Some(lease) = lease {
+            op["lease"] = lease.into();
+        }
+        op
     };
     let starts: Vec<_> = (0..users).step_by(1000).collect();
     let mut under_way = futures_util::stream::iter(starts)
@@ -219,35 +274,70 @@ async fn echo(nats: &Client) -> Result<f64> {
     rate
 }
 
-/// Single heartbeats until the daemon has heard them all, and the same messages to a subscriber.
-async fn heartbeats(nats: &Client, metrics: &str, users: usize) -> Result<(f64, f64)> {
-    let body = |n: usize| json!({"user_id": format!("user{}", n % users), "connection_id": "c"});
-    let bodies: Vec<bytes::Bytes> =
-        (0..REQUESTS).map(|n| body(n).to_string().into_bytes().into()).collect();
+/// Heartbeats until the daemon has heard them all, and the same messages to a subscriber: single
+/// ones, and in lists. Returns how many users it connected for that.
+async fn heartbeats(nats: &Client, metrics: &str, users: usize) -> Result<usize> {
+    // Connected on their own: a heartbeat of who hangs on a shared lease does nothing.
+    let own = users.min(REQUESTS);
+    batches(nats, own, "own", None).await?;
+    let body = |n: usize| json!({"user_id": format!("own{}", n % own), "connection_id": "c"});
+    let single: Vec<bytes::Bytes> =
+        (0..HEARTBEATS).map(|n| body(n).to_string().into_bytes().into()).collect();
+    let list = |n: usize| {
+        let connections: Vec<_> = (n * IN_LIST..(n + 1) * IN_LIST).map(body).collect();
+        json!({ "connections": connections }).to_string().into_bytes().into()
+    };
+    let lists: Vec<bytes::Bytes> = (0..HEARTBEATS / IN_LIST).map(list).collect();
+    // So many under way at a time fit the daemon's subscription: what does not is dropped.
+    for (what, bodies, each, under_way) in [
+        ("heartbeats / publish to one subscriber", single, 1, 8192),
+        ("heartbeats in lists of 1000 / the same", lists, IN_LIST, 64),
+    ] {
+        let raw = to_subscriber(nats, &bodies).await?;
+        let heard = to_daemon(nats, metrics, &bodies, each, under_way).await?;
+        let count = bodies.len() * each;
+        line(what, per_second(count, heard), per_second(count, raw));
+    }
+    Ok(own)
+}
+
+async fn to_subscriber(nats: &Client, bodies: &[bytes::Bytes]) -> Result<Duration> {
     let mut heard = nats.subscribe("raw.heartbeat").await?;
     let start = Instant::now();
-    for body in &bodies {
+    for body in bodies {
         nats.publish("raw.heartbeat", body.clone()).await?;
     }
-    for _ in &bodies {
+    for _ in bodies {
         heard.next().await.context("the subscription ended")?;
     }
-    let raw = per_second(REQUESTS, start.elapsed());
-    let wanted = heard_so_far(metrics).await? + REQUESTS as u64;
-    let start = Instant::now();
-    // In portions that fit the daemon's subscription: what does not is dropped.
-    for portion in bodies.chunks(8192) {
-        let before = heard_so_far(metrics).await?;
+    Ok(start.elapsed())
+}
+
+async fn to_daemon(
+    nats: &Client,
+    metrics: &str,
+    bodies: &[bytes::Bytes],
+    each: usize,
+    under_way: usize,
+) -> Result<Duration> {
+    let before = heard_so_far(metrics).await?;
+    let (start, mut sent) = (Instant::now(), 0);
+    for portion in bodies.chunks(under_way / 4) {
         for body in portion {
             nats.publish("presence.v1.heartbeat", body.clone()).await?;
         }
         nats.flush().await?;
-        while heard_so_far(metrics).await? < before + portion.len() as u64 {
+        sent += portion.len();
+        // The last portions are waited for, too.
+        let left = if sent == bodies.len() { 0 } else { under_way - under_way / 4 };
+        let wanted = before + (sent.saturating_sub(left) * each) as u64;
+        while heard_so_far(metrics).await? < wanted {
             anyhow::ensure!(start.elapsed() < Duration::from_secs(60), "heartbeats were dropped");
+            // Whoever asks all the time takes the processor away from what it measures.
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
-    anyhow::ensure!(heard_so_far(metrics).await? >= wanted, "heartbeats were dropped");
-    Ok((per_second(REQUESTS, start.elapsed()), raw))
+    Ok(start.elapsed())
 }
 
 async fn heard_so_far(metrics: &str) -> Result<u64> {
@@ -285,7 +375,7 @@ async fn lapse(server: &NatsServer, nats: &Client, dir: &Path) -> Result<()> {
         "[store]\nbucket = \"lapse\"\n[liveness]\nlease = \"10s\"\nheartbeat_interval = \"5s\"\n";
     let mut daemon = serve(server, dir, settings)?;
     ready(nats).await;
-    batches(nats, ON_ONE_LEASE, "gone", "dying").await?;
+    batches(nats, ON_ONE_LEASE, "gone", Some("dying")).await?;
     let mut events = nats.subscribe("user.presence.changed.>").await?;
     ask(nats, "presence.v1.heartbeat", &json!({"lease": "dying"})).await?;
     let last = Instant::now();

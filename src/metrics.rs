@@ -70,6 +70,9 @@ pub struct Metrics {
     conflicts: Family<Kind, Counter>,
     retries: Family<Kind, Counter>,
     heartbeats: Family<Kind, Counter>,
+    /// Of that family: they are counted too often to be looked up each time.
+    connections_heard: Counter,
+    leases_heard: Counter,
     users: Family<State, Gauge>,
     queues: Family<Queue, Gauge>,
     /// Events that were published.
@@ -93,6 +96,8 @@ impl Metrics {
         operations: impl IntoIterator<Item = &'static str>,
         kinds: impl IntoIterator<Item = &'static str>,
     ) -> Self {
+        let heartbeats = Family::default();
+        let heard = |kind| heartbeats.get_or_create_owned(&Kind { kind });
         let mut metrics = Self {
             registry: Registry::with_prefix("presence"),
             requests: Family::default(),
@@ -100,7 +105,9 @@ impl Metrics {
             commits: Family::default(),
             conflicts: Family::default(),
             retries: Family::default(),
-            heartbeats: Family::default(),
+            connections_heard: heard(CONNECTION),
+            leases_heard: heard(LEASE),
+            heartbeats,
             users: Family::default(),
             queues: Family::default(),
             events: Counter::default(),
@@ -124,9 +131,6 @@ impl Metrics {
             for family in [&metrics.commits, &metrics.conflicts, &metrics.retries] {
                 family.get_or_create_owned(&Kind { kind });
             }
-        }
-        for kind in [CONNECTION, LEASE] {
-            metrics.heartbeats.get_or_create_owned(&Kind { kind });
         }
         metrics
     }
@@ -238,12 +242,12 @@ impl Metrics {
 
     /// Heartbeats of so many connections came in one message.
     pub fn heard_connections(&self, count: usize) {
-        self.heartbeats.get_or_create(&Kind { kind: CONNECTION }).inc_by(count as u64);
+        self.connections_heard.inc_by(count as u64);
     }
 
     /// The heartbeat of a shared lease came.
     pub fn heard_lease(&self) {
-        self.heartbeats.get_or_create(&Kind { kind: LEASE }).inc();
+        self.leases_heard.inc();
     }
 
     /// How many records there are, as others see them.

@@ -37,13 +37,14 @@ impl Door {
         }
     }
 
-    /// Only trusted services may name a lease, whatever the operation.
-    pub fn check_lease(&self, fields: &Fields) -> Result<(), Refusal> {
+    /// The fields of a request. Only trusted services may name a lease, whatever the operation.
+    pub fn fields(&self, body: &[u8]) -> Result<Fields, Refusal> {
+        let fields = Fields::parse(body)?;
         match self {
             Self::Own(_) if fields.has("lease") => {
                 Err(mismatch("lease", "can be named only by trusted services"))
             }
-            Self::Own(_) | Self::Trusted => Ok(()),
+            Self::Own(_) | Self::Trusted => Ok(fields),
         }
     }
 

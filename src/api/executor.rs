@@ -15,7 +15,6 @@ use super::delete_channel::DeleteChannel;
 use super::delete_users::DeleteUsers;
 use super::disconnect::Disconnect;
 use super::explain::Explain;
-use super::fields::Fields;
 use super::heartbeat::Heartbeat;
 use super::operation::Operation;
 use super::query_channels::QueryChannels;
@@ -153,66 +152,65 @@ impl Executor {
             return Err((overloaded(), responder));
         }
         let body = &request.payload;
-        let fields = parsed!(Fields::parse(body));
-        parsed!(door.check_lease(&fields));
+        let fields = || door.fields(body);
         match operation {
             Operation::Connect => {
-                let connect = parsed!(Connect::parse(fields, &door, limits));
+                let connect = parsed!(Connect::parse(parsed!(fields()), &door, limits));
                 admitted!(1);
                 connect.run(service, door, deadline_ms, responder);
             }
             Operation::Heartbeat => {
-                let heartbeat = parsed!(Heartbeat::parse(fields, &door));
+                let heartbeat = parsed!(Heartbeat::parse(body, &door));
                 admitted!(1);
                 heartbeat.run(service, deadline_ms, responder);
             }
             Operation::Disconnect => {
-                let disconnect = parsed!(Disconnect::parse(fields, &door));
+                let disconnect = parsed!(Disconnect::parse(parsed!(fields()), &door));
                 admitted!(1);
                 disconnect.run(service, door, deadline_ms, responder);
             }
             Operation::UpsertUsers => {
-                let upsert = parsed!(UpsertUsers::parse(fields, &door, limits));
+                let upsert = parsed!(UpsertUsers::parse(parsed!(fields()), &door, limits));
                 admitted!(upsert.len());
                 upsert.run(service, door, deadline_ms, responder);
             }
             Operation::DeleteUsers => {
-                let delete = parsed!(DeleteUsers::parse(fields));
+                let delete = parsed!(DeleteUsers::parse(parsed!(fields())));
                 admitted!(delete.len());
                 delete.run(service, deadline_ms, responder);
             }
             Operation::QueryUsers => {
-                let query = parsed!(QueryUsers::parse(fields, body, &door));
+                let query = parsed!(QueryUsers::parse(parsed!(fields()), body, &door));
                 admitted!(1);
                 query.run(service, &self.subjects.events, door, deadline_ms, responder);
             }
             Operation::UpsertChannel => {
-                let upsert = parsed!(UpsertChannel::parse(fields));
+                let upsert = parsed!(UpsertChannel::parse(parsed!(fields())));
                 admitted!(1);
                 upsert.run(service, deadline_ms, responder);
             }
             Operation::DeleteChannel => {
-                let delete = parsed!(DeleteChannel::parse(fields));
+                let delete = parsed!(DeleteChannel::parse(parsed!(fields())));
                 admitted!(1);
                 delete.run(service, deadline_ms, responder);
             }
             Operation::WatchChannel => {
-                let watch = parsed!(WatchChannel::parse(fields, door, limits));
+                let watch = parsed!(WatchChannel::parse(parsed!(fields()), door, limits));
                 admitted!(1);
                 watch.run(service, &self.subjects.events, deadline_ms, responder);
             }
             Operation::QueryChannels => {
-                let query = parsed!(QueryChannels::parse(fields, body, &door));
+                let query = parsed!(QueryChannels::parse(parsed!(fields()), body, &door));
                 admitted!(1);
                 query.run(service, &self.subjects.events, &door, deadline_ms, responder);
             }
             Operation::Batch => {
-                let batch = parsed!(Batch::parse(fields, limits));
+                let batch = parsed!(Batch::parse(parsed!(fields()), limits));
                 admitted!(batch.users());
                 batch.run(service, deadline_ms, responder);
             }
             Operation::Explain => {
-                let explain = parsed!(Explain::parse(fields));
+                let explain = parsed!(Explain::parse(parsed!(fields())));
                 admitted!(1);
                 explain.run(service, deadline_ms, responder);
             }

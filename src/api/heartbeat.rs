@@ -3,26 +3,47 @@
 
 use super::door::Door;
 use super::fields::{Fields, missing, wrong};
+use super::plain_heartbeat;
 use super::responder::Responder;
 use crate::presence::entity::Stored;
-use crate::presence::id::Id;
+use crate::presence::id::{Id, IdRef};
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
 use crate::service::{Service, unreadable};
 
 /// The most connections in one heartbeat.
-const MAX_CONNECTIONS: usize = 1000;
+pub const MAX_CONNECTIONS: usize = 1000;
 
 /// A parsed `heartbeat`.
-#[derive(Debug)]
-pub enum Heartbeat {
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heartbeat<I = Id> {
     /// User and connection of each.
-    Connections(Vec<(Id, Id)>),
-    Lease(Id),
+    Connections(Vec<(I, I)>),
+    Lease(I),
+}
+
+impl Heartbeat<IdRef<'_>> {
+    pub fn into_owned(self) -> Heartbeat {
+        match self {
+            Self::Lease(lease) => Heartbeat::Lease(lease.to_id()),
+            Self::Connections(connections) => Heartbeat::Connections(
+                connections.into_iter().map(|(user, each)| (user.to_id(), each.to_id())).collect(),
+            ),
+        }
+    }
 }
 
 impl Heartbeat {
-    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
+    pub fn parse(body: &[u8], door: &Door) -> Result<Self, Refusal> {
+        match plain_heartbeat::read(body, door) {
+            Some(plain) => Ok(plain.into_owned()),
+            None => Self::parse_any(body, door),
+        }
+    }
+
+    /// Reads any heartbeat, and says what is wrong with it.
+    pub fn parse_any(body: &[u8], door: &Door) -> Result<Self, Refusal> {
+        let mut fields = door.fields(body)?;
         let lease = fields.id("lease")?;
         let connections = fields.array("connections", MAX_CONNECTIONS)?;
         let heartbeat = match (lease, connections) {

@@ -152,20 +152,25 @@ impl Intake {
 
     /// Takes one request in, for the executor.
     fn take(&self, request: Message, watch: &Watch) {
+        if request.reply.is_none() && self.is_heartbeat(&request) {
+            // Every daemon has heard it already, on another connection.
+            return;
+        }
         if watch.fence.is_some() {
             return self.refuse_old(request);
         }
         let Some((operation, responder)) = self.responder(&request) else { return };
-        if operation == Operation::Heartbeat && responder.reply.is_none() {
-            // Every daemon has heard it already, on another connection.
-            return;
-        }
         if self.queue.is_full(self.service.limits().pending_requests) {
             return responder.refuse(&overloaded());
         }
         // From the last look at the clock on: a stop since then must not make the request fresh.
         let deadline_ms = watch.last_ms + watch.patience.deadline_ms;
         self.queue.push(Taken { operation, request, responder, deadline_ms });
+    }
+
+    fn is_heartbeat(&self, request: &Message) -> bool {
+        let named = self.subjects.name_and_token(request.subject.as_str());
+        named.is_some_and(|(name, _)| name == Operation::Heartbeat.name())
     }
 
     /// The answer that a request waits for; `None` for a request that is to be dropped.

@@ -11,10 +11,9 @@ use rustix::rand::GetRandomFlags;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::door::Door;
-use super::fields::Fields;
 use super::heartbeat::Heartbeat;
 use super::operation::Operation;
+use super::plain_heartbeat;
 use super::subjects::Subjects;
 use crate::liveness::hearing::PROBE_MS;
 use crate::liveness::internal::Beacons;
@@ -26,6 +25,10 @@ const PROBE_TOKEN: &str = "probe";
 
 /// What every probe begins with, so that no heartbeat is taken for one.
 const PROBE: &str = "probe ";
+
+/// The most messages that are taken at once, before it is looked whether a probe is due or the roll
+/// is called.
+const AT_ONCE: usize = 64;
 
 /// The subjects to listen to, below the request prefix with its version: those of trusted services,
 /// and those of users' own clients.
@@ -59,7 +62,7 @@ impl Listener {
     /// Listens until the connection ends.
     pub async fn run(
         self,
-        [mut trusted, mut own]: [Subscriber; 2],
+        lanes: [Subscriber; 2],
         mut events: UnboundedReceiver<Event>,
         mut calls: Calls,
     ) {
@@ -67,14 +70,15 @@ impl Listener {
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = self.beacons.hearing().deaf(self.now_ms());
         let mut bucket = std::pin::pin!(self.ask_bucket());
+        let [mut trusted, mut own] = lanes.map(|lane| lane.ready_chunks(AT_ONCE));
         loop {
             tokio::select! {
-                heartbeat = trusted.next() => match heartbeat {
-                    Some(message) => self.hear(0, &message),
+                heartbeats = trusted.next() => match heartbeats {
+                    Some(messages) => self.hear(0, &messages),
                     None => return,
                 },
-                heartbeat = own.next() => match heartbeat {
-                    Some(message) => self.hear(1, &message),
+                heartbeats = own.next() => match heartbeats {
+                    Some(messages) => self.hear(1, &messages),
                     None => return,
                 },
                 call = calls.next() => call.answer(),
@@ -88,28 +92,47 @@ impl Listener {
         }
     }
 
-    fn hear(&self, lane: usize, message: &Message) {
-        if let Some(number) = self.is_probe(&message.payload) {
-            self.beacons.hearing().probed(lane, number, self.now_ms());
-            return;
+    /// Hears what has come on a lane, in the order in which it came.
+    fn hear(&self, lane: usize, messages: &[Message]) {
+        let mut at_ms = self.heard_ms(lane);
+        for message in messages {
+            if let Some(number) = self.is_probe(&message.payload) {
+                self.beacons.hearing().probed(lane, number, self.now_ms());
+                // What came behind it was sent later.
+                at_ms = self.heard_ms(lane);
+            } else {
+                self.hear_one(message, at_ms);
+            }
         }
+    }
+
+    fn hear_one(&self, message: &Message, at_ms: u64) {
         let reply = message.reply.as_ref().map(|reply| reply.as_str());
         if reply.is_some_and(|reply| self.subjects.is_forbidden_reply(reply)) {
             return;
         }
-        let door = self.subjects.door(Operation::Heartbeat, message.subject.as_str());
         // What is wrong with it is said by the daemon that answers it.
-        let Ok(heartbeat) = door.and_then(|door| parse(&message.payload, &door)) else { return };
-        let at_ms = self.beacons.hearing().heard_ms(lane, self.now_ms());
+        let Ok(door) = self.subjects.door(Operation::Heartbeat, message.subject.as_str()) else {
+            return;
+        };
+        if let Some(plain) = plain_heartbeat::read(&message.payload, &door) {
+            self.note(&plain, at_ms);
+        } else if let Ok(heartbeat) = Heartbeat::parse_any(&message.payload, &door) {
+            self.note(&heartbeat, at_ms);
+        }
+    }
+
+    /// Notes whom a heartbeat is of.
+    fn note<I: AsRef<str>>(&self, heartbeat: &Heartbeat<I>, at_ms: u64) {
         match heartbeat {
             Heartbeat::Lease(lease) => {
                 self.store.link.metrics.heard_lease();
-                self.store.leases().heartbeat(&lease, at_ms);
+                self.store.leases().heartbeat(lease, at_ms);
             }
             Heartbeat::Connections(connections) => {
                 self.store.link.metrics.heard_connections(connections.len());
-                for (user, connection) in &connections {
-                    self.store.users.index_of(user, |index| {
+                for (user, connection) in connections {
+                    self.store.users.index_of(user.as_ref(), |index| {
                         index.vitals.heartbeat(user, connection, at_ms);
                     });
                 }
@@ -191,6 +214,10 @@ impl Listener {
         (secret == self.secret).then(|| number.parse().ok()).flatten()
     }
 
+    fn heard_ms(&self, lane: usize) -> u64 {
+        self.beacons.hearing().heard_ms(lane, self.now_ms())
+    }
+
     fn now_ms(&self) -> u64 {
         self.store.link.clock.now().mono_ms
     }
@@ -202,10 +229,4 @@ fn secret() -> std::io::Result<String> {
     let mut bytes = [0; 16];
     rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
-}
-
-fn parse(body: &[u8], door: &Door) -> Result<Heartbeat, crate::presence::refusal::Refusal> {
-    let fields = Fields::parse(body)?;
-    door.check_lease(&fields)?;
-    Heartbeat::parse(fields, door)
 }

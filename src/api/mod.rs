@@ -18,6 +18,7 @@ pub mod listener;
 pub mod micro;
 mod operation;
 mod parting;
+mod plain_heartbeat;
 mod query_channels;
 mod query_users;
 pub mod responder;

@@ -69,6 +69,39 @@ impl fmt::Debug for Id {
     }
 }
 
+impl AsRef<str> for Id {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// An identifier in a text that belongs to someone else: what is only looked up costs no copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRef<'a>(&'a str);
+
+impl<'a> IdRef<'a> {
+    /// Accepts what [`Id::parse`] does.
+    pub fn new(text: &'a str) -> Option<Self> {
+        flaw(text).is_none().then_some(Self(text))
+    }
+
+    pub fn to_id(self) -> Id {
+        Id(self.0.into())
+    }
+}
+
+impl<'a> From<&'a Id> for IdRef<'a> {
+    fn from(id: &'a Id) -> Self {
+        Self(&id.0)
+    }
+}
+
+impl AsRef<str> for IdRef<'_> {
+    fn as_ref(&self) -> &str {
+        self.0
+    }
+}
+
 impl Borrow<str> for Id {
     fn borrow(&self) -> &str {
         &self.0
@@ -94,10 +127,19 @@ fn flaw(text: &str) -> Option<&'static str> {
         Some("is empty")
     } else if text.len() > MAX_BYTES {
         Some("is too long")
-    } else if text.chars().any(char::is_control) {
+    } else if has_control(text) {
         Some("contains a control character")
     } else {
         None
+    }
+}
+
+fn has_control(text: &str) -> bool {
+    // Nearly all are ASCII, and that is seen faster byte by byte.
+    if text.is_ascii() {
+        text.bytes().any(|byte| byte.is_ascii_control())
+    } else {
+        text.chars().any(char::is_control)
     }
 }
 

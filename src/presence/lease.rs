@@ -110,10 +110,9 @@ impl Leases {
     }
 
     /// A heartbeat came, which was sent then. One for a lease whose end has begun changes nothing.
-    pub fn heartbeat(&mut self, name: &Id, at_ms: u64) {
-        if let Some(lease) =
-            self.by_name.get_mut(name).filter(|lease| lease.ending_since_ms.is_none())
-        {
+    pub fn heartbeat(&mut self, name: &impl AsRef<str>, at_ms: u64) {
+        let lease = self.by_name.get_mut(name.as_ref());
+        if let Some(lease) = lease.filter(|lease| lease.ending_since_ms.is_none()) {
             lease.heard.beat(at_ms);
         }
     }

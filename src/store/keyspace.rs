@@ -1,9 +1,10 @@
 //! All records of one kind: the stripes, and the way of their effects to NATS.
 
+use std::borrow::Borrow;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::task::TaskTracker;
@@ -113,8 +114,12 @@ impl<E: Entity> Keyspace<E> {
         look(self.lock(self.part_of(key)).known(key))
     }
 
-    /// Works on the index of the part in which a key lies.
-    pub fn index_of<R>(&self, key: &E::Key, work: impl FnOnce(&mut E::Index) -> R) -> R {
+    /// Works on the index of the part in which a key lies, which may be given borrowed.
+    pub fn index_of<Q, R>(&self, key: &Q, work: impl FnOnce(&mut E::Index) -> R) -> R
+    where
+        E::Key: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
         work(self.lock(self.part_of(key)).index_mut())
     }
 
@@ -218,7 +223,11 @@ impl<E: Entity> Keyspace<E> {
         (0..self.stripes.len()).map(|part| self.lock(part).busy()).sum()
     }
 
-    fn part_of(&self, key: &E::Key) -> usize {
+    fn part_of<Q>(&self, key: &Q) -> usize
+    where
+        E::Key: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
         usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0)
     }
 

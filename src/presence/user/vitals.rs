@@ -84,8 +84,8 @@ impl Vitals {
     }
 
     /// A heartbeat of a connection came, which was sent then. One that is unknown leaves no trace.
-    pub fn heartbeat(&mut self, user: &Id, connection: &Id, at_ms: u64) {
-        if let Some(pulse) = self.pulse_mut(user, connection) {
+    pub fn heartbeat(&mut self, user: &impl AsRef<str>, connection: &impl AsRef<str>, at_ms: u64) {
+        if let Some(pulse) = self.pulse_mut(user.as_ref(), connection.as_ref()) {
             pulse.heard.beat(at_ms);
         }
     }
@@ -210,8 +210,8 @@ impl Vitals {
         in_ms.saturating_sub(u64::try_from(age_ms).unwrap_or(0))
     }
 
-    fn pulse_mut(&mut self, user: &Id, connection: &Id) -> Option<&mut Pulse> {
+    fn pulse_mut(&mut self, user: &str, connection: &str) -> Option<&mut Pulse> {
         let own = &mut self.users.get_mut(user)?.own;
-        own.iter_mut().find(|pulse| pulse.line.connection == *connection)
+        own.iter_mut().find(|pulse| pulse.line.connection.as_str() == connection)
     }
 }
