@@ -118,7 +118,8 @@ impl Leases {
     }
 
     /// Another daemon has heard a lease that was handed out as due: it is looked at again when a
-    /// lease has passed since then.
+    /// lease has passed since then. One whose end has begun goes on to end: the other does not know
+    /// of it yet.
     pub fn objected(&mut self, name: &Id, at_ms: u64) {
         self.heartbeat(name, at_ms);
         self.look_at(name, at_ms + self.lease_ms);

@@ -204,11 +204,7 @@ impl Judge {
         for (place, age_ms) in &objection.leases {
             let Some(candidate) = pending.leases.get_mut(*place) else { continue };
             candidate.spared = true;
-            let lease = &candidate.what;
-            // Whoever hears a lease whose end has begun does not know of it yet.
-            if !self.endings.has(lease) {
-                known.leases(|leases| leases.objected(lease, heard_ms(age_ms)));
-            }
+            known.leases(|leases| leases.objected(&candidate.what, heard_ms(age_ms)));
         }
     }
 
