@@ -73,6 +73,7 @@ impl Explain {
                 &self.user,
             ),
         };
+        let deaf = service.beacons.hearing().deaf(now.mono_ms).is_some();
         let lease_ms = i64::try_from(service.liveness.lease.as_millis()).unwrap_or(i64::MAX);
         let at = heard.map(|heard| {
             let ago_ms = now.mono_ms.saturating_sub(heard.at_ms);
@@ -86,7 +87,7 @@ impl Explain {
             "connects": connection.connects,
             "last_heard": really.and(at).map(|at| at.to_string()),
             "lapses_at": lapses_at,
-            "acts": service.beacons.peers().first_for(key.as_str()).to_string(),
+            "acts": service.beacons.peers().first_of_hearing(key.as_str(), deaf).to_string(),
         })
     }
 }

@@ -11,6 +11,10 @@ pub const BEACON_MS: u64 = 1000;
 /// After so much silence a daemon is taken for dead, in milliseconds.
 pub const DEAD_MS: u64 = 3500;
 
+/// A daemon that has not looked for the dead for so long was stalled itself, in milliseconds: the
+/// beacons of that time have not been read yet.
+const STALLED_MS: u64 = 2 * BEACON_MS;
+
 /// How long a death is remembered: whoever acted for the dead may die as well.
 const REMEMBER_MS: u64 = 10_000;
 
@@ -47,11 +51,22 @@ pub struct Peers {
     /// When each was heard first.
     met: HashMap<DaemonId, u64>,
     deaths: Vec<Death>,
+    /// When this daemon last looked for the dead.
+    looked_ms: Option<u64>,
+    /// Silence before it does not count: this daemon was stalled.
+    listens_from_ms: u64,
 }
 
 impl Peers {
     pub fn new(own: DaemonId) -> Self {
-        Self { own, heard: HashMap::new(), met: HashMap::new(), deaths: Vec::new() }
+        Self {
+            own,
+            heard: HashMap::new(),
+            met: HashMap::new(),
+            deaths: Vec::new(),
+            looked_ms: None,
+            listens_from_ms: 0,
+        }
     }
 
     /// A beacon came. Returns whether it is that of a daemon which was not known: it should be
@@ -71,12 +86,18 @@ impl Peers {
     }
 
     /// Finds out who has died, and returns those whose announcements are this daemon's to repeat.
+    /// One that was stopped finds nobody dead until it has listened again: it would announce what
+    /// it knew long ago for all who were there without it.
     pub fn bury(&mut self, now_ms: u64) -> Vec<Death> {
+        let looked_ms = self.looked_ms.replace(now_ms);
+        if looked_ms.is_some_and(|at_ms| at_ms + STALLED_MS < now_ms) {
+            self.listens_from_ms = now_ms;
+        }
         self.deaths.retain(|death| death.found_ms + REMEMBER_MS > now_ms);
         let silent: Vec<_> = self
             .heard
             .iter()
-            .filter(|(_, peer)| peer.heard_ms + DEAD_MS <= now_ms)
+            .filter(|(_, peer)| peer.heard_ms.max(self.listens_from_ms) + DEAD_MS <= now_ms)
             .map(|(daemon, peer)| Death {
                 daemon: *daemon,
                 last_heard_ms: peer.heard_ms,
@@ -159,10 +180,13 @@ impl Peers {
         self.heard.keys().copied()
     }
 
-    /// The daemon whose turn it is first for `key`.
-    pub fn first_for(&self, key: &str) -> DaemonId {
-        let all = self.alive().chain([self.own]);
-        all.max_by_key(|daemon| (score(*daemon, key), *daemon)).unwrap_or(self.own)
+    /// The daemon whose turn it is first to end `key` when it has been silent, given whether this
+    /// one is deaf: one that hears, if there is any.
+    pub fn first_of_hearing(&self, key: &str, deaf: bool) -> DaemonId {
+        let others = self.heard.iter().map(|(daemon, peer)| (!peer.says.deaf, *daemon));
+        let all = others.chain([(!deaf, self.own)]);
+        let first = all.max_by_key(|(hears, daemon)| (*hears, score(*daemon, key), *daemon));
+        first.map_or(self.own, |(_, daemon)| daemon)
     }
 }
 
@@ -235,6 +259,36 @@ mod tests {
             peers.heard(DaemonId(newcomer), Says::default(), 1000);
             peers.heard(DaemonId(newcomer), Says::default(), 3000);
             assert_eq!(peers.bury(4000).len(), 1, "{newcomer}");
+        }
+    }
+
+    #[test]
+    fn who_was_stopped_itself_takes_nobody_for_dead_until_it_has_listened_again() {
+        let mut peers = three(A);
+        assert!(peers.bury(1000).is_empty());
+        assert!(peers.bury(9000).is_empty());
+        peers.heard(B, Says::default(), 9001);
+        for now_ms in [10_000, 11_000, 12_000] {
+            peers.heard(B, Says::default(), now_ms);
+            assert!(peers.bury(now_ms).is_empty());
+        }
+        peers.bury(12_500);
+        assert!(peers.is_alive(B));
+        assert!(!peers.is_alive(C));
+        assert_eq!(peers.deaths[0].last_heard_ms, 0, "what it did since then is announced");
+    }
+
+    #[test]
+    fn the_deaf_come_last_where_silence_is_judged() {
+        let deaf = Says { deaf: true, ..Says::default() };
+        for key in 0..20 {
+            let key = key.to_string();
+            let mut peers = three(A);
+            peers.heard(B, deaf, 0);
+            assert_ne!(peers.first_of_hearing(&key, false), B);
+            assert_eq!(peers.first_of_hearing(&key, true), C);
+            peers.heard(C, deaf, 0);
+            assert_eq!(peers.first_of_hearing(&key, false), A);
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::support::server::last;
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::wall_ms;
-use crate::support::{Client, Pair, Settings, Stage, eventually};
+use crate::support::{Client, Events, Pair, Settings, Stage, eventually};
 
 const TIMEOUT_MS: u64 = 1000;
 const SHORT_TIMEOUT: Settings<'static> =
@@ -16,6 +16,9 @@ const SHORT_TIMEOUT: Settings<'static> =
 
 /// How much later than its deadline a write may be stored: the way to the server.
 const ON_THE_WAY_MS: u64 = 100;
+
+/// Longer than a silent daemon is taken for alive.
+const LISTENS: Duration = Duration::from_millis(4500);
 
 #[tokio::test]
 async fn what_was_sent_before_and_during_a_stall_is_applied_in_time_or_never() {
@@ -124,4 +127,23 @@ async fn a_pause_shorter_than_a_request_lives_loses_nothing() {
     }
     load.await.unwrap();
     assert_eq!(stage.client.see("john").await.unwrap()["status"], "199");
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_stalled_takes_nobody_for_dead_and_announces_nothing_old() {
+    let pair = Pair::start(NO_GRACE).await;
+    let mut events = Events::of_all(&pair.one).await;
+    pair.two.connect_user("john", "c").await;
+    eventually("the first daemon sees him", LISTENS, async || {
+        pair.one.see("john").await.filter(|john| john["online"] == true)
+    })
+    .await;
+    // Both have heard each other's beacons by then.
+    sleep(Duration::from_millis(1500)).await;
+    pair.daemons[0].pause();
+    pair.two.disconnect("john", "c").await;
+    sleep(LISTENS).await;
+    assert_eq!(events.arrived().len(), 2);
+    pair.daemons[0].resume();
+    events.silent_for(LISTENS).await;
 }

@@ -1,7 +1,10 @@
 //! `explain` says how things stand with each connection.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::{LEASE, SHORT, connect_on};
 use crate::support::events::assert_time;
@@ -54,4 +57,38 @@ async fn it_shows_lease_last_heard_lapse_and_who_acts() {
     })
     .await;
     assert_eq!(pair.one.refused("explain", json!({"user_id": "x"})).await.code, "user_not_found");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_deaf_is_not_named_while_another_hears() {
+    let lease = Duration::from_secs(6);
+    let pair =
+        Pair::start(&[("LIVENESS__LEASE", "6s"), ("LIVENESS__HEARTBEAT_INTERVAL", "1s")]).await;
+    pair.one.upsert(json!({"id": "u0"})).await;
+    for client in pair.clients() {
+        eventually("it hears", 3 * lease, async || {
+            explain(client, "u0").await["deaf"].is_null().then_some(())
+        })
+        .await;
+    }
+    pair.daemons[0].pause();
+    sleep(Duration::from_millis(2500)).await;
+    pair.daemons[0].resume();
+    let users: Vec<_> = (0..16).map(|n| format!("u{n}")).collect();
+    for user in &users {
+        pair.two.connect_user(user, "c").await;
+    }
+    eventually("the one that hears is named by both", lease, async || {
+        for client in pair.clients() {
+            for user in &users {
+                let of = client.attempt("explain", json!({"user_id": user}), lease).await?.ok()?;
+                let hears = explain(&pair.two, user).await["seen_by"].clone();
+                if of["connections"][0]["acts"] != hears {
+                    return None;
+                }
+            }
+        }
+        (!explain(&pair.one, "u0").await["deaf"].is_null()).then_some(())
+    })
+    .await;
 }
