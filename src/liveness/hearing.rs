@@ -104,6 +104,11 @@ impl Hearing {
         was_cut_off
     }
 
+    /// Whether there is no connection at all.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off
+    }
+
     /// From when on silence counts, as far as is known: a lease after the last trouble.
     pub fn from_ms(&self, now_ms: u64) -> u64 {
         let last_ms = if self.cut_off { now_ms } else { self.trouble.0 };

@@ -150,7 +150,14 @@ impl Beacons {
         for daemon in mourned {
             store.users.announce_for(daemon, last_look_ms);
         }
-        let deaths = self.peers().bury(store.link.clock.now().mono_ms);
+        let (now_ms, cut_off) = (store.link.clock.now().mono_ms, self.hearing().is_cut_off());
+        let deaths = {
+            let mut peers = self.peers();
+            if cut_off {
+                peers.cut_off(now_ms);
+            }
+            peers.bury(now_ms)
+        };
         for death in deaths {
             let since_ms = death.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
             let users = store.users.announce_for(death.daemon, since_ms);

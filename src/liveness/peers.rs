@@ -53,7 +53,7 @@ pub struct Peers {
     deaths: Vec<Death>,
     /// When this daemon last looked for the dead.
     looked_ms: Option<u64>,
-    /// Silence before it does not count: this daemon was stalled.
+    /// Silence before it does not count: this daemon was stalled or cut off.
     listens_from_ms: u64,
 }
 
@@ -83,6 +83,11 @@ impl Peers {
     pub fn left(&mut self, daemon: DaemonId) {
         self.heard.remove(&daemon);
         self.met.remove(&daemon);
+    }
+
+    /// This daemon cannot hear any beacon at the moment.
+    pub fn cut_off(&mut self, now_ms: u64) {
+        self.listens_from_ms = now_ms;
     }
 
     /// Finds out who has died, and returns those whose announcements are this daemon's to repeat.
@@ -276,6 +281,20 @@ mod tests {
         assert!(peers.is_alive(B));
         assert!(!peers.is_alive(C));
         assert_eq!(peers.deaths[0].last_heard_ms, 0, "what it did since then is announced");
+    }
+
+    #[test]
+    fn who_is_cut_off_takes_nobody_for_dead_until_it_has_listened_again() {
+        let mut peers = three(A);
+        for second in 1..=10 {
+            peers.cut_off(second * 1000);
+            assert!(peers.bury(second * 1000).is_empty());
+        }
+        for second in 11..=13 {
+            assert!(peers.bury(second * 1000).is_empty());
+        }
+        peers.bury(13_500);
+        assert!(!peers.is_alive(B) && !peers.is_alive(C));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::support::server::last;
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::wall_ms;
-use crate::support::{Client, Events, Pair, Settings, Stage, eventually};
+use crate::support::{Client, Daemon, Events, Pair, Server, Settings, Stage, eventually};
 
 const TIMEOUT_MS: u64 = 1000;
 const SHORT_TIMEOUT: Settings<'static> =
@@ -146,4 +146,19 @@ async fn a_daemon_that_was_stalled_takes_nobody_for_dead_and_announces_nothing_o
     assert_eq!(events.arrived().len(), 2);
     pair.daemons[0].resume();
     events.silent_for(LISTENS).await;
+}
+
+#[tokio::test]
+async fn daemons_that_lose_nats_take_nobody_for_dead() {
+    let mut server = Server::start().await;
+    let daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
+    // Both have heard each other's beacons by then.
+    sleep(Duration::from_millis(1500)).await;
+    server.vanish();
+    sleep(LISTENS + Duration::from_secs(1)).await;
+    server.appear().await;
+    sleep(LISTENS).await;
+    for daemon in daemons {
+        assert!(!daemon.log().contains("a daemon is gone"), "{}", daemon.log());
+    }
 }

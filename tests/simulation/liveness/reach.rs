@@ -136,7 +136,11 @@ impl World {
             }
             Incoming::Beat => {
                 self.agenda.after(BEACON_MS, Event::To(id, Incoming::Beat));
-                daemon.known.peers.get_mut().bury(now.mono_ms);
+                let peers = daemon.known.peers.get_mut();
+                if daemon.known.hearing.get_mut().is_cut_off() {
+                    peers.cut_off(now.mono_ms);
+                }
+                peers.bury(now.mono_ms);
                 self.send_beacon(id);
             }
             Incoming::SendProbe => {
