@@ -94,7 +94,8 @@ impl Cluster {
         self.links.heal();
     }
 
-    /// Waits until what is said at any node is heard at every other.
+    /// Waits until what is said at any node is heard at every other, and JetStream tells each of them
+    /// who leads the bucket: it may store again before it answers any question about it.
     pub async fn whole(&self) {
         let nodes = (0..self.size()).map(|n| async move { connect(&self.url(n)).await });
         let nodes = futures_util::future::join_all(nodes).await;
@@ -103,6 +104,15 @@ impl Cluster {
             eventually("the nodes reach each other", START, async || {
                 from.publish("chaos.whole", bytes::Bytes::new()).await.unwrap();
                 timeout(Duration::from_millis(100), ear.next()).await.ok()
+            })
+            .await;
+        }
+        for node in &nodes {
+            eventually("JetStream answers", START, async || {
+                let asked = node.request("$JS.API.STREAM.INFO.KV_presence", bytes::Bytes::new());
+                let reply = timeout(Duration::from_secs(1), asked).await.ok()?.ok()?;
+                let info: serde_json::Value = serde_json::from_slice(&reply.payload).ok()?;
+                info["cluster"]["leader"].is_string().then_some(())
             })
             .await;
         }
