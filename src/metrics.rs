@@ -79,6 +79,8 @@ pub struct Metrics {
     pub events: Counter,
     /// Connections that were ended because their lease had lapsed.
     pub lapses: Counter,
+    /// Messages of the heartbeats' subjects that were dropped unheard, as far as that is known.
+    pub heartbeats_dropped: Counter,
     /// Beacons of other daemons that were heard.
     pub beacons: Counter,
     channels: Gauge,
@@ -112,6 +114,7 @@ impl Metrics {
             queues: Family::default(),
             events: Counter::default(),
             lapses: Counter::default(),
+            heartbeats_dropped: Counter::default(),
             beacons: Counter::default(),
             channels: Gauge::default(),
             daemons: Gauge::default(),
@@ -182,6 +185,11 @@ impl Metrics {
             "heartbeats",
             "Heartbeats heard: of connections, one by one or in lists, and of shared leases",
             self.heartbeats.clone(),
+        );
+        to.register(
+            "heartbeats_dropped",
+            "Messages with heartbeats dropped unheard, as they came faster than they could be heard; at least so many",
+            self.heartbeats_dropped.clone(),
         );
         to.register(
             "lapses",

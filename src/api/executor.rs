@@ -28,7 +28,7 @@ use crate::presence::refusal::Refusal;
 use crate::roll_call::Calls;
 use crate::service::{Service, overloaded, unavailable};
 
-/// The most that the bodies of waiting requests may take together, in bytes.
+/// The most that waiting requests may take together, in bytes.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// A request that was taken in.
@@ -96,7 +96,7 @@ impl Queue {
 
     pub fn push(&self, taken: Taken) {
         self.waiting.requests.fetch_add(1, Ordering::Relaxed);
-        self.waiting.bytes.fetch_add(taken.request.payload.len(), Ordering::Relaxed);
+        self.waiting.bytes.fetch_add(taken.request.length, Ordering::Relaxed);
         // The executor ends only after the queue.
         let _ = self.sender.send(taken);
     }
@@ -116,7 +116,7 @@ impl Executor {
             };
             let Some(taken) = taken else { return };
             self.waiting.requests.fetch_sub(1, Ordering::Relaxed);
-            self.waiting.bytes.fetch_sub(taken.request.payload.len(), Ordering::Relaxed);
+            self.waiting.bytes.fetch_sub(taken.request.length, Ordering::Relaxed);
             if let Err((refusal, responder)) = self.execute(taken) {
                 responder.refuse(&refusal);
             }

@@ -6,13 +6,20 @@ use super::fields::{Fields, missing, wrong};
 use super::plain_heartbeat;
 use super::responder::Responder;
 use crate::presence::entity::Stored;
-use crate::presence::id::{Id, IdRef};
+use crate::presence::id::{self, Id, IdRef};
 use crate::presence::json;
-use crate::presence::refusal::Refusal;
+use crate::presence::refusal::{Code, Refusal};
 use crate::service::{Service, unreadable};
 
 /// The most connections in one heartbeat.
 pub const MAX_CONNECTIONS: usize = 1000;
+
+/// The longest body of one, in bytes: so many connections with the longest ids, each character
+/// escaped. What is longer is not worth the parsing.
+pub const MAX_BYTES: usize = MAX_CONNECTIONS * (2 * 6 * id::MAX_BYTES + NAMES);
+
+/// What the names of the fields of a connection may take, in bytes.
+const NAMES: usize = 256;
 
 /// A parsed `heartbeat`.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +42,10 @@ impl Heartbeat<IdRef<'_>> {
 
 impl Heartbeat {
     pub fn parse(body: &[u8], door: &Door) -> Result<Self, Refusal> {
+        if body.len() > MAX_BYTES {
+            let message = format!("a heartbeat is at most {MAX_BYTES} bytes long");
+            return Err(Refusal::new(Code::LimitExceeded, message).limit(MAX_BYTES as u64));
+        }
         match plain_heartbeat::read(body, door) {
             Some(plain) => Ok(plain.into_owned()),
             None => Self::parse_any(body, door),
@@ -151,4 +162,22 @@ fn connection(fields: &mut Fields, door: &Door) -> Result<(Id, Id), Refusal> {
         .id("connection_id")?
         .ok_or_else(|| missing(&fields.path("connection_id"), "the id of a connection"))?;
     Ok((user, connection))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_heartbeat_is_taken_and_no_longer_one() {
+        let id = "\\u0041".repeat(id::MAX_BYTES);
+        let names = ["user_id", "connection_id"]
+            .map(|name| name.bytes().map(|byte| format!("\\u{byte:04x}")).collect::<String>());
+        let each = format!(r#"{{"{}":"{id}","{}":"{id}"}}"#, names[0], names[1]);
+        let mut body = format!(r#"{{"connections":[{}]}}"#, vec![each; MAX_CONNECTIONS].join(","));
+        assert!(Heartbeat::parse(body.as_bytes(), &Door::Trusted).is_ok());
+        body.push_str(&" ".repeat(MAX_BYTES + 1 - body.len()));
+        let refusal = Heartbeat::parse(body.as_bytes(), &Door::Trusted).unwrap_err();
+        assert_eq!(refusal.code, Code::LimitExceeded);
+    }
 }

@@ -151,7 +151,7 @@ impl Intake {
     }
 
     /// Takes one request in, for the executor.
-    fn take(&self, request: Message, watch: &Watch) {
+    fn take(&self, mut request: Message, watch: &Watch) {
         if request.reply.is_none() && self.is_heartbeat(&request) {
             // Every daemon has heard it already, on another connection.
             return;
@@ -163,6 +163,8 @@ impl Intake {
         if self.queue.is_full(self.service.limits().pending_requests) {
             return responder.refuse(&overloaded());
         }
+        // They mean nothing here, and taken apart they hold many times their text.
+        request.headers = None;
         // From the last look at the clock on: a stop since then must not make the request fresh.
         let deadline_ms = watch.last_ms + watch.patience.deadline_ms;
         self.queue.push(Taken { operation, request, responder, deadline_ms });

@@ -2,19 +2,23 @@
 //! their own. Writes nothing and answers nothing. Sends itself the probes that tell whether it
 //! hears.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::{Event, Message, Subscriber};
-use futures_util::StreamExt;
+use async_nats::{Event, Subscriber};
 use futures_util::future::OptionFuture;
+use futures_util::{FutureExt, StreamExt};
 use rustix::rand::GetRandomFlags;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::{unconstrained, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::heartbeat::Heartbeat;
 use super::operation::Operation;
 use super::plain_heartbeat;
 use super::subjects::Subjects;
+use super::unheard::{Full, Unheard, Waiting};
 use crate::liveness::hearing::PROBE_MS;
 use crate::liveness::internal::Beacons;
 use crate::roll_call::Calls;
@@ -26,9 +30,12 @@ const PROBE_TOKEN: &str = "probe";
 /// What every probe begins with, so that no heartbeat is taken for one.
 const PROBE: &str = "probe ";
 
-/// The most messages that are taken at once, before it is looked whether a probe is due or the roll
-/// is called.
-const AT_ONCE: usize = 64;
+/// How many messages a subscription to heartbeats holds before it drops the next. They lie there
+/// while a few others are heard, and wait in a queue that is bounded in bytes.
+pub const CAPACITY: usize = 1 << 14;
+
+/// Why the daemon is deaf when there were too many.
+const TOO_FAST: &str = "heartbeats came faster than they were taken";
 
 /// The subjects to listen to, below the request prefix with its version: those of trusted services,
 /// and those of users' own clients.
@@ -62,7 +69,7 @@ impl Listener {
     /// Listens until the connection ends.
     pub async fn run(
         self,
-        lanes: [Subscriber; 2],
+        mut lanes: [Subscriber; 2],
         mut events: UnboundedReceiver<Event>,
         mut calls: Calls,
     ) {
@@ -70,43 +77,67 @@ impl Listener {
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = self.beacons.hearing().deaf(self.now_ms());
         let mut bucket = std::pin::pin!(self.ask_bucket());
-        let [mut trusted, mut own] = lanes.map(|lane| lane.ready_chunks(AT_ONCE));
+        let mut unheard = Unheard::default();
         loop {
             tokio::select! {
-                heartbeats = trusted.next() => match heartbeats {
-                    Some(messages) => self.hear(0, &messages),
-                    None => return,
-                },
-                heartbeats = own.next() => match heartbeats {
-                    Some(messages) => self.hear(1, &messages),
-                    None => return,
-                },
+                biased;
                 call = calls.next() => call.answer(),
-                () = &mut bucket => return,
-                Some(event) = events.recv() => self.notice(&event),
                 _ = probes.tick() => {
                     self.probe().await;
                     self.tell(&mut told);
+                }
+                () = &mut bucket => return,
+                Some(event) = events.recv() => {
+                    let slow = self.notice_all(event, &mut events);
+                    if slow > 0 {
+                        self.throw_away(&mut unheard, &mut lanes, slow);
+                        yield_now().await;
+                    }
+                }
+                moved = ready(&mut unheard, &mut lanes) => {
+                    match moved {
+                        Moved::All => self.hear(unheard.portion()),
+                        Moved::TooMany => self.throw_away(&mut unheard, &mut lanes, 1),
+                        Moved::Ended => return,
+                    }
+                    // Others have their turn: not least who reads from the connection.
+                    yield_now().await;
                 }
             }
         }
     }
 
-    /// Hears what has come on a lane, in the order in which it came.
-    fn hear(&self, lane: usize, messages: &[Message]) {
-        let mut at_ms = self.heard_ms(lane);
-        for message in messages {
-            if let Some(number) = self.is_probe(&message.payload) {
+    /// Hears a portion of what has come, in the order in which it came.
+    fn hear(&self, portion: impl Iterator<Item = Waiting>) {
+        let mut at_ms = [0, 1].map(|lane| self.heard_ms(lane));
+        for waiting in portion {
+            let lane = waiting.lane;
+            if let Some(number) = self.is_probe(&waiting.payload) {
                 self.beacons.hearing().probed(lane, number, self.now_ms());
                 // What came behind it was sent later.
-                at_ms = self.heard_ms(lane);
+                at_ms[lane] = self.heard_ms(lane);
             } else {
-                self.hear_one(message, at_ms);
+                self.hear_one(&waiting, at_ms[lane]);
             }
         }
     }
 
-    fn hear_one(&self, message: &Message, at_ms: u64) {
+    /// More has come than can be heard. The daemon has missed something and is deaf for a lease, so
+    /// it does not judge by the rest either: better to be done with it at once than to begin that
+    /// lease late. `lost` were dropped already.
+    fn throw_away(&self, unheard: &mut Unheard, lanes: &mut [Subscriber; 2], lost: usize) {
+        let mut count = lost + unheard.clear();
+        for lane in lanes {
+            // At most what was there at first: more may come all the time.
+            let ready = || unconstrained(lane.next()).now_or_never().flatten();
+            count += std::iter::from_fn(ready).take(CAPACITY).count();
+        }
+        self.store.link.metrics.heartbeats_dropped.inc_by(count as u64);
+        // The probes among them are from before it, and so are not missed.
+        self.beacons.hearing().trouble(self.now_ms(), TOO_FAST);
+    }
+
+    fn hear_one(&self, message: &Waiting, at_ms: u64) {
         let reply = message.reply.as_ref().map(|reply| reply.as_str());
         if reply.is_some_and(|reply| self.subjects.is_forbidden_reply(reply)) {
             return;
@@ -140,13 +171,22 @@ impl Listener {
         }
     }
 
+    /// Notices all that has befallen the connection. Returns how many messages it has dropped.
+    fn notice_all(&self, event: Event, events: &mut UnboundedReceiver<Event>) -> usize {
+        let others = std::iter::from_fn(|| events.try_recv().ok());
+        let is_slow = |event: &Event| matches!(event, Event::SlowConsumer(_));
+        std::iter::once(event)
+            .chain(others)
+            .inspect(|event| self.notice(event))
+            .filter(is_slow)
+            .count()
+    }
+
     /// Anything that befalls the connection may have cost heartbeats.
     fn notice(&self, event: &Event) {
         let (now_ms, mut hearing) = (self.now_ms(), self.beacons.hearing());
         match event {
-            Event::SlowConsumer(_) => {
-                hearing.trouble(now_ms, "heartbeats came faster than they were taken");
-            }
+            Event::SlowConsumer(_) => hearing.trouble(now_ms, TOO_FAST),
             Event::Disconnected => hearing.cut_off(now_ms, "it was cut off from NATS"),
             // The first connection is no trouble: a daemon begins deaf anyway.
             Event::Connected => {
@@ -221,6 +261,38 @@ impl Listener {
     fn now_ms(&self) -> u64 {
         self.store.link.clock.now().mono_ms
     }
+}
+
+/// What came of moving what was ready on the lanes to those that wait.
+enum Moved {
+    All,
+    /// More than may wait: something was lost.
+    TooMany,
+    /// The connection ended.
+    Ended,
+}
+
+/// Moves what is ready on the lanes to those that wait, once there are any. Loses nothing when
+/// dropped.
+async fn ready(unheard: &mut Unheard, lanes: &mut [Subscriber; 2]) -> Moved {
+    let moving = poll_fn(|context| {
+        for (number, lane) in lanes.iter_mut().enumerate() {
+            for _ in 0..CAPACITY {
+                match lane.poll_next_unpin(context) {
+                    Poll::Ready(Some(message)) => {
+                        if unheard.push(number, message) == Err(Full) {
+                            return Poll::Ready(Moved::TooMany);
+                        }
+                    }
+                    Poll::Ready(None) => return Poll::Ready(Moved::Ended),
+                    Poll::Pending => break,
+                }
+            }
+        }
+        if unheard.is_empty() { Poll::Pending } else { Poll::Ready(Moved::All) }
+    });
+    // The runtime's budget would end it after some hundred messages.
+    unconstrained(moving).await
 }
 
 /// From the operating system: what makes the ids of connections, which clients are told, would let

@@ -23,6 +23,7 @@ mod query_channels;
 mod query_users;
 pub mod responder;
 pub mod subjects;
+mod unheard;
 mod unique;
 mod upsert_channel;
 mod upsert_users;

@@ -56,10 +56,6 @@ use permissions::Permissions;
 /// load that one daemon can serve.
 const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
 
-/// The same for heartbeats. What does not fit makes the daemon deaf for a lease, and so does a
-/// backlog that takes long to work off: a quarter of a second is enough.
-const HEARTBEAT_CAPACITY: usize = 1 << 14;
-
 /// The same for the connection of the store. The server lets up to 32 MiB of the feed be under
 /// way, and a record takes at least a hundred bytes.
 const FEED_CAPACITY: usize = 1 << 19;
@@ -200,7 +196,7 @@ impl Daemon {
         let (store_client, _) =
             connect(&settings.nats, "presenced store", FEED_CAPACITY, &access).await?;
         let (internal, events) =
-            connect(&settings.nats, "presenced liveness", HEARTBEAT_CAPACITY, &access).await?;
+            connect(&settings.nats, "presenced liveness", listener::CAPACITY, &access).await?;
         let mut tasks = Tasks::default();
         tasks.spawn(access.keep(vec![client.clone(), store_client.clone(), internal.clone()]));
 

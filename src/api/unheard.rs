@@ -1,0 +1,173 @@
+//! Heartbeats that wait to be heard: in the order in which they came, and bounded by the memory that
+//! they hold. To move them here costs next to nothing, whatever is in them; to hear them may not.
+
+use std::collections::VecDeque;
+
+use async_nats::{Message, Subject};
+use bytes::Bytes;
+
+use super::heartbeat;
+
+/// The most that may wait, in bytes. A release build works that off in less than half a second, a
+/// debug build in two, so that a probe behind it is hardly late; and it is a burst of several
+/// hundred thousand connections in lists, or of ninety thousand single ones.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a message holds besides its text, in bytes.
+const OVERHEAD: usize = 256;
+
+/// The most that is heard in a row, in bytes, unless a single message is longer: some seven hundred
+/// connections in a list, less than two milliseconds of a debug build.
+const PORTION_BYTES: usize = 32 * 1024;
+
+/// A message that nobody has looked into yet. Without its headers, which mean nothing here.
+#[derive(Debug)]
+pub struct Waiting {
+    /// On which lane it came.
+    pub lane: usize,
+    pub subject: Subject,
+    pub reply: Option<Subject>,
+    pub payload: Bytes,
+    /// What it counts, in bytes.
+    size: usize,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Unheard {
+    queue: VecDeque<Waiting>,
+    /// The sum of the sizes of all.
+    bytes: usize,
+}
+
+/// More waits than may.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Unheard {
+    /// Puts a message behind the others. One that is too long for a heartbeat is dropped.
+    pub fn push(&mut self, lane: usize, message: Message) -> Result<(), Full> {
+        let Message { subject, reply, payload, length, .. } = message;
+        if payload.len() > heartbeat::MAX_BYTES {
+            return Ok(());
+        }
+        // With the headers: the text of a message lies in memory as one.
+        let size = length + OVERHEAD;
+        if self.bytes + size > MAX_BYTES {
+            return Err(Full);
+        }
+        self.bytes += size;
+        self.queue.push_back(Waiting { lane, subject, reply, payload, size });
+        Ok(())
+    }
+
+    /// Takes the oldest out, as many as are to be heard in a row.
+    pub fn portion(&mut self) -> impl Iterator<Item = Waiting> + '_ {
+        let mut bytes = 0;
+        let fits = |waiting: &&Waiting| {
+            let is_first = bytes == 0;
+            bytes += waiting.size;
+            is_first || bytes <= PORTION_BYTES
+        };
+        let count = self.queue.iter().take_while(fits).count();
+        self.queue.drain(..count).inspect(|waiting| self.bytes -= waiting.size)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Throws all away, and says how many they were. Gives the memory back.
+    pub fn clear(&mut self) -> usize {
+        std::mem::take(self).queue.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(subject: &str, payload: usize) -> Message {
+        Message {
+            subject: subject.into(),
+            reply: None,
+            payload: vec![b' '; payload].into(),
+            headers: None,
+            status: None,
+            description: None,
+            length: subject.len() + payload,
+        }
+    }
+
+    fn filled(payload: usize) -> (Unheard, usize) {
+        let (mut unheard, mut count) = (Unheard::default(), 0);
+        while unheard.push(0, message("s", payload)).is_ok() {
+            count += 1;
+        }
+        (unheard, count)
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes_whatever_its_length() {
+        for payload in [0, 100, 45_000, 1024 * 1024] {
+            let (unheard, count) = filled(payload);
+            let size = "s".len() + payload + OVERHEAD;
+            assert_eq!(count, MAX_BYTES / size, "of {payload}");
+            assert_eq!(unheard.queue.len(), count);
+        }
+    }
+
+    #[test]
+    fn headers_and_subjects_count_too() {
+        let mut unheard = Unheard::default();
+        let long = || Message { length: 1024 * 1024, ..message("s", 2) };
+        let fit = (0..100).take_while(|_| unheard.push(0, long()).is_ok()).count();
+        assert_eq!(fit, MAX_BYTES / (1024 * 1024 + OVERHEAD));
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_heartbeat_takes_no_place() {
+        let mut unheard = Unheard::default();
+        for _ in 0..100 {
+            assert_eq!(unheard.push(0, message("s", heartbeat::MAX_BYTES + 1)), Ok(()));
+        }
+        assert!(unheard.is_empty());
+        assert_eq!(unheard.push(0, message("s", heartbeat::MAX_BYTES)), Ok(()));
+        assert!(!unheard.is_empty());
+    }
+
+    #[test]
+    fn portions_are_short_lose_nothing_and_keep_the_order() {
+        let mut unheard = Unheard::default();
+        let lengths = [0, 10, 45_000, 2_000_000, 3, 20_000, 20_000, 100];
+        let sent: Vec<_> = (0..400).map(|n| (n % 2, n, lengths[n * 7 % lengths.len()])).collect();
+        let mut heard = Vec::new();
+        for (lane, n, length) in &sent {
+            while unheard.push(*lane, message(&n.to_string(), *length)).is_err() {
+                let portion: Vec<_> = unheard.portion().collect();
+                let bytes: usize = portion.iter().map(|waiting| waiting.size).sum();
+                assert!(portion.len() == 1 || bytes <= PORTION_BYTES, "{bytes}");
+                heard.extend(portion);
+            }
+        }
+        while !unheard.is_empty() {
+            heard.extend(unheard.portion());
+        }
+        assert_eq!(unheard.portion().count(), 0);
+        assert_eq!(unheard.bytes, 0);
+        let heard: Vec<_> = heard
+            .iter()
+            .map(|each| (each.lane, each.subject.parse().unwrap(), each.payload.len()))
+            .collect();
+        assert_eq!(heard, sent);
+    }
+
+    #[test]
+    fn what_is_thrown_away_leaves_room() {
+        let (mut unheard, count) = filled(45_000);
+        assert_eq!(unheard.clear(), count);
+        assert!(unheard.is_empty());
+        let again = (0..).take_while(|_| unheard.push(1, message("s", 45_000)).is_ok()).count();
+        assert_eq!(again, count);
+    }
+}
