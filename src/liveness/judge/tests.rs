@@ -197,6 +197,14 @@ fn of_several_that_object_the_last_to_have_heard_counts() {
 }
 
 #[test]
+fn many_small_leases_are_granted_as_long_as_a_large_one() {
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    let mut small = (0..10_000).flat_map(|_| judge.lapses(vec![on_lease("jack")], 0));
+    assert_eq!(small.next().unwrap().deadline_ms, LAPSE_MS);
+    assert_eq!(small.last().unwrap().deadline_ms, 1000 + LAPSE_MS);
+}
+
+#[test]
 fn a_daemon_that_has_become_deaf_ends_nothing() {
     let known = Known::new();
     let (mut judge, _) = proposed(&known);
