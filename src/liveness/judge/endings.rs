@@ -82,7 +82,8 @@ impl Endings {
         let key = (daemon, lease.clone());
         let before = self.parts.remove(&key).filter(|_| ending.from > 0);
         let mut named = before.map(|part| part.named).unwrap_or_default();
-        if named.len() != ending.from {
+        // A daemon of an older version does not say how many there are, or even which.
+        if named.len() != ending.from || ending.of == 0 {
             return None;
         }
         named.extend_from_slice(&ending.connections);
@@ -212,15 +213,17 @@ mod tests {
     #[test]
     fn an_end_is_known_when_all_that_it_is_about_has_been_named_in_order() {
         let mut endings = Endings::default();
-        let mut name = |users: &[&str], from, at_ms| {
+        let mut tell = |users: &[&str], from, of, at_ms| {
             let named = |user: &&str| ((*user).to_owned(), "c".to_owned(), 1);
             let connections = users.iter().map(named).collect();
             let (daemon, lease) = (A.to_string(), "gw".to_owned());
-            let (done, number, within_ms, of) = (false, 1, 0, 3);
+            let (done, number, within_ms) = (false, 1, 0);
             let ending = Ending { daemon, lease, done, number, within_ms, connections, from, of };
             endings.tidy(at_ms);
             endings.gather(A, &id("gw"), &ending, at_ms)
         };
+        assert_eq!(tell(&[], 0, 0, 0), None);
+        let mut name = |users: &[&str], from, at_ms| tell(users, from, 3, at_ms);
         assert_eq!(name(&["john", "jack"], 0, 0), None);
         let all = ["john", "jack", "jill"].map(|user| held(user, 1)).to_vec();
         assert_eq!(name(&["jill"], 2, 1), Some(all.clone()));
