@@ -46,9 +46,15 @@ pub struct Ending {
     /// After so long its writes are done or void, in milliseconds.
     #[serde(default)]
     pub within_ms: u64,
-    /// Some of what is ended: there are as many messages as it takes to name all.
+    /// Some of what is ended: there are as many messages as it takes to name all, in order.
     #[serde(default)]
     pub connections: Vec<Named>,
+    /// How many the messages before this one have named.
+    #[serde(default)]
+    pub from: usize,
+    /// How many are ended in all.
+    #[serde(default)]
+    pub of: usize,
 }
 
 /// Names a connection.

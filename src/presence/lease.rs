@@ -51,8 +51,15 @@ struct Lease {
     heard: Heard,
     /// When it is looked at next; an entry of the agenda with another time is void.
     due_ms: u64,
-    /// Since when it is being ended.
-    ending_since_ms: Option<u64>,
+    ending: Option<End>,
+}
+
+/// The end of a lease that goes on.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    since_ms: u64,
+    /// The last heartbeat since then. It is one of those that connect meanwhile, if there are any.
+    beat_ms: Option<u64>,
 }
 
 /// The shared leases that hold connections. One that holds none costs nothing: a flood of
@@ -83,7 +90,7 @@ impl Leases {
         let due_ms = now_ms + self.lease_ms;
         let lease = self.by_name.entry(name.clone()).or_insert_with(|| {
             self.agenda.push(Reverse((due_ms, name.clone())));
-            Lease { held: 0, heard, due_ms, ending_since_ms: None }
+            Lease { held: 0, heard, due_ms, ending: None }
         });
         lease.held += 1;
         if !hidden {
@@ -109,11 +116,13 @@ impl Leases {
         }
     }
 
-    /// A heartbeat came, which was sent then. One for a lease whose end has begun changes nothing.
+    /// A heartbeat came, which was sent then. One for a lease whose end has begun does not stop
+    /// that: it counts for those who have connected since, when it has ended.
     pub fn heartbeat(&mut self, name: &impl AsRef<str>, at_ms: u64) {
-        let lease = self.by_name.get_mut(name.as_ref());
-        if let Some(lease) = lease.filter(|lease| lease.ending_since_ms.is_none()) {
-            lease.heard.beat(at_ms);
+        match self.by_name.get_mut(name.as_ref()) {
+            Some(Lease { ending: Some(end), .. }) => end.beat_ms = end.beat_ms.max(Some(at_ms)),
+            Some(lease) => lease.heard.beat(at_ms),
+            None => {}
         }
     }
 
@@ -127,7 +136,7 @@ impl Leases {
 
     /// How many connections a lease holds; `None` if it is unknown, or its end has begun.
     pub fn held(&self, name: &Id) -> Option<usize> {
-        let lease = self.by_name.get(name).filter(|lease| lease.ending_since_ms.is_none())?;
+        let lease = self.by_name.get(name).filter(|lease| lease.ending.is_none())?;
         Some(lease.held)
     }
 
@@ -140,7 +149,7 @@ impl Leases {
     pub fn begin_end(&mut self, name: &Id, now_ms: u64) -> bool {
         let lease = self.by_name.get_mut(name);
         if let Some(lease) = lease {
-            lease.ending_since_ms.get_or_insert(now_ms);
+            lease.ending.get_or_insert(End { since_ms: now_ms, beat_ms: None });
             return true;
         }
         false
@@ -150,9 +159,12 @@ impl Leases {
     /// up: the lease is judged anew.
     pub fn ended(&mut self, name: &Id, done: bool) {
         let Some(lease) = self.by_name.get_mut(name) else { return };
-        let Some(since_ms) = lease.ending_since_ms.take() else { return };
+        let Some(End { since_ms, beat_ms }) = lease.ending.take() else { return };
         if done && lease.heard.at_ms < since_ms {
             lease.heard = lease.heard.connected_again(since_ms, self.listening);
+        }
+        if let Some(at_ms) = beat_ms.filter(|_| lease.heard.at_ms >= since_ms) {
+            lease.heard.beat(at_ms);
         }
         let due_ms = lease.heard.at_ms + self.lease_ms;
         self.look_at(name, due_ms);
@@ -173,7 +185,7 @@ impl Leases {
             else {
                 continue;
             };
-            if lease.ending_since_ms.is_some() {
+            if lease.ending.is_some() {
                 lease.due_ms = NEVER_MS;
                 continue;
             }
@@ -281,6 +293,25 @@ mod tests {
         leases.ended(&gateway(), true);
         assert_eq!(due(&mut leases, 2499), []);
         assert_eq!(due(&mut leases, 2500), [gateway()]);
+    }
+
+    #[test]
+    fn heartbeats_while_a_lease_ends_count_for_whoever_connected_meanwhile() {
+        for done in [true, false] {
+            let mut leases = held();
+            leases.begin_end(&gateway(), 1500);
+            leases.joined(&gateway(), false, 1600);
+            leases.heartbeat(&gateway(), 1900);
+            leases.heartbeat(&gateway(), 1800);
+            leases.ended(&gateway(), done);
+            assert_eq!(due(&mut leases, 2899), []);
+            assert_eq!(due(&mut leases, 2900), [gateway()]);
+        }
+        let mut leases = held();
+        leases.begin_end(&gateway(), 1500);
+        leases.heartbeat(&gateway(), 1900);
+        leases.ended(&gateway(), false);
+        assert_eq!(due(&mut leases, 1900), [gateway()], "nobody connected, and it was given up");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::liveness::verdicts::{Ending, Named, line};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::user::Lifeline;
@@ -11,6 +12,8 @@ use crate::presence::user::Lifeline;
 /// How long it is remembered what this daemon did not object to, in milliseconds. What a daemon
 /// that was stopped begins to end after that is no news: the lease may have been heard since.
 const AGREED_MS: u64 = 3000;
+/// How long the rest of what a daemon begins to name is waited for, in milliseconds.
+const NAMED_WITHIN_MS: u64 = 3000;
 
 /// Connections of users.
 pub type Lines = Vec<(Id, Vec<Lifeline>)>;
@@ -19,6 +22,8 @@ pub type Lines = Vec<(Id, Vec<Lifeline>)>;
 #[derive(Debug, Default)]
 pub struct Endings {
     agreed: Vec<Agreed>,
+    /// What daemons have begun to name.
+    parts: BTreeMap<(DaemonId, Id), Part>,
     begun: BTreeMap<Id, Begun>,
 }
 
@@ -28,6 +33,13 @@ struct Agreed {
     daemon: DaemonId,
     number: u64,
     leases: Vec<Id>,
+    at_ms: u64,
+}
+
+/// The first of the connections that a daemon ends with a lease.
+#[derive(Debug)]
+struct Part {
+    named: Vec<Named>,
     at_ms: u64,
 }
 
@@ -44,7 +56,6 @@ struct Begun {
 impl Endings {
     /// This daemon has nothing against the end of these leases.
     pub fn agree(&mut self, daemon: DaemonId, number: u64, leases: Vec<Id>, at_ms: u64) {
-        self.agreed.retain(|agreed| agreed.at_ms + AGREED_MS > at_ms);
         if !leases.is_empty() {
             self.agreed.push(Agreed { daemon, number, leases, at_ms });
         }
@@ -57,6 +68,37 @@ impl Endings {
                 && agreed.at_ms + AGREED_MS > now_ms
                 && agreed.leases.contains(lease)
         })
+    }
+
+    /// A daemon names connections that it ends with a lease. Returns all of them when it has named
+    /// the last: an end is only finished by others if they know all that it is about.
+    pub fn gather(
+        &mut self,
+        daemon: DaemonId,
+        lease: &Id,
+        ending: &Ending,
+        at_ms: u64,
+    ) -> Option<Lines> {
+        let key = (daemon, lease.clone());
+        let before = self.parts.remove(&key).filter(|_| ending.from > 0);
+        let mut named = before.map(|part| part.named).unwrap_or_default();
+        // A daemon of an older version does not say how many there are, or even which.
+        if named.len() != ending.from || ending.of == 0 {
+            return None;
+        }
+        named.extend_from_slice(&ending.connections);
+        if named.len() < ending.of {
+            self.parts.insert(key, Part { named, at_ms });
+            return None;
+        }
+        let lines = named.iter().filter_map(line);
+        Some(lines.map(|(user, line)| (user, vec![line])).collect())
+    }
+
+    /// Forgets what is too old to matter.
+    pub fn tidy(&mut self, now_ms: u64) {
+        self.agreed.retain(|agreed| agreed.at_ms + AGREED_MS > now_ms);
+        self.parts.retain(|_, part| part.at_ms + NAMED_WITHIN_MS > now_ms);
     }
 
     pub fn has(&self, lease: &Id) -> bool {
@@ -91,6 +133,15 @@ impl Endings {
 
     pub fn forget(&mut self, lease: &Id) {
         self.begun.remove(lease);
+    }
+
+    /// What is left of the writes of those that are no longer alive is void at once.
+    pub fn void(&mut self, now_ms: u64, is_alive: impl Fn(DaemonId) -> bool) {
+        for begun in self.begun.values_mut().filter(|begun| begun.void_ms > now_ms) {
+            if !begun.by.iter().any(|by| is_alive(*by)) {
+                begun.void_ms = now_ms;
+            }
+        }
     }
 
     /// The ends that nobody works on any more, since when, and `wait_ms` after that, which depends on
@@ -157,6 +208,46 @@ mod tests {
         endings.begin(&id("gw"), B, Vec::new(), 2000);
         assert!(endings.is_done_by(&id("gw"), A), "the first of them may come to it after all");
         assert!(!endings.has(&id("gw")));
+    }
+
+    #[test]
+    fn an_end_is_known_when_all_that_it_is_about_has_been_named_in_order() {
+        let mut endings = Endings::default();
+        let mut tell = |users: &[&str], from, of, at_ms| {
+            let named = |user: &&str| ((*user).to_owned(), "c".to_owned(), 1);
+            let connections = users.iter().map(named).collect();
+            let (daemon, lease) = (A.to_string(), "gw".to_owned());
+            let (done, number, within_ms) = (false, 1, 0);
+            let ending = Ending { daemon, lease, done, number, within_ms, connections, from, of };
+            endings.tidy(at_ms);
+            endings.gather(A, &id("gw"), &ending, at_ms)
+        };
+        assert_eq!(tell(&[], 0, 0, 0), None);
+        let mut name = |users: &[&str], from, at_ms| tell(users, from, 3, at_ms);
+        assert_eq!(name(&["john", "jack"], 0, 0), None);
+        let all = ["john", "jack", "jill"].map(|user| held(user, 1)).to_vec();
+        assert_eq!(name(&["jill"], 2, 1), Some(all.clone()));
+        assert_eq!(name(&["jill"], 2, 1), None, "what came before was lost");
+        assert_eq!(name(&["john"], 0, 1), None);
+        assert_eq!(name(&["jill"], 2, 1), None, "the second was lost");
+        assert_eq!(name(&["john"], 0, 1), None);
+        assert_eq!(name(&["john", "jack"], 0, 2), None, "it begins anew");
+        assert_eq!(name(&["jill"], 2, 2), Some(all));
+        assert_eq!(name(&["john", "jack"], 0, 2), None);
+        assert_eq!(name(&["jill"], 2, 2 + NAMED_WITHIN_MS), None, "that was long ago");
+        assert!(endings.parts.is_empty());
+    }
+
+    #[test]
+    fn what_the_dead_worked_on_is_due_at_once() {
+        let mut endings = Endings::default();
+        endings.begin(&id("gw"), A, vec![held("john", 1)], 9000);
+        endings.begin(&id("gw"), B, Vec::new(), 9000);
+        endings.void(1000, |by| by == B);
+        assert_eq!(endings.due(1000, |_, _| 0), []);
+        endings.void(2000, |_| false);
+        endings.void(3000, |_| false);
+        assert_eq!(endings.due(3000, |_, _| 0), [(id("gw"), 2000)]);
     }
 
     #[test]

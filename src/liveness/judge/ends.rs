@@ -3,7 +3,7 @@
 
 use super::endings::Lines;
 use super::{Act, DECIDED_WITHIN_MS, Judge, Knowledge, PER_MESSAGE, PROVEN_WITHIN_MS, steps};
-use crate::liveness::verdicts::{Ending, line, named};
+use crate::liveness::verdicts::{Ending, named};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::time::Now;
@@ -29,14 +29,13 @@ impl Judge {
         // Whoever has heard the lease, and did not come to say so, knows better.
         let agrees = self.endings.has(&lease)
             || self.endings.has_agreed(daemon, ending.number, &lease, now_ms);
+        let Some(lines) = self.endings.gather(daemon, &lease, ending, now_ms) else { return };
         let marked = known.leases(|leases| {
             let heard_ms = leases.heard(&lease).and_then(|heard| heard.beat_ms);
             let silent = heard_ms.is_none_or(|at_ms| at_ms + self.lease_ms <= now_ms);
             (agrees || silent) && leases.begin_end(&lease, now_ms)
         });
         if marked {
-            let lines = ending.connections.iter().filter_map(line);
-            let lines = lines.map(|(user, line)| (user, vec![line])).collect();
             self.endings.begin(&lease, daemon, lines, now_ms.saturating_add(ending.within_ms));
         }
     }
@@ -72,6 +71,8 @@ impl Judge {
     /// Carries on what others began and did not finish in time, each daemon in its turn. One that
     /// cannot be sure that it hears leaves it, and judges the lease anew when it can.
     pub(super) fn carry_on(&mut self, known: &impl Knowledge, now_ms: u64, acts: &mut Vec<Act>) {
+        self.endings.tidy(now_ms);
+        self.endings.void(now_ms, |by| known.peers(|peers| peers.is_alive(by)));
         let wait_ms =
             |lease: &Id, by: &[_]| steps(known.peers(|peers| peers.turn(lease.as_str(), by)));
         for (lease, due_ms) in self.endings.due(now_ms, wait_ms) {
@@ -98,11 +99,13 @@ impl Judge {
         let void_ms = sentences.iter().map(|each| each.deadline_ms).max().unwrap_or(now_ms);
         self.endings.begin(&lease, self.daemon, lines, void_ms);
         let within_ms = void_ms - now_ms;
-        for chunk in connections.chunks(PER_MESSAGE) {
+        for (place, chunk) in connections.chunks(PER_MESSAGE).enumerate() {
             acts.push(Act::Tell(Ending {
                 number,
                 within_ms,
                 connections: chunk.to_vec(),
+                from: place * PER_MESSAGE,
+                of: connections.len(),
                 ..self.ending(&lease)
             }));
         }
@@ -121,6 +124,7 @@ impl Judge {
 
     fn ending(&self, lease: &Id) -> Ending {
         let (daemon, lease) = (self.daemon.to_string(), lease.as_str().to_owned());
-        Ending { daemon, lease, done: false, number: 0, within_ms: 0, connections: Vec::new() }
+        let connections = Vec::new();
+        Ending { daemon, lease, done: false, number: 0, within_ms: 0, connections, from: 0, of: 0 }
     }
 }

@@ -42,8 +42,8 @@ const MARGIN_MS: u64 = 100;
 const LAPSE_MS: u64 = 1000;
 /// How long another write may take, in milliseconds; after that it is due again.
 const WRITE_MS: u64 = 5000;
-/// So many lapses are granted a millisecond: `PROTOCOL`, section 4, grants 1 s for 10 000.
-const LAPSES_PER_MS: usize = 10;
+/// How long each lapse may take, in microseconds: `PROTOCOL`, section 4, grants 1 s for 10 000.
+const GRANTED_US: u64 = 100;
 /// How many users are taken per part of the store and look.
 const AT_A_TIME: usize = 64;
 /// How many connections or leases one message names: with the longest ids that fits into any
@@ -99,8 +99,9 @@ pub struct Judge {
     last_number: u64,
     pending: Vec<Pending>,
     endings: Endings,
-    /// When all lapses that were sentenced are written, as long as is granted.
-    written_by_ms: u64,
+    /// When all lapses that were sentenced are written, as long as is granted; in microseconds, as
+    /// many small leases may lapse together.
+    written_by_us: u64,
 }
 
 /// Candidates to which others may still object.
@@ -139,7 +140,7 @@ impl Judge {
             last_number: 0,
             pending: Vec::new(),
             endings: Endings::default(),
-            written_by_ms: 0,
+            written_by_us: 0,
         }
     }
 
@@ -312,9 +313,10 @@ impl Judge {
 
     /// The sentences that end connections.
     fn lapses(&mut self, ended: Vec<(Id, Vec<Lifeline>)>, now_ms: u64) -> Vec<Sentence> {
-        let granted_ms = u64::try_from(ended.len() / LAPSES_PER_MS).unwrap_or(u64::MAX);
-        self.written_by_ms = self.written_by_ms.max(now_ms).saturating_add(granted_ms);
-        let deadline_ms = self.written_by_ms.saturating_add(LAPSE_MS);
+        let granted_us = u64::try_from(ended.len()).unwrap_or(u64::MAX).saturating_mul(GRANTED_US);
+        let now_us = now_ms.saturating_mul(1000);
+        self.written_by_us = self.written_by_us.max(now_us).saturating_add(granted_us);
+        let deadline_ms = (self.written_by_us / 1000).saturating_add(LAPSE_MS);
         let lapse =
             |(user, lines)| Sentence { user, command: Command::Lapse { lines }, deadline_ms };
         ended.into_iter().map(lapse).collect()

@@ -1,6 +1,7 @@
 use std::cell::RefCell;
 
 use super::*;
+use crate::liveness::peers::Says;
 use crate::presence::entity::Entity;
 use crate::presence::time::Time;
 use crate::presence::user::{Connection, Periods, Record, Users};
@@ -49,6 +50,11 @@ impl Known {
         let mut leases = self.leases.borrow_mut();
         leases.listen();
         (0..2).for_each(|_| leases.joined(&gateway(), false, 0));
+    }
+
+    /// The other is alive, though it hears nothing.
+    fn meet_other(&mut self) {
+        self.peers.heard(OTHER, Says { deaf: true, starting: false }, 0);
     }
 
     /// What the lease holds, unless it is being ended.
@@ -127,6 +133,8 @@ fn begins() -> Ending {
         number: 1,
         within_ms: 1000,
         connections: vec![named("jack"), named("jill")],
+        from: 0,
+        of: 2,
     }
 }
 
@@ -197,6 +205,14 @@ fn of_several_that_object_the_last_to_have_heard_counts() {
 }
 
 #[test]
+fn many_small_leases_are_granted_as_long_as_a_large_one() {
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    let mut small = (0..10_000).flat_map(|_| judge.lapses(vec![on_lease("jack")], 0));
+    assert_eq!(small.next().unwrap().deadline_ms, LAPSE_MS);
+    assert_eq!(small.last().unwrap().deadline_ms, 1000 + LAPSE_MS);
+}
+
+#[test]
 fn a_daemon_that_has_become_deaf_ends_nothing() {
     let known = Known::new();
     let (mut judge, _) = proposed(&known);
@@ -210,7 +226,8 @@ fn a_daemon_that_has_become_deaf_ends_nothing() {
 
 #[test]
 fn what_another_does_not_finish_is_carried_on_with_who_has_not_connected_again() {
-    let known = Known::new();
+    let mut known = Known::new();
+    known.meet_other();
     known.connect_on_lease();
     let mut judge = Judge::new(ME, LEASE_MS, 0);
     judge.note(&known, &begins(), at(DUE_MS));
@@ -236,8 +253,32 @@ fn what_another_does_not_finish_is_carried_on_with_who_has_not_connected_again()
 }
 
 #[test]
-fn a_deaf_daemon_carries_nothing_on() {
+fn what_the_dead_began_is_carried_on_without_waiting_for_their_writes() {
     let known = Known::new();
+    known.connect_on_lease();
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    judge.note(&known, &Ending { within_ms: 60_000, ..begins() }, at(DUE_MS));
+    known.probe(DUE_MS + 50);
+    let acts = judge.tick(&known, at(DUE_MS + 50));
+    assert!(matches!(acts[..], [Act::Tell(_), Act::EndLease { .. }, ..]), "{acts:?}");
+}
+
+#[test]
+fn an_end_of_which_only_a_part_was_told_is_not_taken_for_begun() {
+    let known = Known::new();
+    known.connect_on_lease();
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    judge.note(&known, &Ending { of: 3, ..begins() }, at(DUE_MS));
+    assert_eq!(known.holds(), Some(2), "it is judged as if nobody had begun");
+    let acts = judge.tick(&known, at(DUE_MS));
+    let proposed = |act: &Act| matches!(act, Act::Propose(of) if of.leases == ["gw"]);
+    assert!(acts.iter().any(proposed), "{acts:?}");
+}
+
+#[test]
+fn a_deaf_daemon_carries_nothing_on() {
+    let mut known = Known::new();
+    known.meet_other();
     known.connect_on_lease();
     let mut judge = Judge::new(ME, LEASE_MS, 0);
     judge.note(&known, &begins(), at(DUE_MS));
