@@ -60,7 +60,8 @@ pub struct Connection {
 }
 
 impl Record {
-    /// A user that was just made, at `now`, in the place of one that left `version` behind.
+    /// A user that was just made, at `now`, in the place of one that left `version` behind. Its
+    /// connects are counted from there, or an end that was meant for the one before could fit.
     pub fn new(now: Time, version: u64) -> Self {
         Self {
             created_at: now,
@@ -73,7 +74,7 @@ impl Record {
             status: None,
             custom: Custom::default(),
             connections: Vec::new(),
-            connects: 0,
+            connects: version,
             grace_since: None,
             unknown: None,
         }

@@ -153,12 +153,17 @@ fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
     let stored = Users::decode(&Users::encode(stored.record().unwrap())).unwrap();
     let (stored, _) = apply(&Stored::Present(Box::new(stored)), &connect, Time(3));
     let now = Now { mono_ms: 0, wall: Time(4) };
-    let lapse = |line: &Lifeline| {
+    let lapse = |line: &Lifeline, stored: &Stored<Record>| {
         let command = Command::Lapse { lines: vec![line.clone()] };
-        Users::decide(&id("john"), &stored, &command, &RULES, DAEMON, now).unwrap().next
+        Users::decide(&id("john"), stored, &command, &RULES, DAEMON, now).unwrap().next
     };
-    assert_eq!(lapse(&old), None);
-    assert!(lapse(&Lifeline { connects: connects(&stored), ..old }).is_some());
+    assert_eq!(lapse(&old, &stored), None);
+    let (gone, _) = apply(&stored, &Step::Delete, Time(4));
+    let (stored, _) = apply(&gone, &connect, Time(5));
+    for connects in 1..=2 {
+        assert_eq!(lapse(&Lifeline { connects, ..old.clone() }, &stored), None, "made again");
+    }
+    assert!(lapse(&Lifeline { connects: connects(&stored), ..old }, &stored).is_some());
 }
 
 proptest! {
