@@ -31,8 +31,8 @@ impl Judge {
             || self.endings.has_agreed(daemon, ending.number, &lease, now_ms);
         let Some(lines) = self.endings.gather(daemon, &lease, ending, now_ms) else { return };
         let marked = known.leases(|leases| {
-            let heard_ms = leases.heard(&lease).and_then(|heard| heard.beat_ms);
-            let silent = heard_ms.is_none_or(|at_ms| at_ms + self.lease_ms <= now_ms);
+            let heard = leases.heard(&lease).filter(|heard| heard.really);
+            let silent = heard.is_none_or(|heard| heard.at_ms + self.lease_ms <= now_ms);
             (agrees || silent) && leases.begin_end(&lease, now_ms)
         });
         if marked {

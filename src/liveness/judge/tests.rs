@@ -293,9 +293,12 @@ fn who_has_heard_a_lease_does_not_take_its_end_for_begun() {
     let known = Known::new();
     known.connect_on_lease();
     let mut judge = Judge::new(ME, LEASE_MS, 0);
+    known.leases.borrow_mut().rejoined(&gateway(), false, 7000);
+    judge.note(&known, &begins(), at(7000 + LEASE_MS - 1));
+    assert_eq!(known.holds(), Some(2), "it has connected");
     known.leases.borrow_mut().heartbeat(&gateway(), 8000);
-    judge.note(&known, &begins(), at(DUE_MS));
-    assert_eq!(known.holds(), Some(2));
+    judge.note(&known, &begins(), at(7000 + LEASE_MS));
+    assert_eq!(known.holds(), Some(2), "it has beaten");
     // But a heartbeat that came after it had agreed comes too late.
     let leases = vec!["gw".to_owned()];
     let agreed_ms = 8000 + LEASE_MS;
