@@ -202,20 +202,34 @@ async fn steady_views(client: &Client) -> Vec<Value> {
         json!({"filter": {"invisible": {"$ne": true}}}),
         json!({"filter": {"status": {"$in": ["s0", "s1", "here"]}}}),
     ];
-    answers(client, &queries).await
+    // Who has never been made is a member, too.
+    let members: Vec<_> = (0..=USERS).map(|n| format!("u{n}")).collect();
+    let watch = json!({"type": "messaging", "id": "all", "data": {"members": members}});
+    let channels = json!({"filter": {"members": {"$contains": "u0"}}});
+    let mut views = answers(client, &queries).await;
+    views.extend(seen_by_others(client, "watch_channel", &watch).await);
+    views.extend(seen_by_others(client, "query_channels", &channels).await);
+    views
 }
 
 async fn answers(client: &Client, queries: &[Value]) -> Vec<Value> {
     let mut views = Vec::new();
     for query in queries {
-        for viewer in [None, Some("onlooker")] {
-            let mut query = query.clone();
-            query["presence"] = json!(true);
-            if let Some(viewer) = viewer {
-                query["as"] = json!(viewer);
-            }
-            views.push(without_times(client.get("query_users", query).await));
+        views.extend(seen_by_others(client, "query_users", query).await);
+    }
+    views
+}
+
+/// The answers to a trusted service, and to someone who is none of the users.
+async fn seen_by_others(client: &Client, operation: &str, body: &Value) -> Vec<Value> {
+    let mut views = Vec::new();
+    for viewer in [None, Some("onlooker")] {
+        let mut body = body.clone();
+        body["presence"] = json!(true);
+        if let Some(viewer) = viewer {
+            body["as"] = json!(viewer);
         }
+        views.push(without_times(client.get(operation, body).await));
     }
     views
 }
