@@ -138,6 +138,16 @@ fn begins() -> Ending {
     }
 }
 
+/// A judge that has just been told of that.
+fn begun_by_the_other() -> (Known, Judge) {
+    let mut known = Known::new();
+    known.meet_other();
+    known.connect_on_lease();
+    let mut judge = Judge::new(ME, LEASE_MS, 0);
+    judge.note(&known, &begins(), at(DUE_MS));
+    (known, judge)
+}
+
 /// A judge that has just proposed to end the connection of `john`, and what it proposed.
 fn proposed(known: &Known) -> (Judge, Candidates) {
     let mut judge = Judge::new(ME, LEASE_MS, 0);
@@ -226,11 +236,7 @@ fn a_daemon_that_has_become_deaf_ends_nothing() {
 
 #[test]
 fn what_another_does_not_finish_is_carried_on_with_who_has_not_connected_again() {
-    let mut known = Known::new();
-    known.meet_other();
-    known.connect_on_lease();
-    let mut judge = Judge::new(ME, LEASE_MS, 0);
-    judge.note(&known, &begins(), at(DUE_MS));
+    let (known, mut judge) = begun_by_the_other();
     assert_eq!(known.holds(), None, "its heartbeats come back unknown");
     let void_ms = DUE_MS + 1000;
     known.probe(void_ms - 500);
@@ -277,11 +283,7 @@ fn an_end_of_which_only_a_part_was_told_is_not_taken_for_begun() {
 
 #[test]
 fn a_deaf_daemon_carries_nothing_on() {
-    let mut known = Known::new();
-    known.meet_other();
-    known.connect_on_lease();
-    let mut judge = Judge::new(ME, LEASE_MS, 0);
-    judge.note(&known, &begins(), at(DUE_MS));
+    let (known, mut judge) = begun_by_the_other();
     known.hearing.borrow_mut().trouble(DUE_MS, "it was cut off");
     known.probe(DUE_MS + 900);
     assert!(judge.tick(&known, at(DUE_MS + 1000)).is_empty());
