@@ -8,7 +8,7 @@ use crate::config::Flags;
 use crate::dev::{Place, default_dir};
 
 /// What the manual page and the long help add.
-const MORE: &str = "\
+const AFTER_HELP: &str = "\
 Files: /etc/presenced/presenced.toml holds the settings; the one that is shipped names and explains \
 all of them. Above it count variables PRESENCED_<SECTION>__<KEY>, such as PRESENCED_NATS__URL, and \
 above these the flags.
@@ -22,7 +22,7 @@ use to start again. 2 for a command line that cannot be understood, 1 otherwise.
 /// Answers presence requests on NATS: who is online, what is their status, when were they last
 /// active.
 #[derive(Parser)]
-#[command(name = "presenced", version, after_long_help = MORE)]
+#[command(name = "presenced", version, after_long_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -21,22 +21,22 @@ pub enum Stage {
 pub struct Condition {
     pub stage: Stage,
     /// What it suffers from, by where that is, each in one line.
-    pub ailments: BTreeMap<String, String>,
+    pub problems: BTreeMap<String, String>,
 }
 
 impl Condition {
     /// Whether requests should be sent to it.
     pub fn is_ready(&self) -> bool {
-        self.stage == Stage::Serving && self.ailments.is_empty()
+        self.stage == Stage::Serving && self.problems.is_empty()
     }
 }
 
 impl fmt::Display for Condition {
-    /// One line: ailments come before what it would otherwise do.
+    /// One line: problems come before what it would otherwise do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.ailments.is_empty() {
+        if !self.problems.is_empty() {
             let all: Vec<_> =
-                self.ailments.iter().map(|(at, what)| format!("{at}: {what}")).collect();
+                self.problems.iter().map(|(at, what)| format!("{at}: {what}")).collect();
             return f.write_str(&all.join("; "));
         }
         match &self.stage {
@@ -58,37 +58,37 @@ impl Health {
     /// A daemon that has only just begun to start.
     pub fn new() -> Self {
         let stage = Stage::Starting("its settings".to_owned());
-        let condition = watch::Sender::new(Condition { stage, ailments: BTreeMap::new() });
+        let condition = watch::Sender::new(Condition { stage, problems: BTreeMap::new() });
         Self { condition: Arc::new(condition), answered: Arc::new(watch::Sender::new(())) }
     }
 
     /// It is starting, and now waits for something.
-    pub fn waits_for(&self, what: impl Into<String>) {
+    pub fn starting(&self, what: impl Into<String>) {
         self.enter(Stage::Starting(what.into()));
     }
 
     /// It serves from now on.
-    pub fn serves(&self) {
+    pub fn serving(&self) {
         self.enter(Stage::Serving);
     }
 
     /// It takes nothing new from now on.
-    pub fn leaves(&self) {
+    pub fn leaving(&self) {
         self.enter(Stage::Leaving);
     }
 
     /// Something keeps it from serving as it should.
-    pub fn suffers(&self, at: &str, what: impl Into<String>) {
+    pub fn report(&self, at: &str, what: impl Into<String>) {
         let what = what.into();
         self.condition.send_if_modified(|condition| {
-            let known = condition.ailments.insert(at.to_owned(), what.clone());
+            let known = condition.problems.insert(at.to_owned(), what.clone());
             known.as_ref() != Some(&what)
         });
     }
 
     /// That is over.
-    pub fn recovered(&self, at: &str) {
-        self.condition.send_if_modified(|condition| condition.ailments.remove(at).is_some());
+    pub fn clear(&self, at: &str) {
+        self.condition.send_if_modified(|condition| condition.problems.remove(at).is_some());
     }
 
     /// Every loop that serves has just answered.
@@ -102,8 +102,8 @@ impl Health {
     }
 
     /// Whether something is known that it suffers from.
-    pub fn is_ailing(&self) -> bool {
-        !self.condition.borrow().ailments.is_empty()
+    pub fn has_problems(&self) -> bool {
+        !self.condition.borrow().problems.is_empty()
     }
 
     /// The state as it is, and as it changes.
@@ -135,17 +135,17 @@ mod tests {
         let health = Health::new();
         let condition = health.watch();
         let now = || (condition.borrow().is_ready(), condition.borrow().to_string());
-        health.waits_for("NATS");
+        health.starting("NATS");
         assert_eq!(now(), (false, "waiting for NATS".to_owned()));
-        health.serves();
+        health.serving();
         assert_eq!(now(), (true, "serving".to_owned()));
-        health.suffers("store", "cut off");
+        health.report("store", "cut off");
         assert_eq!(now(), (false, "store: cut off".to_owned()));
-        assert!(health.is_ailing());
-        health.recovered("store");
+        assert!(health.has_problems());
+        health.clear("store");
         assert_eq!(now(), (true, "serving".to_owned()));
-        assert!(!health.is_ailing());
-        health.leaves();
+        assert!(!health.has_problems());
+        health.leaving();
         assert_eq!(now(), (false, "leaving".to_owned()));
     }
 }

@@ -11,7 +11,7 @@
 //! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
 //!
 //! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong), [`cli`], [`logging`],
-//! [`health`] (what keeps a daemon from serving), [`metrics`], [`roll_call`] (whether its loops turn), [`systemd`] (who is
+//! [`health`] (what keeps a daemon from serving), [`metrics`], [`watchdog`] (whether its loops turn), [`systemd`] (who is
 //! told how it is), [`reload`] (SIGHUP) and [`clock`].
 
 pub mod api;
@@ -26,7 +26,7 @@ pub mod logging;
 pub mod metrics;
 pub mod presence;
 pub mod reload;
-pub mod roll_call;
 pub mod service;
 pub mod store;
 pub mod systemd;
+pub mod watchdog;

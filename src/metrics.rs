@@ -56,7 +56,7 @@ struct State {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Queue {
+struct RequestQueue {
     queue: &'static str,
 }
 
@@ -74,7 +74,7 @@ pub struct Metrics {
     connections_heard: Counter,
     leases_heard: Counter,
     users: Family<State, Gauge>,
-    queues: Family<Queue, Gauge>,
+    queues: Family<RequestQueue, Gauge>,
     /// Events that were published.
     pub events: Counter,
     /// Connections that were ended because their lease had lapsed.
@@ -267,7 +267,7 @@ impl Metrics {
 
     /// How much waits in a queue.
     pub fn set_queue(&self, queue: &'static str, depth: usize) {
-        self.queues.get_or_create(&Queue { queue }).set(count(depth));
+        self.queues.get_or_create(&RequestQueue { queue }).set(count(depth));
     }
 
     /// How many daemons are alive, this one too.

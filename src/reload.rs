@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::{Loaded, Sources};
 use crate::daemon::Reload;
 use crate::logging::Level;
-use crate::systemd::Words;
+use crate::systemd::ReloadNotice;
 
 /// Whoever reads the settings again.
 pub struct Reloader {
@@ -17,7 +17,7 @@ pub struct Reloader {
     pub started: Loaded,
     pub level: Level,
     pub daemon: mpsc::Sender<Reload>,
-    pub systemd: Words,
+    pub systemd: ReloadNotice,
 }
 
 impl Reloader {

@@ -18,32 +18,32 @@ use tokio::time::{Instant, timeout};
 
 use crate::health::{Condition, Health, Stage};
 
-/// How long the last words may take when the daemon ends.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long the last steps may take when the daemon ends.
+const LAST_NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is said around a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum ReloadStep {
     Reloading,
     Reloaded,
 }
 
 /// Where a reload is announced.
 #[derive(Debug, Clone)]
-pub struct Words(mpsc::UnboundedSender<Word>);
+pub struct ReloadNotice(mpsc::UnboundedSender<ReloadStep>);
 
-impl Words {
+impl ReloadNotice {
     /// The settings are about to be read again.
     pub fn reloading(&self) {
-        self.say(Word::Reloading);
+        self.say(ReloadStep::Reloading);
     }
 
     /// They count.
     pub fn reloaded(&self) {
-        self.say(Word::Reloaded);
+        self.say(ReloadStep::Reloaded);
     }
 
-    fn say(&self, word: Word) {
+    fn say(&self, word: ReloadStep) {
         // Without systemd nobody listens.
         let _ = self.0.send(word);
     }
@@ -57,12 +57,12 @@ pub struct Notifier {
     feed_every: Option<Duration>,
     condition: watch::Receiver<Condition>,
     answers: watch::Receiver<()>,
-    words: mpsc::UnboundedReceiver<Word>,
+    steps: mpsc::UnboundedReceiver<ReloadStep>,
 }
 
 impl Notifier {
     /// A notifier of this process, by its environment.
-    pub fn new(health: &Health) -> (Self, Words) {
+    pub fn new(health: &Health) -> (Self, ReloadNotice) {
         let address = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
         let socket = address.and_then(|address| match connect(&address) {
             Ok(socket) => Some(socket),
@@ -71,30 +71,31 @@ impl Notifier {
                 None
             }
         });
-        let (sender, words) = mpsc::unbounded_channel();
+        let (sender, steps) = mpsc::unbounded_channel();
         let notifier = Self {
             socket,
             feed_every: watchdog_enabled().map(|patience| patience / 4),
             condition: health.watch(),
             answers: health.answers(),
-            words,
+            steps,
         };
-        (notifier, Words(sender))
+        (notifier, ReloadNotice(sender))
     }
 
     /// Tells all that happens until `program` ends, and lets it go on whatever systemd does.
     pub async fn beside<T>(self, program: impl Future<Output = T>) -> T {
-        let Self { socket: Some(socket), feed_every, condition, answers, words } = self else {
+        let Self { socket: Some(socket), feed_every, condition, answers, steps } = self else {
             return program.await;
         };
-        let mut teller = Teller { socket, feed_every, condition, ready: false, reloading: false };
+        let mut notifier =
+            SdNotifier { socket, feed_every, condition, ready: false, reloading: false };
         let mut program = std::pin::pin!(program);
         let outcome = tokio::select! {
             outcome = &mut program => outcome,
-            () = teller.tell(answers, words) => program.await,
+            () = notifier.tell(answers, steps) => program.await,
         };
         // What was on its way when the program ended.
-        let said = timeout(LAST_WORDS, teller.condition());
+        let said = timeout(LAST_NOTICE_TIMEOUT, notifier.condition());
         if !matches!(said.await, Ok(Ok(()))) {
             tracing::debug!("systemd was not told that the daemon ends");
         }
@@ -113,7 +114,7 @@ fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
     UnixDatagram::from_std(socket)
 }
 
-struct Teller {
+struct SdNotifier {
     socket: UnixDatagram,
     feed_every: Option<Duration>,
     condition: watch::Receiver<Condition>,
@@ -123,18 +124,18 @@ struct Teller {
     reloading: bool,
 }
 
-impl Teller {
+impl SdNotifier {
     /// Ends only when systemd cannot be told anything any more.
     async fn tell(
         &mut self,
         mut answers: watch::Receiver<()>,
-        mut words: mpsc::UnboundedReceiver<Word>,
+        mut steps: mpsc::UnboundedReceiver<ReloadStep>,
     ) {
         let mut fed: Option<Instant> = None;
         let mut said = self.condition().await;
         while said.is_ok() {
             said = tokio::select! {
-                Some(word) = words.recv() => self.word(word).await,
+                Some(word) = steps.recv() => self.word(word).await,
                 Ok(()) = self.condition.changed() => self.condition().await,
                 Ok(()) = answers.changed() => match self.feed_every {
                     Some(every) if self.ready && fed.is_none_or(|fed| fed.elapsed() >= every) => {
@@ -168,15 +169,15 @@ impl Teller {
 
     /// Says where a reload is. While the daemon starts it is not one for systemd: it is not ready
     /// before, and would be taken for it afterwards.
-    async fn word(&mut self, word: Word) -> io::Result<()> {
+    async fn word(&mut self, word: ReloadStep) -> io::Result<()> {
         match word {
-            Word::Reloading if self.ready => {
+            ReloadStep::Reloading if self.ready => {
                 self.reloading = true;
                 // For systemd alone, which holds it against its own clock.
                 let now = NotifyState::monotonic_usec_now()?;
                 self.say(&[NotifyState::Reloading, now]).await
             }
-            Word::Reloaded if std::mem::take(&mut self.reloading) => {
+            ReloadStep::Reloaded if std::mem::take(&mut self.reloading) => {
                 let status = line(&self.condition.borrow());
                 self.say(&[NotifyState::Ready, NotifyState::Status(&status)]).await
             }

@@ -6,9 +6,9 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::roll_call::{Calls, RollCall};
+use crate::watchdog::{Watchdog, WatchdogTap};
 
-/// Longer than the roll call takes for a round, on a machine that is busy.
+/// Longer than the watchdog call takes for a round, on a machine that is busy.
 const QUIET: Duration = Duration::from_secs(2);
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -16,16 +16,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[test]
 fn a_status_is_one_line_whatever_it_tells() {
     let health = Health::new();
-    health.waits_for("NATS: \"no\"\nREADY=1");
+    health.starting("NATS: \"no\"\nREADY=1");
     let status = line(&health.watch().borrow());
     assert_eq!(status, "waiting for NATS: \"no\" READY=1");
 }
 
 /// A loop that serves: whenever there is work, it takes the lock.
-async fn serve(mut calls: Calls, work: Arc<Notify>, lock: Arc<Mutex<()>>) {
+async fn serve(mut tap: WatchdogTap, work: Arc<Notify>, lock: Arc<Mutex<()>>) {
     loop {
         tokio::select! {
-            call = calls.next() => call.answer(),
+            ping = tap.next() => ping.answer(),
             () = work.notified() => drop(lock.lock().await),
         }
     }
@@ -45,23 +45,24 @@ async fn sign_of_life(socket: &UnixDatagram) {
 async fn one_loop_that_hangs_stops_the_watchdog_though_all_others_turn() {
     let (ours, theirs) = UnixDatagram::pair().unwrap();
     let (health, tracker) = (Health::new(), TaskTracker::new());
-    let (_words, words) = mpsc::unbounded_channel();
+    let (_words, steps) = mpsc::unbounded_channel();
     let notifier = Notifier {
         socket: Some(ours),
         feed_every: Some(Duration::from_millis(1)),
         condition: health.watch(),
         answers: health.answers(),
-        words,
+        steps,
     };
     tracker.spawn(notifier.beside(std::future::pending::<()>()));
 
-    let (mut roll, lock, work) = (RollCall::default(), Arc::<Mutex<()>>::default(), Arc::default());
-    tracker.spawn(serve(roll.enrol("one"), Arc::clone(&work), Arc::clone(&lock)));
-    tracker.spawn(serve(roll.enrol("other"), Arc::default(), Arc::default()));
-    tracker.spawn(roll.run(health.clone()));
+    let (mut watchdog, lock, work) =
+        (Watchdog::default(), Arc::<Mutex<()>>::default(), Arc::default());
+    tracker.spawn(serve(watchdog.register("one"), Arc::clone(&work), Arc::clone(&lock)));
+    tracker.spawn(serve(watchdog.register("other"), Arc::default(), Arc::default()));
+    tracker.spawn(watchdog.run(health.clone()));
     let starting = async { while heard(&theirs).await != "WATCHDOG=1\n" {} };
     assert!(timeout(QUIET, starting).await.is_err(), "it is fed before it serves");
-    health.serves();
+    health.serving();
     timeout(PATIENCE, sign_of_life(&theirs)).await.expect("all loops turn");
 
     let held = lock.lock().await;

@@ -72,7 +72,7 @@ impl Batch {
     }
 
     pub fn run(self, service: &Service, deadline_ms: u64, mut responder: Responder) {
-        let (task, tracker) = (service.clone(), &service.store.link.tracker);
+        let (task, tracker) = (service.clone(), &service.store.context.tracker);
         if let Err(refusal) = responder.has_room_for(self.answer_bytes(service)) {
             return responder.refuse(&refusal);
         }
@@ -91,7 +91,7 @@ impl Batch {
                 });
             }
             settle(&mut results).await;
-            responder.hidden = !results.is_empty() && results.iter().all(Started::is_hidden);
+            responder.invisible = !results.is_empty() && results.iter().all(Started::is_invisible);
             responder.ok(body(results));
         });
     }
@@ -156,17 +156,17 @@ enum Started {
 /// What an operation of a batch came to, and whether only an invisible user may know of it.
 struct Ended {
     result: Result<Vec<u8>, Refusal>,
-    hidden: bool,
+    invisible: bool,
 }
 
 impl Started {
     /// One that others see.
     fn done(result: Result<Vec<u8>, Refusal>) -> Self {
-        Self::Done(Ended { result, hidden: false })
+        Self::Done(Ended { result, invisible: false })
     }
 
-    fn is_hidden(&self) -> bool {
-        matches!(self, Self::Done(Ended { hidden: true, .. }))
+    fn is_invisible(&self) -> bool {
+        matches!(self, Self::Done(Ended { invisible: true, .. }))
     }
 }
 
@@ -177,30 +177,30 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
             let ended = service.end_lease(lease, deadline_ms).await;
             return Started::done(ended.map(|(count, rev)| {
                 disconnect::body(
-                    Answer { outcome: Outcome::Disconnected { count, hidden: false }, rev },
+                    Answer { outcome: Outcome::Disconnected { count, invisible: false }, rev },
                     &Door::Trusted,
                 )
             }));
         }
         Op::Connect(connect) => {
             let liveness = service.liveness.clone();
-            let was_hidden = service.is_hidden(&connect.user);
+            let was_invisible = service.is_invisible(&connect.user);
             let finish = move |_: &[Id], results: Vec<Done>| {
                 let done = first(results);
-                let hidden = writes::is_hidden(&done, was_hidden);
+                let invisible = writes::is_invisible(&done, was_invisible);
                 let body = |answer| connect::body(answer, &liveness, &Door::Trusted);
-                Ended { result: done.map(body), hidden }
+                Ended { result: done.map(body), invisible }
             };
             (vec![connect.command(false)], Box::new(finish))
         }
         Op::Disconnect { user, connection } => {
-            let was_hidden = service.is_hidden(&user);
+            let was_invisible = service.is_invisible(&user);
             let finish = move |_: &[Id], results: Vec<Done>| {
                 let done = first(results);
-                let hidden = writes::is_hidden(&done, was_hidden);
+                let invisible = writes::is_invisible(&done, was_invisible);
                 Ended {
                     result: done.map(|answer| disconnect::body(answer, &Door::Trusted)),
-                    hidden,
+                    invisible,
                 }
             };
             (vec![(user, Command::Disconnect { connection })], Box::new(finish))
@@ -216,7 +216,7 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
             }
             let finish = |ids: &[Id], results: Vec<Done>| Ended {
                 result: upsert_users::answer(ids, results, &Door::Trusted),
-                hidden: false,
+                invisible: false,
             };
             (commands, Box::new(finish))
         }

@@ -60,10 +60,10 @@ impl Connect {
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
         let liveness = service.liveness.clone();
         let (user, command) = self.command(true);
-        let was_hidden = service.is_hidden(&user);
+        let was_invisible = service.is_invisible(&user);
         let reply = move |result: writes::Done| {
             let mut responder = responder;
-            responder.hidden = writes::is_hidden(&result, was_hidden);
+            responder.invisible = writes::is_invisible(&result, was_invisible);
             responder.result(result.map(|answer| body(answer, &liveness, &door)));
         };
         service.command(user, command, deadline_ms, Box::new(reply));

@@ -35,7 +35,7 @@ impl DeleteUsers {
     pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
         let ids = self.ids;
         if ids.is_empty() {
-            return responder.ok(body(Vec::new(), service.store.link.barrier.position()));
+            return responder.ok(body(Vec::new(), service.store.context.barrier.position()));
         }
         let named = ids.clone();
         let gather =

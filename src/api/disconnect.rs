@@ -44,21 +44,21 @@ impl Disconnect {
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
         match self {
             Self::Connection { user, connection } => {
-                let was_hidden = service.is_hidden(&user);
+                let was_invisible = service.is_invisible(&user);
                 let reply = move |result: writes::Done| {
                     let mut responder = responder;
-                    responder.hidden = writes::is_hidden(&result, was_hidden);
+                    responder.invisible = writes::is_invisible(&result, was_invisible);
                     responder.result(result.map(|answer| body(answer, &door)));
                 };
                 let command = Command::Disconnect { connection };
                 service.command(user, command, deadline_ms, Box::new(reply));
             }
             Self::Lease(lease) => {
-                let (task, tracker) = (service.clone(), &service.store.link.tracker);
+                let (task, tracker) = (service.clone(), &service.store.context.tracker);
                 tracker.spawn(async move {
                     let ended = task.end_lease(lease, deadline_ms).await;
                     responder.result(ended.map(|(count, rev)| {
-                        let outcome = Outcome::Disconnected { count, hidden: false };
+                        let outcome = Outcome::Disconnected { count, invisible: false };
                         body(Answer { outcome, rev }, &door)
                     }));
                 });

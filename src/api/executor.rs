@@ -25,15 +25,15 @@ use super::upsert_channel::UpsertChannel;
 use super::upsert_users::UpsertUsers;
 use super::watch_channel::WatchChannel;
 use crate::presence::refusal::Refusal;
-use crate::roll_call::Calls;
 use crate::service::{Service, overloaded, unavailable};
+use crate::watchdog::WatchdogTap;
 
 /// The most that waiting requests may take together, in bytes.
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// A request that was taken in.
 #[derive(Debug)]
-pub struct Taken {
+pub struct QueuedRequest {
     pub operation: Operation,
     pub request: Message,
     pub responder: Responder,
@@ -43,23 +43,23 @@ pub struct Taken {
 
 /// Where requests wait for their turn.
 #[derive(Debug)]
-pub struct Queue {
-    sender: mpsc::UnboundedSender<Taken>,
-    waiting: Arc<Waiting>,
+pub struct RequestQueue {
+    sender: mpsc::UnboundedSender<QueuedRequest>,
+    waiting: Arc<QueueSize>,
 }
 
 /// How much waits.
 #[derive(Debug, Default)]
-struct Waiting {
+struct QueueSize {
     requests: AtomicUsize,
     bytes: AtomicUsize,
 }
 
 /// Tells how much waits in a queue.
 #[derive(Debug, Clone)]
-pub struct Backlog(Arc<Waiting>);
+pub struct QueueGauge(Arc<QueueSize>);
 
-impl Backlog {
+impl QueueGauge {
     /// How many requests wait to be executed.
     pub fn requests(&self) -> usize {
         self.0.requests.load(Ordering::Relaxed)
@@ -71,21 +71,21 @@ impl Backlog {
 pub struct Executor {
     service: Service,
     subjects: Subjects,
-    taken: mpsc::UnboundedReceiver<Taken>,
-    waiting: Arc<Waiting>,
+    taken: mpsc::UnboundedReceiver<QueuedRequest>,
+    waiting: Arc<QueueSize>,
 }
 
 /// A queue for requests, and the executor at its end.
-pub fn executor(service: Service, subjects: Subjects) -> (Queue, Executor) {
+pub fn executor(service: Service, subjects: Subjects) -> (RequestQueue, Executor) {
     let (sender, taken) = mpsc::unbounded_channel();
-    let waiting = Arc::<Waiting>::default();
-    let queue = Queue { sender, waiting: Arc::clone(&waiting) };
+    let waiting = Arc::<QueueSize>::default();
+    let queue = RequestQueue { sender, waiting: Arc::clone(&waiting) };
     (queue, Executor { service, subjects, taken, waiting })
 }
 
-impl Queue {
-    pub fn backlog(&self) -> Backlog {
-        Backlog(Arc::clone(&self.waiting))
+impl RequestQueue {
+    pub fn gauge(&self) -> QueueGauge {
+        QueueGauge(Arc::clone(&self.waiting))
     }
 
     /// Whether `most` requests wait, or more bytes than may.
@@ -94,7 +94,7 @@ impl Queue {
             || self.waiting.bytes.load(Ordering::Relaxed) >= MAX_WAITING_BYTES
     }
 
-    pub fn push(&self, taken: Taken) {
+    pub fn push(&self, taken: QueuedRequest) {
         self.waiting.requests.fetch_add(1, Ordering::Relaxed);
         self.waiting.bytes.fetch_add(taken.request.length, Ordering::Relaxed);
         // The executor ends only after the queue.
@@ -104,12 +104,12 @@ impl Queue {
 
 impl Executor {
     /// Executes requests until the queue is gone and empty.
-    pub async fn run(mut self, mut calls: Calls) {
+    pub async fn run(mut self, mut tap: WatchdogTap) {
         loop {
             let taken = tokio::select! {
                 biased;
-                call = calls.next() => {
-                    call.answer();
+                ping = tap.next() => {
+                    ping.answer();
                     continue;
                 }
                 taken = self.taken.recv() => taken,
@@ -123,8 +123,8 @@ impl Executor {
         }
     }
 
-    fn execute(&self, taken: Taken) -> Result<(), (Refusal, Responder)> {
-        let Taken { operation, request, mut responder, deadline_ms } = taken;
+    fn execute(&self, taken: QueuedRequest) -> Result<(), (Refusal, Responder)> {
+        let QueuedRequest { operation, request, mut responder, deadline_ms } = taken;
         macro_rules! parsed {
             ($result:expr) => {
                 match $result {
@@ -136,7 +136,7 @@ impl Executor {
         macro_rules! admitted {
             ($weight:expr) => {
                 match self.service.admit($weight) {
-                    Ok(place) => responder.place = Some(place),
+                    Ok(permit) => responder.permit = Some(permit),
                     Err(refusal) => return Err((refusal, responder)),
                 }
             };

@@ -33,7 +33,7 @@ impl Explain {
 
     fn answer(&self, service: &Service) -> Result<Vec<u8>, Refusal> {
         let user = &self.user;
-        let found = service.store.users.look_stored(user, |stored| {
+        let found = service.store.users.with_stored(user, |stored| {
             let (stored, rev) = stored?;
             Some((stored.clone(), rev))
         });
@@ -55,7 +55,7 @@ impl Explain {
             "shown": { "online": shown(Some(&record)).online, "why": why(&record) },
             "connections": connections,
             "deaf": service.beacons.hearing().deaf(now.mono_ms),
-            "seen_by": service.store.link.daemon.to_string(),
+            "seen_by": service.store.context.daemon.to_string(),
         });
         Ok(answer.to_string().into_bytes())
     }
@@ -66,10 +66,9 @@ impl Explain {
         let (heard, key) = match &connection.lease {
             Some(lease) => (service.store.leases().heard(lease), lease),
             None => (
-                service
-                    .store
-                    .users
-                    .index_of(&self.user, |index| index.vitals.heard(&self.user, &connection.id)),
+                service.store.users.with_index(&self.user, |index| {
+                    index.own_leases.heard(&self.user, &connection.id)
+                }),
                 &self.user,
             ),
         };
@@ -80,12 +79,12 @@ impl Explain {
             Time(now.wall.0.saturating_sub(i64::try_from(ago_ms).unwrap_or(i64::MAX)))
         });
         let lapses_at = at.map(|at| Time(at.0.saturating_add(lease_ms)).to_string());
-        let really = heard.filter(|heard| heard.really);
+        let confirmed = heard.filter(|heard| heard.confirmed);
         json!({
             "connection_id": connection.id.as_str(),
             "lease": connection.lease.as_ref().map(Id::as_str),
-            "connects": connection.connects,
-            "last_heard": really.and(at).map(|at| at.to_string()),
+            "connects": connection.generation,
+            "last_heard": confirmed.and(at).map(|at| at.to_string()),
             "lapses_at": lapses_at,
             "acts": service.beacons.peers().first_of_hearing(key.as_str(), deaf).to_string(),
         })

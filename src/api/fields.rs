@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use super::unique;
+use super::json_strict;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 
@@ -20,7 +20,7 @@ pub struct Fields {
 impl Fields {
     /// The fields of a whole request.
     pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        match unique::parse(body) {
+        match json_strict::parse(body) {
             Ok(Value::Object(fields)) => Ok(Self { fields, path: String::new() }),
             Ok(_) => Err(invalid("the body must be a JSON object")),
             Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),

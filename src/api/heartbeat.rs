@@ -3,7 +3,7 @@
 
 use super::door::Door;
 use super::fields::{Fields, missing, wrong};
-use super::plain_heartbeat;
+use super::heartbeat_fast_path;
 use super::responder::Responder;
 use crate::presence::entity::Stored;
 use crate::presence::id::{self, Id, IdRef};
@@ -46,7 +46,7 @@ impl Heartbeat {
             let message = format!("a heartbeat is at most {MAX_BYTES} bytes long");
             return Err(Refusal::new(Code::LimitExceeded, message).limit(MAX_BYTES as u64));
         }
-        match plain_heartbeat::read(body, door) {
+        match heartbeat_fast_path::read(body, door) {
             Some(plain) => Ok(plain.into_owned()),
             None => Self::parse_any(body, door),
         }
@@ -83,11 +83,11 @@ impl Heartbeat {
             && service
                 .store
                 .users
-                .look_stored(user, |stored| matches!(stored, Some((Stored::Unreadable, _))))
+                .with_stored(user, |stored| matches!(stored, Some((Stored::Unreadable, _))))
         {
             return responder.refuse(&unreadable().field("user_id"));
         }
-        responder.hidden = self.is_hidden(service);
+        responder.invisible = self.is_invisible(service);
         match self.answer(service) {
             (body, false) => responder.ok(body),
             // Perhaps it is only unknown here, and for a moment: look again when all is seen that
@@ -96,7 +96,7 @@ impl Heartbeat {
                 let again = service.clone();
                 service.when_fresh(true, None, deadline_ms, move |fresh| {
                     // It may have become invisible by what this daemon had not seen yet.
-                    responder.hidden |= self.is_hidden(&again);
+                    responder.invisible |= self.is_invisible(&again);
                     responder.result(fresh.map(|()| self.answer(&again).0));
                 });
             }
@@ -104,12 +104,12 @@ impl Heartbeat {
     }
 
     /// Whether it is for connections of invisible users only.
-    fn is_hidden(&self, service: &Service) -> bool {
+    fn is_invisible(&self, service: &Service) -> bool {
         match self {
             Self::Lease(_) => false,
             Self::Connections(connections) => {
                 let mut users = connections.iter().map(|(user, _)| user).peekable();
-                users.peek().is_some() && users.all(|user| service.is_hidden(user))
+                users.peek().is_some() && users.all(|user| service.is_invisible(user))
             }
         }
     }
@@ -131,7 +131,7 @@ impl Heartbeat {
             Self::Connections(connections) => {
                 // Nobody can say of a record that cannot be read what it does not hold.
                 let is_unknown = |(user, connection): &&(Id, Id)| {
-                    service.store.users.look_stored(user, |stored| match stored {
+                    service.store.users.with_stored(user, |stored| match stored {
                         Some((Stored::Present(record), _)) => {
                             !record.connections.iter().any(|each| each.id == *connection)
                         }

@@ -14,47 +14,47 @@ use tokio::task::unconstrained;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::executor::{Queue, Taken};
+use super::drain::{ArrivalRate, drain};
+use super::executor::{QueuedRequest, RequestQueue};
 use super::operation::Operation;
-use super::parting::{Pace, part};
-use super::responder::{Exit, Responder};
+use super::responder::{ReplyContext, Responder};
 use super::subjects::Subjects;
 use crate::presence::refusal::{Code, Refusal};
-use crate::roll_call::Calls;
 use crate::service::{Service, overloaded, unavailable};
+use crate::watchdog::WatchdogTap;
 
 /// The queue group of the daemons.
-pub const QUEUE: &str = "presenced";
+pub const QUEUE_GROUP: &str = "presenced";
 
 /// How often the loop checks that it was not stalled.
-const BEAT: Duration = Duration::from_millis(50);
+const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How often a fence that does not come back is sent again, in milliseconds.
-const FENCE_AGAIN_MS: u64 = 1000;
+const FENCE_RETRY_MS: u64 = 1000;
 
 /// The way in.
 #[derive(Debug)]
 pub struct Intake {
     pub service: Service,
-    pub exit: Arc<Exit>,
+    pub context: Arc<ReplyContext>,
     pub client: Client,
     pub subjects: Subjects,
     /// Where fences come back.
     pub fence_subject: String,
     /// Where requests wait to be executed.
-    pub queue: Queue,
+    pub queue: RequestQueue,
 }
 
 /// The time from taking a request in to its deadline, and the longest pause of the loop that is
 /// no stall. Together they are less than `limits.request_timeout`: a request may have waited for a
 /// pause before it was taken in.
 #[derive(Debug, Clone, Copy)]
-struct Patience {
+struct RequestBudget {
     deadline_ms: u64,
     pause_ms: u64,
 }
 
-impl Patience {
+impl RequestBudget {
     fn of(request_timeout: Duration) -> Self {
         let timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
         Self { deadline_ms: timeout_ms / 8 * 5, pause_ms: timeout_ms / 8 * 3 }
@@ -63,8 +63,8 @@ impl Patience {
 
 /// What the loop knows of stalls.
 #[derive(Debug)]
-struct Watch {
-    patience: Patience,
+struct StallDetector {
+    budget: RequestBudget,
     last_ms: u64,
     /// The number of the fence that is awaited and when it was sent.
     fence: Option<(u64, u64)>,
@@ -77,14 +77,14 @@ impl Intake {
         self,
         mut requests: Subscriber,
         mut fences: Subscriber,
-        mut calls: Calls,
+        mut tap: WatchdogTap,
         stop: CancellationToken,
     ) {
-        let patience = self.patience();
+        let budget = self.budget();
         let last_ms = self.service.now().mono_ms;
-        let mut watch = Watch { patience, last_ms, fence: None, fences: 0 };
-        let mut pace = Pace::default();
-        let mut beat = tokio::time::interval(BEAT);
+        let mut detector = StallDetector { budget, last_ms, fence: None, fences: 0 };
+        let mut rate = ArrivalRate::default();
+        let mut beat = tokio::time::interval(STALL_CHECK_INTERVAL);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -92,42 +92,42 @@ impl Intake {
                 () = stop.cancelled() => break,
                 fence = fences.next() => {
                     if let Some(fence) = fence
-                        && watch.comes_back(&fence.payload)
+                        && detector.comes_back(&fence.payload)
                     {
                         self.refuse_queued(&mut requests);
                     }
                 }
-                call = calls.next() => call.answer(),
-                _ = beat.tick() => self.look(&mut watch).await,
+                ping = tap.next() => ping.answer(),
+                _ = beat.tick() => self.look(&mut detector).await,
                 request = requests.next() => match request {
                     Some(request) => {
-                        self.look(&mut watch).await;
-                        pace.count(watch.last_ms);
-                        self.take(request, &watch);
+                        self.look(&mut detector).await;
+                        rate.count(detector.last_ms);
+                        self.take(request, &detector);
                     }
                     None => return,
                 },
             }
         }
-        part(&self.client, requests, &pace, |request| {
-            watch.passes(self.service.now().mono_ms);
-            self.take(request, &watch);
+        drain(&self.client, requests, &rate, |request| {
+            detector.passes(self.service.now().mono_ms);
+            self.take(request, &detector);
         })
         .await;
     }
 
-    fn patience(&self) -> Patience {
-        Patience::of(self.service.limits().request_timeout)
+    fn budget(&self) -> RequestBudget {
+        RequestBudget::of(self.service.limits().request_timeout)
     }
 
     /// Notices a stall, and sends a fence after it.
-    async fn look(&self, watch: &mut Watch) {
-        watch.patience = self.patience();
+    async fn look(&self, detector: &mut StallDetector) {
+        detector.budget = self.budget();
         let now_ms = self.service.now().mono_ms;
-        if let Some(number) = watch.passes(now_ms) {
+        if let Some(number) = detector.passes(now_ms) {
             let payload = number.to_string().into();
             let sent = self.client.publish(self.fence_subject.clone(), payload);
-            if tokio::time::timeout(BEAT, sent).await.is_err() {
+            if tokio::time::timeout(STALL_CHECK_INTERVAL, sent).await.is_err() {
                 tracing::debug!("a fence could not be sent; it is sent again");
             }
         }
@@ -151,12 +151,12 @@ impl Intake {
     }
 
     /// Takes one request in, for the executor.
-    fn take(&self, mut request: Message, watch: &Watch) {
+    fn take(&self, mut request: Message, detector: &StallDetector) {
         if request.reply.is_none() && self.is_heartbeat(&request) {
             // Every daemon has heard it already, on another connection.
             return;
         }
-        if watch.fence.is_some() {
+        if detector.fence.is_some() {
             return self.refuse_old(request);
         }
         let Some((operation, responder)) = self.responder(&request) else { return };
@@ -166,8 +166,8 @@ impl Intake {
         // They mean nothing here, and taken apart they hold many times their text.
         request.headers = None;
         // From the last look at the clock on: a stop since then must not make the request fresh.
-        let deadline_ms = watch.last_ms + watch.patience.deadline_ms;
-        self.queue.push(Taken { operation, request, responder, deadline_ms });
+        let deadline_ms = detector.last_ms + detector.budget.deadline_ms;
+        self.queue.push(QueuedRequest { operation, request, responder, deadline_ms });
     }
 
     fn is_heartbeat(&self, request: &Message) -> bool {
@@ -183,12 +183,12 @@ impl Intake {
             return None;
         }
         let responder = |operation| Responder {
-            exit: Arc::clone(&self.exit),
+            context: Arc::clone(&self.context),
             operation,
             reply: reply.map(str::to_owned),
-            taken_ns: self.exit.clock.elapsed_ns(),
-            hidden: false,
-            place: None,
+            taken_ns: self.context.clock.elapsed_ns(),
+            invisible: false,
+            permit: None,
         };
         let name = self.subjects.name_and_token(request.subject.as_str()).map(|(name, _)| name);
         match name.and_then(Operation::parse) {
@@ -205,15 +205,15 @@ impl Intake {
     }
 }
 
-impl Watch {
+impl StallDetector {
     /// The loop is at work at `now_ms`. Returns the number of a fence to send.
     fn passes(&mut self, now_ms: u64) -> Option<u64> {
         let paused_ms = now_ms.saturating_sub(std::mem::replace(&mut self.last_ms, now_ms));
-        let stalled = paused_ms > self.patience.pause_ms;
+        let stalled = paused_ms > self.budget.pause_ms;
         if stalled {
             tracing::warn!(paused_ms, "the daemon was stalled; what has waited is refused");
         }
-        let overdue = self.fence.is_some_and(|(_, sent_ms)| sent_ms + FENCE_AGAIN_MS <= now_ms);
+        let overdue = self.fence.is_some_and(|(_, sent_ms)| sent_ms + FENCE_RETRY_MS <= now_ms);
         if !stalled && !overdue {
             return None;
         }
@@ -239,24 +239,24 @@ mod tests {
 
     #[test]
     fn a_pause_raises_a_fence_and_only_the_newest_one_lowers_it() {
-        let patience = Patience::of(Duration::from_secs(2));
-        let mut watch = Watch { patience, last_ms: 0, fence: None, fences: 0 };
-        assert_eq!(watch.passes(700), None);
-        assert_eq!(watch.passes(60_700), Some(1));
-        assert_eq!(watch.passes(61_000), None);
-        assert_eq!(watch.passes(61_700), Some(2));
-        assert!(!watch.comes_back(b"1"));
-        assert!(watch.fence.is_some());
-        assert!(watch.comes_back(b"2"));
-        assert!(watch.fence.is_none());
+        let budget = RequestBudget::of(Duration::from_secs(2));
+        let mut detector = StallDetector { budget, last_ms: 0, fence: None, fences: 0 };
+        assert_eq!(detector.passes(700), None);
+        assert_eq!(detector.passes(60_700), Some(1));
+        assert_eq!(detector.passes(61_000), None);
+        assert_eq!(detector.passes(61_700), Some(2));
+        assert!(!detector.comes_back(b"1"));
+        assert!(detector.fence.is_some());
+        assert!(detector.comes_back(b"2"));
+        assert!(detector.fence.is_none());
     }
 
     #[test]
     fn deadline_and_pause_stay_within_the_request_timeout() {
         for seconds in 1..60 {
             let timeout = Duration::from_secs(seconds);
-            let patience = Patience::of(timeout);
-            assert!(u128::from(patience.deadline_ms + patience.pause_ms) <= timeout.as_millis());
+            let budget = RequestBudget::of(timeout);
+            assert!(u128::from(budget.deadline_ms + budget.pause_ms) <= timeout.as_millis());
         }
     }
 }

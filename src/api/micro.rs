@@ -12,9 +12,9 @@ use futures_util::StreamExt;
 use futures_util::stream::{SelectAll, select_all};
 use serde_json::{Value, json};
 
-use super::intake::QUEUE;
+use super::intake::QUEUE_GROUP;
 use super::operation::OPERATIONS;
-use super::responder::Exit;
+use super::responder::ReplyContext;
 use super::subjects::Subjects;
 use crate::presence::entity::DaemonId;
 use crate::presence::time::Time;
@@ -27,7 +27,7 @@ const NAME: &str = "presence";
 #[derive(Debug)]
 pub struct Micro {
     pub daemon: DaemonId,
-    pub exit: Arc<Exit>,
+    pub context: Arc<ReplyContext>,
     pub subjects: Subjects,
     pub started: Time,
 }
@@ -60,7 +60,7 @@ impl Micro {
             Some("STATS") => Asked::Stats,
             _ => return,
         };
-        self.exit.outbox.send(outbox::Message {
+        self.context.outbox.send(outbox::Message {
             subject: reply.to_string(),
             reply: None,
             headers: None,
@@ -95,7 +95,7 @@ impl Micro {
                 body["endpoints"] = OPERATIONS
                     .iter()
                     .map(|each| {
-                        let counters = self.exit.stats.of(*each);
+                        let counters = self.context.stats.of(*each);
                         let requests = counters.requests.load(Ordering::Relaxed);
                         let nanos = counters.processing_ns.load(Ordering::Relaxed);
                         let mut endpoint = self.endpoint(each.name());
@@ -116,7 +116,7 @@ impl Micro {
         json!({
             "name": operation,
             "subject": format!("{}.{operation}", self.subjects.prefix),
-            "queue_group": QUEUE,
+            "queue_group": QUEUE_GROUP,
             "metadata": {},
         })
     }

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
-use crate::service::Place;
+use crate::service::Permit;
 use crate::store::outbox::{Message, Outbox};
 
 const ERROR: HeaderName = HeaderName::from_static("Nats-Service-Error");
@@ -41,7 +41,7 @@ impl Stats {
 
 /// What all responders share.
 #[derive(Debug)]
-pub struct Exit {
+pub struct ReplyContext {
     pub outbox: Outbox,
     pub stats: Stats,
     pub clock: Clock,
@@ -53,7 +53,7 @@ pub struct Exit {
 /// The answer that a request waits for.
 #[derive(Debug)]
 pub struct Responder {
-    pub exit: Arc<Exit>,
+    pub context: Arc<ReplyContext>,
     pub operation: Operation,
     /// Where the answer goes; nowhere if the request asked for none.
     pub reply: Option<String>,
@@ -61,18 +61,18 @@ pub struct Responder {
     pub taken_ns: u64,
     /// Whether it is about something that nobody else may know of, such as a connection of an
     /// invisible user: the statistics of the service do not move with it.
-    pub hidden: bool,
+    pub invisible: bool,
     /// Held until the answer is given.
-    pub place: Option<Place>,
+    pub permit: Option<Permit>,
 }
 
 impl Responder {
     /// Refuses what would be done and then not told: an answer with so many bytes of users.
     pub fn has_room_for(&self, bytes: usize) -> Result<(), Refusal> {
-        if bytes <= self.exit.max_answer {
+        if bytes <= self.context.max_answer {
             Ok(())
         } else {
-            Err(too_large(self.operation, bytes, self.exit.max_answer))
+            Err(too_large(self.operation, bytes, self.context.max_answer))
         }
     }
 
@@ -107,14 +107,14 @@ impl Responder {
     }
 
     fn count(&self, error: Option<Code>) {
-        let counters = self.exit.stats.of(self.operation);
-        let took_ns = self.exit.clock.elapsed_ns().saturating_sub(self.taken_ns);
-        if !self.hidden {
+        let counters = self.context.stats.of(self.operation);
+        let took_ns = self.context.clock.elapsed_ns().saturating_sub(self.taken_ns);
+        if !self.invisible {
             counters.requests.fetch_add(1, Ordering::Relaxed);
             counters.errors.fetch_add(u64::from(error.is_some()), Ordering::Relaxed);
             counters.processing_ns.fetch_add(took_ns, Ordering::Relaxed);
         }
-        self.exit.metrics.answered(
+        self.context.metrics.answered(
             self.operation.name(),
             error.map(Code::as_str),
             Duration::from_nanos(took_ns),
@@ -123,7 +123,7 @@ impl Responder {
 
     fn send(self, headers: Option<HeaderMap>, body: Vec<u8>) {
         if let Some(subject) = self.reply {
-            self.exit.outbox.send(Message {
+            self.context.outbox.send(Message {
                 subject,
                 reply: None,
                 headers,

@@ -66,7 +66,7 @@ impl UpsertUsers {
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
         let commands = self.commands(true);
         if commands.is_empty() {
-            let rev = service.store.link.barrier.position();
+            let rev = service.store.context.barrier.position();
             return responder.ok(body(&[], Vec::new(), rev, &door));
         }
         if service.check(&commands).and_then(|bytes| responder.has_room_for(bytes)).is_ok() {

@@ -74,7 +74,7 @@ impl WatchChannel {
         deadline_ms: u64,
         responder: Responder,
     ) {
-        let found = service.store.channels.look(&self.key, |record| record.cloned());
+        let found = service.store.channels.with_record(&self.key, |record| record.cloned());
         if let Some(record) = found {
             return responder.result(self.answer(&service, &events, &record));
         }

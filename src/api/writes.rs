@@ -34,7 +34,7 @@ pub fn user(
     Ok((id, patch))
 }
 
-/// Appends `,"rev":…`, which only trusted services are told: it would tell of others' hidden
+/// Appends `,"rev":…`, which only trusted services are told: it would tell of others' invisible
 /// writes.
 pub fn push_rev(out: &mut Vec<u8>, rev: u64, door: &Door) {
     if door.is_trusted() {
@@ -52,7 +52,7 @@ pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
     };
     let status = match &patch.status {
         Some(status) => status.as_deref().map_or(4, json_bytes),
-        None => service.store.users.look(user, |record| {
+        None => service.store.users.with_record(user, |record| {
             record.and_then(|record| record.status.as_deref()).map_or(4, json_bytes)
         }),
     };
@@ -65,13 +65,14 @@ pub type Done = Result<Answer<Outcome>, Refusal>;
 
 /// Whether nobody but the user may know of a connect or disconnect that came to this. A refusal does
 /// not tell; then it counts whether the user was invisible before.
-pub fn is_hidden(result: &Done, was_hidden: bool) -> bool {
+pub fn is_invisible(result: &Done, was_invisible: bool) -> bool {
     match result {
         Ok(Answer { outcome, .. }) => matches!(
             outcome,
-            Outcome::Connected { hidden: true, .. } | Outcome::Disconnected { hidden: true, .. }
+            Outcome::Connected { invisible: true, .. }
+                | Outcome::Disconnected { invisible: true, .. }
         ),
-        Err(_) => was_hidden,
+        Err(_) => was_invisible,
     }
 }
 

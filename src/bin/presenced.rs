@@ -23,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// `EX_CONFIG` of sysexits.h: someone has to change the settings or the server. systemd can be told
 /// not to start again (`RestartPreventExitStatus`).
-const UNUSABLE: u8 = 78;
+const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
@@ -74,7 +74,7 @@ fn run(options: &Options) -> ExitCode {
         Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
         Ok(Ok(Err(error))) => {
             error!("{error}");
-            if error.needs_a_change() { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
+            if error.needs_a_change() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
         Ok(Err(error)) | Err(error) => helpless(&error),
     }
@@ -109,7 +109,7 @@ fn helpless(error: &io::Error) -> ExitCode {
 
 fn unusable(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("presenced: {error}");
-    ExitCode::from(UNUSABLE)
+    ExitCode::from(EXIT_CONFIG)
 }
 
 /// Runs `program` with a future that completes at SIGTERM or SIGINT.

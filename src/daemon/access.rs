@@ -11,22 +11,22 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
+use super::log_throttle::{LogThrottle, REPEAT_INTERVAL};
 use super::permissions::{Permission, Permissions, Verb, Violation};
-use super::telling::{REPEAT, Telling};
 use crate::config::INTERNAL;
 use crate::health::Health;
 
 /// Where the health notes it.
-const AT: &str = "permissions";
+const PROBLEM_KEY: &str = "permissions";
 
 /// How often what was refused is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long the server may take to refuse what is tried.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long after the server's last word the client may take to pass its refusals on.
-const PASSING_ON: Duration = Duration::from_millis(250);
+const FORWARD_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What is published with these headers the server checks and traces, and delivers to nobody
 /// (ADR-41).
@@ -34,7 +34,7 @@ const TRACE_DEST: &str = "Nats-Trace-Dest";
 const TRACE_ONLY: &str = "Nats-Trace-Only";
 
 #[derive(Debug, Error)]
-enum Untried {
+enum ProbeError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     #[error(transparent)]
@@ -48,7 +48,7 @@ pub struct Access(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     health: Health,
-    telling: Telling,
+    log_throttle: LogThrottle,
     permissions: Permissions,
     refused: Mutex<BTreeSet<Permission>>,
     /// When an answer was refused last.
@@ -59,7 +59,7 @@ impl Access {
     pub fn new(health: Health, permissions: Permissions) -> Self {
         Self(Arc::new(Inner {
             health,
-            telling: Telling::default(),
+            log_throttle: LogThrottle::default(),
             permissions,
             refused: Mutex::default(),
             answer_refused: Mutex::default(),
@@ -72,7 +72,7 @@ impl Access {
 
     /// Whether a line of the log is due.
     pub fn is_due(&self, what: &str) -> bool {
-        self.0.telling.is_due(what, Instant::now())
+        self.0.log_throttle.is_due(what, Instant::now())
     }
 
     /// The server said something; whether it was a refusal.
@@ -102,10 +102,10 @@ impl Access {
 
     /// Waits until all that the daemon needs is granted.
     pub async fn settle(&self, client: &Client) {
-        self.0.health.waits_for("the permissions of its user on NATS");
+        self.0.health.starting("the permissions of its user on NATS");
         while !self.attempt(client, &self.0.permissions.always).await || !self.refused().is_empty()
         {
-            sleep(AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
@@ -113,7 +113,7 @@ impl Access {
     /// subscriptions that it refused: once they are allowed, the connections are made anew.
     pub async fn keep(self, connections: Vec<Client>) {
         loop {
-            sleep(AGAIN).await;
+            sleep(RETRY_INTERVAL).await;
             let before: Vec<_> = self.refused().iter().cloned().collect();
             let Some(client) = connections.first().filter(|_| !before.is_empty()) else { continue };
             self.attempt(client, &before).await;
@@ -141,14 +141,14 @@ impl Access {
             refused.retain(|each| !each.can_be_tried() && self.is_answer_refused());
             before
         };
-        let done = timeout(PATIENCE, async {
+        let done = timeout(PROBE_TIMEOUT, async {
             for each in these.iter().filter(|each| each.can_be_tried()) {
                 attempt_one(client, each).await?;
             }
             round_trip(client).await
         });
         let done = matches!(done.await, Ok(Ok(())));
-        sleep(PASSING_ON).await;
+        sleep(FORWARD_TIMEOUT).await;
         // The round trip may itself be what is refused.
         let is_tried = done || !self.refused().is_empty();
         if !is_tried {
@@ -163,17 +163,17 @@ impl Access {
 
     fn is_answer_refused(&self) -> bool {
         let at = self.0.answer_refused.lock().unwrap_or_else(PoisonError::into_inner);
-        at.is_some_and(|at| at.elapsed() < REPEAT)
+        at.is_some_and(|at| at.elapsed() < REPEAT_INTERVAL)
     }
 
     /// Notes in the health how it is.
     fn note(&self) {
         let refused = self.refused();
         if refused.is_empty() {
-            return self.0.health.recovered(AT);
+            return self.0.health.clear(PROBLEM_KEY);
         }
         let all: Vec<_> = refused.iter().map(ToString::to_string).collect();
-        self.0.health.suffers(AT, format!("grant {} to the daemon's user", all.join(", ")));
+        self.0.health.report(PROBLEM_KEY, format!("grant {} to the daemon's user", all.join(", ")));
     }
 
     fn refused(&self) -> MutexGuard<'_, BTreeSet<Permission>> {
@@ -182,7 +182,7 @@ impl Access {
 }
 
 /// Does something for which the permission is needed, and which has no effect.
-async fn attempt_one(client: &Client, permission: &Permission) -> Result<(), Untried> {
+async fn attempt_one(client: &Client, permission: &Permission) -> Result<(), ProbeError> {
     let subject = permission.sample();
     match (permission.verb, permission.queue) {
         (Verb::Publish, _) => {
@@ -204,7 +204,7 @@ async fn attempt_one(client: &Client, permission: &Permission) -> Result<(), Unt
 }
 
 /// Returns when the server has dealt with all that was sent before.
-async fn round_trip(client: &Client) -> Result<(), Untried> {
+async fn round_trip(client: &Client) -> Result<(), ProbeError> {
     let subject = format!("{INTERNAL}.permission.{:016x}", fastrand::u64(..));
     let mut back = client.subscribe(subject.clone()).await?;
     client.publish(subject, bytes::Bytes::new()).await?;

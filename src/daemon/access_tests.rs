@@ -3,7 +3,7 @@ use crate::config::Settings;
 
 fn served() -> (Access, Health) {
     let health = Health::new();
-    health.serves();
+    health.serving();
     (Access::new(health.clone(), Permissions::of(&Settings::default())), health)
 }
 

@@ -11,7 +11,7 @@ use crate::config::INTERNAL;
 use crate::presence::entity::DaemonId;
 
 /// How long a message to ourselves may take; then it is sent again.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ROUND_TRIP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A message to ourselves, on the connection of the subscriptions it is to follow.
 pub(super) struct Arrival {
@@ -36,7 +36,7 @@ impl Arrival {
                 let _ = sent.await;
                 self.messages.next().await
             };
-            if timeout(PATIENCE, back).await.is_ok() {
+            if timeout(ROUND_TRIP_TIMEOUT, back).await.is_ok() {
                 return;
             }
         }

@@ -14,7 +14,7 @@ use axum::routing::get;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use super::visitors::Visitors;
+use super::limited_listener::LimitedListener;
 use crate::health::Health;
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
@@ -69,7 +69,7 @@ impl Http {
 
     /// Answers for as long as it is polled.
     pub async fn run(self) {
-        if let Err(error) = axum::serve(Visitors::new(self.listener), self.router).await {
+        if let Err(error) = axum::serve(LimitedListener::new(self.listener), self.router).await {
             tracing::error!(%error, "metrics are not served any more");
         }
     }

@@ -5,10 +5,10 @@ mod arrival;
 pub mod connect;
 mod http;
 mod leave;
+mod limited_listener;
+mod log_throttle;
 mod monitor;
 mod permissions;
-mod telling;
-mod visitors;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -21,30 +21,30 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::executor::executor;
-use crate::api::intake::{Intake, QUEUE};
-use crate::api::listener::{self, Listener};
+use crate::api::heartbeat_listener::{self, HeartbeatListener};
+use crate::api::intake::{Intake, QUEUE_GROUP};
 use crate::api::micro::{self, Micro};
-use crate::api::responder::Exit;
+use crate::api::responder::ReplyContext;
 use crate::api::subjects::Subjects;
 use crate::api::{OPERATIONS, Operation, Stats};
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Limits, Settings, Storage};
 use crate::health::Health;
-use crate::liveness::bench::Bench;
+use crate::liveness::expiry_task::ExpiryTask;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::metrics::Metrics;
 use crate::presence::channel::Channels;
 use crate::presence::entity::{DaemonId, Entity};
 use crate::presence::user::{Periods, Users};
-use crate::roll_call::RollCall;
 use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
-use crate::store::keyspace::Link;
+use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, Outgoing, outbox};
 use crate::store::stripe::Timing;
 use crate::store::{self, Store};
+use crate::watchdog::Watchdog;
 use access::Access;
 use arrival::Arrival;
 use connect::{ConnectError, connect};
@@ -61,10 +61,10 @@ const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
 const FEED_CAPACITY: usize = 1 << 19;
 
 /// What the headers of a message may take of the server's `max_payload`, in bytes.
-const HEADERS: usize = 1024;
+const HEADER_BYTES: usize = 1024;
 
 /// How many conflicts in a row a write survives.
-const ATTEMPTS: u32 = 40;
+const MAX_CONFLICTS: u32 = 40;
 
 /// What ends a daemon other than a request to stop.
 #[derive(Debug, Error)]
@@ -123,7 +123,7 @@ pub async fn run(
         let daemon = tokio::select! {
             started = Daemon::start(settings, health.clone(), metrics) => started?,
             () = &mut shutdown => {
-                health.leaves();
+                health.leaving();
                 return Ok(());
             }
         };
@@ -157,7 +157,7 @@ struct Tasks {
     /// Cancelled to end them.
     stop: CancellationToken,
     /// Those that serve.
-    roll: RollCall,
+    watchdog: Watchdog,
 }
 
 impl Tasks {
@@ -196,16 +196,17 @@ impl Daemon {
         let (store_client, _) =
             connect(&settings.nats, "presenced store", FEED_CAPACITY, &access).await?;
         let (internal, events) =
-            connect(&settings.nats, "presenced liveness", listener::CAPACITY, &access).await?;
+            connect(&settings.nats, "presenced liveness", heartbeat_listener::CAPACITY, &access)
+                .await?;
         let mut tasks = Tasks::default();
         tasks.spawn(access.keep(vec![client.clone(), store_client.clone(), internal.clone()]));
 
         let (answers, outgoing) = outbox();
-        let outgoing = outgoing.run(client.clone(), clock, tasks.roll.enrol("answers"));
+        let outgoing = outgoing.run(client.clone(), clock, tasks.watchdog.register("answers"));
         tasks.spawn(outgoing);
         let bucket = open_bucket(&settings, &health, store_client).await?;
         let (writes, written) = outbox();
-        let link = Link {
+        let context = StoreContext {
             clock,
             daemon: id,
             ack_inbox: bucket.client().new_inbox(),
@@ -217,7 +218,7 @@ impl Daemon {
             metrics: Arc::clone(&metrics),
             tracker: tasks.tracker.clone(),
         };
-        let store = start_store(&settings, link, written, &mut tasks).await?;
+        let store = start_store(&settings, context, written, &mut tasks).await?;
         let lease = settings.liveness.lease;
         let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
         let beacons = Beacons::new(internal.clone(), &settings.store.bucket, id, hearing);
@@ -228,32 +229,32 @@ impl Daemon {
             prefix: settings.subjects.requests(),
             events: settings.subjects.events.clone(),
         };
-        let [trusted, own] = listener::lanes(&subjects.prefix);
+        let [trusted, own] = heartbeat_listener::lanes(&subjects.prefix);
         let lanes = [internal.subscribe(trusted).await?, internal.subscribe(own).await?];
-        let listener = Listener::new(store.clone(), beacons.clone(), subjects.clone())?;
-        let calls = tasks.roll.enrol("heartbeats");
-        tasks.spawn(listener.run(lanes, events, calls));
+        let listener = HeartbeatListener::new(store.clone(), beacons.clone(), subjects.clone())?;
+        let tap = tasks.watchdog.register("heartbeats");
+        tasks.spawn(listener.run(lanes, events, tap));
 
         tracing::info!(daemon = %id, bucket = settings.store.bucket, "replaying the bucket");
-        health.waits_for(format!("the records of the bucket {}", settings.store.bucket));
+        health.starting(format!("the records of the bucket {}", settings.store.bucket));
         store.replayed.cancelled().await;
         beacons.hearing().trouble(clock.now().mono_ms, "it has just started to listen");
 
-        let bench = Bench::new(store.clone(), beacons.clone(), &settings.liveness).await?;
-        let calls = tasks.roll.enrol("judge");
-        tasks.spawn(bench.run(calls));
+        let expiry = ExpiryTask::new(store.clone(), beacons.clone(), &settings.liveness).await?;
+        let tap = tasks.watchdog.register("expiry");
+        tasks.spawn(expiry.run(tap));
         tasks.spawn(beacons.clone().announce_if_first(store.clone()));
 
-        let exit = Arc::new(Exit {
+        let reply_context = Arc::new(ReplyContext {
             outbox: answers.clone(),
             stats: Stats::default(),
             clock,
             metrics: Arc::clone(&metrics),
-            max_answer: client.max_payload().saturating_sub(HEADERS),
+            max_answer: client.max_payload().saturating_sub(HEADER_BYTES),
         });
         let micro = Micro {
             daemon: id,
-            exit: Arc::clone(&exit),
+            context: Arc::clone(&reply_context),
             subjects: subjects.clone(),
             started: clock.now().wall,
         };
@@ -264,32 +265,39 @@ impl Daemon {
         let fence_subject = format!("{INTERNAL}.fence.{id}");
         let fences = client.subscribe(fence_subject.clone()).await?;
         let arrival = Arrival::subscribe(&client, id).await?;
-        let requests =
-            client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
+        let requests = client
+            .queue_subscribe(format!("{}.>", subjects.prefix), QUEUE_GROUP.to_owned())
+            .await?;
         let (queue, executor) = executor(service.clone(), subjects.clone());
         let monitor = Monitor {
             service: service.clone(),
-            backlog: queue.backlog(),
+            gauge: queue.gauge(),
             health: health.clone(),
             metrics,
         };
         tasks.spawn(monitor.run());
-        let executed = tasks.tracker.spawn(executor.run(tasks.roll.enrol("executor")));
-        let intake =
-            Intake { service: service.clone(), exit, client, subjects, fence_subject, queue };
+        let executed = tasks.tracker.spawn(executor.run(tasks.watchdog.register("executor")));
+        let intake = Intake {
+            service: service.clone(),
+            context: reply_context,
+            client,
+            subjects,
+            fence_subject,
+            queue,
+        };
         let no_more = CancellationToken::new();
-        let calls = tasks.roll.enrol("intake");
-        let taken = intake.run(requests, fences, calls, no_more.clone());
-        let Tasks { tracker, stop, roll } = tasks;
+        let tap = tasks.watchdog.register("intake");
+        let taken = intake.run(requests, fences, tap, no_more.clone());
+        let Tasks { tracker, stop, watchdog } = tasks;
         let intake = tracker.spawn(async move {
             taken.await;
             let _ = executed.await;
         });
-        health.waits_for("NATS to pass requests on");
+        health.starting("NATS to pass requests on");
         arrival.wait().await;
         // Whoever leaves need not answer.
-        tracker.spawn(no_more.clone().run_until_cancelled_owned(roll.run(health.clone())));
-        health.serves();
+        tracker.spawn(no_more.clone().run_until_cancelled_owned(watchdog.run(health.clone())));
+        health.serving();
         tracing::info!(daemon = %id, "ready");
         Ok(Self { health, service, answers, internal, no_more, intake, stop })
     }
@@ -314,22 +322,22 @@ async fn open_bucket(
     Ok(bucket)
 }
 
-/// Starts to follow the bucket, and to write what goes into `link.writes`.
+/// Starts to follow the bucket, and to write what goes into `context.writes`.
 async fn start_store(
     settings: &Settings,
-    link: Link,
+    context: StoreContext,
     outgoing: Outgoing,
     tasks: &mut Tasks,
 ) -> Result<Store, Error> {
-    let max_value = link.bucket.client().max_payload().saturating_sub(HEADERS);
-    let timing = Timing::new(settings.limits.request_timeout, ATTEMPTS, max_value);
+    let max_value = context.bucket.client().max_payload().saturating_sub(HEADER_BYTES);
+    let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
     let rules = Arc::new(rules(&settings.limits, &settings.liveness));
     let periods = Periods {
         lease_ms: millis(settings.liveness.lease),
         refresh_ms: millis(settings.liveness.last_active_refresh),
     };
-    let store = Store::new(link, &rules, timing, periods);
-    store.start(outgoing, shape(settings), tasks.stop.clone(), &mut tasks.roll).await?;
+    let store = Store::new(context, &rules, timing, periods);
+    store.start(outgoing, shape(settings), tasks.stop.clone(), &mut tasks.watchdog).await?;
     Ok(store)
 }
 

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use crate::api::intake::QUEUE;
-use crate::api::{listener, micro};
+use crate::api::intake::QUEUE_GROUP;
+use crate::api::{heartbeat_listener, micro};
 use crate::config::{INTERNAL, Settings};
 
 /// The token that stands for any other where a permission is tried.
-const ANY: &str = "permission";
+const PERMISSION_NAME: &str = "permission";
 
 /// What answers to requests from other accounts go to.
-const ANSWERS: &str = "_R_.>";
+const SERVICE_REPLIES: &str = "_R_.>";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
@@ -53,14 +53,14 @@ impl Permission {
     /// A subject by which it can be tried.
     pub fn sample(&self) -> String {
         match self.subject.strip_suffix(['*', '>']) {
-            Some(begin) => format!("{begin}{ANY}"),
+            Some(begin) => format!("{begin}{PERMISSION_NAME}"),
             None => self.subject.clone(),
         }
     }
 
     /// Whether it can be tried at all: nobody answers who was not asked.
     pub fn can_be_tried(&self) -> bool {
-        self.subject != ANSWERS
+        self.subject != SERVICE_REPLIES
     }
 
     fn covers(&self, violation: &Violation<'_>) -> bool {
@@ -94,7 +94,7 @@ pub struct Permissions {
 impl Permissions {
     pub fn of(settings: &Settings) -> Self {
         let requests = settings.subjects.requests();
-        let [trusted, own] = listener::lanes(&requests);
+        let [trusted, own] = heartbeat_listener::lanes(&requests);
         let stream = format!("KV_{}", settings.store.bucket);
         let mut always = vec![
             Permission::publish(format!("{}.*", settings.subjects.events)),
@@ -109,10 +109,10 @@ impl Permissions {
             Permission::subscribe(format!("{}.>", settings.nats.inbox_prefix)),
             Permission::subscribe(format!("{INTERNAL}.>")),
         ];
-        always.extend(listener::probe_lanes(&requests).map(Permission::publish));
+        always.extend(heartbeat_listener::probe_lanes(&requests).map(Permission::publish));
         always.extend([trusted, own].map(Permission::subscribe));
         always.push(Permission {
-            queue: Some(QUEUE),
+            queue: Some(QUEUE_GROUP),
             ..Permission::subscribe(format!("{requests}.>"))
         });
         always.extend(micro::subjects("*").map(Permission::subscribe));
@@ -126,7 +126,7 @@ impl Permissions {
     pub fn missing(&self, violation: &Violation<'_>) -> Option<Permission> {
         let mut needed = self.always.iter().chain(&self.sometimes);
         let found = needed.find(|each| each.covers(violation)).cloned();
-        let answers = Permission::publish(ANSWERS);
+        let answers = Permission::publish(SERVICE_REPLIES);
         found.or_else(|| answers.covers(violation).then_some(answers))
     }
 }
@@ -237,7 +237,8 @@ mod tests {
     fn the_settings_that_are_shipped_grant_what_is_needed_and_no_more() {
         let Permissions { always, sometimes } = permissions();
         let needed = always.iter().chain(&sometimes).map(ToString::to_string);
-        let needed: BTreeSet<_> = needed.chain([format!("publish on \"{ANSWERS}\"")]).collect();
+        let needed: BTreeSet<_> =
+            needed.chain([format!("publish on \"{SERVICE_REPLIES}\"")]).collect();
         let granted: BTreeSet<_> =
             granted("publish").into_iter().chain(granted("subscribe")).collect();
         assert_eq!(granted, needed);

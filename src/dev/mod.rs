@@ -19,7 +19,7 @@ use crate::health::Health;
 use server::NatsServer;
 
 /// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Where the server comes from and where its data goes.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub async fn run(
     let daemon = daemon::run(settings, Health::new(), no_reloads, stopped);
     let client = async_nats::connect(&url).await.context("cannot connect to nats-server")?;
     let told = async {
-        timeout(PATIENCE, answers(&client)).await.context("the daemon does not answer")?;
+        timeout(START_TIMEOUT, answers(&client)).await.context("the daemon does not answer")?;
         println!("{}", follow::welcome(&url, &dir, &subjects.requests()));
         follow::changes(&client, &subjects.events).await
     };

@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 /// How long the server may take to listen, and to stop.
-const PATIENCE: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running server. It is killed if it is dropped without being stopped.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl NatsServer {
         if let Some(pid) = pid {
             kill_process(pid, Signal::TERM).context("cannot stop nats-server")?;
         }
-        timeout(PATIENCE, self.child.wait()).await.context("nats-server does not stop")??;
+        timeout(START_TIMEOUT, self.child.wait()).await.context("nats-server does not stop")??;
         Ok(())
     }
 
@@ -84,7 +84,7 @@ impl NatsServer {
     async fn listens(&mut self, dir: &Path, log: &Path) -> Result<()> {
         let pid = self.child.id().unwrap_or_default();
         let ports = dir.join(format!("nats-server_{pid}.ports"));
-        let waited = timeout(PATIENCE, async {
+        let waited = timeout(START_TIMEOUT, async {
             loop {
                 if ports.exists() {
                     return Ok(());

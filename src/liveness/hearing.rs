@@ -24,7 +24,7 @@ const BUCKET_LATE_MS: u64 = 2000;
 const STALLED_MS: u64 = 2000;
 
 /// How many probes are remembered while none comes back: more than a minute of them.
-const UNDER_WAY: usize = 128;
+const MAX_PROBES_IN_FLIGHT: usize = 128;
 
 /// The state of one daemon's hearing.
 #[derive(Debug)]
@@ -162,7 +162,7 @@ impl Hearing {
         self.last_number += 1;
         for lane in &mut self.lanes {
             lane.under_way.push_back((self.last_number, now_ms));
-            if lane.under_way.len() > UNDER_WAY {
+            if lane.under_way.len() > MAX_PROBES_IN_FLIGHT {
                 lane.under_way.pop_front();
             }
         }
@@ -321,7 +321,7 @@ mod tests {
         for n in 1..10_000 {
             hearing.probe(10_000 + n * PROBE_MS);
         }
-        assert!(hearing.lanes.iter().all(|lane| lane.under_way.len() <= UNDER_WAY));
+        assert!(hearing.lanes.iter().all(|lane| lane.under_way.len() <= MAX_PROBES_IN_FLIGHT));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::hearing::Hearing;
-use super::peers::{BEACON_MS, Peers, Says};
+use super::peers::{BEACON_MS, PeerStatus, Peers};
 use crate::config::INTERNAL;
 use crate::presence::entity::DaemonId;
 use crate::store::Store;
@@ -22,7 +22,7 @@ pub const BEACON: &str = "beacon";
 const BEFORE_LAST_BEACON_MS: u64 = 2000;
 
 /// How long a daemon that starts listens for others before it takes itself for the first.
-const LISTEN: Duration = Duration::from_millis(2500);
+const SETTLE_DELAY: Duration = Duration::from_millis(2500);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Beacon {
@@ -90,7 +90,7 @@ impl Beacons {
             tokio::select! {
                 beacon = beacons.next() => match beacon {
                     Some(message) => {
-                        let now_ms = store.link.clock.now().mono_ms;
+                        let now_ms = store.context.clock.now().mono_ms;
                         if self.hear(&store, &message.payload, now_ms) {
                             self.beat(now_ms).await;
                         }
@@ -98,16 +98,16 @@ impl Beacons {
                     None => return,
                 },
                 _ = beat.tick() => {
-                    let now_ms = store.link.clock.now().mono_ms;
+                    let now_ms = store.context.clock.now().mono_ms;
                     self.beat(now_ms).await;
-                    self.bury(&store, last_look_ms);
+                    self.detect_failures(&store, last_look_ms);
                     last_look_ms = now_ms;
                 }
             }
         }
     }
 
-    /// Says farewell.
+    /// Announces that this daemon leaves.
     pub async fn leave(&self) {
         self.send(true, false).await;
     }
@@ -116,7 +116,7 @@ impl Beacons {
     /// when this one started.
     pub async fn announce_if_first(self, store: Store) {
         store.replayed.cancelled().await;
-        tokio::time::sleep(LISTEN).await;
+        tokio::time::sleep(SETTLE_DELAY).await;
         self.settled.store(true, Ordering::Relaxed);
         // Those who start at the same time do not know either: better twice than not at all.
         if !self.peers().has_settled() {
@@ -130,14 +130,14 @@ impl Beacons {
         let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return false };
         let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return false };
         if beacon.leaving {
-            self.peers().left(daemon);
+            self.peers().on_leave(daemon);
             return false;
         }
         if daemon != self.daemon {
-            store.link.metrics.beacons.inc();
+            store.context.metrics.beacons.inc();
         }
-        let says = Says { deaf: beacon.deaf, starting: beacon.starting };
-        self.peers().heard(daemon, says, now_ms)
+        let status = PeerStatus { deaf: beacon.deaf, starting: beacon.starting };
+        self.peers().on_beacon(daemon, status, now_ms)
     }
 
     async fn beat(&self, now_ms: u64) {
@@ -145,23 +145,23 @@ impl Beacons {
         self.send(false, deaf).await;
     }
 
-    fn bury(&self, store: &Store, last_look_ms: u64) {
-        let mourned = self.peers().mourned();
-        for daemon in mourned {
+    fn detect_failures(&self, store: &Store, last_look_ms: u64) {
+        let failed_and_mine = self.peers().failed_and_mine();
+        for daemon in failed_and_mine {
             store.users.announce_for(daemon, last_look_ms);
         }
-        let (now_ms, cut_off) = (store.link.clock.now().mono_ms, self.hearing().is_cut_off());
-        let deaths = {
+        let (now_ms, cut_off) = (store.context.clock.now().mono_ms, self.hearing().is_cut_off());
+        let failed = {
             let mut peers = self.peers();
             if cut_off {
                 peers.cut_off(now_ms);
             }
-            peers.bury(now_ms)
+            peers.detect_failures(now_ms)
         };
-        for death in deaths {
-            let since_ms = death.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
-            let users = store.users.announce_for(death.daemon, since_ms);
-            tracing::info!(daemon = %death.daemon, users, "a daemon is gone; announced its last changes");
+        for failure in failed {
+            let since_ms = failure.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
+            let users = store.users.announce_for(failure.daemon, since_ms);
+            tracing::info!(daemon = %failure.daemon, users, "a daemon is gone; announced its last changes");
         }
     }
 

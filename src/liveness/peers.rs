@@ -15,12 +15,12 @@ pub const DEAD_MS: u64 = 3500;
 /// beacons of that time have not been read yet.
 const STALLED_MS: u64 = 2 * BEACON_MS;
 
-/// How long a death is remembered: whoever acted for the dead may die as well.
+/// How long a failure is remembered: whoever acted for the dead may die as well.
 const REMEMBER_MS: u64 = 10_000;
 
 /// A daemon that is gone without a farewell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Death {
+pub struct FailedPeer {
     pub daemon: DaemonId,
     /// When its last beacon was heard.
     pub last_heard_ms: u64,
@@ -31,12 +31,12 @@ pub struct Death {
 #[derive(Debug, Clone, Copy)]
 struct Peer {
     heard_ms: u64,
-    says: Says,
+    status: PeerStatus,
 }
 
 /// What a daemon says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Says {
+pub struct PeerStatus {
     /// It may have missed heartbeats.
     pub deaf: bool,
     /// It has only just started.
@@ -49,8 +49,8 @@ pub struct Peers {
     own: DaemonId,
     heard: HashMap<DaemonId, Peer>,
     /// When each was heard first.
-    met: HashMap<DaemonId, u64>,
-    deaths: Vec<Death>,
+    first_heard: HashMap<DaemonId, u64>,
+    failed: Vec<FailedPeer>,
     /// When this daemon last looked for the dead.
     looked_ms: Option<u64>,
     /// Silence before it does not count: this daemon was stalled or cut off.
@@ -62,8 +62,8 @@ impl Peers {
         Self {
             own,
             heard: HashMap::new(),
-            met: HashMap::new(),
-            deaths: Vec::new(),
+            first_heard: HashMap::new(),
+            failed: Vec::new(),
             looked_ms: None,
             listens_from_ms: 0,
         }
@@ -71,18 +71,18 @@ impl Peers {
 
     /// A beacon came. Returns whether it is that of a daemon which was not known: it should be
     /// answered at once, so that the two know each other before one of them can die.
-    pub fn heard(&mut self, daemon: DaemonId, says: Says, now_ms: u64) -> bool {
+    pub fn on_beacon(&mut self, daemon: DaemonId, status: PeerStatus, now_ms: u64) -> bool {
         if daemon == self.own {
             return false;
         }
-        self.met.entry(daemon).or_insert(now_ms);
-        self.heard.insert(daemon, Peer { heard_ms: now_ms, says }).is_none()
+        self.first_heard.entry(daemon).or_insert(now_ms);
+        self.heard.insert(daemon, Peer { heard_ms: now_ms, status }).is_none()
     }
 
     /// A daemon said that it leaves; it has announced all that it did.
-    pub fn left(&mut self, daemon: DaemonId) {
+    pub fn on_leave(&mut self, daemon: DaemonId) {
         self.heard.remove(&daemon);
-        self.met.remove(&daemon);
+        self.first_heard.remove(&daemon);
     }
 
     /// This daemon cannot hear any beacon at the moment.
@@ -93,17 +93,17 @@ impl Peers {
     /// Finds out who has died, and returns those whose announcements are this daemon's to repeat.
     /// One that was stopped finds nobody dead until it has listened again: it would announce what
     /// it knew long ago for all who were there without it.
-    pub fn bury(&mut self, now_ms: u64) -> Vec<Death> {
+    pub fn detect_failures(&mut self, now_ms: u64) -> Vec<FailedPeer> {
         let looked_ms = self.looked_ms.replace(now_ms);
         if looked_ms.is_some_and(|at_ms| at_ms + STALLED_MS < now_ms) {
             self.listens_from_ms = now_ms;
         }
-        self.deaths.retain(|death| death.found_ms + REMEMBER_MS > now_ms);
+        self.failed.retain(|failure| failure.found_ms + REMEMBER_MS > now_ms);
         let silent: Vec<_> = self
             .heard
             .iter()
             .filter(|(_, peer)| peer.heard_ms.max(self.listens_from_ms) + DEAD_MS <= now_ms)
-            .map(|(daemon, peer)| Death {
+            .map(|(daemon, peer)| FailedPeer {
                 daemon: *daemon,
                 last_heard_ms: peer.heard_ms,
                 found_ms: now_ms,
@@ -112,25 +112,26 @@ impl Peers {
         if silent.is_empty() {
             return Vec::new();
         }
-        // Whoever was to act for an earlier death may be among the dead: that is done again.
-        let ranks_before: Vec<_> = self.deaths.iter().map(|death| self.rank_for(death)).collect();
-        for death in &silent {
-            self.heard.remove(&death.daemon);
-            self.met.remove(&death.daemon);
+        // Whoever was to act for an earlier failure may be among the dead: that is done again.
+        let ranks_before: Vec<_> =
+            self.failed.iter().map(|failure| self.rank_for_failure(failure)).collect();
+        for failure in &silent {
+            self.heard.remove(&failure.daemon);
+            self.first_heard.remove(&failure.daemon);
         }
-        let inherited = self.deaths.iter().zip(ranks_before).filter(|(_, rank)| *rank > 0);
-        let mut mine: Vec<_> = inherited.map(|(death, _)| *death).collect();
+        let inherited = self.failed.iter().zip(ranks_before).filter(|(_, rank)| *rank > 0);
+        let mut mine: Vec<_> = inherited.map(|(failure, _)| *failure).collect();
         mine.extend(&silent);
-        self.deaths.extend(&silent);
-        mine.retain(|death| self.rank_for(death) == 0);
+        self.failed.extend(&silent);
+        mine.retain(|failure| self.rank_for_failure(failure) == 0);
         mine
     }
 
     /// The daemons that died lately and whose announcements are this daemon's to repeat: what they
     /// did may still be on its way to the replica.
-    pub fn mourned(&self) -> Vec<DaemonId> {
-        let mine = self.deaths.iter().filter(|death| self.rank_for(death) == 0);
-        mine.map(|death| death.daemon).collect()
+    pub fn failed_and_mine(&self) -> Vec<DaemonId> {
+        let mine = self.failed.iter().filter(|failure| self.rank_for_failure(failure) == 0);
+        mine.map(|failure| failure.daemon).collect()
     }
 
     /// How many daemons come before this one when something is to be done about `key`: rendezvous
@@ -141,14 +142,14 @@ impl Peers {
 
     /// The same over those that hear: only they judge silence.
     pub fn rank_of_hearing(&self, key: &str) -> usize {
-        self.rank_among(key, |peer| !peer.says.deaf)
+        self.rank_among(key, |peer| !peer.status.deaf)
     }
 
     /// How many of those that hear come before this one when somebody is to carry on what `tried`
     /// could not finish: whoever has not tried comes first.
     pub fn turn(&self, key: &str, tried: &[DaemonId]) -> usize {
         let place = |daemon: DaemonId| (!tried.contains(&daemon), score(daemon, key), daemon);
-        let others = self.heard.iter().filter(|(_, peer)| !peer.says.deaf);
+        let others = self.heard.iter().filter(|(_, peer)| !peer.status.deaf);
         others.filter(|(daemon, _)| place(**daemon) > place(self.own)).count()
     }
 
@@ -165,16 +166,18 @@ impl Peers {
 
     /// Whether another daemon has been there for a while.
     pub fn has_settled(&self) -> bool {
-        self.heard.values().any(|peer| !peer.says.starting)
+        self.heard.values().any(|peer| !peer.status.starting)
     }
 
-    /// How many come before this one among those that know of a death. Whoever was met after the
+    /// How many come before this one among those that know of a failure. Whoever was met after the
     /// last beacon of the dead, as a daemon that was restarted at once, has never heard of it.
-    fn rank_for(&self, death: &Death) -> usize {
-        let key = death.daemon.to_string();
+    fn rank_for_failure(&self, failure: &FailedPeer) -> usize {
+        let key = failure.daemon.to_string();
         let own = score(self.own, &key);
         let knows = |daemon: &&DaemonId| {
-            self.met.get(daemon).is_some_and(|met_ms| *met_ms <= death.last_heard_ms)
+            self.first_heard
+                .get(daemon)
+                .is_some_and(|first_heard_ms| *first_heard_ms <= failure.last_heard_ms)
         };
         let before = |daemon: &&DaemonId| (score(**daemon, &key), **daemon) > (own, self.own);
         self.heard.keys().filter(knows).filter(before).count()
@@ -188,7 +191,7 @@ impl Peers {
     /// The daemon whose turn it is first to end `key` when it has been silent, given whether this
     /// one is deaf: one that hears, if there is any.
     pub fn first_of_hearing(&self, key: &str, deaf: bool) -> DaemonId {
-        let others = self.heard.iter().map(|(daemon, peer)| (!peer.says.deaf, *daemon));
+        let others = self.heard.iter().map(|(daemon, peer)| (!peer.status.deaf, *daemon));
         let all = others.chain([(!deaf, self.own)]);
         let first = all.max_by_key(|(hears, daemon)| (*hears, score(*daemon, key), *daemon));
         first.map_or(self.own, |(_, daemon)| daemon)
@@ -215,7 +218,7 @@ mod tests {
     fn three(own: DaemonId) -> Peers {
         let mut peers = Peers::new(own);
         for daemon in [A, B, C] {
-            assert_eq!(peers.heard(daemon, Says::default(), 0), daemon != own);
+            assert_eq!(peers.on_beacon(daemon, PeerStatus::default(), 0), daemon != own);
         }
         peers
     }
@@ -245,42 +248,43 @@ mod tests {
     #[test]
     fn one_survivor_acts_for_a_death_and_another_if_that_one_dies_too() {
         let mut survivors = [three(A), three(B)];
-        survivors[0].heard(B, Says::default(), 2000);
-        survivors[1].heard(A, Says::default(), 2000);
-        let acting: Vec<_> = survivors.iter_mut().map(|peers| peers.bury(4000)).collect();
+        survivors[0].on_beacon(B, PeerStatus::default(), 2000);
+        survivors[1].on_beacon(A, PeerStatus::default(), 2000);
+        let acting: Vec<_> =
+            survivors.iter_mut().map(|peers| peers.detect_failures(4000)).collect();
         let first = usize::from(acting[0].is_empty());
-        let death = acting[first][0];
-        assert_eq!((death.daemon, death.last_heard_ms), (C, 0));
+        let failure = acting[first][0];
+        assert_eq!((failure.daemon, failure.last_heard_ms), (C, 0));
         assert!(acting[1 - first].is_empty());
-        let inherited = survivors[1 - first].bury(5600);
-        assert!(inherited.contains(&death), "{inherited:?}");
+        let inherited = survivors[1 - first].detect_failures(5600);
+        assert!(inherited.contains(&failure), "{inherited:?}");
     }
 
     #[test]
     fn a_daemon_that_starts_after_a_death_is_not_left_to_act_for_it() {
         for newcomer in 4..20 {
             let mut peers = Peers::new(A);
-            peers.heard(B, Says::default(), 0);
-            peers.heard(DaemonId(newcomer), Says::default(), 1000);
-            peers.heard(DaemonId(newcomer), Says::default(), 3000);
-            assert_eq!(peers.bury(4000).len(), 1, "{newcomer}");
+            peers.on_beacon(B, PeerStatus::default(), 0);
+            peers.on_beacon(DaemonId(newcomer), PeerStatus::default(), 1000);
+            peers.on_beacon(DaemonId(newcomer), PeerStatus::default(), 3000);
+            assert_eq!(peers.detect_failures(4000).len(), 1, "{newcomer}");
         }
     }
 
     #[test]
     fn who_was_stopped_itself_takes_nobody_for_dead_until_it_has_listened_again() {
         let mut peers = three(A);
-        assert!(peers.bury(1000).is_empty());
-        assert!(peers.bury(9000).is_empty());
-        peers.heard(B, Says::default(), 9001);
+        assert!(peers.detect_failures(1000).is_empty());
+        assert!(peers.detect_failures(9000).is_empty());
+        peers.on_beacon(B, PeerStatus::default(), 9001);
         for now_ms in [10_000, 11_000, 12_000] {
-            peers.heard(B, Says::default(), now_ms);
-            assert!(peers.bury(now_ms).is_empty());
+            peers.on_beacon(B, PeerStatus::default(), now_ms);
+            assert!(peers.detect_failures(now_ms).is_empty());
         }
-        peers.bury(12_500);
+        peers.detect_failures(12_500);
         assert!(peers.is_alive(B));
         assert!(!peers.is_alive(C));
-        assert_eq!(peers.deaths[0].last_heard_ms, 0, "what it did since then is announced");
+        assert_eq!(peers.failed[0].last_heard_ms, 0, "what it did since then is announced");
     }
 
     #[test]
@@ -288,25 +292,25 @@ mod tests {
         let mut peers = three(A);
         for second in 1..=10 {
             peers.cut_off(second * 1000);
-            assert!(peers.bury(second * 1000).is_empty());
+            assert!(peers.detect_failures(second * 1000).is_empty());
         }
         for second in 11..=13 {
-            assert!(peers.bury(second * 1000).is_empty());
+            assert!(peers.detect_failures(second * 1000).is_empty());
         }
-        peers.bury(13_500);
+        peers.detect_failures(13_500);
         assert!(!peers.is_alive(B) && !peers.is_alive(C));
     }
 
     #[test]
     fn the_deaf_come_last_where_silence_is_judged() {
-        let deaf = Says { deaf: true, ..Says::default() };
+        let deaf = PeerStatus { deaf: true, ..PeerStatus::default() };
         for key in 0..20 {
             let key = key.to_string();
             let mut peers = three(A);
-            peers.heard(B, deaf, 0);
+            peers.on_beacon(B, deaf, 0);
             assert_ne!(peers.first_of_hearing(&key, false), B);
             assert_eq!(peers.first_of_hearing(&key, true), C);
-            peers.heard(C, deaf, 0);
+            peers.on_beacon(C, deaf, 0);
             assert_eq!(peers.first_of_hearing(&key, false), A);
         }
     }
@@ -314,8 +318,8 @@ mod tests {
     #[test]
     fn who_says_farewell_is_not_mourned() {
         let mut peers = three(A);
-        peers.left(B);
-        peers.left(C);
-        assert!(peers.bury(60_000).is_empty());
+        peers.on_leave(B);
+        peers.on_leave(C);
+        assert!(peers.detect_failures(60_000).is_empty());
     }
 }

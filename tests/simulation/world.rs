@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use presenced::liveness::peers::Says;
+use presenced::liveness::peers::PeerStatus;
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::time::Now;
 use presenced::presence::user::{Rules, Users};
-use presenced::store::stripe::{Content, Failure, Found, Job, Output, Stripe};
+use presenced::store::stripe::{Content, Effect, Failure, Found, Job, Stripe};
 
 use super::bucket::{Bucket, Write};
 use super::checks::{Broken, Checks};
@@ -223,7 +223,7 @@ impl World {
             }
             Incoming::Beacon(from) => {
                 self.with(id, |daemon, now| {
-                    daemon.peers.heard(from, Says::default(), now.mono_ms);
+                    daemon.peers.on_beacon(from, PeerStatus::default(), now.mono_ms);
                 });
                 Ok(())
             }
@@ -333,16 +333,20 @@ impl World {
                 let ms = self.net.rng.u64(0..20);
                 self.net.after(ms, Event::To(to, Incoming::Beacon(id)));
             }
-            self.bury(id)?;
+            self.detect_failures(id)?;
         }
         self.end_graces(id)?;
         self.net.after(TICK_MS, Event::To(id, Incoming::Tick));
         Ok(())
     }
 
-    fn bury(&mut self, id: DaemonId) -> Result<(), Broken> {
+    fn detect_failures(&mut self, id: DaemonId) -> Result<(), Broken> {
         let now_ms = self.net.now_ms;
-        let again = self.daemons.get_mut(&id).map(|daemon| daemon.bury(now_ms)).unwrap_or_default();
+        let again = self
+            .daemons
+            .get_mut(&id)
+            .map(|daemon| daemon.detect_failures(now_ms))
+            .unwrap_or_default();
         for (key, event) in again {
             self.note(Some(&key), || format!("{id} announces version {} again", event.version));
             self.checks.announced(&self.bucket, id, &event, true)?;
@@ -379,40 +383,40 @@ impl World {
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         let now = daemon.now(self.net.now_ms);
         input(&mut daemon.machine, now);
-        let outputs = daemon.machine.take_outputs();
-        let dies = !outputs.is_empty() && self.net.chance(self.net.weather.crash);
-        let dies_at = (dies && self.may_crash(id)).then(|| self.net.rng.usize(0..outputs.len()));
-        for (at, output) in outputs.into_iter().enumerate() {
-            let silenced = self.doomed == Some(id) && matches!(output, Output::Announce(_));
+        let effects = daemon.machine.take_effects();
+        let dies = !effects.is_empty() && self.net.chance(self.net.weather.crash);
+        let dies_at = (dies && self.may_crash(id)).then(|| self.net.rng.usize(0..effects.len()));
+        for (at, effect) in effects.into_iter().enumerate() {
+            let silenced = self.doomed == Some(id) && matches!(effect, Effect::Announce(_));
             if dies_at == Some(at) || (silenced && self.may_crash(id)) {
                 self.crash(id);
                 return Ok(());
             }
-            self.carry_out(id, output)?;
+            self.carry_out(id, effect)?;
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, id: DaemonId, output: Output<Users, OpId>) -> Result<(), Broken> {
-        match output {
-            Output::Write { key, write: number, expected, content, .. } => {
+    fn carry_out(&mut self, id: DaemonId, effect: Effect<Users, OpId>) -> Result<(), Broken> {
+        match effect {
+            Effect::Write { key, write: number, expected, content, .. } => {
                 self.note(Some(&key), || format!("{id}/{number} writes on {expected}"));
                 self.check_written_in_time(id, &key, expected, &content)?;
                 let epoch = self.daemons[&id].epoch;
                 let write = Write { from: id, epoch, number, key, expected, content };
                 self.net.send(Event::Write(write));
             }
-            Output::Read { key, read } => self.net.send(Event::Read { by: id, key, read }),
-            Output::Verify { key, verify } => {
+            Effect::Read { key, read } => self.net.send(Event::Read { by: id, key, read }),
+            Effect::Verify { key, verify } => {
                 let ms = self.net.rng.u64(0..=12);
                 self.net.after(ms, Event::Info { by: id, key, verify });
             }
-            Output::Announce(event) => {
+            Effect::Announce(event) => {
                 self.note(Some(&event.user), || format!("{id} announces {}", event.version));
                 self.checks.announced(&self.bucket, id, &event, false)?;
             }
-            Output::Answer { ticket, result } => self.answered(id, ticket, result)?,
-            Output::ChangedElsewhere { key, by } => {
+            Effect::Answer { ticket, result } => self.answered(id, ticket, result)?,
+            Effect::RemoteChange { key, by } => {
                 let now_ms = self.net.now_ms;
                 self.with(id, |daemon, _| daemon.note_elsewhere(key, by, now_ms));
             }

@@ -1,8 +1,8 @@
 //! What can happen to a stripe.
 
 use super::Stripe;
-use super::busy::{Busy, Phase};
-use super::output::{Entry, Failure, Found, Job, Output};
+use super::effect::{Effect, Entry, Failure, Found, Job};
+use super::key_state::{KeyState, Phase};
 use super::pending::Pending;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::refusal::{Code, Refusal};
@@ -22,8 +22,8 @@ impl<E: Entity, T> Stripe<E, T> {
     /// A command for a key.
     pub fn command(&mut self, key: E::Key, job: Job<E, T>, now: Now) {
         let Job { command, ticket, deadline_ms } = job;
-        let job = Pending { command, ticket: Some(ticket), deadline_ms, tried: false };
-        let mut busy = self.busy.remove(&key).unwrap_or_else(Busy::new);
+        let job = Pending { command, ticket: Some(ticket), deadline_ms, maybe_stored: false };
+        let mut busy = self.busy.remove(&key).unwrap_or_else(KeyState::new);
         busy.waiting.push_back(job);
         if matches!(busy.phase, Phase::Verifying) {
             self.decide_beside(&key, busy, now);
@@ -139,7 +139,7 @@ impl<E: Entity, T> Stripe<E, T> {
             return;
         }
         let own = entry.writer == Some(self.daemon);
-        let is_sent = |busy: &Busy<E, T>| {
+        let is_sent = |busy: &KeyState<E, T>| {
             busy.sent().is_some_and(|s| s.epoch == self.epoch && s.content == entry.content)
         };
         if own
@@ -158,7 +158,7 @@ impl<E: Entity, T> Stripe<E, T> {
             if own || by == Some(self.daemon) {
                 self.announce_orphan(key, version, now);
             } else if let Some(by) = by {
-                self.outputs.push(Output::ChangedElsewhere { key: key.clone(), by });
+                self.effects.push(Effect::RemoteChange { key: key.clone(), by });
             }
         }
         self.look_again(key, now);
@@ -192,13 +192,13 @@ impl<E: Entity, T> Stripe<E, T> {
             let Some(mut busy) = self.busy.remove(&key) else { continue };
             for decided in &mut busy.decided {
                 if decided.job.deadline_ms <= now.mono_ms {
-                    decided.job.expire(&mut self.outputs);
+                    decided.job.expire(&mut self.effects);
                 }
             }
             busy.waiting.retain_mut(|job| {
                 let keep = job.deadline_ms > now.mono_ms;
                 if !keep {
-                    job.expire(&mut self.outputs);
+                    job.expire(&mut self.effects);
                 }
                 keep
             });
@@ -248,7 +248,7 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Does what is due on a key that waits.
-    fn wait_on(&mut self, key: &E::Key, busy: Busy<E, T>, now: Now) {
+    fn wait_on(&mut self, key: &E::Key, busy: KeyState<E, T>, now: Now) {
         let rev = self.slots.get(key).map_or(0, |slot| slot.rev);
         match &busy.phase {
             Phase::Writing { since_ms, .. }
@@ -279,14 +279,14 @@ impl<E: Entity, T> Stripe<E, T> {
     /// was given up has been done after all, or one in flight has been overwritten by a change
     /// that nobody sees, and that nobody else announces.
     fn announce_orphan(&mut self, key: &E::Key, version: u64, now: Now) {
-        self.outputs.extend(self.announcement(key, now).map(Output::Announce));
+        self.effects.extend(self.announcement(key, now).map(Effect::Announce));
         if let Some(busy) = self.busy.get_mut(key) {
             busy.announced = version;
         }
     }
 
     /// Asks the leader of the stream what is stored.
-    fn read(&mut self, key: &E::Key, mut busy: Busy<E, T>, now: Now) {
+    fn read(&mut self, key: &E::Key, mut busy: KeyState<E, T>, now: Now) {
         let read = self.next_number();
         let sent = match std::mem::replace(&mut busy.phase, Phase::Verifying) {
             Phase::Writing { sent, .. } => Some(sent),
@@ -294,7 +294,7 @@ impl<E: Entity, T> Stripe<E, T> {
             Phase::Waiting { .. } | Phase::Verifying => None,
         };
         busy.phase = Phase::Reading { read, asked_ms: now.mono_ms, sent };
-        self.outputs.push(Output::Read { key: key.clone(), read });
+        self.effects.push(Effect::Read { key: key.clone(), read });
         self.busy.insert(key.clone(), busy);
     }
 
@@ -305,14 +305,14 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Stops listening for the acknowledgement of the write in flight.
-    fn drop_write(&mut self, busy: &Busy<E, T>) {
+    fn drop_write(&mut self, busy: &KeyState<E, T>) {
         if let Some(sent) = busy.sent() {
             self.writes.remove(&sent.write);
         }
     }
 }
 
-fn take_next<E: Entity, T>(busy: &mut Busy<E, T>) -> Option<Stored<E::Record>> {
+fn take_next<E: Entity, T>(busy: &mut KeyState<E, T>) -> Option<Stored<E::Record>> {
     let sent = match &mut busy.phase {
         Phase::Writing { sent, .. } => Some(sent),
         Phase::Reading { sent, .. } => sent.as_mut(),

@@ -1,16 +1,16 @@
 //! One stripe of the store: for each key the newest known record, the write in flight and the
 //! commands that wait. A state machine without IO: inputs carry the time, effects come out as
-//! [`Output`] values. Keys are independent of each other.
+//! [`Effect`] values. Keys are independent of each other.
 //!
 //! A command is decided on the newest known record and committed by a compare-and-set write. The
 //! commands that arrive while a write of their key is in flight are decided together, on top of
 //! it, as the next write. A decision that writes is proven right by the write's success. One that
 //! writes nothing has no such proof: it waits until the replica has seen all that was stored when
-//! the command arrived ([`Output::Verify`]), or until a write on the same base succeeds.
+//! the command arrived ([`Effect::Verify`]), or until a write on the same base succeeds.
 
-mod busy;
+mod effect;
 mod inputs;
-mod output;
+mod key_state;
 mod pending;
 #[cfg(test)]
 mod tests;
@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use crate::presence::entity::{DaemonId, Entity, Stored};
 use crate::presence::time::Now;
-use busy::Busy;
+use key_state::KeyState;
 
-pub use output::{Answer, Content, Entry, Failure, Found, Job, Output};
+pub use effect::{Answer, Content, Effect, Entry, Failure, Found, Job};
 
 /// How long a marker of a deleted record is kept: a little longer than in the bucket.
 const TOMBSTONE_MS: u64 = 25 * 3_600_000;
@@ -72,7 +72,7 @@ pub struct Stripe<E: Entity, T> {
     rules: Arc<E::Rules>,
     timing: Timing,
     slots: HashMap<E::Key, Slot<E::Record>>,
-    busy: HashMap<E::Key, Busy<E, T>>,
+    busy: HashMap<E::Key, KeyState<E, T>>,
     /// The key that each write in flight, by its number, is for.
     writes: HashMap<u64, E::Key>,
     /// Markers in the order in which they were seen: when, the key, its revision.
@@ -81,7 +81,7 @@ pub struct Stripe<E: Entity, T> {
     last_number: u64,
     /// How often the bucket was replaced by a new one.
     epoch: u32,
-    outputs: Vec<Output<E, T>>,
+    effects: Vec<Effect<E, T>>,
 }
 
 impl<E: Entity, T> Stripe<E, T> {
@@ -97,7 +97,7 @@ impl<E: Entity, T> Stripe<E, T> {
             index: E::Index::default(),
             last_number: 0,
             epoch: 0,
-            outputs: Vec::new(),
+            effects: Vec::new(),
         }
     }
 
@@ -142,8 +142,8 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Takes the effects of the inputs since the last call, in their order.
-    pub fn take_outputs(&mut self) -> Vec<Output<E, T>> {
-        std::mem::take(&mut self.outputs)
+    pub fn take_effects(&mut self) -> Vec<Effect<E, T>> {
+        std::mem::take(&mut self.effects)
     }
 
     /// The present view of a key, to be announced once more.

@@ -134,33 +134,33 @@ impl Rig {
     }
 
     fn effects(&mut self) -> Vec<String> {
-        let outputs = self.machine.take_outputs();
-        outputs.into_iter().map(|output| self.describe(output)).collect()
+        let effects = self.machine.take_effects();
+        effects.into_iter().map(|effect| self.describe(effect)).collect()
     }
 
-    fn describe(&mut self, output: Output<Users, u32>) -> String {
-        match output {
-            Output::Write { write, expected, content, visible, .. } => {
+    fn describe(&mut self, effect: Effect<Users, u32>) -> String {
+        match effect {
+            Effect::Write { write, expected, content, visible, .. } => {
                 self.written = Some(content);
                 let visible = visible.map_or("nothing".to_owned(), |version| version.to_string());
                 format!("write {write} on {expected} shows {visible}")
             }
-            Output::Read { read, .. } => format!("read {read}"),
-            Output::Verify { verify, .. } => format!("verify {verify}"),
-            Output::Announce(event) => format!("announce {}", event.version),
-            Output::Answer { ticket, result: Ok(answer) } => {
+            Effect::Read { read, .. } => format!("read {read}"),
+            Effect::Verify { verify, .. } => format!("verify {verify}"),
+            Effect::Announce(event) => format!("announce {}", event.version),
+            Effect::Answer { ticket, result: Ok(answer) } => {
                 format!("answer {ticket} at {}", answer.rev)
             }
-            Output::Answer { ticket, result: Err(refusal) } => {
+            Effect::Answer { ticket, result: Err(refusal) } => {
                 format!("answer {ticket} {}", refusal.code.as_str())
             }
-            Output::ChangedElsewhere { by, .. } => format!("changed by {}", by.0),
+            Effect::RemoteChange { by, .. } => format!("changed by {}", by.0),
         }
     }
 
     pub(super) fn is_done(&self) {
         assert_eq!(self.machine.busy(), 0);
         assert!(self.machine.writes.is_empty(), "{:?}", self.machine.writes);
-        assert!(self.machine.outputs.is_empty());
+        assert!(self.machine.effects.is_empty());
     }
 }

@@ -13,23 +13,23 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use crate::health::Health;
 
 /// How often the roll is called.
-const EVERY: Duration = Duration::from_millis(250);
+const PING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// After so many ticks of [`EVERY`] a loop that has not answered is said to hang: ten seconds. They
+/// After so many ticks of [`PING_INTERVAL`] a loop that has not answered is said to hang: ten seconds. They
 /// are counted, so that a process that was stopped does not take its loops for hanging.
-const PATIENCE: u32 = 40;
+const PING_LIMIT: u32 = 40;
 
 /// Where what the roll call finds is noted in the health.
-const PLACE: &str = "loops";
+const PROBLEM_KEY: &str = "loops";
 
-/// How often a loop that is kept waiting looks whether that is excused.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a loop that is kept waiting looks whether that is exempt.
+const EXEMPT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One call for one loop.
 #[derive(Debug)]
-pub struct Call(oneshot::Sender<()>);
+pub struct Ping(oneshot::Sender<()>);
 
-impl Call {
+impl Ping {
     pub fn answer(self) {
         // Whoever called may have left.
         let _ = self.0.send(());
@@ -38,22 +38,22 @@ impl Call {
 
 /// The calls for one loop.
 #[derive(Debug)]
-pub struct Calls(mpsc::UnboundedReceiver<Call>);
+pub struct WatchdogTap(mpsc::UnboundedReceiver<Ping>);
 
-impl Calls {
+impl WatchdogTap {
     /// The next call; there is none any more when the daemon leaves. Loses nothing when dropped.
-    pub async fn next(&mut self) -> Call {
+    pub async fn next(&mut self) -> Ping {
         match self.0.recv().await {
-            Some(call) => call,
+            Some(ping) => ping,
             None => std::future::pending().await,
         }
     }
 
     /// Does `work`, which may have to wait for NATS; calls are answered meanwhile for as long as
-    /// that is `excused`.
+    /// that is `exempt`.
     pub async fn during<T>(
         &mut self,
-        excused: impl Fn() -> bool,
+        exempt: impl Fn() -> bool,
         work: impl Future<Output = T>,
     ) -> T {
         let mut work = pin!(work);
@@ -62,13 +62,13 @@ impl Calls {
             tokio::select! {
                 biased;
                 done = &mut work => {
-                    unanswered.into_iter().for_each(Call::answer);
+                    unanswered.into_iter().for_each(Ping::answer);
                     return done;
                 }
-                call = self.next() => unanswered.push(call),
-                () = async { sleep(LOOK).await }, if !unanswered.is_empty() => {
-                    if excused() {
-                        unanswered.drain(..).for_each(Call::answer);
+                ping = self.next() => unanswered.push(ping),
+                () = async { sleep(EXEMPT_POLL_INTERVAL).await }, if !unanswered.is_empty() => {
+                    if exempt() {
+                        unanswered.drain(..).for_each(Ping::answer);
                     }
                 }
             }
@@ -78,26 +78,26 @@ impl Calls {
 
 /// The loops of a daemon.
 #[derive(Debug, Default)]
-pub struct RollCall(Vec<(&'static str, mpsc::UnboundedSender<Call>)>);
+pub struct Watchdog(Vec<(&'static str, mpsc::UnboundedSender<Ping>)>);
 
-impl RollCall {
+impl Watchdog {
     /// Adds a loop; whoever runs it takes the calls along.
-    pub fn enrol(&mut self, name: &'static str) -> Calls {
-        let (caller, calls) = mpsc::unbounded_channel();
-        self.0.push((name, caller));
-        Calls(calls)
+    pub fn register(&mut self, name: &'static str) -> WatchdogTap {
+        let (pinger, pings) = mpsc::unbounded_channel();
+        self.0.push((name, pinger));
+        WatchdogTap(pings)
     }
 
-    /// Calls the roll again and again, and notes in `health` when all have answered, or which
+    /// Pings the loops again and again, and notes in `health` when all have answered, or which
     /// do not.
     pub async fn run(self, health: Health) {
-        let mut ticks = interval(EVERY);
+        let mut ticks = interval(PING_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = BTreeSet::new();
+        let mut logged = BTreeSet::new();
         loop {
             ticks.tick().await;
             let mut silent: BTreeSet<_> = self.0.iter().map(|(name, _)| *name).collect();
-            let mut answers = self.call();
+            let mut answers = self.ping_all();
             let mut waited = 0;
             loop {
                 tokio::select! {
@@ -112,44 +112,48 @@ impl RollCall {
                     },
                     _ = ticks.tick() => {
                         waited += 1;
-                        if waited == PATIENCE {
-                            complain(&health, &silent, &mut told);
+                        if waited == PING_LIMIT {
+                            report_silent(&health, &silent, &mut logged);
                         }
                     }
                 }
             }
             if silent.is_empty() {
-                health.recovered(PLACE);
+                health.clear(PROBLEM_KEY);
                 health.all_answered();
-                told.clear();
+                logged.clear();
             } else {
-                complain(&health, &silent, &mut told);
+                report_silent(&health, &silent, &mut logged);
             }
         }
     }
 
-    fn call(&self) -> FuturesUnordered<impl Future<Output = (&'static str, bool)> + use<>> {
-        let call = |(name, caller): &(&'static str, mpsc::UnboundedSender<Call>)| {
+    fn ping_all(&self) -> FuturesUnordered<impl Future<Output = (&'static str, bool)> + use<>> {
+        let ping = |(name, pinger): &(&'static str, mpsc::UnboundedSender<Ping>)| {
             let (answer, answered) = oneshot::channel();
             // Where nobody is left to hear it, the call is lost, and that is its answer.
-            let _ = caller.send(Call(answer));
+            let _ = pinger.send(Ping(answer));
             let name = *name;
             async move { (name, answered.await.is_ok()) }
         };
-        self.0.iter().map(call).collect()
+        self.0.iter().map(ping).collect()
     }
 }
 
-fn complain(health: &Health, silent: &BTreeSet<&'static str>, told: &mut BTreeSet<&'static str>) {
-    if silent == told {
+fn report_silent(
+    health: &Health,
+    silent: &BTreeSet<&'static str>,
+    logged: &mut BTreeSet<&'static str>,
+) {
+    if silent == logged {
         return;
     }
     let names = silent.iter().copied().collect::<Vec<_>>().join(", ");
     tracing::error!(loops = names, "a part of the daemon hangs; it has to be started again");
-    health.suffers(PLACE, format!("{names} does not answer"));
-    told.clone_from(silent);
+    health.report(PROBLEM_KEY, format!("{names} does not answer"));
+    logged.clone_from(silent);
 }
 
 #[cfg(test)]
-#[path = "roll_call_tests.rs"]
+#[path = "watchdog_tests.rs"]
 mod tests;

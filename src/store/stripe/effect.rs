@@ -64,7 +64,7 @@ pub struct Answer<O> {
 
 /// An effect. They are to be carried out in the order in which they come.
 #[derive(Debug)]
-pub enum Output<E: Entity, T> {
+pub enum Effect<E: Entity, T> {
     /// Write, expecting that the key's last revision is `expected`.
     Write {
         key: E::Key,
@@ -85,5 +85,5 @@ pub enum Output<E: Entity, T> {
     /// Answer a command.
     Answer { ticket: T, result: Result<Answer<E::Outcome>, Refusal> },
     /// Another daemon made a visible change, which it is to announce.
-    ChangedElsewhere { key: E::Key, by: DaemonId },
+    RemoteChange { key: E::Key, by: DaemonId },
 }

@@ -31,26 +31,26 @@ impl Default for Periods {
 
 /// A connection at a moment of its life: its next `connect` makes it another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lifeline {
+pub struct ConnectionGen {
     pub connection: Id,
-    pub connects: u64,
+    pub generation: u64,
 }
 
 #[derive(Debug)]
-struct Pulse {
-    line: Lifeline,
+struct OwnLease {
+    connection_gen: ConnectionGen,
     heard: Heard,
 }
 
 #[derive(Debug)]
-struct Vital {
+struct UserLeases {
     /// When the user is looked at next; an entry of the agenda with another time is void.
     due_ms: u64,
-    /// The `last_active` that must not grow old, and whether it is the hidden one.
+    /// The `last_active` that must not grow old, and whether it is the invisible one.
     active: (Option<Time>, bool),
     refresh_due_ms: u64,
     /// The connections that are kept alive by their own heartbeats.
-    own: Vec<Pulse>,
+    own: Vec<OwnLease>,
 }
 
 /// What is due for a user.
@@ -58,21 +58,21 @@ struct Vital {
 pub struct Due {
     pub user: Id,
     /// Connections that have been silent for a lease.
-    pub silent: Vec<Lifeline>,
+    pub silent: Vec<ConnectionGen>,
     /// The `last_active` that has grown too old.
     pub stale: Option<Option<Time>>,
 }
 
 /// The signs of life of the users of one stripe.
 #[derive(Debug, Default)]
-pub struct Vitals {
+pub struct OwnLeases {
     periods: Periods,
-    users: HashMap<Id, Vital>,
+    users: HashMap<Id, UserLeases>,
     agenda: BinaryHeap<Reverse<(u64, Id)>>,
     listening: bool,
 }
 
-impl Vitals {
+impl OwnLeases {
     /// Sets the times, before the first record is seen.
     pub fn measure(&mut self, periods: Periods) {
         self.periods = periods;
@@ -85,8 +85,8 @@ impl Vitals {
 
     /// A heartbeat of a connection came, which was sent then. One that is unknown leaves no trace.
     pub fn heartbeat(&mut self, user: &impl AsRef<str>, connection: &impl AsRef<str>, at_ms: u64) {
-        if let Some(pulse) = self.pulse_mut(user.as_ref(), connection.as_ref()) {
-            pulse.heard.beat(at_ms);
+        if let Some(lease) = self.lease_mut(user.as_ref(), connection.as_ref()) {
+            lease.heard.beat(at_ms);
         }
     }
 
@@ -95,8 +95,8 @@ impl Vitals {
     pub fn objected(&mut self, user: &Id, connection: &Id, at_ms: u64) {
         self.heartbeat(user, connection, at_ms);
         let due_ms = at_ms + self.periods.lease_ms;
-        if let Some(vital) = self.users.get_mut(user).filter(|vital| vital.due_ms > due_ms) {
-            vital.due_ms = due_ms;
+        if let Some(leases) = self.users.get_mut(user).filter(|leases| leases.due_ms > due_ms) {
+            leases.due_ms = due_ms;
             self.agenda.push(Reverse((due_ms, user.clone())));
         }
     }
@@ -104,14 +104,18 @@ impl Vitals {
     /// When a connection that keeps itself alive was last heard of.
     pub fn heard(&self, user: &Id, connection: &Id) -> Option<Heard> {
         let own = &self.users.get(user)?.own;
-        own.iter().find(|pulse| pulse.line.connection == *connection).map(|pulse| pulse.heard)
+        own.iter()
+            .find(|lease| lease.connection_gen.connection == *connection)
+            .map(|lease| lease.heard)
     }
 
     /// Whether a connection has been silent for a lease, and is still the same.
-    pub fn is_silent(&self, user: &Id, line: &Lifeline, now_ms: u64) -> bool {
-        let own = self.users.get(user).map(|vital| vital.own.as_slice()).unwrap_or_default();
-        own.iter()
-            .any(|pulse| pulse.line == *line && pulse.heard.at_ms + self.periods.lease_ms <= now_ms)
+    pub fn is_silent(&self, user: &Id, connection_gen: &ConnectionGen, now_ms: u64) -> bool {
+        let own = self.users.get(user).map(|leases| leases.own.as_slice()).unwrap_or_default();
+        own.iter().any(|lease| {
+            lease.connection_gen == *connection_gen
+                && lease.heard.at_ms + self.periods.lease_ms <= now_ms
+        })
     }
 
     /// Takes a user for whom something is due, `wait_ms(user)` after its time. Silence counts only
@@ -125,32 +129,32 @@ impl Vitals {
         let (now_ms, full_ms) = (now.mono_ms, self.periods.refresh_ms);
         while self.agenda.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now_ms) {
             let Reverse((at_ms, user)) = self.agenda.pop()?;
-            let Some(vital) = self.users.get_mut(&user).filter(|vital| vital.due_ms == at_ms)
+            let Some(leases) = self.users.get_mut(&user).filter(|leases| leases.due_ms == at_ms)
             else {
                 continue;
             };
             let wait_ms = wait_ms(&user);
             // By a clock that is behind, it was only just refreshed: there is nothing to write.
-            if vital.refresh_due_ms <= now_ms && vital.active.0 >= Some(now.wall) {
-                vital.refresh_due_ms = now_ms + full_ms;
+            if leases.refresh_due_ms <= now_ms && leases.active.0 >= Some(now.wall) {
+                leases.refresh_due_ms = now_ms + full_ms;
             }
-            let mut next_ms = vital.refresh_due_ms + wait_ms;
-            let stale = (next_ms <= now_ms).then_some(vital.active.0);
+            let mut next_ms = leases.refresh_due_ms + wait_ms;
+            let stale = (next_ms <= now_ms).then_some(leases.active.0);
             if stale.is_some() {
                 next_ms = now_ms + RETRY_MS;
             }
             let mut silent = Vec::new();
-            for pulse in &vital.own {
+            for lease in &leases.own {
                 let lapses_ms =
-                    (pulse.heard.at_ms + self.periods.lease_ms + wait_ms).max(hears_from_ms);
+                    (lease.heard.at_ms + self.periods.lease_ms + wait_ms).max(hears_from_ms);
                 if lapses_ms <= now_ms {
-                    silent.push(pulse.line.clone());
+                    silent.push(lease.connection_gen.clone());
                     next_ms = next_ms.min(now_ms + RETRY_MS.min(self.periods.lease_ms));
                 } else {
                     next_ms = next_ms.min(lapses_ms);
                 }
             }
-            vital.due_ms = next_ms;
+            leases.due_ms = next_ms;
             self.agenda.push(Reverse((next_ms, user.clone())));
             if stale.is_some() || !silent.is_empty() {
                 return Some(Due { user, silent, stale });
@@ -166,16 +170,19 @@ impl Vitals {
             return;
         };
         let mut old = self.users.remove(user);
-        let known = old.as_mut().map(|vital| std::mem::take(&mut vital.own)).unwrap_or_default();
+        let known = old.as_mut().map(|leases| std::mem::take(&mut leases.own)).unwrap_or_default();
         let own = record.connections.iter().filter(|each| each.lease.is_none()).map(|each| {
-            let line = Lifeline { connection: each.id.clone(), connects: each.connects };
-            let known = known.iter().find(|pulse| pulse.line.connection == line.connection);
+            let connection_gen =
+                ConnectionGen { connection: each.id.clone(), generation: each.generation };
+            let known = known
+                .iter()
+                .find(|lease| lease.connection_gen.connection == connection_gen.connection);
             let heard = match known {
-                Some(pulse) if pulse.line == line => pulse.heard,
-                Some(pulse) => pulse.heard.connected_again(now.mono_ms, self.listening),
+                Some(lease) if lease.connection_gen == connection_gen => lease.heard,
+                Some(lease) => lease.heard.connected_again(now.mono_ms, self.listening),
                 None => Heard::connected(now.mono_ms, self.listening),
             };
-            Pulse { line, heard }
+            OwnLease { connection_gen, heard }
         });
         let own: Vec<_> = own.collect();
         let active = (record.refreshed_last_active(), record.invisible);
@@ -183,15 +190,15 @@ impl Vitals {
             Some(old) if old.active == active => old.refresh_due_ms,
             _ => now.mono_ms + self.refresh_in(user, active.0, now.wall),
         };
-        let lapses = own.iter().map(|pulse| pulse.heard.at_ms + self.periods.lease_ms);
+        let lapses = own.iter().map(|lease| lease.heard.at_ms + self.periods.lease_ms);
         let wanted_ms = lapses.fold(refresh_due_ms, u64::min);
         let scheduled = old.map(|old| old.due_ms).filter(|due_ms| *due_ms <= wanted_ms);
         let due_ms = scheduled.unwrap_or_else(|| {
             self.agenda.push(Reverse((wanted_ms, user.clone())));
             wanted_ms
         });
-        let vital = Vital { due_ms, active, refresh_due_ms, own };
-        self.users.insert(user.clone(), vital);
+        let leases = UserLeases { due_ms, active, refresh_due_ms, own };
+        self.users.insert(user.clone(), leases);
     }
 
     /// In how long `last_active` is due: up to a tenth early, differently for each user, so that
@@ -210,8 +217,8 @@ impl Vitals {
         in_ms.saturating_sub(u64::try_from(age_ms).unwrap_or(0))
     }
 
-    fn pulse_mut(&mut self, user: &str, connection: &str) -> Option<&mut Pulse> {
+    fn lease_mut(&mut self, user: &str, connection: &str) -> Option<&mut OwnLease> {
         let own = &mut self.users.get_mut(user)?.own;
-        own.iter_mut().find(|pulse| pulse.line.connection.as_str() == connection)
+        own.iter_mut().find(|lease| lease.connection_gen.connection.as_str() == connection)
     }
 }

@@ -4,45 +4,45 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc};
 
-use super::judge::Sentence;
+use super::PendingWrite;
 use crate::presence::id::Id;
 use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
 use crate::store::stripe::Answer;
 
 /// How many users are written at a time: requests go on beside them.
-const WRITES: usize = 512;
+const MAX_CONCURRENT_WRITES: usize = 512;
 
-/// A sentence that is to be carried out.
+/// A write that is to be carried out.
 #[derive(Debug)]
-pub struct Order {
-    pub sentence: Sentence,
+pub struct QueuedWrite {
+    pub write: PendingWrite,
     /// The lease that is ended by it and others.
-    pub ending: Option<Arc<EndOfLease>>,
+    pub ending: Option<Arc<LeaseEndGuard>>,
 }
 
 /// Tells when the last write for the end of a lease is done.
 #[derive(Debug)]
-pub struct EndOfLease {
+pub struct LeaseEndGuard {
     pub lease: Id,
     pub done: mpsc::UnboundedSender<Id>,
 }
 
-impl Drop for EndOfLease {
+impl Drop for LeaseEndGuard {
     fn drop(&mut self) {
         // The judge is gone only when the daemon is.
         let _ = self.done.send(self.lease.clone());
     }
 }
 
-/// Carries sentences out, a bounded number at a time.
-pub async fn carry_out(store: Store, mut orders: mpsc::UnboundedReceiver<Order>) {
-    let places = Arc::new(Semaphore::new(WRITES));
-    while let Some(Order { sentence, ending }) = orders.recv().await {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Sentence { user, command, deadline_ms } = sentence;
+/// Carries writes out, a bounded number at a time.
+pub async fn carry_out(store: Store, mut writes: mpsc::UnboundedReceiver<QueuedWrite>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_WRITES));
+    while let Some(QueuedWrite { write, ending }) = writes.recv().await {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let PendingWrite { user, command, deadline_ms } = write;
         let (metrics, lapses) =
-            (Arc::clone(&store.link.metrics), matches!(command, Command::Lapse { .. }));
+            (Arc::clone(&store.context.metrics), matches!(command, Command::Lapse { .. }));
         store.users.command(
             user,
             command,
@@ -53,7 +53,7 @@ pub async fn carry_out(store: Store, mut orders: mpsc::UnboundedReceiver<Order>)
                 {
                     metrics.lapses.inc_by(count as u64);
                 }
-                drop(place);
+                drop(permit);
                 drop(ending);
             }),
         );

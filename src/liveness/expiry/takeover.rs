@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::liveness::verdicts::{Ending, Named, line};
+use crate::liveness::expiry::messages::{Ending, Named, connection_gen};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
-use crate::presence::user::Lifeline;
+use crate::presence::user::ConnectionGen;
 
 /// How long it is remembered what this daemon did not object to, in milliseconds. What a daemon
 /// that was stopped begins to end after that is no news: the lease may have been heard since.
@@ -16,18 +16,18 @@ const AGREED_MS: u64 = 3000;
 const NAMED_WITHIN_MS: u64 = 3000;
 
 /// Connections of users.
-pub type Lines = Vec<(Id, Vec<Lifeline>)>;
+pub type Lines = Vec<(Id, Vec<ConnectionGen>)>;
 
 /// The ends that have begun.
 #[derive(Debug, Default)]
-pub struct Endings {
+pub struct LeaseEnds {
     agreed: Vec<Agreed>,
     /// What daemons have begun to name.
     parts: BTreeMap<(DaemonId, Id), Part>,
     begun: BTreeMap<Id, Begun>,
 }
 
-/// Candidates of another daemon to which this one has not objected.
+/// Proposal of another daemon to which this one has not objected.
 #[derive(Debug)]
 struct Agreed {
     daemon: DaemonId,
@@ -50,10 +50,10 @@ struct Begun {
     /// When the writes of the last of them are done or void.
     void_ms: u64,
     /// What is to be ended.
-    lines: BTreeMap<Id, Vec<Lifeline>>,
+    generations: BTreeMap<Id, Vec<ConnectionGen>>,
 }
 
-impl Endings {
+impl LeaseEnds {
     /// This daemon has nothing against the end of these leases.
     pub fn agree(&mut self, daemon: DaemonId, number: u64, leases: Vec<Id>, at_ms: u64) {
         if !leases.is_empty() {
@@ -91,8 +91,8 @@ impl Endings {
             self.parts.insert(key, Part { named, at_ms });
             return None;
         }
-        let lines = named.iter().filter_map(line);
-        Some(lines.map(|(user, line)| (user, vec![line])).collect())
+        let generations = named.iter().filter_map(connection_gen);
+        Some(generations.map(|(user, connection_gen)| (user, vec![connection_gen])).collect())
     }
 
     /// Forgets what is too old to matter.
@@ -106,17 +106,17 @@ impl Endings {
     }
 
     /// A daemon works on the end of these connections, until `void_ms` at the latest.
-    pub fn begin(&mut self, lease: &Id, by: DaemonId, lines: Lines, void_ms: u64) {
+    pub fn begin(&mut self, lease: &Id, by: DaemonId, generations: Lines, void_ms: u64) {
         let begun = self.begun.entry(lease.clone()).or_default();
         if !begun.by.contains(&by) {
             begun.by.push(by);
         }
         begun.void_ms = void_ms;
-        for (user, lines) in lines {
-            let known = begun.lines.entry(user).or_default();
-            for line in lines {
-                if !known.contains(&line) {
-                    known.push(line);
+        for (user, generations) in generations {
+            let known = begun.generations.entry(user).or_default();
+            for connection_gen in generations {
+                if !known.contains(&connection_gen) {
+                    known.push(connection_gen);
                 }
             }
         }
@@ -155,10 +155,10 @@ impl Endings {
     /// What of the end of a lease is still to be done, of what the lease holds now.
     pub fn rest(&self, lease: &Id, held: Lines) -> Lines {
         let Some(begun) = self.begun.get(lease) else { return Vec::new() };
-        let rest = held.into_iter().filter_map(|(user, mut lines)| {
-            let ended = begun.lines.get(&user)?;
-            lines.retain(|line| ended.contains(line));
-            (!lines.is_empty()).then_some((user, lines))
+        let rest = held.into_iter().filter_map(|(user, mut generations)| {
+            let ended = begun.generations.get(&user)?;
+            generations.retain(|connection_gen| ended.contains(connection_gen));
+            (!generations.is_empty()).then_some((user, generations))
         });
         rest.collect()
     }
@@ -175,13 +175,13 @@ mod tests {
         Id::parse(text, "id").unwrap()
     }
 
-    fn held(user: &str, connects: u64) -> (Id, Vec<Lifeline>) {
-        (id(user), vec![Lifeline { connection: id("c"), connects }])
+    fn held(user: &str, generation: u64) -> (Id, Vec<ConnectionGen>) {
+        (id(user), vec![ConnectionGen { connection: id("c"), generation }])
     }
 
     #[test]
     fn the_rest_is_what_has_not_connected_again() {
-        let mut endings = Endings::default();
+        let mut endings = LeaseEnds::default();
         endings.begin(&id("gw"), A, vec![held("john", 1), held("jack", 1)], 1000);
         let now = vec![held("john", 1), held("jack", 2), held("jill", 1)];
         assert_eq!(endings.rest(&id("gw"), now), [held("john", 1)]);
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_end_is_due_when_nobody_works_on_it_any_more() {
-        let mut endings = Endings::default();
+        let mut endings = LeaseEnds::default();
         endings.begin(&id("gw"), A, vec![held("john", 1)], 1000);
         let wait_ms = |_: &Id, by: &[DaemonId]| if by == [A] { 500 } else { 0 };
         assert_eq!(endings.due(1499, wait_ms), []);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn only_who_worked_on_an_end_can_say_that_it_is_done() {
-        let mut endings = Endings::default();
+        let mut endings = LeaseEnds::default();
         endings.begin(&id("gw"), A, Vec::new(), 1000);
         assert!(!endings.is_done_by(&id("gw"), B));
         assert!(endings.has(&id("gw")));
@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_end_is_known_when_all_that_it_is_about_has_been_named_in_order() {
-        let mut endings = Endings::default();
+        let mut endings = LeaseEnds::default();
         let mut tell = |users: &[&str], from, of, at_ms| {
             let named = |user: &&str| ((*user).to_owned(), "c".to_owned(), 1);
             let connections = users.iter().map(named).collect();
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn what_the_dead_worked_on_is_due_at_once() {
-        let mut endings = Endings::default();
+        let mut endings = LeaseEnds::default();
         endings.begin(&id("gw"), A, vec![held("john", 1)], 9000);
         endings.begin(&id("gw"), B, Vec::new(), 9000);
         endings.void(1000, |by| by == B);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn an_agreement_is_for_one_proposal_and_not_for_long() {
-        let mut endings = Endings::default();
+        let mut endings = LeaseEnds::default();
         endings.agree(A, 7, vec![id("gw")], 1000);
         assert!(endings.has_agreed(A, 7, &id("gw"), 999 + AGREED_MS));
         assert!(!endings.has_agreed(A, 7, &id("gw"), 1000 + AGREED_MS));

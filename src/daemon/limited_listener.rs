@@ -16,25 +16,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep};
 
 /// How many connections are served at a time; others wait with the operating system.
-const MOST: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 
 /// How long one may last: a page is made and sent in far less, and each connection is for one.
-const LONGEST: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Lets in as many as there is room for.
 #[derive(Debug)]
-pub struct Visitors {
+pub struct LimitedListener {
     listener: TcpListener,
     room: Arc<Semaphore>,
 }
 
-impl Visitors {
+impl LimitedListener {
     pub fn new(listener: TcpListener) -> Self {
-        Self { listener, room: Arc::new(Semaphore::new(MOST)) }
+        Self { listener, room: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
 
-impl Listener for Visitors {
+impl Listener for LimitedListener {
     type Io = Visit;
     type Addr = SocketAddr;
 
@@ -42,7 +42,7 @@ impl Listener for Visitors {
         // The semaphore is never closed.
         let place = Arc::clone(&self.room).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Visit { stream, end: Box::pin(sleep(LONGEST)), _place: place }, address)
+        (Visit { stream, end: Box::pin(sleep(REQUEST_TIMEOUT)), _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

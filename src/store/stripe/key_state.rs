@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::output::{Answer, Content, Output};
+use super::effect::{Answer, Content, Effect};
 use super::pending::Pending;
 use super::{Slot, Stripe};
 use crate::presence::entity::{Entity, Event, Stored};
@@ -46,7 +46,7 @@ pub(super) enum Phase<R> {
 }
 
 #[derive(Debug)]
-pub(super) struct Busy<E: Entity, T> {
+pub(super) struct KeyState<E: Entity, T> {
     pub(super) phase: Phase<E::Record>,
     /// In the order in which they came.
     pub(super) decided: Vec<Decided<E, T>>,
@@ -57,7 +57,7 @@ pub(super) struct Busy<E: Entity, T> {
     pub(super) announced: u64,
 }
 
-impl<E: Entity, T> Busy<E, T> {
+impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn new() -> Self {
         Self {
             phase: Phase::Verifying,
@@ -80,12 +80,12 @@ impl<E: Entity, T> Busy<E, T> {
 
 impl<E: Entity, T> Stripe<E, T> {
     /// Decides all commands of a key anew, from the newest known record on.
-    pub(super) fn decide_again(&mut self, key: &E::Key, mut busy: Busy<E, T>, now: Now) {
+    pub(super) fn decide_again(&mut self, key: &E::Key, mut busy: KeyState<E, T>, now: Now) {
         let decided = std::mem::take(&mut busy.decided);
         let proofs: Vec<_> = decided.iter().map(|each| each.verify).collect();
-        let tried = matches!(busy.phase, Phase::Reading { sent: Some(_), .. });
+        let maybe_stored = matches!(busy.phase, Phase::Reading { sent: Some(_), .. });
         for mut each in decided.into_iter().rev() {
-            each.job.tried |= tried;
+            each.job.maybe_stored |= maybe_stored;
             busy.waiting.push_front(each.job);
         }
         self.decide_waiting(key, busy, &proofs, now);
@@ -96,7 +96,7 @@ impl<E: Entity, T> Stripe<E, T> {
     pub(super) fn decide_waiting(
         &mut self,
         key: &E::Key,
-        mut busy: Busy<E, T>,
+        mut busy: KeyState<E, T>,
         proofs: &[Option<u64>],
         now: Now,
     ) {
@@ -107,7 +107,7 @@ impl<E: Entity, T> Stripe<E, T> {
             && let Some(mut job) = busy.waiting.pop_front()
         {
             let verify = proofs.next().flatten();
-            if !job.still_wanted(&mut self.outputs, now) {
+            if !job.still_wanted(&mut self.effects, now) {
                 continue;
             }
             let decided = decide_on::<E, T>(self.decider(key, now), slot, &mut next, job, verify);
@@ -117,11 +117,11 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Decides one more command while the others wait for their proof.
-    pub(super) fn decide_beside(&mut self, key: &E::Key, mut busy: Busy<E, T>, now: Now) {
+    pub(super) fn decide_beside(&mut self, key: &E::Key, mut busy: KeyState<E, T>, now: Now) {
         let slot = self.slots.get(key);
         let mut next = None;
         while let Some(mut job) = busy.waiting.pop_front() {
-            if job.still_wanted(&mut self.outputs, now) {
+            if job.still_wanted(&mut self.effects, now) {
                 let decided = decide_on::<E, T>(self.decider(key, now), slot, &mut next, job, None);
                 busy.decided.push(decided);
             }
@@ -143,7 +143,7 @@ impl<E: Entity, T> Stripe<E, T> {
     fn send(
         &mut self,
         key: &E::Key,
-        mut busy: Busy<E, T>,
+        mut busy: KeyState<E, T>,
         next: Option<(Stored<E::Record>, Content)>,
         now: Now,
     ) {
@@ -161,7 +161,7 @@ impl<E: Entity, T> Stripe<E, T> {
         let deadlines = busy.decided.iter().map(|each| each.job.deadline_ms);
         let not_after_ms = deadlines.min().unwrap_or(u64::MAX);
         let visible = busy.decided.iter().filter_map(|each| each.event.as_ref()).next_back();
-        self.outputs.push(Output::Write {
+        self.effects.push(Effect::Write {
             key: key.clone(),
             write,
             expected,
@@ -174,7 +174,7 @@ impl<E: Entity, T> Stripe<E, T> {
         self.busy.insert(key.clone(), busy);
     }
 
-    fn ask_for_proof(&mut self, key: &E::Key, busy: &mut Busy<E, T>) {
+    fn ask_for_proof(&mut self, key: &E::Key, busy: &mut KeyState<E, T>) {
         if busy.decided.iter().all(|each| each.verify.is_some()) {
             return;
         }
@@ -182,25 +182,25 @@ impl<E: Entity, T> Stripe<E, T> {
         for each in busy.decided.iter_mut().filter(|each| each.verify.is_none()) {
             each.verify = Some(verify);
         }
-        self.outputs.push(Output::Verify { key: key.clone(), verify });
+        self.effects.push(Effect::Verify { key: key.clone(), verify });
     }
 
     /// Announces and answers what was decided, and goes on with what waits.
-    pub(super) fn finish(&mut self, key: &E::Key, mut busy: Busy<E, T>, rev: u64, now: Now) {
+    pub(super) fn finish(&mut self, key: &E::Key, mut busy: KeyState<E, T>, rev: u64, now: Now) {
         self.tell(&mut busy, rev);
         busy.conflicts = 0;
         self.go_on(key, busy, now);
     }
 
     /// Announces and answers what was decided; each event before its answer.
-    pub(super) fn tell(&mut self, busy: &mut Busy<E, T>, rev: u64) {
+    pub(super) fn tell(&mut self, busy: &mut KeyState<E, T>, rev: u64) {
         let announced = busy.announced;
         for decided in busy.decided.drain(..) {
             let event = decided.event.filter(|event| event.version > announced);
-            self.outputs.extend(event.map(Output::Announce));
+            self.effects.extend(event.map(Effect::Announce));
             if let Some(ticket) = decided.job.ticket {
                 let result = decided.result.map(|outcome| Answer { outcome, rev });
-                self.outputs.push(Output::Answer { ticket, result });
+                self.effects.push(Effect::Answer { ticket, result });
             }
         }
     }
@@ -209,21 +209,21 @@ impl<E: Entity, T> Stripe<E, T> {
     pub(super) fn refuse(
         &mut self,
         key: &E::Key,
-        mut busy: Busy<E, T>,
+        mut busy: KeyState<E, T>,
         refusal: &Refusal,
         now: Now,
     ) {
         for decided in std::mem::take(&mut busy.decided) {
-            let refusal = decided.job.open_if_tried(refusal.clone());
+            let refusal = decided.job.outcome_unknown(refusal.clone());
             if let Some(ticket) = decided.job.ticket {
-                self.outputs.push(Output::Answer { ticket, result: Err(refusal) });
+                self.effects.push(Effect::Answer { ticket, result: Err(refusal) });
             }
         }
         busy.conflicts = 0;
         self.go_on(key, busy, now);
     }
 
-    fn go_on(&mut self, key: &E::Key, busy: Busy<E, T>, now: Now) {
+    fn go_on(&mut self, key: &E::Key, busy: KeyState<E, T>, now: Now) {
         if !busy.waiting.is_empty() {
             self.decide_waiting(key, busy, &[], now);
         }
@@ -280,7 +280,7 @@ fn refused<E: Entity, T>(
     refusal: Refusal,
     verify: Option<u64>,
 ) -> Decided<E, T> {
-    Decided { result: Err(job.open_if_tried(refusal)), job, event: None, verify }
+    Decided { result: Err(job.outcome_unknown(refusal)), job, event: None, verify }
 }
 
 fn too_large(bytes: usize, limit: usize) -> Refusal {

@@ -15,14 +15,14 @@ use tokio::task::{unconstrained, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::heartbeat::Heartbeat;
+use super::heartbeat_fast_path;
+use super::heartbeat_queue::{Full, HeartbeatQueue, QueuedHeartbeat};
 use super::operation::Operation;
-use super::plain_heartbeat;
 use super::subjects::Subjects;
-use super::unheard::{Full, Unheard, Waiting};
 use crate::liveness::hearing::PROBE_MS;
 use crate::liveness::internal::Beacons;
-use crate::roll_call::Calls;
 use crate::store::Store;
+use crate::watchdog::WatchdogTap;
 
 /// The token of the second door on which probes travel; whose it is does not matter.
 const PROBE_TOKEN: &str = "probe";
@@ -52,7 +52,7 @@ pub fn probe_lanes(requests: &str) -> [String; 2] {
 
 /// The ears of a daemon.
 #[derive(Debug)]
-pub struct Listener {
+pub struct HeartbeatListener {
     store: Store,
     beacons: Beacons,
     subjects: Subjects,
@@ -60,7 +60,7 @@ pub struct Listener {
     secret: String,
 }
 
-impl Listener {
+impl HeartbeatListener {
     /// An error says that the operating system has no random numbers.
     pub fn new(store: Store, beacons: Beacons, subjects: Subjects) -> std::io::Result<Self> {
         Ok(Self { store, beacons, subjects, secret: secret()? })
@@ -71,17 +71,17 @@ impl Listener {
         self,
         mut lanes: [Subscriber; 2],
         mut events: UnboundedReceiver<Event>,
-        mut calls: Calls,
+        mut tap: WatchdogTap,
     ) {
         let mut probes = interval(Duration::from_millis(PROBE_MS));
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = self.beacons.hearing().deaf(self.now_ms());
         let mut bucket = std::pin::pin!(self.ask_bucket());
-        let mut unheard = Unheard::default();
+        let mut queue = HeartbeatQueue::default();
         loop {
             tokio::select! {
                 biased;
-                call = calls.next() => call.answer(),
+                ping = tap.next() => ping.answer(),
                 _ = probes.tick() => {
                     self.probe().await;
                     self.tell(&mut told);
@@ -90,14 +90,14 @@ impl Listener {
                 Some(event) = events.recv() => {
                     let slow = self.notice_all(event, &mut events);
                     if slow > 0 {
-                        self.throw_away(&mut unheard, &mut lanes, slow);
+                        self.throw_away(&mut queue, &mut lanes, slow);
                         yield_now().await;
                     }
                 }
-                moved = ready(&mut unheard, &mut lanes) => {
+                moved = ready(&mut queue, &mut lanes) => {
                     match moved {
-                        Moved::All => self.hear(unheard.portion()),
-                        Moved::TooMany => self.throw_away(&mut unheard, &mut lanes, 1),
+                        Moved::All => self.hear(queue.next_batch()),
+                        Moved::TooMany => self.throw_away(&mut queue, &mut lanes, 1),
                         Moved::Ended => return,
                     }
                     // Others have their turn: not least who reads from the connection.
@@ -107,10 +107,10 @@ impl Listener {
         }
     }
 
-    /// Hears a portion of what has come, in the order in which it came.
-    fn hear(&self, portion: impl Iterator<Item = Waiting>) {
+    /// Hears a batch of what has come, in the order in which it came.
+    fn hear(&self, batch: impl Iterator<Item = QueuedHeartbeat>) {
         let mut at_ms = [0, 1].map(|lane| self.heard_ms(lane));
-        for waiting in portion {
+        for waiting in batch {
             let lane = waiting.lane;
             if let Some(number) = self.is_probe(&waiting.payload) {
                 self.beacons.hearing().probed(lane, number, self.now_ms());
@@ -125,19 +125,19 @@ impl Listener {
     /// More has come than can be heard. The daemon has missed something and is deaf for a lease, so
     /// it does not judge by the rest either: better to be done with it at once than to begin that
     /// lease late. `lost` were dropped already.
-    fn throw_away(&self, unheard: &mut Unheard, lanes: &mut [Subscriber; 2], lost: usize) {
-        let mut count = lost + unheard.clear();
+    fn throw_away(&self, queue: &mut HeartbeatQueue, lanes: &mut [Subscriber; 2], lost: usize) {
+        let mut count = lost + queue.clear();
         for lane in lanes {
             // At most what was there at first: more may come all the time.
             let ready = || unconstrained(lane.next()).now_or_never().flatten();
             count += std::iter::from_fn(ready).take(CAPACITY).count();
         }
-        self.store.link.metrics.heartbeats_dropped.inc_by(count as u64);
+        self.store.context.metrics.heartbeats_dropped.inc_by(count as u64);
         // The probes among them are from before it, and so are not missed.
         self.beacons.hearing().trouble(self.now_ms(), TOO_FAST);
     }
 
-    fn hear_one(&self, message: &Waiting, at_ms: u64) {
+    fn hear_one(&self, message: &QueuedHeartbeat, at_ms: u64) {
         let reply = message.reply.as_ref().map(|reply| reply.as_str());
         if reply.is_some_and(|reply| self.subjects.is_forbidden_reply(reply)) {
             return;
@@ -146,7 +146,7 @@ impl Listener {
         let Ok(door) = self.subjects.door(Operation::Heartbeat, message.subject.as_str()) else {
             return;
         };
-        if let Some(plain) = plain_heartbeat::read(&message.payload, &door) {
+        if let Some(plain) = heartbeat_fast_path::read(&message.payload, &door) {
             self.note(&plain, at_ms);
         } else if let Ok(heartbeat) = Heartbeat::parse_any(&message.payload, &door) {
             self.note(&heartbeat, at_ms);
@@ -157,14 +157,14 @@ impl Listener {
     fn note<I: AsRef<str>>(&self, heartbeat: &Heartbeat<I>, at_ms: u64) {
         match heartbeat {
             Heartbeat::Lease(lease) => {
-                self.store.link.metrics.heard_lease();
+                self.store.context.metrics.heard_lease();
                 self.store.leases().heartbeat(lease, at_ms);
             }
             Heartbeat::Connections(connections) => {
-                self.store.link.metrics.heard_connections(connections.len());
+                self.store.context.metrics.heard_connections(connections.len());
                 for (user, connection) in connections {
-                    self.store.users.index_of(user.as_ref(), |index| {
-                        index.vitals.heartbeat(user, connection, at_ms);
+                    self.store.users.with_index(user.as_ref(), |index| {
+                        index.own_leases.heartbeat(user, connection, at_ms);
                     });
                 }
             }
@@ -218,7 +218,7 @@ impl Listener {
         let [trusted, own] = probe_lanes(&self.subjects.prefix);
         // One goes out where the writes do: the two connections may be with two servers, and what
         // is written on one side of a partition must not go by what is heard on the other.
-        let ways = [(self.store.link.bucket.client(), trusted), (self.beacons.client(), own)];
+        let ways = [(self.store.context.bucket.client(), trusted), (self.beacons.client(), own)];
         for (client, subject) in ways {
             let sent = client.publish(subject, payload.clone().into());
             if timeout(Duration::from_millis(PROBE_MS), sent).await.is_err() {
@@ -236,7 +236,7 @@ impl Listener {
             tokio::select! {
                 _ = looks.tick() => {
                     if self.beacons.hearing().asks_bucket(self.now_ms()) {
-                        answer.set(Some(self.store.link.bucket.info()).into());
+                        answer.set(Some(self.store.context.bucket.info()).into());
                     }
                 }
                 Some(answered) = &mut answer => {
@@ -259,7 +259,7 @@ impl Listener {
     }
 
     fn now_ms(&self) -> u64 {
-        self.store.link.clock.now().mono_ms
+        self.store.context.clock.now().mono_ms
     }
 }
 
@@ -274,13 +274,13 @@ enum Moved {
 
 /// Moves what is ready on the lanes to those that wait, once there are any. Loses nothing when
 /// dropped.
-async fn ready(unheard: &mut Unheard, lanes: &mut [Subscriber; 2]) -> Moved {
+async fn ready(queue: &mut HeartbeatQueue, lanes: &mut [Subscriber; 2]) -> Moved {
     let moving = poll_fn(|context| {
         for (number, lane) in lanes.iter_mut().enumerate() {
             for _ in 0..CAPACITY {
                 match lane.poll_next_unpin(context) {
                     Poll::Ready(Some(message)) => {
-                        if unheard.push(number, message) == Err(Full) {
+                        if queue.push(number, message) == Err(Full) {
                             return Poll::Ready(Moved::TooMany);
                         }
                     }
@@ -289,7 +289,7 @@ async fn ready(unheard: &mut Unheard, lanes: &mut [Subscriber; 2]) -> Moved {
                 }
             }
         }
-        if unheard.is_empty() { Poll::Pending } else { Poll::Ready(Moved::All) }
+        if queue.is_empty() { Poll::Pending } else { Poll::Ready(Moved::All) }
     });
     // The runtime's budget would end it after some hundred messages.
     unconstrained(moving).await

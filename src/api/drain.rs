@@ -12,27 +12,27 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 
 /// How long that number may take to come.
-const PATIENCE: Duration = Duration::from_millis(500);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long the last requests are awaited after that.
-const LAST_REQUESTS: Duration = Duration::from_millis(250);
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// At least so many more requests are taken: more than a slow machine has under way.
-const AT_LEAST: u64 = 64;
+const MIN_REMAINING: u64 = 64;
 
-/// How long the pace is measured, in milliseconds.
+/// How long the rate is measured, in milliseconds.
 const WINDOW_MS: u64 = 100;
 
 /// How many requests have come, and how fast they come.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct ArrivalRate {
     received: u64,
     window_from_ms: u64,
     in_window: u64,
     in_last_window: u64,
 }
 
-impl Pace {
+impl ArrivalRate {
     /// A request came.
     pub fn count(&mut self, now_ms: u64) {
         self.received += 1;
@@ -46,33 +46,33 @@ impl Pace {
     /// The last request to take: as many more as came within the last moments, which are more
     /// than can be under way.
     fn last(&self) -> u64 {
-        self.received + AT_LEAST + self.in_last_window + self.in_window
+        self.received + MIN_REMAINING + self.in_last_window + self.in_window
     }
 }
 
 /// Ends the subscription, and hands over what still comes.
-pub async fn part(
+pub async fn drain(
     client: &Client,
     mut requests: Subscriber,
-    pace: &Pace,
+    rate: &ArrivalRate,
     mut take: impl FnMut(Message),
 ) {
     // After a reconnect the server has begun to count anew.
     let counts_agree = client.statistics().connects.load(Ordering::Relaxed) <= 1;
-    if counts_agree && requests.unsubscribe_after(pace.last()).await.is_ok() {
+    if counts_agree && requests.unsubscribe_after(rate.last()).await.is_ok() {
         let all = async {
             while let Some(request) = requests.next().await {
                 take(request);
             }
         };
-        if timeout(PATIENCE, all).await.is_ok() {
+        if timeout(DRAIN_TIMEOUT, all).await.is_ok() {
             return;
         }
     }
     if let Err(error) = requests.drain().await {
         tracing::debug!(%error, "the subscription was gone already");
     }
-    while let Ok(Some(request)) = timeout(LAST_REQUESTS, requests.next()).await {
+    while let Ok(Some(request)) = timeout(LAST_REQUEST_TIMEOUT, requests.next()).await {
         take(request);
     }
 }

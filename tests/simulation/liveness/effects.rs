@@ -1,9 +1,9 @@
-//! What becomes of the acts of a judge.
+//! What becomes of the effects of a judge.
 
 use std::rc::Rc;
 
-use presenced::liveness::judge::{Act, Sentence};
-use presenced::liveness::verdicts::Candidates;
+use presenced::liveness::expiry::messages::Proposal;
+use presenced::liveness::expiry::{Effect, PendingWrite};
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::user::Command;
@@ -17,49 +17,47 @@ use super::world::{World, id as parse};
 const DECIDED_WITHIN_MS: u64 = 2000;
 
 impl World {
-    pub fn carry_out_all(&mut self, id: DaemonId, acts: Vec<Act>) -> Result<(), String> {
+    pub fn carry_out_all(&mut self, id: DaemonId, effects: Vec<Effect>) -> Result<(), String> {
         let mut carries_on = false;
-        for act in acts {
-            match act {
-                Act::Propose(candidates) => {
-                    self.note(|| format!("{id} proposes {candidates:?}"));
-                    self.proposed(id, &candidates);
-                    let candidates = Rc::new(candidates);
+        for effect in effects {
+            match effect {
+                Effect::Propose(proposal) => {
+                    self.note(|| format!("{id} proposes {proposal:?}"));
+                    self.proposed(id, &proposal);
+                    let proposal = Rc::new(proposal);
                     if let Some(daemon) = self.daemons.get_mut(&id) {
-                        let number = candidates.number;
-                        daemon
-                            .candidates
-                            .insert(number, (self.agenda.now_ms, Rc::clone(&candidates)));
+                        let number = proposal.number;
+                        daemon.proposal.insert(number, (self.agenda.now_ms, Rc::clone(&proposal)));
                     }
-                    self.tell_others(id, || Incoming::Candidates(Rc::clone(&candidates)));
+                    self.tell_others(id, || Incoming::Proposal(Rc::clone(&proposal)));
                     self.strike(id);
                 }
-                Act::Object { to, objection } => {
+                Effect::Object { to, objection } => {
                     self.note(|| format!("{id} objects to {to}: {objection:?}"));
                     self.truth.counts.objections += 1;
                     self.tell(id, to, Incoming::Objection(objection));
                 }
-                Act::Tell(ending) => {
+                Effect::Broadcast(ending) => {
                     self.note(|| format!("{id} tells {ending:?}"));
                     carries_on = !ending.done && ending.number == 0;
                     let copy = || Incoming::Ending(ending.clone());
                     self.tell_others(id, copy);
                 }
-                Act::Sentence(sentence) => self.sentence(id, sentence, None)?,
-                Act::EndLease { lease, sentences } => {
+                Effect::Write(write) => self.write_due(id, write, None)?,
+                Effect::EndLease { lease, writes } => {
                     if let Some(daemon) = self.daemons.get_mut(&id) {
-                        *daemon.ending.entry(lease.clone()).or_default() += sentences.len() + 1;
+                        *daemon.ending.entry(lease.clone()).or_default() += writes.len() + 1;
                     }
                     let now_ms = self.agenda.now_ms;
                     if carries_on {
-                        self.truth.ends.go_on(&lease, &sentences, now_ms)?;
+                        self.truth.ends.go_on(&lease, &writes, now_ms)?;
                         self.truth.counts.carried_on += 1;
                     } else {
                         let contested = self.is_heard(&lease);
-                        self.truth.ends.begin(&lease, &sentences, contested, now_ms);
+                        self.truth.ends.begin(&lease, &writes, contested, now_ms);
                     }
-                    for sentence in sentences {
-                        self.sentence(id, sentence, Some((&lease, carries_on)))?;
+                    for write in writes {
+                        self.write_due(id, write, Some((&lease, carries_on)))?;
                     }
                     self.strike(id);
                     self.one_less(id, &lease)?;
@@ -69,11 +67,11 @@ impl World {
         Ok(())
     }
 
-    fn proposed(&mut self, id: DaemonId, candidates: &Candidates) {
+    fn proposed(&mut self, id: DaemonId, proposal: &Proposal) {
         let now_ms = self.agenda.now_ms;
         let Some(daemon) = self.daemons.get_mut(&id) else { return };
-        let own = candidates.connections.iter().map(|(u, c, _)| Voice::Own(parse(u), parse(c)));
-        let shared = candidates.leases.iter().map(|lease| Voice::Lease(parse(lease)));
+        let own = proposal.connections.iter().map(|(u, c, _)| Voice::Own(parse(u), parse(c)));
+        let shared = proposal.leases.iter().map(|lease| Voice::Lease(parse(lease)));
         for voice in own.chain(shared) {
             let proposed_ms = daemon.proposed_ms.entry(voice).or_insert(now_ms);
             if *proposed_ms + DECIDED_WITHIN_MS < now_ms {
@@ -90,21 +88,21 @@ impl World {
         self.daemons.values().any(must)
     }
 
-    /// A sentence, perhaps one of those that end a lease, which this daemon began or carries on.
-    fn sentence(
+    /// A write, perhaps one of those that end a lease, which this daemon began or carries on.
+    fn write_due(
         &mut self,
         id: DaemonId,
-        it: Sentence,
+        it: PendingWrite,
         lease: Option<(&Id, bool)>,
     ) -> Result<(), String> {
         let now_ms = self.agenda.now_ms;
-        self.note(|| format!("{id} sentences {it:?}"));
+        self.note(|| format!("{id} writes {it:?}"));
         let carries_on = lease.is_some_and(|(_, carries_on)| carries_on);
         let lease = lease.map(|(lease, _)| lease);
         let voices = ended_by(&it.user, &it.command, lease);
         if let Some(daemon) = self.daemons.get(&id).filter(|_| !carries_on) {
             for voice in &voices {
-                let checked = self.truth.check_sentence(daemon, voice, now_ms);
+                let checked = self.truth.check_end(daemon, voice, now_ms);
                 checked.map_err(|what| format!("{voice:?} is ended, and {what}"))?;
             }
         }
@@ -135,7 +133,7 @@ impl World {
             return Ok(());
         }
         daemon.ending.remove(lease);
-        let act = daemon.judge.close(&daemon.known, lease);
-        self.carry_out_all(id, act.into_iter().collect())
+        let effect = daemon.expiry.on_writes_done(&daemon.known, lease);
+        self.carry_out_all(id, effect.into_iter().collect())
     }
 }

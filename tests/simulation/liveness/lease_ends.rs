@@ -1,8 +1,8 @@
-//! The ends of shared leases, as they really went: what each is about, and who carried it on.
+//! The ends of shared leases, as they confirmed went: what each is about, and who carried it on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use presenced::liveness::judge::Sentence;
+use presenced::liveness::expiry::PendingWrite;
 use presenced::presence::id::Id;
 use presenced::presence::user::{Command, Connection};
 
@@ -23,11 +23,11 @@ struct End {
     carried_on_ms: Option<u64>,
     /// Whether somebody had heard the lease, and could not say so in time.
     contested: bool,
-    lines: BTreeSet<Line>,
+    generations: BTreeSet<Line>,
 }
 
 #[derive(Debug, Default)]
-pub struct Ends {
+pub struct LeaseEnds {
     begun: BTreeMap<Id, End>,
     /// When a daemon last began to work on the end of a lease.
     last_ms: BTreeMap<Voice, u64>,
@@ -35,22 +35,30 @@ pub struct Ends {
     pub left_over: BTreeSet<(Id, Id)>,
 }
 
-impl Ends {
+impl LeaseEnds {
     /// A daemon begins to end a lease.
-    pub fn begin(&mut self, lease: &Id, sentences: &[Sentence], contested: bool, now_ms: u64) {
-        let lines = sentences.iter().flat_map(lines).collect();
-        let end = End { begun_ms: now_ms, carried_on_ms: None, contested, lines };
+    pub fn begin(&mut self, lease: &Id, writes: &[PendingWrite], contested: bool, now_ms: u64) {
+        let generations = writes.iter().flat_map(generations).collect();
+        let end = End { begun_ms: now_ms, carried_on_ms: None, contested, generations };
         self.begun.insert(lease.clone(), end);
         self.last_ms.insert(Voice::Lease(lease.clone()), now_ms);
     }
 
     /// A daemon carries on the end of a lease that began not long ago, and ends nothing else.
-    pub fn go_on(&mut self, lease: &Id, sentences: &[Sentence], now_ms: u64) -> Result<(), String> {
+    pub fn go_on(
+        &mut self,
+        lease: &Id,
+        writes: &[PendingWrite],
+        now_ms: u64,
+    ) -> Result<(), String> {
         let end = self.begun.get_mut(lease);
         let end = end.ok_or_else(|| format!("the end of {lease:?} goes on for too long"))?;
-        if let Some(line) = sentences.iter().flat_map(lines).find(|line| !end.lines.contains(line))
+        if let Some(connection_gen) = writes
+            .iter()
+            .flat_map(generations)
+            .find(|connection_gen| !end.generations.contains(connection_gen))
         {
-            return Err(format!("the end of {lease:?} goes on with {line:?}"));
+            return Err(format!("the end of {lease:?} goes on with {connection_gen:?}"));
         }
         end.carried_on_ms = Some(now_ms);
         self.last_ms.insert(Voice::Lease(lease.clone()), now_ms);
@@ -65,10 +73,10 @@ impl Ends {
     /// Whether a connection was just ended by somebody who carried on the end of its lease.
     pub fn is_carried_on(&self, user: &Id, connection: &Connection, now_ms: u64) -> bool {
         let end = connection.lease.as_ref().and_then(|lease| self.begun.get(lease));
-        let line = (user.clone(), connection.id.clone(), connection.connects);
+        let connection_gen = (user.clone(), connection.id.clone(), connection.generation);
         end.is_some_and(|end| {
             end.carried_on_ms.is_some_and(|at_ms| at_ms + WRITTEN_WITHIN_MS > now_ms)
-                && end.lines.contains(&line)
+                && end.generations.contains(&connection_gen)
         })
     }
 }
@@ -81,7 +89,11 @@ impl World {
         let over = |end: &End| end.begun_ms + DONE_WITHIN_MS < now_ms;
         let ends = self.truth.ends.begun.extract_if(.., |_, end| over(end));
         for (lease, end) in ends.collect::<Vec<_>>() {
-            let left: Vec<_> = end.lines.iter().filter(|line| self.is_stored(line)).collect();
+            let left: Vec<_> = end
+                .generations
+                .iter()
+                .filter(|connection_gen| self.is_stored(connection_gen))
+                .collect();
             let relied_on = self.reliable_since_ms().is_some_and(|ms| ms <= end.begun_ms);
             if !left.is_empty() && relied_on && !end.contested {
                 return Err(format!("the end of {lease:?} has left {left:?}"));
@@ -92,15 +104,20 @@ impl World {
         Ok(())
     }
 
-    fn is_stored(&self, (user, id, connects): &Line) -> bool {
+    fn is_stored(&self, (user, id, generation): &Line) -> bool {
         let connections = self.stored(user).map_or(&[][..], |record| &record.connections);
-        connections.iter().any(|each| (&each.id, &each.connects) == (id, connects))
+        connections.iter().any(|each| (&each.id, &each.generation) == (id, generation))
     }
 }
 
-/// The connections that a sentence ends.
-fn lines(sentence: &Sentence) -> Vec<Line> {
-    let Command::Lapse { lines } = &sentence.command else { return Vec::new() };
-    let user = &sentence.user;
-    lines.iter().map(|line| (user.clone(), line.connection.clone(), line.connects)).collect()
+/// The connections that a write ends.
+fn generations(write: &PendingWrite) -> Vec<Line> {
+    let Command::Lapse { generations } = &write.command else { return Vec::new() };
+    let user = &write.user;
+    generations
+        .iter()
+        .map(|connection_gen| {
+            (user.clone(), connection_gen.connection.clone(), connection_gen.generation)
+        })
+        .collect()
 }

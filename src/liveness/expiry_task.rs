@@ -1,5 +1,5 @@
-//! Where the judge of a daemon sits: hears what the others say, has its acts carried out, and lends
-//! it what the daemon knows. All decisions are [`judge`](super::judge)'s.
+//! Where the judge of a daemon sits: hears what the others say, has its effects carried out, and lends
+//! it what the daemon knows. All decisions are [`expiry`](super::expiry)'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,29 +11,29 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::expiry::messages::{ENDINGS, Ending, OBJECTIONS, Objection, PROPOSALS, Proposal};
+use super::expiry::writer::{LeaseEndGuard, QueuedWrite, carry_out};
+use super::expiry::{Effect, Expiry, OBJECTION_MS, View};
 use super::hearing::Hearing;
 use super::internal::Beacons;
-use super::judge::{Act, Judge, Knowledge, OBJECTION_MS};
 use super::peers::Peers;
-use super::sentences::{EndOfLease, Order, carry_out};
-use super::verdicts::{CANDIDATES, Candidates, ENDINGS, Ending, OBJECTIONS, Objection};
 use crate::config::Liveness;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
 use crate::presence::time::Now;
-use crate::presence::user::{Index, Lifeline};
-use crate::roll_call::Calls;
+use crate::presence::user::{ConnectionGen, Index};
 use crate::store::Store;
+use crate::watchdog::WatchdogTap;
 
 /// How often the judge looks at what is due.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The bench of one daemon.
 #[derive(Debug)]
-pub struct Bench {
-    judge: Judge,
-    known: Known,
-    orders: mpsc::UnboundedSender<Order>,
+pub struct ExpiryTask {
+    expiry: Expiry,
+    known: DaemonView,
+    writes: mpsc::UnboundedSender<QueuedWrite>,
     /// Leases whose writes are done.
     done: (mpsc::UnboundedSender<Id>, mpsc::UnboundedReceiver<Id>),
     heard: Subscriptions,
@@ -42,55 +42,55 @@ pub struct Bench {
 /// What the judge listens to.
 #[derive(Debug)]
 struct Subscriptions {
-    candidates: Subscriber,
+    proposal: Subscriber,
     objections: Subscriber,
-    endings: Subscriber,
+    ends: Subscriber,
 }
 
 /// What this daemon knows, in its store and from its beacons.
 #[derive(Debug)]
-struct Known {
+struct DaemonView {
     store: Store,
     beacons: Beacons,
 }
 
-impl Bench {
+impl ExpiryTask {
     pub async fn new(
         store: Store,
         beacons: Beacons,
         liveness: &Liveness,
     ) -> Result<Self, SubscribeError> {
-        let (client, daemon) = (beacons.client(), store.link.daemon);
+        let (client, daemon) = (beacons.client(), store.context.daemon);
         let heard = Subscriptions {
-            candidates: client.subscribe(beacons.subject(CANDIDATES)).await?,
+            proposal: client.subscribe(beacons.subject(PROPOSALS)).await?,
             objections: client
                 .subscribe(beacons.subject(&format!("{OBJECTIONS}.{daemon}")))
                 .await?,
-            endings: client.subscribe(beacons.subject(ENDINGS)).await?,
+            ends: client.subscribe(beacons.subject(ENDINGS)).await?,
         };
-        let (orders, to_do) = mpsc::unbounded_channel();
-        store.link.tracker.spawn(carry_out(store.clone(), to_do));
+        let (writes, to_do) = mpsc::unbounded_channel();
+        store.context.tracker.spawn(carry_out(store.clone(), to_do));
         let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
-            judge: Judge::new(daemon, millis(liveness.lease), millis(liveness.offline_grace)),
-            known: Known { store, beacons },
-            orders,
+            expiry: Expiry::new(daemon, millis(liveness.lease), millis(liveness.offline_grace)),
+            known: DaemonView { store, beacons },
+            writes,
             done: mpsc::unbounded_channel(),
             heard,
         })
     }
 
     /// Judges for as long as the connection lasts.
-    pub async fn run(mut self, mut calls: Calls) {
-        let mut look = interval(LOOK);
+    pub async fn run(mut self, mut tap: WatchdogTap) {
+        let mut look = interval(POLL_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let acts = tokio::select! {
-                message = self.heard.candidates.next() => match read::<Candidates>(message) {
-                    Ok(candidates) => {
+            let effects = tokio::select! {
+                message = self.heard.proposal.next() => match read::<Proposal>(message) {
+                    Ok(proposal) => {
                         let now = self.now();
-                        let act = self.judge.examine(&self.known, &candidates, now);
-                        act.into_iter().collect()
+                        let effect = self.expiry.on_proposal(&self.known, &proposal, now);
+                        effect.into_iter().collect()
                     }
                     Err(ended) if ended => return,
                     Err(_) => continue,
@@ -98,60 +98,60 @@ impl Bench {
                 message = self.heard.objections.next() => match read::<Objection>(message) {
                     Ok(objection) => {
                         let now = self.now();
-                        self.judge.yield_to(&self.known, &objection, now);
+                        self.expiry.on_objection(&self.known, &objection, now);
                         continue;
                     }
                     Err(ended) if ended => return,
                     Err(_) => continue,
                 },
-                message = self.heard.endings.next() => match read::<Ending>(message) {
+                message = self.heard.ends.next() => match read::<Ending>(message) {
                     Ok(ending) => {
                         let now = self.now();
-                        self.judge.note(&self.known, &ending, now);
+                        self.expiry.on_ending(&self.known, &ending, now);
                         continue;
                     }
                     Err(ended) if ended => return,
                     Err(_) => continue,
                 },
-                call = calls.next() => {
-                    call.answer();
+                ping = tap.next() => {
+                    ping.answer();
                     continue;
                 }
                 Some(lease) = self.done.1.recv() => {
-                    self.judge.close(&self.known, &lease).into_iter().collect()
+                    self.expiry.on_writes_done(&self.known, &lease).into_iter().collect()
                 }
                 _ = look.tick() => {
                     let now = self.now();
-                    self.judge.tick(&self.known, now)
+                    self.expiry.on_tick(&self.known, now)
                 }
             };
-            for act in acts {
-                self.carry_out(act).await;
+            for effect in effects {
+                self.carry_out(effect).await;
             }
         }
     }
 
-    async fn carry_out(&self, act: Act) {
-        match act {
-            Act::Propose(candidates) => self.tell(CANDIDATES, &candidates).await,
-            Act::Object { to, objection } => {
+    async fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::Propose(proposal) => self.tell(PROPOSALS, &proposal).await,
+            Effect::Object { to, objection } => {
                 self.tell(&format!("{OBJECTIONS}.{to}"), &objection).await;
             }
-            Act::Tell(ending) => self.tell(ENDINGS, &ending).await,
-            Act::Sentence(sentence) => self.order(Order { sentence, ending: None }),
-            Act::EndLease { lease, sentences } => {
-                tracing::info!(users = sentences.len(), "a lease has lapsed");
-                let ending = Arc::new(EndOfLease { lease, done: self.done.0.clone() });
-                for sentence in sentences {
-                    self.order(Order { sentence, ending: Some(Arc::clone(&ending)) });
+            Effect::Broadcast(ending) => self.tell(ENDINGS, &ending).await,
+            Effect::Write(write) => self.queue(QueuedWrite { write, ending: None }),
+            Effect::EndLease { lease, writes } => {
+                tracing::info!(users = writes.len(), "a lease has lapsed");
+                let ending = Arc::new(LeaseEndGuard { lease, done: self.done.0.clone() });
+                for write in writes {
+                    self.queue(QueuedWrite { write, ending: Some(Arc::clone(&ending)) });
                 }
             }
         }
     }
 
-    fn order(&self, order: Order) {
+    fn queue(&self, write: QueuedWrite) {
         // The executor ends only with the daemon.
-        let _ = self.orders.send(order);
+        let _ = self.writes.send(write);
     }
 
     async fn tell(&self, about: &str, message: &impl Serialize) {
@@ -164,29 +164,29 @@ impl Bench {
     }
 
     fn now(&self) -> Now {
-        self.known.store.link.clock.now()
+        self.known.store.context.clock.now()
     }
 }
 
-impl Knowledge for Known {
+impl View for DaemonView {
     fn each_index(&self, mut work: impl FnMut(&mut Index)) {
-        self.store.users.for_each_part(|part| work(part.index_mut()));
+        self.store.users.for_each_stripe(|stripe| work(stripe.index_mut()));
     }
 
-    fn index_of<R>(&self, user: &Id, work: impl FnOnce(&mut Index) -> R) -> R {
-        self.store.users.index_of(user, work)
+    fn with_index<R>(&self, user: &Id, work: impl FnOnce(&mut Index) -> R) -> R {
+        self.store.users.with_index(user, work)
     }
 
     fn leases<R>(&self, work: impl FnOnce(&mut Leases) -> R) -> R {
         work(&mut self.store.leases())
     }
 
-    fn held_by(&self, lease: &Id) -> Vec<(Id, Vec<Lifeline>)> {
+    fn held_by(&self, lease: &Id) -> Vec<(Id, Vec<ConnectionGen>)> {
         let mut held = Vec::new();
-        self.store.users.for_each_part(|part| {
-            for user in part.index().holders(lease) {
-                let lines = part.record(&user).map(|record| record.lines_on(lease));
-                held.push((user, lines.unwrap_or_default()));
+        self.store.users.for_each_stripe(|stripe| {
+            for user in stripe.index().holders(lease) {
+                let generations = stripe.record(&user).map(|record| record.generations_on(lease));
+                held.push((user, generations.unwrap_or_default()));
             }
         });
         held

@@ -4,10 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::presence::id::Id;
-use crate::presence::user::Lifeline;
+use crate::presence::user::ConnectionGen;
 
-/// Where candidates are published.
-pub const CANDIDATES: &str = "lapse";
+/// Where proposals are published.
+pub const PROPOSALS: &str = "lapse";
 /// Where objections go, with the daemon behind it.
 pub const OBJECTIONS: &str = "objection";
 /// Where the beginning and the end of a lease's end are told.
@@ -18,7 +18,7 @@ pub type Named = (String, String, u64);
 
 /// What a daemon is about to end, unless another has heard it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Candidates {
+pub struct Proposal {
     pub daemon: String,
     pub number: u64,
     pub connections: Vec<Named>,
@@ -40,7 +40,7 @@ pub struct Ending {
     pub daemon: String,
     pub lease: String,
     pub done: bool,
-    /// Which candidates of that daemon the lease was among; 0 if it carries on what another began.
+    /// Which proposal of that daemon the lease was among; 0 if it carries on what another began.
     #[serde(default)]
     pub number: u64,
     /// After so long its writes are done or void, in milliseconds.
@@ -58,13 +58,17 @@ pub struct Ending {
 }
 
 /// Names a connection.
-pub fn named(user: &Id, line: &Lifeline) -> Named {
-    (user.as_str().to_owned(), line.connection.as_str().to_owned(), line.connects)
+pub fn named(user: &Id, connection_gen: &ConnectionGen) -> Named {
+    (
+        user.as_str().to_owned(),
+        connection_gen.connection.as_str().to_owned(),
+        connection_gen.generation,
+    )
 }
 
 /// Reads a connection that was named.
-pub fn line((user, connection, connects): &Named) -> Option<(Id, Lifeline)> {
+pub fn connection_gen((user, connection, generation): &Named) -> Option<(Id, ConnectionGen)> {
     let user = Id::parse(user, "user").ok()?;
     let connection = Id::parse(connection, "connection").ok()?;
-    Some((user, Lifeline { connection, connects: *connects }))
+    Some((user, ConnectionGen { connection, generation: *generation }))
 }

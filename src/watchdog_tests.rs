@@ -9,10 +9,10 @@ use tokio_util::task::TaskTracker;
 use super::*;
 
 /// A loop that answers whenever it comes around; what it does meanwhile takes the lock.
-async fn turn(mut calls: Calls, work: Arc<Notify>, lock: Arc<Mutex<()>>) {
+async fn turn(mut tap: WatchdogTap, work: Arc<Notify>, lock: Arc<Mutex<()>>) {
     loop {
         tokio::select! {
-            call = calls.next() => call.answer(),
+            ping = tap.next() => ping.answer(),
             () = work.notified() => drop(lock.lock().await),
         }
     }
@@ -21,73 +21,75 @@ async fn turn(mut calls: Calls, work: Arc<Notify>, lock: Arc<Mutex<()>>) {
 #[tokio::test(start_paused = true)]
 async fn a_loop_that_hangs_ends_the_answers_until_it_goes_on() {
     let (health, tracker) = (Health::new(), TaskTracker::new());
-    health.serves();
-    let (mut roll, lock, work) = (RollCall::default(), Arc::<Mutex<()>>::default(), Arc::default());
-    tracker.spawn(turn(roll.enrol("one"), Arc::clone(&work), Arc::clone(&lock)));
-    tracker.spawn(turn(roll.enrol("other"), Arc::default(), Arc::default()));
+    health.serving();
+    let (mut watchdog, lock, work) =
+        (Watchdog::default(), Arc::<Mutex<()>>::default(), Arc::default());
+    tracker.spawn(turn(watchdog.register("one"), Arc::clone(&work), Arc::clone(&lock)));
+    tracker.spawn(turn(watchdog.register("other"), Arc::default(), Arc::default()));
     let (mut answers, condition) = (health.answers(), health.watch());
-    tracker.spawn(roll.run(health.clone()));
+    tracker.spawn(watchdog.run(health.clone()));
     for _ in 0..3 {
-        timeout(2 * EVERY, answers.changed()).await.expect("all answer").unwrap();
+        timeout(2 * PING_INTERVAL, answers.changed()).await.expect("all answer").unwrap();
     }
     let held = lock.lock().await;
     work.notify_one();
     // The round that is under way may have been answered already.
-    let _ = timeout(2 * EVERY, answers.changed()).await;
-    let silence = EVERY * PATIENCE * 3;
+    let _ = timeout(2 * PING_INTERVAL, answers.changed()).await;
+    let silence = PING_INTERVAL * PING_LIMIT * 3;
     assert!(timeout(silence, answers.changed()).await.is_err(), "answered while one loop hung");
     assert_eq!(condition.borrow().to_string(), "loops: one does not answer");
     assert!(!condition.borrow().is_ready());
     drop(held);
-    timeout(2 * EVERY, answers.changed()).await.expect("all answer again").unwrap();
+    timeout(2 * PING_INTERVAL, answers.changed()).await.expect("all answer again").unwrap();
     assert!(condition.borrow().is_ready());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_loop_that_has_ended_does_not_answer() {
     let (health, tracker) = (Health::new(), TaskTracker::new());
-    let mut roll = RollCall::default();
-    drop(roll.enrol("gone"));
-    tracker.spawn(turn(roll.enrol("there"), Arc::default(), Arc::default()));
+    let mut watchdog = Watchdog::default();
+    drop(watchdog.register("gone"));
+    tracker.spawn(turn(watchdog.register("there"), Arc::default(), Arc::default()));
     let mut answers = health.answers();
-    tracker.spawn(roll.run(health.clone()));
-    assert!(timeout(4 * EVERY, answers.changed()).await.is_err());
+    tracker.spawn(watchdog.run(health.clone()));
+    assert!(timeout(4 * PING_INTERVAL, answers.changed()).await.is_err());
     assert_eq!(health.watch().borrow().to_string(), "loops: gone does not answer");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_was_stopped_does_not_take_its_loops_for_hanging() {
     let (health, tracker) = (Health::new(), TaskTracker::new());
-    health.serves();
-    let (mut roll, lock, work) = (RollCall::default(), Arc::<Mutex<()>>::default(), Arc::default());
-    tracker.spawn(turn(roll.enrol("one"), Arc::clone(&work), Arc::clone(&lock)));
+    health.serving();
+    let (mut watchdog, lock, work) =
+        (Watchdog::default(), Arc::<Mutex<()>>::default(), Arc::default());
+    tracker.spawn(turn(watchdog.register("one"), Arc::clone(&work), Arc::clone(&lock)));
     let held = lock.lock().await;
     work.notify_one();
     let mut answers = health.answers();
-    tracker.spawn(roll.run(health.clone()));
-    assert!(timeout(2 * EVERY, answers.changed()).await.is_err());
-    advance(EVERY * PATIENCE * 10).await;
+    tracker.spawn(watchdog.run(health.clone()));
+    assert!(timeout(2 * PING_INTERVAL, answers.changed()).await.is_err());
+    advance(PING_INTERVAL * PING_LIMIT * 10).await;
     drop(held);
-    timeout(2 * EVERY, answers.changed()).await.expect("all answer").unwrap();
+    timeout(2 * PING_INTERVAL, answers.changed()).await.expect("all answer").unwrap();
     assert!(health.watch().borrow_and_update().is_ready());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_nats_answers_as_long_as_that_is_excused() {
-    let mut roll = RollCall::default();
-    let mut calls = roll.enrol("one");
+    let mut watchdog = Watchdog::default();
+    let mut tap = watchdog.register("one");
     let work = Notify::new();
     let connected = std::cell::Cell::new(false);
     let waits = async {
-        calls.during(|| !connected.get(), work.notified()).await;
+        tap.during(|| !connected.get(), work.notified()).await;
     };
     let caller = async {
         let called = |mut answers: FuturesUnordered<_>| async move {
-            timeout(10 * LOOK, answers.next()).await.is_ok()
+            timeout(10 * EXEMPT_POLL_INTERVAL, answers.next()).await.is_ok()
         };
-        assert!(called(roll.call()).await, "not connected: it may take its time");
+        assert!(called(watchdog.ping_all()).await, "not connected: it may take its time");
         connected.set(true);
-        assert!(!called(roll.call()).await, "connected, and still not done");
+        assert!(!called(watchdog.ping_all()).await, "connected, and still not done");
         work.notify_one();
     };
     tokio::join!(waits, caller);
