@@ -20,12 +20,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::executor::executor;
-use crate::api::heartbeat_listener::{self, HeartbeatListener};
-use crate::api::intake::{Intake, QUEUE_GROUP};
-use crate::api::micro::{self, Micro};
-use crate::api::responder::ReplyContext;
-use crate::api::subjects::Subjects;
+use crate::api::heartbeats::{self, HeartbeatListener};
+use crate::api::transport::executor::executor;
+use crate::api::transport::intake::{Intake, QUEUE_GROUP};
+use crate::api::transport::micro::{self, Micro};
+use crate::api::transport::responder::ReplyContext;
+use crate::api::transport::subjects::Subjects;
 use crate::api::{OPERATIONS, Operation, Stats};
 use crate::clock::Clock;
 use crate::config::{INTERNAL, Limits, Settings, Storage};
@@ -196,8 +196,7 @@ impl Daemon {
         let (store_client, _) =
             connect(&settings.nats, "presenced store", FEED_CAPACITY, &access).await?;
         let (internal, events) =
-            connect(&settings.nats, "presenced liveness", heartbeat_listener::CAPACITY, &access)
-                .await?;
+            connect(&settings.nats, "presenced liveness", heartbeats::CAPACITY, &access).await?;
         let mut tasks = Tasks::default();
         tasks.spawn(access.keep(vec![client.clone(), store_client.clone(), internal.clone()]));
 
@@ -229,7 +228,7 @@ impl Daemon {
             prefix: settings.subjects.requests(),
             events: settings.subjects.events.clone(),
         };
-        let [trusted, own] = heartbeat_listener::lanes(&subjects.prefix);
+        let [trusted, own] = heartbeats::lanes(&subjects.prefix);
         let lanes = [internal.subscribe(trusted).await?, internal.subscribe(own).await?];
         let listener = HeartbeatListener::new(store.clone(), beacons.clone(), subjects.clone())?;
         let tap = tasks.watchdog.register("heartbeats");

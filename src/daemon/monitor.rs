@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::api::executor::QueueGauge;
+use crate::api::transport::executor::QueueGauge;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::service::Service;

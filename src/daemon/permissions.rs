@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use crate::api::intake::QUEUE_GROUP;
-use crate::api::{heartbeat_listener, micro};
+use crate::api::heartbeats;
+use crate::api::transport::intake::QUEUE_GROUP;
+use crate::api::transport::micro;
 use crate::config::{INTERNAL, Settings};
 
 /// The token that stands for any other where a permission is tried.
@@ -94,7 +95,7 @@ pub struct Permissions {
 impl Permissions {
     pub fn of(settings: &Settings) -> Self {
         let requests = settings.subjects.requests();
-        let [trusted, own] = heartbeat_listener::lanes(&requests);
+        let [trusted, own] = heartbeats::lanes(&requests);
         let stream = format!("KV_{}", settings.store.bucket);
         let mut always = vec![
             Permission::publish(format!("{}.*", settings.subjects.events)),
@@ -109,7 +110,7 @@ impl Permissions {
             Permission::subscribe(format!("{}.>", settings.nats.inbox_prefix)),
             Permission::subscribe(format!("{INTERNAL}.>")),
         ];
-        always.extend(heartbeat_listener::probe_lanes(&requests).map(Permission::publish));
+        always.extend(heartbeats::probe_lanes(&requests).map(Permission::publish));
         always.extend([trusted, own].map(Permission::subscribe));
         always.push(Permission {
             queue: Some(QUEUE_GROUP),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 
-use super::door::Door;
+use crate::api::request::door::Door;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};

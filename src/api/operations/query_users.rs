@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::door::Door;
-use super::fields::{Fields, wrong};
-use super::responder::Responder;
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, wrong};
+use crate::api::transport::responder::Responder;
 use crate::presence::channel::Watched;
 use crate::presence::field::Kind;
 use crate::presence::filter::Filter;

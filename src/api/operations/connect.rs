@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::door::Door;
-use super::fields::{Fields, missing};
-use super::responder::Responder;
 use super::writes;
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, missing};
+use crate::api::transport::responder::Responder;
 use crate::config::{Limits, Liveness};
 use crate::presence::id::Id;
 use crate::presence::json;

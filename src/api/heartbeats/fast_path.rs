@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::door::Door;
-use super::heartbeat::{Heartbeat, MAX_CONNECTIONS};
+use crate::api::operations::heartbeat::{Heartbeat, MAX_CONNECTIONS};
+use crate::api::request::door::Door;
 use crate::presence::id::IdRef;
 
 /// Reads a whole heartbeat, if it is a plain one; `None` says nothing about it.

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::door::Door;
-use super::fields::{Fields, missing, wrong};
-use super::responder::Responder;
 use super::writes::{self, Done, Gather};
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, missing, wrong};
+use crate::api::transport::responder::Responder;
 use crate::config::Limits;
 use crate::presence::id::Id;
 use crate::presence::json;

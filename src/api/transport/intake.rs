@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::drain::{ArrivalRate, drain};
 use super::executor::{QueuedRequest, RequestQueue};
-use super::operation::Operation;
 use super::responder::{ReplyContext, Responder};
 use super::subjects::Subjects;
+use crate::api::operations::Operation;
 use crate::presence::refusal::{Code, Refusal};
 use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;

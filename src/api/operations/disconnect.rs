@@ -1,9 +1,9 @@
 //! `disconnect`: one connection ends, or all that a lease holds.
 
-use super::door::Door;
-use super::fields::{Fields, missing, wrong};
-use super::responder::Responder;
 use super::writes;
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, missing, wrong};
+use crate::api::transport::responder::Responder;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;

@@ -8,11 +8,11 @@ use tokio::sync::oneshot;
 
 use super::connect::{self, Connect};
 use super::disconnect::{self, Disconnect};
-use super::door::Door;
-use super::fields::{Fields, missing, too_many, wrong};
-use super::responder::{Responder, push_refusal};
 use super::upsert_users::{self, UpsertUsers};
 use super::writes::{self, Done, Gather};
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, missing, too_many, wrong};
+use crate::api::transport::responder::{Responder, push_refusal};
 use crate::config::Limits;
 use crate::presence::id::Id;
 use crate::presence::json;

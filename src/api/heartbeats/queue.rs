@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use async_nats::{Message, Subject};
 use bytes::Bytes;
 
-use super::heartbeat;
+use crate::api::operations::heartbeat;
 
 /// The most that may wait, in bytes. A release build works that off in less than half a second, a
 /// debug build in two, so that a probe behind it is hardly late; and it is a burst of several

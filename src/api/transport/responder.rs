@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::HeaderName;
 
-use super::operation::{OPERATIONS, Operation};
+use crate::api::operations::{OPERATIONS, Operation};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::presence::json;

@@ -1,10 +1,10 @@
 //! `heartbeat`: connections or a lease are still there. The answer says which are unknown and must
 //! connect again.
 
-use super::door::Door;
-use super::fields::{Fields, missing, wrong};
-use super::heartbeat_fast_path;
-use super::responder::Responder;
+use crate::api::heartbeats::fast_path;
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, missing, wrong};
+use crate::api::transport::responder::Responder;
 use crate::presence::entity::Stored;
 use crate::presence::id::{self, Id, IdRef};
 use crate::presence::json;
@@ -46,7 +46,7 @@ impl Heartbeat {
             let message = format!("a heartbeat is at most {MAX_BYTES} bytes long");
             return Err(Refusal::new(Code::LimitExceeded, message).limit(MAX_BYTES as u64));
         }
-        match heartbeat_fast_path::read(body, door) {
+        match fast_path::read(body, door) {
             Some(plain) => Ok(plain.into_owned()),
             None => Self::parse_any(body, door),
         }

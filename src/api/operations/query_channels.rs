@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::channel;
-use super::door::Door;
-use super::fields::Fields;
 use super::query_users::{min_rev, sort_text, to_usize};
-use super::responder::Responder;
+use crate::api::request::door::Door;
+use crate::api::request::fields::Fields;
+use crate::api::transport::responder::Responder;
 use crate::presence::channel::{Page, Watched, watch};
 use crate::presence::field::Kind;
 use crate::presence::filter::Filter;

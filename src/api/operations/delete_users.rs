@@ -1,9 +1,9 @@
 //! `delete_users`: up to 100 users are removed.
 
-use super::door::Door;
-use super::fields::{Fields, missing};
-use super::responder::Responder;
 use super::writes::{self, Done, Gather};
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, missing};
+use crate::api::transport::responder::Responder;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;

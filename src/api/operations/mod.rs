@@ -1,6 +1,23 @@
-//! The operations by name.
+//! The operations by name, and one file for each.
+//!
+//! `channel` and `writes` hold what several operations share.
 
-/// Everything that can be asked for.
+pub mod batch;
+mod channel;
+pub mod connect;
+pub mod delete_channel;
+pub mod delete_users;
+pub mod disconnect;
+pub mod explain;
+pub mod heartbeat;
+pub mod query_channels;
+pub mod query_users;
+pub mod upsert_channel;
+pub mod upsert_users;
+pub mod watch_channel;
+mod writes;
+
+/// An operation of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     Connect,
@@ -17,7 +34,7 @@ pub enum Operation {
     Explain,
 }
 
-/// All operations, in the order of their numbers.
+/// All operations, in the order of their discriminants.
 pub const OPERATIONS: [Operation; 12] = [
     Operation::Connect,
     Operation::Heartbeat,
@@ -56,7 +73,7 @@ impl Operation {
         }
     }
 
-    /// Whether only trusted services may ask for it.
+    /// Whether the operation exists for trusted services only.
     pub fn is_trusted(self) -> bool {
         matches!(
             self,

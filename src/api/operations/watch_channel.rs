@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::channel::{self, Done, MAX_MEMBERS_PER_CALL};
-use super::door::Door;
-use super::fields::Fields;
 use super::query_users::min_rev;
-use super::responder::Responder;
+use crate::api::request::door::Door;
+use crate::api::request::fields::Fields;
+use crate::api::transport::responder::Responder;
 use crate::config::Limits;
 use crate::presence::channel::{
     ChannelKey, Command, MAX_WATCHED, Outcome, Page, Patch, Record, Watched, choose, watch,

@@ -1,10 +1,10 @@
 //! `delete_channel`: a channel is removed.
 
 use super::channel;
-use super::door::Door;
-use super::fields::Fields;
-use super::responder::Responder;
 use super::writes;
+use crate::api::request::door::Door;
+use crate::api::request::fields::Fields;
+use crate::api::transport::responder::Responder;
 use crate::presence::channel::{ChannelKey, Command, Outcome};
 use crate::presence::json;
 use crate::presence::refusal::Refusal;

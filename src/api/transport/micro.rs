@@ -13,9 +13,9 @@ use futures_util::stream::{SelectAll, select_all};
 use serde_json::{Value, json};
 
 use super::intake::QUEUE_GROUP;
-use super::operation::OPERATIONS;
 use super::responder::ReplyContext;
 use super::subjects::Subjects;
+use crate::api::operations::OPERATIONS;
 use crate::presence::entity::DaemonId;
 use crate::presence::time::Time;
 use crate::store::outbox;

@@ -1,6 +1,6 @@
 //! What the operations on channels have in common.
 
-use super::fields::{Fields, missing};
+use crate::api::request::fields::{Fields, missing};
 use crate::presence::channel::{ChannelKey, Outcome};
 use crate::presence::refusal::Refusal;
 use crate::store::stripe::Answer;

@@ -1,7 +1,7 @@
 //! What the subjects of requests say.
 
-use super::door::Door;
-use super::operation::Operation;
+use crate::api::operations::Operation;
+use crate::api::request::door::Door;
 use crate::config::INTERNAL;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};

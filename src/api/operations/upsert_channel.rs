@@ -1,10 +1,10 @@
 //! `upsert_channel`: makes a channel or changes its data and members.
 
 use super::channel::{self, MAX_MEMBERS_PER_CALL};
-use super::door::Door;
-use super::fields::{Fields, too_many, wrong};
-use super::responder::Responder;
 use super::writes;
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, too_many, wrong};
+use crate::api::transport::responder::Responder;
 use crate::presence::channel::{ChannelKey, Command, Edit, Outcome, Page, Patch, Record};
 use crate::presence::refusal::Refusal;
 use crate::service::Service;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::fields::{Fields, missing};
-use super::responder::Responder;
+use crate::api::request::fields::{Fields, missing};
+use crate::api::transport::responder::Responder;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};

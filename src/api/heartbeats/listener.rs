@@ -3,24 +3,25 @@
 //! hears.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::{Event, Subscriber};
-use futures_util::future::OptionFuture;
 use futures_util::{FutureExt, StreamExt};
 use rustix::rand::GetRandomFlags;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::heartbeat::Heartbeat;
-use super::heartbeat_fast_path;
-use super::heartbeat_queue::{Full, HeartbeatQueue, QueuedHeartbeat};
-use super::operation::Operation;
-use super::subjects::Subjects;
+use super::fast_path;
+use super::queue::{Full, HeartbeatQueue, QueuedHeartbeat};
+use crate::api::operations::Operation;
+use crate::api::operations::heartbeat::Heartbeat;
+use crate::api::transport::subjects::Subjects;
 use crate::liveness::hearing::PROBE_MS;
 use crate::liveness::internal::Beacons;
+use crate::liveness::leader_check::check_leader;
 use crate::store::Store;
 use crate::watchdog::WatchdogTap;
 
@@ -76,7 +77,9 @@ impl HeartbeatListener {
         let mut probes = interval(Duration::from_millis(PROBE_MS));
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told = self.beacons.hearing().deaf(self.now_ms());
-        let mut bucket = std::pin::pin!(self.ask_bucket());
+        let context = Arc::clone(&self.store.context);
+        let leader_check = check_leader(&self.beacons, &context.bucket, context.clock);
+        let mut leader_check = std::pin::pin!(leader_check);
         let mut queue = HeartbeatQueue::default();
         loop {
             tokio::select! {
@@ -86,7 +89,7 @@ impl HeartbeatListener {
                     self.probe().await;
                     self.tell(&mut told);
                 }
-                () = &mut bucket => return,
+                () = &mut leader_check => return,
                 Some(event) = events.recv() => {
                     let slow = self.notice_all(event, &mut events);
                     if slow > 0 {
@@ -146,7 +149,7 @@ impl HeartbeatListener {
         let Ok(door) = self.subjects.door(Operation::Heartbeat, message.subject.as_str()) else {
             return;
         };
-        if let Some(plain) = heartbeat_fast_path::read(&message.payload, &door) {
+        if let Some(plain) = fast_path::read(&message.payload, &door) {
             self.note(&plain, at_ms);
         } else if let Ok(heartbeat) = Heartbeat::parse_any(&message.payload, &door) {
             self.note(&heartbeat, at_ms);
@@ -223,27 +226,6 @@ impl HeartbeatListener {
             let sent = client.publish(subject, payload.clone().into());
             if timeout(Duration::from_millis(PROBE_MS), sent).await.is_err() {
                 tracing::debug!("a probe could not be sent");
-            }
-        }
-    }
-
-    /// Asks the bucket again and again whether this is the side that can write.
-    async fn ask_bucket(&self) {
-        let mut looks = interval(Duration::from_millis(PROBE_MS));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut answer = std::pin::pin!(OptionFuture::default());
-        loop {
-            tokio::select! {
-                _ = looks.tick() => {
-                    if self.beacons.hearing().asks_bucket(self.now_ms()) {
-                        answer.set(Some(self.store.context.bucket.info()).into());
-                    }
-                }
-                Some(answered) = &mut answer => {
-                    let well = answered.is_ok_and(|info| info.has_majority());
-                    self.beacons.hearing().bucket_answered(well);
-                    answer.set(None.into());
-                }
             }
         }
     }
