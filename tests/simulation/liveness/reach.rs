@@ -138,7 +138,7 @@ impl World {
                 self.agenda.after(BEACON_MS, Event::To(id, Incoming::Beat));
                 let peers = daemon.known.peers.get_mut();
                 if daemon.known.hearing.get_mut().is_cut_off() {
-                    peers.cut_off(now.mono_ms);
+                    peers.on_cut_off(now.mono_ms);
                 }
                 peers.detect_failures(now.mono_ms);
                 self.send_beacon(id);
