@@ -41,7 +41,7 @@ pub enum Command {
 // No `Debug`, for the same reason as below.
 #[derive(Args)]
 pub struct Dev {
-    /// The nats-server to start [default: NATS_SERVER, one on PATH, or what scripts/nats-server obtained]
+    /// The nats-server to start [default: NATS_SERVER, or one on PATH]
     #[arg(long, value_name = "PATH")]
     pub nats_server: Option<PathBuf>,
     /// Forget everything at the end

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, PublishError, SubscribeError};
-use futures_util::StreamExt;
-use thiserror::Error;
+use async_nats::{Client, HeaderMap};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -15,6 +13,7 @@ use super::log_throttle::{LogThrottle, REPEAT_INTERVAL};
 use super::permissions::{Permission, Permissions, Verb, Violation};
 use crate::config::INTERNAL;
 use crate::health::Health;
+use crate::round_trip::{RoundTripError, round_trip};
 
 /// Where the health notes it.
 const PROBLEM_KEY: &str = "permissions";
@@ -32,14 +31,6 @@ const FORWARD_TIMEOUT: Duration = Duration::from_millis(250);
 /// (ADR-41).
 const TRACE_DEST: &str = "Nats-Trace-Dest";
 const TRACE_ONLY: &str = "Nats-Trace-Only";
-
-#[derive(Debug, Error)]
-enum ProbeError {
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    #[error(transparent)]
-    Subscribe(#[from] SubscribeError),
-}
 
 /// What is granted and refused to the user of one daemon. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -182,7 +173,7 @@ impl Access {
 }
 
 /// Does something for which the permission is needed, and which has no effect.
-async fn attempt_one(client: &Client, permission: &Permission) -> Result<(), ProbeError> {
+async fn attempt_one(client: &Client, permission: &Permission) -> Result<(), RoundTripError> {
     let subject = permission.sample();
     match (permission.verb, permission.queue) {
         (Verb::Publish, _) => {
@@ -200,15 +191,6 @@ async fn attempt_one(client: &Client, permission: &Permission) -> Result<(), Pro
             let _ = subscriber.unsubscribe().await;
         }
     }
-    Ok(())
-}
-
-/// Returns when the server has dealt with all that was sent before.
-async fn round_trip(client: &Client) -> Result<(), ProbeError> {
-    let subject = format!("{INTERNAL}.permission.{:016x}", fastrand::u64(..));
-    let mut back = client.subscribe(subject.clone()).await?;
-    client.publish(subject, bytes::Bytes::new()).await?;
-    back.next().await;
     Ok(())
 }
 

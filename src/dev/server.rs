@@ -105,8 +105,7 @@ impl NatsServer {
     }
 }
 
-/// Finds a `nats-server`: the one that is named, `NATS_SERVER`, one on `PATH`, or what
-/// `scripts/nats-server` of the project has put in place.
+/// Finds a `nats-server`: the one that is named, `NATS_SERVER`, or one on `PATH`.
 pub fn find(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(named) = named {
         return Ok(named.to_owned());
@@ -115,24 +114,10 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf> {
         return Ok(named.into());
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&path).map(|dir| dir.join("nats-server"));
-    on_path
-        .chain(in_project())
-        .find(|candidate| candidate.is_file())
-        .context("there is no nats-server: name one with --nats-server or NATS_SERVER, put one on PATH, or let scripts/nats-server of the project obtain it")
-}
-
-/// Where `scripts/nats-server` puts it, seen from here and from the place of this program.
-fn in_project() -> Vec<PathBuf> {
-    let here = env::current_dir().ok();
-    let program = env::current_exe().ok();
-    let roots = here.iter().chain(program.iter()).flat_map(|place| place.ancestors());
-    let caches = roots.filter_map(|root| std::fs::read_dir(root.join(".cache")).ok());
-    let entries = caches.flatten().filter_map(Result::ok).map(|entry| entry.path());
-    let servers = entries.filter(|entry| {
-        entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nats-server-"))
-    });
-    servers.map(|server| server.join("nats-server")).collect()
+    let mut on_path = env::split_paths(&path).map(|dir| dir.join("nats-server"));
+    on_path.find(|candidate| candidate.is_file()).context(
+        "there is no nats-server: name one with --nats-server or NATS_SERVER, or put one on PATH",
+    )
 }
 
 /// Locks the folder for as long as someone has the returned file open.
