@@ -132,7 +132,7 @@ async fn what_is_taken_away_while_it_serves_is_told_once_however_often_it_is_mis
     daemon.says("$KV.presence.>").await;
     assert_eq!(errors(&daemon).len(), 1, "{:?}", errors(&daemon));
     server.reload(all_but(&[])).await;
-    daemon.says("grants now what it refused").await;
+    daemon.says("grants the missing permissions now").await;
     client.upsert(json!({"id": "john", "status": "back"})).await;
 }
 
