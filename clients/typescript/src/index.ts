@@ -10,6 +10,7 @@ export type { ServiceDoor, Viewpoint, Written } from "./core/service.js";
 export { forService } from "./core/service.js";
 export type { ConnectionSnapshot, ConnectionStatus } from "./core/session.js";
 export { idOf, randomId, tokenOf } from "./core/token.js";
+export type { PresenceSource } from "./core/source.js";
 export type * from "./core/types.js";
 export type { Page, UserDoor } from "./core/user.js";
 export { forUser } from "./core/user.js";

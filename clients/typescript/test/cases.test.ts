@@ -94,7 +94,7 @@ function errorOf(outcome: Outcome): PresenceError {
   try {
     if (outcome.event === "link_lost") throw new PresenceError("disconnected", "cut");
     if (outcome.event) {
-      const names = { no_responders: "NoRespondersError", timeout: "TimeoutError", permission: "PermissionViolationError" };
+      const names = { no_responders: "NoResponders", timeout: "TimeoutError", permission: "PermissionViolationError" };
       const cause = Object.assign(new Error(outcome.event), { name: names[outcome.event], operation: "publish" });
       throw translate(new Error("request", { cause }), "subject");
     }

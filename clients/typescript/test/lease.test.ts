@@ -61,10 +61,13 @@ test("seats that the daemons lost are connected again after two answers", async 
   const lease = forService(nc).lease("gw");
   const lost = await lease.connect("lost");
   await lease.connect("kept");
-  const body = { user_id: "lost", connection_id: lost.id, lease: lease.name };
-  const witness = await Witness.of(await stack.connect(), "lost");
-  nc.publish("presence.v1.disconnect", JSON.stringify({ user_id: body.user_id, connection_id: lost.id }));
-  await until(() => witness.online.includes(false) && witness.online.at(-1), 10_000);
+  const spy = await stack.connect();
+  const again: string[] = [];
+  spy.subscribe("presence.v1.batch", { callback: (_error, msg) => void again.push(msg.string()) });
+  await spy.flush();
+  nc.publish("presence.v1.disconnect", JSON.stringify({ user_id: "lost", connection_id: lost.id }));
+  await until(() => again.some((batch) => batch.includes(lost.id)));
+  await until(() => lease.held === 2);
   await lease.close();
 });
 

@@ -55,6 +55,8 @@ export class Hub {
   missed = 0;
   readonly #entries = new Map<string, Entry>();
   readonly watchers = new Set<Watcher>();
+  /** Told of every change, whatever the user. */
+  readonly listeners = new Set<() => void>();
   readonly #queue = new Set<string>();
   #queries = 0;
   #tick = 0;
@@ -169,6 +171,7 @@ export class Hub {
 
   #tell(entry: Entry, before: Known): void {
     for (const watcher of [...entry.watchers]) watcher.onEntry(entry.id, before);
+    for (const listener of [...this.listeners]) listener();
   }
 
   #onStale(why: string): void {

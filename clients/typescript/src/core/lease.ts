@@ -72,6 +72,7 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
   #mismatches = 0;
   #formerLease: string | undefined;
   #closed = false;
+  readonly #linkListener = { closed: () => this.abandon() };
 
   constructor(door: Door, name: string, ticker: Ticker) {
     tokenOf(name, "lease");
@@ -79,6 +80,7 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
     this.name = `${name}-${randomId()}`;
     this.#door = door;
     this.#beats = new Beats(ticker, () => void this.#beat());
+    door.link.listeners.add(this.#linkListener);
   }
 
   /** How many seats the daemons have acknowledged. */
@@ -126,28 +128,28 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
    */
   async close(options: { graceMs?: number } = {}): Promise<void> {
     if (this.#closed) return;
-    this.#closed = true;
-    this.#beats.stop();
-    clearTimeout(this.#timer);
-    const gone = new PresenceError("closed", "the lease is closed");
-    for (const { reject } of this.#queue.splice(0)) reject(gone);
-    for (const session of [...this.#sessions]) session.abort(gone);
+    this.#end("the lease is closed");
     const grace = options.graceMs === undefined ? {} : { grace_ms: options.graceMs };
     await this.#door.call("disconnect", { lease: this.name, ...grace }, { timeoutMs: 5000 });
   }
 
   /** Stops without a word: the daemons wait for the users until the lease lapses. */
   abandon(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#beats.stop();
-    clearTimeout(this.#timer);
-    const gone = new PresenceError("closed", "the lease was abandoned");
-    for (const session of [...this.#sessions]) session.abort(gone);
+    if (!this.#closed) this.#end("the lease was abandoned");
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #end(why: string): void {
+    this.#closed = true;
+    this.#beats.stop();
+    clearTimeout(this.#timer);
+    this.#door.link.listeners.delete(this.#linkListener);
+    const gone = new PresenceError("closed", why);
+    for (const { reject } of this.#queue.splice(0)) reject(gone);
+    for (const session of [...this.#sessions]) session.abort(gone);
   }
 
   #startBeats(heartbeat: HeartbeatTimes | undefined): void {

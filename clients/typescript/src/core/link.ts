@@ -223,7 +223,7 @@ export function translate(error: unknown, subject: string): PresenceError {
       cause: error,
     });
   }
-  if (named("NoRespondersError")) {
+  if (named("NoResponders")) {
     const message = `NATS answers, but no daemon serves ${subject}, or the account lacks the import`;
     return new PresenceError("no_daemon", message, { subject, cause: error });
   }

@@ -59,7 +59,8 @@ export class ServiceDoor<F extends object = Fields> {
   /** One page. */
   async queryUsers(query: Query & Viewpoint = {}): Promise<{ items: User<F>[]; more: boolean }> {
     const answer = await this.#door.call<{ users: User<F>[]; more?: boolean }>("query_users", viewed(query));
-    return { items: answer.users, more: answer.more ?? false };
+    const { users, more = users.length === query.limit } = answer;
+    return { items: users, more };
   }
 
   /** All users that match, by id, page after page. */

@@ -239,8 +239,10 @@ export class Session<F extends object = Fields> {
     if (this.lease !== lease) return;
     this.joined = this.#link.up;
     this.#idleKnown = idle;
+    const before = this.#me?.created_at;
     this.#me = answer.me ?? this.#me;
-    const regained = answer.created && this.#everJoined ? "recreated" : this.#lapsed ? "relapsed" : undefined;
+    const made = this.#everJoined && (answer.created ?? (before !== undefined && this.#me?.created_at !== before));
+    const regained = made ? "recreated" : this.#lapsed ? "relapsed" : undefined;
     this.#everJoined = true;
     this.#lapsed = false;
     this.#snapshot = { ...this.#snapshot, ...(this.#me && { me: this.#me }) };

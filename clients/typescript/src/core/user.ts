@@ -36,6 +36,16 @@ export class UserDoor<F extends object = Fields> {
     return { foreign: this.#hub.foreign, missed: this.#hub.missed };
   }
 
+  /** What is known of a user, watched or not: `undefined` is unknown, `null` does not exist. */
+  readonly peek = (id: string): User<F> | null | undefined =>
+    this.#hub.entry(id)?.view.user as User<F> | null | undefined;
+
+  /** Calls the listener whenever something known of any user changes. */
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.#hub.listeners.add(listener);
+    return () => this.#hub.listeners.delete(listener);
+  };
+
   /** Is there: resolves when online, rejects when the daemons refuse. */
   connect(patch: Patch<F> = {}, options: ConnectOptions<F> = {}): Promise<Connection<F>> {
     return this.begin(patch, options).online();
