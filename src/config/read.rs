@@ -79,6 +79,13 @@ impl Reader {
         texts.ok_or_else(|| self.refusal(key, must))
     }
 
+    pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.value(key) {
+            Some(Value::Bool(_, flag)) => Ok(flag),
+            _ => Err(self.refusal(key, "true or false")),
+        }
+    }
+
     pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize, ConfigError> {
         self.value(key)
             .and_then(|value| usize::try_from(whole(&value)?).ok())
@@ -125,7 +132,7 @@ impl Reader {
         ConfigError::Unacceptable {
             key: key.to_owned(),
             origin: self.origin(value),
-            found: (!keys::is_secret(key)).then(|| shown(value)),
+            found: keys::may_show(key, value).then(|| shown(value)),
             must: must.to_string(),
         }
     }
@@ -142,9 +149,9 @@ impl Reader {
     pub fn listing(&self) -> String {
         let mut lines = String::new();
         let mut line = |key: &str, value: &Value| {
-            let shown = match keys::is_secret(key) {
-                true => "<secret>".to_owned(),
-                false => shown(value),
+            let shown = match keys::may_show(key, value) {
+                true => shown(value),
+                false => "<secret>".to_owned(),
             };
             lines += &format!("{key} = {shown}  # {}\n", self.origin(value));
         };
