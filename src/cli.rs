@@ -126,11 +126,16 @@ impl Options {
     }
 }
 
+/// Text of `--set` that sets nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("expected KEY=VALUE with a dotted key, such as liveness.lease=90s")]
+struct PairError;
+
 /// The error does not quote the text, which may hold a secret.
-fn parse_pair(text: &str) -> Result<(String, String), String> {
+fn parse_pair(text: &str) -> Result<(String, String), PairError> {
     match text.split_once('=') {
         Some((key, value)) if key.contains('.') => Ok((key.trim().to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE with a dotted key, such as liveness.lease=90s".to_owned()),
+        _ => Err(PairError),
     }
 }
 
