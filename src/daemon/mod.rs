@@ -43,7 +43,7 @@ use crate::store::bucket::{Bucket, Shape};
 use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, Outgoing, outbox};
 use crate::store::stripe::Timing;
-use crate::store::{self, Store};
+use crate::store::{self, Store, UnusableBucket};
 use crate::watchdog::Watchdog;
 use access::Access;
 use arrival::Arrival;
@@ -71,8 +71,8 @@ const MAX_CONFLICTS: u32 = 40;
 pub enum Error {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("{0}")]
-    Bucket(String),
+    #[error(transparent)]
+    Bucket(#[from] UnusableBucket),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("could not subscribe: {0}")]
@@ -316,9 +316,9 @@ async fn open_bucket(
     health: &Health,
     client: Client,
 ) -> Result<Bucket, Error> {
-    let timeout = store::patience(settings.limits.request_timeout);
+    let timeout = store::bucket_timeout(settings.limits.request_timeout);
     let bucket = Bucket::new(client, &settings.store.bucket, timeout);
-    store::open(&bucket, shape(settings), health).await.map_err(Error::Bucket)?;
+    store::open(&bucket, shape(settings), health).await?;
     Ok(bucket)
 }
 
