@@ -149,7 +149,7 @@ impl Startup {
         let settings = &self.settings;
         let timeout = store::patience(settings.limits.request_timeout);
         let bucket = Bucket::new(client, &settings.store.bucket, timeout);
-        store::open(&bucket, shape(settings), &self.health).await.map_err(Error::Bucket)?;
+        store::open(&bucket, shape(settings), &self.health).await?;
         let max_value = bucket.client().max_payload().saturating_sub(HEADER_BYTES);
         let (writes, outgoing) = outbox();
         let context = StoreContext {

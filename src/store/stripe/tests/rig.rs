@@ -1,4 +1,4 @@
-//! One machine and one user, and its effects in words.
+//! A stripe with one user, and its effects as text.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::presence::user::{Command, Patch, Record, Rules, Users};
 
 pub(super) const OWN: DaemonId = DaemonId(1);
 const OTHER: DaemonId = DaemonId(2);
-/// What the wall clock shows when the monotonic one shows 0. Versions are readings of it.
+/// The wall clock at 0 of the monotonic clock. Versions are readings of the wall clock.
 const WALL_MS: i64 = 1000;
 
 pub(super) struct Rig {
     pub(super) machine: Stripe<Users, u32>,
-    /// What was last written.
+    /// The content of the last write.
     written: Option<Content>,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn status(status: &str) -> Command {
     Command::Upsert { patch, custom_in_answer: true }
 }
 
-/// What `command` makes of `stored` in the hands of another daemon.
+/// The entry that another daemon writes for `command` on top of `stored`.
 pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Entry<Record> {
     let rules = Rules { connections_per_user: 2, no_grace: true };
     let decision = Users::decide(&john(), stored, command, &rules, OTHER, at(0)).unwrap();
@@ -117,7 +117,7 @@ impl Rig {
         self.effects()
     }
 
-    /// What was last written, as the bucket shows it at `rev`.
+    /// The entry of the last write at `rev`.
     pub(super) fn own(&self, rev: u64) -> Entry<Record> {
         let content = self.written.clone().unwrap();
         let stored = match &content {
