@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Mapping
 from typing import Any, Optional
 
 from ._link import Link
 from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, clock
 from ._tokens import encode
-from .errors import (
-    Busy,
-    Disconnected,
-    Malformed,
-    NoAnswer,
-    NoDaemon,
-    PresenceError,
-    from_answer,
-)
+from .errors import Malformed, NoAnswer, NoDaemon, PresenceError, from_answer
 
 Json = dict[str, Any]
 
@@ -28,7 +21,7 @@ def dumps(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
-def parse_answer(data: bytes) -> Json:
+def parse_answer(data: bytes, status: Optional[str] = None) -> Json:
     """The body of an answer; raises the error that it holds."""
     try:
         answer = json.loads(data)
@@ -37,8 +30,16 @@ def parse_answer(data: bytes) -> Json:
     if not isinstance(answer, dict):
         raise Malformed("the answer is no object")
     if "error" in answer:
-        raise from_answer(answer["error"])
+        number = int(status) if status is not None and status.isdigit() else None
+        raise from_answer(answer["error"], number)
     return answer
+
+
+def pause_after(error: PresenceError, backoff: Backoff) -> float:
+    """Seconds to wait after a failed try."""
+    if isinstance(error, NoDaemon):
+        return random.uniform(0.1, 1.0)
+    return backoff.next_pause(error.retry_after)
 
 
 class Calls:
@@ -52,14 +53,17 @@ class Calls:
     def subject(self, operation: str) -> str:
         return f"{self._prefix}.{operation}{self._door}"
 
-    async def once(self, operation: str, body: Mapping[str, Any], timeout: float = TRY_TIMEOUT) -> Json:
+    async def once(
+        self, operation: str, body: Mapping[str, Any], timeout: float = TRY_TIMEOUT
+    ) -> Json:
         """One try."""
         try:
-            data = await self.link.request(self.subject(operation), dumps(body), timeout)
+            message = await self.link.request(self.subject(operation), dumps(body), timeout)
         except NoAnswer:
             self.link.doubt()
             raise
-        return parse_answer(data)
+        status = (message.headers or {}).get("Nats-Service-Error-Code")
+        return parse_answer(message.data, status)
 
     async def publish(self, operation: str, body: Mapping[str, Any]) -> None:
         """One message without an answer."""
@@ -71,25 +75,30 @@ class Calls:
         """Tries until an answer, a refusal or the deadline (None: for ever)."""
         deadline = None if timeout is None else clock() + timeout
         backoff = Backoff()
+        may_have_applied = False
         while True:
             left = TRY_TIMEOUT if deadline is None else deadline - clock()
             try:
                 return await self.once(operation, body, max(0.05, min(TRY_TIMEOUT, left)))
-            except (Busy, NoDaemon, NoAnswer, Disconnected) as error:
+            except PresenceError as error:
+                may_have_applied = error.may_have_applied = (
+                    may_have_applied or error.may_have_applied
+                )
+                if not error.retryable:
+                    raise
                 await self._pause(error, backoff, deadline)
 
     async def _pause(
         self, error: PresenceError, backoff: Backoff, deadline: Optional[float]
     ) -> None:
         """Waits before the next try; raises the error if there is no time for one."""
-        if isinstance(error, Disconnected):
-            left = None if deadline is None else max(0.0, deadline - clock())
-            try:
-                await asyncio.wait_for(self.link.wait_up(), left)
-                return
-            except asyncio.TimeoutError:
-                raise error from None
-        pause = 0.0 if isinstance(error, NoAnswer) else backoff.next_pause(error.retry_after)
+        pause = pause_after(error, backoff)
         if deadline is not None and clock() + pause >= deadline:
             raise error
         await asyncio.sleep(pause)
+        if not self.link.is_up:
+            left = None if deadline is None else max(0.0, deadline - clock())
+            try:
+                await asyncio.wait_for(self.link.wait_up(), left)
+            except asyncio.TimeoutError:
+                raise error from None

@@ -1,10 +1,11 @@
 """The seam to nats-py: all that this package asks of a connection that is the application's.
 
-nats-py has one callback of each kind, given at connect, so a borrowed connection is observed through
-its public state four times a second. ``presenced.connect`` passes its callbacks to ``observe`` too.
+nats-py has one callback of each kind, given at connect, so a borrowed connection is observed
+through its public state four times a second. ``presenced.connect`` passes its callbacks to
+``observe`` too.
 
-Invariant: ``flush`` of nats-py is never cut short. A PONG for a flush that was given up ends nats-py's
-read loop; a PING here waits until the PONG comes or the connection is a new one.
+Invariant: ``flush`` of nats-py is never cut short. A PONG for a flush that was given up ends
+nats-py's read loop; a PING here waits until the PONG comes or the connection is a new one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
 _LATE = 5.0
 _PONG_FOR_EVER = 365 * 86400
-_REFUSAL = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
+_REFUSAL = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
+)
 
 OnMessage = Callable[[Msg], Awaitable[None]]
 Listener = Callable[[], None]
@@ -117,11 +120,13 @@ class Link:
             assert self._up is not None
             await self._up.wait()
 
-    async def request(self, subject: str, payload: bytes, timeout: float) -> bytes:
+    async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """One try of a request."""
         self._check_up()
         call = _Call(subject, self._reconnects())
-        task = call.task = asyncio.ensure_future(self._nc.request(subject, payload, timeout=timeout))
+        task = call.task = asyncio.ensure_future(
+            self._nc.request(subject, payload, timeout=timeout)
+        )
         self._calls.add(call)
         try:
             await asyncio.wait({task})
@@ -132,7 +137,7 @@ class Link:
         if task.cancelled():
             raise call.reason or Disconnected("the NATS connection broke under a request")
         try:
-            return task.result().data
+            return task.result()
         except nats_errors.NoRespondersError:
             raise NoDaemon(f"NATS answers, but no daemon serves {subject}") from None
         except (nats_errors.TimeoutError, asyncio.TimeoutError):
@@ -341,5 +346,3 @@ class Link:
 def _tell(listeners: list[Listener]) -> None:
     for listener in list(listeners):
         listener()
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -132,14 +133,14 @@ def parse_time(value: Any) -> Optional[datetime]:
 _TIMES = ("last_active", "offline_since", "status_expires_at", "created_at", "updated_at")
 _USER = frozenset((*_TIMES, "id", "online", "status", "availability", "devices", "version"))
 _OWN = frozenset(("invisible", "availability_choice", "hide_last_active"))
+_CHANNEL_TIMES = ("last_message_at", "created_at", "updated_at")
 _CHANNEL = frozenset(
-    "type id cid members member_count online_count last_message_at created_at updated_at presence"
-    " presence_disabled occupancy_subject".split()
-)
+    (*_CHANNEL_TIMES, "type", "id", "cid", "members", "member_count", "online_count")
+) | {"presence", "presence_disabled", "occupancy_subject"}
 
 
 def parse_user(body: Any) -> User:
-    """A user of an answer or an event; raises Malformed. Daemons of other versions are tolerated."""
+    """A user of an answer or an event; raises Malformed. Other versions are tolerated."""
     try:
         own = "invisible" in body
         online = body["online"] is True
@@ -217,3 +218,22 @@ def _text(value: Any) -> str:
 
 def _optional_text(value: Any) -> Optional[str]:
     return None if value is None else _text(value)
+
+
+def parse_event(data: bytes, id: str) -> Optional[User]:
+    """The user of an event on the subject of a user; None for anything else that comes there."""
+    try:
+        body = json.loads(data)
+        user = body["user"]
+        version = user["version"]
+        valid = (
+            body["type"] == "user.presence.changed"
+            and user["id"] == id
+            and isinstance(user["online"], bool)
+            and isinstance(version, int)
+            and not isinstance(version, bool)
+            and version >= 0
+        )
+        return parse_user(user) if valid else None
+    except (ValueError, KeyError, TypeError, Malformed):
+        return None

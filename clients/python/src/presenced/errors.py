@@ -113,14 +113,17 @@ class Malformed(PresenceError):
 _BUSY = {"contended", "overloaded", "unavailable"}
 
 
-def from_answer(error: Any) -> PresenceError:
-    """The exception of the ``error`` object in an answer."""
+def from_answer(error: Any, status: Optional[int] = None) -> PresenceError:
+    """The exception of the ``error`` object in an answer with this status header."""
     if not isinstance(error, dict) or not isinstance(error.get("code"), str):
         return Malformed(f"an error without a code: {error!r}")
-    details = error.get("details")
-    kind = Busy if error["code"] in _BUSY else Refused
-    return kind(
-        str(error.get("message", error["code"])),
-        code=error["code"],
+    code, details = error["code"], error.get("details")
+    busy = code in _BUSY or status in (409, 429) or (status or 0) >= 500
+    result = (Busy if busy else Refused)(
+        str(error.get("message", code)),
+        code=code,
         details=details if isinstance(details, dict) else None,
     )
+    if code == "overloaded" or status == 429:
+        result.may_have_applied = False
+    return result
