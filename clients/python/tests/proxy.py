@@ -11,8 +11,7 @@ class Proxy:
         self._server: asyncio.AbstractServer | None = None
         self._links: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._open = asyncio.Event()
-        self._open.set()
+        self._gates: set[asyncio.Event] = set()
         self.port = 0
         self.accepts = True
 
@@ -35,11 +34,10 @@ class Proxy:
         if refuses:
             self.cut()
 
-    def black_hole(self) -> None:
+    def black_hole_now(self) -> None:
         """Passes nothing on over the links that there are; new ones work."""
-        self._open.clear()
-        self._open = asyncio.Event()
-        self._open.set()
+        for link in self._gates:
+            link.clear()
 
     async def close(self) -> None:
         assert self._server is not None
@@ -55,7 +53,9 @@ class Proxy:
         self._links.add(task)
         self._writers.add(writer)
         other: asyncio.StreamWriter | None = None
-        gate = self._open
+        gate = asyncio.Event()
+        gate.set()
+        self._gates.add(gate)
         try:
             if not self.accepts:
                 return
@@ -75,6 +75,7 @@ class Proxy:
             pass
         finally:
             self._links.discard(task)
+            self._gates.discard(gate)
             for end in (writer, other):
                 if end is not None:
                     self._writers.discard(end)

@@ -56,7 +56,7 @@ class UserQuery:
             for user in map(parse_user, users):
                 given, last = given + 1, user.id
                 yield user
-            if not answer.get("more") or not users:
+            if not users or not _more(answer, len(users), body["limit"]):
                 return
 
 
@@ -89,5 +89,11 @@ class ChannelQuery:
             for channel in map(parse_channel, channels):
                 given += 1
                 yield channel
-            if not answer.get("more") or not channels:
+            if not channels or not _more(answer, len(channels), body["limit"]):
                 return
+
+
+def _more(answer: Mapping[str, Any], found: int, limit: int) -> bool:
+    """Whether others match; daemons of older versions do not say so."""
+    more = answer.get("more", found >= limit)
+    return more is True

@@ -312,7 +312,7 @@ class Lease:
             if not isinstance(results, list) or len(results) != len(seats):
                 raise Malformed("a batch without its results")
         except PresenceError as error:
-            if error.field == "me" and not self._plain:
+            if "me" in body and isinstance(error, Refused) and error.code == "invalid_request":
                 self._plain = True
                 await self._send_parts(name, seats, operations)
             elif error.code == "too_large" and half:
@@ -337,6 +337,8 @@ class Lease:
             seat.connected = False
         else:
             if operation == "connect":
+                if not self.held:
+                    self._beat_now.set()  # The answer says how often.
                 self._pace.take(result)
                 seat.connected = name == self.name
             seat.backoff.reset()
