@@ -97,7 +97,7 @@ impl<E: Entity> Keyspace<E> {
         reply: Reply<E>,
     ) {
         let job = Job { command, ticket: reply, deadline_ms };
-        self.drive(self.stripe_of(&key), |stripe, now| stripe.command(key, job, now));
+        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_command(key, job, now));
     }
 
     /// Looks at what is stored under a key.
@@ -153,14 +153,14 @@ impl<E: Entity> Keyspace<E> {
     ) -> Option<E::Key> {
         let key = E::from_tokens(tokens)?;
         let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
-        self.drive(self.stripe_of(&key), |stripe, now| stripe.fed(&key, entry, now));
+        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now));
         Some(key)
     }
 
     /// Time has passed.
     pub fn tick(self: &Arc<Self>) {
         for stripe in 0..self.stripes.len() {
-            self.drive(stripe, Stripe::tick);
+            self.drive(stripe, Stripe::on_tick);
         }
         let now_ms = self.context.clock.now().mono_ms;
         let mut remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,7 +172,7 @@ impl<E: Entity> Keyspace<E> {
     /// The bucket was deleted and made again.
     pub(super) fn reset(self: &Arc<Self>) {
         for stripe in 0..self.stripes.len() {
-            self.drive(stripe, Stripe::reset);
+            self.drive(stripe, Stripe::on_reset);
         }
     }
 
@@ -260,7 +260,7 @@ impl<E: Entity> Keyspace<E> {
                 let this = Arc::clone(self);
                 let verified = move |seen| {
                     if seen {
-                        this.drive(stripe, |stripe, now| stripe.verified(&key, verify, now));
+                        this.drive(stripe, |stripe, now| stripe.on_verified(&key, verify, now));
                     }
                 };
                 // The commands that wait for it carry their own deadlines.
@@ -290,7 +290,7 @@ impl<E: Entity> Keyspace<E> {
                 Found::Failed
             }
         };
-        self.drive(stripe, |stripe, now| stripe.found(&key, read, found, now));
+        self.drive(stripe, |stripe, now| stripe.on_found(&key, read, found, now));
     }
 
     fn publish(&self, event: Event) {
@@ -334,9 +334,9 @@ pub(super) fn settle<E: Entity>(
         Settled::Failed(Failure::Refused(_)) => {}
     }
     keyspace.drive(stripe, |stripe, now| match settled {
-        Settled::Stored(rev) => stripe.acked(write, rev, now),
-        Settled::Conflict => stripe.conflicted(write, now),
-        Settled::Failed(failure) => stripe.failed(write, &failure, now),
+        Settled::Stored(rev) => stripe.on_acked(write, rev, now),
+        Settled::Conflict => stripe.on_conflicted(write, now),
+        Settled::Failed(failure) => stripe.on_failed(write, &failure, now),
     });
 }
 

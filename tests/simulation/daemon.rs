@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use presenced::liveness::peers::Peers;
+use presenced::liveness::peers::{Peers, RankFilter};
 use presenced::presence::entity::{DaemonId, Event};
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
@@ -168,7 +168,7 @@ impl Daemon {
         let now = self.now(now_ms);
         let mut due = Vec::new();
         while let Some((user, grace)) = self.machine.index_mut().take_due_grace(grace_ms, now) {
-            let wait_ms = self.peers.rank(user.as_str()) as u64 * 1000;
+            let wait_ms = self.peers.rank(user.as_str(), RankFilter::Alive) as u64 * 1000;
             let turn_ms = grace.seen_ms + grace_ms + wait_ms;
             let later_ms =
                 if turn_ms > now.mono_ms { turn_ms - now.mono_ms } else { GRACE_RETRY_MS };
