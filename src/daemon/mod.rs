@@ -330,9 +330,10 @@ async fn start_store(
 ) -> Result<Store, Error> {
     let max_value = context.bucket.client().max_payload().saturating_sub(HEADER_BYTES);
     let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
-    let rules = Arc::new(rules(&settings.limits, &settings.liveness));
+    let rules = Arc::new(rules(&settings.limits, &settings.liveness, &settings.users));
     let periods = Periods {
         lease_ms: millis(settings.liveness.lease),
+        grace_ms: millis(settings.liveness.offline_grace),
         refresh_ms: millis(settings.liveness.last_active_refresh),
     };
     let store = Store::new(context, &rules, timing, periods);

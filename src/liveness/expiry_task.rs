@@ -72,7 +72,7 @@ impl ExpiryTask {
         store.context.tracker.spawn(carry_out(store.clone(), to_do));
         let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
-            expiry: Expiry::new(daemon, millis(liveness.lease), millis(liveness.offline_grace)),
+            expiry: Expiry::new(daemon, millis(liveness.lease)),
             known: DaemonView { store, beacons },
             writes,
             done: mpsc::unbounded_channel(),

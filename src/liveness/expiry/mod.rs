@@ -22,7 +22,7 @@ use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::lease::{Heard, Leases};
 use crate::presence::time::Now;
-use crate::presence::user::{Command, ConnectionGen, Index};
+use crate::presence::user::{Command, ConnectionGen, Due, Index, Turn};
 use messages::{Ending, Objection, Proposal, connection_gen, named};
 
 /// How long others may object, in milliseconds.
@@ -97,7 +97,6 @@ pub struct PendingWrite {
 pub struct Expiry {
     daemon: DaemonId,
     lease_ms: u64,
-    grace_ms: u64,
     last_number: u64,
     pending: Vec<OpenProposal>,
     ends: LeaseEnds,
@@ -134,11 +133,10 @@ fn unopposed<T>(proposal: Vec<Proposed<T>>) -> impl Iterator<Item = T> {
 }
 
 impl Expiry {
-    pub fn new(daemon: DaemonId, lease_ms: u64, grace_ms: u64) -> Self {
+    pub fn new(daemon: DaemonId, lease_ms: u64) -> Self {
         Self {
             daemon,
             lease_ms,
-            grace_ms,
             last_number: 0,
             pending: Vec::new(),
             ends: LeaseEnds::default(),
@@ -149,7 +147,6 @@ impl Expiry {
     /// Time has passed.
     pub fn on_tick(&mut self, known: &impl View, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.end_graces(known, now, &mut effects);
         self.carry_on(known, now.mono_ms, &mut effects);
         self.look(known, now, &mut effects);
         self.decide(known, now.mono_ms, &mut effects);
@@ -173,9 +170,8 @@ impl Expiry {
         let mut objection = Objection { number: proposal.number, ..Objection::default() };
         for (place, candidate) in proposal.connections.iter().enumerate() {
             let Some((user, connection_gen)) = connection_gen(candidate) else { continue };
-            let heard = known.with_index(&user, |index| {
-                index.own_leases.heard(&user, &connection_gen.connection)
-            });
+            let heard = known
+                .with_index(&user, |index| index.agenda.heard(&user, &connection_gen.connection));
             objection.connections.extend(age(heard).map(|age| (place, age)));
         }
         let mut agreed = Vec::new();
@@ -203,7 +199,7 @@ impl Expiry {
             candidate.objected = true;
             let (user, connection_gen) = &candidate.what;
             known.with_index(user, |index| {
-                index.own_leases.objected(user, &connection_gen.connection, heard_ms(age_ms));
+                index.agenda.objected(user, &connection_gen.connection, heard_ms(age_ms));
             });
         }
         for (place, age_ms) in &objection.leases {
@@ -213,49 +209,27 @@ impl Expiry {
         }
     }
 
-    /// Ends the graces that are over.
-    fn end_graces(&self, known: &impl View, now: Now, effects: &mut Vec<Effect>) {
-        known.each_index(|index| {
-            for _ in 0..MAX_USERS_PER_TICK {
-                let Some((user, grace)) = index.take_due_grace(self.grace_ms, now) else { break };
-                let rank = known.peers(|peers| peers.rank(user.as_str()));
-                let turn_ms = grace.seen_ms + self.grace_ms + steps(rank);
-                if turn_ms > now.mono_ms {
-                    index.postpone(user, grace, self.grace_ms, turn_ms - now.mono_ms, now);
-                } else {
-                    // Seen again only if the write does not happen.
-                    index.postpone(user.clone(), grace, self.grace_ms, WRITE_MS, now);
-                    let command = Command::EndGrace { since: grace.since };
-                    let deadline_ms = now.mono_ms + WRITE_MS;
-                    effects.push(Effect::Write(PendingWrite { user, command, deadline_ms }));
-                }
-            }
-        });
-    }
-
-    /// Takes what is due, and publishes the proposals.
+    /// Takes what is due: writes what the records alone ask for, and publishes proposals to end
+    /// what has been silent.
     fn look(&mut self, known: &impl View, now: Now, effects: &mut Vec<Effect>) {
         let now_ms = now.mono_ms;
         let hears_from_ms = known.hearing(|hearing| hearing.from_ms(now_ms));
         let wait_ms =
             |key: &Id| MARGIN_MS + steps(known.peers(|peers| peers.rank_of_hearing(key.as_str())));
+        let turn = |key: &Id| Turn {
+            hearing_ms: wait_ms(key),
+            any_ms: steps(known.peers(|peers| peers.rank(key.as_str()))),
+        };
         let mut silent = Vec::new();
         known.each_index(|index| {
             for _ in 0..MAX_USERS_PER_TICK {
-                let Some(due) = index.own_leases.take_due(now, hears_from_ms, wait_ms) else {
-                    break;
+                let Some(due) = index.agenda.take_due(now, hears_from_ms, turn) else { break };
+                silent.extend(due.silent.iter().map(|each| (due.user.clone(), each.clone())));
+                let deadline_ms = now_ms + WRITE_MS;
+                let write = |command| {
+                    Effect::Write(PendingWrite { user: due.user.clone(), command, deadline_ms })
                 };
-                silent.extend(
-                    due.silent.into_iter().map(|connection_gen| (due.user.clone(), connection_gen)),
-                );
-                if let Some(seen) = due.stale {
-                    let (command, deadline_ms) = (Command::Refresh { seen }, now_ms + WRITE_MS);
-                    effects.push(Effect::Write(PendingWrite {
-                        user: due.user,
-                        command,
-                        deadline_ms,
-                    }));
-                }
+                effects.extend(commands(&due).map(write));
             }
         });
         let leases = known.leases(|leases| leases.take_due(now_ms, hears_from_ms, wait_ms));
@@ -311,7 +285,7 @@ impl Expiry {
         for pending in decided {
             for (user, connection_gen) in unopposed(pending.connections) {
                 let silent = known.with_index(&user, |index| {
-                    index.own_leases.is_silent(&user, &connection_gen, now_ms)
+                    index.agenda.is_silent(&user, &connection_gen, now_ms)
                 });
                 if silent {
                     lapsed.entry(user).or_default().push(connection_gen);
@@ -340,6 +314,14 @@ impl Expiry {
         };
         ended.into_iter().map(lapse).collect()
     }
+}
+
+/// The commands for what is due by the record alone.
+fn commands(due: &Due) -> impl Iterator<Item = Command> {
+    let left = (!due.left.is_empty()).then(|| Command::EndLeaving { ended: due.left.clone() });
+    let expired = due.expired.map(|expires_at| Command::ExpireStatus { expires_at });
+    let stale = due.stale.map(|seen| Command::Refresh { seen });
+    left.into_iter().chain(expired).chain(stale)
 }
 
 /// How much later than its time a daemon with that rank effects, in milliseconds.

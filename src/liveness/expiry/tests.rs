@@ -9,6 +9,7 @@ use crate::presence::user::{Connection, Periods, Record, Users};
 const ME: DaemonId = DaemonId(1);
 const OTHER: DaemonId = DaemonId(2);
 const LEASE_MS: u64 = 10_000;
+const GRACE_MS: u64 = 2000;
 /// When the first is due.
 const DUE_MS: u64 = LEASE_MS + MARGIN_MS;
 
@@ -24,11 +25,18 @@ struct DaemonView {
 
 impl DaemonView {
     fn new() -> Self {
-        let mut index = Index::default();
-        index.own_leases.measure(Periods { lease_ms: LEASE_MS, refresh_ms: 1_000_000 });
-        index.own_leases.listen();
+        let periods = Periods { lease_ms: LEASE_MS, grace_ms: GRACE_MS, refresh_ms: 1_000_000 };
+        let mut index = Index::new(periods);
+        index.agenda.listen();
         let mut record = Record::new(Time(0), 0);
-        record.connections.push(Connection { id: c(), lease: None, generation: 1, unknown: None });
+        record.connections.push(Connection {
+            id: c(),
+            lease: None,
+            device: None,
+            idle: false,
+            generation: 1,
+            unknown: None,
+        });
         Users::observe(&mut index, &john(), None, Some(&record), at(0));
         let leases = RefCell::new(Leases::new(LEASE_MS));
         let known = Self {
@@ -73,7 +81,7 @@ impl DaemonView {
     }
 
     fn beat(&self, at_ms: u64) {
-        self.index.borrow_mut().own_leases.heartbeat(&john(), &c(), at_ms);
+        self.index.borrow_mut().agenda.heartbeat(&john(), &c(), at_ms);
     }
 }
 
@@ -143,14 +151,14 @@ fn begun_by_the_other() -> (DaemonView, Expiry) {
     let mut known = DaemonView::new();
     known.meet_other();
     known.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     expiry.on_ending(&known, &begins(), at(DUE_MS));
     (known, expiry)
 }
 
 /// A judge that has just proposed to end the connection of `john`, and what it proposed.
 fn proposed(known: &DaemonView) -> (Expiry, Proposal) {
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     assert!(expiry.on_tick(known, at(DUE_MS - 1)).is_empty());
     let mut effects = expiry.on_tick(known, at(DUE_MS));
     let Some(Effect::Propose(proposal)) = effects.pop() else { panic!("nothing was proposed") };
@@ -189,7 +197,7 @@ fn what_was_proposed_before_a_stop_is_not_decided_after_it() {
 fn who_had_a_heartbeat_objects_and_who_is_told_yields() {
     let (known, other) = (DaemonView::new(), DaemonView::new());
     let (mut expiry, proposal) = proposed(&known);
-    let mut others_judge = Expiry::new(OTHER, LEASE_MS, 0);
+    let mut others_judge = Expiry::new(OTHER, LEASE_MS);
     assert!(others_judge.on_proposal(&other, &proposal, at(DUE_MS)).is_none(), "no heartbeat came");
     other.beat(8000);
     let effect = others_judge.on_proposal(&other, &proposal, at(DUE_MS)).unwrap();
@@ -213,13 +221,13 @@ fn of_several_that_object_the_last_to_have_heard_counts() {
         let objection = Objection { number: proposal.number, connections, leases: Vec::new() };
         expiry.on_objection(&known, &objection, at(DUE_MS));
     }
-    let heard = known.index.borrow().own_leases.heard(&john(), &c()).unwrap();
+    let heard = known.index.borrow().agenda.heard(&john(), &c()).unwrap();
     assert_eq!(heard.beat_ms, Some(DUE_MS - 1000));
 }
 
 #[test]
 fn many_small_leases_are_granted_as_long_as_a_large_one() {
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     let mut small = (0..10_000).flat_map(|_| expiry.lapses(vec![on_lease("jack")], 0));
     assert_eq!(small.next().unwrap().deadline_ms, LAPSE_MS);
     assert_eq!(small.last().unwrap().deadline_ms, 1000 + LAPSE_MS);
@@ -265,7 +273,7 @@ fn what_another_does_not_finish_is_carried_on_with_who_has_not_connected_again()
 fn what_the_dead_began_is_carried_on_without_waiting_for_their_writes() {
     let known = DaemonView::new();
     known.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     expiry.on_ending(&known, &Ending { within_ms: 60_000, ..begins() }, at(DUE_MS));
     known.probe(DUE_MS + 50);
     let effects = expiry.on_tick(&known, at(DUE_MS + 50));
@@ -279,7 +287,7 @@ fn what_the_dead_began_is_carried_on_without_waiting_for_their_writes() {
 fn an_end_of_which_only_a_part_was_told_is_not_taken_for_begun() {
     let known = DaemonView::new();
     known.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     expiry.on_ending(&known, &Ending { of: 3, ..begins() }, at(DUE_MS));
     assert_eq!(known.holds(), Some(2), "it is judged as if nobody had begun");
     let effects = expiry.on_tick(&known, at(DUE_MS));
@@ -300,7 +308,7 @@ fn a_deaf_daemon_carries_nothing_on() {
 fn who_has_heard_a_lease_does_not_take_its_end_for_begun() {
     let known = DaemonView::new();
     known.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     known.leases.borrow_mut().rejoined(&gateway(), false, 7000);
     expiry.on_ending(&known, &begins(), at(7000 + LEASE_MS - 1));
     assert_eq!(known.holds(), Some(2), "it has connected");
@@ -327,7 +335,7 @@ fn candidates_are_named_in_as_many_messages_as_it_takes() {
         leases.joined(&Id::parse(&n.to_string(), "lease").unwrap(), false, 0);
     }
     drop(leases);
-    let effects = Expiry::new(ME, LEASE_MS, 0).on_tick(&known, at(DUE_MS));
+    let effects = Expiry::new(ME, LEASE_MS).on_tick(&known, at(DUE_MS));
     let proposed = effects.iter().map(|effect| match effect {
         Effect::Propose(proposal) => proposal.leases.len(),
         effect => panic!("{effect:?}"),

@@ -80,6 +80,8 @@ pub enum Effect<E: Entity, T> {
     Read { key: E::Key, read: u64 },
     /// Say [`verified`](super::Stripe::verified) when the replica has seen all that is stored now.
     Verify { key: E::Key, verify: u64 },
+    /// Apply to what the indexes of all stripes have in common.
+    ChangeShared(E::SharedChange),
     /// Publish.
     Announce(Event),
     /// Answer a command.

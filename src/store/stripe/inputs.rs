@@ -211,7 +211,8 @@ impl<E: Entity, T> Stripe<E, T> {
         self.epoch += 1;
         self.busy.values_mut().for_each(|busy| busy.announced = 0);
         for (key, slot) in std::mem::take(&mut self.slots) {
-            E::observe(&mut self.index, &key, slot.stored.record(), None, now);
+            let changes = E::observe(&mut self.index, &key, slot.stored.record(), None, now);
+            self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         }
         self.tombstones.clear();
         let keys = self.busy_keys();

@@ -85,7 +85,7 @@ pub struct Stripe<E: Entity, T> {
 }
 
 impl<E: Entity, T> Stripe<E, T> {
-    pub fn new(daemon: DaemonId, rules: Arc<E::Rules>, timing: Timing) -> Self {
+    pub fn new(daemon: DaemonId, rules: Arc<E::Rules>, timing: Timing, index: E::Index) -> Self {
         Self {
             daemon,
             rules,
@@ -94,7 +94,7 @@ impl<E: Entity, T> Stripe<E, T> {
             busy: HashMap::new(),
             writes: HashMap::new(),
             tombstones: VecDeque::new(),
-            index: E::Index::default(),
+            index,
             last_number: 0,
             epoch: 0,
             effects: Vec::new(),
@@ -154,7 +154,8 @@ impl<E: Entity, T> Stripe<E, T> {
     /// Takes note of what is stored under a key from now on.
     fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
         let slot = self.slots.entry(key.clone()).or_default();
-        E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        let changes = E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         if matches!(stored, Stored::Absent { .. }) {
             self.tombstones.push_back((now.mono_ms, key.clone(), rev));
         }
