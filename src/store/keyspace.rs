@@ -64,6 +64,7 @@ pub struct Keyspace<E: Entity> {
     context: Arc<StoreContext>,
     stripes: Vec<Mutex<ReplyStripe<E>>>,
     hasher: RandomState,
+    shared: Mutex<E::Shared>,
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
 }
 
@@ -81,10 +82,29 @@ impl<E: Entity> fmt::Debug for Keyspace<E> {
 }
 
 impl<E: Entity> Keyspace<E> {
-    pub fn new(context: Arc<StoreContext>, rules: &Arc<E::Rules>, timing: Timing) -> Self {
-        let stripe = |_| Mutex::new(Stripe::new(context.daemon, Arc::clone(rules), timing));
+    pub fn new(
+        context: Arc<StoreContext>,
+        rules: &Arc<E::Rules>,
+        timing: Timing,
+        index: impl Fn() -> E::Index,
+        shared: E::Shared,
+    ) -> Self {
+        let stripe =
+            |_| Mutex::new(Stripe::new(context.daemon, Arc::clone(rules), timing, index()));
         let stripes = (0..STRIPES).map(stripe).collect();
-        Self { context, stripes, hasher: RandomState::new(), remote_changes: Mutex::default() }
+        Self {
+            context,
+            stripes,
+            hasher: RandomState::new(),
+            shared: Mutex::new(shared),
+            remote_changes: Mutex::default(),
+        }
+    }
+
+    /// What the indexes of all stripes have in common. It may be locked while a stripe is, and not
+    /// the other way round.
+    pub fn shared(&self) -> MutexGuard<'_, E::Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a command; `reply` gets the answer.
@@ -271,6 +291,9 @@ impl<E: Entity> Keyspace<E> {
                 // The commands that wait for it carry their own deadlines.
                 let deadline_ms = self.context.clock.now().mono_ms + VERIFY_TIMEOUT_MS;
                 self.context.barrier.all_stored(deadline_ms, Box::new(verified));
+            }
+            Effect::ChangeShared(change) => {
+                E::apply(&mut self.shared(), &change, self.context.clock.now());
             }
             Effect::Announce(event) => self.publish(event),
             Effect::Answer { ticket, result } => ticket(result),
