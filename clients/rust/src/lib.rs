@@ -2,6 +2,8 @@
 #![warn(missing_docs)]
 
 mod beat;
+#[cfg(test)]
+mod cases_tests;
 mod connection;
 mod door;
 mod error;
