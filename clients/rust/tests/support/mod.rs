@@ -1,5 +1,7 @@
 //! Real servers and daemons for the tests, on loopback, each with a store of its own.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::fs::{self, File};
 use std::net::TcpListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -62,14 +64,35 @@ impl Server {
         server
     }
 
-    pub async fn appear(&mut self) {
+    fn write(&self) {
         let store = self.folder.path().join("jetstream");
         let text = format!(
             "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {store:?} }}\n{}",
             self.port, self.config
         );
         let settings = self.folder.path().join("nats.conf");
-        fs::write(&settings, text).unwrap();
+        fs::write(settings, text).unwrap();
+    }
+
+    /// Has the server read other settings.
+    pub async fn reload(&mut self, config: &str) {
+        config.clone_into(&mut self.config);
+        self.write();
+        let log = || fs::read_to_string(self.folder.path().join("nats.log")).unwrap();
+        let before = log().matches("Reloaded server configuration").count();
+        let Some(process) = &self.process else { return };
+        let pid = process.0.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        eventually("the settings are read", START, async || {
+            (log().matches("Reloaded server configuration").count() > before).then_some(())
+        })
+        .await;
+    }
+
+    /// Starts the server, on what it had stored.
+    pub async fn appear(&mut self) {
+        self.write();
+        let settings = self.folder.path().join("nats.conf");
         let log = File::create(self.folder.path().join("nats.log")).unwrap();
         let child = Command::new(nats_server())
             .arg("-c")
