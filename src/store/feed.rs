@@ -1,8 +1,10 @@
-//! The feed: one ordered consumer through which the replica follows the bucket.
+//! The feed: an ordered consumer through which the replica follows the bucket.
 //!
-//! The consumer is read by hand rather than through the client's own: what is needed of it (its
-//! own sequence, what is pending, which bucket it follows) decides when an answer is fresh.
+//! The client's own ordered consumer hides what decides whether an answer is fresh: the consumer's
+//! sequence, the number of pending entries, and which bucket is followed. So the feed creates and
+//! reads its consumer itself.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
@@ -12,31 +14,36 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::Store;
-use super::bucket::{Fault, Shape};
+use super::bucket::{BucketError, Shape};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::user::Users;
-use crate::roll_call::Calls;
+use crate::watchdog::WatchdogTap;
 
-/// How often the server says that it is there while nothing is stored.
+/// The period of the server's idle heartbeats while nothing is stored.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
-/// After so much silence the consumer is taken for lost.
-const SILENCE: Duration = Duration::from_millis(3500);
-/// How often the feed looks around.
-const LOOK: Duration = Duration::from_millis(50);
-/// How often it is checked that the bucket is still the same.
-const CHECK: Duration = Duration::from_secs(1);
-/// A bucket that has been missing for so long is made again.
-const MISSING: Duration = Duration::from_secs(5);
+/// The time after which the server removes a consumer without a subscriber.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
+/// A consumer without a message for this long is lost.
+const SILENCE_TIMEOUT: Duration = Duration::from_millis(3500);
+/// The maximum wait for a message before other work is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The period of the checks that the bucket is still the same.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A bucket that has been missing for this long is created again.
+const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a consumer is given up.
+/// The pause before the feed follows a new consumer.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The reason why a consumer is lost.
 #[derive(Debug, thiserror::Error)]
-enum Lost {
+enum FeedError {
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Bucket(#[from] BucketError),
     #[error("messages were lost on the way")]
     Gap,
-    #[error("nothing was heard of the consumer for {SILENCE:?}")]
+    #[error("nothing was heard of the consumer for {SILENCE_TIMEOUT:?}")]
     Silence,
     #[error("the server that feeds us is behind the leader of the bucket")]
     Behind,
@@ -47,72 +54,70 @@ enum Lost {
 }
 
 /// Follows the bucket for as long as the daemon lives.
-pub(super) async fn run(store: Store, shape: Shape, calls: Calls) {
-    let mut feed = Feed { store, bucket: None, position: 0, gap: false, calls };
+pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
+    let mut feed = Feed { store, bucket: None, position: 0, gap: false, logged: None, tap };
     let mut missing_since: Option<Instant> = None;
-    let mut said = None;
     loop {
-        let lost = feed.follow(&mut said).await;
-        match &lost {
-            Lost::Fault(Fault::Missing) => {
-                let since = *missing_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= MISSING {
-                    tracing::warn!("the bucket is gone; making it again, empty");
-                    let bucket = feed.store.link.bucket.clone();
-                    if let Err(fault) = feed.asking(bucket.create(shape)).await {
-                        tracing::warn!(%fault, "the bucket could not be made");
-                    }
-                }
+        let Err(error) = feed.follow().await;
+        if matches!(error, FeedError::Bucket(BucketError::Missing)) {
+            let since = *missing_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= MISSING_TIMEOUT {
+                feed.create_bucket(shape).await;
             }
-            _ => missing_since = None,
+        } else {
+            missing_since = None;
         }
-        let text = lost.to_string();
-        if said.as_ref() != Some(&text) {
-            tracing::warn!(reason = text, "the replica lost its feed; it resumes");
-            said = Some(text);
-        }
-        feed.asking(tokio::time::sleep(Duration::from_millis(100))).await;
+        feed.log_once(&error);
+        feed.bounded(tokio::time::sleep(RETRY_INTERVAL)).await;
     }
 }
 
 struct Feed {
     store: Store,
-    /// The creation time of the bucket that is followed.
+    /// The creation time of the followed bucket.
     bucket: Option<String>,
-    /// All entries up to here were applied.
+    /// All entries up to this sequence were applied.
     position: u64,
-    /// Whether sequences are missing since the replica was last known to be whole. An entry that a
-    /// later one superseded before it was delivered is missing, and the later one comes in its own
-    /// time: until then the replica shows something older than what was stored at `position`.
+    /// Whether sequences are missing since the replica was last known to be complete. An entry that
+    /// was superseded before its delivery is missing, and the later entry comes in its own time.
+    /// Until then the replica shows an older state than that at `position`.
     gap: bool,
-    calls: Calls,
+    /// The last error that was logged, until a consumer is created again.
+    logged: Option<String>,
+    tap: WatchdogTap,
 }
 
 impl Feed {
-    /// Waits for something that has a bound of its own, such as a question to JetStream.
-    async fn asking<T>(&mut self, question: impl Future<Output = T>) -> T {
-        self.calls.during(|| true, question).await
+    /// Awaits a future with a time bound of its own, and answers the watchdog meanwhile.
+    async fn bounded<T>(&mut self, future: impl Future<Output = T>) -> T {
+        self.tap.during(|| true, future).await
     }
 
-    /// Follows one consumer until it is lost.
-    async fn follow(&mut self, said: &mut Option<String>) -> Lost {
-        match self.follow_one(said).await {
-            Ok(never) => match never {},
-            Err(lost) => lost,
+    async fn create_bucket(&mut self, shape: Shape) {
+        tracing::warn!("the bucket is gone; creating it again, empty");
+        let bucket = self.store.context.bucket.clone();
+        if let Err(error) = self.bounded(bucket.create(shape)).await {
+            tracing::warn!(%error, "the bucket could not be created");
         }
     }
 
-    async fn follow_one(
-        &mut self,
-        said: &mut Option<String>,
-    ) -> Result<std::convert::Infallible, Lost> {
-        let bucket = self.store.link.bucket.clone();
-        let info = self.asking(bucket.info()).await?;
+    fn log_once(&mut self, error: &FeedError) {
+        let reason = error.to_string();
+        if self.logged.as_ref() != Some(&reason) {
+            tracing::warn!(reason, "the replica lost its feed; it resumes");
+            self.logged = Some(reason);
+        }
+    }
+
+    /// Follows one consumer until it is lost.
+    async fn follow(&mut self) -> Result<Infallible, FeedError> {
+        let bucket = self.store.context.bucket.clone();
+        let info = self.bounded(bucket.info()).await?;
         self.begin(&info.created);
         let client = bucket.client();
         let inbox = client.new_inbox();
-        let mut messages = client.subscribe(inbox.clone()).await.map_err(|_| Lost::Ended)?;
-        let name = format!("presenced_{}_{}", self.store.link.daemon, fastrand::u32(..));
+        let mut messages = client.subscribe(inbox.clone()).await.map_err(|_| FeedError::Ended)?;
+        let name = format!("presenced_{}_{}", self.store.context.daemon, fastrand::u32(..));
         let consumer = json!({ "stream_name": bucket.stream(), "config": {
             "name": name,
             "deliver_subject": inbox,
@@ -122,47 +127,49 @@ impl Feed {
             "max_deliver": 1,
             "flow_control": true,
             "idle_heartbeat": IDLE_HEARTBEAT.as_nanos() as u64,
-            "inactive_threshold": 30_000_000_000_u64,
+            "inactive_threshold": INACTIVE_THRESHOLD.as_nanos() as u64,
             "mem_storage": true,
             "num_replicas": 1,
         }});
         let create = format!("CONSUMER.CREATE.{}.{name}", bucket.stream());
-        self.asking(bucket.ask::<serde_json::Value>(&create, &consumer)).await?;
-        *said = None;
+        self.bounded(bucket.ask::<serde_json::Value>(&create, &consumer)).await?;
+        self.logged = None;
         let mut consumer = Consumer { name, delivered: 0 };
         let until = info.state.last_seq;
         let result = self.listen(&mut messages, &mut consumer, until).await;
         let _ = messages.unsubscribe().await;
         let delete = format!("CONSUMER.DELETE.{}.{}", bucket.stream(), consumer.name);
         let deleted = bucket.ask::<serde_json::Value>(&delete, &serde_json::Value::Null);
-        let _ = self.asking(deleted).await;
+        let _ = self.bounded(deleted).await;
         result
     }
 
+    /// Applies the entries that a consumer delivers. The replica is complete for the first time when
+    /// it has come to `until`.
     async fn listen(
         &mut self,
         messages: &mut Subscriber,
         consumer: &mut Consumer,
         until: u64,
-    ) -> Result<std::convert::Infallible, Lost> {
+    ) -> Result<Infallible, FeedError> {
         let (mut heard, mut checked) = (Instant::now(), Instant::now());
-        // Since when someone has waited without an entry coming.
+        // Since when there is a waiter and no entry comes.
         let mut waiting: Option<Instant> = None;
         loop {
             let next = tokio::select! {
-                call = self.calls.next() => {
-                    call.answer();
+                ping = self.tap.next() => {
+                    ping.answer();
                     continue;
                 }
-                next = timeout(LOOK, messages.next()) => next,
-                () = self.store.link.barrier.replaced.notified() => {
+                next = timeout(POLL_INTERVAL, messages.next()) => next,
+                () = self.store.context.barrier.replaced.notified() => {
                     checked = Instant::now();
                     self.check_bucket().await?;
                     continue;
                 }
             };
             match next {
-                Ok(None) => return Err(Lost::Ended),
+                Ok(None) => return Err(FeedError::Ended),
                 Ok(Some(message)) => {
                     heard = Instant::now();
                     if message.status.is_none() {
@@ -170,65 +177,65 @@ impl Feed {
                     }
                     self.take(message, consumer).await?;
                 }
-                Err(_) if heard.elapsed() >= SILENCE => return Err(Lost::Silence),
+                Err(_) if heard.elapsed() >= SILENCE_TIMEOUT => return Err(FeedError::Silence),
                 Err(_) => {}
             }
             if self.position >= until && !self.store.replayed.is_cancelled() {
                 self.store.set_replayed();
             }
-            if checked.elapsed() >= CHECK {
+            if checked.elapsed() >= CHECK_INTERVAL {
                 checked = Instant::now();
                 self.check_bucket().await?;
             }
-            let wanted = if self.store.replayed.is_cancelled() {
-                self.store.link.barrier.awaited()
+            let awaited = if self.store.replayed.is_cancelled() {
+                self.store.context.barrier.awaited()
             } else {
                 Some(until)
             };
-            let Some(wanted) = wanted else {
+            let Some(awaited) = awaited else {
                 waiting = None;
                 continue;
             };
             let waited = waiting.get_or_insert_with(Instant::now).elapsed();
-            if waited >= LOOK && self.has_all(consumer).await? {
-                // The last entries were markers that have expired: there is nothing to deliver.
+            if waited >= POLL_INTERVAL && self.has_all(consumer).await? {
+                // The last entries were markers that have expired: nothing is to be delivered.
                 self.gap = false;
-                self.advance(wanted);
-            } else if waited >= SILENCE {
-                return Err(Lost::Behind);
+                self.advance(awaited);
+            } else if waited >= SILENCE_TIMEOUT {
+                return Err(FeedError::Behind);
             }
         }
     }
 
-    /// Begins with the bucket that was made at `created`.
+    /// Follows the bucket created at `created` from its first entry, unless it is followed already.
     fn begin(&mut self, created: &str) {
         if self.bucket.as_deref() == Some(created) {
             return;
         }
         if self.bucket.is_some() {
-            tracing::warn!("the bucket was deleted and made again: all users are absent");
+            tracing::warn!("the bucket was deleted and created again: all users are absent");
             self.store.users.reset();
             self.store.channels.reset();
         }
         self.bucket = Some(created.to_owned());
         self.position = 0;
         self.gap = false;
-        self.store.link.barrier.follow(created);
+        self.store.context.barrier.follow(created);
     }
 
-    async fn check_bucket(&mut self) -> Result<(), Lost> {
-        let bucket = self.store.link.bucket.clone();
-        match self.asking(bucket.info()).await {
+    async fn check_bucket(&mut self) -> Result<(), FeedError> {
+        let bucket = self.store.context.bucket.clone();
+        match self.bounded(bucket.info()).await {
             Ok(info) if Some(&info.created) == self.bucket.as_ref() => Ok(()),
-            Ok(_) | Err(Fault::Missing) => Err(Lost::Replaced),
-            // The next look will tell; the silence of the consumer is watched as well.
+            Ok(_) | Err(BucketError::Missing) => Err(FeedError::Replaced),
+            // The next check decides; a silent consumer is detected as well.
             Err(_) => Ok(()),
         }
     }
 
-    /// Whether nothing more is to come of what was stored before. The consumer has delivered all that
-    /// its server knows; but that server may itself be behind, so the leader is asked as well.
-    async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, Lost> {
+    /// Whether all that was stored before has been delivered. The consumer delivers all that its server
+    /// knows, but that server may itself be behind, so the leader is queried as well.
+    async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, FeedError> {
         #[derive(Deserialize)]
         struct Info {
             num_pending: u64,
@@ -238,32 +245,32 @@ impl Feed {
         struct Delivered {
             consumer_seq: u64,
         }
-        let bucket = self.store.link.bucket.clone();
+        let bucket = self.store.context.bucket.clone();
         let subject = format!("CONSUMER.INFO.{}.{}", bucket.stream(), consumer.name);
-        let delivered = self.asking(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
+        let delivered = self.bounded(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
         let delivered = delivered
             .map(|info| info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered);
         let next = self.position + 1;
         let has_all = match delivered {
-            Ok(true) => self.asking(bucket.holds_from(next)).await.map(|more| !more),
+            Ok(true) => self.bounded(bucket.holds_from(next)).await.map(|more| !more),
             other => other,
         };
         match has_all {
-            Err(Fault::Timeout(_) | Fault::Disconnected(_)) => Ok(false),
-            other => other.map_err(Lost::from),
+            Err(BucketError::Timeout(_) | BucketError::Disconnected(_)) => Ok(false),
+            other => other.map_err(FeedError::from),
         }
     }
 
-    async fn take(&mut self, message: Message, consumer: &mut Consumer) -> Result<(), Lost> {
+    async fn take(&mut self, message: Message, consumer: &mut Consumer) -> Result<(), FeedError> {
         if message.status == Some(StatusCode::IDLE_HEARTBEAT) {
             return self.keep_alive(&message, consumer).await;
         }
         if message.status.is_some() {
-            return Err(Lost::Gap);
+            return Err(FeedError::Gap);
         }
-        let meta = message.reply.as_deref().and_then(Meta::parse).ok_or(Lost::Gap)?;
+        let meta = message.reply.as_deref().and_then(Meta::parse).ok_or(FeedError::Gap)?;
         if meta.consumer_seq != consumer.delivered + 1 {
-            return Err(Lost::Gap);
+            return Err(FeedError::Gap);
         }
         consumer.delivered = meta.consumer_seq;
         self.apply(&message, &meta);
@@ -272,25 +279,25 @@ impl Feed {
         Ok(())
     }
 
-    /// Answers flow control, and notices what was lost before a heartbeat.
-    async fn keep_alive(&self, message: &Message, consumer: &Consumer) -> Result<(), Lost> {
+    /// Answers flow control, and detects messages lost before an idle heartbeat.
+    async fn keep_alive(&self, message: &Message, consumer: &Consumer) -> Result<(), FeedError> {
         let header =
             |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
-        let answer_to = message.reply.as_ref().map(|r| r.to_string());
-        if let Some(subject) = answer_to.or_else(|| header("Nats-Consumer-Stalled")) {
-            let client = self.store.link.bucket.client();
-            let _ = timeout(SILENCE, client.publish(subject, bytes::Bytes::new())).await;
+        let flow_control = message.reply.as_ref().map(|r| r.to_string());
+        if let Some(subject) = flow_control.or_else(|| header("Nats-Consumer-Stalled")) {
+            let client = self.store.context.bucket.client();
+            let _ = timeout(SILENCE_TIMEOUT, client.publish(subject, bytes::Bytes::new())).await;
         }
         match header("Nats-Last-Consumer").and_then(|seq| seq.parse::<u64>().ok()) {
-            Some(delivered) if delivered != consumer.delivered => Err(Lost::Gap),
+            Some(delivered) if delivered != consumer.delivered => Err(FeedError::Gap),
             _ => Ok(()),
         }
     }
 
     fn apply(&mut self, message: &Message, meta: &Meta) {
-        let prefix_len = self.store.link.bucket.prefix().len();
+        let prefix_len = self.store.context.bucket.prefix().len();
         let Some(key) = message.subject.as_str().get(prefix_len..) else { return };
-        let known = match key.split_once('.') {
+        let applied = match key.split_once('.') {
             Some((Users::KIND, tokens)) => {
                 self.store.users.feed(tokens, message, meta.stream_seq).map(|_| ())
             }
@@ -299,36 +306,36 @@ impl Feed {
             }
             _ => None,
         };
-        if known.is_none() {
-            self.store.foreign(key);
+        if applied.is_none() {
+            self.store.report_foreign(key);
         }
     }
 
     fn advance(&mut self, position: u64) {
         self.position = self.position.max(position);
         if !self.gap {
-            self.store.link.barrier.advance(self.position);
+            self.store.context.barrier.advance(self.position);
         }
     }
 }
 
 struct Consumer {
     name: String,
-    /// How many messages it delivered to us.
+    /// The number of messages that it has delivered.
     delivered: u64,
 }
 
-/// What the reply subject of a delivered message says.
+/// The metadata in the reply subject of a delivered message.
 struct Meta {
     stream_seq: u64,
     consumer_seq: u64,
-    /// How many more entries there were to deliver when this one was.
+    /// The number of entries left to deliver after this one.
     pending: u64,
 }
 
 impl Meta {
-    /// `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`, in newer servers
-    /// with a domain and an account before the stream, and perhaps a token at the end.
+    /// Parses `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`. Newer servers
+    /// add a domain and an account before the stream, and may add a token at the end.
     fn parse(reply: &str) -> Option<Self> {
         let tokens: Vec<_> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
         let from = match tokens.len() {

@@ -1,14 +1,15 @@
-//! The bucket: every record in memory, every change one compare-and-set write.
+//! The store: every record of the bucket in memory, every change one compare-and-set write.
 //!
-//! [`stripe`] is the machinery without IO; the rest is a thin shell around it: `feed` and
-//! `acks` bring in what NATS says, [`keyspace`] carries out what the stripes want, [`barrier`]
-//! says when the replica is fresh, [`bucket`] makes and checks the bucket.
+//! [`stripe`] is the sans-IO core. Around it, `feed` and `acks` bring inputs from NATS, [`keyspace`]
+//! carries out effects, [`barrier`] waits until the replica is fresh, and [`bucket`] and [`open()`]
+//! query, create and check the bucket.
 
 mod acks;
 pub mod barrier;
 pub mod bucket;
 mod feed;
 pub mod keyspace;
+mod open;
 pub mod outbox;
 pub mod stripe;
 mod wire;
@@ -20,106 +21,108 @@ use std::time::Duration;
 use async_nats::SubscribeError;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Health;
 use crate::presence::channel::Channels;
 use crate::presence::lease::Leases;
 use crate::presence::user::{Periods, Rules, Users};
-use crate::roll_call::{Calls, RollCall};
-use bucket::{Fault, Shape};
-use keyspace::{Keyspace, Link};
+use crate::watchdog::{Watchdog, WatchdogTap};
+use bucket::Shape;
+use keyspace::{Keyspace, StoreContext};
 use outbox::Outgoing;
 use stripe::Timing;
 
-/// How often the stripes are told that time has passed.
-const TICK: Duration = Duration::from_millis(50);
+pub use open::{UnusableBucket, open};
+
+/// The period of the stripes' ticks.
+const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The records of this daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pub link: Arc<Link>,
+    pub context: Arc<StoreContext>,
     pub users: Arc<Keyspace<Users>>,
     pub channels: Arc<Keyspace<Channels>>,
     leases: Arc<Mutex<Leases>>,
-    /// Cancelled when the replica is whole for the first time.
+    /// Cancelled when the replica is complete for the first time.
     pub replayed: CancellationToken,
-    replay: Arc<Replay>,
-}
-
-/// What the replay of the bucket found beside the records.
-#[derive(Debug, Default)]
-struct Replay {
-    foreign: AtomicBool,
+    /// Whether the bucket was seen to hold keys that are no records.
+    has_foreign_keys: Arc<AtomicBool>,
 }
 
 impl Store {
-    pub fn new(link: Link, rules: &Arc<Rules>, timing: Timing, periods: Periods) -> Self {
-        let link = Arc::new(link);
-        let users = Keyspace::<Users>::new(Arc::clone(&link), rules, timing);
+    pub fn new(
+        context: StoreContext,
+        rules: &Arc<Rules>,
+        timing: Timing,
+        periods: Periods,
+    ) -> Self {
+        let context = Arc::new(context);
+        let users = Keyspace::<Users>::new(Arc::clone(&context), rules, timing);
         let leases = Arc::new(Mutex::new(Leases::new(periods.lease_ms)));
-        users.for_each_part(|part| {
-            part.index_mut().share(Arc::clone(&leases));
-            part.index_mut().vitals.measure(periods);
+        users.for_each_stripe(|stripe| {
+            stripe.index_mut().share(Arc::clone(&leases));
+            stripe.index_mut().own_leases.measure(periods);
         });
         Self {
             users: Arc::new(users),
             leases,
-            channels: Arc::new(Keyspace::new(Arc::clone(&link), &Arc::new(()), timing)),
-            link,
+            channels: Arc::new(Keyspace::new(Arc::clone(&context), &Arc::new(()), timing)),
+            context,
             replayed: CancellationToken::new(),
-            replay: Arc::default(),
+            has_foreign_keys: Arc::default(),
         }
     }
 
-    /// Starts to follow the bucket, and to write what is committed. Ends with `stop`.
+    /// Starts the tasks that follow the bucket and write to it, until `stop`.
     pub async fn start(
         &self,
         writes: Outgoing,
         shape: Shape,
         stop: CancellationToken,
-        roll: &mut RollCall,
+        watchdog: &mut Watchdog,
     ) -> Result<(), SubscribeError> {
-        let client = self.link.bucket.client().clone();
-        let acks = client.subscribe(format!("{}.>", self.link.ack_inbox)).await?;
-        let tracker = &self.link.tracker;
-        let (store, bucket) = (self.clone(), self.link.bucket.clone());
-        let writes = writes.run(client, self.link.clock, roll.enrol("writes"));
+        let client = self.context.bucket.client().clone();
+        let acks = client.subscribe(format!("{}.>", self.context.ack_inbox)).await?;
+        let tracker = &self.context.tracker;
+        let (store, bucket) = (self.clone(), self.context.bucket.clone());
+        let writes = writes.run(client, self.context.clock, watchdog.register("writes"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(writes));
-        let acks = acks::run(self.clone(), acks, roll.enrol("acknowledgements"));
+        let acks = acks::run(self.clone(), acks, watchdog.register("acknowledgements"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(acks));
-        let feed = feed::run(self.clone(), shape, roll.enrol("feed"));
+        let feed = feed::run(self.clone(), shape, watchdog.register("feed"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(feed));
-        let calls = roll.enrol("barrier");
+        let tap = watchdog.register("barrier");
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
-            store.link.barrier.run(bucket, calls).await;
+            store.context.barrier.run(bucket, tap).await;
         }));
-        tracker
-            .spawn(stop.run_until_cancelled_owned(self.clone().keep_time(roll.enrol("stripes"))));
+        tracker.spawn(
+            stop.run_until_cancelled_owned(self.clone().run_ticks(watchdog.register("stripes"))),
+        );
         Ok(())
     }
 
-    /// Visits every stripe, so it does not answer where one of them is held for good.
-    async fn keep_time(self, mut calls: Calls) {
-        let mut ticks = tokio::time::interval(TICK);
+    /// Ticks every stripe. It answers no ping while the lock of a stripe is held.
+    async fn run_ticks(self, mut tap: WatchdogTap) {
+        let mut ticks = tokio::time::interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                call = calls.next() => {
-                    call.answer();
+                ping = tap.next() => {
+                    ping.answer();
                     continue;
                 }
                 _ = ticks.tick() => {}
             }
             self.users.tick();
             self.channels.tick();
-            self.link.barrier.expire(self.link.clock.now().mono_ms);
+            self.context.barrier.expire(self.context.clock.now().mono_ms);
         }
     }
 
-    /// Goes by other rules and times from the next decision on.
+    /// Replaces rules and times, from the next decision on.
     pub fn adjust(&self, rules: &Arc<Rules>, request_timeout: Duration) {
-        self.link.bucket.set_timeout(patience(request_timeout));
-        self.users.for_each_part(|part| part.adjust(Arc::clone(rules), request_timeout));
-        self.channels.for_each_part(|part| part.adjust(Arc::new(()), request_timeout));
+        self.context.bucket.set_timeout(bucket_timeout(request_timeout));
+        self.users.for_each_stripe(|stripe| stripe.adjust(Arc::clone(rules), request_timeout));
+        self.channels.for_each_stripe(|stripe| stripe.adjust(Arc::new(()), request_timeout));
     }
 
     /// The shared leases that hold connections.
@@ -127,58 +130,31 @@ impl Store {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many keys have unfinished business.
+    /// The number of keys with unfinished work.
     pub fn busy(&self) -> usize {
         self.users.busy() + self.channels.busy()
     }
 
-    /// The replica is whole.
+    /// The replica is complete.
     fn set_replayed(&self) {
         self.leases().listen();
-        self.users.for_each_part(|part| part.index_mut().vitals.listen());
+        self.users.for_each_stripe(|stripe| stripe.index_mut().own_leases.listen());
         self.replayed.cancel();
     }
 
-    /// A key that is no record of ours. It is left alone.
-    fn foreign(&self, key: &str) {
-        if !self.replay.foreign.swap(true, Ordering::Relaxed) {
+    /// Logs the first key that is no presence record.
+    fn report_foreign(&self, key: &str) {
+        if !self.has_foreign_keys.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                bucket = self.link.bucket.name(),
+                bucket = self.context.bucket.name(),
                 key,
-                "the bucket holds a key that is no presence record; such keys are left alone. If the bucket belongs to something else, choose another `store.bucket`"
+                "the bucket holds a key that is no presence record; such keys stay as they are. If the bucket belongs to something else, choose another `store.bucket`"
             );
         }
     }
 }
 
-/// How long JetStream's own answers are waited for: a request that needs one can still be answered.
-pub fn patience(request_timeout: Duration) -> Duration {
+/// The time-out of requests to JetStream. It leaves time to answer the request that needs one.
+pub fn bucket_timeout(request_timeout: Duration) -> Duration {
     request_timeout / 2
-}
-
-/// Waits until the bucket is there, making it if it is missing. Says once in a while what it waits
-/// for; an error says why the bucket cannot be used.
-pub async fn open(bucket: &bucket::Bucket, shape: Shape, health: &Health) -> Result<(), String> {
-    let mut said = String::new();
-    let mut silent_for = 0_u32;
-    health.waits_for(format!("the bucket {}", bucket.name()));
-    loop {
-        let opened = match bucket.info().await {
-            Ok(info) => return bucket.check(&info),
-            Err(Fault::Missing) => bucket.create(shape).await,
-            Err(fault) => Err(fault),
-        };
-        if let Err(fault) = opened {
-            let text = fault.to_string();
-            health.waits_for(format!("the bucket {}: {text}", bucket.name()));
-            // What the daemon suffers from already has been told, and explains the silence.
-            let is_told = matches!(fault, Fault::Timeout(_)) && health.is_ailing();
-            if !is_told && (said != text || silent_for >= 60) {
-                tracing::error!(bucket = bucket.name(), reason = text, "waiting for the bucket");
-                (said, silent_for) = (text, 0);
-            }
-            silent_for += 1;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
 }

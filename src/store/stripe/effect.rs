@@ -1,0 +1,90 @@
+//! The inputs and effects of a stripe.
+
+use bytes::Bytes;
+
+use crate::presence::entity::{DaemonId, Entity, Event, Stored};
+use crate::presence::refusal::Refusal;
+
+/// A command with its ticket and deadline.
+#[derive(Debug)]
+pub struct Job<E: Entity, T> {
+    pub command: E::Command,
+    /// Comes back with the answer.
+    pub ticket: T,
+    /// When, on the monotonic clock, the command is refused rather than applied.
+    pub deadline_ms: u64,
+}
+
+/// The content that a write stores under its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// A record, as JSON.
+    Put(Bytes),
+    /// The marker of a deleted record, with the members of [`Stored::Absent`].
+    Purge { version: u64, changed_by: Option<DaemonId> },
+}
+
+/// A stored message of the bucket.
+#[derive(Debug)]
+pub struct Entry<R> {
+    pub rev: u64,
+    pub stored: Stored<R>,
+    /// As written, to recognise a write of this daemon.
+    pub content: Content,
+    /// The daemon that wrote it.
+    pub writer: Option<DaemonId>,
+}
+
+/// The answer to a read of a key.
+#[derive(Debug)]
+pub enum Found<R> {
+    Entry(Entry<R>),
+    Nothing,
+    /// The read got no answer.
+    Failed,
+}
+
+/// The reason why a write was not done.
+#[derive(Debug)]
+pub enum Failure {
+    /// JetStream cannot take it at the moment. The write is retried until the deadlines of its
+    /// commands.
+    Retry,
+    /// It can never be done; its commands get this refusal.
+    Refused(Refusal),
+}
+
+/// The answer to a command that was carried out.
+#[derive(Debug)]
+pub struct Answer<O> {
+    pub outcome: O,
+    /// The revision at which the store shows the outcome.
+    pub rev: u64,
+}
+
+/// An effect of a stripe. Effects are carried out in their order.
+#[derive(Debug)]
+pub enum Effect<E: Entity, T> {
+    /// Write, on the condition that the key's last revision is `expected`.
+    Write {
+        key: E::Key,
+        write: u64,
+        expected: u64,
+        content: Content,
+        /// The version of the newest visible change in this write, if there is one.
+        visible: Option<u64>,
+        /// The earliest deadline of its commands; it must not be sent later.
+        not_after_ms: u64,
+    },
+    /// Read the key from the leader of the stream.
+    Read { key: E::Key, read: u64 },
+    /// Call [`on_verified`](super::Stripe::on_verified) when the replica has seen all that is stored
+    /// now.
+    Verify { key: E::Key, verify: u64 },
+    /// Publish an event.
+    Announce(Event),
+    /// Answer a command.
+    Answer { ticket: T, result: Result<Answer<E::Outcome>, Refusal> },
+    /// Remember a visible change by another daemon, which that daemon announces.
+    RemoteChange { key: E::Key, by: DaemonId },
+}
