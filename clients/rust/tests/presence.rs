@@ -439,3 +439,61 @@ async fn users_that_are_added_and_removed() {
     is(&second, "u7", true).await;
     seat.close().await;
 }
+
+#[tokio::test]
+async fn the_filters_of_the_cases_find_whom_they_name() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let nats = server.connect().await;
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../cases/filters.json");
+    let cases: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let body = json!({"users": cases["users"]}).to_string();
+    nats.request("presence.v1.upsert_users", body.into()).await.unwrap();
+    let service = Service::new(nats);
+    let mut connections = Vec::new();
+    for user in cases["online"].as_array().unwrap() {
+        let user = user.as_str().unwrap();
+        connections.push(service.connect(user, Patch::new(), Device::default()).await.unwrap());
+    }
+    for case in cases["cases"].as_array().unwrap() {
+        let filter = presenced_client::Filter::json(case["json"].clone());
+        let found = service.users().filter(filter).fresh().await.unwrap();
+        let ids: Vec<_> = found.users.into_iter().map(|user| user.id).collect();
+        assert_eq!(json!(ids), case["matches"], "{}", case["name"]);
+    }
+    for case in cases["invalid"].as_array().unwrap() {
+        let filter = presenced_client::Filter::json(case["json"].clone());
+        let error = service.users().filter(filter).await.unwrap_err();
+        assert_eq!(json!([error.code(), error.field()]), json!([case["code"], case["field"]]));
+    }
+}
+
+#[tokio::test]
+async fn a_channel_is_watched_from_both_doors() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let nats = server.connect().await;
+    let service = Service::new(nats.clone());
+    let names: Vec<_> = (0..25).map(|n| format!("u{n:02}")).collect();
+    let change = json!({"members": names, "data": {"color": "green"}});
+    let written = service
+        .upsert_channel("messaging", "42", change.as_object().unwrap().clone())
+        .await
+        .unwrap();
+    assert_eq!(written.value["member_count"], 25);
+    let watched = service.watch_channel("messaging", "42", None).await.unwrap();
+    assert_eq!(watched.channel["color"], "green");
+    let all = watched.watch;
+    let own = open_user(&nats, "u00").watch_channel("messaging", "42", None).await.unwrap().watch;
+    let stranger = open_user(&nats, "stranger").watch_channel("messaging", "42", None).await;
+    assert_eq!(stranger.unwrap_err().code(), "channel_not_found");
+    for watch in [&all, &own] {
+        watch.live().await.unwrap();
+        assert_eq!(watch.known("u24"), Known::Absent);
+    }
+    let seat = service.connect("u24", Patch::new(), Device::default()).await.unwrap();
+    is(&all, "u24", true).await;
+    is(&own, "u24", true).await;
+    seat.close().await;
+    assert!(service.delete_channel("messaging", "42").await.unwrap().value);
+}
