@@ -19,7 +19,7 @@ use super::access::Access;
 use crate::config::{Auth, Nats, TlsIdentity};
 
 /// The oldest server that has all that the store builds on.
-const OLDEST: (i64, i64, i64) = (2, 11, 0);
+const MIN_SERVER_VERSION: (i64, i64, i64) = (2, 11, 0);
 
 /// A dead connection is noticed after two of these.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -27,19 +27,19 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Commands that queue in the client before a caller has to wait.
 const CLIENT_CAPACITY: usize = 4096;
 
-const SHORTEST_DELAY: Duration = Duration::from_millis(50);
-const LONGEST_DELAY: Duration = Duration::from_secs(2);
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(50);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
 /// Between two attempts with a login that was refused: a person has to act, and the server's log
 /// should not fill up meanwhile.
-const DELAY_WHEN_REFUSED: Duration = Duration::from_secs(5);
+const REFUSED_RECONNECT_DELAY: Duration = Duration::from_secs(5);
 
 /// Why there will be no connection however long one waits.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     #[error(
         "the NATS server at {servers} is version {version}, but presenced needs {}.{}.{} or newer",
-        OLDEST.0, OLDEST.1, OLDEST.2
+        MIN_SERVER_VERSION.0, MIN_SERVER_VERSION.1, MIN_SERVER_VERSION.2
     )]
     TooOld { servers: String, version: String },
 
@@ -60,7 +60,7 @@ pub async fn connect(
     let servers = settings.servers();
     let health = access.health();
     let mut attempts = 0;
-    health.waits_for(format!("NATS at {servers}"));
+    health.starting(format!("NATS at {servers}"));
     loop {
         let (sender, events) = mpsc::unbounded_channel();
         // Made anew each time: the file of a login may have been replaced since.
@@ -80,9 +80,9 @@ pub async fn connect(
             Err(failure) => failure.to_string(),
         };
         attempts += 1;
-        health.waits_for(format!("NATS at {servers}: {failure}"));
+        health.starting(format!("NATS at {servers}: {failure}"));
         tell(access, &servers, &failure);
-        sleep(if is_refusal(&failure) { DELAY_WHEN_REFUSED } else { delay(attempts) }).await;
+        sleep(if is_refusal(&failure) { REFUSED_RECONNECT_DELAY } else { delay(attempts) }).await;
     }
 }
 
@@ -107,7 +107,7 @@ fn is_refusal(failure: &str) -> bool {
 }
 
 fn supported(client: &Client, servers: String) -> Result<(), ConnectError> {
-    let (major, minor, patch) = OLDEST;
+    let (major, minor, patch) = MIN_SERVER_VERSION;
     if client.is_server_compatible(major, minor, patch) {
         return Ok(());
     }
@@ -163,8 +163,8 @@ fn secure(mut options: ConnectOptions, settings: &Nats) -> ConnectOptions {
 /// and all are spread out, as many clients lose one server at the same moment.
 fn delay(attempt: usize) -> Duration {
     let doublings = attempt.saturating_sub(1).min(16) as u32;
-    let longest = (SHORTEST_DELAY * 2_u32.pow(doublings)).min(LONGEST_DELAY);
-    let shortest = if attempt <= 1 { Duration::ZERO } else { SHORTEST_DELAY };
+    let longest = (MIN_RECONNECT_DELAY * 2_u32.pow(doublings)).min(MAX_RECONNECT_DELAY);
+    let shortest = if attempt <= 1 { Duration::ZERO } else { MIN_RECONNECT_DELAY };
     shortest + (longest - shortest).mul_f64(fastrand::f64())
 }
 
@@ -182,7 +182,7 @@ fn look_back(
                 servers.iter().filter_map(|server| server.last_error.clone()).collect();
             let failures = failures.into_iter().collect::<Vec<_>>().join("; ");
             let servers: Vec<_> = servers.iter().map(Server::to_string).collect();
-            access.health().suffers(&name, format!("not connected to NATS: {failures}"));
+            access.health().report(&name, format!("not connected to NATS: {failures}"));
             tell(&access, &servers.join(", "), &failures);
         }
         ready(None)
@@ -198,8 +198,8 @@ fn forward(
     let name = name.to_owned();
     move |event| {
         match event {
-            Event::Connected => access.health().recovered(&name),
-            Event::Disconnected => access.health().suffers(&name, "not connected to NATS"),
+            Event::Connected => access.health().clear(&name),
+            Event::Disconnected => access.health().report(&name, "not connected to NATS"),
             _ => {}
         }
         log(&event, &access);
@@ -223,7 +223,7 @@ fn log(event: &Event, access: &Access) {
         }
         Event::ServerError(refusal) => {
             let text = refusal.to_string();
-            if !access.hear(&text) && access.is_due(&text) {
+            if !access.on_server_error(&text) && access.is_due(&text) {
                 error!(error = text, "NATS refused something");
             }
         }

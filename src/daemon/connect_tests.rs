@@ -90,8 +90,8 @@ async fn a_file_without_a_login_ends_the_waiting() {
 fn delays_grow_to_two_seconds_and_are_spread() {
     for attempt in 0..100 {
         let delay = delay(attempt);
-        assert!(delay <= LONGEST_DELAY);
-        assert!(delay >= SHORTEST_DELAY || attempt <= 1);
+        assert!(delay <= MAX_RECONNECT_DELAY);
+        assert!(delay >= MIN_RECONNECT_DELAY || attempt <= 1);
     }
     let (one, other) = ((0..9).map(|_| delay(9)), (0..9).map(|_| delay(9)));
     assert!(one.ne(other));

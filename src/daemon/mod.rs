@@ -1,70 +1,35 @@
 //! The daemon as a whole: connects, replays, serves, leaves.
 
 mod access;
-mod arrival;
 pub mod connect;
 mod http;
 mod leave;
+mod log_throttle;
 mod monitor;
 mod permissions;
-mod telling;
-mod visitors;
+mod start;
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::{Client, SubscribeError};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::api::executor::executor;
-use crate::api::intake::{Intake, QUEUE};
-use crate::api::listener::{self, Listener};
-use crate::api::micro::{self, Micro};
-use crate::api::responder::Exit;
-use crate::api::subjects::Subjects;
-use crate::api::{OPERATIONS, Operation, Stats};
-use crate::clock::Clock;
-use crate::config::{INTERNAL, Limits, Settings, Storage};
+use crate::api::{OPERATIONS, Operation};
+use crate::config::{Limits, Settings};
 use crate::health::Health;
-use crate::liveness::bench::Bench;
-use crate::liveness::hearing::Hearing;
-use crate::liveness::internal::{BEACON, Beacons};
 use crate::metrics::Metrics;
 use crate::presence::channel::Channels;
-use crate::presence::entity::{DaemonId, Entity};
-use crate::presence::user::{Periods, Users};
-use crate::roll_call::RollCall;
-use crate::service::{Service, rules};
-use crate::store::barrier::Barrier;
-use crate::store::bucket::{Bucket, Shape};
-use crate::store::keyspace::Link;
-use crate::store::outbox::{Outbox, Outgoing, outbox};
-use crate::store::stripe::Timing;
-use crate::store::{self, Store};
-use access::Access;
-use arrival::Arrival;
-use connect::{ConnectError, connect};
+use crate::presence::entity::Entity;
+use crate::presence::user::Users;
+use crate::round_trip::RoundTripError;
+use crate::service::Service;
+use crate::store::outbox::Outbox;
+use connect::ConnectError;
 use http::{Http, ListenError};
-use monitor::Monitor;
-use permissions::Permissions;
-
-/// How many messages a subscription holds before it drops the next: more than a second of any
-/// load that one daemon can serve.
-const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
-
-/// The same for the connection of the store. The server lets up to 32 MiB of the feed be under
-/// way, and a record takes at least a hundred bytes.
-const FEED_CAPACITY: usize = 1 << 19;
-
-/// What the headers of a message may take of the server's `max_payload`, in bytes.
-const HEADERS: usize = 1024;
-
-/// How many conflicts in a row a write survives.
-const ATTEMPTS: u32 = 40;
 
 /// What ends a daemon other than a request to stop.
 #[derive(Debug, Error)]
@@ -77,6 +42,8 @@ pub enum Error {
     Listen(#[from] ListenError),
     #[error("could not subscribe: {0}")]
     Subscribe(#[from] SubscribeError),
+    #[error("could not tell whether NATS passes requests on: {0}")]
+    RoundTrip(#[from] RoundTripError),
     #[error("the operating system has no random numbers: {0}")]
     Random(#[from] std::io::Error),
 }
@@ -89,7 +56,7 @@ impl Error {
             Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login { .. })
             | Self::Bucket(_) => true,
             Self::Listen(error) => !error.may_pass(),
-            Self::Subscribe(_) | Self::Random(_) => false,
+            Self::Subscribe(_) | Self::RoundTrip(_) | Self::Random(_) => false,
         }
     }
 }
@@ -98,12 +65,12 @@ impl Error {
 #[derive(Debug)]
 pub struct Reload {
     pub limits: Limits,
-    /// Told when they count.
+    /// Completed when they are in force.
     pub done: oneshot::Sender<()>,
 }
 
-/// Runs a daemon until `shutdown` completes, and notes in `health` how it is. What comes out of
-/// `reloads` while it starts counts as soon as it serves.
+/// Runs a daemon until `shutdown` completes, and reports its state in `health`. A reload that comes
+/// during the start takes effect when the daemon serves.
 pub async fn run(
     settings: Settings,
     health: Health,
@@ -113,9 +80,7 @@ pub async fn run(
     let operations = OPERATIONS.map(Operation::name);
     let metrics = Arc::new(Metrics::new(operations, [Users::KIND, Channels::KIND]));
     let http = match settings.metrics.listen {
-        Some(address) => {
-            Some(Http::bind(address, health.clone(), Arc::clone(&metrics)).await?.run())
-        }
+        Some(address) => Some(Http::bind(address, health.clone(), Arc::clone(&metrics)).await?),
         None => None,
     };
     let serve = async {
@@ -123,7 +88,7 @@ pub async fn run(
         let daemon = tokio::select! {
             started = Daemon::start(settings, health.clone(), metrics) => started?,
             () = &mut shutdown => {
-                health.leaves();
+                health.leaving();
                 return Ok(());
             }
         };
@@ -132,7 +97,7 @@ pub async fn run(
                 () = &mut shutdown => break,
                 Some(Reload { limits, done }) = reloads.recv() => {
                     daemon.service.adopt(limits);
-                    // Whoever asked may have left.
+                    // The requester may be gone.
                     let _ = done.send(());
                 }
             }
@@ -140,29 +105,16 @@ pub async fn run(
         daemon.leave().await;
         Ok(())
     };
-    // Whoever asks over HTTP is answered until the end.
-    match http {
-        Some(http) => tokio::select! {
-            served = serve => served,
-            () = http => std::future::pending().await,
-        },
-        None => serve.await,
-    }
-}
-
-/// The tasks of a daemon.
-#[derive(Debug, Default)]
-struct Tasks {
-    tracker: TaskTracker,
-    /// Cancelled to end them.
-    stop: CancellationToken,
-    /// Those that serve.
-    roll: RollCall,
-}
-
-impl Tasks {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(task));
+    // HTTP is answered until the end.
+    let http = async {
+        match http {
+            Some(http) => http.run().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        served = serve => served,
+        never = http => match never {},
     }
 }
 
@@ -175,164 +127,7 @@ struct Daemon {
     internal: Client,
     /// Cancelled to stop taking requests in; the task ends when the last one is taken.
     no_more: CancellationToken,
-    intake: tokio::task::JoinHandle<()>,
+    intake: JoinHandle<()>,
     /// Cancelled to stop everything else.
     stop: CancellationToken,
-}
-
-impl Daemon {
-    /// Connects, waits until the replica is whole, and begins to serve.
-    async fn start(
-        settings: Settings,
-        health: Health,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, Error> {
-        let clock = Clock::start();
-        let id = DaemonId(fastrand::u64(1..));
-        let access = Access::new(health.clone(), Permissions::of(&settings));
-        let (client, _) =
-            connect(&settings.nats, "presenced", SUBSCRIPTION_CAPACITY, &access).await?;
-        access.settle(&client).await;
-        let (store_client, _) =
-            connect(&settings.nats, "presenced store", FEED_CAPACITY, &access).await?;
-        let (internal, events) =
-            connect(&settings.nats, "presenced liveness", listener::CAPACITY, &access).await?;
-        let mut tasks = Tasks::default();
-        tasks.spawn(access.keep(vec![client.clone(), store_client.clone(), internal.clone()]));
-
-        let (answers, outgoing) = outbox();
-        let outgoing = outgoing.run(client.clone(), clock, tasks.roll.enrol("answers"));
-        tasks.spawn(outgoing);
-        let bucket = open_bucket(&settings, &health, store_client).await?;
-        let (writes, written) = outbox();
-        let link = Link {
-            clock,
-            daemon: id,
-            ack_inbox: bucket.client().new_inbox(),
-            bucket,
-            barrier: Barrier::default(),
-            writes,
-            events: answers.clone(),
-            event_prefix: settings.subjects.events.clone(),
-            metrics: Arc::clone(&metrics),
-            tracker: tasks.tracker.clone(),
-        };
-        let store = start_store(&settings, link, written, &mut tasks).await?;
-        let lease = settings.liveness.lease;
-        let hearing = Hearing::new(millis(lease), clock.now().mono_ms);
-        let beacons = Beacons::new(internal.clone(), &settings.store.bucket, id, hearing);
-        let heard = internal.subscribe(beacons.subject(BEACON)).await?;
-        tasks.spawn(beacons.clone().run(store.clone(), heard));
-
-        let subjects = Subjects {
-            prefix: settings.subjects.requests(),
-            events: settings.subjects.events.clone(),
-        };
-        let [trusted, own] = listener::lanes(&subjects.prefix);
-        let lanes = [internal.subscribe(trusted).await?, internal.subscribe(own).await?];
-        let listener = Listener::new(store.clone(), beacons.clone(), subjects.clone())?;
-        let calls = tasks.roll.enrol("heartbeats");
-        tasks.spawn(listener.run(lanes, events, calls));
-
-        tracing::info!(daemon = %id, bucket = settings.store.bucket, "replaying the bucket");
-        health.waits_for(format!("the records of the bucket {}", settings.store.bucket));
-        store.replayed.cancelled().await;
-        beacons.hearing().trouble(clock.now().mono_ms, "it has just started to listen");
-
-        let bench = Bench::new(store.clone(), beacons.clone(), &settings.liveness).await?;
-        let calls = tasks.roll.enrol("judge");
-        tasks.spawn(bench.run(calls));
-        tasks.spawn(beacons.clone().announce_if_first(store.clone()));
-
-        let exit = Arc::new(Exit {
-            outbox: answers.clone(),
-            stats: Stats::default(),
-            clock,
-            metrics: Arc::clone(&metrics),
-            max_answer: client.max_payload().saturating_sub(HEADERS),
-        });
-        let micro = Micro {
-            daemon: id,
-            exit: Arc::clone(&exit),
-            subjects: subjects.clone(),
-            started: clock.now().wall,
-        };
-        let inquiries = micro::inquiries(&client, id).await?;
-        tasks.spawn(micro.run(inquiries));
-
-        let service = Service::new(store, beacons, &settings);
-        let fence_subject = format!("{INTERNAL}.fence.{id}");
-        let fences = client.subscribe(fence_subject.clone()).await?;
-        let arrival = Arrival::subscribe(&client, id).await?;
-        let requests =
-            client.queue_subscribe(format!("{}.>", subjects.prefix), QUEUE.to_owned()).await?;
-        let (queue, executor) = executor(service.clone(), subjects.clone());
-        let monitor = Monitor {
-            service: service.clone(),
-            backlog: queue.backlog(),
-            health: health.clone(),
-            metrics,
-        };
-        tasks.spawn(monitor.run());
-        let executed = tasks.tracker.spawn(executor.run(tasks.roll.enrol("executor")));
-        let intake =
-            Intake { service: service.clone(), exit, client, subjects, fence_subject, queue };
-        let no_more = CancellationToken::new();
-        let calls = tasks.roll.enrol("intake");
-        let taken = intake.run(requests, fences, calls, no_more.clone());
-        let Tasks { tracker, stop, roll } = tasks;
-        let intake = tracker.spawn(async move {
-            taken.await;
-            let _ = executed.await;
-        });
-        health.waits_for("NATS to pass requests on");
-        arrival.wait().await;
-        // Whoever leaves need not answer.
-        tracker.spawn(no_more.clone().run_until_cancelled_owned(roll.run(health.clone())));
-        health.serves();
-        tracing::info!(daemon = %id, "ready");
-        Ok(Self { health, service, answers, internal, no_more, intake, stop })
-    }
-}
-
-fn shape(settings: &Settings) -> Shape {
-    Shape {
-        replicas: settings.store.replicas,
-        in_memory: settings.store.storage == Storage::Memory,
-    }
-}
-
-/// Waits for the bucket, and makes it if it is missing.
-async fn open_bucket(
-    settings: &Settings,
-    health: &Health,
-    client: Client,
-) -> Result<Bucket, Error> {
-    let timeout = store::patience(settings.limits.request_timeout);
-    let bucket = Bucket::new(client, &settings.store.bucket, timeout);
-    store::open(&bucket, shape(settings), health).await.map_err(Error::Bucket)?;
-    Ok(bucket)
-}
-
-/// Starts to follow the bucket, and to write what goes into `link.writes`.
-async fn start_store(
-    settings: &Settings,
-    link: Link,
-    outgoing: Outgoing,
-    tasks: &mut Tasks,
-) -> Result<Store, Error> {
-    let max_value = link.bucket.client().max_payload().saturating_sub(HEADERS);
-    let timing = Timing::new(settings.limits.request_timeout, ATTEMPTS, max_value);
-    let rules = Arc::new(rules(&settings.limits, &settings.liveness));
-    let periods = Periods {
-        lease_ms: millis(settings.liveness.lease),
-        refresh_ms: millis(settings.liveness.last_active_refresh),
-    };
-    let store = Store::new(link, &rules, timing, periods);
-    store.start(outgoing, shape(settings), tasks.stop.clone(), &mut tasks.roll).await?;
-    Ok(store)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

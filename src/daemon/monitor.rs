@@ -1,5 +1,5 @@
-//! Looks at the daemon from inside once a second: measures what is not counted where it happens,
-//! and notes a replica that lags.
+//! Measures the daemon once a second: sizes, queues, peers and the lag of the replica, which is
+//! reported in the health.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,92 +7,94 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::api::executor::Backlog;
+use crate::api::transport::executor::QueueGauge;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::service::Service;
 
-/// How often it looks.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often it measures.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A replica that lags by more makes the daemon not ready.
-const LAG: Duration = Duration::from_secs(1);
+const FEED_LAG_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long one question for all that is stored waits before it is asked anew, in milliseconds.
-const MEASURE_MS: u64 = 60_000;
+/// How long one sample of the lag may wait before the next is taken, in milliseconds.
+const LAG_SAMPLE_TIMEOUT_MS: u64 = 60_000;
 
-/// Where a lagging replica is noted.
-const REPLICA: &str = "replica";
+/// Where a lagging replica is reported.
+const PROBLEM_KEY: &str = "replica";
 
-/// The eye of the daemon on itself.
+/// Measures one daemon.
 #[derive(Debug, Clone)]
 pub struct Monitor {
     pub service: Service,
-    pub backlog: Backlog,
+    pub gauge: QueueGauge,
     pub health: Health,
     pub metrics: Arc<Metrics>,
 }
 
 impl Monitor {
-    /// Looks until the daemon ends.
+    /// Measures until the daemon ends.
     pub async fn run(self) {
         tokio::join!(self.take_census(), self.measure_lag());
     }
 
     async fn take_census(&self) {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let clock = self.service.store.link.clock;
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let clock = self.service.store.context.clock;
         let mut last_ns = clock.elapsed_ns();
         loop {
-            looks.tick().await;
+            ticks.tick().await;
             let now_ns = clock.elapsed_ns();
-            self.look(Duration::from_nanos(now_ns - std::mem::replace(&mut last_ns, now_ns)));
+            self.measure_once(Duration::from_nanos(
+                now_ns - std::mem::replace(&mut last_ns, now_ns),
+            ));
         }
     }
 
-    fn look(&self, since_last: Duration) {
+    fn measure_once(&self, since_last: Duration) {
         let (store, beacons) = (&self.service.store, &self.service.beacons);
         let (mut known, mut online, mut channels) = (0, 0, 0);
-        store.users.for_each_part(|part| {
-            let census = part.index().census();
+        store.users.for_each_stripe(|stripe| {
+            let census = stripe.index().census();
             (known, online) = (known + census.known, online + census.online);
         });
-        store.channels.for_each_part(|part| channels += part.index().count());
+        store.channels.for_each_stripe(|stripe| channels += stripe.index().count());
         self.metrics.set_census(known, online, channels);
         self.metrics.set_daemons(beacons.peers().alive().count() + 1);
         let deaf = beacons.hearing().deaf(self.service.now().mono_ms).is_some();
         self.metrics.set_deaf(deaf, since_last);
-        self.metrics.set_queue("execution", self.backlog.requests());
+        self.metrics.set_queue("execution", self.gauge.requests());
         self.metrics.set_queue("answers", self.service.pending());
         self.metrics.set_queue("commits", store.busy());
         self.metrics.set_queue("scans", self.service.scans());
     }
 
-    /// Asks again and again for all that is stored, and measures how long the replica takes.
+    /// Measures how long the replica takes to show all that is stored.
     async fn measure_lag(&self) {
-        let link = &self.service.store.link;
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Since when there has been no answer.
+        let context = &self.service.store.context;
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Since when the replica has not caught up.
         let mut waiting_ns = None;
         loop {
-            looks.tick().await;
-            let asked_ns = *waiting_ns.get_or_insert_with(|| link.clock.elapsed_ns());
-            let lag = || Duration::from_nanos(link.clock.elapsed_ns() - asked_ns);
-            let (tell, mut told) = oneshot::channel();
-            let deadline_ms = link.clock.now().mono_ms + MEASURE_MS;
+            ticks.tick().await;
+            let since_ns = *waiting_ns.get_or_insert_with(|| context.clock.elapsed_ns());
+            let lag = || Duration::from_nanos(context.clock.elapsed_ns() - since_ns);
+            let (done, mut caught_up) = oneshot::channel();
+            let deadline_ms = context.clock.now().mono_ms + LAG_SAMPLE_TIMEOUT_MS;
             let then = move |seen| {
-                // Nobody waits for it when the daemon leaves.
-                let _ = tell.send(seen);
+                // The receiver is gone when the daemon leaves.
+                let _ = done.send(seen);
             };
-            link.barrier.all_stored(deadline_ms, Box::new(then));
+            context.barrier.all_stored(deadline_ms, Box::new(then));
             let seen = loop {
-                let answer = timeout(LAG / 4, &mut told).await;
+                let answer = timeout(FEED_LAG_LIMIT / 4, &mut caught_up).await;
                 self.metrics.set_replica_lag(lag());
-                if lag() > LAG {
+                if lag() > FEED_LAG_LIMIT {
                     self.health
-                        .suffers(REPLICA, "has not caught up with the bucket for over a second");
+                        .report(PROBLEM_KEY, "has not caught up with the bucket for over a second");
                 }
                 if let Ok(seen) = answer {
                     break seen.unwrap_or(false);
@@ -101,8 +103,8 @@ impl Monitor {
             if seen {
                 waiting_ns = None;
             }
-            if seen && lag() <= LAG {
-                self.health.recovered(REPLICA);
+            if seen && lag() <= FEED_LAG_LIMIT {
+                self.health.clear(PROBLEM_KEY);
             }
         }
     }

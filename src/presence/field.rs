@@ -134,7 +134,7 @@ pub enum Datum<'a> {
     Absent,
     /// The viewer may not know: `invisible` of another user. No comparison matches it, not even
     /// `$ne`.
-    Hidden,
+    Concealed,
     Text(Cow<'a, str>),
     Number(Number),
     Bool(bool),
@@ -230,7 +230,7 @@ pub(super) mod sample {
                 (Field::Cid, _) => Datum::text(&self.cid),
                 (Field::Members, _) => Datum::Members(&self.members),
                 (Field::MemberCount, _) => Datum::Number((self.members.len() as u64).into()),
-                (Field::Invisible, Datum::Absent) => Datum::Hidden,
+                (Field::Invisible, Datum::Absent) => Datum::Concealed,
                 (
                     Field::LastActive | Field::LastMessageAt | Field::CreatedAt | Field::UpdatedAt,
                     Datum::Text(text),

@@ -19,7 +19,7 @@ pub struct Heard {
     pub at_ms: u64,
     /// Whether it was really heard, or is only given the benefit of the doubt since this daemon
     /// began to listen.
-    pub really: bool,
+    pub confirmed: bool,
     /// When its last heartbeat came. A connect is seen in the bucket as late as the replica is, by
     /// all; only a heartbeat tells others something that they cannot see themselves.
     pub beat_ms: Option<u64>,
@@ -27,20 +27,20 @@ pub struct Heard {
 
 impl Heard {
     /// A connect was seen, by a daemon that listens or only replays the bucket.
-    pub fn connected(at_ms: u64, really: bool) -> Self {
-        Self { at_ms, really, beat_ms: None }
+    pub fn connected(at_ms: u64, confirmed: bool) -> Self {
+        Self { at_ms, confirmed, beat_ms: None }
     }
 
     /// It connected once more.
-    pub fn connected_again(self, at_ms: u64, really: bool) -> Self {
-        Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, really) }
+    pub fn connected_again(self, at_ms: u64, confirmed: bool) -> Self {
+        Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, confirmed) }
     }
 
     /// A heartbeat came, which was sent then.
     pub fn beat(&mut self, at_ms: u64) {
         self.at_ms = self.at_ms.max(at_ms);
         self.beat_ms = self.beat_ms.max(Some(at_ms));
-        self.really = true;
+        self.confirmed = true;
     }
 }
 
@@ -83,9 +83,9 @@ impl Leases {
         self.listening = true;
     }
 
-    /// A connection joined a lease, by connecting. That of a `hidden` user is no sign of life of a
+    /// A connection joined a lease, by connecting. That of an `invisible` user is no sign of life of a
     /// lease on which others hang: they would be seen to lapse later for it.
-    pub fn joined(&mut self, name: &Id, hidden: bool, now_ms: u64) {
+    pub fn joined(&mut self, name: &Id, invisible: bool, now_ms: u64) {
         let heard = Heard::connected(now_ms, self.listening);
         let due_ms = now_ms + self.lease_ms;
         let lease = self.by_name.entry(name.clone()).or_insert_with(|| {
@@ -93,15 +93,15 @@ impl Leases {
             Lease { held: 0, heard, due_ms, ending: None }
         });
         lease.held += 1;
-        if !hidden {
+        if !invisible {
             lease.heard = lease.heard.connected_again(now_ms, self.listening);
         }
     }
 
-    /// A connection on a lease connected once more; of a hidden user as for
+    /// A connection on a lease connected once more; of an invisible user as for
     /// [`joined`](Leases::joined).
-    pub fn rejoined(&mut self, name: &Id, hidden: bool, now_ms: u64) {
-        if let Some(lease) = self.by_name.get_mut(name).filter(|_| !hidden) {
+    pub fn rejoined(&mut self, name: &Id, invisible: bool, now_ms: u64) {
+        if let Some(lease) = self.by_name.get_mut(name).filter(|_| !invisible) {
             lease.heard = lease.heard.connected_again(now_ms, self.listening);
         }
     }

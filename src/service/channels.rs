@@ -53,8 +53,8 @@ impl Service {
         key: &ChannelKey,
         command: &Command,
     ) -> Result<Option<Record>, Refusal> {
-        let (nothing, daemon, now) = (Stored::default(), self.store.link.daemon, self.now());
-        let decision = self.store.channels.look_stored(key, |stored| {
+        let (nothing, daemon, now) = (Stored::default(), self.store.context.daemon, self.now());
+        let decision = self.store.channels.with_stored(key, |stored| {
             let stored = stored.map_or(&nothing, |(stored, _)| stored);
             Channels::decide(key, stored, command, &(), daemon, now)
         })?;
@@ -117,7 +117,7 @@ impl Service {
     ) -> Result<Vec<Page>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         for key in keys {
-            self.store.channels.look_stored(key, |stored| match stored {
+            self.store.channels.with_stored(key, |stored| match stored {
                 // Whoever may see only their own channels learns nothing of this one.
                 Some((Stored::Unreadable, _)) if query.of_member.is_none() => Err(unreadable()),
                 Some((Stored::Present(record), _)) => {
@@ -138,15 +138,15 @@ impl Service {
     ) -> Option<Vec<Page>> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         let mut looked_at = 0;
-        self.store.channels.for_each_part(|part| {
+        self.store.channels.for_each_stripe(|stripe| {
             if looked_at > most {
                 return;
             }
             let keys: BTreeSet<_> =
-                members.iter().flat_map(|member| part.index().of(member)).collect();
+                members.iter().flat_map(|member| stripe.index().of(member)).collect();
             looked_at += keys.len();
             for key in keys {
-                if let Some(record) = part.record(key) {
+                if let Some(record) = stripe.record(key) {
                     offer(query, &mut best, key, record);
                 }
             }
@@ -156,8 +156,8 @@ impl Service {
 
     fn scan_channels(&self, query: &ChannelQuery, deadline_ms: u64) -> Result<Vec<Page>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        self.scan_parts(&self.store.channels, deadline_ms, |part| {
-            for (key, record) in part.records() {
+        self.scan_stripes(&self.store.channels, deadline_ms, |stripe| {
+            for (key, record) in stripe.records() {
                 offer(query, &mut best, key, record);
             }
         })?;
@@ -176,7 +176,7 @@ impl Service {
         let viewer = viewer.map_or(Viewer::Other, Viewer::User);
         let shows_presence = self.channel_type(&page.key).presence;
         push_fields(out, page, members, |out, id| {
-            self.store.users.look(id, |record| {
+            self.store.users.with_record(id, |record| {
                 if shows_presence {
                     push_member(out, id, record, viewer);
                 } else {

@@ -11,19 +11,19 @@ use crate::presence::refusal::Refusal;
 use crate::presence::user::{Command, Outcome};
 
 /// How many users are written at a time for one lease that ends: others' requests go on.
-const AT_A_TIME: usize = 512;
+const MAX_CONCURRENT_WRITES: usize = 512;
 
 impl Service {
     /// Ends all connections on a lease; how many they were, and the revision that shows it.
     pub async fn end_lease(&self, lease: Id, deadline_ms: u64) -> Result<(usize, u64), Refusal> {
         self.fresh(deadline_ms).await?;
         let mut holders = BTreeSet::new();
-        self.store.users.for_each_part(|part| holders.extend(part.index().holders(&lease)));
-        let mut rev = self.store.link.barrier.position();
-        let places = Arc::new(Semaphore::new(AT_A_TIME));
+        self.store.users.for_each_stripe(|stripe| holders.extend(stripe.index().holders(&lease)));
+        let mut rev = self.store.context.barrier.position();
+        let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_WRITES));
         let (results, mut ended) = mpsc::unbounded_channel();
         for user in holders {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
             if self.now().mono_ms >= deadline_ms {
                 return Err(late());
             }
@@ -34,7 +34,7 @@ impl Service {
                 command,
                 deadline_ms,
                 Box::new(move |result| {
-                    drop(place);
+                    drop(permit);
                     // Nobody listens any more only if the request was given up.
                     let _ = results.send(result);
                 }),

@@ -39,12 +39,12 @@ pub struct Service {
 
 /// A place among the requests that are being worked on; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Permit {
     pending: Arc<AtomicUsize>,
     weight: usize,
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.pending.fetch_sub(self.weight, Ordering::Relaxed);
     }
@@ -84,20 +84,20 @@ impl Service {
         self.scans.resize(
             self.limits().concurrent_scans,
             limits.concurrent_scans,
-            &self.store.link.tracker,
+            &self.store.context.tracker,
         );
         self.limits.store(Arc::new(limits));
     }
 
     pub fn now(&self) -> Now {
-        self.store.link.clock.now()
+        self.store.context.clock.now()
     }
 
     /// Takes a request of that many commands in, if there is room.
-    pub fn admit(&self, weight: usize) -> Result<Place, Refusal> {
+    pub fn admit(&self, weight: usize) -> Result<Permit, Refusal> {
         let before = self.pending.fetch_add(weight, Ordering::Relaxed);
-        let place = Place { pending: Arc::clone(&self.pending), weight };
-        if before < self.limits().pending_requests { Ok(place) } else { Err(overloaded()) }
+        let permit = Permit { pending: Arc::clone(&self.pending), weight };
+        if before < self.limits().pending_requests { Ok(permit) } else { Err(overloaded()) }
     }
 
     /// How many commands are being worked on.
@@ -111,8 +111,8 @@ impl Service {
     }
 
     /// Whether a user is invisible, as far as this daemon has seen.
-    pub fn is_hidden(&self, user: &Id) -> bool {
-        self.store.users.look_stored(
+    pub fn is_invisible(&self, user: &Id) -> bool {
+        self.store.users.with_stored(
             user,
             |stored| matches!(stored, Some((Stored::Present(record), _)) if record.invisible),
         )
@@ -126,14 +126,14 @@ impl Service {
     /// Whether one of several commands would be refused on what is known now, each on top of those
     /// before it. Otherwise how many bytes their outcomes show of users.
     pub fn check(&self, commands: &[(Id, Command)]) -> Result<usize, Refusal> {
-        let (daemon, now) = (self.store.link.daemon, self.now());
+        let (daemon, now) = (self.store.context.daemon, self.now());
         let rules = rules(&self.limits(), &self.liveness);
         let mut decided: HashMap<&Id, Stored<Record>> = HashMap::new();
         let mut bytes = 0;
         for (user, command) in commands {
             let decision = match decided.get(user) {
                 Some(stored) => Users::decide(user, stored, command, &rules, daemon, now),
-                None => self.store.users.look_stored(user, |stored| {
+                None => self.store.users.with_stored(user, |stored| {
                     let nothing = Stored::default();
                     let stored = stored.map_or(&nothing, |(stored, _)| stored);
                     Users::decide(user, stored, command, &rules, daemon, now)
@@ -155,7 +155,7 @@ impl Service {
         deadline_ms: u64,
         then: impl FnOnce(Result<(), Refusal>) + Send + 'static,
     ) {
-        let barrier = Arc::clone(&self.store.link);
+        let barrier = Arc::clone(&self.store.context);
         let then = move |seen: bool| then(if seen { Ok(()) } else { Err(unavailable_fresh()) });
         let wait_for_rev: Box<dyn FnOnce(bool) + Send> = match min_rev {
             None => Box::new(then),
@@ -168,7 +168,7 @@ impl Service {
             }),
         };
         if all_stored {
-            self.store.link.barrier.all_stored(deadline_ms, wait_for_rev);
+            self.store.context.barrier.all_stored(deadline_ms, wait_for_rev);
         } else {
             wait_for_rev(true);
         }

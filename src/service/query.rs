@@ -8,7 +8,7 @@ use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
 use crate::presence::sort::{Sort, TopK};
 use crate::presence::user::{Record, Seen, Viewer, push_seen_by};
-use crate::store::keyspace::{Keyspace, Part};
+use crate::store::keyspace::{Keyspace, ReplyStripe};
 
 /// How many tests of records a query makes before it leaves the calling thread, which has messages
 /// to read, alone: a millisecond or two, unless the custom fields are large.
@@ -63,7 +63,7 @@ impl Service {
             return then(Err(overloaded()));
         }
         let service = self.clone();
-        self.store.link.tracker.spawn(async move {
+        self.store.context.tracker.spawn(async move {
             let turn = service.scans.turn().await;
             let found = tokio::task::spawn_blocking(scan).await;
             drop(turn);
@@ -79,7 +79,7 @@ impl Service {
     ) -> Result<Vec<FoundUser>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         for id in ids {
-            self.store.users.look_stored(&id, |stored| match stored {
+            self.store.users.with_stored(&id, |stored| match stored {
                 Some((Stored::Unreadable, _)) => Err(unreadable()),
                 Some((Stored::Present(record), _)) => {
                     offer(query, &mut best, &id, record);
@@ -93,8 +93,8 @@ impl Service {
 
     fn scan_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        self.scan_parts(&self.store.users, deadline_ms, |part| {
-            for (id, record) in part.records() {
+        self.scan_stripes(&self.store.users, deadline_ms, |stripe| {
+            for (id, record) in stripe.records() {
                 offer(query, &mut best, id, record);
             }
         })?;
@@ -102,17 +102,17 @@ impl Service {
     }
 
     /// Visits all parts, and gives up when nobody waits for the answer any more.
-    pub(super) fn scan_parts<E: Entity>(
+    pub(super) fn scan_stripes<E: Entity>(
         &self,
         keyspace: &Keyspace<E>,
         deadline_ms: u64,
-        mut visit: impl FnMut(&Part<E>),
+        mut visit: impl FnMut(&ReplyStripe<E>),
     ) -> Result<(), Refusal> {
         let mut late = false;
-        keyspace.for_each_part(|part| {
+        keyspace.for_each_stripe(|stripe| {
             late = late || self.now().mono_ms >= deadline_ms;
             if !late {
-                visit(part);
+                visit(stripe);
             }
         });
         let message =

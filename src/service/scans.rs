@@ -9,14 +9,14 @@ use tokio_util::task::TaskTracker;
 /// Who scans, and who waits for it.
 #[derive(Debug)]
 pub(super) struct Scans {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     /// Those that run and those that wait.
     pending: AtomicUsize,
 }
 
 impl Scans {
     pub fn new(at_once: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(at_once)), pending: AtomicUsize::new(0) }
+        Self { permits: Arc::new(Semaphore::new(at_once)), pending: AtomicUsize::new(0) }
     }
 
     /// Takes one more in, unless there are `most` already.
@@ -40,17 +40,17 @@ impl Scans {
 
     /// Waits for one's turn, which ends when it is dropped.
     pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
     /// Lets `now` run at once instead of `before`. Places that are taken are given up in their
     /// turn, so what runs is not disturbed.
     pub fn resize(&self, before: usize, now: usize, tracker: &TaskTracker) {
-        self.places.add_permits(now.saturating_sub(before));
+        self.permits.add_permits(now.saturating_sub(before));
         if let Ok(fewer @ 1..) = u32::try_from(before.saturating_sub(now)) {
-            let places = Arc::clone(&self.places);
+            let permits = Arc::clone(&self.permits);
             tracker.spawn(async move {
-                if let Ok(given_up) = places.acquire_many(fewer).await {
+                if let Ok(given_up) = permits.acquire_many(fewer).await {
                     given_up.forget();
                 }
             });

@@ -13,7 +13,7 @@ use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::Users;
-use crate::roll_call::Calls;
+use crate::watchdog::WatchdogTap;
 
 #[derive(Deserialize)]
 struct Ack {
@@ -29,26 +29,26 @@ struct Problem {
 }
 
 /// Hears acknowledgements until the subscription ends.
-pub(super) async fn run(store: Store, mut inbox: Subscriber, mut calls: Calls) {
+pub(super) async fn run(store: Store, mut inbox: Subscriber, mut tap: WatchdogTap) {
     loop {
         let message = tokio::select! {
             biased;
-            call = calls.next() => {
-                call.answer();
+            ping = tap.next() => {
+                ping.answer();
                 continue;
             }
             message = inbox.next() => message,
         };
         let Some(message) = message else { return };
         let mut tokens = message.subject.rsplit('.');
-        let (Some(write), Some(part), Some(kind)) = (tokens.next(), tokens.next(), tokens.next())
+        let (Some(write), Some(stripe), Some(kind)) = (tokens.next(), tokens.next(), tokens.next())
         else {
             continue;
         };
-        let (Ok(write), Ok(part)) = (write.parse(), part.parse()) else { continue };
+        let (Ok(write), Ok(stripe)) = (write.parse(), stripe.parse()) else { continue };
         match kind {
-            Users::KIND => settle(&store.users, part, write, read(&message)),
-            Channels::KIND => settle(&store.channels, part, write, read(&message)),
+            Users::KIND => settle(&store.users, stripe, write, read(&message)),
+            Channels::KIND => settle(&store.channels, stripe, write, read(&message)),
             _ => {}
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::bucket::{Bucket, Fault};
-use crate::roll_call::Calls;
+use super::bucket::{Bucket, BucketError};
+use crate::watchdog::WatchdogTap;
 
 /// What is to be done when the replica has seen it (`true`), or when the time is over (`false`).
 pub type Then = Box<dyn FnOnce(bool) + Send>;
@@ -122,11 +122,11 @@ impl Barrier {
 
     /// Reads the stream's last sequence for those who wait: one read at a time serves all who
     /// arrived before it began.
-    pub async fn run(&self, bucket: Bucket, mut calls: Calls) {
+    pub async fn run(&self, bucket: Bucket, mut tap: WatchdogTap) {
         loop {
             tokio::select! {
-                call = calls.next() => {
-                    call.answer();
+                ping = tap.next() => {
+                    ping.answer();
                     continue;
                 }
                 () = self.wanted.notified() => {}
@@ -137,7 +137,7 @@ impl Barrier {
                     break;
                 }
                 // Bounded by a time-out of its own.
-                let read = calls.during(|| true, bucket.info()).await;
+                let read = tap.during(|| true, bucket.info()).await;
                 if !self.read(waiters, read.map(|info| (info.created, info.state.last_seq))) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -147,12 +147,12 @@ impl Barrier {
 
     /// Lets those through, or to their places, whose read came back. Otherwise they wait for the
     /// next one.
-    fn read(&self, waiters: Vec<Waiter>, read: Result<(String, u64), Fault>) -> bool {
+    fn read(&self, waiters: Vec<Waiter>, read: Result<(String, u64), BucketError>) -> bool {
         let mut inner = self.lock();
         let last = match read {
             Ok((created, last)) if inner.bucket.as_ref() == Some(&created) => last,
             other => {
-                if !matches!(other, Err(Fault::Timeout(_) | Fault::Disconnected(_))) {
+                if !matches!(other, Err(BucketError::Timeout(_) | BucketError::Disconnected(_))) {
                     self.replaced.notify_one();
                 }
                 inner.unread.extend(waiters);

@@ -32,7 +32,7 @@ pub struct Shape {
 
 /// Why the bucket did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum BucketError {
     #[error("the bucket does not exist")]
     Missing,
     #[error("there is no such key")]
@@ -146,12 +146,12 @@ impl Bucket {
         format!("$KV.{}.", self.name)
     }
 
-    pub async fn info(&self) -> Result<Info, Fault> {
+    pub async fn info(&self) -> Result<Info, BucketError> {
         self.ask(&format!("STREAM.INFO.{}", self.stream()), &serde_json::Value::Null).await
     }
 
     /// Makes the bucket; one that is there stays as it is.
-    pub async fn create(&self, shape: Shape) -> Result<(), Fault> {
+    pub async fn create(&self, shape: Shape) -> Result<(), BucketError> {
         let config = stream::Config {
             name: self.stream(),
             description: Some("presence of users, kept by presenced".to_owned()),
@@ -208,7 +208,7 @@ impl Bucket {
     }
 
     /// The newest message of a subject, from the leader.
-    pub async fn last(&self, subject: &str) -> Result<Raw, Fault> {
+    pub async fn last(&self, subject: &str) -> Result<Raw, BucketError> {
         #[derive(Deserialize)]
         struct Reply {
             message: stream::RawMessage,
@@ -217,18 +217,18 @@ impl Bucket {
         let asked = format!("STREAM.MSG.GET.{}", self.stream());
         let Reply { message } = self.ask(&asked, &body).await?;
         let message = StreamMessage::try_from(message)
-            .map_err(|error| Fault::Refused { code: 0, description: error.to_string() })?;
+            .map_err(|error| BucketError::Refused { code: 0, description: error.to_string() })?;
         Ok(Raw { seq: message.sequence, headers: message.headers, payload: message.payload })
     }
 
     /// Whether the leader holds any message at that sequence or behind it.
-    pub async fn holds_from(&self, seq: u64) -> Result<bool, Fault> {
+    pub async fn holds_from(&self, seq: u64) -> Result<bool, BucketError> {
         let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
         let asked = format!("STREAM.MSG.GET.{}", self.stream());
         match self.ask::<serde_json::Value>(&asked, &body).await {
             Ok(_) => Ok(true),
-            Err(Fault::NoKey) => Ok(false),
-            Err(fault) => Err(fault),
+            Err(BucketError::NoKey) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -237,38 +237,40 @@ impl Bucket {
         &self,
         what: &str,
         body: &serde_json::Value,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, BucketError> {
         let payload =
             if body.is_null() { Bytes::new() } else { body.to_string().into_bytes().into() };
         let request = self.client.request(format!("$JS.API.{what}"), payload);
         let timeout = Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed));
         let reply = match tokio::time::timeout(timeout, request).await {
-            Err(_) => return Err(Fault::Timeout(timeout)),
+            Err(_) => return Err(BucketError::Timeout(timeout)),
             Ok(Err(error)) => {
                 return Err(match error.kind() {
-                    RequestErrorKind::NoResponders => Fault::NoJetStream,
-                    RequestErrorKind::TimedOut => Fault::Timeout(timeout),
-                    _ => Fault::Disconnected(error.to_string()),
+                    RequestErrorKind::NoResponders => BucketError::NoJetStream,
+                    RequestErrorKind::TimedOut => BucketError::Timeout(timeout),
+                    _ => BucketError::Disconnected(error.to_string()),
                 });
             }
             Ok(Ok(reply)) => reply,
         };
-        let odd =
-            |error: serde_json::Error| Fault::Refused { code: 0, description: error.to_string() };
+        let odd = |error: serde_json::Error| BucketError::Refused {
+            code: 0,
+            description: error.to_string(),
+        };
         let mut answer: serde_json::Value = serde_json::from_slice(&reply.payload).map_err(odd)?;
         match answer.get_mut("error").map(serde_json::Value::take) {
             None => serde_json::from_value(answer).map_err(odd),
-            Some(problem) => Err(fault(serde_json::from_value(problem).map_err(odd)?)),
+            Some(problem) => Err(error(serde_json::from_value(problem).map_err(odd)?)),
         }
     }
 }
 
-fn fault(problem: Problem) -> Fault {
+fn error(problem: Problem) -> BucketError {
     match problem.err_code {
-        code if code == ErrorCode::STREAM_NOT_FOUND.0 => Fault::Missing,
-        code if code == ErrorCode::NO_MESSAGE_FOUND.0 => Fault::NoKey,
-        code if NOT_ENABLED.contains(&code) => Fault::NoJetStream,
-        code => Fault::Refused { code, description: problem.description },
+        code if code == ErrorCode::STREAM_NOT_FOUND.0 => BucketError::Missing,
+        code if code == ErrorCode::NO_MESSAGE_FOUND.0 => BucketError::NoKey,
+        code if NOT_ENABLED.contains(&code) => BucketError::NoJetStream,
+        code => BucketError::Refused { code, description: problem.description },
     }
 }
 

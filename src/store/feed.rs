@@ -12,31 +12,31 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::Store;
-use super::bucket::{Fault, Shape};
+use super::bucket::{BucketError, Shape};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::user::Users;
-use crate::roll_call::Calls;
+use crate::watchdog::WatchdogTap;
 
 /// How often the server says that it is there while nothing is stored.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
 /// After so much silence the consumer is taken for lost.
-const SILENCE: Duration = Duration::from_millis(3500);
+const SILENCE_TIMEOUT: Duration = Duration::from_millis(3500);
 /// How often the feed looks around.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is checked that the bucket is still the same.
-const CHECK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A bucket that has been missing for so long is made again.
-const MISSING: Duration = Duration::from_secs(5);
+const GAP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a consumer is given up.
 #[derive(Debug, thiserror::Error)]
-enum Lost {
+enum FeedError {
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Bucket(#[from] BucketError),
     #[error("messages were lost on the way")]
     Gap,
-    #[error("nothing was heard of the consumer for {SILENCE:?}")]
+    #[error("nothing was heard of the consumer for {SILENCE_TIMEOUT:?}")]
     Silence,
     #[error("the server that feeds us is behind the leader of the bucket")]
     Behind,
@@ -47,20 +47,20 @@ enum Lost {
 }
 
 /// Follows the bucket for as long as the daemon lives.
-pub(super) async fn run(store: Store, shape: Shape, calls: Calls) {
-    let mut feed = Feed { store, bucket: None, position: 0, gap: false, calls };
+pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
+    let mut feed = Feed { store, bucket: None, position: 0, gap: false, tap };
     let mut missing_since: Option<Instant> = None;
     let mut said = None;
     loop {
         let lost = feed.follow(&mut said).await;
         match &lost {
-            Lost::Fault(Fault::Missing) => {
+            FeedError::Bucket(BucketError::Missing) => {
                 let since = *missing_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= MISSING {
+                if since.elapsed() >= GAP_TIMEOUT {
                     tracing::warn!("the bucket is gone; making it again, empty");
-                    let bucket = feed.store.link.bucket.clone();
-                    if let Err(fault) = feed.asking(bucket.create(shape)).await {
-                        tracing::warn!(%fault, "the bucket could not be made");
+                    let bucket = feed.store.context.bucket.clone();
+                    if let Err(error) = feed.asking(bucket.create(shape)).await {
+                        tracing::warn!(%error, "the bucket could not be made");
                     }
                 }
             }
@@ -85,17 +85,17 @@ struct Feed {
     /// later one superseded before it was delivered is missing, and the later one comes in its own
     /// time: until then the replica shows something older than what was stored at `position`.
     gap: bool,
-    calls: Calls,
+    tap: WatchdogTap,
 }
 
 impl Feed {
     /// Waits for something that has a bound of its own, such as a question to JetStream.
     async fn asking<T>(&mut self, question: impl Future<Output = T>) -> T {
-        self.calls.during(|| true, question).await
+        self.tap.during(|| true, question).await
     }
 
     /// Follows one consumer until it is lost.
-    async fn follow(&mut self, said: &mut Option<String>) -> Lost {
+    async fn follow(&mut self, said: &mut Option<String>) -> FeedError {
         match self.follow_one(said).await {
             Ok(never) => match never {},
             Err(lost) => lost,
@@ -105,14 +105,14 @@ impl Feed {
     async fn follow_one(
         &mut self,
         said: &mut Option<String>,
-    ) -> Result<std::convert::Infallible, Lost> {
-        let bucket = self.store.link.bucket.clone();
+    ) -> Result<std::convert::Infallible, FeedError> {
+        let bucket = self.store.context.bucket.clone();
         let info = self.asking(bucket.info()).await?;
         self.begin(&info.created);
         let client = bucket.client();
         let inbox = client.new_inbox();
-        let mut messages = client.subscribe(inbox.clone()).await.map_err(|_| Lost::Ended)?;
-        let name = format!("presenced_{}_{}", self.store.link.daemon, fastrand::u32(..));
+        let mut messages = client.subscribe(inbox.clone()).await.map_err(|_| FeedError::Ended)?;
+        let name = format!("presenced_{}_{}", self.store.context.daemon, fastrand::u32(..));
         let consumer = json!({ "stream_name": bucket.stream(), "config": {
             "name": name,
             "deliver_subject": inbox,
@@ -144,25 +144,25 @@ impl Feed {
         messages: &mut Subscriber,
         consumer: &mut Consumer,
         until: u64,
-    ) -> Result<std::convert::Infallible, Lost> {
+    ) -> Result<std::convert::Infallible, FeedError> {
         let (mut heard, mut checked) = (Instant::now(), Instant::now());
         // Since when someone has waited without an entry coming.
         let mut waiting: Option<Instant> = None;
         loop {
             let next = tokio::select! {
-                call = self.calls.next() => {
-                    call.answer();
+                ping = self.tap.next() => {
+                    ping.answer();
                     continue;
                 }
-                next = timeout(LOOK, messages.next()) => next,
-                () = self.store.link.barrier.replaced.notified() => {
+                next = timeout(POLL_INTERVAL, messages.next()) => next,
+                () = self.store.context.barrier.replaced.notified() => {
                     checked = Instant::now();
                     self.check_bucket().await?;
                     continue;
                 }
             };
             match next {
-                Ok(None) => return Err(Lost::Ended),
+                Ok(None) => return Err(FeedError::Ended),
                 Ok(Some(message)) => {
                     heard = Instant::now();
                     if message.status.is_none() {
@@ -170,18 +170,18 @@ impl Feed {
                     }
                     self.take(message, consumer).await?;
                 }
-                Err(_) if heard.elapsed() >= SILENCE => return Err(Lost::Silence),
+                Err(_) if heard.elapsed() >= SILENCE_TIMEOUT => return Err(FeedError::Silence),
                 Err(_) => {}
             }
             if self.position >= until && !self.store.replayed.is_cancelled() {
                 self.store.set_replayed();
             }
-            if checked.elapsed() >= CHECK {
+            if checked.elapsed() >= CHECK_INTERVAL {
                 checked = Instant::now();
                 self.check_bucket().await?;
             }
             let wanted = if self.store.replayed.is_cancelled() {
-                self.store.link.barrier.awaited()
+                self.store.context.barrier.awaited()
             } else {
                 Some(until)
             };
@@ -190,12 +190,12 @@ impl Feed {
                 continue;
             };
             let waited = waiting.get_or_insert_with(Instant::now).elapsed();
-            if waited >= LOOK && self.has_all(consumer).await? {
+            if waited >= POLL_INTERVAL && self.has_all(consumer).await? {
                 // The last entries were markers that have expired: there is nothing to deliver.
                 self.gap = false;
                 self.advance(wanted);
-            } else if waited >= SILENCE {
-                return Err(Lost::Behind);
+            } else if waited >= SILENCE_TIMEOUT {
+                return Err(FeedError::Behind);
             }
         }
     }
@@ -213,14 +213,14 @@ impl Feed {
         self.bucket = Some(created.to_owned());
         self.position = 0;
         self.gap = false;
-        self.store.link.barrier.follow(created);
+        self.store.context.barrier.follow(created);
     }
 
-    async fn check_bucket(&mut self) -> Result<(), Lost> {
-        let bucket = self.store.link.bucket.clone();
+    async fn check_bucket(&mut self) -> Result<(), FeedError> {
+        let bucket = self.store.context.bucket.clone();
         match self.asking(bucket.info()).await {
             Ok(info) if Some(&info.created) == self.bucket.as_ref() => Ok(()),
-            Ok(_) | Err(Fault::Missing) => Err(Lost::Replaced),
+            Ok(_) | Err(BucketError::Missing) => Err(FeedError::Replaced),
             // The next look will tell; the silence of the consumer is watched as well.
             Err(_) => Ok(()),
         }
@@ -228,7 +228,7 @@ impl Feed {
 
     /// Whether nothing more is to come of what was stored before. The consumer has delivered all that
     /// its server knows; but that server may itself be behind, so the leader is asked as well.
-    async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, Lost> {
+    async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, FeedError> {
         #[derive(Deserialize)]
         struct Info {
             num_pending: u64,
@@ -238,7 +238,7 @@ impl Feed {
         struct Delivered {
             consumer_seq: u64,
         }
-        let bucket = self.store.link.bucket.clone();
+        let bucket = self.store.context.bucket.clone();
         let subject = format!("CONSUMER.INFO.{}.{}", bucket.stream(), consumer.name);
         let delivered = self.asking(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
         let delivered = delivered
@@ -249,21 +249,21 @@ impl Feed {
             other => other,
         };
         match has_all {
-            Err(Fault::Timeout(_) | Fault::Disconnected(_)) => Ok(false),
-            other => other.map_err(Lost::from),
+            Err(BucketError::Timeout(_) | BucketError::Disconnected(_)) => Ok(false),
+            other => other.map_err(FeedError::from),
         }
     }
 
-    async fn take(&mut self, message: Message, consumer: &mut Consumer) -> Result<(), Lost> {
+    async fn take(&mut self, message: Message, consumer: &mut Consumer) -> Result<(), FeedError> {
         if message.status == Some(StatusCode::IDLE_HEARTBEAT) {
             return self.keep_alive(&message, consumer).await;
         }
         if message.status.is_some() {
-            return Err(Lost::Gap);
+            return Err(FeedError::Gap);
         }
-        let meta = message.reply.as_deref().and_then(Meta::parse).ok_or(Lost::Gap)?;
+        let meta = message.reply.as_deref().and_then(Meta::parse).ok_or(FeedError::Gap)?;
         if meta.consumer_seq != consumer.delivered + 1 {
-            return Err(Lost::Gap);
+            return Err(FeedError::Gap);
         }
         consumer.delivered = meta.consumer_seq;
         self.apply(&message, &meta);
@@ -273,22 +273,22 @@ impl Feed {
     }
 
     /// Answers flow control, and notices what was lost before a heartbeat.
-    async fn keep_alive(&self, message: &Message, consumer: &Consumer) -> Result<(), Lost> {
+    async fn keep_alive(&self, message: &Message, consumer: &Consumer) -> Result<(), FeedError> {
         let header =
             |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
         let answer_to = message.reply.as_ref().map(|r| r.to_string());
         if let Some(subject) = answer_to.or_else(|| header("Nats-Consumer-Stalled")) {
-            let client = self.store.link.bucket.client();
-            let _ = timeout(SILENCE, client.publish(subject, bytes::Bytes::new())).await;
+            let client = self.store.context.bucket.client();
+            let _ = timeout(SILENCE_TIMEOUT, client.publish(subject, bytes::Bytes::new())).await;
         }
         match header("Nats-Last-Consumer").and_then(|seq| seq.parse::<u64>().ok()) {
-            Some(delivered) if delivered != consumer.delivered => Err(Lost::Gap),
+            Some(delivered) if delivered != consumer.delivered => Err(FeedError::Gap),
             _ => Ok(()),
         }
     }
 
     fn apply(&mut self, message: &Message, meta: &Meta) {
-        let prefix_len = self.store.link.bucket.prefix().len();
+        let prefix_len = self.store.context.bucket.prefix().len();
         let Some(key) = message.subject.as_str().get(prefix_len..) else { return };
         let known = match key.split_once('.') {
             Some((Users::KIND, tokens)) => {
@@ -307,7 +307,7 @@ impl Feed {
     fn advance(&mut self, position: u64) {
         self.position = self.position.max(position);
         if !self.gap {
-            self.store.link.barrier.advance(self.position);
+            self.store.context.barrier.advance(self.position);
         }
     }
 }

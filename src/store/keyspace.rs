@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::task::TaskTracker;
 
 use super::barrier::Barrier;
-use super::bucket::{Bucket, Fault};
+use super::bucket::{Bucket, BucketError};
 use super::outbox::{Message, Outbox};
-use super::stripe::{Answer, Failure, Found, Job, Output, Stripe, Timing};
+use super::stripe::{Answer, Effect, Failure, Found, Job, Stripe, Timing};
 use super::wire;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -21,7 +21,7 @@ use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
 use crate::presence::time::Now;
 
-/// How many parts the records are cut into. A scan holds one part at a time, so that writes to the
+/// How many parts the records are cut into. A scan holds one stripe at a time, so that writes to the
 /// others go on.
 const STRIPES: usize = 256;
 
@@ -29,12 +29,12 @@ const STRIPES: usize = 256;
 /// it must be short, and must not call the keyspace.
 pub type Reply<E> = Box<dyn FnOnce(Result<Answer<<E as Entity>::Outcome>, Refusal>) + Send>;
 
-/// A part of the records.
-pub type Part<E> = Stripe<E, Reply<E>>;
+/// A stripe of the records.
+pub type ReplyStripe<E> = Stripe<E, Reply<E>>;
 
 /// What the keyspaces of a daemon share.
 #[derive(Debug)]
-pub struct Link {
+pub struct StoreContext {
     pub clock: Clock,
     pub daemon: DaemonId,
     pub bucket: Bucket,
@@ -54,7 +54,7 @@ pub struct Link {
 
 /// A visible change that another daemon made, and that it is to announce.
 #[derive(Debug)]
-struct Elsewhere<K> {
+struct RemoteChange<K> {
     seen_ms: u64,
     key: K,
     by: DaemonId,
@@ -62,10 +62,10 @@ struct Elsewhere<K> {
 
 /// All records of one kind.
 pub struct Keyspace<E: Entity> {
-    link: Arc<Link>,
-    stripes: Vec<Mutex<Part<E>>>,
+    context: Arc<StoreContext>,
+    stripes: Vec<Mutex<ReplyStripe<E>>>,
     hasher: RandomState,
-    elsewhere: Mutex<VecDeque<Elsewhere<E::Key>>>,
+    remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
 }
 
 /// How far before its last one the changes of a daemon are announced again by one that finds
@@ -73,7 +73,7 @@ pub struct Keyspace<E: Entity> {
 const NEWEST_MS: u64 = 5000;
 
 /// How long a change made elsewhere is remembered, in case its daemon is found dead.
-const ELSEWHERE_MS: u64 = 20_000;
+const REMOTE_CHANGE_MS: u64 = 20_000;
 
 impl<E: Entity> fmt::Debug for Keyspace<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,10 +82,10 @@ impl<E: Entity> fmt::Debug for Keyspace<E> {
 }
 
 impl<E: Entity> Keyspace<E> {
-    pub fn new(link: Arc<Link>, rules: &Arc<E::Rules>, timing: Timing) -> Self {
-        let stripe = |_| Mutex::new(Stripe::new(link.daemon, Arc::clone(rules), timing));
+    pub fn new(context: Arc<StoreContext>, rules: &Arc<E::Rules>, timing: Timing) -> Self {
+        let stripe = |_| Mutex::new(Stripe::new(context.daemon, Arc::clone(rules), timing));
         let stripes = (0..STRIPES).map(stripe).collect();
-        Self { link, stripes, hasher: RandomState::new(), elsewhere: Mutex::default() }
+        Self { context, stripes, hasher: RandomState::new(), remote_changes: Mutex::default() }
     }
 
     /// Sends a command on its way; `reply` gets the answer.
@@ -97,46 +97,50 @@ impl<E: Entity> Keyspace<E> {
         reply: Reply<E>,
     ) {
         let job = Job { command, ticket: reply, deadline_ms };
-        self.drive(self.part_of(&key), |part, now| part.command(key, job, now));
+        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_command(key, job, now));
     }
 
     /// Looks at what is stored under a key.
-    pub fn look<R>(&self, key: &E::Key, look: impl FnOnce(Option<&E::Record>) -> R) -> R {
-        look(self.lock(self.part_of(key)).record(key))
+    pub fn with_record<R>(&self, key: &E::Key, look: impl FnOnce(Option<&E::Record>) -> R) -> R {
+        look(self.lock(self.stripe_of(key)).record(key))
     }
 
     /// Looks at what is stored under a key, and at its revision.
-    pub fn look_stored<R>(
+    pub fn with_stored<R>(
         &self,
         key: &E::Key,
         look: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
     ) -> R {
-        look(self.lock(self.part_of(key)).known(key))
+        look(self.lock(self.stripe_of(key)).known(key))
     }
 
-    /// Works on the index of the part in which a key lies, which may be given borrowed.
-    pub fn index_of<Q, R>(&self, key: &Q, work: impl FnOnce(&mut E::Index) -> R) -> R
+    /// Works on the index of the stripe in which a key lies, which may be given borrowed.
+    pub fn with_index<Q, R>(&self, key: &Q, work: impl FnOnce(&mut E::Index) -> R) -> R
     where
         E::Key: Borrow<Q>,
         Q: Hash + ?Sized,
     {
-        work(self.lock(self.part_of(key)).index_mut())
+        work(self.lock(self.stripe_of(key)).index_mut())
     }
 
     /// Visits the parts one by one, each under its lock.
-    pub fn for_each_part(&self, mut visit: impl FnMut(&mut Part<E>)) {
-        for part in 0..self.stripes.len() {
-            visit(&mut self.lock(part));
+    pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut ReplyStripe<E>)) {
+        for stripe in 0..self.stripes.len() {
+            visit(&mut self.lock(stripe));
         }
     }
 
-    /// Something on the way in from NATS for the part with that number.
-    pub(super) fn drive(self: &Arc<Self>, part: usize, input: impl FnOnce(&mut Part<E>, Now)) {
-        let mut stripe = self.lock(part);
-        input(&mut stripe, self.link.clock.now());
+    /// Something on the way in from NATS for the stripe with that number.
+    pub(super) fn drive(
+        self: &Arc<Self>,
+        stripe: usize,
+        input: impl FnOnce(&mut ReplyStripe<E>, Now),
+    ) {
+        let mut locked = self.lock(stripe);
+        input(&mut locked, self.context.clock.now());
         // Under the lock: the effects of one key must leave in their order.
-        for output in stripe.take_outputs() {
-            self.carry_out(part, output);
+        for effect in locked.take_effects() {
+            self.carry_out(stripe, effect);
         }
     }
 
@@ -149,34 +153,34 @@ impl<E: Entity> Keyspace<E> {
     ) -> Option<E::Key> {
         let key = E::from_tokens(tokens)?;
         let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
-        self.drive(self.part_of(&key), |part, now| part.fed(&key, entry, now));
+        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now));
         Some(key)
     }
 
     /// Time has passed.
     pub fn tick(self: &Arc<Self>) {
-        for part in 0..self.stripes.len() {
-            self.drive(part, Stripe::tick);
+        for stripe in 0..self.stripes.len() {
+            self.drive(stripe, Stripe::on_tick);
         }
-        let now_ms = self.link.clock.now().mono_ms;
-        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-        while elsewhere.front().is_some_and(|each| each.seen_ms + ELSEWHERE_MS < now_ms) {
-            elsewhere.pop_front();
+        let now_ms = self.context.clock.now().mono_ms;
+        let mut remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        while remote_changes.front().is_some_and(|each| each.seen_ms + REMOTE_CHANGE_MS < now_ms) {
+            remote_changes.pop_front();
         }
     }
 
     /// The bucket was deleted and made again.
     pub(super) fn reset(self: &Arc<Self>) {
-        for part in 0..self.stripes.len() {
-            self.drive(part, Stripe::reset);
+        for stripe in 0..self.stripes.len() {
+            self.drive(stripe, Stripe::on_reset);
         }
     }
 
     /// Announces once more what `dead` changed since `since_ms`, in case it could not.
     pub fn announce_for(&self, dead: DaemonId, since_ms: u64) -> usize {
         let keys: std::collections::BTreeSet<_> = {
-            let elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_dead = elsewhere.iter().filter(|e| e.by == dead && e.seen_ms >= since_ms);
+            let remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_dead = remote_changes.iter().filter(|e| e.by == dead && e.seen_ms >= since_ms);
             of_dead.map(|each| each.key.clone()).collect()
         };
         keys.iter().for_each(|key| self.announce(key));
@@ -188,8 +192,8 @@ impl<E: Entity> Keyspace<E> {
     /// what nobody could see leaves no trace in who is announced again.
     pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
-        self.for_each_part(|part| {
-            for (_, stored) in part.all() {
+        self.for_each_stripe(|stripe| {
+            for (_, stored) in stripe.all() {
                 let (version, by) = (E::version(stored), E::changed_by(stored));
                 if let Some(by) = by.filter(|by| !alive(*by)) {
                     let newest = newest.entry(by).or_default();
@@ -202,8 +206,8 @@ impl<E: Entity> Keyspace<E> {
             last.is_some_and(|last| E::version(stored) + NEWEST_MS >= last)
         };
         let mut keys = Vec::new();
-        self.for_each_part(|part| {
-            let new = part.all().filter(|(_, stored)| is_new(stored));
+        self.for_each_stripe(|stripe| {
+            let new = stripe.all().filter(|(_, stored)| is_new(stored));
             keys.extend(new.map(|(key, _)| key.clone()));
         });
         keys.iter().for_each(|key| self.announce(key));
@@ -212,18 +216,18 @@ impl<E: Entity> Keyspace<E> {
 
     /// Announces the present view of a key.
     pub fn announce(&self, key: &E::Key) {
-        let stripe = self.lock(self.part_of(key));
-        if let Some(event) = stripe.announcement(key, self.link.clock.now()) {
+        let stripe = self.lock(self.stripe_of(key));
+        if let Some(event) = stripe.announcement(key, self.context.clock.now()) {
             self.publish(event);
         }
     }
 
     /// How many keys have unfinished business.
     pub fn busy(&self) -> usize {
-        (0..self.stripes.len()).map(|part| self.lock(part).busy()).sum()
+        (0..self.stripes.len()).map(|stripe| self.lock(stripe).busy()).sum()
     }
 
-    fn part_of<Q>(&self, key: &Q) -> usize
+    fn stripe_of<Q>(&self, key: &Q) -> usize
     where
         E::Key: Borrow<Q>,
         Q: Hash + ?Sized,
@@ -231,70 +235,71 @@ impl<E: Entity> Keyspace<E> {
         usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0)
     }
 
-    fn lock(&self, part: usize) -> MutexGuard<'_, Part<E>> {
-        self.stripes[part].lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self, stripe: usize) -> MutexGuard<'_, ReplyStripe<E>> {
+        self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry_out(self: &Arc<Self>, part: usize, output: Output<E, Reply<E>>) {
-        match output {
-            Output::Write { key, write, expected, content, visible, not_after_ms } => {
-                let daemon = self.link.daemon.to_string();
+    fn carry_out(self: &Arc<Self>, stripe: usize, effect: Effect<E, Reply<E>>) {
+        match effect {
+            Effect::Write { key, write, expected, content, visible, not_after_ms } => {
+                let daemon = self.context.daemon.to_string();
                 let (headers, payload) = wire::write(&daemon, expected, content, visible);
-                self.link.writes.send(Message {
+                self.context.writes.send(Message {
                     subject: self.subject(&key),
-                    reply: Some(format!("{}.{}.{part}.{write}", self.link.ack_inbox, E::KIND)),
+                    reply: Some(format!("{}.{}.{stripe}.{write}", self.context.ack_inbox, E::KIND)),
                     headers: Some(headers),
                     payload,
                     not_after_ms: Some(not_after_ms),
                 });
             }
-            Output::Read { key, read } => {
+            Effect::Read { key, read } => {
                 let this = Arc::clone(self);
-                self.link.tracker.spawn(async move { this.read(part, key, read).await });
+                self.context.tracker.spawn(async move { this.read(stripe, key, read).await });
             }
-            Output::Verify { key, verify } => {
+            Effect::Verify { key, verify } => {
                 let this = Arc::clone(self);
                 let verified = move |seen| {
                     if seen {
-                        this.drive(part, |stripe, now| stripe.verified(&key, verify, now));
+                        this.drive(stripe, |stripe, now| stripe.on_verified(&key, verify, now));
                     }
                 };
                 // The commands that wait for it carry their own deadlines.
-                self.link
+                self.context
                     .barrier
-                    .all_stored(self.link.clock.now().mono_ms + VERIFY_MS, Box::new(verified));
+                    .all_stored(self.context.clock.now().mono_ms + VERIFY_MS, Box::new(verified));
             }
-            Output::Announce(event) => self.publish(event),
-            Output::Answer { ticket, result } => ticket(result),
-            Output::ChangedElsewhere { key, by } => {
-                let seen_ms = self.link.clock.now().mono_ms;
-                let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
-                elsewhere.push_back(Elsewhere { seen_ms, key, by });
+            Effect::Announce(event) => self.publish(event),
+            Effect::Answer { ticket, result } => ticket(result),
+            Effect::RemoteChange { key, by } => {
+                let seen_ms = self.context.clock.now().mono_ms;
+                let mut remote_changes =
+                    self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
+                remote_changes.push_back(RemoteChange { seen_ms, key, by });
             }
         }
     }
 
-    async fn read(self: Arc<Self>, part: usize, key: E::Key, read: u64) {
-        let found = match self.link.bucket.last(&self.subject(&key)).await {
+    async fn read(self: Arc<Self>, stripe: usize, key: E::Key, read: u64) {
+        let found = match self.context.bucket.last(&self.subject(&key)).await {
             Ok(raw) => {
                 Found::Entry(wire::entry::<E>(raw.seq, &key, Some(&raw.headers), &raw.payload))
             }
-            Err(Fault::NoKey) => Found::Nothing,
-            Err(fault) => {
-                tracing::debug!(%fault, "a record could not be read");
+            Err(BucketError::NoKey) => Found::Nothing,
+            Err(error) => {
+                tracing::debug!(%error, "a record could not be read");
                 Found::Failed
             }
         };
-        self.drive(part, |stripe, now| stripe.found(&key, read, found, now));
+        self.drive(stripe, |stripe, now| stripe.on_found(&key, read, found, now));
     }
 
     fn publish(&self, event: Event) {
-        self.link.metrics.events.inc();
-        let mut subject = format!("{}.", self.link.event_prefix);
+        self.context.metrics.events.inc();
+        let mut subject = format!("{}.", self.context.event_prefix);
         crate::presence::id::push_token(&mut subject, Id::as_str(&event.user));
         let mut headers = async_nats::HeaderMap::new();
         headers.insert(wire::VERSION, event.version.to_string());
-        self.link.events.send(Message {
+        self.context.events.send(Message {
             subject,
             reply: None,
             headers: Some(headers),
@@ -304,7 +309,7 @@ impl<E: Entity> Keyspace<E> {
     }
 
     fn subject(&self, key: &E::Key) -> String {
-        format!("{}{}.{}", self.link.bucket.prefix(), E::KIND, E::tokens(key))
+        format!("{}{}.{}", self.context.bucket.prefix(), E::KIND, E::tokens(key))
     }
 }
 
@@ -314,24 +319,24 @@ const VERIFY_MS: u64 = 60_000;
 /// What a JetStream acknowledgement means for a write.
 pub(super) fn settle<E: Entity>(
     keyspace: &Arc<Keyspace<E>>,
-    part: usize,
+    stripe: usize,
     write: u64,
     settled: Settled,
 ) {
-    if part >= STRIPES {
+    if stripe >= STRIPES {
         return;
     }
-    let metrics = &keyspace.link.metrics;
+    let metrics = &keyspace.context.metrics;
     match &settled {
         Settled::Stored(_) => metrics.committed(E::KIND),
         Settled::Conflict => metrics.conflicted(E::KIND),
         Settled::Failed(Failure::Retry) => metrics.retried(E::KIND),
         Settled::Failed(Failure::Refused(_)) => {}
     }
-    keyspace.drive(part, |stripe, now| match settled {
-        Settled::Stored(rev) => stripe.acked(write, rev, now),
-        Settled::Conflict => stripe.conflicted(write, now),
-        Settled::Failed(failure) => stripe.failed(write, &failure, now),
+    keyspace.drive(stripe, |stripe, now| match settled {
+        Settled::Stored(rev) => stripe.on_acked(write, rev, now),
+        Settled::Conflict => stripe.on_conflicted(write, now),
+        Settled::Failed(failure) => stripe.on_failed(write, &failure, now),
     });
 }
 

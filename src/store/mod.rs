@@ -24,19 +24,19 @@ use crate::health::Health;
 use crate::presence::channel::Channels;
 use crate::presence::lease::Leases;
 use crate::presence::user::{Periods, Rules, Users};
-use crate::roll_call::{Calls, RollCall};
-use bucket::{Fault, Shape};
-use keyspace::{Keyspace, Link};
+use crate::watchdog::{Watchdog, WatchdogTap};
+use bucket::{BucketError, Shape};
+use keyspace::{Keyspace, StoreContext};
 use outbox::Outgoing;
 use stripe::Timing;
 
 /// How often the stripes are told that time has passed.
-const TICK: Duration = Duration::from_millis(50);
+const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The records of this daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pub link: Arc<Link>,
+    pub context: Arc<StoreContext>,
     pub users: Arc<Keyspace<Users>>,
     pub channels: Arc<Keyspace<Channels>>,
     leases: Arc<Mutex<Leases>>,
@@ -52,19 +52,24 @@ struct Replay {
 }
 
 impl Store {
-    pub fn new(link: Link, rules: &Arc<Rules>, timing: Timing, periods: Periods) -> Self {
-        let link = Arc::new(link);
-        let users = Keyspace::<Users>::new(Arc::clone(&link), rules, timing);
+    pub fn new(
+        context: StoreContext,
+        rules: &Arc<Rules>,
+        timing: Timing,
+        periods: Periods,
+    ) -> Self {
+        let context = Arc::new(context);
+        let users = Keyspace::<Users>::new(Arc::clone(&context), rules, timing);
         let leases = Arc::new(Mutex::new(Leases::new(periods.lease_ms)));
-        users.for_each_part(|part| {
-            part.index_mut().share(Arc::clone(&leases));
-            part.index_mut().vitals.measure(periods);
+        users.for_each_stripe(|stripe| {
+            stripe.index_mut().share(Arc::clone(&leases));
+            stripe.index_mut().own_leases.measure(periods);
         });
         Self {
             users: Arc::new(users),
             leases,
-            channels: Arc::new(Keyspace::new(Arc::clone(&link), &Arc::new(()), timing)),
-            link,
+            channels: Arc::new(Keyspace::new(Arc::clone(&context), &Arc::new(()), timing)),
+            context,
             replayed: CancellationToken::new(),
             replay: Arc::default(),
         }
@@ -76,50 +81,51 @@ impl Store {
         writes: Outgoing,
         shape: Shape,
         stop: CancellationToken,
-        roll: &mut RollCall,
+        watchdog: &mut Watchdog,
     ) -> Result<(), SubscribeError> {
-        let client = self.link.bucket.client().clone();
-        let acks = client.subscribe(format!("{}.>", self.link.ack_inbox)).await?;
-        let tracker = &self.link.tracker;
-        let (store, bucket) = (self.clone(), self.link.bucket.clone());
-        let writes = writes.run(client, self.link.clock, roll.enrol("writes"));
+        let client = self.context.bucket.client().clone();
+        let acks = client.subscribe(format!("{}.>", self.context.ack_inbox)).await?;
+        let tracker = &self.context.tracker;
+        let (store, bucket) = (self.clone(), self.context.bucket.clone());
+        let writes = writes.run(client, self.context.clock, watchdog.register("writes"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(writes));
-        let acks = acks::run(self.clone(), acks, roll.enrol("acknowledgements"));
+        let acks = acks::run(self.clone(), acks, watchdog.register("acknowledgements"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(acks));
-        let feed = feed::run(self.clone(), shape, roll.enrol("feed"));
+        let feed = feed::run(self.clone(), shape, watchdog.register("feed"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(feed));
-        let calls = roll.enrol("barrier");
+        let tap = watchdog.register("barrier");
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
-            store.link.barrier.run(bucket, calls).await;
+            store.context.barrier.run(bucket, tap).await;
         }));
-        tracker
-            .spawn(stop.run_until_cancelled_owned(self.clone().keep_time(roll.enrol("stripes"))));
+        tracker.spawn(
+            stop.run_until_cancelled_owned(self.clone().keep_time(watchdog.register("stripes"))),
+        );
         Ok(())
     }
 
     /// Visits every stripe, so it does not answer where one of them is held for good.
-    async fn keep_time(self, mut calls: Calls) {
-        let mut ticks = tokio::time::interval(TICK);
+    async fn keep_time(self, mut tap: WatchdogTap) {
+        let mut ticks = tokio::time::interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                call = calls.next() => {
-                    call.answer();
+                ping = tap.next() => {
+                    ping.answer();
                     continue;
                 }
                 _ = ticks.tick() => {}
             }
             self.users.tick();
             self.channels.tick();
-            self.link.barrier.expire(self.link.clock.now().mono_ms);
+            self.context.barrier.expire(self.context.clock.now().mono_ms);
         }
     }
 
     /// Goes by other rules and times from the next decision on.
     pub fn adjust(&self, rules: &Arc<Rules>, request_timeout: Duration) {
-        self.link.bucket.set_timeout(patience(request_timeout));
-        self.users.for_each_part(|part| part.adjust(Arc::clone(rules), request_timeout));
-        self.channels.for_each_part(|part| part.adjust(Arc::new(()), request_timeout));
+        self.context.bucket.set_timeout(patience(request_timeout));
+        self.users.for_each_stripe(|stripe| stripe.adjust(Arc::clone(rules), request_timeout));
+        self.channels.for_each_stripe(|stripe| stripe.adjust(Arc::new(()), request_timeout));
     }
 
     /// The shared leases that hold connections.
@@ -135,7 +141,7 @@ impl Store {
     /// The replica is whole.
     fn set_replayed(&self) {
         self.leases().listen();
-        self.users.for_each_part(|part| part.index_mut().vitals.listen());
+        self.users.for_each_stripe(|stripe| stripe.index_mut().own_leases.listen());
         self.replayed.cancel();
     }
 
@@ -143,7 +149,7 @@ impl Store {
     fn foreign(&self, key: &str) {
         if !self.replay.foreign.swap(true, Ordering::Relaxed) {
             tracing::error!(
-                bucket = self.link.bucket.name(),
+                bucket = self.context.bucket.name(),
                 key,
                 "the bucket holds a key that is no presence record; such keys are left alone. If the bucket belongs to something else, choose another `store.bucket`"
             );
@@ -161,18 +167,18 @@ pub fn patience(request_timeout: Duration) -> Duration {
 pub async fn open(bucket: &bucket::Bucket, shape: Shape, health: &Health) -> Result<(), String> {
     let mut said = String::new();
     let mut silent_for = 0_u32;
-    health.waits_for(format!("the bucket {}", bucket.name()));
+    health.starting(format!("the bucket {}", bucket.name()));
     loop {
         let opened = match bucket.info().await {
             Ok(info) => return bucket.check(&info),
-            Err(Fault::Missing) => bucket.create(shape).await,
-            Err(fault) => Err(fault),
+            Err(BucketError::Missing) => bucket.create(shape).await,
+            Err(error) => Err(error),
         };
-        if let Err(fault) = opened {
-            let text = fault.to_string();
-            health.waits_for(format!("the bucket {}: {text}", bucket.name()));
+        if let Err(error) = opened {
+            let text = error.to_string();
+            health.starting(format!("the bucket {}: {text}", bucket.name()));
             // What the daemon suffers from already has been told, and explains the silence.
-            let is_told = matches!(fault, Fault::Timeout(_)) && health.is_ailing();
+            let is_told = matches!(error, BucketError::Timeout(_)) && health.has_problems();
             if !is_told && (said != text || silent_for >= 60) {
                 tracing::error!(bucket = bucket.name(), reason = text, "waiting for the bucket");
                 (said, silent_for) = (text, 0);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::roll_call::Calls;
+use crate::watchdog::WatchdogTap;
 
 /// One message to publish.
 #[derive(Debug)]
@@ -58,14 +58,14 @@ impl Outbox {
 
 impl Outgoing {
     /// Publishes on `client` until every [`Outbox`] is gone.
-    pub async fn run(mut self, client: Client, clock: Clock, mut calls: Calls) {
+    pub async fn run(mut self, client: Client, clock: Clock, mut tap: WatchdogTap) {
         // To wait for NATS is not to hang.
         let disconnected = || client.connection_state() != State::Connected;
         loop {
             let item = tokio::select! {
                 biased;
-                call = calls.next() => {
-                    call.answer();
+                ping = tap.next() => {
+                    ping.answer();
                     continue;
                 }
                 item = self.0.recv() => item,
@@ -76,10 +76,10 @@ impl Outgoing {
                     tracing::debug!("dropped a write rather than send it late");
                 }
                 Item::Message(message) => {
-                    calls.during(disconnected, publish(&client, message)).await;
+                    tap.during(disconnected, publish(&client, message)).await;
                 }
                 Item::Flush(done) => {
-                    if let Err(error) = calls.during(disconnected, client.flush()).await {
+                    if let Err(error) = tap.during(disconnected, client.flush()).await {
                         tracing::debug!(%error, "could not flush");
                     }
                     let _ = done.send(());

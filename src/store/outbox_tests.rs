@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::health::Health;
-use crate::roll_call::RollCall;
+use crate::watchdog::Watchdog;
 
 const INFO: &[u8] = b"INFO {\"server_id\":\"s\",\"server_name\":\"s\",\"version\":\"2.15.0\",\
     \"go\":\"\",\"host\":\"127.0.0.1\",\"port\":4222,\"headers\":true,\"proto\":1,\
@@ -45,10 +45,10 @@ async fn an_outbox_that_cannot_get_rid_of_its_messages_hangs_unless_nats_is_away
     let client = options.connect(url).await.unwrap();
 
     let (outbox, outgoing) = outbox();
-    let (mut roll, health) = (RollCall::default(), Health::new());
-    tracker.spawn(outgoing.run(client, Clock::start(), roll.enrol("answers")));
+    let (mut watchdog, health) = (Watchdog::default(), Health::new());
+    tracker.spawn(outgoing.run(client, Clock::start(), watchdog.register("answers")));
     let mut answers = health.answers();
-    tracker.spawn(roll.run(health));
+    tracker.spawn(watchdog.run(health));
     let bound = Duration::from_secs(20);
     timeout(bound, answers.changed()).await.expect("it answers at first").unwrap();
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use presenced::liveness::peers::Peers;
+use presenced::liveness::peers::{Peers, RankFilter};
 use presenced::presence::entity::{DaemonId, Event};
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
@@ -20,7 +20,7 @@ pub const TICK_MS: u64 = 50;
 
 /// As in the shell: how long changes made elsewhere are remembered, and how far before the last
 /// beacon of a dead daemon they are announced again.
-const ELSEWHERE_MS: u64 = 20_000;
+const REMOTE_CHANGE_MS: u64 = 20_000;
 const BEFORE_LAST_BEACON_MS: u64 = 2000;
 const GRACE_RETRY_MS: u64 = 2000;
 
@@ -47,7 +47,7 @@ pub struct Daemon {
     ready_from: Option<u64>,
     pub verifications: Vec<(u64, Id, u64)>,
     /// Visible changes of others: when seen, whose record, who made it.
-    elsewhere: Vec<(u64, Id, DaemonId)>,
+    remote_changes: Vec<(u64, Id, DaemonId)>,
     /// The deadlines of all its commands, and which of them are not answered.
     pub deadlines: BTreeMap<OpId, u64>,
     pub unanswered: BTreeSet<OpId>,
@@ -85,7 +85,7 @@ impl Daemon {
             feed_due: false,
             ready_from: Some(bucket.last_seq),
             verifications: Vec::new(),
-            elsewhere: Vec::new(),
+            remote_changes: Vec::new(),
             deadlines: BTreeMap::new(),
             unanswered: BTreeSet::new(),
             ticks: 0,
@@ -143,18 +143,20 @@ impl Daemon {
 
     pub fn note_elsewhere(&mut self, key: Id, by: DaemonId, now_ms: u64) {
         let seen_ms = self.now(now_ms).mono_ms;
-        self.elsewhere.retain(|(seen, ..)| seen + ELSEWHERE_MS >= seen_ms);
-        self.elsewhere.push((seen_ms, key, by));
+        self.remote_changes.retain(|(seen, ..)| seen + REMOTE_CHANGE_MS >= seen_ms);
+        self.remote_changes.push((seen_ms, key, by));
     }
 
     /// What is to be announced again for those who were found dead now.
-    pub fn bury(&mut self, now_ms: u64) -> Vec<(Id, Event)> {
+    pub fn detect_failures(&mut self, now_ms: u64) -> Vec<(Id, Event)> {
         let now = self.now(now_ms);
         let mut keys = BTreeSet::new();
-        for death in self.peers.bury(now.mono_ms) {
-            let since_ms = death.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
-            let of_dead =
-                self.elsewhere.iter().filter(|(at, _, by)| *by == death.daemon && *at >= since_ms);
+        for failure in self.peers.detect_failures(now.mono_ms) {
+            let since_ms = failure.last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
+            let of_dead = self
+                .remote_changes
+                .iter()
+                .filter(|(at, _, by)| *by == failure.daemon && *at >= since_ms);
             keys.extend(of_dead.map(|(_, key, _)| key.clone()));
         }
         let announce = |key: Id| Some((key.clone(), self.machine.announcement(&key, now)?));
@@ -166,7 +168,7 @@ impl Daemon {
         let now = self.now(now_ms);
         let mut due = Vec::new();
         while let Some((user, grace)) = self.machine.index_mut().take_due_grace(grace_ms, now) {
-            let wait_ms = self.peers.rank(user.as_str()) as u64 * 1000;
+            let wait_ms = self.peers.rank(user.as_str(), RankFilter::Alive) as u64 * 1000;
             let turn_ms = grace.seen_ms + grace_ms + wait_ms;
             let later_ms =
                 if turn_ms > now.mono_ms { turn_ms - now.mono_ms } else { GRACE_RETRY_MS };

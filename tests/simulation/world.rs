@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use presenced::liveness::peers::Says;
+use presenced::liveness::peers::PeerStatus;
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::time::Now;
 use presenced::presence::user::{Rules, Users};
-use presenced::store::stripe::{Content, Failure, Found, Job, Output, Stripe};
+use presenced::store::stripe::{Content, Effect, Failure, Found, Job, Stripe};
 
 use super::bucket::{Bucket, Write};
 use super::checks::{Broken, Checks};
@@ -205,10 +205,10 @@ impl World {
                 let stalled = self.net.now_ms >= since_ms + REQUEST_MS;
                 if stalled { Ok(()) } else { self.command(id, *op) }
             }
-            Incoming::Acked { write, rev } => self.drive(id, |m, now| m.acked(write, rev, now)),
-            Incoming::Conflicted { write } => self.drive(id, |m, now| m.conflicted(write, now)),
+            Incoming::Acked { write, rev } => self.drive(id, |m, now| m.on_acked(write, rev, now)),
+            Incoming::Conflicted { write } => self.drive(id, |m, now| m.on_conflicted(write, now)),
             Incoming::NoLeader { write } => {
-                self.drive(id, |m, now| m.failed(write, &Failure::Retry, now))
+                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry, now))
             }
             Incoming::Found { key, read, found } => {
                 let found = match found {
@@ -216,14 +216,14 @@ impl World {
                     Reading::Nothing => Found::Nothing,
                     Reading::Failed => Found::Failed,
                 };
-                self.drive(id, |m, now| m.found(&key, read, found, now))
+                self.drive(id, |m, now| m.on_found(&key, read, found, now))
             }
             Incoming::Info { key, verify, epoch, last } => {
                 self.informed(id, key, verify, (epoch, last))
             }
             Incoming::Beacon(from) => {
                 self.with(id, |daemon, now| {
-                    daemon.peers.heard(from, Says::default(), now.mono_ms);
+                    daemon.peers.on_beacon(from, PeerStatus::default(), now.mono_ms);
                 });
                 Ok(())
             }
@@ -246,7 +246,7 @@ impl World {
         let command = op.command(number);
         self.drive(id, |machine, now| {
             let deadline_ms = now.mono_ms + REQUEST_MS;
-            machine.command(user, Job { command, ticket: number, deadline_ms }, now);
+            machine.on_command(user, Job { command, ticket: number, deadline_ms }, now);
         })
     }
 
@@ -270,7 +270,7 @@ impl World {
     fn verified(&mut self, id: DaemonId) -> Result<(), Broken> {
         let done = self.daemons.get_mut(&id).map(Daemon::verified).unwrap_or_default();
         for (key, verify) in done {
-            self.drive(id, |machine, now| machine.verified(&key, verify, now))?;
+            self.drive(id, |machine, now| machine.on_verified(&key, verify, now))?;
         }
         Ok(())
     }
@@ -290,7 +290,7 @@ impl World {
             let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
             let Some((message, is_last)) = daemon.pipe.pop_front() else { break };
             daemon.take(message.seq, is_last);
-            self.drive(id, |machine, now| machine.fed(&message.key, message.entry(), now))?;
+            self.drive(id, |machine, now| machine.on_fed(&message.key, message.entry(), now))?;
         }
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         daemon.feed_due = false;
@@ -318,13 +318,13 @@ impl World {
         self.note(None, || format!("{id} finds that the bucket is another one"));
         self.with(id, |daemon, _| daemon.follow(epoch));
         self.checks.restart(id);
-        self.drive(id, Stripe::reset)?;
+        self.drive(id, Stripe::on_reset)?;
         self.schedule_feed(id);
         Ok(())
     }
 
     fn tick(&mut self, id: DaemonId) -> Result<(), Broken> {
-        self.drive(id, Stripe::tick)?;
+        self.drive(id, Stripe::on_tick)?;
         self.check_answers_in_time(id)?;
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         daemon.ticks += 1;
@@ -333,16 +333,20 @@ impl World {
                 let ms = self.net.rng.u64(0..20);
                 self.net.after(ms, Event::To(to, Incoming::Beacon(id)));
             }
-            self.bury(id)?;
+            self.detect_failures(id)?;
         }
         self.end_graces(id)?;
         self.net.after(TICK_MS, Event::To(id, Incoming::Tick));
         Ok(())
     }
 
-    fn bury(&mut self, id: DaemonId) -> Result<(), Broken> {
+    fn detect_failures(&mut self, id: DaemonId) -> Result<(), Broken> {
         let now_ms = self.net.now_ms;
-        let again = self.daemons.get_mut(&id).map(|daemon| daemon.bury(now_ms)).unwrap_or_default();
+        let again = self
+            .daemons
+            .get_mut(&id)
+            .map(|daemon| daemon.detect_failures(now_ms))
+            .unwrap_or_default();
         for (key, event) in again {
             self.note(Some(&key), || format!("{id} announces version {} again", event.version));
             self.checks.announced(&self.bucket, id, &event, true)?;
@@ -379,40 +383,40 @@ impl World {
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         let now = daemon.now(self.net.now_ms);
         input(&mut daemon.machine, now);
-        let outputs = daemon.machine.take_outputs();
-        let dies = !outputs.is_empty() && self.net.chance(self.net.weather.crash);
-        let dies_at = (dies && self.may_crash(id)).then(|| self.net.rng.usize(0..outputs.len()));
-        for (at, output) in outputs.into_iter().enumerate() {
-            let silenced = self.doomed == Some(id) && matches!(output, Output::Announce(_));
+        let effects = daemon.machine.take_effects();
+        let dies = !effects.is_empty() && self.net.chance(self.net.weather.crash);
+        let dies_at = (dies && self.may_crash(id)).then(|| self.net.rng.usize(0..effects.len()));
+        for (at, effect) in effects.into_iter().enumerate() {
+            let silenced = self.doomed == Some(id) && matches!(effect, Effect::Announce(_));
             if dies_at == Some(at) || (silenced && self.may_crash(id)) {
                 self.crash(id);
                 return Ok(());
             }
-            self.carry_out(id, output)?;
+            self.carry_out(id, effect)?;
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, id: DaemonId, output: Output<Users, OpId>) -> Result<(), Broken> {
-        match output {
-            Output::Write { key, write: number, expected, content, .. } => {
+    fn carry_out(&mut self, id: DaemonId, effect: Effect<Users, OpId>) -> Result<(), Broken> {
+        match effect {
+            Effect::Write { key, write: number, expected, content, .. } => {
                 self.note(Some(&key), || format!("{id}/{number} writes on {expected}"));
                 self.check_written_in_time(id, &key, expected, &content)?;
                 let epoch = self.daemons[&id].epoch;
                 let write = Write { from: id, epoch, number, key, expected, content };
                 self.net.send(Event::Write(write));
             }
-            Output::Read { key, read } => self.net.send(Event::Read { by: id, key, read }),
-            Output::Verify { key, verify } => {
+            Effect::Read { key, read } => self.net.send(Event::Read { by: id, key, read }),
+            Effect::Verify { key, verify } => {
                 let ms = self.net.rng.u64(0..=12);
                 self.net.after(ms, Event::Info { by: id, key, verify });
             }
-            Output::Announce(event) => {
+            Effect::Announce(event) => {
                 self.note(Some(&event.user), || format!("{id} announces {}", event.version));
                 self.checks.announced(&self.bucket, id, &event, false)?;
             }
-            Output::Answer { ticket, result } => self.answered(id, ticket, result)?,
-            Output::ChangedElsewhere { key, by } => {
+            Effect::Answer { ticket, result } => self.answered(id, ticket, result)?,
+            Effect::RemoteChange { key, by } => {
                 let now_ms = self.net.now_ms;
                 self.with(id, |daemon, _| daemon.note_elsewhere(key, by, now_ms));
             }

@@ -24,7 +24,7 @@ impl Node {
 impl Test {
     fn holds(&self, datum: &Datum<'_>) -> bool {
         match datum {
-            Datum::Hidden => false,
+            Datum::Concealed => false,
             Datum::Absent => {
                 matches!(self, Self::NotEqual(_) | Self::NotIn(_) | Self::Exists(false))
             }

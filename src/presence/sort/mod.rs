@@ -107,7 +107,11 @@ impl Key {
             Datum::Text(text) => Rank::Text(text),
             Datum::Bool(flag) => Rank::Bool(flag),
             Datum::Time(ms) => Rank::Time(ms),
-            Datum::Absent | Datum::Hidden | Datum::Array(_) | Datum::Object | Datum::Members(_) => {
+            Datum::Absent
+            | Datum::Concealed
+            | Datum::Array(_)
+            | Datum::Object
+            | Datum::Members(_) => {
                 return Part::Absent;
             }
         };

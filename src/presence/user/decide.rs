@@ -1,10 +1,10 @@
 //! What each command does to the record of a user. Pure: the same inputs, the same decision.
 
 use super::Users;
+use super::own_leases::ConnectionGen;
 use super::patch::Patch;
 use super::record::{Connection, Record};
 use super::view::{self, MAX_USER_BYTES, shown};
-use super::vitals::Lifeline;
 use crate::presence::entity::{DaemonId, Decision, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
@@ -29,7 +29,7 @@ pub enum Command {
     /// Ends all connections on a lease.
     DisconnectLease { lease: Id },
     /// Ends connections that have been silent for too long, unless they have connected again.
-    Lapse { lines: Vec<Lifeline> },
+    Lapse { generations: Vec<ConnectionGen> },
     /// The user is still there: `last_active` becomes now, if it is still the one that was seen.
     Refresh { seen: Option<Time> },
     /// Makes the user if there is none and applies the fields.
@@ -43,10 +43,10 @@ pub enum Command {
 /// What the sender of a command is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The user as it sees itself, as JSON. `hidden`: the user was and is invisible.
-    Connected { connection: Id, me: Vec<u8>, hidden: bool },
+    /// The user as it sees itself, as JSON. `invisible`: the user was and is invisible.
+    Connected { connection: Id, me: Vec<u8>, invisible: bool },
     /// How many connections were ended, and whether the user is invisible.
-    Disconnected { count: usize, hidden: bool },
+    Disconnected { count: usize, invisible: bool },
     /// The user as it sees itself, as JSON.
     Upserted { me: Vec<u8> },
     /// Whether there was something to delete.
@@ -100,7 +100,7 @@ pub(super) fn decide(
             let was_visible = change.before.is_some_and(|before| !before.invisible);
             Ok(change.put(record, |record| Outcome::Connected {
                 connection: connection.clone(),
-                hidden: record.invisible && !was_visible,
+                invisible: record.invisible && !was_visible,
                 me: own(id, record, *custom_in_answer),
             }))
         }
@@ -116,9 +116,11 @@ pub(super) fn decide(
         Command::DisconnectLease { lease } => {
             Ok(change.without(!rules.no_grace, |each| each.lease.as_ref() == Some(lease)))
         }
-        Command::Lapse { lines } => {
+        Command::Lapse { generations } => {
             let lapsed = |each: &Connection| {
-                lines.iter().any(|l| l.connection == each.id && l.connects == each.connects)
+                generations
+                    .iter()
+                    .any(|l| l.connection == each.id && l.generation == each.generation)
             };
             Ok(change.without(false, lapsed))
         }
@@ -175,14 +177,14 @@ impl Change<'_> {
         let count =
             self.before.map_or(0, |record| record.connections.iter().filter(|c| ended(c)).count());
         let Some(before) = self.before.filter(|_| count > 0) else {
-            let hidden = self.before.is_some_and(|record| record.invisible);
-            return unchanged(Outcome::Disconnected { count: 0, hidden });
+            let invisible = self.before.is_some_and(|record| record.invisible);
+            return unchanged(Outcome::Disconnected { count: 0, invisible });
         };
         let mut record = before.clone();
         record.connections.retain(|each| !ended(each));
         let hold = record.connections.is_empty() && !record.invisible && grace;
         record.grace_since = hold.then_some(self.now.wall);
-        self.put(record, |record| Outcome::Disconnected { count, hidden: record.invisible })
+        self.put(record, |record| Outcome::Disconnected { count, invisible: record.invisible })
     }
 
     fn end_grace(&self, since: Time) -> Decision<Users> {
@@ -257,15 +259,15 @@ fn connect(
     rules: &Rules,
     now: Now,
 ) -> Result<(), Refusal> {
-    let connects = record.connects + 1;
+    let generation = record.generation + 1;
     if let Some(known) = record.connections.iter_mut().find(|known| known.id == *connection) {
         known.lease = lease.cloned();
-        known.connects = connects;
+        known.generation = generation;
     } else if record.connections.len() < rules.connections_per_user {
         record.connections.push(Connection {
             id: connection.clone(),
             lease: lease.cloned(),
-            connects,
+            generation,
             unknown: None,
         });
     } else {
@@ -279,14 +281,14 @@ fn connect(
         .field("connection_id")
         .limit(limit as u64));
     }
-    record.connects = connects;
+    record.generation = generation;
     record.grace_since = None;
     touch(record, now);
     Ok(())
 }
 
 /// The user is active now. What others see of it stays frozen while the user is invisible, and
-/// goes on from where it was: if the clock jumps back, a later moment of hidden time stays hidden.
+/// goes on from where it was: if the clock jumps back, a later moment of invisible time stays invisible.
 fn touch(record: &mut Record, now: Now) {
     record.last_active = record.last_active.max(Some(now.wall));
     if !record.invisible {

@@ -5,9 +5,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::own_leases::OwnLeases;
 use super::record::Record;
 use super::view::shown;
-use super::vitals::Vitals;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
 use crate::presence::time::{Now, Time};
@@ -21,7 +21,7 @@ pub struct Index {
     /// When each grace was first seen, oldest first. An entry whose grace is over is skipped.
     first_seen: BinaryHeap<Reverse<(u64, Id, Time)>>,
     /// When the connections of these users were last heard of.
-    pub vitals: Vitals,
+    pub own_leases: OwnLeases,
     /// The same for the shared leases, of all stripes together.
     shared: Arc<Mutex<Leases>>,
     census: Census,
@@ -92,7 +92,7 @@ impl Index {
     ) {
         self.census.observe(before, after);
         self.observe_leases(user, before, after, now);
-        self.vitals.observe(user, after, now);
+        self.own_leases.observe(user, after, now);
         self.observe_grace(user, after.and_then(|record| record.grace_since), now);
     }
 
@@ -106,28 +106,28 @@ impl Index {
         let on_leases = |record: Option<&Record>| {
             let connections = record.map(|record| record.connections.as_slice());
             let connections = connections.unwrap_or_default().iter();
-            let lines =
-                connections.filter_map(|c| Some((c.lease.clone()?, c.id.clone(), c.connects)));
-            lines.collect::<Vec<_>>()
+            let generations =
+                connections.filter_map(|c| Some((c.lease.clone()?, c.id.clone(), c.generation)));
+            generations.collect::<Vec<_>>()
         };
         let (old, new) = (on_leases(before), on_leases(after));
         if old == new {
             return;
         }
-        let hidden = after.is_some_and(|record| record.invisible);
+        let invisible = after.is_some_and(|record| record.invisible);
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_in = |lines: &[(Id, Id, u64)], lease: &Id, connection: &Id| {
-            lines.iter().any(|(l, c, _)| l == lease && c == connection)
+        let is_in = |generations: &[(Id, Id, u64)], lease: &Id, connection: &Id| {
+            generations.iter().any(|(l, c, _)| l == lease && c == connection)
         };
         // Those that stay or come first: a lease that holds something at both ends is not forgotten
         // in between.
-        for (lease, connection, connects) in &new {
+        for (lease, connection, generation) in &new {
             if !is_in(&old, lease, connection) {
                 let held = self.leases.entry(lease.clone()).or_default();
                 held.insert((user.clone(), connection.clone()));
-                shared.joined(lease, hidden, now.mono_ms);
-            } else if !old.iter().any(|(l, c, n)| (l, c, n) == (lease, connection, connects)) {
-                shared.rejoined(lease, hidden, now.mono_ms);
+                shared.joined(lease, invisible, now.mono_ms);
+            } else if !old.iter().any(|(l, c, n)| (l, c, n) == (lease, connection, generation)) {
+                shared.rejoined(lease, invisible, now.mono_ms);
             }
         }
         for (lease, connection, _) in &old {

@@ -2,16 +2,17 @@
 
 mod decide;
 mod index;
+mod own_leases;
 mod patch;
 mod record;
 mod seen;
 #[cfg(test)]
 mod tests;
 mod view;
-mod vitals;
 
 pub use decide::{Command, Outcome, Rules};
 pub use index::{Census, Grace, Index};
+pub use own_leases::{ConnectionGen, Due, OwnLeases, Periods};
 pub use patch::{MAX_STATUS_BYTES, Patch, check_custom_name};
 pub use record::{Connection, Record};
 pub use seen::Seen;
@@ -19,7 +20,6 @@ pub use view::{
     MAX_USER_BYTES, Shown, Viewer, push_member, push_member_without_presence, push_own,
     push_seen_by, shown,
 };
-pub use vitals::{Due, Lifeline, Periods, Vitals};
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::id::Id;

@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::vitals::Lifeline;
+use super::own_leases::ConnectionGen;
 use crate::presence::custom::{Custom, Unknown};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
@@ -38,7 +38,7 @@ pub struct Record {
     pub connections: Vec<Connection>,
     /// How often any connection connected: what a connection's own count goes on from, so that one
     /// that ended and came again is not taken for what it was.
-    pub connects: u64,
+    pub generation: u64,
     /// The end of the last connection, while the user is still shown online for a moment. It
     /// identifies the grace; how long it lasts is measured by whoever watches it.
     pub grace_since: Option<Time>,
@@ -52,16 +52,16 @@ pub struct Connection {
     pub id: Id,
     /// The shared lease that keeps it alive; `None` if its own heartbeats do.
     pub lease: Option<Id>,
-    /// Which of the user's connects was its last. Only its own `connect` moves it, so whoever sees it
+    /// which of the generations was its last. Only its own `connect` moves it, so whoever sees it
     /// move has heard from the client.
-    pub connects: u64,
+    pub generation: u64,
     /// As [`Record::unknown`].
     pub unknown: Option<Box<str>>,
 }
 
 impl Record {
     /// A user that was just made, at `now`, in the place of one that left `version` behind. Its
-    /// connects are counted from there, or an end that was meant for the one before could fit.
+    /// generations are counted from there, or an end that was meant for the one before could fit.
     pub fn new(now: Time, version: u64) -> Self {
         Self {
             created_at: now,
@@ -74,7 +74,7 @@ impl Record {
             status: None,
             custom: Custom::default(),
             connections: Vec::new(),
-            connects: version,
+            generation: version,
             grace_since: None,
             unknown: None,
         }
@@ -93,11 +93,13 @@ impl Record {
     }
 
     /// The connections that hang on a shared lease.
-    pub fn lines_on(&self, lease: &Id) -> Vec<Lifeline> {
+    pub fn generations_on(&self, lease: &Id) -> Vec<ConnectionGen> {
         let held = self.connections.iter().filter(|each| each.lease.as_ref() == Some(lease));
-        let line =
-            |each: &Connection| Lifeline { connection: each.id.clone(), connects: each.connects };
-        held.map(line).collect()
+        let connection_gen = |each: &Connection| ConnectionGen {
+            connection: each.id.clone(),
+            generation: each.generation,
+        };
+        held.map(connection_gen).collect()
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -132,8 +134,8 @@ impl Record {
             json::push(&mut out, ",\"connections\":");
             json::push_array(&mut out, &self.connections, |out, c| c.push(out));
         }
-        if self.connects > last_connect(&self.connections) {
-            push_member(&mut out, "connects", self.connects);
+        if self.generation > last_connect(&self.connections) {
+            push_member(&mut out, "connects", self.generation);
         }
         if let Some(time) = self.grace_since {
             push_member(&mut out, "grace_since", time.0);
@@ -156,7 +158,7 @@ impl Connection {
             json::push(out, ",\"lease\":");
             json::push_str(out, lease.as_str());
         }
-        push_member(out, "connects", self.connects);
+        push_member(out, "connects", self.generation);
         push_unknown(out, self.unknown.as_deref());
         out.push(b'}');
     }
@@ -164,7 +166,7 @@ impl Connection {
 
 /// The last connect of any of these connections. What is no more than that is not stored.
 fn last_connect(connections: &[Connection]) -> u64 {
-    connections.iter().map(|each| each.connects).max().unwrap_or(0)
+    connections.iter().map(|each| each.generation).max().unwrap_or(0)
 }
 
 fn push_member(out: &mut Vec<u8>, name: &str, number: impl Into<i128>) {
@@ -220,7 +222,7 @@ impl<'de> Deserialize<'de> for Record {
                             record.custom = Custom::from_values(&values);
                         }
                         "connections" => record.connections = map.next_value()?,
-                        "connects" => record.connects = map.next_value()?,
+                        "connects" => record.generation = map.next_value()?,
                         "grace_since" => record.grace_since = Some(Time(map.next_value()?)),
                         _ => unknown.add(&name, map.next_value::<&RawValue>()?),
                     }
@@ -235,7 +237,7 @@ impl<'de> Deserialize<'de> for Record {
                     }
                     None => return Err(A::Error::missing_field("v")),
                 }
-                record.connects = record.connects.max(last_connect(&record.connections));
+                record.generation = record.generation.max(last_connect(&record.connections));
                 record.unknown = unknown.into_members();
                 Ok(record)
             }
@@ -255,7 +257,7 @@ impl<'de> Deserialize<'de> for Connection {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Connection, A::Error> {
-                let (mut id, mut lease, mut connects) = (None, None, 0);
+                let (mut id, mut lease, mut generation) = (None, None, 0);
                 let mut unknown = Unknown::default();
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                     match &*name {
@@ -266,12 +268,12 @@ impl<'de> Deserialize<'de> for Connection {
                             lease =
                                 Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?);
                         }
-                        "connects" => connects = map.next_value()?,
+                        "connects" => generation = map.next_value()?,
                         _ => unknown.add(&name, map.next_value::<&RawValue>()?),
                     }
                 }
                 let id = id.ok_or_else(|| A::Error::missing_field("id"))?;
-                Ok(Connection { id, lease, connects, unknown: unknown.into_members() })
+                Ok(Connection { id, lease, generation, unknown: unknown.into_members() })
             }
         }
         deserializer.deserialize_map(Members)

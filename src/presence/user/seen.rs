@@ -25,7 +25,7 @@ impl Subject for Seen<'_> {
             Field::Id => Datum::text(self.id.as_str()),
             Field::Online => Datum::Bool(self.shown().online),
             Field::Invisible if self.viewer.is(self.id) => Datum::Bool(self.record.invisible),
-            Field::Invisible => Datum::Hidden,
+            Field::Invisible => Datum::Concealed,
             Field::Status => self.shown().status.map_or(Datum::Absent, Datum::text),
             Field::LastActive => Datum::time(self.shown().last_active.map(|time| time.0)),
             Field::CreatedAt => Datum::Time(self.record.created_at.0),

@@ -147,23 +147,27 @@ fn moments(history: &[(Step, i64)]) -> Vec<Moment> {
 fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
     let connect = Step::Connect { patch: Patch::default(), connection: id("a"), lease: None };
     let (stored, _) = apply(&Stored::default(), &connect, Time(1));
-    let connects = |stored: &Stored<Record>| stored.record().unwrap().connections[0].connects;
-    let old = Lifeline { connection: id("a"), connects: connects(&stored) };
+    let generation = |stored: &Stored<Record>| stored.record().unwrap().connections[0].generation;
+    let old = ConnectionGen { connection: id("a"), generation: generation(&stored) };
     let (stored, _) = apply(&stored, &Step::Disconnect(id("a")), Time(2));
     let stored = Users::decode(&Users::encode(stored.record().unwrap())).unwrap();
     let (stored, _) = apply(&Stored::Present(Box::new(stored)), &connect, Time(3));
     let now = Now { mono_ms: 0, wall: Time(4) };
-    let lapse = |line: &Lifeline, stored: &Stored<Record>| {
-        let command = Command::Lapse { lines: vec![line.clone()] };
+    let lapse = |connection_gen: &ConnectionGen, stored: &Stored<Record>| {
+        let command = Command::Lapse { generations: vec![connection_gen.clone()] };
         Users::decide(&id("john"), stored, &command, &RULES, DAEMON, now).unwrap().next
     };
     assert_eq!(lapse(&old, &stored), None);
     let (gone, _) = apply(&stored, &Step::Delete, Time(4));
     let (stored, _) = apply(&gone, &connect, Time(5));
-    for connects in 1..=2 {
-        assert_eq!(lapse(&Lifeline { connects, ..old.clone() }, &stored), None, "made again");
+    for generation in 1..=2 {
+        assert_eq!(
+            lapse(&ConnectionGen { generation, ..old.clone() }, &stored),
+            None,
+            "made again"
+        );
     }
-    assert!(lapse(&Lifeline { connects: connects(&stored), ..old }, &stored).is_some());
+    assert!(lapse(&ConnectionGen { generation: generation(&stored), ..old }, &stored).is_some());
 }
 
 proptest! {
@@ -177,10 +181,10 @@ proptest! {
         let mut twin = stored.clone();
         for (step, passes) in &history {
             wall.0 += passes;
-            let was_hidden = is_invisible(&stored);
+            let was_invisible = is_invisible(&stored);
             let (after, event) = apply(&stored, step, wall);
             if is_invisible(&after) {
-                let twins_step = if was_hidden || matches!(step, Step::Connect { .. }) {
+                let twins_step = if was_invisible || matches!(step, Step::Connect { .. }) {
                     step.without_hiding()
                 } else {
                     Some(step.clone())
@@ -192,7 +196,7 @@ proptest! {
                 prop_assert_eq!(told(&event), told(&twins_event));
                 prop_assert_eq!(public(&after), public(&twin));
             } else {
-                if was_hidden {
+                if was_invisible {
                     let (twin_after, twins_event) = apply(&twin, step, wall);
                     if is_online(&after) == is_online(&twin_after) {
                         prop_assert_eq!(told(&event), told(&twins_event));

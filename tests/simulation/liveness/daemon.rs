@@ -1,19 +1,19 @@
-//! A simulated daemon: the real judge, hearing, peers, index and stripe, with clocks of its own.
+//! A simulated daemon: the real expiry, hearing, peers, index and stripe, with clocks of its own.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use presenced::liveness::expiry::messages::{Objection, Proposal};
+use presenced::liveness::expiry::{Expiry, View};
 use presenced::liveness::hearing::Hearing;
-use presenced::liveness::judge::{Judge, Knowledge};
 use presenced::liveness::peers::Peers;
-use presenced::liveness::verdicts::{Candidates, Objection};
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::lease::Leases;
 use presenced::presence::time::{Now, Time};
-use presenced::presence::user::{Index, Lifeline, Periods, Rules, Users};
+use presenced::presence::user::{ConnectionGen, Index, Periods, Rules, Users};
 use presenced::store::stripe::{Stripe, Timing};
 
 use super::events::{Incoming, Reply, Then};
@@ -27,13 +27,13 @@ pub const REQUEST_MS: u64 = 2000;
 #[derive(Debug)]
 pub enum Ticket {
     Request(Reply),
-    /// A sentence, and the lease that is ended by it and others.
-    Sentence(Option<Id>),
+    /// A write, and the lease that is ended by it and others.
+    PendingWrite(Option<Id>),
 }
 
 /// What the judge may look at, as the parts of the store and the beacons are for a real daemon.
 #[derive(Debug)]
-pub struct Known {
+pub struct DaemonView {
     pub machine: RefCell<Stripe<Users, Ticket>>,
     pub leases: Arc<Mutex<Leases>>,
     pub peers: RefCell<Peers>,
@@ -60,8 +60,8 @@ pub struct Daemon {
     pub id: DaemonId,
     /// The server to which it is connected.
     pub node: usize,
-    pub judge: Judge,
-    pub known: Known,
+    pub expiry: Expiry,
+    pub known: DaemonView,
     born_ms: u64,
     /// How much faster its monotonic clock is, in millionths.
     drift: i64,
@@ -83,8 +83,8 @@ pub struct Daemon {
     pub ending: BTreeMap<Id, usize>,
     /// When it made the oldest proposal that may still hold to end what hangs on a voice.
     pub proposed_ms: BTreeMap<Voice, u64>,
-    /// Its candidates, and when it proposed them.
-    pub candidates: BTreeMap<u64, (u64, Rc<Candidates>)>,
+    /// Its proposal, and when it proposed them.
+    pub proposal: BTreeMap<u64, (u64, Rc<Proposal>)>,
 }
 
 impl Daemon {
@@ -106,13 +106,13 @@ impl Daemon {
         let leases = Arc::new(Mutex::new(Leases::new(settings.lease_ms)));
         machine.index_mut().share(Arc::clone(&leases));
         let (lease_ms, refresh_ms) = (settings.lease_ms, settings.refresh_ms);
-        machine.index_mut().vitals.measure(Periods { lease_ms, refresh_ms });
+        machine.index_mut().own_leases.measure(Periods { lease_ms, refresh_ms });
         let (skew, wall_drift) = if settings.wall_clocks_lie { (300_000, 20) } else { (0, 0) };
         let mut daemon = Self {
             id: daemon,
             node: rng.usize(0..super::world::NODES),
-            judge: Judge::new(daemon, lease_ms, settings.grace_ms),
-            known: Known {
+            expiry: Expiry::new(daemon, lease_ms, settings.grace_ms),
+            known: DaemonView {
                 machine: RefCell::new(machine),
                 leases,
                 peers: RefCell::new(Peers::new(daemon)),
@@ -133,7 +133,7 @@ impl Daemon {
             waiting: Vec::new(),
             ending: BTreeMap::new(),
             proposed_ms: BTreeMap::new(),
-            candidates: BTreeMap::new(),
+            proposal: BTreeMap::new(),
         };
         daemon.catch_up(0, now_ms);
         daemon
@@ -167,7 +167,7 @@ impl Daemon {
             self.ready_from = None;
             let mono_ms = self.now(now_ms).mono_ms;
             self.known.leases(Leases::listen);
-            self.known.machine.get_mut().index_mut().vitals.listen();
+            self.known.machine.get_mut().index_mut().own_leases.listen();
             self.known.hearing.get_mut().trouble(mono_ms, "it has just started to listen");
         }
         ready
@@ -175,16 +175,15 @@ impl Daemon {
 
     /// The voices that an objection says were heard, and how long ago; when they were proposed.
     pub fn objected(&self, objection: &Objection) -> (u64, Vec<(Voice, u64)>) {
-        let Some((at_ms, candidates)) = self.candidates.get(&objection.number) else {
+        let Some((at_ms, proposal)) = self.proposal.get(&objection.number) else {
             return (0, Vec::new());
         };
         let own = objection.connections.iter().map(|(place, age_ms)| {
-            let (user, connection, _) = &candidates.connections[*place];
+            let (user, connection, _) = &proposal.connections[*place];
             (Voice::Own(id(user), id(connection)), *age_ms)
         });
         let shared = objection.leases.iter();
-        let shared =
-            shared.map(|(at, age_ms)| (Voice::Lease(id(&candidates.leases[*at])), *age_ms));
+        let shared = shared.map(|(at, age_ms)| (Voice::Lease(id(&proposal.leases[*at])), *age_ms));
         (*at_ms, own.chain(shared).collect())
     }
 
@@ -196,12 +195,12 @@ impl Daemon {
     }
 }
 
-impl Knowledge for Known {
+impl View for DaemonView {
     fn each_index(&self, mut work: impl FnMut(&mut Index)) {
         work(self.machine.borrow_mut().index_mut());
     }
 
-    fn index_of<R>(&self, _: &Id, work: impl FnOnce(&mut Index) -> R) -> R {
+    fn with_index<R>(&self, _: &Id, work: impl FnOnce(&mut Index) -> R) -> R {
         work(self.machine.borrow_mut().index_mut())
     }
 
@@ -209,15 +208,15 @@ impl Knowledge for Known {
         work(&mut self.leases.lock().expect("nobody panicked"))
     }
 
-    fn held_by(&self, lease: &Id) -> Vec<(Id, Vec<Lifeline>)> {
+    fn held_by(&self, lease: &Id) -> Vec<(Id, Vec<ConnectionGen>)> {
         let machine = self.machine.borrow();
         let mut users: Vec<_> = machine.index().holders(lease).into_iter().collect();
         users.sort_unstable();
-        let lines = |user: Id| {
-            let lines = machine.record(&user).map(|record| record.lines_on(lease));
-            (user, lines.unwrap_or_default())
+        let generations = |user: Id| {
+            let generations = machine.record(&user).map(|record| record.generations_on(lease));
+            (user, generations.unwrap_or_default())
         };
-        users.into_iter().map(lines).collect()
+        users.into_iter().map(generations).collect()
     }
 
     fn peers<R>(&self, ask: impl FnOnce(&Peers) -> R) -> R {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use presenced::liveness::judge::Sentence;
-use presenced::liveness::peers::Says;
-use presenced::liveness::verdicts::{Candidates, Ending, Objection};
+use presenced::liveness::expiry::PendingWrite;
+use presenced::liveness::expiry::messages::{Ending, Objection, Proposal};
+use presenced::liveness::peers::PeerStatus;
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::user::Command;
@@ -69,7 +69,7 @@ pub enum ToGateway {
     /// It is time to beat.
     Beat,
     /// Its users come, go and reload.
-    Act,
+    Effect,
     /// A request is sent, once more if it was not answered.
     Send { request: u64 },
     /// A request was carried out.
@@ -99,9 +99,9 @@ pub enum Incoming {
     Connected,
     Beacon {
         from: DaemonId,
-        says: Says,
+        status: PeerStatus,
     },
-    Candidates(Rc<Candidates>),
+    Proposal(Rc<Proposal>),
     Objection(Objection),
     Ending(Ending),
     /// It is asked for the answer to a heartbeat.
@@ -142,8 +142,8 @@ pub enum Incoming {
     },
     /// Entries of the feed.
     Feed,
-    /// A sentence of its own judge, and the lease that is ended by it and others.
-    CarryOut(Sentence, Option<Id>),
+    /// A write of its own expiry, and the lease that is ended by it and others.
+    CarryOut(PendingWrite, Option<Id>),
     /// Its own timers.
     Tick,
     Look,
@@ -159,7 +159,7 @@ impl Incoming {
             Self::Heartbeat { lane, .. } | Self::Probe { lane, .. } => *lane,
             Self::Dropped | Self::CutOff | Self::Connected => 2,
             Self::Beacon { .. } => 3,
-            Self::Candidates(_) => 4,
+            Self::Proposal(_) => 4,
             Self::Objection(_) => 5,
             Self::Ending(_) => 6,
             Self::Ask { .. } | Self::Request { .. } => 7,

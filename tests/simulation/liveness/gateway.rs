@@ -44,7 +44,7 @@ pub struct Member {
 struct Request {
     user: Id,
     connection: Id,
-    connects: bool,
+    generation: bool,
 }
 
 impl Gateway {
@@ -105,9 +105,9 @@ impl Gateway {
         self.on_lease.then(|| id(&format!("gateway-{number}-{}", self.run)))
     }
 
-    fn request(&mut self, user: Id, connection: Id, connects: bool) -> u64 {
+    fn request(&mut self, user: Id, connection: Id, generation: bool) -> u64 {
         self.last_number += 1;
-        self.requests.insert(self.last_number, Request { user, connection, connects });
+        self.requests.insert(self.last_number, Request { user, connection, generation });
         self.last_number
     }
 
@@ -143,10 +143,10 @@ impl World {
                 self.note(|| format!("gateway {number} dies"));
             }
             ToGateway::Beat => self.beat(number),
-            ToGateway::Act => self.act(number),
+            ToGateway::Effect => self.act(number),
             ToGateway::Send { request } => self.send_request(number, request),
             ToGateway::Done { request } => {
-                let Some(done) = gateway.requests.remove(&request).filter(|done| done.connects)
+                let Some(done) = gateway.requests.remove(&request).filter(|done| done.generation)
                 else {
                     return;
                 };
@@ -225,15 +225,16 @@ impl World {
     /// Sends a request, and again until it is answered.
     fn send_request(&mut self, number: usize, request: u64) {
         let gateway = &self.gateways[number];
-        let Some(Request { user, connection, connects }) = gateway.requests.get(&request).cloned()
+        let Some(Request { user, connection, generation }) =
+            gateway.requests.get(&request).cloned()
         else {
             return;
         };
         let (node, run, lease) = (gateway.node, gateway.run, gateway.lease(number));
         self.note(|| {
-            format!("gateway {number} asks: {user:?}/{connection:?} connects: {connects}")
+            format!("gateway {number} asks: {user:?}/{connection:?} generation: {generation}")
         });
-        let command = if connects {
+        let command = if generation {
             let patch = Patch::default();
             Command::Connect { patch, connection, lease, custom_in_answer: false }
         } else {
@@ -267,10 +268,10 @@ impl World {
             }
         }
         let ms = self.rng.u64(200..2000);
-        self.agenda.after(ms, Event::Gateway { number, run, what: ToGateway::Act });
+        self.agenda.after(ms, Event::Gateway { number, run, what: ToGateway::Effect });
     }
 
-    /// A user connects: at once, or a little later if it has just parted.
+    /// A user generation: at once, or a little later if it has just parted.
     fn join(&mut self, number: usize, reloads: Option<Id>) {
         let ms = if reloads.is_some() { self.rng.u64(0..=self.settings.grace_ms) } else { 0 };
         let user = reloads.unwrap_or_else(|| {

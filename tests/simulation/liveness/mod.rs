@@ -1,15 +1,15 @@
 //! The liveness of several daemons: the real judges, hearing, peers, indexes and stripes against a model
-//! of the bucket and of the ways between them. Clocks drift and jump, heartbeats, candidates and
+//! of the bucket and of the ways between them. Clocks drift and jump, heartbeats, proposal and
 //! objections are lost and late, daemons die and are stopped, servers do not reach each other, and
 //! gateways die, pause and come back. Held against `PROTOCOL`, section 4.
 
-mod acts;
 mod bounds;
 mod daemon;
-mod ends;
+mod effects;
 mod events;
 mod faults;
 mod gateway;
+mod lease_ends;
 mod reach;
 mod truth;
 pub mod twins;

@@ -1,13 +1,13 @@
 //! What a daemon makes of what reaches it: the shell around the machines, in small.
 
+use presenced::liveness::expiry::{Effect, PendingWrite, View};
 use presenced::liveness::hearing::PROBE_MS;
-use presenced::liveness::judge::{Act, Knowledge, Sentence};
-use presenced::liveness::peers::{BEACON_MS, Says};
+use presenced::liveness::peers::{BEACON_MS, PeerStatus};
 use presenced::presence::entity::{DaemonId, Stored};
 use presenced::presence::id::Id;
 use presenced::presence::time::Now;
 use presenced::presence::user::Users;
-use presenced::store::stripe::{Failure, Found, Job, Output, Stripe};
+use presenced::store::stripe::{Effect as StoreEffect, Failure, Found, Job, Stripe};
 
 use super::daemon::{Daemon, REQUEST_MS, Ticket};
 use super::events::{Event, Heartbeat, Incoming, Reply, Then, ToGateway};
@@ -44,16 +44,16 @@ impl World {
             Incoming::Connected => {
                 daemon.known.hearing.get_mut().connected(now.mono_ms, "it is back");
             }
-            Incoming::Beacon { from, says } => {
-                if daemon.known.peers.get_mut().heard(from, says, now.mono_ms) {
+            Incoming::Beacon { from, status } => {
+                if daemon.known.peers.get_mut().on_beacon(from, status, now.mono_ms) {
                     self.send_beacon(id);
                 }
             }
-            Incoming::Candidates(candidates) => {
-                let must = self.truth.objections(daemon, &candidates, now_ms);
-                let act = daemon.judge.examine(&daemon.known, &candidates, now);
-                let told = match &act {
-                    Some(Act::Object { objection, .. }) => {
+            Incoming::Proposal(proposal) => {
+                let must = self.truth.objections(daemon, &proposal, now_ms);
+                let effect = daemon.expiry.on_proposal(&daemon.known, &proposal, now);
+                let told = match &effect {
+                    Some(Effect::Object { objection, .. }) => {
                         let places =
                             |told: &[(usize, u64)]| told.iter().map(|(at, _)| *at).collect();
                         (places(&objection.connections), places(&objection.leases))
@@ -64,11 +64,9 @@ impl World {
                     && must.1.iter().all(|at| told.1.contains(at));
                 let reliable_ms = self.reliable_ms.get(&id).copied().unwrap_or(u64::MAX);
                 if !all && reliable_ms <= now_ms {
-                    return Err(format!(
-                        "{id} heard {must:?} of {candidates:?}, and says {told:?}"
-                    ));
+                    return Err(format!("{id} heard {must:?} of {proposal:?}, and says {told:?}"));
                 }
-                self.carry_out_all(id, act.into_iter().collect())?;
+                self.carry_out_all(id, effect.into_iter().collect())?;
             }
             Incoming::Objection(objection) => {
                 let deaf = daemon.known.hearing(|hearing| hearing.deaf(now.mono_ms).is_some());
@@ -78,10 +76,10 @@ impl World {
                         self.truth.told(id, voice, now.mono_ms.saturating_sub(age_ms));
                     }
                 }
-                daemon.judge.yield_to(&daemon.known, &objection, now);
+                daemon.expiry.on_objection(&daemon.known, &objection, now);
                 self.note(|| format!("{id} yields to {objection:?}"));
             }
-            Incoming::Ending(ending) => daemon.judge.note(&daemon.known, &ending, now),
+            Incoming::Ending(ending) => daemon.expiry.on_ending(&daemon.known, &ending, now),
             Incoming::Ask { to, beat, since_ms } => {
                 if now_ms < since_ms + REQUEST_MS {
                     self.answer_heartbeat(id, to, &beat, true);
@@ -92,16 +90,18 @@ impl World {
                 if now_ms < since_ms + REQUEST_MS {
                     let deadline_ms = now.mono_ms + REQUEST_MS;
                     let job = Job { command: *command, ticket: Ticket::Request(to), deadline_ms };
-                    self.drive(id, |machine, now| machine.command(user, job, now))?;
+                    self.drive(id, |machine, now| machine.on_command(user, job, now))?;
                 }
             }
             Incoming::Acked { write, rev } => {
-                self.drive(id, |m, now| m.acked(write, rev, now))?;
+                self.drive(id, |m, now| m.on_acked(write, rev, now))?;
                 self.forget_unknown(id);
             }
-            Incoming::Conflicted { write } => self.drive(id, |m, now| m.conflicted(write, now))?,
+            Incoming::Conflicted { write } => {
+                self.drive(id, |m, now| m.on_conflicted(write, now))?
+            }
             Incoming::NoLeader { write } => {
-                self.drive(id, |m, now| m.failed(write, &Failure::Retry, now))?;
+                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry, now))?;
             }
             Incoming::Found { key, read, found } => {
                 let found = match found {
@@ -109,7 +109,7 @@ impl World {
                     Some(None) => Found::Nothing,
                     None => Found::Failed,
                 };
-                self.drive(id, |m, now| m.found(&key, read, found, now))?;
+                self.drive(id, |m, now| m.on_found(&key, read, found, now))?;
             }
             Incoming::Informed { then, last } => {
                 daemon.waiting.push((last, then));
@@ -119,28 +119,28 @@ impl World {
                 daemon.known.hearing.get_mut().bucket_answered(well);
             }
             Incoming::Feed => self.feed(id)?,
-            Incoming::CarryOut(Sentence { user, command, deadline_ms }, lease) => {
-                let job = Job { command, ticket: Ticket::Sentence(lease), deadline_ms };
-                self.drive(id, |machine, now| machine.command(user, job, now))?;
+            Incoming::CarryOut(PendingWrite { user, command, deadline_ms }, lease) => {
+                let job = Job { command, ticket: Ticket::PendingWrite(lease), deadline_ms };
+                self.drive(id, |machine, now| machine.on_command(user, job, now))?;
             }
             Incoming::Tick => {
                 self.agenda.after(TICK_MS, Event::To(id, Incoming::Tick));
-                self.drive(id, Stripe::tick)?;
+                self.drive(id, Stripe::on_tick)?;
             }
             Incoming::Look => {
                 self.agenda.after(TICK_MS, Event::To(id, Incoming::Look));
                 if daemon.is_ready() {
-                    let acts = daemon.judge.tick(&daemon.known, now);
-                    self.carry_out_all(id, acts)?;
+                    let effects = daemon.expiry.on_tick(&daemon.known, now);
+                    self.carry_out_all(id, effects)?;
                 }
             }
             Incoming::Beat => {
                 self.agenda.after(BEACON_MS, Event::To(id, Incoming::Beat));
                 let peers = daemon.known.peers.get_mut();
                 if daemon.known.hearing.get_mut().is_cut_off() {
-                    peers.cut_off(now.mono_ms);
+                    peers.on_cut_off(now.mono_ms);
                 }
-                peers.bury(now.mono_ms);
+                peers.detect_failures(now.mono_ms);
                 self.send_beacon(id);
             }
             Incoming::SendProbe => {
@@ -178,7 +178,7 @@ impl World {
                 }
                 Voice::Own(user, connection) => daemon
                     .known
-                    .index_of(user, |index| index.vitals.heartbeat(user, connection, at_ms)),
+                    .with_index(user, |index| index.own_leases.heartbeat(user, connection, at_ms)),
             }
             self.truth.taken(id, voice, sent_ms);
         }
@@ -194,8 +194,8 @@ impl World {
         let Some(daemon) = self.daemons.get(&id) else { return };
         let mono_ms = daemon.now(self.agenda.now_ms).mono_ms;
         let deaf = daemon.known.hearing(|hearing| hearing.deaf(mono_ms).is_some());
-        let says = Says { deaf, starting: false };
-        self.tell_others(id, || Incoming::Beacon { from: id, says });
+        let status = PeerStatus { deaf, starting: false };
+        self.tell_others(id, || Incoming::Beacon { from: id, status });
     }
 
     /// As the operation `heartbeat`: what is unknown is looked at again when all has been seen.
@@ -257,7 +257,7 @@ impl World {
         for message in left.iter().take(some) {
             let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
             daemon.fetched = message.seq;
-            self.drive(id, |machine, now| machine.fed(&message.key, message.entry(), now))?;
+            self.drive(id, |machine, now| machine.on_fed(&message.key, message.entry(), now))?;
             self.forget_unknown(id);
         }
         if all {
@@ -277,7 +277,7 @@ impl World {
         for then in self.daemons.get_mut(&id).map(Daemon::seen).unwrap_or_default() {
             match then {
                 Then::Verified { key, verify } => {
-                    self.drive(id, |machine, now| machine.verified(&key, verify, now))?;
+                    self.drive(id, |machine, now| machine.on_verified(&key, verify, now))?;
                 }
                 Then::Answer { to, beat } => self.answer_heartbeat(id, to, &beat, false),
             }
@@ -303,32 +303,32 @@ impl World {
         let now = daemon.now(now_ms);
         let machine = daemon.known.machine.get_mut();
         input(machine, now);
-        for output in machine.take_outputs() {
+        for effect in machine.take_effects() {
             let ms = self.rng.u64(0..=8);
-            match output {
-                Output::Write { key, write: number, expected, content, .. } => {
+            match effect {
+                StoreEffect::Write { key, write: number, expected, content, .. } => {
                     let write = Write { from: id, epoch: 0, number, key, expected, content };
                     self.agenda.after(ms, Event::Write(write));
                 }
-                Output::Read { key, read } => {
+                StoreEffect::Read { key, read } => {
                     self.agenda.after(ms, Event::Read { by: id, key, read });
                 }
-                Output::Verify { key, verify } => {
+                StoreEffect::Verify { key, verify } => {
                     let then = Then::Verified { key, verify };
                     self.agenda.after(ms, Event::Info { by: id, then });
                 }
-                Output::Answer { ticket: Ticket::Sentence(lease), .. } => {
+                StoreEffect::Answer { ticket: Ticket::PendingWrite(lease), .. } => {
                     if let Some(lease) = lease {
                         self.one_less(id, &lease)?;
                     }
                 }
-                Output::Answer { ticket: Ticket::Request(to), result } => {
+                StoreEffect::Answer { ticket: Ticket::Request(to), result } => {
                     if result.is_ok() {
                         let request = to.request;
                         self.answer_gateway(id, to, ToGateway::Done { request });
                     }
                 }
-                Output::Announce(_) | Output::ChangedElsewhere { .. } => {}
+                StoreEffect::Announce(_) | StoreEffect::RemoteChange { .. } => {}
             }
         }
         Ok(())

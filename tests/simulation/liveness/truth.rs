@@ -1,24 +1,24 @@
-//! What really happened: who sent a heartbeat when, which of them got where, and what each daemon
+//! What confirmed happened: who sent a heartbeat when, which of them got where, and what each daemon
 //! can know. Judgements are held against it, not against what the machines remember.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use presenced::liveness::judge::Knowledge;
-use presenced::liveness::verdicts::Candidates;
+use presenced::liveness::expiry::View;
+use presenced::liveness::expiry::messages::Proposal;
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::user::{Command, Connection, Record};
 
 use super::daemon::Daemon;
-use super::ends::Ends;
+use super::lease_ends::LeaseEnds;
 use crate::liveness::events::Heartbeat;
 
-/// How long a lapse may take to be stored after it was sentenced, and how long after its proposal
-/// it may be sentenced.
+/// How long a lapse may take to be stored after it was written, and how long after its proposal
+/// it may be written.
 pub const WRITTEN_WITHIN_MS: u64 = 1100 + 2000;
 /// How long the end of a lease takes at most, until it is done and all know it.
 const ENDED_WITHIN_MS: u64 = 6000;
-/// Who comes next acts so much later.
+/// Who comes next effects so much later.
 const TURN_MS: u64 = 900;
 /// How long the beats of a voice are remembered.
 const REMEMBER_MS: u64 = 60_000;
@@ -69,7 +69,7 @@ pub struct Counts {
     pub refreshes: u64,
     /// Graces that a connect put an end to.
     pub reloads: u64,
-    /// Ends of leases that were carried on.
+    /// LeaseEnds of leases that were carried on.
     pub carried_on: u64,
 }
 
@@ -97,13 +97,13 @@ pub struct Truth {
     told: BTreeMap<(DaemonId, Voice), u64>,
     /// When a connect was last stored: of a connection, and of any on a lease.
     connected: BTreeMap<Voice, u64>,
-    lines: BTreeMap<(Id, Id), u64>,
-    pub ends: Ends,
+    generations: BTreeMap<(Id, Id), u64>,
+    pub ends: LeaseEnds,
     /// When a heartbeat or a probe to a daemon was last dropped.
     dropped: BTreeMap<DaemonId, u64>,
     pub ready: BTreeMap<DaemonId, u64>,
-    /// Who last sentenced whom to what, and when.
-    sentenced: BTreeMap<String, (DaemonId, u64)>,
+    /// Who last written whom to what, and when.
+    written: BTreeMap<String, (DaemonId, u64)>,
     /// What was asked to be disconnected.
     pub left: BTreeSet<(Id, Id)>,
     /// When the grace that a record shows was stored.
@@ -159,12 +159,7 @@ impl Truth {
 
     /// A daemon ends what hangs on a voice: it must not have heard it, nor been told, nor may it
     /// have missed a heartbeat that came its way before it proposed that end.
-    pub fn check_sentence(
-        &self,
-        daemon: &Daemon,
-        voice: &Voice,
-        now_ms: u64,
-    ) -> Result<(), String> {
+    pub fn check_end(&self, daemon: &Daemon, voice: &Voice, now_ms: u64) -> Result<(), String> {
         let (id, mono_ms) = (daemon.id, daemon.now(now_ms).mono_ms);
         let key = (id, voice.clone());
         for (known, how) in [(&self.taken, "heard it"), (&self.told, "was told")] {
@@ -194,9 +189,9 @@ impl Truth {
         Ok(())
     }
 
-    /// While nothing is broken only the first in order acts.
+    /// While nothing is broken only the first in order effects.
     pub fn acts_alone(&mut self, id: DaemonId, what: String, now_ms: u64) -> Result<(), String> {
-        match self.sentenced.insert(what, (id, now_ms)) {
+        match self.written.insert(what, (id, now_ms)) {
             Some((other, at_ms)) if other != id && at_ms + TURN_MS > now_ms => {
                 Err(format!("{other} did so {} ms ago, and now {id} does", now_ms - at_ms))
             }
@@ -204,11 +199,11 @@ impl Truth {
         }
     }
 
-    /// The candidates of another daemon to which this one must object, if it can be relied on.
+    /// The proposal of another daemon to which this one must object, if it can be relied on.
     pub fn objections(
         &self,
         daemon: &Daemon,
-        of: &Candidates,
+        of: &Proposal,
         now_ms: u64,
     ) -> (Vec<usize>, Vec<usize>) {
         let mono_ms = daemon.now(now_ms).mono_ms;
@@ -239,9 +234,9 @@ impl Truth {
         let (old, new) = (connections(before), connections(after));
         for each in &new {
             let known = old.iter().find(|other| other.id == each.id);
-            if known.is_none_or(|known| known.connects != each.connects) {
+            if known.is_none_or(|known| known.generation != each.generation) {
                 self.connected.insert(Voice::of(user, each), now_ms);
-                self.lines.insert((user.clone(), each.id.clone()), now_ms);
+                self.generations.insert((user.clone(), each.id.clone()), now_ms);
             }
         }
         for each in old.iter().filter(|each| new.iter().all(|other| other.id != each.id)) {
@@ -271,7 +266,7 @@ impl Truth {
     }
 
     /// A connection lapsed. Its voice must have been silent, where the writer sits, for a lease that
-    /// ended no longer ago than a sentence may take.
+    /// ended no longer ago than a write may take.
     fn check_lapse(
         &mut self,
         user: &Id,
@@ -283,8 +278,8 @@ impl Truth {
             return Ok(());
         }
         let voice = Voice::of(user, connection);
-        let line = (user.clone(), connection.id.clone());
-        let connected_ms = self.lines.get(&line).copied().unwrap_or(0);
+        let connection_gen = (user.clone(), connection.id.clone());
+        let connected_ms = self.generations.get(&connection_gen).copied().unwrap_or(0);
         let beats = || self.beats.get(&voice).into_iter().flatten();
         let silent = |mut signs: Vec<u64>| {
             signs.extend([connected_ms, now_ms]);
@@ -318,16 +313,19 @@ impl Truth {
 pub fn is_known(daemon: &Daemon, voice: &Voice) -> bool {
     match voice {
         Voice::Lease(lease) => daemon.known.leases(|leases| leases.held(lease).is_some()),
-        Voice::Own(user, connection) => {
-            daemon.known.index_of(user, |index| index.vitals.heard(user, connection).is_some())
-        }
+        Voice::Own(user, connection) => daemon
+            .known
+            .with_index(user, |index| index.own_leases.heard(user, connection).is_some()),
     }
 }
 
-/// The voices that a sentence ends: a lease as a whole, or connections of a user.
+/// The voices that a write ends: a lease as a whole, or connections of a user.
 pub fn ended_by(user: &Id, command: &Command, lease: Option<&Id>) -> Vec<Voice> {
-    let (Command::Lapse { lines }, None) = (command, lease) else {
+    let (Command::Lapse { generations }, None) = (command, lease) else {
         return lease.map(|lease| Voice::Lease(lease.clone())).into_iter().collect();
     };
-    lines.iter().map(|line| Voice::Own(user.clone(), line.connection.clone())).collect()
+    generations
+        .iter()
+        .map(|connection_gen| Voice::Own(user.clone(), connection_gen.connection.clone()))
+        .collect()
 }

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use presenced::liveness::expiry::{Effect, View};
 use presenced::liveness::hearing::PROBE_MS;
-use presenced::liveness::judge::{Act, Knowledge};
 use presenced::presence::entity::{DaemonId, Entity, Event, Stored};
 use presenced::presence::id::Id;
 use presenced::presence::time::Now;
 use presenced::presence::user::{Command, Patch, Record, Users, Viewer, push_seen_by};
-use presenced::store::stripe::{Job, Output};
+use presenced::store::stripe::{Effect as StoreEffect, Job};
 use serde_json::json;
 
 use super::daemon::{Daemon, REQUEST_MS, Ticket};
@@ -157,7 +157,7 @@ impl Alone {
             Step::Heartbeat { user, connection } => {
                 let at_ms = self.now(now_ms).mono_ms;
                 let known = &self.daemon.known;
-                known.index_of(&user, |i| i.vitals.heartbeat(&user, &connection, at_ms));
+                known.with_index(&user, |i| i.own_leases.heartbeat(&user, &connection, at_ms));
             }
             Step::HeartbeatOfLease { lease } => {
                 let at_ms = self.now(now_ms).mono_ms;
@@ -182,43 +182,43 @@ impl Alone {
                 hearing.probed(lane, number, now.mono_ms);
             }
         }
-        for act in self.daemon.judge.tick(&self.daemon.known, now) {
-            match act {
-                Act::Sentence(sentence) => self.command(sentence.user, sentence.command, now_ms),
-                Act::EndLease { lease, sentences } => {
-                    for sentence in sentences {
-                        self.command(sentence.user, sentence.command, now_ms);
+        for effect in self.daemon.expiry.on_tick(&self.daemon.known, now) {
+            match effect {
+                Effect::Write(write) => self.command(write.user, write.command, now_ms),
+                Effect::EndLease { lease, writes } => {
+                    for write in writes {
+                        self.command(write.user, write.command, now_ms);
                     }
-                    self.daemon.judge.close(&self.daemon.known, &lease);
+                    self.daemon.expiry.on_writes_done(&self.daemon.known, &lease);
                 }
-                Act::Propose(_) | Act::Object { .. } | Act::Tell(_) => {}
+                Effect::Propose(_) | Effect::Object { .. } | Effect::Broadcast(_) => {}
             }
         }
     }
 
     fn command(&mut self, user: Id, command: Command, now_ms: u64) {
         let deadline_ms = self.now(now_ms).mono_ms + REQUEST_MS;
-        let job = Job { command, ticket: Ticket::Sentence(None), deadline_ms };
+        let job = Job { command, ticket: Ticket::PendingWrite(None), deadline_ms };
         let now = self.now(now_ms);
         let machine = self.daemon.known.machine.get_mut();
-        machine.command(user, job, now);
+        machine.on_command(user, job, now);
         loop {
-            let outputs = machine.take_outputs();
-            if outputs.is_empty() {
+            let effects = machine.take_effects();
+            if effects.is_empty() {
                 return;
             }
-            for output in outputs {
-                match output {
-                    Output::Write { write, .. } => {
+            for effect in effects {
+                match effect {
+                    StoreEffect::Write { write, .. } => {
                         self.rev += 1;
-                        machine.acked(write, self.rev, now);
+                        machine.on_acked(write, self.rev, now);
                     }
-                    Output::Verify { key, verify } => machine.verified(&key, verify, now),
-                    Output::Announce(event) => self.events.push(event),
-                    Output::Answer { result, .. } => {
+                    StoreEffect::Verify { key, verify } => machine.on_verified(&key, verify, now),
+                    StoreEffect::Announce(event) => self.events.push(event),
+                    StoreEffect::Answer { result, .. } => {
                         result.expect("nothing hinders it");
                     }
-                    Output::Read { .. } | Output::ChangedElsewhere { .. } => {
+                    StoreEffect::Read { .. } | StoreEffect::RemoteChange { .. } => {
                         unreachable!("every write is taken, and nobody else writes")
                     }
                 }
@@ -283,7 +283,7 @@ pub fn run(seed: u64) {
                     full.leave_hiding(user, now_ms);
                     twin.leave_hiding(user, now_ms);
                 }
-                // Whoever connects invisible does so in hiding.
+                // Whoever generation invisible does so in hiding.
                 Some(true) if matches!(step, Step::Connect { .. }) => {
                     hidden.insert(user.clone());
                 }

@@ -35,9 +35,9 @@ pub struct Settings {
     pub users: usize,
     /// Whether wall clocks are off by minutes, drift and jump.
     pub wall_clocks_lie: bool,
-    /// Of 1000 objections or candidates so many are lost, and as many late.
+    /// Of 1000 objections or proposal so many are lost, and as many late.
     pub lost: u32,
-    /// Of 1000 proposals, sentences and beginnings of an end, so many are the last thing that a daemon does
+    /// Of 1000 proposals, writes and beginnings of an end, so many are the last thing that a daemon does
     /// before it is stopped or killed.
     pub struck: u32,
 }
@@ -220,7 +220,7 @@ impl World {
 
     pub fn start_gateway(&mut self, number: usize) {
         let run = self.gateways[number].run;
-        for what in [ToGateway::Beat, ToGateway::Act] {
+        for what in [ToGateway::Beat, ToGateway::Effect] {
             let ms = self.rng.u64(1..self.settings.interval_ms);
             self.agenda.after(ms, Event::Gateway { number, run, what });
         }
@@ -259,7 +259,7 @@ impl World {
         }
     }
 
-    /// A daemon publishes something to another. Candidates and objections may be lost or late.
+    /// A daemon publishes something to another. Proposal and objections may be lost or late.
     pub fn tell(&mut self, from: DaemonId, to: DaemonId, incoming: Incoming) {
         let now_ms = self.agenda.now_ms;
         let Some(sender) = self.daemons.get(&from) else { return };
@@ -267,7 +267,7 @@ impl World {
             return;
         }
         let node = sender.node;
-        if !self.calm && matches!(incoming, Incoming::Candidates(_) | Incoming::Objection(_)) {
+        if !self.calm && matches!(incoming, Incoming::Proposal(_) | Incoming::Objection(_)) {
             if self.chance(self.settings.lost) {
                 self.note(|| format!("from {from} to {to} is lost: {incoming:?}"));
                 return;

@@ -73,47 +73,47 @@ fn content_of(stored: &Stored<Record>) -> Content {
 impl Rig {
     pub(super) fn command(&mut self, ticket: u32, command: Command, now_ms: u64) -> Vec<String> {
         let deadline_ms = now_ms + 2000;
-        self.machine.command(john(), Job { command, ticket, deadline_ms }, at(now_ms));
+        self.machine.on_command(john(), Job { command, ticket, deadline_ms }, at(now_ms));
         self.effects()
     }
 
     pub(super) fn acked(&mut self, write: u64, rev: u64, now_ms: u64) -> Vec<String> {
-        self.machine.acked(write, rev, at(now_ms));
+        self.machine.on_acked(write, rev, at(now_ms));
         self.effects()
     }
 
     pub(super) fn conflicted(&mut self, write: u64, now_ms: u64) -> Vec<String> {
-        self.machine.conflicted(write, at(now_ms));
+        self.machine.on_conflicted(write, at(now_ms));
         self.effects()
     }
 
     pub(super) fn failed(&mut self, write: u64, now_ms: u64) -> Vec<String> {
-        self.machine.failed(write, &Failure::Retry, at(now_ms));
+        self.machine.on_failed(write, &Failure::Retry, at(now_ms));
         self.effects()
     }
 
     pub(super) fn found(&mut self, read: u64, found: Found<Record>) -> Vec<String> {
-        self.machine.found(&john(), read, found, at(0));
+        self.machine.on_found(&john(), read, found, at(0));
         self.effects()
     }
 
     pub(super) fn fed(&mut self, entry: Entry<Record>) -> Vec<String> {
-        self.machine.fed(&john(), entry, at(0));
+        self.machine.on_fed(&john(), entry, at(0));
         self.effects()
     }
 
     pub(super) fn verified(&mut self, verify: u64) -> Vec<String> {
-        self.machine.verified(&john(), verify, at(0));
+        self.machine.on_verified(&john(), verify, at(0));
         self.effects()
     }
 
     pub(super) fn tick(&mut self, now_ms: u64) -> Vec<String> {
-        self.machine.tick(at(now_ms));
+        self.machine.on_tick(at(now_ms));
         self.effects()
     }
 
     pub(super) fn reset(&mut self) -> Vec<String> {
-        self.machine.reset(at(0));
+        self.machine.on_reset(at(0));
         self.effects()
     }
 
@@ -134,33 +134,33 @@ impl Rig {
     }
 
     fn effects(&mut self) -> Vec<String> {
-        let outputs = self.machine.take_outputs();
-        outputs.into_iter().map(|output| self.describe(output)).collect()
+        let effects = self.machine.take_effects();
+        effects.into_iter().map(|effect| self.describe(effect)).collect()
     }
 
-    fn describe(&mut self, output: Output<Users, u32>) -> String {
-        match output {
-            Output::Write { write, expected, content, visible, .. } => {
+    fn describe(&mut self, effect: Effect<Users, u32>) -> String {
+        match effect {
+            Effect::Write { write, expected, content, visible, .. } => {
                 self.written = Some(content);
                 let visible = visible.map_or("nothing".to_owned(), |version| version.to_string());
                 format!("write {write} on {expected} shows {visible}")
             }
-            Output::Read { read, .. } => format!("read {read}"),
-            Output::Verify { verify, .. } => format!("verify {verify}"),
-            Output::Announce(event) => format!("announce {}", event.version),
-            Output::Answer { ticket, result: Ok(answer) } => {
+            Effect::Read { read, .. } => format!("read {read}"),
+            Effect::Verify { verify, .. } => format!("verify {verify}"),
+            Effect::Announce(event) => format!("announce {}", event.version),
+            Effect::Answer { ticket, result: Ok(answer) } => {
                 format!("answer {ticket} at {}", answer.rev)
             }
-            Output::Answer { ticket, result: Err(refusal) } => {
+            Effect::Answer { ticket, result: Err(refusal) } => {
                 format!("answer {ticket} {}", refusal.code.as_str())
             }
-            Output::ChangedElsewhere { by, .. } => format!("changed by {}", by.0),
+            Effect::RemoteChange { by, .. } => format!("changed by {}", by.0),
         }
     }
 
     pub(super) fn is_done(&self) {
         assert_eq!(self.machine.busy(), 0);
-        assert!(self.machine.writes.is_empty(), "{:?}", self.machine.writes);
-        assert!(self.machine.outputs.is_empty());
+        assert!(self.machine.shared.writes.is_empty(), "{:?}", self.machine.shared.writes);
+        assert!(self.machine.shared.effects.is_empty());
     }
 }

@@ -1,0 +1,166 @@
+//! Takes a request apart, field by field, so that an error can name the one at fault and one that
+//! nobody asked for is not passed over.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use super::json_strict;
+use crate::presence::id::Id;
+use crate::presence::refusal::{Code, Refusal};
+
+/// The fields of an object that have not been taken yet.
+#[derive(Debug)]
+pub struct Fields {
+    fields: Map<String, Value>,
+    /// Where the object stands in the request, with a dot at the end; empty at the top.
+    path: String,
+}
+
+impl Fields {
+    /// The fields of a whole request.
+    pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        match json_strict::parse(body) {
+            Ok(Value::Object(fields)) => Ok(Self { fields, path: String::new() }),
+            Ok(_) => Err(invalid("the body must be a JSON object")),
+            Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// The fields of an object within a request.
+    pub fn of(value: Value, path: &str) -> Result<Self, Refusal> {
+        match value {
+            Value::Object(fields) => Ok(Self { fields, path: format!("{path}.") }),
+            _ => Err(wrong(path, "takes an object")),
+        }
+    }
+
+    /// The path of a field of this object.
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.path)
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        self.fields.remove(name)
+    }
+
+    pub fn id(&mut self, name: &str) -> Result<Option<Id>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(id)) => Id::parse(&id, &self.path(name)).map(Some),
+            Some(_) => Err(wrong(&self.path(name), "takes a string")),
+        }
+    }
+
+    pub fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(wrong(&self.path(name), "takes a string")),
+        }
+    }
+
+    pub fn boolean(&mut self, name: &str) -> Result<Option<bool>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(value)),
+            Some(_) => Err(wrong(&self.path(name), "takes true or false")),
+        }
+    }
+
+    /// A whole number within `range`.
+    pub fn number(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        match value.as_u64() {
+            Some(number) if range.contains(&number) => Ok(Some(number)),
+            Some(number) if number > *range.end() => Err(Refusal::new(
+                Code::LimitExceeded,
+                format!(
+                    "`{}` is {number}, and at most {} is accepted",
+                    self.path(name),
+                    range.end()
+                ),
+            )
+            .field(self.path(name))
+            .limit(*range.end())),
+            _ => {
+                let (from, to) = range.into_inner();
+                Err(wrong(&self.path(name), &format!("takes a whole number from {from} to {to}")))
+            }
+        }
+    }
+
+    pub fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Object(fields)) => Ok(Some(fields)),
+            Some(_) => Err(wrong(&self.path(name), "takes an object")),
+        }
+    }
+
+    /// An array of at most `limit` values.
+    pub fn array(&mut self, name: &str, limit: usize) -> Result<Option<Vec<Value>>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(values)) if values.len() <= limit => Ok(Some(values)),
+            Some(Value::Array(values)) => Err(too_many(&self.path(name), values.len(), limit)),
+            Some(_) => Err(wrong(&self.path(name), "takes an array")),
+        }
+    }
+
+    /// An array of at most `limit` ids.
+    pub fn ids(&mut self, name: &str, limit: usize) -> Result<Option<Vec<Id>>, Refusal> {
+        let Some(values) = self.array(name, limit)? else { return Ok(None) };
+        let parse = |(index, value): (usize, Value)| {
+            let path = format!("{}[{index}]", self.path(name));
+            match value {
+                Value::String(id) => Id::parse(&id, &path),
+                _ => Err(wrong(&path, "takes a string")),
+            }
+        };
+        values.into_iter().enumerate().map(parse).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// What is left over.
+    pub fn rest(self) -> Map<String, Value> {
+        self.fields
+    }
+
+    /// Refuses what is left over.
+    pub fn finish(self) -> Result<(), Refusal> {
+        match self.fields.keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                Err(wrong(&self.path(name), "is unknown to this operation; misspelt, perhaps?"))
+            }
+        }
+    }
+}
+
+/// A refusal of a field that is missing.
+pub fn missing(path: &str, takes: &str) -> Refusal {
+    wrong(path, &format!("is missing; it takes {takes}"))
+}
+
+/// A refusal of a field with a wrong value.
+pub fn wrong(path: &str, what: &str) -> Refusal {
+    invalid(format!("`{path}` {what}")).field(path)
+}
+
+/// A refusal of an array that is too long.
+pub fn too_many(path: &str, count: usize, limit: usize) -> Refusal {
+    let message = format!("`{path}` has {count} entries, and at most {limit} are accepted");
+    Refusal::new(Code::LimitExceeded, message).field(path).limit(limit as u64)
+}
+
+fn invalid(message: impl AsRef<str>) -> Refusal {
+    Refusal::new(Code::InvalidRequest, message)
+}

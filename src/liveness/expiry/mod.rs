@@ -1,0 +1,173 @@
+//! Expires leases, ends graces, refreshes `last_active`. Sans-IO: inputs carry the time and what the
+//! daemon knows ([`View`]), effects come out as [`Effect`] values, to be carried out in their order.
+//! The shell around it is [`expiry_task`](super::expiry_task).
+//!
+//! A lease expires in two steps: the daemon proposes its end, and ends it if no other daemon objects.
+//! Graces and `last_active` depend on the bucket alone, so they need no proposal.
+//!
+//! Every daemon watches all leases. The first in rendezvous order acts; each further one acts a
+//! second later, if its replica still shows that there is something to do.
+
+mod lease_end;
+pub mod messages;
+mod proposals;
+mod takeover;
+pub mod writer;
+
+use self::proposals::OpenProposal;
+use self::takeover::{LeaseConnections, LeaseEnds};
+use super::hearing::Hearing;
+use super::peers::{Peers, RankFilter};
+use crate::presence::entity::DaemonId;
+use crate::presence::id::Id;
+use crate::presence::lease::Leases;
+use crate::presence::time::Now;
+use crate::presence::user::{Command, Index};
+use messages::{Ending, Objection, Proposal};
+
+/// How long other daemons may object to a proposal, in milliseconds.
+pub const OBJECTION_MS: u64 = 300;
+/// The maximum age of a proposal that is decided, in milliseconds: longer than the proof that this
+/// daemon hears takes. After a stop, a silent client may be back without having been heard yet.
+const DECIDED_WITHIN_MS: u64 = 2000;
+/// The maximum age of the proof that this daemon hears when it takes over the end of a lease, in
+/// milliseconds: two periods of the probes.
+const PROVEN_WITHIN_MS: u64 = 1000;
+/// The delay between two consecutive ranks, in milliseconds.
+const STEP_MS: u64 = 1000;
+/// The delay of the first rank, in milliseconds: one heartbeat does not reach all daemons at the
+/// same moment, and the others should not have to object for that.
+const MARGIN_MS: u64 = 100;
+/// The time for the write of a lapse, in milliseconds, once the lapses before it are written. Then
+/// the write is void, and the lease is due again. It is short because a daemon that was stopped, or
+/// that waited for JetStream's leader, would act on outdated heartbeats.
+const LAPSE_WRITE_MS: u64 = 1000;
+/// The time for any other write, in milliseconds; after that it is due again.
+const WRITE_MS: u64 = 5000;
+/// The time granted for each lapse, in microseconds: `PROTOCOL`, section 4, grants 1 s for 10 000.
+const GRANTED_US: u64 = 100;
+/// The maximum number of users taken per stripe and tick.
+const MAX_USERS_PER_TICK: usize = 64;
+/// The maximum number of connections or leases in one message. With the longest ids it fits into
+/// any server's `max_payload`.
+const MAX_NAMED_PER_MESSAGE: usize = 500;
+
+/// What a daemon knows at the moment: the stripes of its replica, each under a lock of its own, or
+/// what a simulation has in their place. A lock may be held while `work` runs, so `work` asks in
+/// this order only: index, leases, peers and hearing.
+pub trait View {
+    /// Works on the index of each stripe, one after another.
+    fn each_index(&self, work: impl FnMut(&mut Index));
+    /// Works on the index of a user's stripe.
+    fn with_index<R>(&self, user: &Id, work: impl FnOnce(&mut Index) -> R) -> R;
+    /// Works on the shared leases.
+    fn leases<R>(&self, work: impl FnOnce(&mut Leases) -> R) -> R;
+    /// The connections that the replica shows on a shared lease, by user.
+    fn held_by(&self, lease: &Id) -> LeaseConnections;
+    fn peers<R>(&self, ask: impl FnOnce(&Peers) -> R) -> R;
+    fn hearing<R>(&self, ask: impl FnOnce(&Hearing) -> R) -> R;
+}
+
+/// An effect of the machine.
+#[derive(Debug)]
+pub enum Effect {
+    /// Publish a proposal to all daemons.
+    Propose(Proposal),
+    /// Send an objection to the daemon that proposed.
+    Object { to: DaemonId, objection: Objection },
+    /// Publish to all daemons that this one works on the end of a lease, or that the end is done.
+    Broadcast(Ending),
+    /// Write one user.
+    Write(PendingWrite),
+    /// Write users with connections on a lease; then call [`Expiry::on_writes_done`].
+    EndLease { lease: Id, writes: Vec<PendingWrite> },
+}
+
+/// A write to be carried out.
+#[derive(Debug)]
+pub struct PendingWrite {
+    pub user: Id,
+    pub command: Command,
+    /// When, on the monotonic clock, it is dropped rather than written.
+    pub deadline_ms: u64,
+}
+
+/// The expiry machine of one daemon.
+#[derive(Debug)]
+pub struct Expiry {
+    daemon: DaemonId,
+    lease_ms: u64,
+    grace_ms: u64,
+    last_number: u64,
+    open: Vec<OpenProposal>,
+    ends: LeaseEnds,
+    /// When all lapses so far are written at the latest, by the time granted for each; in
+    /// microseconds, since many small leases may lapse together.
+    written_by_us: u64,
+}
+
+impl Expiry {
+    pub fn new(daemon: DaemonId, lease_ms: u64, grace_ms: u64) -> Self {
+        Self {
+            daemon,
+            lease_ms,
+            grace_ms,
+            last_number: 0,
+            open: Vec::new(),
+            ends: LeaseEnds::default(),
+            written_by_us: 0,
+        }
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, view: &impl View, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.end_graces(view, now, &mut effects);
+        self.take_over_ends(view, now.mono_ms, &mut effects);
+        self.propose_due(view, now, &mut effects);
+        self.decide_proposals(view, now.mono_ms, &mut effects);
+        effects
+    }
+
+    /// Ends the graces that are over.
+    fn end_graces(&self, view: &impl View, now: Now, effects: &mut Vec<Effect>) {
+        view.each_index(|index| {
+            for _ in 0..MAX_USERS_PER_TICK {
+                let Some((user, grace)) = index.take_due_grace(self.grace_ms, now) else { break };
+                let rank = view.peers(|peers| peers.rank(user.as_str(), RankFilter::Alive));
+                let turn_ms = grace.seen_ms + self.grace_ms + steps_ms(rank);
+                if turn_ms > now.mono_ms {
+                    index.postpone(user, grace, self.grace_ms, turn_ms - now.mono_ms, now);
+                } else {
+                    // It is due again only if this write does not happen.
+                    index.postpone(user.clone(), grace, self.grace_ms, WRITE_MS, now);
+                    let command = Command::EndGrace { since: grace.since };
+                    let deadline_ms = now.mono_ms + WRITE_MS;
+                    effects.push(Effect::Write(PendingWrite { user, command, deadline_ms }));
+                }
+            }
+        });
+    }
+
+    /// The writes that end connections.
+    fn lapses(&mut self, ended: LeaseConnections, now_ms: u64) -> Vec<PendingWrite> {
+        let granted_us = u64::try_from(ended.len()).unwrap_or(u64::MAX).saturating_mul(GRANTED_US);
+        let now_us = now_ms.saturating_mul(1000);
+        self.written_by_us = self.written_by_us.max(now_us).saturating_add(granted_us);
+        let deadline_ms = (self.written_by_us / 1000).saturating_add(LAPSE_WRITE_MS);
+        let lapse = |(user, generations)| PendingWrite {
+            user,
+            command: Command::Lapse { generations },
+            deadline_ms,
+        };
+        ended.into_iter().map(lapse).collect()
+    }
+}
+
+/// The delay of a rank, in milliseconds.
+fn steps_ms(rank: usize) -> u64 {
+    u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)
+}
+
+#[cfg(test)]
+mod tests;
