@@ -4,17 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::bucket::{Bucket, BucketError};
 use crate::watchdog::WatchdogTap;
 
-/// What is to be done when the replica has seen it (`true`), or when the time is over (`false`).
-pub type Then = Box<dyn FnOnce(bool) + Send>;
-
+/// A waiter is sent `true` when the replica has seen its revision, `false` at its deadline.
 struct Waiter {
-    then: Then,
+    seen: oneshot::Sender<bool>,
     deadline_ms: u64,
+}
+
+impl Waiter {
+    fn new(deadline_ms: u64) -> (Self, oneshot::Receiver<bool>) {
+        let (seen, receiver) = oneshot::channel();
+        (Self { seen, deadline_ms }, receiver)
+    }
+
+    fn end(self, seen: bool) {
+        // The receiver is gone when its request is.
+        let _ = self.seen.send(seen);
+    }
 }
 
 /// Where the replica stands, and who waits for it to stand further on.
@@ -47,22 +57,27 @@ impl std::fmt::Debug for Barrier {
 }
 
 impl Barrier {
-    /// Waits until the replica has seen all that is stored now.
-    pub fn all_stored(&self, deadline_ms: u64, then: Then) {
-        self.lock().unread.push(Waiter { then, deadline_ms });
+    /// Waits until the replica has seen all that is stored at the time of the call, which need not
+    /// be that of the first poll. Returns `false` at the deadline.
+    pub fn all_stored(&self, deadline_ms: u64) -> impl Future<Output = bool> + Send + use<> {
+        let (waiter, seen) = Waiter::new(deadline_ms);
+        self.lock().unread.push(waiter);
         self.wanted.notify_one();
+        async move { seen.await.unwrap_or(false) }
     }
 
-    /// Waits until the replica has seen revision `rev`.
-    pub fn seen(&self, rev: u64, deadline_ms: u64, then: Then) {
-        {
+    /// Waits until the replica has seen revision `rev`. Returns `false` at the deadline.
+    pub async fn seen(&self, rev: u64, deadline_ms: u64) -> bool {
+        let seen = {
             let mut inner = self.lock();
-            if inner.position < rev {
-                inner.at.entry(rev).or_default().push(Waiter { then, deadline_ms });
-                return;
+            if inner.position >= rev {
+                return true;
             }
-        }
-        then(true);
+            let (waiter, seen) = Waiter::new(deadline_ms);
+            inner.at.entry(rev).or_default().push(waiter);
+            seen
+        };
+        seen.await.unwrap_or(false)
     }
 
     /// The revision up to which the replica has seen all.
@@ -90,7 +105,7 @@ impl Barrier {
             std::mem::replace(&mut inner.at, later)
         };
         for waiter in ready.into_values().flatten() {
-            (waiter.then)(true);
+            waiter.end(true);
         }
     }
 
@@ -103,7 +118,7 @@ impl Barrier {
         }
     }
 
-    /// Sends away those whose time is over.
+    /// Fails waiters whose deadline has passed.
     pub fn expire(&self, now_ms: u64) {
         let mut late = Vec::new();
         {
@@ -116,7 +131,7 @@ impl Barrier {
             inner.at.retain(|_, waiters| sort_out(waiters));
         }
         for waiter in late {
-            (waiter.then)(false);
+            waiter.end(false);
         }
     }
 
@@ -166,7 +181,7 @@ impl Barrier {
         }
         drop(inner);
         for waiter in waiters {
-            (waiter.then)(true);
+            waiter.end(true);
         }
         true
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::barrier::Barrier;
@@ -25,12 +26,14 @@ use crate::presence::time::Now;
 /// others go on.
 const STRIPES: usize = 256;
 
-/// What the sender of a command wants done with the answer. It runs under the lock of a stripe:
-/// it must be short, and must not call the keyspace.
-pub type Reply<E> = Box<dyn FnOnce(Result<Answer<<E as Entity>::Outcome>, Refusal>) + Send>;
+/// The answer to a command.
+pub type CommandResult<E> = Result<Answer<<E as Entity>::Outcome>, Refusal>;
+
+/// The sending half of a command's answer.
+pub type Ticket<E> = oneshot::Sender<CommandResult<E>>;
 
 /// A stripe of the records.
-pub type ReplyStripe<E> = Stripe<E, Reply<E>>;
+pub type TicketStripe<E> = Stripe<E, Ticket<E>>;
 
 /// What the keyspaces of a daemon share.
 #[derive(Debug)]
@@ -63,7 +66,7 @@ struct RemoteChange<K> {
 /// All records of one kind.
 pub struct Keyspace<E: Entity> {
     context: Arc<StoreContext>,
-    stripes: Vec<Mutex<ReplyStripe<E>>>,
+    stripes: Vec<Mutex<TicketStripe<E>>>,
     hasher: RandomState,
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
 }
@@ -88,16 +91,17 @@ impl<E: Entity> Keyspace<E> {
         Self { context, stripes, hasher: RandomState::new(), remote_changes: Mutex::default() }
     }
 
-    /// Sends a command on its way; `reply` gets the answer.
+    /// Submits a command before it returns. The receiver gets the answer.
     pub fn command(
         self: &Arc<Self>,
         key: E::Key,
         command: E::Command,
         deadline_ms: u64,
-        reply: Reply<E>,
-    ) {
-        let job = Job { command, ticket: reply, deadline_ms };
+    ) -> oneshot::Receiver<CommandResult<E>> {
+        let (ticket, answer) = oneshot::channel();
+        let job = Job { command, ticket, deadline_ms };
         self.drive(self.stripe_of(&key), |stripe, now| stripe.command(key, job, now));
+        answer
     }
 
     /// Looks at what is stored under a key.
@@ -124,7 +128,7 @@ impl<E: Entity> Keyspace<E> {
     }
 
     /// Visits the parts one by one, each under its lock.
-    pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut ReplyStripe<E>)) {
+    pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut TicketStripe<E>)) {
         for stripe in 0..self.stripes.len() {
             visit(&mut self.lock(stripe));
         }
@@ -134,7 +138,7 @@ impl<E: Entity> Keyspace<E> {
     pub(super) fn drive(
         self: &Arc<Self>,
         stripe: usize,
-        input: impl FnOnce(&mut ReplyStripe<E>, Now),
+        input: impl FnOnce(&mut TicketStripe<E>, Now),
     ) {
         let mut locked = self.lock(stripe);
         input(&mut locked, self.context.clock.now());
@@ -235,11 +239,11 @@ impl<E: Entity> Keyspace<E> {
         usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0)
     }
 
-    fn lock(&self, stripe: usize) -> MutexGuard<'_, ReplyStripe<E>> {
+    fn lock(&self, stripe: usize) -> MutexGuard<'_, TicketStripe<E>> {
         self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry_out(self: &Arc<Self>, stripe: usize, effect: Effect<E, Reply<E>>) {
+    fn carry_out(self: &Arc<Self>, stripe: usize, effect: Effect<E, Ticket<E>>) {
         match effect {
             Effect::Write { key, write, expected, content, visible, not_after_ms } => {
                 let daemon = self.context.daemon.to_string();
@@ -258,18 +262,18 @@ impl<E: Entity> Keyspace<E> {
             }
             Effect::Verify { key, verify } => {
                 let this = Arc::clone(self);
-                let verified = move |seen| {
-                    if seen {
+                // The commands that wait for it carry their own deadlines.
+                let deadline_ms = self.context.clock.now().mono_ms + VERIFY_MS;
+                let all_stored = self.context.barrier.all_stored(deadline_ms);
+                self.context.tracker.spawn(async move {
+                    if all_stored.await {
                         this.drive(stripe, |stripe, now| stripe.verified(&key, verify, now));
                     }
-                };
-                // The commands that wait for it carry their own deadlines.
-                self.context
-                    .barrier
-                    .all_stored(self.context.clock.now().mono_ms + VERIFY_MS, Box::new(verified));
+                });
             }
             Effect::Announce(event) => self.publish(event),
-            Effect::Answer { ticket, result } => ticket(result),
+            // The receiver is gone only when its request is.
+            Effect::Answer { ticket, result } => drop(ticket.send(result)),
             Effect::RemoteChange { key, by } => {
                 let seen_ms = self.context.clock.now().mono_ms;
                 let mut remote_changes =
