@@ -39,6 +39,7 @@ mod read_your_writes;
 mod records;
 mod reload;
 mod replies;
+mod rich_presence;
 mod roles;
 mod stalls;
 mod startup;
