@@ -165,9 +165,10 @@ impl Startup {
             tracker: self.tasks.tracker.clone(),
         };
         let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
-        let rules = Arc::new(rules(&settings.limits, &settings.liveness));
+        let rules = Arc::new(rules(&settings.limits, &settings.liveness, &settings.users));
         let periods = Periods {
             lease_ms: millis(settings.liveness.lease),
+            grace_ms: millis(settings.liveness.offline_grace),
             refresh_ms: millis(settings.liveness.last_active_refresh),
         };
         let store = Store::new(context, &rules, timing, periods);

@@ -15,15 +15,15 @@ pub mod stripe;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use async_nats::SubscribeError;
 use tokio_util::sync::CancellationToken;
 
-use crate::presence::channel::Channels;
+use crate::presence::channel::{self, Channels};
 use crate::presence::lease::Leases;
-use crate::presence::user::{Periods, Rules, Users};
+use crate::presence::user::{Index, Periods, Rules, Users};
 use crate::watchdog::{Watchdog, WatchdogTap};
 use bucket::Shape;
 use keyspace::{Keyspace, StoreContext};
@@ -41,7 +41,6 @@ pub struct Store {
     pub context: Arc<StoreContext>,
     pub users: Arc<Keyspace<Users>>,
     pub channels: Arc<Keyspace<Channels>>,
-    leases: Arc<Mutex<Leases>>,
     /// Cancelled when the replica is complete for the first time.
     pub replayed: CancellationToken,
     /// Whether the bucket was seen to hold keys that are no records.
@@ -56,16 +55,18 @@ impl Store {
         periods: Periods,
     ) -> Self {
         let context = Arc::new(context);
-        let users = Keyspace::<Users>::new(Arc::clone(&context), rules, timing);
-        let leases = Arc::new(Mutex::new(Leases::new(periods.lease_ms)));
-        users.for_each_stripe(|stripe| {
-            stripe.index_mut().share(Arc::clone(&leases));
-            stripe.index_mut().own_leases.measure(periods);
-        });
+        let users = Keyspace::new(
+            Arc::clone(&context),
+            rules,
+            timing,
+            || Index::new(periods),
+            Leases::new(periods.lease_ms),
+        );
+        let channels =
+            Keyspace::new(Arc::clone(&context), &Arc::new(()), timing, channel::Index::default, ());
         Self {
             users: Arc::new(users),
-            leases,
-            channels: Arc::new(Keyspace::new(Arc::clone(&context), &Arc::new(()), timing)),
+            channels: Arc::new(channels),
             context,
             replayed: CancellationToken::new(),
             has_foreign_keys: Arc::default(),
@@ -127,7 +128,7 @@ impl Store {
 
     /// The shared leases that hold connections.
     pub fn leases(&self) -> MutexGuard<'_, Leases> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        self.users.shared()
     }
 
     /// The number of keys with unfinished work.
@@ -138,7 +139,7 @@ impl Store {
     /// The replica is complete.
     fn set_replayed(&self) {
         self.leases().listen();
-        self.users.for_each_stripe(|stripe| stripe.index_mut().own_leases.listen());
+        self.users.for_each_stripe(|stripe| stripe.index_mut().agenda.listen());
         self.replayed.cancel();
     }
 

@@ -81,6 +81,8 @@ pub enum Effect<E: Entity, T> {
     /// Call [`on_verified`](super::Stripe::on_verified) when the replica has seen all that is stored
     /// now.
     Verify { key: E::Key, verify: u64 },
+    /// Apply a change to what the indexes of all stripes have in common.
+    ChangeShared(E::SharedChange),
     /// Publish an event.
     Announce(Event),
     /// Answer a command.

@@ -246,7 +246,7 @@ fn in_a_new_bucket_no_user_is_known() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     rig.acked(1, 70, 1);
-    let heard = |rig: &Rig| rig.machine.index().own_leases.heard(&john(), &id("a")).is_some();
+    let heard = |rig: &Rig| rig.machine.index().agenda.heard(&john(), &id("a")).is_some();
     assert!(heard(&rig));
     assert!(rig.reset().is_empty());
     assert!(rig.machine.known(&john()).is_none());

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ._pace import TRY_TIMEOUT, clock
+from ._pace import TRY_TIMEOUT, clock, wait_set
 from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
 
 _POLL = 0.25
@@ -111,14 +111,20 @@ class Link:
         if self._wake is not None:
             self._wake.set()
 
-    async def wait_up(self) -> None:
-        """Returns when the connection is there; raises Closed when it never will be."""
+    async def wait_up(self, timeout: Optional[float] = None) -> bool:
+        """Waits for the connection; raises Closed when it never will be there again."""
         self.start()
+        assert self._up is not None
+        deadline = None if timeout is None else clock() + timeout
         while not self.is_up:
             if self.closed or self._nc.is_closed:
                 raise Closed("the NATS connection is closed")
-            assert self._up is not None
-            await self._up.wait()
+            self._up.clear()  # The loss may not have been seen yet.
+            self.observe()
+            left = None if deadline is None else deadline - clock()
+            if not await wait_set(self._up, left) and deadline is not None:
+                return False
+        return True
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """One try of a request."""
@@ -281,10 +287,7 @@ class Link:
         assert self._wake is not None
         seen_at = clock()
         while not self.closed:
-            try:
-                await asyncio.wait_for(self._wake.wait(), _POLL)
-            except asyncio.TimeoutError:
-                pass
+            await wait_set(self._wake, _POLL)
             self._wake.clear()
             late = clock() - seen_at > _POLL + _LATE
             seen_at = clock()

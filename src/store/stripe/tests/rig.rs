@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::*;
 use crate::presence::id::Id;
 use crate::presence::time::Time;
-use crate::presence::user::{Command, Patch, Record, Rules, Users};
+use crate::presence::user::{Command, Index, NewConnection, Patch, Periods, Record, Rules, Users};
 
 pub(super) const OWN: DaemonId = DaemonId(1);
 const OTHER: DaemonId = DaemonId(2);
@@ -19,10 +19,13 @@ pub(super) struct Rig {
 }
 
 pub(super) fn rig() -> Rig {
-    let rules = Rules { connections_per_user: 2, no_grace: true };
+    let rules = Rules::new(2, true);
     let timing =
         Timing { ack_timeout_ms: 500, read_timeout_ms: 1000, attempts: 3, max_value: 100_000 };
-    Rig { machine: Stripe::new(OWN, Arc::new(rules), timing), written: None }
+    Rig {
+        machine: Stripe::new(OWN, Arc::new(rules), timing, Index::new(Periods::default())),
+        written: None,
+    }
 }
 
 fn at(mono_ms: u64) -> Now {
@@ -38,12 +41,12 @@ pub(super) fn john() -> Id {
 }
 
 pub(super) fn connect(connection: &str) -> Command {
-    let connection = id(connection);
-    Command::Connect { patch: Patch::default(), connection, lease: None, custom_in_answer: true }
+    let (patch, connection) = (Patch::default(), NewConnection::plain(id(connection)));
+    Command::Connect { patch, defaults: None, connection, custom_in_answer: true }
 }
 
 pub(super) fn disconnect(connection: &str) -> Command {
-    Command::Disconnect { connection: id(connection) }
+    Command::Disconnect { connection: id(connection), lease: None, grace_ms: None }
 }
 
 pub(super) fn status(status: &str) -> Command {
@@ -53,7 +56,7 @@ pub(super) fn status(status: &str) -> Command {
 
 /// The entry that another daemon writes for `command` on top of `stored`.
 pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Entry<Record> {
-    let rules = Rules { connections_per_user: 2, no_grace: true };
+    let rules = Rules::new(2, true);
     let decision = Users::decide(&john(), stored, command, &rules, OTHER, at(0)).unwrap();
     let stored = decision.next.unwrap();
     let content = content_of(&stored);
@@ -147,6 +150,7 @@ impl Rig {
             }
             Effect::Read { read, .. } => format!("read {read}"),
             Effect::Verify { verify, .. } => format!("verify {verify}"),
+            Effect::ChangeShared(change) => format!("{change:?}"),
             Effect::Announce(event) => format!("announce {}", event.version),
             Effect::Answer { ticket, result: Ok(answer) } => {
                 format!("answer {ticket} at {}", answer.rev)
