@@ -227,7 +227,7 @@ class Link:
     async def _force(self) -> bool:
         """Has nats-py reconnect; False where it cannot be told to."""
         force: Optional[Callable[[], Awaitable[None]]]
-        force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.13
+        force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.15
         if force is None:
             return False
         self._forced += 1
@@ -271,9 +271,8 @@ class Link:
             return
         await asyncio.wait({ping}, timeout=TRY_TIMEOUT if self._nc.is_connected else 0)
         if not ping.done():
-            if self._nc.is_connected:
-                if not await self._force():
-                    return  # The PING stays with the connection, which it must not end.
+            if self._nc.is_connected and not await self._force():
+                return  # The PING stays with the connection, which it must not end.
             # The read loop of the abandoned transport ends before its PONG can count.
             for _ in range(3):
                 await asyncio.sleep(0)
