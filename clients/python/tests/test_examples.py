@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sys
@@ -17,7 +18,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 async def start(*arguments: str) -> Process:
-    return await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=PIPE)
+    env = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    return await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=PIPE, env=env)
 
 
 async def line_of(process: Process) -> str:

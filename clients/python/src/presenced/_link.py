@@ -224,13 +224,16 @@ class Link:
             await self._force()
         return False
 
-    async def _force(self) -> None:
+    async def _force(self) -> bool:
+        """Has nats-py reconnect; False where it cannot be told to."""
         force: Optional[Callable[[], Awaitable[None]]]
-        force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.13
-        if force is not None:
-            self._forced += 1
-            await force()
+        force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.15
+        if force is None:
+            return False
+        self._forced += 1
+        await force()
         self.observe()
+        return True
 
     def _check_up(self) -> None:
         self.start()
@@ -268,8 +271,8 @@ class Link:
             return
         await asyncio.wait({ping}, timeout=TRY_TIMEOUT if self._nc.is_connected else 0)
         if not ping.done():
-            if self._nc.is_connected:
-                await self._force()
+            if self._nc.is_connected and not await self._force():
+                return  # The PING stays with the connection, which it must not end.
             # The read loop of the abandoned transport ends before its PONG can count.
             for _ in range(3):
                 await asyncio.sleep(0)
