@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo test test-web chaos deb test-deb fmt fmt-check lint doc deny ci
+.PHONY: help dev demo test test-python test-web chaos deb test-deb fmt fmt-check lint doc deny ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -25,7 +25,10 @@ test: ## the whole suite, against a real nats-server
 	cargo test --doc --quiet
 
 test-web: ## the TypeScript client: types, packaging, and tests over TCP and in Chromium
-	scripts/test-web
+	@scripts/test-web
+
+test-python: ## the Python client: ruff, mypy, tests against real servers, packages
+	@scripts/test-python
 
 chaos: ## faults on a real cluster, for some minutes: who is there stays, who is gone goes in time
 	@$(NATS); CHAOS_RUN=long cargo test --test chaos -- --nocapture

@@ -11,10 +11,11 @@ pub(super) enum Preset {
     Nothing,
     Text(&'static str),
     Number(u64),
+    Flag(bool),
     EmptyList,
 }
 
-use Preset::{EmptyList, Nothing, Number, Text};
+use Preset::{EmptyList, Flag, Nothing, Number, Text};
 
 pub(super) const KEYS: &[(&str, Preset)] = &[
     ("nats.url", Text("nats://127.0.0.1:4222")),
@@ -36,6 +37,8 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("liveness.lease", Text("60s")),
     ("liveness.offline_grace", Text("5s")),
     ("liveness.last_active_refresh", Text("15m")),
+    ("users.announced_fields", EmptyList),
+    ("users.allow_invisible", Flag(true)),
     ("limits.request_timeout", Text("2s")),
     ("limits.connections_per_user", Number(50)),
     ("limits.trusted_fields", EmptyList),
@@ -94,6 +97,7 @@ pub(super) fn defaults() -> Dict {
             Nothing => continue,
             Text(text) => Value::from(text),
             Number(number) => Value::from(number),
+            Flag(flag) => Value::from(flag),
             EmptyList => Value::from(Vec::<Value>::new()),
         };
         insert(&mut dict, &name.split('.').collect::<Vec<_>>(), value);

@@ -79,6 +79,13 @@ impl Reader {
         texts.ok_or_else(|| self.refusal(key, must))
     }
 
+    pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.value(key) {
+            Some(Value::Bool(_, flag)) => Ok(flag),
+            _ => Err(self.refusal(key, "true or false")),
+        }
+    }
+
     pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize, ConfigError> {
         self.value(key)
             .and_then(|value| usize::try_from(whole(&value)?).ok())

@@ -15,7 +15,12 @@ const MAX_CONCURRENT_WRITES: usize = 512;
 
 impl Service {
     /// Ends all connections on a lease; how many they were, and the revision that shows it.
-    pub async fn end_lease(&self, lease: Id, deadline_ms: u64) -> Result<(usize, u64), Refusal> {
+    pub async fn end_lease(
+        &self,
+        lease: Id,
+        grace_ms: Option<u64>,
+        deadline_ms: u64,
+    ) -> Result<(usize, u64), Refusal> {
         self.fresh(deadline_ms).await?;
         let mut holders = BTreeSet::new();
         self.store.users.for_each_stripe(|stripe| holders.extend(stripe.index().holders(&lease)));
@@ -28,7 +33,7 @@ impl Service {
                 return Err(late());
             }
             let results = results.clone();
-            let command = Command::DisconnectLease { lease: lease.clone() };
+            let command = Command::DisconnectLease { lease: lease.clone(), grace_ms };
             self.command(
                 user,
                 command,

@@ -8,12 +8,12 @@ use tokio::sync::oneshot;
 
 use super::connect::{self, Connect};
 use super::disconnect::{self, Disconnect};
+use super::update_connection::UpdateConnection;
 use super::upsert_users::{self, UpsertUsers};
-use super::writes::{self, Done, Gather};
+use super::writes::{self, Done, Gather, RequestRules};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, too_many, wrong};
 use crate::api::transport::responder::{Responder, push_refusal};
-use crate::config::Limits;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -28,8 +28,9 @@ const MAX_USERS: usize = 1000;
 #[derive(Debug)]
 enum Op {
     Connect(Connect),
-    Disconnect { user: Id, connection: Id },
-    EndLease(Id),
+    UpdateConnection(UpdateConnection),
+    Disconnect { user: Id, command: Command },
+    EndLease { lease: Id, grace_ms: Option<u64> },
     UpsertUsers(UpsertUsers),
 }
 
@@ -41,12 +42,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn parse(mut fields: Fields, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, rules: &RequestRules) -> Result<Self, Refusal> {
         let values = fields
             .array("ops", MAX_USERS)?
             .ok_or_else(|| missing("ops", "an array of operations"))?;
         fields.finish()?;
-        let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), limits);
+        let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), rules);
         let ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
         let users = ops.iter().flatten().map(Op::users).sum();
         if users > MAX_USERS {
@@ -65,7 +66,8 @@ impl Batch {
         let op = |op: &Result<Op, Refusal>| match op {
             Ok(Op::Connect(connect)) => connect.answer_bytes(service),
             Ok(Op::UpsertUsers(upsert)) => upsert.answer_bytes(service),
-            Ok(Op::Disconnect { .. } | Op::EndLease(_)) => 64,
+            Ok(Op::UpdateConnection(update)) => update.answer_bytes(),
+            Ok(Op::Disconnect { .. } | Op::EndLease { .. }) => 64,
             Err(refusal) => refusal.bytes(),
         };
         self.ops.iter().map(op).sum()
@@ -98,22 +100,27 @@ impl Batch {
 }
 
 impl Op {
-    fn parse(value: Value, path: &str, limits: &Limits) -> Result<Self, Refusal> {
+    fn parse(value: Value, path: &str, rules: &RequestRules) -> Result<Self, Refusal> {
         let mut fields = Fields::of(value, path)?;
         let name = fields.text("op")?;
         match name.as_deref() {
-            Some("connect") => Connect::parse(fields, &Door::Trusted, limits).map(Self::Connect),
-            Some("disconnect") => Ok(match Disconnect::parse(fields, &Door::Trusted)? {
-                Disconnect::Connection { user, connection } => {
-                    Self::Disconnect { user, connection }
-                }
-                Disconnect::Lease(lease) => Self::EndLease(lease),
+            Some("connect") => Connect::parse(fields, &Door::Trusted, rules).map(Self::Connect),
+            Some("update_connection") => {
+                UpdateConnection::parse(fields, &Door::Trusted).map(Self::UpdateConnection)
+            }
+            Some("disconnect") => Ok(match Disconnect::parse(fields, &Door::Trusted, rules)? {
+                Disconnect::Connection { user, connection, lease, grace_ms } => Self::Disconnect {
+                    user,
+                    command: Command::Disconnect { connection, lease, grace_ms },
+                },
+                Disconnect::Lease { lease, grace_ms } => Self::EndLease { lease, grace_ms },
             }),
             Some("upsert_users") => {
-                UpsertUsers::parse(fields, &Door::Trusted, limits).map(Self::UpsertUsers)
+                UpsertUsers::parse(fields, &Door::Trusted, rules).map(Self::UpsertUsers)
             }
             _ => {
-                let takes = "takes \"connect\", \"disconnect\" or \"upsert_users\"";
+                let takes = "takes \"connect\", \"update_connection\", \"disconnect\" or \
+                             \"upsert_users\"";
                 Err(wrong(&fields.path("op"), takes))
             }
         }
@@ -123,9 +130,9 @@ impl Op {
     /// holds what they have connected, and several users are checked before the first is written.
     fn must_see(&self, under_way: &HashSet<Id>) -> bool {
         match self {
-            Self::EndLease(_) => true,
+            Self::EndLease { .. } => true,
             Self::UpsertUsers(_) => self.named().any(|user| under_way.contains(user)),
-            Self::Connect(_) | Self::Disconnect { .. } => false,
+            Self::Connect(_) | Self::UpdateConnection(_) | Self::Disconnect { .. } => false,
         }
     }
 
@@ -133,15 +140,19 @@ impl Op {
     fn named(&self) -> Box<dyn Iterator<Item = &Id> + '_> {
         match self {
             Self::Connect(connect) => Box::new(iter::once(&connect.user)),
+            Self::UpdateConnection(update) => Box::new(iter::once(&update.user)),
             Self::Disconnect { user, .. } => Box::new(iter::once(user)),
             Self::UpsertUsers(upsert) => Box::new(upsert.named()),
-            Self::EndLease(_) => Box::new(iter::empty()),
+            Self::EndLease { .. } => Box::new(iter::empty()),
         }
     }
 
     fn users(&self) -> usize {
         match self {
-            Self::Connect(_) | Self::Disconnect { .. } | Self::EndLease(_) => 1,
+            Self::Connect(_)
+            | Self::UpdateConnection(_)
+            | Self::Disconnect { .. }
+            | Self::EndLease { .. } => 1,
             Self::UpsertUsers(upsert) => upsert.len(),
         }
     }
@@ -173,8 +184,8 @@ impl Started {
 /// Sends the commands of an operation on their way, behind those of the operations before it.
 async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
     let (commands, finish): (Vec<(Id, Command)>, Finish) = match op {
-        Op::EndLease(lease) => {
-            let ended = service.end_lease(lease, deadline_ms).await;
+        Op::EndLease { lease, grace_ms } => {
+            let ended = service.end_lease(lease, grace_ms, deadline_ms).await;
             return Started::done(ended.map(|(count, rev)| {
                 disconnect::body(
                     Answer { outcome: Outcome::Disconnected { count, invisible: false }, rev },
@@ -193,7 +204,18 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
             };
             (vec![connect.command(false)], Box::new(finish))
         }
-        Op::Disconnect { user, connection } => {
+        Op::UpdateConnection(update) => {
+            let was_invisible = service.is_invisible(&update.user);
+            let command = (update.user.clone(), update.command());
+            let finish = move |_: &[Id], results: Vec<Done>| {
+                let done = first(results);
+                let invisible = writes::is_invisible(&done, was_invisible);
+                let body = |answer| update.body(&answer, &Door::Trusted);
+                Ended { result: done.map(body), invisible }
+            };
+            (vec![command], Box::new(finish))
+        }
+        Op::Disconnect { user, command } => {
             let was_invisible = service.is_invisible(&user);
             let finish = move |_: &[Id], results: Vec<Done>| {
                 let done = first(results);
@@ -203,7 +225,7 @@ async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
                     invisible,
                 }
             };
-            (vec![(user, Command::Disconnect { connection })], Box::new(finish))
+            (vec![(user, command)], Box::new(finish))
         }
         Op::UpsertUsers(upsert) => {
             let commands = upsert.commands(false);

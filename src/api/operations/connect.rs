@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use super::writes;
+use super::writes::{self, RequestRules};
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing};
+use crate::api::request::fields::{Fields, missing, wrong};
 use crate::api::transport::responder::Responder;
-use crate::config::{Limits, Liveness};
+use crate::config::Liveness;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
-use crate::presence::user::{Command, Outcome, Patch};
+use crate::presence::user::{Command, Device, NewConnection, Outcome, Patch};
 use crate::service::Service;
 use crate::store::stripe::Answer;
 
@@ -19,12 +19,12 @@ use crate::store::stripe::Answer;
 pub struct Connect {
     pub user: Id,
     patch: Patch,
-    connection: Id,
-    lease: Option<Id>,
+    defaults: Option<Box<Patch>>,
+    connection: NewConnection,
 }
 
 impl Connect {
-    pub fn parse(mut fields: Fields, door: &Door, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
         let path = fields.path("user");
         let user_fields = match (fields.object("user")?, door) {
             (Some(user), _) => user,
@@ -33,28 +33,33 @@ impl Connect {
                 return Err(missing(&path, "an object with the `id` of the user"));
             }
         };
-        let (user, patch) = writes::user(&user_fields, &path, door, &limits.trusted_fields)?;
+        let (user, patch) = writes::user(&user_fields, &path, door, rules)?;
         let connection = fields.id("connection_id")?;
         let lease = fields.id("lease")?;
+        let defaults = defaults(&mut fields, door, rules)?;
+        let device = device(&mut fields)?;
+        let idle = fields.boolean("idle")?.unwrap_or(false);
         fields.finish()?;
-        let connection = match connection {
+        let id = match connection {
             Some(connection) => connection,
             None => Id::parse(&fresh_connection_id(), "connection_id")?,
         };
-        Ok(Self { user, patch, connection, lease })
+        let connection = NewConnection { id, lease, device, idle };
+        Ok(Self { user, patch, defaults, connection })
     }
 
     /// The user and what is to happen to it.
     pub fn command(self, custom_in_answer: bool) -> (Id, Command) {
-        let Self { user, patch, connection, lease } = self;
-        (user, Command::Connect { patch, connection, lease, custom_in_answer })
+        let Self { user, patch, defaults, connection } = self;
+        (user, Command::Connect { patch, defaults, connection, custom_in_answer })
     }
 
     /// At most how many bytes the answer will have, without custom fields.
     pub fn answer_bytes(&self, service: &Service) -> usize {
-        2 * self.connection.as_str().len()
+        2 * self.connection.id.as_str().len()
             + 128
             + writes::me_bytes(service, &self.user, &self.patch)
+            + self.defaults.as_ref().map_or(0, |patch| writes::me_bytes(service, &self.user, patch))
     }
 
     pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
@@ -73,11 +78,13 @@ impl Connect {
 /// The answer to a `connect`.
 pub fn body(answer: Answer<Outcome>, liveness: &Liveness, door: &Door) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    if let Outcome::Connected { connection, me, .. } = answer.outcome {
+    if let Outcome::Connected { connection, me, created, .. } = answer.outcome {
         json::push(&mut out, "{\"connection_id\":");
         json::push_str(&mut out, connection.as_str());
         json::push(&mut out, ",\"me\":");
         out.extend_from_slice(&me);
+        json::push(&mut out, ",\"created\":");
+        json::push_bool(&mut out, created);
         json::push(&mut out, ",\"heartbeat\":{\"interval_ms\":");
         json::push_number(&mut out, millis(liveness.heartbeat_interval));
         json::push(&mut out, ",\"lease_ms\":");
@@ -87,6 +94,26 @@ pub fn body(answer: Answer<Outcome>, liveness: &Liveness, door: &Door) -> Vec<u8
         out.push(b'}');
     }
     out
+}
+
+/// The fields that count only if the request makes the user.
+fn defaults(
+    fields: &mut Fields,
+    door: &Door,
+    rules: &RequestRules,
+) -> Result<Option<Box<Patch>>, Refusal> {
+    let path = fields.path("defaults");
+    let Some(defaults) = fields.object("defaults")? else { return Ok(None) };
+    if defaults.contains_key("id") {
+        return Err(wrong(&format!("{path}.id"), "is named in `user`"));
+    }
+    Ok(Some(Box::new(writes::patch(&defaults, &path, door, rules)?)))
+}
+
+/// The kind of device that a request names.
+pub fn device(fields: &mut Fields) -> Result<Option<Device>, Refusal> {
+    let path = fields.path("device");
+    fields.text("device")?.map(|device| Device::parse(&device, &path)).transpose()
 }
 
 /// A name for a connection of a client that did not name it: 128 random bits.

@@ -5,6 +5,7 @@
 pub mod batch;
 mod channel;
 pub mod connect;
+pub mod count_users;
 pub mod delete_channel;
 pub mod delete_users;
 pub mod disconnect;
@@ -12,20 +13,23 @@ pub mod explain;
 pub mod heartbeat;
 pub mod query_channels;
 pub mod query_users;
+pub mod update_connection;
 pub mod upsert_channel;
 pub mod upsert_users;
 pub mod watch_channel;
-mod writes;
+pub mod writes;
 
 /// An operation of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     Connect,
+    UpdateConnection,
     Heartbeat,
     Disconnect,
     UpsertUsers,
     DeleteUsers,
     QueryUsers,
+    CountUsers,
     UpsertChannel,
     DeleteChannel,
     WatchChannel,
@@ -35,13 +39,15 @@ pub enum Operation {
 }
 
 /// All operations, in the order of their discriminants.
-pub const OPERATIONS: [Operation; 12] = [
+pub const OPERATIONS: [Operation; 14] = [
     Operation::Connect,
+    Operation::UpdateConnection,
     Operation::Heartbeat,
     Operation::Disconnect,
     Operation::UpsertUsers,
     Operation::DeleteUsers,
     Operation::QueryUsers,
+    Operation::CountUsers,
     Operation::UpsertChannel,
     Operation::DeleteChannel,
     Operation::WatchChannel,
@@ -59,11 +65,13 @@ impl Operation {
     pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::UpdateConnection => "update_connection",
             Self::Heartbeat => "heartbeat",
             Self::Disconnect => "disconnect",
             Self::UpsertUsers => "upsert_users",
             Self::DeleteUsers => "delete_users",
             Self::QueryUsers => "query_users",
+            Self::CountUsers => "count_users",
             Self::UpsertChannel => "upsert_channel",
             Self::DeleteChannel => "delete_channel",
             Self::WatchChannel => "watch_channel",

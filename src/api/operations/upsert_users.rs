@@ -2,11 +2,10 @@
 
 use serde_json::Value;
 
-use super::writes::{self, Done, Gather};
+use super::writes::{self, Done, Gather, RequestRules};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
 use crate::api::transport::responder::Responder;
-use crate::config::Limits;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -23,7 +22,7 @@ pub struct UpsertUsers {
 }
 
 impl UpsertUsers {
-    pub fn parse(mut fields: Fields, door: &Door, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
         let path = fields.path("users");
         let values =
             fields.array("users", MAX_USERS)?.ok_or_else(|| missing(&path, "an array of users"))?;
@@ -31,7 +30,7 @@ impl UpsertUsers {
         let parse = |(index, value): (usize, Value)| {
             let path = format!("{path}[{index}]");
             match value {
-                Value::Object(user) => writes::user(&user, &path, door, &limits.trusted_fields),
+                Value::Object(user) => writes::user(&user, &path, door, rules),
                 _ => Err(wrong(&path, "takes an object")),
             }
         };

@@ -15,23 +15,54 @@ use crate::service::Service;
 use crate::store::keyspace::Reply;
 use crate::store::stripe::Answer;
 
+/// What the settings say about requests that write users.
+#[derive(Debug)]
+pub struct RequestRules {
+    trusted_fields: BTreeSet<String>,
+    allow_invisible: bool,
+    /// The longest grace that a request may ask for.
+    pub lease_ms: u64,
+}
+
+impl RequestRules {
+    pub fn of(service: &Service) -> Self {
+        Self {
+            trusted_fields: service.limits().trusted_fields.clone(),
+            allow_invisible: service.user_settings.allow_invisible,
+            lease_ms: u64::try_from(service.liveness.lease.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
 /// A user and the fields to change, as they stand at `path` of a request.
 pub fn user(
     fields: &Map<String, Value>,
     path: &str,
     door: &Door,
-    trusted_fields: &BTreeSet<String>,
+    rules: &RequestRules,
 ) -> Result<(Id, Patch), Refusal> {
     let id = door.user(Patch::id(fields, path)?, &format!("{path}.id"))?;
+    Ok((id, patch(fields, path, door, rules)?))
+}
+
+/// The fields of a user to change, as far as `door` may change them.
+pub fn patch(
+    fields: &Map<String, Value>,
+    path: &str,
+    door: &Door,
+    rules: &RequestRules,
+) -> Result<Patch, Refusal> {
     let patch = Patch::parse(fields, path)?;
-    if !door.is_trusted()
-        && let Some(name) = patch.forbidden(trusted_fields)
-    {
-        let field = format!("{path}.{name}");
-        let message = format!("`{field}` can be set only by trusted services");
-        return Err(Refusal::new(Code::ForbiddenField, message).field(field));
+    let hides = patch.invisible == Some(true) && !rules.allow_invisible;
+    let forbidden = patch.forbidden(&rules.trusted_fields).or(hides.then_some("invisible"));
+    match forbidden.filter(|_| !door.is_trusted()) {
+        None => Ok(patch),
+        Some(name) => {
+            let field = format!("{path}.{name}");
+            let message = format!("`{field}` can be set only by trusted services");
+            Err(Refusal::new(Code::ForbiddenField, message).field(field))
+        }
     }
-    Ok((id, patch))
 }
 
 /// Appends `,"rev":…`, which only trusted services are told: it would tell of others' invisible
@@ -56,8 +87,14 @@ pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
             record.and_then(|record| record.status.as_deref()).map_or(4, json_bytes)
         }),
     };
-    // The names, times and numbers of a user take less than 256 bytes.
-    256 + json_bytes(user.as_str()) + status
+    let devices = service.store.users.with_record(user, |record| {
+        record.map_or(0, |record| {
+            let devices = record.reachability().devices;
+            devices.iter().map(|device| device.len() + 3).sum()
+        })
+    });
+    // The names, times and numbers of a user, and one more device, take less than 512 bytes.
+    512 + json_bytes(user.as_str()) + status + devices
 }
 
 /// What became of one command.
@@ -70,6 +107,7 @@ pub fn is_invisible(result: &Done, was_invisible: bool) -> bool {
         Ok(Answer { outcome, .. }) => matches!(
             outcome,
             Outcome::Connected { invisible: true, .. }
+                | Outcome::ConnectionUpdated { invisible: true, .. }
                 | Outcome::Disconnected { invisible: true, .. }
         ),
         Err(_) => was_invisible,

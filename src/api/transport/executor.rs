@@ -14,6 +14,7 @@ use super::subjects::Subjects;
 use crate::api::operations::Operation;
 use crate::api::operations::batch::Batch;
 use crate::api::operations::connect::Connect;
+use crate::api::operations::count_users::CountUsers;
 use crate::api::operations::delete_channel::DeleteChannel;
 use crate::api::operations::delete_users::DeleteUsers;
 use crate::api::operations::disconnect::Disconnect;
@@ -21,9 +22,11 @@ use crate::api::operations::explain::Explain;
 use crate::api::operations::heartbeat::Heartbeat;
 use crate::api::operations::query_channels::QueryChannels;
 use crate::api::operations::query_users::QueryUsers;
+use crate::api::operations::update_connection::UpdateConnection;
 use crate::api::operations::upsert_channel::UpsertChannel;
 use crate::api::operations::upsert_users::UpsertUsers;
 use crate::api::operations::watch_channel::WatchChannel;
+use crate::api::operations::writes::RequestRules;
 use crate::presence::refusal::Refusal;
 use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;
@@ -153,11 +156,17 @@ impl Executor {
         }
         let body = &request.payload;
         let fields = || door.fields(body);
+        let rules = || RequestRules::of(service);
         match operation {
             Operation::Connect => {
-                let connect = parsed!(Connect::parse(parsed!(fields()), &door, limits));
+                let connect = parsed!(Connect::parse(parsed!(fields()), &door, &rules()));
                 admitted!(1);
                 connect.run(service, door, deadline_ms, responder);
+            }
+            Operation::UpdateConnection => {
+                let update = parsed!(UpdateConnection::parse(parsed!(fields()), &door));
+                admitted!(1);
+                update.run(service, door, deadline_ms, responder);
             }
             Operation::Heartbeat => {
                 let heartbeat = parsed!(Heartbeat::parse(body, &door));
@@ -165,12 +174,12 @@ impl Executor {
                 heartbeat.run(service, deadline_ms, responder);
             }
             Operation::Disconnect => {
-                let disconnect = parsed!(Disconnect::parse(parsed!(fields()), &door));
+                let disconnect = parsed!(Disconnect::parse(parsed!(fields()), &door, &rules()));
                 admitted!(1);
                 disconnect.run(service, door, deadline_ms, responder);
             }
             Operation::UpsertUsers => {
-                let upsert = parsed!(UpsertUsers::parse(parsed!(fields()), &door, limits));
+                let upsert = parsed!(UpsertUsers::parse(parsed!(fields()), &door, &rules()));
                 admitted!(upsert.len());
                 upsert.run(service, door, deadline_ms, responder);
             }
@@ -183,6 +192,11 @@ impl Executor {
                 let query = parsed!(QueryUsers::parse(parsed!(fields()), body, &door));
                 admitted!(1);
                 query.run(service, &self.subjects.events, door, deadline_ms, responder);
+            }
+            Operation::CountUsers => {
+                let count = parsed!(CountUsers::parse(parsed!(fields()), &door));
+                admitted!(1);
+                count.run(service, &door, deadline_ms, responder);
             }
             Operation::UpsertChannel => {
                 let upsert = parsed!(UpsertChannel::parse(parsed!(fields())));
@@ -205,7 +219,7 @@ impl Executor {
                 query.run(service, &self.subjects.events, &door, deadline_ms, responder);
             }
             Operation::Batch => {
-                let batch = parsed!(Batch::parse(parsed!(fields()), limits));
+                let batch = parsed!(Batch::parse(parsed!(fields()), &rules()));
                 admitted!(batch.users());
                 batch.run(service, deadline_ms, responder);
             }

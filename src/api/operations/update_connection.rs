@@ -1,0 +1,77 @@
+//! `update_connection`: one connection becomes idle or active, or is another kind of device.
+
+use super::connect::device;
+use super::writes;
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, missing};
+use crate::api::transport::responder::Responder;
+use crate::presence::id::Id;
+use crate::presence::json;
+use crate::presence::refusal::Refusal;
+use crate::presence::user::{Command, Device, Outcome};
+use crate::service::Service;
+use crate::store::stripe::Answer;
+
+/// A parsed `update_connection`.
+#[derive(Debug)]
+pub struct UpdateConnection {
+    pub user: Id,
+    pub connection: Id,
+    idle: Option<bool>,
+    device: Option<Device>,
+}
+
+impl UpdateConnection {
+    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
+        let user_path = fields.path("user_id");
+        let user = door.user(fields.id("user_id")?, &user_path)?;
+        let connection = fields.id("connection_id")?.ok_or_else(|| {
+            missing(&fields.path("connection_id"), "the id of the connection that changes")
+        })?;
+        let idle = fields.boolean("idle")?;
+        let device = device(&mut fields)?;
+        fields.finish()?;
+        Ok(Self { user, connection, idle, device })
+    }
+
+    /// What is to happen to the user.
+    pub fn command(&self) -> Command {
+        Command::UpdateConnection {
+            connection: self.connection.clone(),
+            idle: self.idle,
+            device: self.device.clone(),
+        }
+    }
+
+    /// At most how many bytes the answer will have.
+    pub fn answer_bytes(&self) -> usize {
+        2 * (self.user.as_str().len() + self.connection.as_str().len()) + 128
+    }
+
+    pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
+        let was_invisible = service.is_invisible(&self.user);
+        let (user, command) = (self.user.clone(), self.command());
+        let reply = move |result: writes::Done| {
+            let mut responder = responder;
+            responder.invisible = writes::is_invisible(&result, was_invisible);
+            responder.result(result.map(|answer| self.body(&answer, &door)));
+        };
+        service.command(user, command, deadline_ms, Box::new(reply));
+    }
+
+    /// The answer: the connection is `unknown` if it is not there.
+    pub fn body(&self, answer: &Answer<Outcome>, door: &Door) -> Vec<u8> {
+        let known = matches!(answer.outcome, Outcome::ConnectionUpdated { known: true, .. });
+        let mut out = b"{\"unknown\":".to_vec();
+        json::push_array(&mut out, (!known).then_some(self), |out, each| {
+            json::push(out, "{\"user_id\":");
+            json::push_str(out, each.user.as_str());
+            json::push(out, ",\"connection_id\":");
+            json::push_str(out, each.connection.as_str());
+            out.push(b'}');
+        });
+        writes::push_rev(&mut out, answer.rev, door);
+        out.push(b'}');
+        out
+    }
+}
