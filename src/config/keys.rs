@@ -41,6 +41,8 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("liveness.lease", Text("60s")),
     ("liveness.offline_grace", Text("5s")),
     ("liveness.last_active_refresh", Text("15m")),
+    ("users.announced_fields", EmptyList),
+    ("users.allow_invisible", Flag(true)),
     ("limits.request_timeout", Text("2s")),
     ("limits.connections_per_user", Number(50)),
     ("limits.trusted_fields", EmptyList),

@@ -29,6 +29,7 @@ pub use secret::Secret;
 pub use sources::{Loaded, Sources};
 pub use subjects::{INTERNAL, Subjects};
 
+use crate::presence::user::AnnouncedFields;
 use read::Reader;
 
 /// All settings of a daemon.
@@ -38,6 +39,7 @@ pub struct Settings {
     pub subjects: Subjects,
     pub store: Store,
     pub liveness: Liveness,
+    pub users: Users,
     pub limits: Limits,
     /// By name. A type that is not named here has [`ChannelType::default`].
     pub channel_types: BTreeMap<String, ChannelType>,
@@ -71,6 +73,15 @@ pub struct Liveness {
     /// With zero a user is offline at the end of the last connection.
     pub offline_grace: Duration,
     pub last_active_refresh: Duration,
+}
+
+/// What users may do, and what of them is announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// The custom fields that belong to what is announced.
+    pub announced_fields: AnnouncedFields,
+    /// Whether a user's own client may make the user invisible.
+    pub allow_invisible: bool,
 }
 
 /// Limits on everything that can grow.
@@ -149,6 +160,7 @@ impl Settings {
             nats,
             store: Store::read(reader)?,
             liveness: Liveness::read(reader)?,
+            users: Users::read(reader)?,
             limits: Limits::read(reader)?,
             channel_types: sections::read_channel_types(reader)?,
             log: Log::read(reader)?,

@@ -11,9 +11,10 @@ use super::error::ConfigError;
 use super::keys::CHANNEL_TYPES;
 use super::read::Reader;
 use super::subjects::is_name;
-use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store};
+use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store, Users};
 use crate::presence::field::Kind;
 use crate::presence::id::Id;
+use crate::presence::user::AnnouncedFields;
 
 /// The name of a bucket becomes part of the name of a stream, which the server keeps in a folder
 /// of that name: at most 255 bytes.
@@ -86,6 +87,22 @@ impl Liveness {
     }
 }
 
+impl Users {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let key = "users.announced_fields";
+        let must = format!("[\"*\"] for all custom fields, or {}", custom_names());
+        let fields = reader.texts(key, &must)?;
+        let announced_fields = match fields.as_slice() {
+            [all] if all == "*" => AnnouncedFields::All,
+            _ if fields.iter().all(|field| is_custom(field)) => {
+                AnnouncedFields::Listed(fields.into_iter().collect())
+            }
+            _ => return Err(reader.refusal(key, must)),
+        };
+        Ok(Self { announced_fields, allow_invisible: reader.flag("users.allow_invisible")? })
+    }
+}
+
 impl Limits {
     pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
         Ok(Self {
@@ -101,20 +118,24 @@ impl Limits {
 
 fn read_trusted_fields(reader: &Reader) -> Result<BTreeSet<String>, ConfigError> {
     let key = "limits.trusted_fields";
-    let must = format!(
-        "a list of names of custom fields: not empty, not beginning with $, and none of {}",
-        Kind::Users.reserved().join(", ")
-    );
+    let must = custom_names();
     let fields = reader.texts(key, &must)?;
-    let is_custom = |field: &String| {
-        !field.is_empty()
-            && !field.starts_with('$')
-            && !Kind::Users.reserved().contains(&field.as_str())
-    };
-    match fields.iter().all(is_custom) {
+    match fields.iter().all(|field| is_custom(field)) {
         true => Ok(fields.into_iter().collect()),
         false => Err(reader.refusal(key, must)),
     }
+}
+
+/// What a list of custom fields takes.
+fn custom_names() -> String {
+    format!(
+        "a list of names of custom fields: not empty, not beginning with $, and none of {}",
+        Kind::Users.reserved().join(", ")
+    )
+}
+
+fn is_custom(field: &str) -> bool {
+    !field.is_empty() && !field.starts_with('$') && !Kind::Users.reserved().contains(&field)
 }
 
 impl Log {

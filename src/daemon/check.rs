@@ -8,6 +8,7 @@ use super::permissions::Permissions;
 use crate::config::Settings;
 use crate::health::Health;
 use crate::store::bucket::{Bucket, BucketError};
+use crate::store::{self, UnusableBucket};
 
 /// What keeps a daemon with these settings from serving.
 #[derive(Debug, Error)]
@@ -15,13 +16,15 @@ pub enum CheckError {
     #[error("no connection to NATS at {servers}: {failure}")]
     NotConnected { servers: String, failure: String },
     #[error(transparent)]
-    Unusable(#[from] ConnectError),
+    Connect(#[from] ConnectError),
     #[error("NATS refuses what the daemon needs: {0}")]
     Refused(String),
     #[error("NATS did not answer to a probe of the permissions")]
     Unanswered,
-    #[error("the bucket {bucket}: {reason}")]
-    Bucket { bucket: String, reason: String },
+    #[error(transparent)]
+    UnusableBucket(#[from] UnusableBucket),
+    #[error("the bucket {bucket}: {error}")]
+    Bucket { bucket: String, error: BucketError },
 }
 
 /// Returns a line for each part that is as it should be, or that needs attention.
@@ -43,17 +46,18 @@ pub async fn check(settings: &Settings) -> Result<Vec<String>, CheckError> {
         &settings.nats.js_api,
         settings.limits.request_timeout,
     );
-    let failed = |reason| CheckError::Bucket { bucket: bucket.name().to_owned(), reason };
     match bucket.info().await {
         Ok(info) => {
-            bucket.check(&info).map_err(failed)?;
+            store::check(&bucket, &info)?;
             lines.push(format!("the bucket {} can be used", bucket.name()));
             lines.extend(info.warning(bucket.name()));
         }
         Err(BucketError::Missing) => {
             lines.push(format!("the bucket {} is missing; a start makes it", bucket.name()));
         }
-        Err(error) => return Err(failed(error.to_string())),
+        Err(error) => {
+            return Err(CheckError::Bucket { bucket: bucket.name().to_owned(), error });
+        }
     }
     Ok(lines)
 }

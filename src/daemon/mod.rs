@@ -30,6 +30,7 @@ use crate::presence::entity::Entity;
 use crate::presence::user::Users;
 use crate::round_trip::RoundTripError;
 use crate::service::Service;
+use crate::store::UnusableBucket;
 use crate::store::outbox::Outbox;
 use connect::ConnectError;
 use http::{Http, ListenError};
@@ -39,8 +40,8 @@ use http::{Http, ListenError};
 pub enum Error {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("{0}")]
-    Bucket(String),
+    #[error(transparent)]
+    Bucket(#[from] UnusableBucket),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("could not subscribe: {0}")]

@@ -160,9 +160,9 @@ impl Startup {
     /// Waits for the bucket, and makes it if it is missing. Then begins to follow it.
     async fn open_store(&mut self, client: Client, answers: &Outbox) -> Result<Store, Error> {
         let settings = &self.settings;
-        let timeout = store::patience(settings.limits.request_timeout);
+        let timeout = store::bucket_timeout(settings.limits.request_timeout);
         let bucket = Bucket::new(client, &settings.store.bucket, &settings.nats.js_api, timeout);
-        store::open(&bucket, shape(settings), &self.health).await.map_err(Error::Bucket)?;
+        store::open(&bucket, shape(settings), &self.health).await?;
         if let Some(warning) = bucket.info().await.ok().and_then(|info| info.warning(bucket.name()))
         {
             tracing::warn!("{warning}");
@@ -182,9 +182,10 @@ impl Startup {
             tracker: self.tasks.tracker.clone(),
         };
         let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
-        let rules = Arc::new(rules(&settings.limits, &settings.liveness));
+        let rules = Arc::new(rules(&settings.limits, &settings.liveness, &settings.users));
         let periods = Periods {
             lease_ms: millis(settings.liveness.lease),
+            grace_ms: millis(settings.liveness.offline_grace),
             refresh_ms: millis(settings.liveness.last_active_refresh),
         };
         let store = Store::new(context, &rules, timing, periods);

@@ -71,7 +71,7 @@ impl ExpiryTask {
         store.context.tracker.spawn(carry_out(store.clone(), queue));
         let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
-            expiry: Expiry::new(daemon, millis(liveness.lease), millis(liveness.offline_grace)),
+            expiry: Expiry::new(daemon, millis(liveness.lease)),
             view: DaemonView { store, beacons },
             writes,
             done: mpsc::unbounded_channel(),

@@ -15,6 +15,9 @@ pub struct Now {
     pub wall: Time,
 }
 
+/// How far ahead of now a stored time may be, in milliseconds.
+const MAX_AHEAD_MS: i64 = 3_600_000;
+
 /// A wall-clock time in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub i64);
@@ -28,6 +31,20 @@ impl Time {
     pub fn parse(text: &str) -> Option<Self> {
         let time = DateTime::parse_from_rfc3339(text).ok()?;
         Some(Self(time.timestamp_millis()))
+    }
+
+    /// `now`, or `previous` where that is later: no time of a record moves backwards. One that is
+    /// more than an hour ahead was written by a broken clock, and counts as absent
+    /// (`PROTOCOL`, section 1).
+    pub fn latest(previous: Option<Self>, now: Self) -> Self {
+        previous
+            .filter(|previous| previous.counts_at(now))
+            .map_or(now, |previous| previous.max(now))
+    }
+
+    /// Whether the time is no more than an hour ahead of `now`.
+    pub fn counts_at(self, now: Self) -> bool {
+        self.0 <= now.0.saturating_add(MAX_AHEAD_MS)
     }
 
     /// Appends the time as RFC 3339 in UTC with milliseconds (`2019-01-07T13:17:42.375Z`).
@@ -57,6 +74,16 @@ mod tests {
     fn a_time_reads_as_in_the_protocol() {
         let time = Time::parse("2019-01-07T14:17:42.375999+01:00").unwrap();
         assert_eq!(time.to_string(), "2019-01-07T13:17:42.375Z");
+    }
+
+    #[test]
+    fn a_time_stays_unless_it_is_more_than_an_hour_ahead() {
+        let latest = |previous, now| Time::latest(Some(Time(previous)), Time(now)).0;
+        assert_eq!(latest(5, 7), 7);
+        assert_eq!(latest(7, 5), 7);
+        assert_eq!(latest(3_600_005, 5), 3_600_005);
+        assert_eq!(latest(3_600_006, 5), 5);
+        assert_eq!(Time::latest(None, Time(5)), Time(5));
     }
 
     proptest! {

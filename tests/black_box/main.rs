@@ -42,6 +42,7 @@ mod readme;
 mod records;
 mod reload;
 mod replies;
+mod rich_presence;
 mod roles;
 mod stalls;
 mod startup;

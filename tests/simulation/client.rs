@@ -1,8 +1,7 @@
 //! The requests of clients, and what each does to the registers of the ledger.
 
 use presenced::presence::id::Id;
-use presenced::presence::time::Time;
-use presenced::presence::user::{Command, Patch};
+use presenced::presence::user::{Command, LeavingKey, NewConnection, Patch};
 use serde_json::json;
 
 use super::ledger::{OpId, Register, Value};
@@ -32,7 +31,7 @@ pub enum Action {
     DisconnectLease,
     Upsert(Fields),
     Delete,
-    EndGrace { since: Time },
+    EndLeaving { ended: Vec<LeavingKey> },
 }
 
 /// Which fields a request sets. The values are made from the number of the request, so that each
@@ -77,17 +76,24 @@ impl Op {
         match &self.action {
             Action::Connect { on_lease, fields } => Command::Connect {
                 patch: self.patch(*fields, number),
-                connection: connection(),
-                lease: on_lease.then(|| self.lease()),
+                defaults: None,
+                connection: NewConnection {
+                    lease: on_lease.then(|| self.lease()),
+                    ..NewConnection::plain(connection())
+                },
                 custom_in_answer: true,
             },
-            Action::Disconnect => Command::Disconnect { connection: connection() },
-            Action::DisconnectLease => Command::DisconnectLease { lease: self.lease() },
+            Action::Disconnect => {
+                Command::Disconnect { connection: connection(), lease: None, grace_ms: None }
+            }
+            Action::DisconnectLease => {
+                Command::DisconnectLease { lease: self.lease(), grace_ms: None }
+            }
             Action::Upsert(fields) => {
                 Command::Upsert { patch: self.patch(*fields, number), custom_in_answer: true }
             }
             Action::Delete => Command::Delete,
-            Action::EndGrace { since } => Command::EndGrace { since: *since },
+            Action::EndLeaving { ended } => Command::EndLeaving { ended: ended.clone() },
         }
     }
 
@@ -104,7 +110,7 @@ impl Op {
             Action::DisconnectLease => vec![(connection, Value::AbsentIfOnLease)],
             Action::Upsert(fields) => self.set(*fields, number),
             Action::Delete => Register::all().map(|each| (each, Value::Absent)).collect(),
-            Action::EndGrace { .. } => Vec::new(),
+            Action::EndLeaving { .. } => Vec::new(),
         }
     }
 

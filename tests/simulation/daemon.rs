@@ -8,7 +8,7 @@ use presenced::liveness::peers::{Peers, RankFilter};
 use presenced::presence::entity::{DaemonId, Event};
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
-use presenced::presence::user::{Grace, Rules, Users};
+use presenced::presence::user::{Index, LeavingKey, Periods, Rules, Turn, Users};
 use presenced::store::stripe::{Stripe, Timing};
 
 use super::bucket::{Bucket, Message};
@@ -22,7 +22,6 @@ pub const TICK_MS: u64 = 50;
 /// beacon of a dead daemon they are announced again.
 const REMOTE_CHANGE_MS: u64 = 20_000;
 const BEFORE_LAST_BEACON_MS: u64 = 2000;
-const GRACE_RETRY_MS: u64 = 2000;
 
 #[derive(Debug)]
 pub struct Daemon {
@@ -59,6 +58,7 @@ impl Daemon {
         id: DaemonId,
         bucket: &Bucket,
         rules: Arc<Rules>,
+        grace_ms: u64,
         attempts: u32,
         now_ms: u64,
     ) -> Self {
@@ -68,9 +68,11 @@ impl Daemon {
             attempts,
             max_value: 10_000,
         };
+        // Only graces end here: nothing lapses, and nothing is refreshed.
+        let periods = Periods { lease_ms: 1 << 40, grace_ms, refresh_ms: 1 << 40 };
         Self {
             id,
-            machine: Stripe::new(id, rules, timing),
+            machine: Stripe::new(id, rules, timing, Index::new(periods)),
             peers: Peers::new(id),
             born_ms: now_ms,
             skew_ms: 0,
@@ -164,18 +166,17 @@ impl Daemon {
     }
 
     /// The graces that are this daemon's to end now.
-    pub fn due_graces(&mut self, grace_ms: u64, now_ms: u64) -> Vec<(Id, Grace)> {
+    pub fn due_graces(&mut self, now_ms: u64) -> Vec<(Id, Vec<LeavingKey>)> {
         let now = self.now(now_ms);
+        let peers = &self.peers;
+        let turn = |user: &Id| {
+            let wait_ms = peers.rank(user.as_str(), RankFilter::Alive) as u64 * 1000;
+            Turn { hearing_ms: wait_ms, any_ms: wait_ms }
+        };
+        let agenda = &mut self.machine.index_mut().agenda;
         let mut due = Vec::new();
-        while let Some((user, grace)) = self.machine.index_mut().take_due_grace(grace_ms, now) {
-            let wait_ms = self.peers.rank(user.as_str(), RankFilter::Alive) as u64 * 1000;
-            let turn_ms = grace.seen_ms + grace_ms + wait_ms;
-            let later_ms =
-                if turn_ms > now.mono_ms { turn_ms - now.mono_ms } else { GRACE_RETRY_MS };
-            self.machine.index_mut().postpone(user.clone(), grace, grace_ms, later_ms, now);
-            if turn_ms <= now.mono_ms {
-                due.push((user, grace));
-            }
+        while let Some(each) = agenda.take_due(now, u64::MAX, turn) {
+            due.push((each.user, each.left));
         }
         due
     }

@@ -143,7 +143,7 @@ impl World {
                     format!("in the end {register:?} is {value:?}")
                 })?;
             }
-            let leaving = stored.record().is_some_and(|r| r.grace_since.is_some());
+            let leaving = stored.record().is_some_and(|r| !r.leaving.is_empty());
             ensure(!leaving, user, || "in the end a grace has not ended".to_owned())?;
             let version = Users::version(stored);
             let excused = self.net.weather.wild || self.bucket.epoch > 0 || version == 0;

@@ -50,7 +50,7 @@ impl World {
         let users = (0..rng.usize(1..=3)).map(|n| id(&format!("u{n}")));
         let users = users.chain([id(GHOST)]).collect();
         let no_grace = rng.u32(0..4) == 0;
-        let rules = Rules { connections_per_user: *pick(&mut rng, &[2, 50]), no_grace };
+        let rules = Rules::new(*pick(&mut rng, &[2, 50]), no_grace);
         let mut world = Self {
             attempts: *pick(&mut rng, &[3, 40]),
             grace_ms: rng.u64(200..2000),
@@ -139,7 +139,8 @@ impl World {
         self.last_daemon += 1;
         let id = DaemonId(self.last_daemon);
         let rules = Arc::clone(&self.rules);
-        let mut daemon = Daemon::start(id, &self.bucket, rules, self.attempts, self.net.now_ms);
+        let mut daemon =
+            Daemon::start(id, &self.bucket, rules, self.grace_ms, self.attempts, self.net.now_ms);
         daemon.skew_ms = self.net.rng.i64(-3000..=3000);
         self.daemons.insert(id, daemon);
         self.note(None, || format!("{id} starts"));
@@ -355,12 +356,12 @@ impl World {
     }
 
     fn end_graces(&mut self, id: DaemonId) -> Result<(), Broken> {
-        let (now_ms, grace_ms) = (self.net.now_ms, self.grace_ms);
+        let now_ms = self.net.now_ms;
         let Some(daemon) = self.daemons.get_mut(&id).filter(|daemon| daemon.is_ready()) else {
             return Ok(());
         };
-        for (user, grace) in daemon.due_graces(grace_ms, now_ms) {
-            let action = Action::EndGrace { since: grace.since };
+        for (user, ended) in daemon.due_graces(now_ms) {
+            let action = Action::EndLeaving { ended };
             self.command(id, Op { user, client: 0, action })?;
         }
         Ok(())
@@ -411,6 +412,8 @@ impl World {
                 let ms = self.net.rng.u64(0..=12);
                 self.net.after(ms, Event::Info { by: id, key, verify });
             }
+            // No connection here lapses with its lease.
+            Effect::ChangeShared(_) => {}
             Effect::Announce(event) => {
                 self.note(Some(&event.user), || format!("{id} announces {}", event.version));
                 self.checks.announced(&self.bucket, id, &event, false)?;

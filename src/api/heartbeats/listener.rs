@@ -167,7 +167,7 @@ impl HeartbeatListener {
                 self.store.context.metrics.heard_connections(connections.len());
                 for (user, connection) in connections {
                     self.store.users.with_index(user.as_ref(), |index| {
-                        index.own_leases.heartbeat(user, connection, at_ms);
+                        index.agenda.heartbeat(user, connection, at_ms);
                     });
                 }
             }

@@ -2,15 +2,15 @@
 
 use serde_json::{Map, Value};
 
-use super::writes;
+use super::context::Context;
+use super::reply::{Reply, push_heartbeat};
+use super::writes::{self, RequestRules};
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing};
-use crate::api::transport::responder::Responder;
-use crate::config::{Limits, Liveness};
+use crate::api::request::fields::{Fields, missing, wrong};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
-use crate::presence::user::{Command, Outcome, Patch};
+use crate::presence::user::{Command, Device, NewConnection, Outcome, Patch};
 use crate::service::Service;
 use crate::store::stripe::Answer;
 
@@ -19,12 +19,12 @@ use crate::store::stripe::Answer;
 pub struct Connect {
     pub user: Id,
     patch: Patch,
-    connection: Id,
-    lease: Option<Id>,
+    defaults: Option<Box<Patch>>,
+    connection: NewConnection,
 }
 
 impl Connect {
-    pub fn parse(mut fields: Fields, door: &Door, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
         let path = fields.path("user");
         let user_fields = match (fields.object("user")?, door) {
             (Some(user), _) => user,
@@ -33,67 +33,82 @@ impl Connect {
                 return Err(missing(&path, "an object with the `id` of the user"));
             }
         };
-        let (user, patch) = writes::user(&user_fields, &path, door, &limits.trusted_fields)?;
+        let (user, patch) = writes::user(&user_fields, &path, door, rules)?;
         let connection = fields.id("connection_id")?;
         let lease = fields.id("lease")?;
+        let defaults = defaults(&mut fields, door, rules)?;
+        let device = device(&mut fields)?;
+        let idle = fields.boolean("idle")?.unwrap_or(false);
         fields.finish()?;
-        let connection = match connection {
+        let id = match connection {
             Some(connection) => connection,
             None => Id::parse(&fresh_connection_id(), "connection_id")?,
         };
-        Ok(Self { user, patch, connection, lease })
+        let connection = NewConnection { id, lease, device, idle };
+        Ok(Self { user, patch, defaults, connection })
     }
 
-    /// The user and what is to happen to it.
-    pub fn command(self, custom_in_answer: bool) -> (Id, Command) {
-        let Self { user, patch, connection, lease } = self;
-        (user, Command::Connect { patch, connection, lease, custom_in_answer })
-    }
-
-    /// At most how many bytes the answer will have, without custom fields.
+    /// An upper bound of the answer without custom fields, in bytes.
     pub fn answer_bytes(&self, service: &Service) -> usize {
-        2 * self.connection.as_str().len()
+        2 * self.connection.id.as_str().len()
             + 128
             + writes::me_bytes(service, &self.user, &self.patch)
+            + self.defaults.as_ref().map_or(0, |patch| writes::me_bytes(service, &self.user, patch))
     }
 
-    pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
-        let liveness = service.liveness.clone();
-        let (user, command) = self.command(true);
-        let was_invisible = service.is_invisible(&user);
-        let reply = move |result: writes::Done| {
-            let mut responder = responder;
-            responder.invisible = writes::is_invisible(&result, was_invisible);
-            responder.result(result.map(|answer| body(answer, &liveness, &door)));
-        };
-        service.command(user, command, deadline_ms, Box::new(reply));
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        self.run_with(true, ctx).await
+    }
+
+    /// Runs with or without the custom fields of the user in the answer.
+    pub async fn run_with(self, custom_in_answer: bool, ctx: &Context) -> Result<Reply, Refusal> {
+        let Self { user, patch, defaults, connection } = self;
+        let was_invisible = ctx.service.is_invisible(&user);
+        let command = Command::Connect { patch, defaults, connection, custom_in_answer };
+        let result = ctx.service.command(user, command, ctx.deadline_ms).await;
+        ctx.set_invisible(writes::is_invisible(&result, was_invisible));
+        Ok(reply(result?, ctx))
     }
 }
 
-/// The answer to a `connect`.
-pub fn body(answer: Answer<Outcome>, liveness: &Liveness, door: &Door) -> Vec<u8> {
+fn reply(answer: Answer<Outcome>, ctx: &Context) -> Reply {
     let mut out = Vec::with_capacity(512);
-    if let Outcome::Connected { connection, me, .. } = answer.outcome {
+    if let Outcome::Connected { connection, me, created, .. } = answer.outcome {
         json::push(&mut out, "{\"connection_id\":");
         json::push_str(&mut out, connection.as_str());
         json::push(&mut out, ",\"me\":");
         out.extend_from_slice(&me);
-        json::push(&mut out, ",\"heartbeat\":{\"interval_ms\":");
-        json::push_number(&mut out, millis(liveness.heartbeat_interval));
-        json::push(&mut out, ",\"lease_ms\":");
-        json::push_number(&mut out, millis(liveness.lease));
-        out.push(b'}');
-        writes::push_rev(&mut out, answer.rev, door);
+        json::push(&mut out, ",\"created\":");
+        json::push_bool(&mut out, created);
+        out.push(b',');
+        push_heartbeat(&mut out, &ctx.service.liveness);
+        writes::push_rev(&mut out, answer.rev, &ctx.door);
         out.push(b'}');
     }
     out
 }
 
-/// A name for a connection of a client that did not name it: 128 random bits.
-fn fresh_connection_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
+/// The fields that count only if the request makes the user.
+fn defaults(
+    fields: &mut Fields,
+    door: &Door,
+    rules: &RequestRules,
+) -> Result<Option<Box<Patch>>, Refusal> {
+    let path = fields.path("defaults");
+    let Some(defaults) = fields.object("defaults")? else { return Ok(None) };
+    if defaults.contains_key("id") {
+        return Err(wrong(&format!("{path}.id"), "is named in `user`"));
+    }
+    Ok(Some(Box::new(writes::patch(&defaults, &path, door, rules)?)))
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// The kind of device that a request names.
+pub fn device(fields: &mut Fields) -> Result<Option<Device>, Refusal> {
+    let path = fields.path("device");
+    fields.text("device")?.map(|device| Device::parse(&device, &path)).transpose()
+}
+
+/// The id of a connection whose client named none: 128 random bits.
+fn fresh_connection_id() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }

@@ -1,36 +1,32 @@
 //! `disconnect`: one connection ends, or all that a lease holds.
 
-use super::writes;
+use super::context::Context;
+use super::reply::Reply;
+use super::writes::{self, RequestRules};
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing, wrong};
-use crate::api::transport::responder::Responder;
+use crate::api::request::fields::{Fields, missing};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
 use crate::presence::user::{Command, Outcome};
-use crate::service::Service;
-use crate::store::stripe::Answer;
 
 /// A parsed `disconnect`.
 #[derive(Debug)]
 pub enum Disconnect {
-    Connection { user: Id, connection: Id },
-    Lease(Id),
+    Connection { user: Id, connection: Id, lease: Option<Id>, grace_ms: Option<u64> },
+    Lease { lease: Id, grace_ms: Option<u64> },
 }
 
 impl Disconnect {
-    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
-        if let Some(lease) = fields.id("lease")? {
-            for name in ["user_id", "connection_id"] {
-                if fields.take(name).is_some() {
-                    return Err(wrong(
-                        &fields.path(name),
-                        "does not go with `lease`: name a lease, or one connection of a user",
-                    ));
-                }
-            }
+    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
+        let grace_ms = fields.number("grace_ms", 0..=rules.lease_ms)?;
+        let lease = fields.id("lease")?;
+        if let Some(lease) = &lease
+            && !fields.has("user_id")
+            && !fields.has("connection_id")
+        {
             fields.finish()?;
-            return Ok(Self::Lease(lease));
+            return Ok(Self::Lease { lease: lease.clone(), grace_ms });
         }
         let user_path = fields.path("user_id");
         let user = door.user(fields.id("user_id")?, &user_path)?;
@@ -38,43 +34,44 @@ impl Disconnect {
             missing(&fields.path("connection_id"), "the id of the connection that ends")
         })?;
         fields.finish()?;
-        Ok(Self::Connection { user, connection })
+        Ok(Self::Connection { user, connection, lease, grace_ms })
     }
 
-    pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
+    /// The user named, if a single connection is.
+    pub fn user(&self) -> Option<&Id> {
         match self {
-            Self::Connection { user, connection } => {
-                let was_invisible = service.is_invisible(&user);
-                let reply = move |result: writes::Done| {
-                    let mut responder = responder;
-                    responder.invisible = writes::is_invisible(&result, was_invisible);
-                    responder.result(result.map(|answer| body(answer, &door)));
+            Self::Connection { user, .. } => Some(user),
+            Self::Lease { .. } => None,
+        }
+    }
+
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        match self {
+            Self::Connection { user, connection, lease, grace_ms } => {
+                let was_invisible = ctx.service.is_invisible(&user);
+                let command = Command::Disconnect { connection, lease, grace_ms };
+                let result = ctx.service.command(user, command, ctx.deadline_ms).await;
+                ctx.set_invisible(writes::is_invisible(&result, was_invisible));
+                let answer = result?;
+                let count = match answer.outcome {
+                    Outcome::Disconnected { count, .. } => count,
+                    _ => 0,
                 };
-                let command = Command::Disconnect { connection };
-                service.command(user, command, deadline_ms, Box::new(reply));
+                Ok(reply(count, answer.rev, &ctx.door))
             }
-            Self::Lease(lease) => {
-                let (task, tracker) = (service.clone(), &service.store.context.tracker);
-                tracker.spawn(async move {
-                    let ended = task.end_lease(lease, deadline_ms).await;
-                    responder.result(ended.map(|(count, rev)| {
-                        let outcome = Outcome::Disconnected { count, invisible: false };
-                        body(Answer { outcome, rev }, &door)
-                    }));
-                });
+            Self::Lease { lease, grace_ms } => {
+                let ended = ctx.service.end_lease(&lease, grace_ms, ctx.deadline_ms).await?;
+                Ok(reply(ended.count, ended.rev, &ctx.door))
             }
         }
     }
 }
 
-/// The answer to a `disconnect`.
-pub fn body(answer: Answer<Outcome>, door: &Door) -> Vec<u8> {
+fn reply(count: usize, rev: u64, door: &Door) -> Reply {
     let mut out = Vec::with_capacity(48);
-    if let Outcome::Disconnected { count, .. } = answer.outcome {
-        json::push(&mut out, "{\"disconnected\":");
-        json::push_number(&mut out, count as u64);
-        writes::push_rev(&mut out, answer.rev, door);
-        out.push(b'}');
-    }
+    json::push(&mut out, "{\"disconnected\":");
+    json::push_number(&mut out, count as u64);
+    writes::push_rev(&mut out, rev, door);
+    out.push(b'}');
     out
 }

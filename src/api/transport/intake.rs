@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::drain::{ArrivalRate, drain};
-use super::executor::{QueuedRequest, RequestQueue};
+use super::queue::{QueuedRequest, RequestQueue};
 use super::responder::{ReplyContext, Responder};
 use super::subjects::Subjects;
 use crate::api::operations::Operation;
@@ -144,9 +144,9 @@ impl Intake {
     fn refuse_old(&self, request: Message) {
         if let Some((operation, responder)) = self.responder(&request) {
             tracing::debug!(operation = operation.name(), "refused a request that had waited");
-            responder.refuse(&unavailable(
+            responder.respond(Err(unavailable(
                 "the daemon was stalled; nothing was done; repeat the request",
-            ));
+            )));
         }
     }
 
@@ -161,7 +161,7 @@ impl Intake {
         }
         let Some((operation, responder)) = self.responder(&request) else { return };
         if self.queue.is_full(self.service.limits().pending_requests) {
-            return responder.refuse(&overloaded());
+            return responder.respond(Err(overloaded()));
         }
         // They mean nothing here, and taken apart they hold many times their text.
         request.headers = None;
@@ -188,7 +188,6 @@ impl Intake {
             reply: reply.map(str::to_owned),
             taken_ns: self.context.clock.elapsed_ns(),
             invisible: false,
-            permit: None,
         };
         let name = self.subjects.name_and_token(request.subject.as_str()).map(|(name, _)| name);
         match name.and_then(Operation::parse) {

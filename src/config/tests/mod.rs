@@ -117,7 +117,7 @@ fn what_does_not_exist_is_refused_with_what_does() {
     assert_eq!(
         Given::file("[logs]").error(),
         "logs in p.toml is not a setting; known here as a section: nats, subjects, store, \
-         liveness, limits, log, metrics, channel_types"
+         liveness, users, limits, log, metrics, channel_types"
     );
     assert_eq!(
         Given::file("channel_types.x.y = 1").error(),

@@ -17,7 +17,7 @@ pub mod writer;
 use self::proposals::OpenProposal;
 use self::takeover::{LeaseConnections, LeaseEnds};
 use super::hearing::Hearing;
-use super::peers::{Peers, RankFilter};
+use super::peers::Peers;
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
@@ -97,7 +97,6 @@ pub struct PendingWrite {
 pub struct Expiry {
     daemon: DaemonId,
     lease_ms: u64,
-    grace_ms: u64,
     last_number: u64,
     open: Vec<OpenProposal>,
     ends: LeaseEnds,
@@ -107,11 +106,10 @@ pub struct Expiry {
 }
 
 impl Expiry {
-    pub fn new(daemon: DaemonId, lease_ms: u64, grace_ms: u64) -> Self {
+    pub fn new(daemon: DaemonId, lease_ms: u64) -> Self {
         Self {
             daemon,
             lease_ms,
-            grace_ms,
             last_number: 0,
             open: Vec::new(),
             ends: LeaseEnds::default(),
@@ -122,31 +120,10 @@ impl Expiry {
     /// Time has passed.
     pub fn on_tick(&mut self, view: &impl View, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.end_graces(view, now, &mut effects);
         self.take_over_ends(view, now.mono_ms, &mut effects);
         self.propose_due(view, now, &mut effects);
         self.decide_proposals(view, now.mono_ms, &mut effects);
         effects
-    }
-
-    /// Ends the graces that are over.
-    fn end_graces(&self, view: &impl View, now: Now, effects: &mut Vec<Effect>) {
-        view.each_index(|index| {
-            for _ in 0..MAX_USERS_PER_TICK {
-                let Some((user, grace)) = index.take_due_grace(self.grace_ms, now) else { break };
-                let rank = view.peers(|peers| peers.rank(user.as_str(), RankFilter::Alive));
-                let turn_ms = grace.seen_ms + self.grace_ms + steps_ms(rank);
-                if turn_ms > now.mono_ms {
-                    index.postpone(user, grace, self.grace_ms, turn_ms - now.mono_ms, now);
-                } else {
-                    // It is due again only if this write does not happen.
-                    index.postpone(user.clone(), grace, self.grace_ms, WRITE_MS, now);
-                    let command = Command::EndGrace { since: grace.since };
-                    let deadline_ms = now.mono_ms + WRITE_MS;
-                    effects.push(Effect::Write(PendingWrite { user, command, deadline_ms }));
-                }
-            }
-        });
     }
 
     /// The writes that end connections.

@@ -13,7 +13,7 @@ use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::lease::Heard;
 use crate::presence::time::Now;
-use crate::presence::user::{Command, ConnectionGen};
+use crate::presence::user::{Command, ConnectionGen, Due, Turn};
 
 /// A published proposal that is not decided yet.
 #[derive(Debug)]
@@ -61,9 +61,8 @@ impl Expiry {
         let mut objection = Objection { number: proposal.number, ..Objection::default() };
         for (index, name) in proposal.connections.iter().enumerate() {
             let Some((user, connection_gen)) = connection_gen(name) else { continue };
-            let heard = view.with_index(&user, |index| {
-                index.own_leases.heard(&user, &connection_gen.connection)
-            });
+            let heard = view
+                .with_index(&user, |index| index.agenda.heard(&user, &connection_gen.connection));
             objection.connections.extend(age_ms(heard).map(|age_ms| (index, age_ms)));
         }
         let mut agreed = Vec::new();
@@ -91,7 +90,7 @@ impl Expiry {
             proposed.objected = true;
             let (user, connection_gen) = &proposed.item;
             view.with_index(user, |index| {
-                index.own_leases.objected(user, &connection_gen.connection, heard_ms(age_ms));
+                index.agenda.objected(user, &connection_gen.connection, heard_ms(age_ms));
             });
         }
         for (index, age_ms) in &objection.leases {
@@ -108,19 +107,20 @@ impl Expiry {
         let hearing = RankFilter::Hearing { tried: &[] };
         let wait_ms =
             |key: &Id| MARGIN_MS + steps_ms(view.peers(|peers| peers.rank(key.as_str(), hearing)));
+        let turn = |key: &Id| Turn {
+            hearing_ms: wait_ms(key),
+            any_ms: steps_ms(view.peers(|peers| peers.rank(key.as_str(), RankFilter::Alive))),
+        };
         let mut silent = Vec::new();
         view.each_index(|index| {
             for _ in 0..MAX_USERS_PER_TICK {
-                let Some(due) = index.own_leases.take_due(now, hears_from_ms, wait_ms) else {
-                    break;
+                let Some(due) = index.agenda.take_due(now, hears_from_ms, turn) else { break };
+                silent.extend(due.silent.iter().map(|each| (due.user.clone(), each.clone())));
+                let deadline_ms = now_ms + WRITE_MS;
+                let write = |command| {
+                    Effect::Write(PendingWrite { user: due.user.clone(), command, deadline_ms })
                 };
-                let user = &due.user;
-                silent.extend(due.silent.into_iter().map(|each| (user.clone(), each)));
-                if let Some(seen) = due.stale {
-                    let (user, command) = (due.user, Command::Refresh { seen });
-                    let deadline_ms = now_ms + WRITE_MS;
-                    effects.push(Effect::Write(PendingWrite { user, command, deadline_ms }));
-                }
+                effects.extend(commands(&due).map(write));
             }
         });
         let leases = view.leases(|leases| leases.take_due(now_ms, hears_from_ms, wait_ms));
@@ -179,7 +179,7 @@ impl Expiry {
         for OpenProposal { number, connections, leases: proposed, .. } in decided {
             for (user, connection_gen) in unopposed(connections) {
                 let silent = view.with_index(&user, |index| {
-                    index.own_leases.is_silent(&user, &connection_gen, now_ms)
+                    index.agenda.is_silent(&user, &connection_gen, now_ms)
                 });
                 if silent {
                     lapsed.entry(user).or_default().push(connection_gen);
@@ -193,4 +193,12 @@ impl Expiry {
             self.begin_end(view, lease, number, now_ms, effects);
         }
     }
+}
+
+/// The commands for what is due by the record alone.
+fn commands(due: &Due) -> impl Iterator<Item = Command> {
+    let left = (!due.left.is_empty()).then(|| Command::EndLeaving { ended: due.left.clone() });
+    let expired = due.expired.map(|expires_at| Command::ExpireStatus { expires_at });
+    let stale = due.stale.map(|seen| Command::Refresh { seen });
+    left.into_iter().chain(expired).chain(stale)
 }

@@ -9,6 +9,7 @@ use crate::presence::user::{Connection, ConnectionGen, Periods, Record, Users};
 const ME: DaemonId = DaemonId(1);
 const OTHER: DaemonId = DaemonId(2);
 const LEASE_MS: u64 = 10_000;
+const GRACE_MS: u64 = 2000;
 /// When the first rank is due.
 const DUE_MS: u64 = LEASE_MS + MARGIN_MS;
 
@@ -24,11 +25,18 @@ struct DaemonView {
 
 impl DaemonView {
     fn new() -> Self {
-        let mut index = Index::default();
-        index.own_leases.measure(Periods { lease_ms: LEASE_MS, refresh_ms: 1_000_000 });
-        index.own_leases.listen();
+        let periods = Periods { lease_ms: LEASE_MS, grace_ms: GRACE_MS, refresh_ms: 1_000_000 };
+        let mut index = Index::new(periods);
+        index.agenda.listen();
         let mut record = Record::new(Time(0), 0);
-        record.connections.push(Connection { id: c(), lease: None, generation: 1, unknown: None });
+        record.connections.push(Connection {
+            id: c(),
+            lease: None,
+            device: None,
+            idle: false,
+            generation: 1,
+            unknown: None,
+        });
         Users::observe(&mut index, &john(), None, Some(&record), at(0));
         let leases = RefCell::new(Leases::new(LEASE_MS));
         let view = Self {
@@ -73,7 +81,7 @@ impl DaemonView {
     }
 
     fn beat(&self, at_ms: u64) {
-        self.index.borrow_mut().own_leases.heartbeat(&john(), &c(), at_ms);
+        self.index.borrow_mut().agenda.heartbeat(&john(), &c(), at_ms);
     }
 }
 
@@ -143,14 +151,14 @@ fn begun_by_other() -> (DaemonView, Expiry) {
     let mut view = DaemonView::new();
     view.meet_other();
     view.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     expiry.on_ending(&view, &other_begins(), at(DUE_MS));
     (view, expiry)
 }
 
 /// A machine that has just proposed to end the connection of `john`, and its proposal.
 fn proposed(view: &DaemonView) -> (Expiry, Proposal) {
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     assert!(expiry.on_tick(view, at(DUE_MS - 1)).is_empty());
     let mut effects = expiry.on_tick(view, at(DUE_MS));
     let Some(Effect::Propose(proposal)) = effects.pop() else { panic!("nothing was proposed") };
@@ -189,7 +197,7 @@ fn a_proposal_from_before_a_stop_is_not_decided_after_it() {
 fn a_daemon_with_a_heartbeat_objects_and_the_other_yields() {
     let (view, other) = (DaemonView::new(), DaemonView::new());
     let (mut expiry, proposal) = proposed(&view);
-    let mut other_machine = Expiry::new(OTHER, LEASE_MS, 0);
+    let mut other_machine = Expiry::new(OTHER, LEASE_MS);
     assert!(
         other_machine.on_proposal(&other, &proposal, at(DUE_MS)).is_none(),
         "no heartbeat came"
@@ -216,13 +224,13 @@ fn of_several_objections_the_newest_heartbeat_counts() {
         let objection = Objection { number: proposal.number, connections, leases: Vec::new() };
         expiry.on_objection(&view, &objection, at(DUE_MS));
     }
-    let heard = view.index.borrow().own_leases.heard(&john(), &c()).unwrap();
+    let heard = view.index.borrow().agenda.heard(&john(), &c()).unwrap();
     assert_eq!(heard.beat_ms, Some(DUE_MS - 1000));
 }
 
 #[test]
 fn many_small_leases_are_granted_as_much_time_as_a_large_one() {
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     let mut small = (0..10_000).flat_map(|_| expiry.lapses(vec![on_lease("jack")], 0));
     assert_eq!(small.next().unwrap().deadline_ms, LAPSE_WRITE_MS);
     assert_eq!(small.last().unwrap().deadline_ms, 1000 + LAPSE_WRITE_MS);
@@ -268,7 +276,7 @@ fn an_unfinished_end_is_taken_over_with_the_connections_that_have_not_connected_
 fn an_end_of_a_failed_daemon_is_taken_over_without_waiting_for_its_writes() {
     let view = DaemonView::new();
     view.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     expiry.on_ending(&view, &Ending { within_ms: 60_000, ..other_begins() }, at(DUE_MS));
     view.probe(DUE_MS + 50);
     let effects = expiry.on_tick(&view, at(DUE_MS + 50));
@@ -282,7 +290,7 @@ fn an_end_of_a_failed_daemon_is_taken_over_without_waiting_for_its_writes() {
 fn an_end_with_an_incomplete_list_has_not_begun() {
     let view = DaemonView::new();
     view.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     expiry.on_ending(&view, &Ending { of: 3, ..other_begins() }, at(DUE_MS));
     assert_eq!(view.holds(), Some(2), "no end has begun");
     let effects = expiry.on_tick(&view, at(DUE_MS));
@@ -303,7 +311,7 @@ fn a_deaf_daemon_takes_over_no_end() {
 fn a_daemon_that_has_heard_a_lease_ignores_the_beginning_of_its_end() {
     let view = DaemonView::new();
     view.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     view.leases.borrow_mut().rejoined(&gateway(), false, 7000);
     expiry.on_ending(&view, &other_begins(), at(7000 + LEASE_MS - 1));
     assert_eq!(view.holds(), Some(2), "it has connected");
@@ -331,7 +339,7 @@ fn a_long_proposal_is_split_into_several_messages() {
         leases.joined(&Id::parse(&n.to_string(), "lease").unwrap(), false, 0);
     }
     drop(leases);
-    let effects = Expiry::new(ME, LEASE_MS, 0).on_tick(&view, at(DUE_MS));
+    let effects = Expiry::new(ME, LEASE_MS).on_tick(&view, at(DUE_MS));
     let proposed = effects.iter().map(|effect| match effect {
         Effect::Propose(proposal) => proposal.leases.len(),
         effect => panic!("{effect:?}"),

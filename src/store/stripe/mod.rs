@@ -61,8 +61,8 @@ pub struct Stripe<E: Entity, T> {
 }
 
 impl<E: Entity, T> Stripe<E, T> {
-    pub fn new(daemon: DaemonId, rules: Arc<E::Rules>, timing: Timing) -> Self {
-        Self { active: HashMap::new(), shared: Shared::new(daemon, rules, timing) }
+    pub fn new(daemon: DaemonId, rules: Arc<E::Rules>, timing: Timing, index: E::Index) -> Self {
+        Self { active: HashMap::new(), shared: Shared::new(daemon, rules, timing, index) }
     }
 
     /// Replaces rules and times, from the next decision on.

@@ -42,7 +42,12 @@ pub(super) struct Shared<E: Entity, T> {
 }
 
 impl<E: Entity, T> Shared<E, T> {
-    pub(super) fn new(daemon: DaemonId, rules: Arc<E::Rules>, timing: Timing) -> Self {
+    pub(super) fn new(
+        daemon: DaemonId,
+        rules: Arc<E::Rules>,
+        timing: Timing,
+        index: E::Index,
+    ) -> Self {
         Self {
             daemon,
             rules,
@@ -50,7 +55,7 @@ impl<E: Entity, T> Shared<E, T> {
             slots: HashMap::new(),
             writes: HashMap::new(),
             tombstones: VecDeque::new(),
-            index: E::Index::default(),
+            index,
             last_number: 0,
             epoch: 0,
             effects: Vec::new(),
@@ -65,7 +70,8 @@ impl<E: Entity, T> Shared<E, T> {
     /// Makes `stored` the newest known content of a key, and updates the index.
     pub(super) fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
         let slot = self.slots.entry(key.clone()).or_default();
-        E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        let changes = E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         if matches!(stored, Stored::Absent { .. }) {
             self.tombstones.push_back((now.mono_ms, key.clone(), rev));
         }
@@ -128,7 +134,8 @@ impl<E: Entity, T> Shared<E, T> {
     pub(super) fn reset(&mut self, now: Now) {
         self.epoch += 1;
         for (key, slot) in std::mem::take(&mut self.slots) {
-            E::observe(&mut self.index, &key, slot.stored.record(), None, now);
+            let changes = E::observe(&mut self.index, &key, slot.stored.record(), None, now);
+            self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         }
         self.tombstones.clear();
     }

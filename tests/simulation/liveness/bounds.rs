@@ -92,7 +92,8 @@ impl World {
     }
 
     fn check_grace(&self, user: &Id, record: &Record, reliable_ms: u64) -> Result<(), String> {
-        let (Some(since_ms), Some(_)) = (self.truth.graces.get(user), record.grace_since) else {
+        let leaving = record.leaving.first();
+        let (Some(since_ms), Some(_)) = (self.truth.graces.get(user), leaving) else {
             return Ok(());
         };
         let due_ms = since_ms + self.settings.grace_ms;

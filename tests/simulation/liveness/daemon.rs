@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use presenced::liveness::expiry::messages::{Objection, Proposal};
 use presenced::liveness::expiry::{Expiry, View};
@@ -35,7 +35,7 @@ pub enum Ticket {
 #[derive(Debug)]
 pub struct DaemonView {
     pub machine: RefCell<Stripe<Users, Ticket>>,
-    pub leases: Arc<Mutex<Leases>>,
+    pub leases: RefCell<Leases>,
     pub peers: RefCell<Peers>,
     pub hearing: RefCell<Hearing>,
 }
@@ -101,17 +101,16 @@ impl Daemon {
             attempts: 40,
             max_value: 10_000,
         };
-        let rules = Rules { connections_per_user: 50, no_grace: settings.grace_ms == 0 };
-        let mut machine = Stripe::<Users, Ticket>::new(daemon, Arc::new(rules), timing);
-        let leases = Arc::new(Mutex::new(Leases::new(settings.lease_ms)));
-        machine.index_mut().share(Arc::clone(&leases));
-        let (lease_ms, refresh_ms) = (settings.lease_ms, settings.refresh_ms);
-        machine.index_mut().own_leases.measure(Periods { lease_ms, refresh_ms });
+        let rules = Rules::new(50, settings.grace_ms == 0);
+        let Settings { lease_ms, grace_ms, refresh_ms, .. } = *settings;
+        let index = Index::new(Periods { lease_ms, grace_ms, refresh_ms });
+        let machine = Stripe::<Users, Ticket>::new(daemon, Arc::new(rules), timing, index);
+        let leases = RefCell::new(Leases::new(lease_ms));
         let (skew, wall_drift) = if settings.wall_clocks_lie { (300_000, 20) } else { (0, 0) };
         let mut daemon = Self {
             id: daemon,
             node: rng.usize(0..super::world::NODES),
-            expiry: Expiry::new(daemon, lease_ms, settings.grace_ms),
+            expiry: Expiry::new(daemon, lease_ms),
             known: DaemonView {
                 machine: RefCell::new(machine),
                 leases,
@@ -167,7 +166,7 @@ impl Daemon {
             self.ready_from = None;
             let mono_ms = self.now(now_ms).mono_ms;
             self.known.leases(Leases::listen);
-            self.known.machine.get_mut().index_mut().own_leases.listen();
+            self.known.machine.get_mut().index_mut().agenda.listen();
             self.known.hearing.get_mut().trouble(mono_ms, "it has just started to listen");
         }
         ready
@@ -205,7 +204,7 @@ impl View for DaemonView {
     }
 
     fn leases<R>(&self, work: impl FnOnce(&mut Leases) -> R) -> R {
-        work(&mut self.leases.lock().expect("nobody panicked"))
+        work(&mut self.leases.borrow_mut())
     }
 
     fn held_by(&self, lease: &Id) -> Vec<(Id, Vec<ConnectionGen>)> {

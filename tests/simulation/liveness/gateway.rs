@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use presenced::presence::id::Id;
-use presenced::presence::user::{Command, Patch};
+use presenced::presence::user::{Command, NewConnection, Patch};
 
 use super::events::{Event, Heartbeat, Incoming, Reply, ToGateway};
 use super::truth::{Beat, Voice};
@@ -235,11 +235,12 @@ impl World {
             format!("gateway {number} asks: {user:?}/{connection:?} generation: {generation}")
         });
         let command = if generation {
+            let connection = NewConnection { lease, ..NewConnection::plain(connection) };
             let patch = Patch::default();
-            Command::Connect { patch, connection, lease, custom_in_answer: false }
+            Command::Connect { patch, defaults: None, connection, custom_in_answer: false }
         } else {
             self.truth.left.insert((user.clone(), connection.clone()));
-            Command::Disconnect { connection }
+            Command::Disconnect { connection, lease: None, grace_ms: None }
         };
         let (to, since_ms) = (Reply { number, run, request }, self.agenda.now_ms);
         let command = Box::new(command);

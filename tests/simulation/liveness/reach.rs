@@ -178,7 +178,7 @@ impl World {
                 }
                 Voice::Own(user, connection) => daemon
                     .known
-                    .with_index(user, |index| index.own_leases.heartbeat(user, connection, at_ms)),
+                    .with_index(user, |index| index.agenda.heartbeat(user, connection, at_ms)),
             }
             self.truth.taken(id, voice, sent_ms);
         }
@@ -327,6 +327,11 @@ impl World {
                         let request = to.request;
                         self.answer_gateway(id, to, ToGateway::Done { request });
                     }
+                }
+                StoreEffect::ChangeShared(change) => {
+                    let Some(daemon) = self.daemons.get(&id) else { continue };
+                    let now = daemon.now(self.agenda.now_ms);
+                    change.apply(&mut daemon.known.leases.borrow_mut(), now);
                 }
                 StoreEffect::Announce(_) | StoreEffect::RemoteChange { .. } => {}
             }

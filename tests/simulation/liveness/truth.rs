@@ -245,7 +245,8 @@ impl Truth {
                 self.check_lapse(user, each, writer, now_ms)?;
             }
         }
-        let grace = |record: Option<&Record>| record.and_then(|record| record.grace_since);
+        let grace =
+            |record: Option<&Record>| record.and_then(|record| Some(record.leaving.first()?.since));
         if grace(before).is_some() && grace(after).is_none() && new.is_empty() {
             let since_ms = self.graces.get(user).copied().unwrap_or(0);
             self.counts.graces += 1;
@@ -313,9 +314,9 @@ impl Truth {
 pub fn is_known(daemon: &Daemon, voice: &Voice) -> bool {
     match voice {
         Voice::Lease(lease) => daemon.known.leases(|leases| leases.held(lease).is_some()),
-        Voice::Own(user, connection) => daemon
-            .known
-            .with_index(user, |index| index.own_leases.heard(user, connection).is_some()),
+        Voice::Own(user, connection) => {
+            daemon.known.with_index(user, |index| index.agenda.heard(user, connection).is_some())
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use presenced::liveness::hearing::PROBE_MS;
 use presenced::presence::entity::{DaemonId, Entity, Event, Stored};
 use presenced::presence::id::Id;
 use presenced::presence::time::Now;
-use presenced::presence::user::{Command, Patch, Record, Users, Viewer, push_seen_by};
+use presenced::presence::user::{
+    Command, NewConnection, Patch, Record, Users, Viewer, push_seen_by,
+};
 use presenced::store::stripe::{Effect as StoreEffect, Job};
 use serde_json::json;
 
@@ -106,7 +108,7 @@ fn patch(rng: &mut fastrand::Rng) -> Patch {
     let invisible = [None, None, None, None, Some(true), Some(false)][rng.usize(0..6)];
     let status = (rng.u32(0..4) == 0).then(|| rng.bool().then(|| "away".into()));
     let mood = (rng.u32(0..4) == 0).then(|| ("mood".into(), Some(json!(rng.u32(0..3)))));
-    Patch { invisible, status, custom: mood.into_iter().collect() }
+    Patch { invisible, status, custom: mood.into_iter().collect(), ..Patch::default() }
 }
 
 /// A daemon alone with a bucket, and all that it has announced.
@@ -139,25 +141,29 @@ impl Alone {
     fn take(&mut self, step: &Step, now_ms: u64) {
         match step.clone() {
             Step::Connect { user, connection, lease, patch } => {
-                let command = Command::Connect { patch, connection, lease, custom_in_answer: true };
+                let connection = NewConnection { lease, ..NewConnection::plain(connection) };
+                let defaults = None;
+                let command =
+                    Command::Connect { patch, defaults, connection, custom_in_answer: true };
                 self.command(user, command, now_ms);
             }
             Step::Upsert { user, patch } => {
                 self.command(user, Command::Upsert { patch, custom_in_answer: true }, now_ms);
             }
             Step::Disconnect { user, connection } => {
-                self.command(user, Command::Disconnect { connection }, now_ms);
+                let command = Command::Disconnect { connection, lease: None, grace_ms: None };
+                self.command(user, command, now_ms);
             }
             Step::DisconnectLease { lease } => {
                 for (user, _) in self.daemon.known.held_by(&lease) {
-                    let command = Command::DisconnectLease { lease: lease.clone() };
+                    let command = Command::DisconnectLease { lease: lease.clone(), grace_ms: None };
                     self.command(user, command, now_ms);
                 }
             }
             Step::Heartbeat { user, connection } => {
                 let at_ms = self.now(now_ms).mono_ms;
                 let known = &self.daemon.known;
-                known.with_index(&user, |i| i.own_leases.heartbeat(&user, &connection, at_ms));
+                known.with_index(&user, |i| i.agenda.heartbeat(&user, &connection, at_ms));
             }
             Step::HeartbeatOfLease { lease } => {
                 let at_ms = self.now(now_ms).mono_ms;
@@ -214,6 +220,9 @@ impl Alone {
                         machine.on_acked(write, self.rev, now);
                     }
                     StoreEffect::Verify { key, verify } => machine.on_verified(&key, verify, now),
+                    StoreEffect::ChangeShared(change) => {
+                        change.apply(&mut self.daemon.known.leases.borrow_mut(), now);
+                    }
                     StoreEffect::Announce(event) => self.events.push(event),
                     StoreEffect::Answer { result, .. } => {
                         result.expect("nothing hinders it");
@@ -257,7 +266,9 @@ impl Alone {
         let connections = self
             .record(user, |record| record.map_or(Vec::new(), |record| record.connections.clone()));
         for connection in connections {
-            self.command(user.clone(), Command::Disconnect { connection: connection.id }, now_ms);
+            let connection = connection.id;
+            let command = Command::Disconnect { connection, lease: None, grace_ms: None };
+            self.command(user.clone(), command, now_ms);
         }
     }
 }
