@@ -5,9 +5,9 @@
 //! other trouble with the connection, means that heartbeats may have been missed as well. Then the
 //! daemon is deaf, and expires no lease, until it has listened for a whole lease again.
 //!
-//! While NATS is partitioned, only the side that can write expires leases, by the heartbeats of that
-//! side (`PROTOCOL`, section 4). So the daemon also queries the bucket all the time: a bucket that
-//! does not answer, or whose leader has no majority, is trouble as well.
+//! While NATS is partitioned, only the side that can write expires leases, by the heartbeats of
+//! that side (`PROTOCOL`, section 4). So the daemon also queries the bucket all the time: a bucket
+//! that does not answer, or whose leader has no majority, is trouble as well.
 
 use std::collections::VecDeque;
 
@@ -90,8 +90,8 @@ impl Hearing {
         self.void_until = self.last_number;
     }
 
-    /// Records the loss of the connection: the daemon is deaf until it is back, and for a lease after
-    /// that.
+    /// Records the loss of the connection: the daemon is deaf until it is back, and for a lease
+    /// after that.
     pub fn cut_off(&mut self, now_ms: u64, what: &'static str) {
         self.trouble(now_ms, what);
         self.cut_off = true;
@@ -130,8 +130,9 @@ impl Hearing {
     }
 
     /// The earliest time at which a message that is taken from a lane now may have been sent. A
-    /// heartbeat that waited must not count as fresh: it would prolong the lease of a dead client. It
-    /// was sent before the probes that have not returned; one from a stall may be from its beginning.
+    /// heartbeat that waited must not count as fresh: it would prolong the lease of a dead client.
+    /// It was sent before the probes that have not returned; one from a stall may be from its
+    /// beginning.
     pub fn heard_ms(&self, lane: usize, now_ms: u64) -> u64 {
         let Some(lane) = self.lanes.get(lane) else { return now_ms };
         if let Some(probed_ms) = self.probed_ms.filter(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {
@@ -145,8 +146,8 @@ impl Hearing {
         next.filter(|sent_ms| sent_ms + PROBE_LATE_MS < now_ms).unwrap_or(now_ms)
     }
 
-    /// Returns the number of the next probe, which is sent on all lanes now. Detects late probes, and
-    /// a stall of the daemon itself.
+    /// Returns the number of the next probe, which is sent on all lanes now. Detects late probes,
+    /// and a stall of the daemon itself.
     pub fn probe(&mut self, now_ms: u64) -> u64 {
         let before_ms = self.probed_ms.replace(now_ms);
         if let Some(before_ms) = before_ms.filter(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {
