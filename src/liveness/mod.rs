@@ -5,4 +5,5 @@ pub mod expiry;
 pub mod expiry_task;
 pub mod hearing;
 pub mod internal;
+pub mod leader_check;
 pub mod peers;

@@ -1,0 +1,107 @@
+//! `explain`: why a user is shown as it is. For people on call.
+
+use serde_json::{Value, json};
+
+use crate::api::request::fields::{Fields, missing};
+use crate::api::transport::responder::Responder;
+use crate::presence::entity::{Entity, Stored};
+use crate::presence::id::Id;
+use crate::presence::refusal::{Code, Refusal};
+use crate::presence::time::{Now, Time};
+use crate::presence::user::{Connection, Record, Users, shown};
+use crate::service::{Service, unreadable};
+
+/// A parsed `explain`.
+#[derive(Debug)]
+pub struct Explain {
+    user: Id,
+}
+
+impl Explain {
+    pub fn parse(mut fields: Fields) -> Result<Self, Refusal> {
+        let user = fields.id("user_id")?.ok_or_else(|| missing("user_id", "the id of a user"))?;
+        fields.finish()?;
+        Ok(Self { user })
+    }
+
+    pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
+        let then = service.clone();
+        service.when_fresh(true, None, deadline_ms, move |fresh| {
+            responder.result(fresh.and_then(|()| self.answer(&then)));
+        });
+    }
+
+    fn answer(&self, service: &Service) -> Result<Vec<u8>, Refusal> {
+        let user = &self.user;
+        let found = service.store.users.with_stored(user, |stored| {
+            let (stored, rev) = stored?;
+            Some((stored.clone(), rev))
+        });
+        let (record, rev) = match found {
+            Some((Stored::Present(record), rev)) => (record, rev),
+            Some((Stored::Unreadable, _)) => return Err(unreadable().field("user_id")),
+            Some((Stored::Absent { .. }, _)) | None => {
+                let refusal = Refusal::new(Code::UserNotFound, "there is no such user");
+                return Err(refusal.field("user_id"));
+            }
+        };
+        let now = service.now();
+        let connections: Vec<_> =
+            record.connections.iter().map(|each| self.connection(service, each, now)).collect();
+        let answer = json!({
+            "user_id": user.as_str(),
+            "rev": rev,
+            "record": serde_json::from_slice::<Value>(&Users::encode(&record)).unwrap_or_default(),
+            "shown": { "online": shown(Some(&record)).online, "why": why(&record) },
+            "connections": connections,
+            "deaf": service.beacons.hearing().deaf(now.mono_ms),
+            "seen_by": service.store.context.daemon.to_string(),
+        });
+        Ok(answer.to_string().into_bytes())
+    }
+
+    /// What this daemon knows of a connection. Its own monotonic clock tells when it was heard; the
+    /// wall clock only says it to people.
+    fn connection(&self, service: &Service, connection: &Connection, now: Now) -> Value {
+        let (heard, key) = match &connection.lease {
+            Some(lease) => (service.store.leases().heard(lease), lease),
+            None => (
+                service.store.users.with_index(&self.user, |index| {
+                    index.own_leases.heard(&self.user, &connection.id)
+                }),
+                &self.user,
+            ),
+        };
+        let deaf = service.beacons.hearing().deaf(now.mono_ms).is_some();
+        let lease_ms = i64::try_from(service.liveness.lease.as_millis()).unwrap_or(i64::MAX);
+        let at = heard.map(|heard| {
+            let ago_ms = now.mono_ms.saturating_sub(heard.at_ms);
+            Time(now.wall.0.saturating_sub(i64::try_from(ago_ms).unwrap_or(i64::MAX)))
+        });
+        let lapses_at = at.map(|at| Time(at.0.saturating_add(lease_ms)).to_string());
+        let confirmed = heard.filter(|heard| heard.confirmed);
+        json!({
+            "connection_id": connection.id.as_str(),
+            "lease": connection.lease.as_ref().map(Id::as_str),
+            "connects": connection.generation,
+            "last_heard": confirmed.and(at).map(|at| at.to_string()),
+            "lapses_at": lapses_at,
+            "acts": service.beacons.peers().first_of_hearing(key.as_str(), deaf).to_string(),
+        })
+    }
+}
+
+fn why(record: &Record) -> String {
+    let connections = record.connections.len();
+    match (record.invisible, connections, record.grace_since) {
+        (true, 0, _) => "offline: it is invisible, and has no connection".to_owned(),
+        (true, ..) => {
+            format!("offline to others: it is invisible; it has {connections} connections")
+        }
+        (false, 0, Some(since)) => {
+            format!("online: its last connection ended at {since}, and the grace is not over")
+        }
+        (false, 0, None) => "offline: it has no connection".to_owned(),
+        (false, ..) => format!("online: it has {connections} connections"),
+    }
+}

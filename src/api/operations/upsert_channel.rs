@@ -1,0 +1,72 @@
+//! `upsert_channel`: makes a channel or changes its data and members.
+
+use super::channel::{self, MAX_MEMBERS_PER_CALL};
+use super::writes;
+use crate::api::request::door::Door;
+use crate::api::request::fields::{Fields, too_many, wrong};
+use crate::api::transport::responder::Responder;
+use crate::presence::channel::{ChannelKey, Command, Edit, Outcome, Page, Patch, Record};
+use crate::presence::refusal::Refusal;
+use crate::service::Service;
+
+/// A parsed `upsert_channel`.
+#[derive(Debug)]
+pub struct UpsertChannel {
+    key: ChannelKey,
+    patch: Patch,
+    edit: Edit,
+}
+
+impl UpsertChannel {
+    pub fn parse(mut fields: Fields) -> Result<Self, Refusal> {
+        let key = channel::key(&mut fields)?;
+        let data = fields.object("data")?.unwrap_or_default();
+        let patch = Patch::parse(data, "data")?;
+        let mut members = |name| fields.ids(name, MAX_MEMBERS_PER_CALL);
+        let edit = Edit {
+            replace: members("members")?,
+            add: members("add_members")?.unwrap_or_default(),
+            remove: members("remove_members")?.unwrap_or_default(),
+        };
+        fields.finish()?;
+        let named = edit.replace.as_ref().map_or(0, Vec::len) + edit.add.len() + edit.remove.len();
+        if named > MAX_MEMBERS_PER_CALL {
+            return Err(too_many("members", named, MAX_MEMBERS_PER_CALL));
+        }
+        let joined = edit.replace.iter().flatten().chain(&edit.add);
+        if let Some(both) = joined.into_iter().find(|id| edit.remove.contains(id)) {
+            let what = format!("names {both:?}, who is to be a member by the same request");
+            return Err(wrong("remove_members", &what));
+        }
+        Ok(Self { key, patch, edit })
+    }
+
+    pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
+        let Self { key, patch, edit } = self;
+        let command = Command::Upsert { patch, edit };
+        // Nothing is written that could not be answered.
+        let preview = service.preview_channel(&key, &command).and_then(|record| {
+            responder.has_room_for(record.map_or(0, |record| body(service, &key, &record, 0).len()))
+        });
+        if let Err(refusal) = preview {
+            return responder.refuse(&refusal);
+        }
+        let (then, named) = (service.clone(), key.clone());
+        let reply = move |result: channel::Done| {
+            responder.result(result.map(|answer| match answer.outcome {
+                Outcome::Channel(record) => body(&then, &named, &record, answer.rev),
+                Outcome::Deleted(_) => Vec::new(),
+            }));
+        };
+        service.channel_command(key, command, deadline_ms, Box::new(reply));
+    }
+}
+
+fn body(service: &Service, key: &ChannelKey, record: &Record, rev: u64) -> Vec<u8> {
+    let mut out = b"{\"channel\":".to_vec();
+    let page = Page::of(key, record, channel::MAX_SHOWN);
+    service.push_channel(&mut out, &page, channel::MAX_SHOWN, None, None);
+    writes::push_rev(&mut out, rev, &Door::Trusted);
+    out.push(b'}');
+    out
+}

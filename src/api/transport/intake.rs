@@ -1,0 +1,262 @@
+//! Takes requests in: which are executed, which are refused, which are dropped.
+//!
+//! One loop reads the subscription, notes when each request came, and leaves it to the executor: it
+//! never blocks, so that nothing waits unnoticed. It also notices when the daemon itself was
+//! stalled: what lay in queues meanwhile, here or in the server, is refused rather than applied
+//! late. A message to ourselves on the same connection, the fence, tells where the old ones end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, Message, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use tokio::task::unconstrained;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::drain::{ArrivalRate, drain};
+use super::executor::{QueuedRequest, RequestQueue};
+use super::responder::{ReplyContext, Responder};
+use super::subjects::Subjects;
+use crate::api::operations::Operation;
+use crate::presence::refusal::{Code, Refusal};
+use crate::service::{Service, overloaded, unavailable};
+use crate::watchdog::WatchdogTap;
+
+/// The queue group of the daemons.
+pub const QUEUE_GROUP: &str = "presenced";
+
+/// How often the loop checks that it was not stalled.
+const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often a fence that does not come back is sent again, in milliseconds.
+const FENCE_RETRY_MS: u64 = 1000;
+
+/// The way in.
+#[derive(Debug)]
+pub struct Intake {
+    pub service: Service,
+    pub context: Arc<ReplyContext>,
+    pub client: Client,
+    pub subjects: Subjects,
+    /// Where fences come back.
+    pub fence_subject: String,
+    /// Where requests wait to be executed.
+    pub queue: RequestQueue,
+}
+
+/// The time from taking a request in to its deadline, and the longest pause of the loop that is
+/// no stall. Together they are less than `limits.request_timeout`: a request may have waited for a
+/// pause before it was taken in.
+#[derive(Debug, Clone, Copy)]
+struct RequestBudget {
+    deadline_ms: u64,
+    pause_ms: u64,
+}
+
+impl RequestBudget {
+    fn of(request_timeout: Duration) -> Self {
+        let timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
+        Self { deadline_ms: timeout_ms / 8 * 5, pause_ms: timeout_ms / 8 * 3 }
+    }
+}
+
+/// What the loop knows of stalls.
+#[derive(Debug)]
+struct StallDetector {
+    budget: RequestBudget,
+    last_ms: u64,
+    /// The number of the fence that is awaited and when it was sent.
+    fence: Option<(u64, u64)>,
+    fences: u64,
+}
+
+impl Intake {
+    /// Takes requests in until `stop`, then those that are still under way to us.
+    pub async fn run(
+        self,
+        mut requests: Subscriber,
+        mut fences: Subscriber,
+        mut tap: WatchdogTap,
+        stop: CancellationToken,
+    ) {
+        let budget = self.budget();
+        let last_ms = self.service.now().mono_ms;
+        let mut detector = StallDetector { budget, last_ms, fence: None, fences: 0 };
+        let mut rate = ArrivalRate::default();
+        let mut beat = tokio::time::interval(STALL_CHECK_INTERVAL);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                fence = fences.next() => {
+                    if let Some(fence) = fence
+                        && detector.comes_back(&fence.payload)
+                    {
+                        self.refuse_queued(&mut requests);
+                    }
+                }
+                ping = tap.next() => ping.answer(),
+                _ = beat.tick() => self.look(&mut detector).await,
+                request = requests.next() => match request {
+                    Some(request) => {
+                        self.look(&mut detector).await;
+                        rate.count(detector.last_ms);
+                        self.take(request, &detector);
+                    }
+                    None => return,
+                },
+            }
+        }
+        drain(&self.client, requests, &rate, |request| {
+            detector.passes(self.service.now().mono_ms);
+            self.take(request, &detector);
+        })
+        .await;
+    }
+
+    fn budget(&self) -> RequestBudget {
+        RequestBudget::of(self.service.limits().request_timeout)
+    }
+
+    /// Notices a stall, and sends a fence after it.
+    async fn look(&self, detector: &mut StallDetector) {
+        detector.budget = self.budget();
+        let now_ms = self.service.now().mono_ms;
+        if let Some(number) = detector.passes(now_ms) {
+            let payload = number.to_string().into();
+            let sent = self.client.publish(self.fence_subject.clone(), payload);
+            if tokio::time::timeout(STALL_CHECK_INTERVAL, sent).await.is_err() {
+                tracing::debug!("a fence could not be sent; it is sent again");
+            }
+        }
+    }
+
+    /// Refuses what came before a fence that has just come back.
+    fn refuse_queued(&self, requests: &mut Subscriber) {
+        // Unconstrained: the runtime's budget would end the loop after some hundred requests.
+        while let Some(Some(request)) = unconstrained(requests.next()).now_or_never() {
+            self.refuse_old(request);
+        }
+    }
+
+    fn refuse_old(&self, request: Message) {
+        if let Some((operation, responder)) = self.responder(&request) {
+            tracing::debug!(operation = operation.name(), "refused a request that had waited");
+            responder.refuse(&unavailable(
+                "the daemon was stalled; nothing was done; repeat the request",
+            ));
+        }
+    }
+
+    /// Takes one request in, for the executor.
+    fn take(&self, mut request: Message, detector: &StallDetector) {
+        if request.reply.is_none() && self.is_heartbeat(&request) {
+            // Every daemon has heard it already, on another connection.
+            return;
+        }
+        if detector.fence.is_some() {
+            return self.refuse_old(request);
+        }
+        let Some((operation, responder)) = self.responder(&request) else { return };
+        if self.queue.is_full(self.service.limits().pending_requests) {
+            return responder.refuse(&overloaded());
+        }
+        // They mean nothing here, and taken apart they hold many times their text.
+        request.headers = None;
+        // From the last look at the clock on: a stop since then must not make the request fresh.
+        let deadline_ms = detector.last_ms + detector.budget.deadline_ms;
+        self.queue.push(QueuedRequest { operation, request, responder, deadline_ms });
+    }
+
+    fn is_heartbeat(&self, request: &Message) -> bool {
+        let named = self.subjects.name_and_token(request.subject.as_str());
+        named.is_some_and(|(name, _)| name == Operation::Heartbeat.name())
+    }
+
+    /// The answer that a request waits for; `None` for a request that is to be dropped.
+    fn responder(&self, request: &Message) -> Option<(Operation, Responder)> {
+        let reply = request.reply.as_ref().map(|reply| reply.as_str());
+        if reply.is_some_and(|reply| self.subjects.is_forbidden_reply(reply)) {
+            tracing::debug!("dropped a request whose reply subject is not the requester's");
+            return None;
+        }
+        let responder = |operation| Responder {
+            context: Arc::clone(&self.context),
+            operation,
+            reply: reply.map(str::to_owned),
+            taken_ns: self.context.clock.elapsed_ns(),
+            invisible: false,
+            permit: None,
+        };
+        let name = self.subjects.name_and_token(request.subject.as_str()).map(|(name, _)| name);
+        match name.and_then(Operation::parse) {
+            Some(operation) => Some((operation, responder(operation))),
+            None => {
+                let refusal = Refusal::new(
+                    Code::InvalidRequest,
+                    "there is no such operation: the subject is `<prefix>.<operation>`, or with the user's token behind it",
+                );
+                responder(Operation::Explain).refuse_unknown(&refusal);
+                None
+            }
+        }
+    }
+}
+
+impl StallDetector {
+    /// The loop is at work at `now_ms`. Returns the number of a fence to send.
+    fn passes(&mut self, now_ms: u64) -> Option<u64> {
+        let paused_ms = now_ms.saturating_sub(std::mem::replace(&mut self.last_ms, now_ms));
+        let stalled = paused_ms > self.budget.pause_ms;
+        if stalled {
+            tracing::warn!(paused_ms, "the daemon was stalled; what has waited is refused");
+        }
+        let overdue = self.fence.is_some_and(|(_, sent_ms)| sent_ms + FENCE_RETRY_MS <= now_ms);
+        if !stalled && !overdue {
+            return None;
+        }
+        self.fences += 1;
+        self.fence = Some((self.fences, now_ms));
+        Some(self.fences)
+    }
+
+    /// Whether that fence is the one that was awaited.
+    fn comes_back(&mut self, payload: &[u8]) -> bool {
+        let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
+        let awaited = number.is_some() && number == self.fence.map(|(number, _)| number);
+        if awaited {
+            self.fence = None;
+        }
+        awaited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_raises_a_fence_and_only_the_newest_one_lowers_it() {
+        let budget = RequestBudget::of(Duration::from_secs(2));
+        let mut detector = StallDetector { budget, last_ms: 0, fence: None, fences: 0 };
+        assert_eq!(detector.passes(700), None);
+        assert_eq!(detector.passes(60_700), Some(1));
+        assert_eq!(detector.passes(61_000), None);
+        assert_eq!(detector.passes(61_700), Some(2));
+        assert!(!detector.comes_back(b"1"));
+        assert!(detector.fence.is_some());
+        assert!(detector.comes_back(b"2"));
+        assert!(detector.fence.is_none());
+    }
+
+    #[test]
+    fn deadline_and_pause_stay_within_the_request_timeout() {
+        for seconds in 1..60 {
+            let timeout = Duration::from_secs(seconds);
+            let budget = RequestBudget::of(timeout);
+            assert!(u128::from(budget.deadline_ms + budget.pause_ms) <= timeout.as_millis());
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The NATS service protocol (ADR-32): `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`.
+//!
+//! Answered by hand rather than through the client's service framework: that gives every endpoint
+//! a subscription and a lock of its own, cannot drop or refuse a request before it is counted, and
+//! goes on answering pings after it was stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_nats::{Client, Message, SubscribeError, Subscriber};
+use futures_util::StreamExt;
+use futures_util::stream::{SelectAll, select_all};
+use serde_json::{Value, json};
+
+use super::intake::QUEUE_GROUP;
+use super::responder::ReplyContext;
+use super::subjects::Subjects;
+use crate::api::operations::OPERATIONS;
+use crate::presence::entity::DaemonId;
+use crate::presence::time::Time;
+use crate::store::outbox;
+
+/// The name of the service.
+const NAME: &str = "presence";
+
+/// One daemon as an instance of the service.
+#[derive(Debug)]
+pub struct Micro {
+    pub daemon: DaemonId,
+    pub context: Arc<ReplyContext>,
+    pub subjects: Subjects,
+    pub started: Time,
+}
+
+/// The three things that can be asked.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Ping,
+    Info,
+    Stats,
+}
+
+impl Micro {
+    /// Answers until `inquiries` end.
+    pub async fn run(self, mut inquiries: SelectAll<Subscriber>) {
+        while let Some(inquiry) = inquiries.next().await {
+            self.answer(&inquiry);
+        }
+    }
+
+    fn answer(&self, inquiry: &Message) {
+        let Some(reply) =
+            inquiry.reply.as_ref().filter(|reply| !self.subjects.is_forbidden_reply(reply))
+        else {
+            return;
+        };
+        let asked = match inquiry.subject.split('.').nth(1) {
+            Some("PING") => Asked::Ping,
+            Some("INFO") => Asked::Info,
+            Some("STATS") => Asked::Stats,
+            _ => return,
+        };
+        self.context.outbox.send(outbox::Message {
+            subject: reply.to_string(),
+            reply: None,
+            headers: None,
+            payload: self.body(asked).to_string().into_bytes().into(),
+            not_after_ms: None,
+        });
+    }
+
+    fn body(&self, asked: Asked) -> Value {
+        let kind = match asked {
+            Asked::Ping => "io.nats.micro.v1.ping_response",
+            Asked::Info => "io.nats.micro.v1.info_response",
+            Asked::Stats => "io.nats.micro.v1.stats_response",
+        };
+        let mut body = json!({
+            "type": kind,
+            "name": NAME,
+            "id": self.daemon.to_string(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "metadata": {},
+        });
+        match asked {
+            Asked::Ping => {}
+            Asked::Info => {
+                body["description"] =
+                    json!("who is online, what is their status, when were they last active");
+                body["endpoints"] =
+                    OPERATIONS.iter().map(|each| self.endpoint(each.name())).collect();
+            }
+            Asked::Stats => {
+                body["started"] = json!(self.started.to_string());
+                body["endpoints"] = OPERATIONS
+                    .iter()
+                    .map(|each| {
+                        let counters = self.context.stats.of(*each);
+                        let requests = counters.requests.load(Ordering::Relaxed);
+                        let nanos = counters.processing_ns.load(Ordering::Relaxed);
+                        let mut endpoint = self.endpoint(each.name());
+                        endpoint["num_requests"] = json!(requests);
+                        endpoint["num_errors"] = json!(counters.errors.load(Ordering::Relaxed));
+                        endpoint["last_error"] = json!("");
+                        endpoint["processing_time"] = json!(nanos);
+                        endpoint["average_processing_time"] = json!(nanos / requests.max(1));
+                        endpoint
+                    })
+                    .collect();
+            }
+        }
+        body
+    }
+
+    fn endpoint(&self, operation: &str) -> Value {
+        json!({
+            "name": operation,
+            "subject": format!("{}.{operation}", self.subjects.prefix),
+            "queue_group": QUEUE_GROUP,
+            "metadata": {},
+        })
+    }
+}
+
+/// Subscribes to all that may be asked of this instance.
+pub async fn inquiries(
+    client: &Client,
+    daemon: DaemonId,
+) -> Result<SelectAll<Subscriber>, SubscribeError> {
+    let mut subscribers = Vec::new();
+    for subject in subjects(&daemon.to_string()) {
+        subscribers.push(client.subscribe(subject).await?);
+    }
+    Ok(select_all(subscribers))
+}
+
+/// All that may be asked of the instance with that id.
+pub fn subjects(id: &str) -> [String; 9] {
+    let whom = [String::new(), format!(".{NAME}"), format!(".{NAME}.{id}")];
+    std::array::from_fn(|n| format!("$SRV.{}{}", ["PING", "INFO", "STATS"][n / 3], whom[n % 3]))
+}

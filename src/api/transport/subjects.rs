@@ -1,0 +1,55 @@
+//! What the subjects of requests say.
+
+use crate::api::operations::Operation;
+use crate::api::request::door::Door;
+use crate::config::INTERNAL;
+use crate::presence::id::Id;
+use crate::presence::refusal::{Code, Refusal};
+
+/// The subjects of this cell.
+#[derive(Debug, Clone)]
+pub struct Subjects {
+    /// `P` of the protocol.
+    pub prefix: String,
+    /// `E` of the protocol.
+    pub events: String,
+}
+
+impl Subjects {
+    /// Whether an answer there would be written to a place that is not the requester's
+    /// (`PROTOCOL`, section 1).
+    pub fn is_forbidden_reply(&self, reply: &str) -> bool {
+        let lies_under = |subject: &str| {
+            reply.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        reply.starts_with('$')
+            || [self.prefix.as_str(), self.events.as_str(), INTERNAL].into_iter().any(lies_under)
+    }
+
+    /// The operation and the user's token that a subject names.
+    pub fn name_and_token<'a>(&self, subject: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+        let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;
+        match rest.split_once('.') {
+            None => Some((rest, None)),
+            Some((name, token)) if !token.contains('.') => Some((name, Some(token))),
+            Some(_) => None,
+        }
+    }
+
+    /// Through which door a request for `operation` came.
+    pub fn door(&self, operation: Operation, subject: &str) -> Result<Door, Refusal> {
+        let Some((_, Some(token))) = self.name_and_token(subject) else {
+            return Ok(Door::Trusted);
+        };
+        if operation.is_trusted() {
+            let message = format!("`{}` is for trusted services only", operation.name());
+            return Err(Refusal::new(Code::InvalidRequest, message));
+        }
+        Id::from_token(token).map(Door::Own).ok_or_else(|| {
+            Refusal::new(
+                Code::InvalidId,
+                "the last token of the subject is not the canonical encoding of a user id",
+            )
+        })
+    }
+}
