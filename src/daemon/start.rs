@@ -147,7 +147,7 @@ impl Startup {
     /// Waits for the bucket, and makes it if it is missing. Then begins to follow it.
     async fn open_store(&mut self, client: Client, answers: &Outbox) -> Result<Store, Error> {
         let settings = &self.settings;
-        let timeout = store::patience(settings.limits.request_timeout);
+        let timeout = store::bucket_timeout(settings.limits.request_timeout);
         let bucket = Bucket::new(client, &settings.store.bucket, timeout);
         store::open(&bucket, shape(settings), &self.health).await?;
         let max_value = bucket.client().max_payload().saturating_sub(HEADER_BYTES);
