@@ -169,7 +169,7 @@ impl Daemon {
             let mono_ms = self.now(now_ms).mono_ms;
             self.view.leases(Leases::listen);
             self.view.machine.get_mut().index_mut().own_leases.listen();
-            self.view.hearing.get_mut().trouble(mono_ms, "it has just started to listen");
+            self.view.hearing.get_mut().on_trouble(mono_ms, "it has just started to listen");
         }
         ready
     }

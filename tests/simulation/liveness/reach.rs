@@ -34,17 +34,17 @@ impl World {
         match incoming {
             Incoming::Heartbeat { lane, beat, sent_ms } => self.hear(id, lane, &beat, sent_ms),
             Incoming::Probe { lane, number } => {
-                daemon.view.hearing.get_mut().probed(lane, number, now.mono_ms);
+                daemon.view.hearing.get_mut().on_probe(lane, number, now.mono_ms);
             }
             Incoming::Dropped => {
                 let hearing = daemon.view.hearing.get_mut();
-                hearing.trouble(now.mono_ms, "heartbeats came faster than they were taken");
+                hearing.on_trouble(now.mono_ms, "heartbeats came faster than they were taken");
             }
             Incoming::CutOff => {
-                daemon.view.hearing.get_mut().cut_off(now.mono_ms, "it was cut off");
+                daemon.view.hearing.get_mut().on_cut_off(now.mono_ms, "it was cut off");
             }
             Incoming::Connected => {
-                daemon.view.hearing.get_mut().connected(now.mono_ms, "it is back");
+                daemon.view.hearing.get_mut().on_connected(now.mono_ms, "it is back");
             }
             Incoming::Beacon { from, status } => {
                 if daemon.view.peers.get_mut().on_beacon(from, status, now.mono_ms) {
@@ -120,7 +120,7 @@ impl World {
                 self.seen(id)?;
             }
             Incoming::BucketAnswered { well } => {
-                daemon.view.hearing.get_mut().bucket_answered(well);
+                daemon.view.hearing.get_mut().on_bucket_answer(well);
             }
             Incoming::Feed => self.feed(id)?,
             Incoming::CarryOut(PendingWrite { user, command, deadline_ms }, lease) => {

@@ -177,10 +177,10 @@ impl Alone {
             let hearing = self.daemon.view.hearing.get_mut();
             let number = hearing.probe(now.mono_ms);
             if hearing.asks_bucket(now.mono_ms) {
-                hearing.bucket_answered(true);
+                hearing.on_bucket_answer(true);
             }
             for lane in [0, 1] {
-                hearing.probed(lane, number, now.mono_ms);
+                hearing.on_probe(lane, number, now.mono_ms);
             }
         }
         for effect in self.daemon.expiry.on_tick(&self.daemon.view, now) {
