@@ -116,7 +116,7 @@ impl HeartbeatListener {
         for waiting in batch {
             let lane = waiting.lane;
             if let Some(number) = self.is_probe(&waiting.payload) {
-                self.beacons.hearing().probed(lane, number, self.now_ms());
+                self.beacons.hearing().on_probe(lane, number, self.now_ms());
                 // What came behind it was sent later.
                 at_ms[lane] = self.heard_ms(lane);
             } else {
@@ -137,7 +137,7 @@ impl HeartbeatListener {
         }
         self.store.context.metrics.heartbeats_dropped.inc_by(count as u64);
         // The probes among them are from before it, and so are not missed.
-        self.beacons.hearing().trouble(self.now_ms(), TOO_FAST);
+        self.beacons.hearing().on_trouble(self.now_ms(), TOO_FAST);
     }
 
     fn hear_one(&self, message: &QueuedHeartbeat, at_ms: u64) {
@@ -189,11 +189,11 @@ impl HeartbeatListener {
     fn notice(&self, event: &Event) {
         let (now_ms, mut hearing) = (self.now_ms(), self.beacons.hearing());
         match event {
-            Event::SlowConsumer(_) => hearing.trouble(now_ms, TOO_FAST),
-            Event::Disconnected => hearing.cut_off(now_ms, "it was cut off from NATS"),
+            Event::SlowConsumer(_) => hearing.on_trouble(now_ms, TOO_FAST),
+            Event::Disconnected => hearing.on_cut_off(now_ms, "it was cut off from NATS"),
             // The first connection is no trouble: a daemon begins deaf anyway.
             Event::Connected => {
-                hearing.connected(now_ms, "it has just been connected to NATS again");
+                hearing.on_connected(now_ms, "it has just been connected to NATS again");
             }
             _ => {}
         }
