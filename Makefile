@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo test test-python test-web chaos deb test-deb fmt fmt-check lint doc deny ci
+.PHONY: help dev demo test test-python test-web chaos deb test-deb fmt fmt-check lint doc alerts deny ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -51,8 +51,11 @@ lint: ## clippy, with warnings denied
 doc: ## build the documentation, with warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
+alerts: ## test the alert rules with promtool (Debian: prometheus)
+	promtool test rules config/prometheus-alerts.test.yaml
+
 deny: ## licences, sources and bans of the dependencies
 	scripts/deny
 
 ci: NEXTEST = --profile ci
-ci: fmt-check lint doc deny test test-deb ## all that CI checks
+ci: fmt-check lint doc alerts deny test test-deb ## all that CI checks

@@ -274,7 +274,11 @@ impl<E: Entity> Keyspace<E> {
                 let daemon = self.context.daemon.to_string();
                 let (headers, payload) = wire::write(&daemon, expected, content, visible);
                 self.context.writes.send(Message {
-                    subject: self.subject(&key),
+                    subject: format!(
+                        "{}{}",
+                        self.context.bucket.write_prefix(),
+                        Self::tokens(&key)
+                    ),
                     reply: Some(format!("{}.{}.{stripe}.{write}", self.context.ack_inbox, E::KIND)),
                     headers: Some(headers),
                     payload,
@@ -341,7 +345,11 @@ impl<E: Entity> Keyspace<E> {
     }
 
     fn subject(&self, key: &E::Key) -> String {
-        format!("{}{}.{}", self.context.bucket.prefix(), E::KIND, E::tokens(key))
+        format!("{}{}", self.context.bucket.prefix(), Self::tokens(key))
+    }
+
+    fn tokens(key: &E::Key) -> String {
+        format!("{}.{}", E::KIND, E::tokens(key))
     }
 }
 

@@ -30,7 +30,7 @@ use keyspace::{Keyspace, StoreContext};
 use outbox::Outgoing;
 use stripe::Timing;
 
-pub use open::{UnusableBucket, open};
+pub use open::{UnusableBucket, check, open};
 
 /// The period of the stripes' ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);

@@ -29,6 +29,8 @@ pub struct Micro {
     pub daemon: DaemonId,
     pub context: Arc<ReplyContext>,
     pub subjects: Subjects,
+    /// What tells this instance from others.
+    pub metadata: Value,
     pub started: Time,
 }
 
@@ -80,7 +82,7 @@ impl Micro {
             "name": NAME,
             "id": self.daemon.to_string(),
             "version": env!("CARGO_PKG_VERSION"),
-            "metadata": {},
+            "metadata": self.metadata,
         });
         match asked {
             Asked::Ping => {}
