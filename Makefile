@@ -7,10 +7,13 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help demo test chaos deb test-deb fmt fmt-check lint doc deny ci
+.PHONY: help dev demo test chaos deb test-deb fmt fmt-check lint doc deny ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+dev: ## start NATS and a daemon, and print presence changes; options: make dev ARGS="--port 0"
+	@$(NATS); cargo run --quiet --bin presenced -- dev $(ARGS)
 
 demo: ## start NATS and two daemons, and play a story through them
 	@$(NATS); cargo build --quiet --bins; cargo run --quiet --example demo

@@ -1,10 +1,10 @@
-//! Every setting there is, by its dotted name, with its default. Channel types are apart: their
-//! section is keyed by names that only the operator knows.
+//! All settings by their dotted names, with their defaults. Channel types are separate: their section
+//! is keyed by names that the operator chooses.
 
 use figment::value::{Dict, Value};
 
-/// What a setting is when nobody says anything. It also tells how a value from the environment is
-/// read: text is taken as it stands, so that a password of digits stays text.
+/// The default of a setting. It also determines how a value from the environment is read: text is
+/// taken literally, so that a password of digits stays text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Preset {
     /// Text without a default.
@@ -54,11 +54,11 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
 pub(super) const CHANNEL_TYPES: &str = "channel_types";
 pub(super) const CHANNEL_TYPE_KEYS: [&str; 2] = ["presence", "client_create"];
 
-/// Settings that say who the daemon is to NATS.
+/// The settings of a login.
 pub(super) const LOGIN: [&str; 5] =
     ["nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token"];
 
-/// Whether a running daemon takes over a new value of `key`. config/presenced.toml says so too.
+/// Whether a running daemon adopts a new value of `key`. `config/presenced.toml` marks these keys.
 pub(super) fn is_live(key: &str) -> bool {
     key == "log.level" || key.starts_with("limits.")
 }

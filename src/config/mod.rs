@@ -1,9 +1,9 @@
-//! Raw settings in, settings that cannot be wrong out. Whatever is read from a [`Settings`] has
-//! been checked; nothing else of this crate reads a file of settings or the environment.
+//! Raw settings in, settings that cannot be wrong out. All values of a [`Settings`] are checked; no
+//! other module reads a file of settings or the environment.
 //!
-//! In reading order: `keys` (all there is, with defaults), `layers` (where values come from),
-//! `read` (one value at a time), `nats`, `subjects`,
-//! `sections` (what each must be), `sources` (reading them again).
+//! In reading order: `keys` (all settings, with defaults), `layers` (the sources of values), `read`
+//! (one value at a time), `nats`, `subjects`, `sections` (the rules of each), `sources` (reading them
+//! again).
 
 mod error;
 mod keys;
@@ -62,13 +62,13 @@ pub enum Storage {
     Memory,
 }
 
-/// When users come to count as gone (`PROTOCOL`, section 4).
+/// When users count as offline (section 4 of the protocol).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Liveness {
     pub heartbeat_interval: Duration,
     /// At least two heartbeat intervals.
     pub lease: Duration,
-    /// May be zero: the end of the last connection is then the offline.
+    /// With zero a user is offline at the end of the last connection.
     pub offline_grace: Duration,
     pub last_active_refresh: Duration,
 }
@@ -82,7 +82,7 @@ pub struct Users {
     pub allow_invisible: bool,
 }
 
-/// Bounds on all that could grow.
+/// Limits on everything that can grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// A request is applied within this time after it arrived, or never.
@@ -90,7 +90,7 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Custom fields that only trusted services may set. None is a reserved name.
     pub trusted_fields: BTreeSet<String>,
-    /// Requests taken and not yet answered; each user that one names counts.
+    /// Requests taken and not yet answered; each user in one counts.
     pub pending_requests: usize,
     /// Queries that look at every record, running at once.
     pub concurrent_scans: usize,
@@ -168,7 +168,7 @@ impl Settings {
 }
 
 impl Default for Settings {
-    /// Every setting at its default, whatever the environment says.
+    /// Every setting at its default, independent of the environment.
     fn default() -> Self {
         Self::read(&Reader::new(layers::defaults(), None)).expect("the defaults are acceptable")
     }

@@ -1,4 +1,4 @@
-//! How each section is read, with the bounds of every number.
+//! The rules of each section, with the range of every number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl Liveness {
             offline_grace: reader.duration("liveness.offline_grace", Duration::ZERO..=HOUR)?,
             last_active_refresh: reader.duration("liveness.last_active_refresh", SECOND..=DAY)?,
         };
-        // One heartbeat may always be lost; with a shorter lease it would end connections.
+        // With a shorter lease the loss of one heartbeat would end connections.
         let least = 2 * liveness.heartbeat_interval;
         if liveness.lease < least {
             let least = format_duration(least);
@@ -137,7 +137,7 @@ impl Log {
     }
 }
 
-/// A lone word that is no level would be taken for the name of a module, and log nothing.
+/// A single word that is no level would be taken for the name of a module, and log nothing.
 fn is_filter(text: &str) -> bool {
     let meant = |directive: &str| {
         directive.contains('=') || LEVELS.contains(&directive.trim().to_lowercase().as_str())

@@ -223,7 +223,7 @@ fn log(event: &Event, access: &Access) {
         }
         Event::ServerError(refusal) => {
             let text = refusal.to_string();
-            if !access.hear(&text) && access.is_due(&text) {
+            if !access.on_server_error(&text) && access.is_due(&text) {
                 error!(error = text, "NATS refused something");
             }
         }

@@ -1,4 +1,4 @@
-//! All records of one kind: the stripes, and the way of their effects to NATS.
+//! All records of one kind: the stripes, and their effects on NATS.
 
 use std::borrow::Borrow;
 use std::collections::hash_map::RandomState;
@@ -21,38 +21,37 @@ use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
 use crate::presence::time::Now;
 
-/// How many parts the records are cut into. A scan holds one stripe at a time, so that writes to the
-/// others go on.
+/// The number of stripes. A scan holds one stripe at a time, so that writes to the others go on.
 const STRIPES: usize = 256;
 
-/// What the sender of a command wants done with the answer. It runs under the lock of a stripe:
-/// it must be short, and must not call the keyspace.
+/// The continuation of a command. It runs under the lock of a stripe: it must be short, and must not
+/// call the keyspace.
 pub type Reply<E> = Box<dyn FnOnce(Result<Answer<<E as Entity>::Outcome>, Refusal>) + Send>;
 
-/// A stripe of the records.
+/// A stripe with continuations as tickets.
 pub type ReplyStripe<E> = Stripe<E, Reply<E>>;
 
-/// What the keyspaces of a daemon share.
+/// The context that the keyspaces of a daemon share.
 #[derive(Debug)]
 pub struct StoreContext {
     pub clock: Clock,
     pub daemon: DaemonId,
     pub bucket: Bucket,
     pub barrier: Barrier,
-    /// Where writes go out.
+    /// The outbox of writes.
     pub writes: Outbox,
-    /// Where events go out, on the connection that answers too.
+    /// The outbox of events, on the connection of requests and answers.
     pub events: Outbox,
-    /// What event subjects begin with.
+    /// The prefix of event subjects.
     pub event_prefix: String,
-    /// Where acknowledgements are awaited.
+    /// The prefix of the subjects of acknowledgements.
     pub ack_inbox: String,
     pub metrics: Arc<Metrics>,
-    /// The tasks that must end before the daemon does.
+    /// The tasks that end before the daemon does.
     pub tracker: TaskTracker,
 }
 
-/// A visible change that another daemon made, and that it is to announce.
+/// A visible change by another daemon, which that daemon announces.
 #[derive(Debug)]
 struct RemoteChange<K> {
     seen_ms: u64,
@@ -69,12 +68,12 @@ pub struct Keyspace<E: Entity> {
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
 }
 
-/// How far before its last one the changes of a daemon are announced again by one that finds
-/// nobody alive, in milliseconds of that daemon's clock.
-const NEWEST_MS: u64 = 5000;
+/// The changes of a former daemon from this long before its last one are announced again by a daemon
+/// that starts alone, in milliseconds of the former daemon's clock.
+const NEWEST_CHANGES_MS: u64 = 5000;
 
-/// How long a change made elsewhere is remembered, in case its daemon is found dead.
-const REMOTE_CHANGE_MS: u64 = 20_000;
+/// How long a remote change is remembered in case its daemon fails, in milliseconds.
+const REMOTE_CHANGE_TTL_MS: u64 = 20_000;
 
 impl<E: Entity> fmt::Debug for Keyspace<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,7 +107,7 @@ impl<E: Entity> Keyspace<E> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a command on its way; `reply` gets the answer.
+    /// Starts a command; `reply` gets the answer.
     pub fn command(
         self: &Arc<Self>,
         key: E::Key,
@@ -117,24 +116,24 @@ impl<E: Entity> Keyspace<E> {
         reply: Reply<E>,
     ) {
         let job = Job { command, ticket: reply, deadline_ms };
-        self.drive(self.stripe_of(&key), |stripe, now| stripe.command(key, job, now));
+        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_command(key, job, now));
     }
 
-    /// Looks at what is stored under a key.
-    pub fn with_record<R>(&self, key: &E::Key, look: impl FnOnce(Option<&E::Record>) -> R) -> R {
-        look(self.lock(self.stripe_of(key)).record(key))
+    /// Works on the record under a key.
+    pub fn with_record<R>(&self, key: &E::Key, work: impl FnOnce(Option<&E::Record>) -> R) -> R {
+        work(self.lock(self.stripe_of(key)).record(key))
     }
 
-    /// Looks at what is stored under a key, and at its revision.
+    /// Works on the stored content of a key and its revision.
     pub fn with_stored<R>(
         &self,
         key: &E::Key,
-        look: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
+        work: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
     ) -> R {
-        look(self.lock(self.stripe_of(key)).known(key))
+        work(self.lock(self.stripe_of(key)).known(key))
     }
 
-    /// Works on the index of the stripe in which a key lies, which may be given borrowed.
+    /// Works on the index of a key's stripe; the key may be given in borrowed form.
     pub fn with_index<Q, R>(&self, key: &Q, work: impl FnOnce(&mut E::Index) -> R) -> R
     where
         E::Key: Borrow<Q>,
@@ -143,14 +142,14 @@ impl<E: Entity> Keyspace<E> {
         work(self.lock(self.stripe_of(key)).index_mut())
     }
 
-    /// Visits the parts one by one, each under its lock.
+    /// Visits the stripes one by one, each under its lock.
     pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut ReplyStripe<E>)) {
         for stripe in 0..self.stripes.len() {
             visit(&mut self.lock(stripe));
         }
     }
 
-    /// Something on the way in from NATS for the stripe with that number.
+    /// Hands an input to the stripe with that number, and carries out its effects.
     pub(super) fn drive(
         self: &Arc<Self>,
         stripe: usize,
@@ -158,13 +157,14 @@ impl<E: Entity> Keyspace<E> {
     ) {
         let mut locked = self.lock(stripe);
         input(&mut locked, self.context.clock.now());
-        // Under the lock: the effects of one key must leave in their order.
+        // Under the lock, so that the effects of one key leave in their order.
         for effect in locked.take_effects() {
             self.carry_out(stripe, effect);
         }
     }
 
-    /// An entry of the feed, under a key with those tokens; `None` if they are no key of this kind.
+    /// Takes an entry of the feed under a key with those tokens. Returns `None` if they are no key of
+    /// this kind.
     pub(super) fn feed(
         self: &Arc<Self>,
         tokens: &str,
@@ -173,43 +173,48 @@ impl<E: Entity> Keyspace<E> {
     ) -> Option<E::Key> {
         let key = E::from_tokens(tokens)?;
         let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
-        self.drive(self.stripe_of(&key), |stripe, now| stripe.fed(&key, entry, now));
+        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now));
         Some(key)
     }
 
-    /// Time has passed.
+    /// Ticks all stripes, and forgets old remote changes.
     pub fn tick(self: &Arc<Self>) {
         for stripe in 0..self.stripes.len() {
-            self.drive(stripe, Stripe::tick);
+            self.drive(stripe, Stripe::on_tick);
         }
         let now_ms = self.context.clock.now().mono_ms;
         let mut remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
-        while remote_changes.front().is_some_and(|each| each.seen_ms + REMOTE_CHANGE_MS < now_ms) {
+        while remote_changes
+            .front()
+            .is_some_and(|each| each.seen_ms + REMOTE_CHANGE_TTL_MS < now_ms)
+        {
             remote_changes.pop_front();
         }
     }
 
-    /// The bucket was deleted and made again.
+    /// The bucket was deleted and created again.
     pub(super) fn reset(self: &Arc<Self>) {
         for stripe in 0..self.stripes.len() {
-            self.drive(stripe, Stripe::reset);
+            self.drive(stripe, Stripe::on_reset);
         }
     }
 
-    /// Announces once more what `dead` changed since `since_ms`, in case it could not.
-    pub fn announce_for(&self, dead: DaemonId, since_ms: u64) -> usize {
+    /// Announces the changes of a failed daemon since `since_ms` again, since it may not have done so.
+    /// Returns the number of keys.
+    pub fn announce_for(&self, failed: DaemonId, since_ms: u64) -> usize {
         let keys: std::collections::BTreeSet<_> = {
             let remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_dead = remote_changes.iter().filter(|e| e.by == dead && e.seen_ms >= since_ms);
-            of_dead.map(|each| each.key.clone()).collect()
+            let its_changes =
+                remote_changes.iter().filter(|each| each.by == failed && each.seen_ms >= since_ms);
+            its_changes.map(|each| each.key.clone()).collect()
         };
         keys.iter().for_each(|key| self.announce(key));
         keys.len()
     }
 
-    /// Announces once more what was changed last, by each daemon that ever wrote and is not `alive`:
-    /// it may have died before it announced those changes. Goes by the versions alone, which are public:
-    /// what nobody could see leaves no trace in who is announced again.
+    /// Announces the newest changes of each former daemon that is not `alive` again: it may have failed
+    /// before it announced them. Returns the number of keys. The choice depends on the versions alone,
+    /// which are public: an invisible change leaves no trace in it.
     pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
         self.for_each_stripe(|stripe| {
@@ -223,7 +228,7 @@ impl<E: Entity> Keyspace<E> {
         });
         let is_new = |stored: &Stored<E::Record>| {
             let last = E::changed_by(stored).and_then(|by| newest.get(&by)).copied();
-            last.is_some_and(|last| E::version(stored) + NEWEST_MS >= last)
+            last.is_some_and(|last| E::version(stored) + NEWEST_CHANGES_MS >= last)
         };
         let mut keys = Vec::new();
         self.for_each_stripe(|stripe| {
@@ -242,7 +247,7 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// How many keys have unfinished business.
+    /// The number of keys with unfinished work.
     pub fn busy(&self) -> usize {
         (0..self.stripes.len()).map(|stripe| self.lock(stripe).busy()).sum()
     }
@@ -280,13 +285,12 @@ impl<E: Entity> Keyspace<E> {
                 let this = Arc::clone(self);
                 let verified = move |seen| {
                     if seen {
-                        this.drive(stripe, |stripe, now| stripe.verified(&key, verify, now));
+                        this.drive(stripe, |stripe, now| stripe.on_verified(&key, verify, now));
                     }
                 };
                 // The commands that wait for it carry their own deadlines.
-                self.context
-                    .barrier
-                    .all_stored(self.context.clock.now().mono_ms + VERIFY_MS, Box::new(verified));
+                let deadline_ms = self.context.clock.now().mono_ms + VERIFY_TIMEOUT_MS;
+                self.context.barrier.all_stored(deadline_ms, Box::new(verified));
             }
             Effect::ChangeShared(change) => {
                 E::apply(&mut self.shared(), &change, self.context.clock.now());
@@ -313,7 +317,7 @@ impl<E: Entity> Keyspace<E> {
                 Found::Failed
             }
         };
-        self.drive(stripe, |stripe, now| stripe.found(&key, read, found, now));
+        self.drive(stripe, |stripe, now| stripe.on_found(&key, read, found, now));
     }
 
     fn publish(&self, event: Event) {
@@ -336,36 +340,36 @@ impl<E: Entity> Keyspace<E> {
     }
 }
 
-/// How long a verification is worth waiting for: longer than any command lives.
-const VERIFY_MS: u64 = 60_000;
+/// The time-out of a verification, in milliseconds: longer than any command lives.
+const VERIFY_TIMEOUT_MS: u64 = 60_000;
 
-/// What a JetStream acknowledgement means for a write.
+/// Hands the outcome of a write to its stripe.
 pub(super) fn settle<E: Entity>(
     keyspace: &Arc<Keyspace<E>>,
     stripe: usize,
     write: u64,
-    settled: Settled,
+    outcome: WriteOutcome,
 ) {
     if stripe >= STRIPES {
         return;
     }
     let metrics = &keyspace.context.metrics;
-    match &settled {
-        Settled::Stored(_) => metrics.committed(E::KIND),
-        Settled::Conflict => metrics.conflicted(E::KIND),
-        Settled::Failed(Failure::Retry) => metrics.retried(E::KIND),
-        Settled::Failed(Failure::Refused(_)) => {}
+    match &outcome {
+        WriteOutcome::Stored(_) => metrics.committed(E::KIND),
+        WriteOutcome::Conflict => metrics.conflicted(E::KIND),
+        WriteOutcome::Failed(Failure::Retry) => metrics.retried(E::KIND),
+        WriteOutcome::Failed(Failure::Refused(_)) => {}
     }
-    keyspace.drive(stripe, |stripe, now| match settled {
-        Settled::Stored(rev) => stripe.acked(write, rev, now),
-        Settled::Conflict => stripe.conflicted(write, now),
-        Settled::Failed(failure) => stripe.failed(write, &failure, now),
+    keyspace.drive(stripe, |stripe, now| match outcome {
+        WriteOutcome::Stored(rev) => stripe.on_acked(write, rev, now),
+        WriteOutcome::Conflict => stripe.on_conflicted(write, now),
+        WriteOutcome::Failed(failure) => stripe.on_failed(write, &failure, now),
     });
 }
 
-/// What became of a write.
+/// The outcome of a write, by its acknowledgement.
 #[derive(Debug)]
-pub(super) enum Settled {
+pub(super) enum WriteOutcome {
     Stored(u64),
     Conflict,
     Failed(Failure),

@@ -36,6 +36,7 @@ mod leaving;
 mod liveness;
 mod metrics;
 mod read_your_writes;
+mod readme;
 mod records;
 mod reload;
 mod replies;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use presenced::liveness::peers::Peers;
+use presenced::liveness::peers::{Peers, RankFilter};
 use presenced::presence::entity::{DaemonId, Event};
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
@@ -170,7 +170,7 @@ impl Daemon {
         let now = self.now(now_ms);
         let peers = &self.peers;
         let turn = |user: &Id| {
-            let wait_ms = peers.rank(user.as_str()) as u64 * 1000;
+            let wait_ms = peers.rank(user.as_str(), RankFilter::Alive) as u64 * 1000;
             Turn { hearing_ms: wait_ms, any_ms: wait_ms }
         };
         let agenda = &mut self.machine.index_mut().agenda;

@@ -206,10 +206,10 @@ impl World {
                 let stalled = self.net.now_ms >= since_ms + REQUEST_MS;
                 if stalled { Ok(()) } else { self.command(id, *op) }
             }
-            Incoming::Acked { write, rev } => self.drive(id, |m, now| m.acked(write, rev, now)),
-            Incoming::Conflicted { write } => self.drive(id, |m, now| m.conflicted(write, now)),
+            Incoming::Acked { write, rev } => self.drive(id, |m, now| m.on_acked(write, rev, now)),
+            Incoming::Conflicted { write } => self.drive(id, |m, now| m.on_conflicted(write, now)),
             Incoming::NoLeader { write } => {
-                self.drive(id, |m, now| m.failed(write, &Failure::Retry, now))
+                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry, now))
             }
             Incoming::Found { key, read, found } => {
                 let found = match found {
@@ -217,7 +217,7 @@ impl World {
                     Reading::Nothing => Found::Nothing,
                     Reading::Failed => Found::Failed,
                 };
-                self.drive(id, |m, now| m.found(&key, read, found, now))
+                self.drive(id, |m, now| m.on_found(&key, read, found, now))
             }
             Incoming::Info { key, verify, epoch, last } => {
                 self.informed(id, key, verify, (epoch, last))
@@ -247,7 +247,7 @@ impl World {
         let command = op.command(number);
         self.drive(id, |machine, now| {
             let deadline_ms = now.mono_ms + REQUEST_MS;
-            machine.command(user, Job { command, ticket: number, deadline_ms }, now);
+            machine.on_command(user, Job { command, ticket: number, deadline_ms }, now);
         })
     }
 
@@ -271,7 +271,7 @@ impl World {
     fn verified(&mut self, id: DaemonId) -> Result<(), Broken> {
         let done = self.daemons.get_mut(&id).map(Daemon::verified).unwrap_or_default();
         for (key, verify) in done {
-            self.drive(id, |machine, now| machine.verified(&key, verify, now))?;
+            self.drive(id, |machine, now| machine.on_verified(&key, verify, now))?;
         }
         Ok(())
     }
@@ -291,7 +291,7 @@ impl World {
             let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
             let Some((message, is_last)) = daemon.pipe.pop_front() else { break };
             daemon.take(message.seq, is_last);
-            self.drive(id, |machine, now| machine.fed(&message.key, message.entry(), now))?;
+            self.drive(id, |machine, now| machine.on_fed(&message.key, message.entry(), now))?;
         }
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         daemon.feed_due = false;
@@ -319,13 +319,13 @@ impl World {
         self.note(None, || format!("{id} finds that the bucket is another one"));
         self.with(id, |daemon, _| daemon.follow(epoch));
         self.checks.restart(id);
-        self.drive(id, Stripe::reset)?;
+        self.drive(id, Stripe::on_reset)?;
         self.schedule_feed(id);
         Ok(())
     }
 
     fn tick(&mut self, id: DaemonId) -> Result<(), Broken> {
-        self.drive(id, Stripe::tick)?;
+        self.drive(id, Stripe::on_tick)?;
         self.check_answers_in_time(id)?;
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         daemon.ticks += 1;

@@ -1,4 +1,4 @@
-//! Who the daemon is to NATS, and that nobody else comes to know it.
+//! The login of the daemon, and that it stays secret.
 
 use super::super::*;
 use super::Given;

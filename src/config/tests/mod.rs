@@ -102,7 +102,7 @@ fn a_file_that_was_named_must_exist() {
 }
 
 #[test]
-fn broken_toml_is_told_by_line_without_quoting_it() {
+fn broken_toml_is_named_by_line_without_quoting_it() {
     let error = Given::file("[nats]\npassword = hunter2\n").error();
     assert!(error.starts_with("p.toml is not valid TOML: line 2, column 12: "), "{error}");
     assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");

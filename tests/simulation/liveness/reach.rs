@@ -90,16 +90,18 @@ impl World {
                 if now_ms < since_ms + REQUEST_MS {
                     let deadline_ms = now.mono_ms + REQUEST_MS;
                     let job = Job { command: *command, ticket: Ticket::Request(to), deadline_ms };
-                    self.drive(id, |machine, now| machine.command(user, job, now))?;
+                    self.drive(id, |machine, now| machine.on_command(user, job, now))?;
                 }
             }
             Incoming::Acked { write, rev } => {
-                self.drive(id, |m, now| m.acked(write, rev, now))?;
+                self.drive(id, |m, now| m.on_acked(write, rev, now))?;
                 self.forget_unknown(id);
             }
-            Incoming::Conflicted { write } => self.drive(id, |m, now| m.conflicted(write, now))?,
+            Incoming::Conflicted { write } => {
+                self.drive(id, |m, now| m.on_conflicted(write, now))?
+            }
             Incoming::NoLeader { write } => {
-                self.drive(id, |m, now| m.failed(write, &Failure::Retry, now))?;
+                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry, now))?;
             }
             Incoming::Found { key, read, found } => {
                 let found = match found {
@@ -107,7 +109,7 @@ impl World {
                     Some(None) => Found::Nothing,
                     None => Found::Failed,
                 };
-                self.drive(id, |m, now| m.found(&key, read, found, now))?;
+                self.drive(id, |m, now| m.on_found(&key, read, found, now))?;
             }
             Incoming::Informed { then, last } => {
                 daemon.waiting.push((last, then));
@@ -119,11 +121,11 @@ impl World {
             Incoming::Feed => self.feed(id)?,
             Incoming::CarryOut(PendingWrite { user, command, deadline_ms }, lease) => {
                 let job = Job { command, ticket: Ticket::PendingWrite(lease), deadline_ms };
-                self.drive(id, |machine, now| machine.command(user, job, now))?;
+                self.drive(id, |machine, now| machine.on_command(user, job, now))?;
             }
             Incoming::Tick => {
                 self.agenda.after(TICK_MS, Event::To(id, Incoming::Tick));
-                self.drive(id, Stripe::tick)?;
+                self.drive(id, Stripe::on_tick)?;
             }
             Incoming::Look => {
                 self.agenda.after(TICK_MS, Event::To(id, Incoming::Look));
@@ -136,7 +138,7 @@ impl World {
                 self.agenda.after(BEACON_MS, Event::To(id, Incoming::Beat));
                 let peers = daemon.known.peers.get_mut();
                 if daemon.known.hearing.get_mut().is_cut_off() {
-                    peers.cut_off(now.mono_ms);
+                    peers.on_cut_off(now.mono_ms);
                 }
                 peers.detect_failures(now.mono_ms);
                 self.send_beacon(id);
@@ -255,7 +257,7 @@ impl World {
         for message in left.iter().take(some) {
             let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
             daemon.fetched = message.seq;
-            self.drive(id, |machine, now| machine.fed(&message.key, message.entry(), now))?;
+            self.drive(id, |machine, now| machine.on_fed(&message.key, message.entry(), now))?;
             self.forget_unknown(id);
         }
         if all {
@@ -275,7 +277,7 @@ impl World {
         for then in self.daemons.get_mut(&id).map(Daemon::seen).unwrap_or_default() {
             match then {
                 Then::Verified { key, verify } => {
-                    self.drive(id, |machine, now| machine.verified(&key, verify, now))?;
+                    self.drive(id, |machine, now| machine.on_verified(&key, verify, now))?;
                 }
                 Then::Answer { to, beat } => self.answer_heartbeat(id, to, &beat, false),
             }

@@ -207,7 +207,7 @@ impl Alone {
         let job = Job { command, ticket: Ticket::PendingWrite(None), deadline_ms };
         let now = self.now(now_ms);
         let machine = self.daemon.known.machine.get_mut();
-        machine.command(user, job, now);
+        machine.on_command(user, job, now);
         loop {
             let effects = machine.take_effects();
             if effects.is_empty() {
@@ -217,9 +217,9 @@ impl Alone {
                 match effect {
                     StoreEffect::Write { write, .. } => {
                         self.rev += 1;
-                        machine.acked(write, self.rev, now);
+                        machine.on_acked(write, self.rev, now);
                     }
-                    StoreEffect::Verify { key, verify } => machine.verified(&key, verify, now),
+                    StoreEffect::Verify { key, verify } => machine.on_verified(&key, verify, now),
                     StoreEffect::ChangeShared(change) => {
                         change.apply(&mut self.daemon.known.leases.borrow_mut(), now);
                     }
