@@ -121,7 +121,7 @@ impl Expiry {
     pub fn on_tick(&mut self, view: &impl View, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.take_over_ends(view, now.mono_ms, &mut effects);
-        self.propose_due(view, now, &mut effects);
+        self.take_due(view, now, &mut effects);
         self.decide_proposals(view, now.mono_ms, &mut effects);
         effects
     }
