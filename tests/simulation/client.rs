@@ -81,7 +81,7 @@ impl Op {
                 lease: on_lease.then(|| self.lease()),
                 custom_in_answer: true,
             },
-            Action::Disconnect => Command::Disconnect { connection: connection() },
+            Action::Disconnect => Command::Disconnect { connection: connection(), lease: None },
             Action::DisconnectLease => Command::DisconnectLease { lease: self.lease() },
             Action::Upsert(fields) => {
                 Command::Upsert { patch: self.patch(*fields, number), custom_in_answer: true }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::context::Context;
 use super::reply::{Reply, push_heartbeat};
-use super::writes;
+use super::writes::{self, UsersShown};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing};
 use crate::config::Limits;
@@ -46,34 +46,39 @@ impl Connect {
     }
 
     /// An upper bound of the answer without custom fields, in bytes.
-    pub fn answer_bytes(&self, service: &Service) -> usize {
-        2 * self.connection.as_str().len()
-            + 128
-            + writes::me_bytes(service, &self.user, &self.patch)
+    pub fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
+        let me = match shows {
+            UsersShown::None => 0,
+            _ => writes::me_bytes(service, &self.user, &self.patch),
+        };
+        2 * self.connection.as_str().len() + 128 + me
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
-        self.run_with(true, ctx).await
+        self.run_with(UsersShown::All, ctx).await
     }
 
-    /// Runs with or without the custom fields of the user in the answer.
-    pub async fn run_with(self, custom_in_answer: bool, ctx: &Context) -> Result<Reply, Refusal> {
+    /// Runs with the user in the answer as `shows` says.
+    pub async fn run_with(self, shows: UsersShown, ctx: &Context) -> Result<Reply, Refusal> {
         let Self { user, patch, connection, lease } = self;
         let was_invisible = ctx.service.is_invisible(&user);
-        let command = Command::Connect { patch, connection, lease, custom_in_answer };
+        let command =
+            Command::Connect { patch, connection, lease, custom_in_answer: shows.with_custom() };
         let result = ctx.service.command(user, command, ctx.deadline_ms).await;
         ctx.set_invisible(writes::is_invisible(&result, was_invisible));
-        Ok(reply(result?, ctx))
+        Ok(reply(result?, shows, ctx))
     }
 }
 
-fn reply(answer: Answer<Outcome>, ctx: &Context) -> Reply {
+fn reply(answer: Answer<Outcome>, shows: UsersShown, ctx: &Context) -> Reply {
     let mut out = Vec::with_capacity(512);
     if let Outcome::Connected { connection, me, .. } = answer.outcome {
         json::push(&mut out, "{\"connection_id\":");
         json::push_str(&mut out, connection.as_str());
-        json::push(&mut out, ",\"me\":");
-        out.extend_from_slice(&me);
+        if shows != UsersShown::None {
+            json::push(&mut out, ",\"me\":");
+            out.extend_from_slice(&me);
+        }
         out.push(b',');
         push_heartbeat(&mut out, &ctx.service.liveness);
         writes::push_rev(&mut out, answer.rev, &ctx.door);

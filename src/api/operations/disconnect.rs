@@ -1,10 +1,10 @@
-//! `disconnect`: one connection ends, or all that a lease holds.
+//! `disconnect`: ends one connection, or all connections on a lease.
 
 use super::context::Context;
 use super::reply::Reply;
 use super::writes;
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing, wrong};
+use crate::api::request::fields::{Fields, missing};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -13,23 +13,24 @@ use crate::presence::user::{Command, Outcome};
 /// A parsed `disconnect`.
 #[derive(Debug)]
 pub enum Disconnect {
-    Connection { user: Id, connection: Id },
+    /// With a lease, only a connection that hangs on it.
+    Connection {
+        user: Id,
+        connection: Id,
+        lease: Option<Id>,
+    },
     Lease(Id),
 }
 
 impl Disconnect {
     pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
-        if let Some(lease) = fields.id("lease")? {
-            for name in ["user_id", "connection_id"] {
-                if fields.take(name).is_some() {
-                    return Err(wrong(
-                        &fields.path(name),
-                        "does not go with `lease`: name a lease, or one connection of a user",
-                    ));
-                }
-            }
+        let lease = fields.id("lease")?;
+        if let Some(lease) = &lease
+            && !fields.has("user_id")
+            && !fields.has("connection_id")
+        {
             fields.finish()?;
-            return Ok(Self::Lease(lease));
+            return Ok(Self::Lease(lease.clone()));
         }
         let user_path = fields.path("user_id");
         let user = door.user(fields.id("user_id")?, &user_path)?;
@@ -37,7 +38,7 @@ impl Disconnect {
             missing(&fields.path("connection_id"), "the id of the connection that ends")
         })?;
         fields.finish()?;
-        Ok(Self::Connection { user, connection })
+        Ok(Self::Connection { user, connection, lease })
     }
 
     /// The user named, if a single connection is.
@@ -50,9 +51,9 @@ impl Disconnect {
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         match self {
-            Self::Connection { user, connection } => {
+            Self::Connection { user, connection, lease } => {
                 let was_invisible = ctx.service.is_invisible(&user);
-                let command = Command::Disconnect { connection };
+                let command = Command::Disconnect { connection, lease };
                 let result = ctx.service.command(user, command, ctx.deadline_ms).await;
                 ctx.set_invisible(writes::is_invisible(&result, was_invisible));
                 let answer = result?;

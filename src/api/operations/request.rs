@@ -61,7 +61,7 @@ impl Request {
             Operation::QueryChannels => {
                 Self::QueryChannels(QueryChannels::parse(fields()?, body, door)?)
             }
-            Operation::Batch => Self::Batch(Batch::parse(fields()?, limits)?),
+            Operation::Batch => Self::Batch(Batch::parse(body, limits)?),
             Operation::Explain => Self::Explain(Explain::parse(fields()?)?),
         })
     }

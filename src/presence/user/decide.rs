@@ -24,8 +24,8 @@ pub struct Rules {
 pub enum Command {
     /// Makes the user if there is none, applies the fields and adds or refreshes the connection.
     Connect { patch: Patch, connection: Id, lease: Option<Id>, custom_in_answer: bool },
-    /// Ends one connection.
-    Disconnect { connection: Id },
+    /// Ends one connection; with `lease`, only if it hangs on that one.
+    Disconnect { connection: Id, lease: Option<Id> },
     /// Ends all connections on a lease.
     DisconnectLease { lease: Id },
     /// Ends connections that have been silent for too long, unless they have connected again.
@@ -110,8 +110,11 @@ pub(super) fn decide(
                 |record: &Record| Outcome::Upserted { me: own(id, record, *custom_in_answer) };
             if changed { Ok(change.put(record, outcome)) } else { Ok(unchanged(outcome(&record))) }
         }
-        Command::Disconnect { connection } => {
-            Ok(change.without(!rules.no_grace, |each| each.id == *connection))
+        Command::Disconnect { connection, lease } => {
+            let ends = |each: &Connection| {
+                each.id == *connection && (lease.is_none() || each.lease == *lease)
+            };
+            Ok(change.without(!rules.no_grace, ends))
         }
         Command::DisconnectLease { lease } => {
             Ok(change.without(!rules.no_grace, |each| each.lease.as_ref() == Some(lease)))

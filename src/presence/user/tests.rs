@@ -29,7 +29,7 @@ impl Step {
                 Command::Connect { patch, connection, lease, custom_in_answer: true }
             }
             Self::Upsert(patch) => Command::Upsert { patch, custom_in_answer: true },
-            Self::Disconnect(connection) => Command::Disconnect { connection },
+            Self::Disconnect(connection) => Command::Disconnect { connection, lease: None },
             Self::DisconnectLease(lease) => Command::DisconnectLease { lease },
             Self::EndGrace => {
                 let running = stored.record().and_then(|record| record.grace_since);

@@ -239,7 +239,7 @@ impl World {
             Command::Connect { patch, connection, lease, custom_in_answer: false }
         } else {
             self.truth.left.insert((user.clone(), connection.clone()));
-            Command::Disconnect { connection }
+            Command::Disconnect { connection, lease: None }
         };
         let (to, since_ms) = (Reply { number, run, request }, self.agenda.now_ms);
         let command = Box::new(command);

@@ -146,7 +146,7 @@ impl Alone {
                 self.command(user, Command::Upsert { patch, custom_in_answer: true }, now_ms);
             }
             Step::Disconnect { user, connection } => {
-                self.command(user, Command::Disconnect { connection }, now_ms);
+                self.command(user, Command::Disconnect { connection, lease: None }, now_ms);
             }
             Step::DisconnectLease { lease } => {
                 for (user, _) in self.daemon.known.held_by(&lease) {
@@ -257,7 +257,11 @@ impl Alone {
         let connections = self
             .record(user, |record| record.map_or(Vec::new(), |record| record.connections.clone()));
         for connection in connections {
-            self.command(user.clone(), Command::Disconnect { connection: connection.id }, now_ms);
+            self.command(
+                user.clone(),
+                Command::Disconnect { connection: connection.id, lease: None },
+                now_ms,
+            );
         }
     }
 }

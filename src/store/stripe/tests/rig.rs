@@ -43,7 +43,7 @@ pub(super) fn connect(connection: &str) -> Command {
 }
 
 pub(super) fn disconnect(connection: &str) -> Command {
-    Command::Disconnect { connection: id(connection) }
+    Command::Disconnect { connection: id(connection), lease: None }
 }
 
 pub(super) fn status(status: &str) -> Command {
