@@ -1,4 +1,4 @@
-//! `connect`: a user comes online on one connection.
+//! `connect`: adds a connection of a user, who comes online.
 
 use serde_json::{Map, Value};
 
@@ -58,7 +58,7 @@ impl Connect {
         self.run_with(UsersShown::All, ctx).await
     }
 
-    /// Runs with the user in the answer as `shows` says.
+    /// Runs with an answer that shows users by `shows`.
     pub async fn run_with(self, shows: UsersShown, ctx: &Context) -> Result<Reply, Refusal> {
         let Self { user, patch, connection, lease } = self;
         let was_invisible = ctx.service.is_invisible(&user);

@@ -65,8 +65,8 @@ impl UpsertUsers {
         self.checked(UsersShown::All, ctx).await?.write(ctx).await
     }
 
-    /// Refuses the whole request if one user of it would be refused. The answer has the
-    /// users that `shows` says.
+    /// Refuses the whole request if one user of it would be refused. The answer shows
+    /// users by `shows`.
     pub async fn checked(self, shows: UsersShown, ctx: &Context) -> Result<CheckedUpsert, Refusal> {
         let custom_in_answer = shows.with_custom();
         let command = |(user, patch)| (user, Command::Upsert { patch, custom_in_answer });

@@ -1,4 +1,6 @@
-//! Takes a request apart, field by field: an error names the field, and no unknown field is ignored.
+//! Takes a request apart, field by field.
+//!
+//! An error names the field, and an unknown field is never ignored.
 
 use std::ops::RangeInclusive;
 

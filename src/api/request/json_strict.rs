@@ -1,4 +1,4 @@
-//! JSON of requests: strict about what could be misread, tolerant of what common writers emit.
+//! JSON of requests: strict about ambiguity, tolerant of the texts that common writers emit.
 //!
 //! Half of a surrogate pair in an escape becomes U+FFFD, and a byte order mark is skipped. A value
 //! that no operation can take, such as `NaN` or a repeated name, is a [`Flaw`] with its place, so
@@ -16,7 +16,7 @@ const PART_DEPTH: usize = 3;
 /// The bound on flaws that are kept: one for each operation of a batch, and one more.
 const MAX_FLAWS: usize = 1001;
 
-/// What a string continues with after half of a surrogate pair.
+/// The character in place of half of a surrogate pair.
 const REPLACEMENT: char = '\u{FFFD}';
 
 /// A parsed text. `null` stands in the place of each flaw.
@@ -31,7 +31,7 @@ pub struct Parsed {
 pub struct Flaw {
     /// The place, from the innermost step out.
     steps: Vec<Step>,
-    /// What is wrong, as the rest of an error that begins with the place.
+    /// The fault, as the rest of an error that begins with the place.
     pub what: &'static str,
 }
 
@@ -313,7 +313,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes a flaw, and returns what stands in its place.
+    /// Records a flaw, and returns the value in its place.
     fn flaw(&mut self, what: &'static str) -> Value {
         if self.flaws.len() < MAX_FLAWS {
             self.flaws.push(Flaw { steps: Vec::new(), what });
