@@ -203,11 +203,3 @@ impl Expiry {
         }
     }
 }
-
-/// The commands for what is due by the record alone.
-fn commands(due: &Due) -> impl Iterator<Item = Command> {
-    let left = (!due.left.is_empty()).then(|| Command::EndLeaving { ended: due.left.clone() });
-    let expired = due.expired.map(|expires_at| Command::ExpireStatus { expires_at });
-    let stale = due.stale.map(|seen| Command::Refresh { seen });
-    left.into_iter().chain(expired).chain(stale)
-}
