@@ -16,15 +16,15 @@ pub enum CheckError {
     #[error("no connection to NATS at {servers}: {failure}")]
     NotConnected { servers: String, failure: String },
     #[error(transparent)]
-    Connect(#[from] ConnectError),
+    Unusable(#[from] ConnectError),
     #[error("NATS refuses what the daemon needs: {0}")]
     Refused(String),
     #[error("NATS did not answer to a probe of the permissions")]
     Unanswered,
+    #[error("the bucket {bucket}: {reason}")]
+    Bucket { bucket: String, reason: BucketError },
     #[error(transparent)]
     UnusableBucket(#[from] UnusableBucket),
-    #[error("the bucket {bucket}: {error}")]
-    Bucket { bucket: String, error: BucketError },
 }
 
 /// Returns a line for each part that is as it should be, or that needs attention.
@@ -55,8 +55,8 @@ pub async fn check(settings: &Settings) -> Result<Vec<String>, CheckError> {
         Err(BucketError::Missing) => {
             lines.push(format!("the bucket {} is missing; a start makes it", bucket.name()));
         }
-        Err(error) => {
-            return Err(CheckError::Bucket { bucket: bucket.name().to_owned(), error });
+        Err(reason) => {
+            return Err(CheckError::Bucket { bucket: bucket.name().to_owned(), reason });
         }
     }
     Ok(lines)

@@ -227,7 +227,7 @@ impl Startup {
         self.health.starting(format!("the records of the bucket {bucket}"));
         store.replayed.cancelled().await;
         let now_ms = self.clock.now().mono_ms;
-        beacons.hearing().trouble(now_ms, "it has just started to listen");
+        beacons.hearing().on_trouble(now_ms, "it has just started to listen");
     }
 
     async fn expire_leases(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {

@@ -139,8 +139,8 @@ impl Barrier {
         }
     }
 
-    /// Queries the stream's last sequence for the waiters. One query at a time serves all that arrived
-    /// before it began.
+    /// Queries the stream's last sequence for the waiters. One query at a time serves all that
+    /// arrived before it began.
     pub async fn run(&self, bucket: Bucket, mut tap: WatchdogTap) {
         loop {
             tokio::select! {

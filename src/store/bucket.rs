@@ -98,8 +98,8 @@ impl Info {
         })
     }
 
-    /// Whether the leader that answered is in touch with a majority. A leader that was cut off goes on
-    /// as leader for some seconds.
+    /// Whether the leader that answered is in touch with a majority. A leader that was cut off goes
+    /// on as leader for some seconds.
     pub fn has_majority(&self) -> bool {
         let followers = self.cluster.as_ref().map_or(&[][..], |cluster| &cluster.replicas);
         let in_touch = |each: &&Follower| {

@@ -71,8 +71,8 @@ pub struct Keyspace<E: Entity> {
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
 }
 
-/// The changes of a former daemon from this long before its last one are announced again by a daemon
-/// that starts alone, in milliseconds of the former daemon's clock.
+/// The changes of a former daemon from this long before its last one are announced again by a
+/// daemon that starts alone, in milliseconds of the former daemon's clock.
 const NEWEST_CHANGES_MS: u64 = 5000;
 
 /// How long a remote change is remembered in case its daemon fails, in milliseconds.
@@ -167,8 +167,8 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// Takes an entry of the feed under a key with those tokens. Returns `None` if they are no key of
-    /// this kind.
+    /// Takes an entry of the feed under a key with those tokens. Returns `None` if they are no key
+    /// of this kind.
     pub(super) fn feed(
         self: &Arc<Self>,
         tokens: &str,
@@ -203,8 +203,8 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// Announces the changes of a failed daemon since `since_ms` again, since it may not have done so.
-    /// Returns the number of keys.
+    /// Announces the changes of a failed daemon since `since_ms` again, since it may not have done
+    /// so. Returns the number of keys.
     pub fn announce_for(&self, failed: DaemonId, since_ms: u64) -> usize {
         let keys: std::collections::BTreeSet<_> = {
             let remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -216,9 +216,9 @@ impl<E: Entity> Keyspace<E> {
         keys.len()
     }
 
-    /// Announces the newest changes of each former daemon that is not `alive` again: it may have failed
-    /// before it announced them. Returns the number of keys. The choice depends on the versions alone,
-    /// which are public: an invisible change leaves no trace in it.
+    /// Announces the newest changes of each former daemon that is not `alive` again: it may have
+    /// failed before it announced them. Returns the number of keys. The choice depends on the
+    /// versions alone, which are public: an invisible change leaves no trace in it.
     pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
         self.for_each_stripe(|stripe| {

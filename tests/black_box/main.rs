@@ -49,3 +49,4 @@ mod startup;
 mod systemd;
 mod systemd_units;
 mod wire;
+mod wire_text;

@@ -13,9 +13,9 @@ use super::disconnect::Disconnect;
 use super::reply::{Reply, push_refusal};
 use super::update_connection::UpdateConnection;
 use super::upsert_users::UpsertUsers;
-use super::writes::RequestRules;
+use super::writes::{RequestRules, UsersShown};
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing, too_many, wrong};
+use crate::api::request::fields::{Fields, flawed, missing, too_many, wrong};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -41,24 +41,34 @@ enum Op {
 pub struct Batch {
     ops: Vec<Result<Op, Refusal>>,
     users: usize,
+    shows: UsersShown,
 }
 
 /// An operation under way: its result, and whether it concerns an invisible user only.
 type Running<'a> = Pin<Box<MaybeDone<BoxFuture<'a, (Result<Reply, Refusal>, bool)>>>>;
 
 impl Batch {
-    pub fn parse(mut fields: Fields, rules: &RequestRules) -> Result<Self, Refusal> {
+    pub fn parse(body: &[u8], rules: &RequestRules) -> Result<Self, Refusal> {
+        let (mut fields, flaws) = Fields::parse(body)?;
         let values = fields
             .array("ops", MAX_USERS)?
             .ok_or_else(|| missing("ops", "an array of operations"))?;
+        let me = fields.boolean("me")?.unwrap_or(true);
         fields.finish()?;
         let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), rules);
-        let ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
+        let mut ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
+        for flaw in &flaws {
+            match flaw.index_in("ops").and_then(|index| ops.get_mut(index)) {
+                Some(op) => *op = Err(flawed(flaw)),
+                None => return Err(flawed(flaw)),
+            }
+        }
         let users = ops.iter().flatten().map(Op::users).sum();
         if users > MAX_USERS {
             return Err(too_many("ops", users, MAX_USERS));
         }
-        Ok(Self { ops, users })
+        let shows = if me { UsersShown::WithoutCustom } else { UsersShown::None };
+        Ok(Self { ops, users, shows })
     }
 
     /// The number of users named.
@@ -69,7 +79,7 @@ impl Batch {
     /// An upper bound of the answer, in bytes.
     fn answer_bytes(&self, service: &Service) -> usize {
         let bytes = |op: &Result<Op, Refusal>| match op {
-            Ok(op) => op.answer_bytes(service),
+            Ok(op) => op.answer_bytes(self.shows, service),
             Err(refusal) => refusal.bytes(),
         };
         self.ops.iter().map(bytes).sum()
@@ -93,7 +103,7 @@ impl Batch {
                 under_way.clear();
             }
             under_way.extend(op.named().cloned());
-            running.push(op.start(ctx).await);
+            running.push(op.start(self.shows, ctx).await);
         }
         join_all(&mut running[settled..]).await;
         let results: Vec<_> =
@@ -153,22 +163,22 @@ impl Op {
         }
     }
 
-    fn answer_bytes(&self, service: &Service) -> usize {
+    fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
         match self {
-            Self::Connect(connect) => connect.answer_bytes(service),
+            Self::Connect(connect) => connect.answer_bytes(shows, service),
             Self::UpdateConnection(update) => update.answer_bytes(),
             Self::Disconnect(_) => DISCONNECT_ANSWER_BYTES,
-            Self::UpsertUsers(upsert) => upsert.answer_bytes(service),
+            Self::UpsertUsers(upsert) => upsert.answer_bytes(shows, service),
         }
     }
 
     /// Submits the commands of the operation, behind those of the operations before it.
-    async fn start<'a>(self, ctx: &Context) -> Running<'a> {
+    async fn start<'a>(self, shows: UsersShown, ctx: &Context) -> Running<'a> {
         let part = ctx.of_part();
         let waits = matches!(self, Self::Disconnect(Disconnect::Lease { .. }));
         let run: BoxFuture<'a, _> = match self {
             Self::Connect(connect) => async move {
-                let result = connect.run_with(false, &part).await;
+                let result = connect.run_with(shows, &part).await;
                 (result, part.is_invisible())
             }
             .boxed(),
@@ -182,7 +192,7 @@ impl Op {
                 (result, part.is_invisible())
             }
             .boxed(),
-            Self::UpsertUsers(upsert) => match upsert.checked(false, &part).await {
+            Self::UpsertUsers(upsert) => match upsert.checked(shows, &part).await {
                 Ok(checked) => async move { (checked.write(&part).await, false) }.boxed(),
                 Err(refusal) => return failed(refusal),
             },

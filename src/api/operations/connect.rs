@@ -1,10 +1,10 @@
-//! `connect`: a user comes online on one connection.
+//! `connect`: adds a connection of a user, who comes online.
 
 use serde_json::{Map, Value};
 
 use super::context::Context;
 use super::reply::{Reply, push_heartbeat};
-use super::writes::{self, RequestRules};
+use super::writes::{self, RequestRules, UsersShown};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
 use crate::presence::id::Id;
@@ -49,35 +49,40 @@ impl Connect {
     }
 
     /// An upper bound of the answer without custom fields, in bytes.
-    pub fn answer_bytes(&self, service: &Service) -> usize {
-        2 * self.connection.id.as_str().len()
-            + 128
-            + writes::me_bytes(service, &self.user, &self.patch)
-            + self.defaults.as_ref().map_or(0, |patch| writes::me_bytes(service, &self.user, patch))
+    pub fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
+        let patches = std::iter::once(&self.patch).chain(self.defaults.as_deref());
+        let me = match shows {
+            UsersShown::None => 0,
+            _ => patches.map(|patch| writes::me_bytes(service, &self.user, patch)).sum(),
+        };
+        2 * self.connection.id.as_str().len() + 128 + me
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
-        self.run_with(true, ctx).await
+        self.run_with(UsersShown::All, ctx).await
     }
 
-    /// Runs with or without the custom fields of the user in the answer.
-    pub async fn run_with(self, custom_in_answer: bool, ctx: &Context) -> Result<Reply, Refusal> {
+    /// Runs with an answer that shows users by `shows`.
+    pub async fn run_with(self, shows: UsersShown, ctx: &Context) -> Result<Reply, Refusal> {
         let Self { user, patch, defaults, connection } = self;
         let was_invisible = ctx.service.is_invisible(&user);
+        let custom_in_answer = shows.with_custom();
         let command = Command::Connect { patch, defaults, connection, custom_in_answer };
         let result = ctx.service.command(user, command, ctx.deadline_ms).await;
         ctx.set_invisible(writes::is_invisible(&result, was_invisible));
-        Ok(reply(result?, ctx))
+        Ok(reply(result?, shows, ctx))
     }
 }
 
-fn reply(answer: Answer<Outcome>, ctx: &Context) -> Reply {
+fn reply(answer: Answer<Outcome>, shows: UsersShown, ctx: &Context) -> Reply {
     let mut out = Vec::with_capacity(512);
     if let Outcome::Connected { connection, me, created, .. } = answer.outcome {
         json::push(&mut out, "{\"connection_id\":");
         json::push_str(&mut out, connection.as_str());
-        json::push(&mut out, ",\"me\":");
-        out.extend_from_slice(&me);
+        if shows != UsersShown::None {
+            json::push(&mut out, ",\"me\":");
+            out.extend_from_slice(&me);
+        }
         json::push(&mut out, ",\"created\":");
         json::push_bool(&mut out, created);
         out.push(b',');

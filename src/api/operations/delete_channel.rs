@@ -1,4 +1,4 @@
-//! `delete_channel`: a channel is removed.
+//! `delete_channel`: removes a channel.
 
 use super::channel;
 use super::context::Context;

@@ -1,4 +1,4 @@
-//! `delete_users`: up to 100 users are removed.
+//! `delete_users`: removes up to 100 users.
 
 use super::context::Context;
 use super::reply::Reply;
@@ -27,7 +27,7 @@ impl DeleteUsers {
         Ok(Self { ids })
     }
 
-    /// How many users are named.
+    /// The number of users named.
     pub fn len(&self) -> usize {
         self.ids.len()
     }

@@ -1,4 +1,4 @@
-//! `disconnect`: one connection ends, or all that a lease holds.
+//! `disconnect`: ends one connection, or all connections on a lease.
 
 use super::context::Context;
 use super::reply::Reply;

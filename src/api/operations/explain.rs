@@ -1,4 +1,4 @@
-//! `explain`: why a user is shown as it is. For people on call.
+//! `explain`: the reasons for what others see of a user. For people on call.
 
 use serde_json::{Value, json};
 

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use super::context::Context;
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, wrong};
+use crate::api::request::json_strict::without_mark;
 use crate::presence::refusal::Refusal;
 
 /// How far the replica must have come before a query is answered.
@@ -47,7 +48,9 @@ pub fn sort_text(body: &[u8]) -> Option<String> {
         #[serde(borrow)]
         sort: &'a RawValue,
     }
-    serde_json::from_slice::<Sorted<'_>>(body).ok().map(|sorted| sorted.sort.get().to_owned())
+    serde_json::from_slice::<Sorted<'_>>(without_mark(body))
+        .ok()
+        .map(|sorted| sorted.sort.get().to_owned())
 }
 
 pub fn to_usize(number: u64) -> usize {

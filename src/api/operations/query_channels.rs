@@ -99,7 +99,7 @@ fn watched(service: &Service, page: &Page, members: usize) -> Result<Watched, Re
     Ok(Watched { truncated: page.member_count > watched.users.len(), ..watched })
 }
 
-/// The watches of several channels as one: each user once.
+/// The union of the watches of several channels, each user once.
 #[derive(Default)]
 struct Union {
     watched: Watched,

@@ -73,7 +73,7 @@ impl Request {
             Operation::QueryChannels => {
                 Self::QueryChannels(QueryChannels::parse(fields()?, body, door)?)
             }
-            Operation::Batch => Self::Batch(Batch::parse(fields()?, &rules())?),
+            Operation::Batch => Self::Batch(Batch::parse(body, &rules())?),
             Operation::Explain => Self::Explain(Explain::parse(fields()?)?),
         })
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::reply::Reply;
-use super::writes::{self, RequestRules, Written};
+use super::writes::{self, RequestRules, UsersShown, Written};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
 use crate::presence::id::Id;
@@ -50,7 +50,10 @@ impl UpsertUsers {
     }
 
     /// An upper bound of the answer without custom fields, in bytes.
-    pub fn answer_bytes(&self, service: &Service) -> usize {
+    pub fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
+        if shows == UsersShown::None {
+            return 64;
+        }
         let user = |(user, patch): &(Id, Patch)| {
             2 * user.as_str().len() + 8 + writes::me_bytes(service, user, patch)
         };
@@ -58,18 +61,16 @@ impl UpsertUsers {
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
-        self.checked(true, ctx).await?.write(ctx).await
+        self.checked(UsersShown::All, ctx).await?.write(ctx).await
     }
 
-    /// Refuses the whole request if one user of it would be refused. The answer shows custom fields
-    /// if `custom_in_answer`.
-    pub async fn checked(
-        self,
-        custom_in_answer: bool,
-        ctx: &Context,
-    ) -> Result<CheckedUpsert, Refusal> {
+    /// Refuses the whole request if one user of it would be refused. The answer shows
+    /// users by `shows`.
+    pub async fn checked(self, shows: UsersShown, ctx: &Context) -> Result<CheckedUpsert, Refusal> {
+        let custom_in_answer = shows.with_custom();
         let command = |(user, patch)| (user, Command::Upsert { patch, custom_in_answer });
-        let checked = CheckedUpsert(self.users.into_iter().map(command).collect());
+        let commands = self.users.into_iter().map(command).collect();
+        let checked = CheckedUpsert { commands, shows };
         if checked.check(ctx).is_err() {
             // The reason may be a write that this daemon has not seen.
             ctx.service.all_stored(ctx.deadline_ms).await?;
@@ -81,25 +82,30 @@ impl UpsertUsers {
 
 /// An `upsert_users` of which no user is refused.
 #[derive(Debug)]
-pub struct CheckedUpsert(Vec<(Id, Command)>);
+pub struct CheckedUpsert {
+    commands: Vec<(Id, Command)>,
+    shows: UsersShown,
+}
 
 impl CheckedUpsert {
     fn check(&self, ctx: &Context) -> Result<(), Refusal> {
-        ctx.has_room_for(ctx.service.check(&self.0)?)
+        let bytes = ctx.service.check(&self.commands)?;
+        if self.shows == UsersShown::None { Ok(()) } else { ctx.has_room_for(bytes) }
     }
 
     pub async fn write(self, ctx: &Context) -> Result<Reply, Refusal> {
-        Ok(reply(writes::submit(self.0, ctx).await?, &ctx.door))
+        Ok(reply(writes::submit(self.commands, ctx).await?, self.shows, &ctx.door))
     }
 }
 
-fn reply(written: Written, door: &Door) -> Reply {
+fn reply(written: Written, shows: UsersShown, door: &Door) -> Reply {
     let mut out = Vec::with_capacity(64 + 400 * written.outcomes.len());
     json::push(&mut out, "{\"users\":{");
     let mut first = true;
-    for (index, (id, outcome)) in written.outcomes.iter().enumerate() {
+    let shown = if shows == UsersShown::None { &[] } else { written.outcomes.as_slice() };
+    for (index, (id, outcome)) in shown.iter().enumerate() {
         // A user who is named twice is shown as the last change left it.
-        if written.outcomes[index + 1..].iter().any(|(later, _)| later == id) {
+        if shown[index + 1..].iter().any(|(later, _)| later == id) {
             continue;
         }
         if !std::mem::take(&mut first) {

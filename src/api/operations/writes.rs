@@ -34,6 +34,20 @@ impl RequestRules {
     }
 }
 
+/// The users in the answer to a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsersShown {
+    All,
+    WithoutCustom,
+    None,
+}
+
+impl UsersShown {
+    pub fn with_custom(self) -> bool {
+        self == Self::All
+    }
+}
+
 /// Parses a user and its changed fields, which stand at `path` of a request.
 pub fn user(
     fields: &Map<String, Value>,

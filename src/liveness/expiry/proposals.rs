@@ -1,5 +1,5 @@
-//! Expiry in two steps: a daemon proposes the end of silent leases, and ends those to which no other
-//! daemon objects.
+//! Expiry in two steps: a daemon proposes the end of silent leases, and ends those to which no
+//! other daemon objects.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +41,14 @@ impl<T> Proposed<T> {
 /// The items without an objection.
 fn unopposed<T>(proposed: Vec<Proposed<T>>) -> impl Iterator<Item = T> {
     proposed.into_iter().filter(|each| !each.objected).map(|each| each.item)
+}
+
+/// The commands for what is due by the record alone.
+fn commands(due: &Due) -> impl Iterator<Item = Command> {
+    let left = (!due.left.is_empty()).then(|| Command::EndLeaving { ended: due.left.clone() });
+    let expired = due.expired.map(|expires_at| Command::ExpireStatus { expires_at });
+    let stale = due.stale.map(|seen| Command::Refresh { seen });
+    left.into_iter().chain(expired).chain(stale)
 }
 
 impl Expiry {
@@ -100,25 +108,26 @@ impl Expiry {
         }
     }
 
-    /// Proposes the end of all that has been silent for too long, and refreshes `last_active`.
-    pub(super) fn propose_due(&mut self, view: &impl View, now: Now, effects: &mut Vec<Effect>) {
+    /// Takes what is due: proposes the end of what has been silent for too long, and writes what
+    /// the records alone ask for.
+    pub(super) fn take_due(&mut self, view: &impl View, now: Now, effects: &mut Vec<Effect>) {
         let now_ms = now.mono_ms;
         let hears_from_ms = view.hearing(|hearing| hearing.from_ms(now_ms));
+        let rank_ms =
+            |key: &Id, filter| steps_ms(view.peers(|peers| peers.rank(key.as_str(), filter)));
         let hearing = RankFilter::Hearing { tried: &[] };
-        let wait_ms =
-            |key: &Id| MARGIN_MS + steps_ms(view.peers(|peers| peers.rank(key.as_str(), hearing)));
-        let turn = |key: &Id| Turn {
-            hearing_ms: wait_ms(key),
-            any_ms: steps_ms(view.peers(|peers| peers.rank(key.as_str(), RankFilter::Alive))),
-        };
+        let wait_ms = |key: &Id| MARGIN_MS + rank_ms(key, hearing);
+        let turn =
+            |key: &Id| Turn { hearing_ms: wait_ms(key), any_ms: rank_ms(key, RankFilter::Alive) };
         let mut silent = Vec::new();
         view.each_index(|index| {
             for _ in 0..MAX_USERS_PER_TICK {
                 let Some(due) = index.agenda.take_due(now, hears_from_ms, turn) else { break };
-                silent.extend(due.silent.iter().map(|each| (due.user.clone(), each.clone())));
+                let user = &due.user;
+                silent.extend(due.silent.iter().map(|each| (user.clone(), each.clone())));
                 let deadline_ms = now_ms + WRITE_MS;
                 let write = |command| {
-                    Effect::Write(PendingWrite { user: due.user.clone(), command, deadline_ms })
+                    Effect::Write(PendingWrite { user: user.clone(), command, deadline_ms })
                 };
                 effects.extend(commands(&due).map(write));
             }
@@ -193,12 +202,4 @@ impl Expiry {
             self.begin_end(view, lease, number, now_ms, effects);
         }
     }
-}
-
-/// The commands for what is due by the record alone.
-fn commands(due: &Due) -> impl Iterator<Item = Command> {
-    let left = (!due.left.is_empty()).then(|| Command::EndLeaving { ended: due.left.clone() });
-    let expired = due.expired.map(|expires_at| Command::ExpireStatus { expires_at });
-    let stale = due.stale.map(|seen| Command::Refresh { seen });
-    left.into_iter().chain(expired).chain(stale)
 }
