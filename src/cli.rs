@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
 use crate::dev::{Place, default_dir};
+use crate::version::VERSION_AND_COMMIT;
 
 /// What the manual page and the long help add.
 const AFTER_HELP: &str = "\
@@ -13,16 +14,15 @@ Files: /etc/presenced/presenced.toml holds the settings; the one that is shipped
 all of them. Above it count variables PRESENCED_<SECTION>__<KEY>, such as PRESENCED_NATS__URL, and \
 above these the flags.
 
-Signals: SIGTERM and SIGINT end the daemon in less than five seconds; nobody goes offline by it. SIGHUP \
-has the settings read again: log.level and limits.* count at once, changes of others are named in the log.
+Signals: SIGTERM and SIGINT end the daemon in less than five seconds; no user goes offline by it. SIGHUP \
+reads the settings again: log.level and limits.* apply at once, other changes are named in the log.
 
-Exit status: 0 when told to end. 78 if someone has to change the settings or the server first: it is no \
-use to start again. 2 for a command line that cannot be understood, 1 otherwise.";
+Exit status: 0 after SIGTERM or SIGINT. 78 if the settings or the server need a change before another \
+start. 2 for a command line that cannot be understood, 1 otherwise.";
 
-/// Answers presence requests on NATS: who is online, what is their status, when were they last
-/// active.
+/// Answers presence requests on NATS: who is online, with which status, and last active when.
 #[derive(Parser)]
-#[command(name = "presenced", version, after_long_help = AFTER_HELP)]
+#[command(name = "presenced", version = VERSION_AND_COMMIT, after_long_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -32,16 +32,26 @@ pub struct Cli {
 pub enum Command {
     /// Serve until SIGTERM or SIGINT, and read the settings again at SIGHUP.
     Run(Options),
-    /// Check the settings without starting, and show what counts and from where.
-    Check(Options),
-    /// Start a nats-server of one's own, serve on it, and follow the presence changes.
+    /// Check the settings without starting, and list them with their origins.
+    Check(Check),
+    /// Start a nats-server, serve on it, and print presence changes.
     Dev(Dev),
 }
 
 // No `Debug`, for the same reason as below.
 #[derive(Args)]
+pub struct Check {
+    /// Connect to NATS, too, and try the login, the permissions and the bucket
+    #[arg(long)]
+    pub connect: bool,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+// No `Debug`, for the same reason as below.
+#[derive(Args)]
 pub struct Dev {
-    /// The nats-server to start [default: NATS_SERVER, one on PATH, or what scripts/nats-server obtained]
+    /// The nats-server to start [default: NATS_SERVER, or one on PATH]
     #[arg(long, value_name = "PATH")]
     pub nats_server: Option<PathBuf>,
     /// Forget everything at the end
@@ -58,7 +68,7 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Where the server comes from and where its data goes.
+    /// The program of the server and the folder of its data.
     pub fn place(&self) -> Place {
         let dir = self.dir.clone().unwrap_or_else(default_dir);
         Place {
@@ -116,11 +126,16 @@ impl Options {
     }
 }
 
-/// Says nothing of the text itself, which may hold a secret.
-fn parse_pair(text: &str) -> Result<(String, String), String> {
+/// Text of `--set` that sets nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("expected KEY=VALUE with a dotted key, such as liveness.lease=90s")]
+struct PairError;
+
+/// The error does not quote the text, which may hold a secret.
+fn parse_pair(text: &str) -> Result<(String, String), PairError> {
     match text.split_once('=') {
-        Some((key, value)) if key.contains('.') => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE with a dotted key, such as liveness.lease=90s".to_owned()),
+        Some((key, value)) if key.contains('.') => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err(PairError),
     }
 }
 

@@ -1,11 +1,11 @@
-//! The one place where clocks are read. Everything else is handed the time as a value.
+//! The one place where clocks are read. All other code gets the time as a value.
 #![allow(clippy::disallowed_methods)]
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::presence::time::{Now, Time};
 
-/// Both clocks of this daemon.
+/// The monotonic clock and the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     origin: Instant,

@@ -1,5 +1,5 @@
-//! How the daemon is: what it waits for at the start, and what keeps it from serving later. Noted
-//! where it is found out; read by whoever tells others, such as systemd or a probe over HTTP.
+//! The state of the daemon: what it waits for during the start, and the problems that keep it from
+//! serving later. Modules report here; systemd and probes over HTTP are served from here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,32 +7,32 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// How far a daemon has come.
+/// The stage of a daemon's life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
-    /// Not serving yet, and what it waits for.
+    /// Not serving yet; holds what it waits for.
     Starting(String),
     Serving,
     Leaving,
 }
 
-/// The state of a daemon as others should know it.
+/// The state of a daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     pub stage: Stage,
-    /// What it suffers from, by where that is, each in one line.
+    /// One line for each problem, by its place.
     pub problems: BTreeMap<String, String>,
 }
 
 impl Condition {
-    /// Whether requests should be sent to it.
+    /// Whether the daemon serves without a problem.
     pub fn is_ready(&self) -> bool {
         self.stage == Stage::Serving && self.problems.is_empty()
     }
 }
 
 impl fmt::Display for Condition {
-    /// One line: problems come before what it would otherwise do.
+    /// One line; problems take precedence over the stage.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.problems.is_empty() {
             let all: Vec<_> =
@@ -47,7 +47,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// Where the state of the daemon is noted. Cheap to clone.
+/// Holds the state of the daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Health {
     condition: Arc<watch::Sender<Condition>>,
@@ -55,58 +55,58 @@ pub struct Health {
 }
 
 impl Health {
-    /// A daemon that has only just begun to start.
+    /// A daemon that begins to start.
     pub fn new() -> Self {
         let stage = Stage::Starting("its settings".to_owned());
         let condition = watch::Sender::new(Condition { stage, problems: BTreeMap::new() });
         Self { condition: Arc::new(condition), answered: Arc::new(watch::Sender::new(())) }
     }
 
-    /// It is starting, and now waits for something.
+    /// The daemon is starting, and waits for `what`.
     pub fn starting(&self, what: impl Into<String>) {
         self.enter(Stage::Starting(what.into()));
     }
 
-    /// It serves from now on.
+    /// The daemon serves from now on.
     pub fn serving(&self) {
         self.enter(Stage::Serving);
     }
 
-    /// It takes nothing new from now on.
+    /// The daemon takes in no more requests.
     pub fn leaving(&self) {
         self.enter(Stage::Leaving);
     }
 
-    /// Something keeps it from serving as it should.
-    pub fn report(&self, at: &str, what: impl Into<String>) {
-        let what = what.into();
+    /// Sets the problem of a place.
+    pub fn report(&self, place: &str, problem: impl Into<String>) {
+        let problem = problem.into();
         self.condition.send_if_modified(|condition| {
-            let known = condition.problems.insert(at.to_owned(), what.clone());
-            known.as_ref() != Some(&what)
+            let known = condition.problems.insert(place.to_owned(), problem.clone());
+            known.as_ref() != Some(&problem)
         });
     }
 
-    /// That is over.
-    pub fn clear(&self, at: &str) {
-        self.condition.send_if_modified(|condition| condition.problems.remove(at).is_some());
+    /// Removes the problem of a place.
+    pub fn clear(&self, place: &str) {
+        self.condition.send_if_modified(|condition| condition.problems.remove(place).is_some());
     }
 
-    /// Every loop that serves has just answered.
+    /// Every loop that serves has answered the watchdog.
     pub fn all_answered(&self) {
         self.answered.send_replace(());
     }
 
-    /// Changes each time that every loop has answered.
+    /// Changes each time that every loop has answered the watchdog.
     pub fn answers(&self) -> watch::Receiver<()> {
         self.answered.subscribe()
     }
 
-    /// Whether something is known that it suffers from.
+    /// Whether there is a problem.
     pub fn has_problems(&self) -> bool {
         !self.condition.borrow().problems.is_empty()
     }
 
-    /// The state as it is, and as it changes.
+    /// The current state, and its changes.
     pub fn watch(&self) -> watch::Receiver<Condition> {
         self.condition.subscribe()
     }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_daemon_is_ready_when_it_serves_and_suffers_from_nothing() {
+    fn a_daemon_is_ready_when_it_serves_without_a_problem() {
         let health = Health::new();
         let condition = health.watch();
         let now = || (condition.borrow().is_ready(), condition.borrow().to_string());

@@ -10,9 +10,10 @@
 //! 5. [`api`]: the edge to NATS. One file per operation, errors, the service protocol.
 //! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
 //!
-//! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong), [`cli`], [`logging`],
-//! [`health`] (what keeps a daemon from serving), [`metrics`], [`watchdog`] (whether its loops turn), [`systemd`] (who is
-//! told how it is), [`reload`] (SIGHUP) and [`clock`].
+//! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong),
+//! [`cli`], [`logging`], [`health`] (what keeps a daemon from serving), [`metrics`], [`watchdog`]
+//! (whether its loops turn), [`process`] (memory, processor time, files), [`version`], [`systemd`] (notifications), [`reload`] (SIGHUP), [`round_trip`]
+//! (whether the server has processed what was sent) and [`clock`].
 
 pub mod api;
 pub mod cli;
@@ -25,8 +26,11 @@ pub mod liveness;
 pub mod logging;
 pub mod metrics;
 pub mod presence;
+pub mod process;
 pub mod reload;
+pub mod round_trip;
 pub mod service;
 pub mod store;
 pub mod systemd;
+pub mod version;
 pub mod watchdog;

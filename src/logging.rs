@@ -1,4 +1,4 @@
-//! Where the log goes: to standard error, one line for each event.
+//! The log: one line on standard error for each event.
 
 use std::fmt;
 use std::io::{IsTerminal, stderr};
@@ -9,7 +9,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
 
-/// What is logged, and can be changed.
+/// The level of the log, which can be changed.
 pub struct Level(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
 
 impl fmt::Debug for Level {
@@ -23,7 +23,7 @@ impl Level {
         Self(Box::new(move |filter| handle.reload(filter)))
     }
 
-    /// Logs by `settings.level` from now on.
+    /// Applies `settings.level`.
     pub fn set(&self, settings: &Log) {
         if let Err(error) = (self.0)(filter(settings)) {
             tracing::error!(%error, "the log level could not be changed");
@@ -31,7 +31,7 @@ impl Level {
     }
 }
 
-/// Starts logging for the whole process. To be called once, by a binary.
+/// Starts the log of the whole process. To be called once, by a binary.
 pub fn init(settings: &Log) -> Level {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(settings))
@@ -57,13 +57,29 @@ fn filter(settings: &Log) -> EnvFilter {
     EnvFilter::new(directives(&settings.level))
 }
 
-/// The NATS client tells of its connection too, at INFO and, for each attempt anew, at ERROR; we
-/// have told it already in our own words and measure. A lone level above DEBUG therefore leaves
-/// that out; whoever gives directives, or DEBUG, wants all.
+/// The NATS client logs its connection too, at INFO, and each failed attempt at ERROR. The daemon logs
+/// the same once. Unless the directives name the client, it is therefore left out below DEBUG.
 fn directives(level: &str) -> String {
-    match level.to_lowercase().as_str() {
-        "info" => format!("{level},async_nats=warn,async_nats::connector=off"),
-        "warn" | "error" => format!("{level},async_nats::connector=off"),
+    let general = level.split(',').map(str::trim).find(|directive| !directive.contains('='));
+    if level.contains("async_nats") {
+        return level.to_owned();
+    }
+    match general.map(str::to_lowercase).as_deref() {
+        Some("info") => format!("{level},async_nats=warn,async_nats::connector=off"),
+        Some("warn" | "error") => format!("{level},async_nats::connector=off"),
         _ => level.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_library_is_quiet_unless_it_is_named_or_everything_is_logged() {
+        assert!(directives("info,presenced=debug").contains("async_nats=warn"));
+        assert!(directives("Info").contains("async_nats=warn"));
+        assert_eq!(directives("info,async_nats=debug"), "info,async_nats=debug");
+        assert_eq!(directives("debug"), "debug");
     }
 }

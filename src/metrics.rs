@@ -1,8 +1,8 @@
-//! What is counted and measured for people on call, in the format of Prometheus. Counted where it
-//! happens; served by the daemon where `metrics.listen` says. No id of a user, channel or lease is
-//! ever a label.
+//! Metrics in the format of Prometheus. Modules count where things happen; the daemon serves the page
+//! at `metrics.listen`. No id of a user, channel or lease is ever a label.
 //!
-//! Seconds and bytes are the only units, as is customary there; all names begin with `presence_`.
+//! Seconds and bytes are the only units, by convention. Names begin with `presence_`, those of the
+//! process with `process_`.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,12 +16,15 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// What the content type of [`Metrics::text`] is.
+use crate::process::ProcessUsage;
+use crate::version::{COMMIT, VERSION};
+
+/// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of the buckets of a request's duration, in seconds: from an answer out of memory to
-/// the longest that `limits.request_timeout` usually allows.
-const DURATIONS: [f64; 14] =
+/// the default of `limits.request_timeout`.
+const DURATION_BUCKETS_SECONDS: [f64; 14] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 /// The result of a request that was not refused.
@@ -31,7 +34,7 @@ const OK: &str = "ok";
 const CONNECTION: &str = "connection";
 const LEASE: &str = "lease";
 
-/// A counter that counts parts of a second too.
+/// A counter of seconds and parts of them.
 type Seconds = Counter<f64, AtomicU64>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,7 +63,7 @@ struct RequestQueue {
     queue: &'static str,
 }
 
-/// Everything that one daemon counts and measures.
+/// The metrics of one daemon.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -70,7 +73,7 @@ pub struct Metrics {
     conflicts: Family<Kind, Counter>,
     retries: Family<Kind, Counter>,
     heartbeats: Family<Kind, Counter>,
-    /// Of that family: they are counted too often to be looked up each time.
+    /// Members of that family, which are counted too often to be looked up each time.
     connections_heard: Counter,
     leases_heard: Counter,
     users: Family<State, Gauge>,
@@ -79,9 +82,9 @@ pub struct Metrics {
     pub events: Counter,
     /// Connections that were ended because their lease had lapsed.
     pub lapses: Counter,
-    /// Messages of the heartbeats' subjects that were dropped unheard, as far as that is known.
+    /// Heartbeat messages that were dropped before they were processed, as far as that is known.
     pub heartbeats_dropped: Counter,
-    /// Beacons of other daemons that were heard.
+    /// Beacons of other daemons that were received.
     pub beacons: Counter,
     channels: Gauge,
     daemons: Gauge,
@@ -89,11 +92,14 @@ pub struct Metrics {
     ready: Gauge,
     deaf_seconds: Seconds,
     replica_lag: Gauge<f64, AtomicU64>,
+    resident_bytes: Gauge,
+    cpu_seconds: Seconds,
+    open_files: Gauge,
 }
 
 impl Metrics {
-    /// Counters that stand at zero; `operations` and `kinds` are the names of what will be asked for
-    /// and written. What has not happened yet is there too, so that its first time is an increase.
+    /// Counters at zero for all `operations` and all `kinds` of records. Each exists from the start,
+    /// so that the first event is an increase.
     pub fn new(
         operations: impl IntoIterator<Item = &'static str>,
         kinds: impl IntoIterator<Item = &'static str>,
@@ -101,9 +107,9 @@ impl Metrics {
         let heartbeats = Family::default();
         let heard = |kind| heartbeats.get_or_create_owned(&Kind { kind });
         let mut metrics = Self {
-            registry: Registry::with_prefix("presence"),
+            registry: Registry::default(),
             requests: Family::default(),
-            durations: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
+            durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_SECONDS)),
             commits: Family::default(),
             conflicts: Family::default(),
             retries: Family::default(),
@@ -122,9 +128,12 @@ impl Metrics {
             ready: Gauge::default(),
             deaf_seconds: Seconds::default(),
             replica_lag: Gauge::default(),
+            resident_bytes: Gauge::default(),
+            cpu_seconds: Seconds::default(),
+            open_files: Gauge::default(),
         };
         metrics.register();
-        // Until it has begun to listen.
+        // Until heartbeats are heard.
         metrics.deaf.set(1);
         for operation in operations {
             metrics.requests.get_or_create_owned(&Answered { operation, result: OK });
@@ -138,16 +147,13 @@ impl Metrics {
         metrics
     }
 
-    /// Gives everything its name and its meaning. A counter's name gets `_total` behind it.
+    /// Names and describes the metrics. The name of a counter gets the suffix `_total`.
     fn register(&mut self) {
-        let to = &mut self.registry;
-        let build = vec![("version", env!("CARGO_PKG_VERSION"))];
-        to.register("build", "The version of the daemon", Info::new(build));
-        to.register(
-            "ready",
-            "1 while the daemon serves and suffers from nothing",
-            self.ready.clone(),
-        );
+        self.register_process();
+        let to = self.registry.sub_registry_with_prefix("presence");
+        let build = vec![("version", VERSION), ("commit", COMMIT)];
+        to.register("build", "The version and the commit of the daemon", Info::new(build));
+        to.register("ready", "1 while the daemon serves without a problem", self.ready.clone());
         to.register(
             "requests",
             "Requests answered, by operation and result: ok, or the code of the error",
@@ -173,7 +179,7 @@ impl Metrics {
         );
         to.register(
             "conflicts",
-            "Writes that another daemon's write came before, by kind of record",
+            "Writes that lost to another daemon's write, by kind of record",
             self.conflicts.clone(),
         );
         to.register(
@@ -183,12 +189,12 @@ impl Metrics {
         );
         to.register(
             "heartbeats",
-            "Heartbeats heard: of connections, one by one or in lists, and of shared leases",
+            "Heartbeats received: of connections, one by one or in lists, and of shared leases",
             self.heartbeats.clone(),
         );
         to.register(
             "heartbeats_dropped",
-            "Messages with heartbeats dropped unheard, as they came faster than they could be heard; at least so many",
+            "Heartbeat messages dropped because they came faster than they could be processed; a lower bound",
             self.heartbeats_dropped.clone(),
         );
         to.register(
@@ -196,7 +202,7 @@ impl Metrics {
             "Connections ended because their lease had lapsed",
             self.lapses.clone(),
         );
-        to.register("beacons", "Beacons of other daemons heard", self.beacons.clone());
+        to.register("beacons", "Beacons of other daemons received", self.beacons.clone());
         to.register(
             "daemons",
             "Daemons of the cell that are alive, this one too",
@@ -209,24 +215,59 @@ impl Metrics {
         );
         to.register_with_unit(
             "deaf",
-            "For how long the daemon was deaf, in all",
+            "Total time for which the daemon was deaf",
             Unit::Seconds,
             self.deaf_seconds.clone(),
         );
         to.register_with_unit(
             "replica_lag",
-            "How long the replica took to show all that was stored, or has been trying to",
+            "How long the replica took, or has been taking, to show all that was stored",
             Unit::Seconds,
             self.replica_lag.clone(),
         );
         to.register(
             "queue_depth",
-            "What waits: requests to be executed, requests for their answer, keys for their write, queries for their turn to scan",
+            "Length of each queue: requests to execute, requests to answer, keys to write, queries to scan",
             self.queues.clone(),
         );
     }
 
-    /// A request was answered, with an error if there is the code of one.
+    /// The names are those of Prometheus' own client libraries.
+    fn register_process(&mut self) {
+        let to = self.registry.sub_registry_with_prefix("process");
+        to.register_with_unit(
+            "resident_memory",
+            "Memory of the process that is in RAM",
+            Unit::Bytes,
+            self.resident_bytes.clone(),
+        );
+        to.register_with_unit(
+            "cpu",
+            "User and system time of the process",
+            Unit::Seconds,
+            self.cpu_seconds.clone(),
+        );
+        to.register(
+            "open_fds",
+            "Files and sockets that the process has open",
+            self.open_files.clone(),
+        );
+    }
+
+    /// Sets the metrics of the process.
+    fn set_process(&self, usage: ProcessUsage) {
+        if let Some(bytes) = usage.resident_bytes {
+            self.resident_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+        if let Some(seconds) = usage.cpu_seconds {
+            self.cpu_seconds.inc_by((seconds - self.cpu_seconds.get()).max(0.0));
+        }
+        if let Some(files) = usage.open_files {
+            self.open_files.set(i64::try_from(files).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A request was answered; `error` is the code of its error.
     pub fn answered(&self, operation: &'static str, error: Option<&'static str>, took: Duration) {
         let result = error.unwrap_or(OK);
         self.requests.get_or_create(&Answered { operation, result }).inc();
@@ -238,17 +279,17 @@ impl Metrics {
         self.commits.get_or_create(&Kind { kind }).inc();
     }
 
-    /// Another daemon's write came before.
+    /// A write lost to another daemon's write.
     pub fn conflicted(&self, kind: &'static str) {
         self.conflicts.get_or_create(&Kind { kind }).inc();
     }
 
-    /// JetStream did not take a write, which is tried again.
+    /// A write that JetStream did not take is tried again.
     pub fn retried(&self, kind: &'static str) {
         self.retries.get_or_create(&Kind { kind }).inc();
     }
 
-    /// Heartbeats of so many connections came in one message.
+    /// A message with the heartbeats of `count` connections came.
     pub fn heard_connections(&self, count: usize) {
         self.connections_heard.inc_by(count as u64);
     }
@@ -258,24 +299,24 @@ impl Metrics {
         self.leases_heard.inc();
     }
 
-    /// How many records there are, as others see them.
+    /// Sets the numbers of records, as others see them.
     pub fn set_census(&self, known: usize, online: usize, channels: usize) {
         self.users.get_or_create(&State { state: "known" }).set(count(known));
         self.users.get_or_create(&State { state: "online" }).set(count(online));
         self.channels.set(count(channels));
     }
 
-    /// How much waits in a queue.
+    /// Sets the length of a queue.
     pub fn set_queue(&self, queue: &'static str, depth: usize) {
         self.queues.get_or_create(&RequestQueue { queue }).set(count(depth));
     }
 
-    /// How many daemons are alive, this one too.
+    /// Sets the number of daemons that are alive, this one included.
     pub fn set_daemons(&self, alive: usize) {
         self.daemons.set(count(alive));
     }
 
-    /// Whether the daemon is deaf, and how long ago it was last asked.
+    /// Sets whether the daemon is deaf; `since_last` is the time since the last call.
     pub fn set_deaf(&self, deaf: bool, since_last: Duration) {
         self.deaf.set(deaf.into());
         if deaf {
@@ -291,8 +332,9 @@ impl Metrics {
         self.replica_lag.set(lag.as_secs_f64());
     }
 
-    /// All of it, as text.
+    /// The page.
     pub fn text(&self) -> String {
+        self.set_process(ProcessUsage::read());
         let mut text = String::new();
         // Writing into a string does not fail.
         let _ = encode(&mut text, &self.registry);

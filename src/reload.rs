@@ -1,4 +1,4 @@
-//! SIGHUP: the settings are read again, and what can change while the daemon runs changes.
+//! SIGHUP: reads the settings again, and applies those that can change in a running daemon.
 
 use std::convert::Infallible;
 
@@ -10,10 +10,10 @@ use crate::daemon::Reload;
 use crate::logging::Level;
 use crate::systemd::ReloadNotice;
 
-/// Whoever reads the settings again.
+/// Reads the settings again.
 pub struct Reloader {
     pub sources: Sources,
-    /// Those that the daemon was started with: what needs a restart is as it is there.
+    /// The settings of the start, which still hold for all that needs a restart.
     pub started: Loaded,
     pub level: Level,
     pub daemon: mpsc::Sender<Reload>,
@@ -33,7 +33,7 @@ impl Reloader {
                     in_force = Some(loaded);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the settings cannot be used; those in force stay");
+                    tracing::error!(%error, "the settings cannot be used; the previous ones stay in force");
                 }
             }
             self.systemd.reloaded();
@@ -44,7 +44,7 @@ impl Reloader {
         self.level.set(&loaded.settings.log);
         let (done, adopted) = oneshot::channel();
         let limits = loaded.settings.limits.clone();
-        // It may be about to leave, and then needs no limits.
+        // A daemon that leaves needs no limits.
         if self.daemon.send(Reload { limits, done }).await.is_ok() {
             let _ = adopted.await;
         }

@@ -1,7 +1,7 @@
-//! What systemd is told of the daemon, if it started us and wants to hear: `sd_notify(3)`.
+//! The state of the daemon for systemd, where the service asks for it: `sd_notify(3)`.
 //!
-//! Everything goes through one task, which may wait: a socket that nobody reads holds up nothing
-//! else, and what is said when it is read again is how things are then.
+//! All messages go through one task, which may wait: a socket that is not read holds up nothing
+//! else, and a message that is sent late describes the state at that time.
 
 use std::env;
 use std::ffi::OsStr;
@@ -18,86 +18,90 @@ use tokio::time::{Instant, timeout};
 
 use crate::health::{Condition, Health, Stage};
 
-/// How long the last steps may take when the daemon ends.
+/// How long the last message may take when the daemon ends.
 const LAST_NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What is said around a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReloadStep {
     Reloading,
     Reloaded,
 }
 
-/// Where a reload is announced.
+/// Announces reloads.
 #[derive(Debug, Clone)]
 pub struct ReloadNotice(mpsc::UnboundedSender<ReloadStep>);
 
 impl ReloadNotice {
     /// The settings are about to be read again.
     pub fn reloading(&self) {
-        self.say(ReloadStep::Reloading);
+        self.send(ReloadStep::Reloading);
     }
 
-    /// They count.
+    /// The settings are in force.
     pub fn reloaded(&self) {
-        self.say(ReloadStep::Reloaded);
+        self.send(ReloadStep::Reloaded);
     }
 
-    fn say(&self, word: ReloadStep) {
-        // Without systemd nobody listens.
-        let _ = self.0.send(word);
+    fn send(&self, step: ReloadStep) {
+        // Without systemd there is no receiver.
+        let _ = self.0.send(step);
     }
 }
 
-/// Tells systemd how the daemon is.
+/// Notifies systemd of the state of the daemon.
 #[derive(Debug)]
-pub struct Notifier {
+pub struct SdNotifier {
     socket: Option<UnixDatagram>,
-    /// How often a sign of life is due: a quarter of what systemd waits for.
-    feed_every: Option<Duration>,
+    /// How often the watchdog is fed: a quarter of its timeout.
+    feed_interval: Option<Duration>,
     condition: watch::Receiver<Condition>,
     answers: watch::Receiver<()>,
-    steps: mpsc::UnboundedReceiver<ReloadStep>,
+    reloads: mpsc::UnboundedReceiver<ReloadStep>,
 }
 
-impl Notifier {
+impl SdNotifier {
     /// A notifier of this process, by its environment.
     pub fn new(health: &Health) -> (Self, ReloadNotice) {
         let address = env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty());
         let socket = address.and_then(|address| match connect(&address) {
             Ok(socket) => Some(socket),
             Err(error) => {
-                tracing::warn!(?address, %error, "systemd cannot be told how the daemon is");
+                tracing::warn!(?address, %error, "systemd cannot be notified");
                 None
             }
         });
-        let (sender, steps) = mpsc::unbounded_channel();
+        let (sender, reloads) = mpsc::unbounded_channel();
         let notifier = Self {
             socket,
-            feed_every: watchdog_enabled().map(|patience| patience / 4),
+            feed_interval: watchdog_enabled().map(|watchdog_timeout| watchdog_timeout / 4),
             condition: health.watch(),
             answers: health.answers(),
-            steps,
+            reloads,
         };
         (notifier, ReloadNotice(sender))
     }
 
-    /// Tells all that happens until `program` ends, and lets it go on whatever systemd does.
-    pub async fn beside<T>(self, program: impl Future<Output = T>) -> T {
-        let Self { socket: Some(socket), feed_every, condition, answers, steps } = self else {
+    /// Runs `program`, and notifies systemd until it ends. Systemd cannot hold the program up.
+    pub async fn run_beside<T>(self, program: impl Future<Output = T>) -> T {
+        let Self { socket: Some(socket), feed_interval, condition, answers, reloads } = self else {
             return program.await;
         };
-        let mut notifier =
-            SdNotifier { socket, feed_every, condition, ready: false, reloading: false };
+        let mut socket = NotifySocket {
+            socket,
+            feed_interval,
+            condition,
+            ready_sent: false,
+            reloading_sent: false,
+        };
         let mut program = std::pin::pin!(program);
         let outcome = tokio::select! {
             outcome = &mut program => outcome,
-            () = notifier.tell(answers, steps) => program.await,
+            () = socket.follow(answers, reloads) => program.await,
         };
-        // What was on its way when the program ended.
-        let said = timeout(LAST_NOTICE_TIMEOUT, notifier.condition());
-        if !matches!(said.await, Ok(Ok(()))) {
-            tracing::debug!("systemd was not told that the daemon ends");
+        // The state in which the program ended.
+        let sent = timeout(LAST_NOTICE_TIMEOUT, socket.send_condition());
+        if !matches!(sent.await, Ok(Ok(()))) {
+            tracing::debug!("systemd was not notified of the end of the daemon");
         }
         outcome
     }
@@ -114,85 +118,88 @@ fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
     UnixDatagram::from_std(socket)
 }
 
-struct SdNotifier {
+struct NotifySocket {
     socket: UnixDatagram,
-    feed_every: Option<Duration>,
+    feed_interval: Option<Duration>,
     condition: watch::Receiver<Condition>,
-    /// Whether it was said that the daemon serves.
-    ready: bool,
-    /// Whether it was said that it reads its settings again.
-    reloading: bool,
+    /// Whether systemd knows that the daemon serves.
+    ready_sent: bool,
+    /// Whether systemd knows of a reload that is under way.
+    reloading_sent: bool,
 }
 
-impl SdNotifier {
-    /// Ends only when systemd cannot be told anything any more.
-    async fn tell(
+impl NotifySocket {
+    /// Sends each change. Ends only when the socket fails.
+    async fn follow(
         &mut self,
         mut answers: watch::Receiver<()>,
-        mut steps: mpsc::UnboundedReceiver<ReloadStep>,
+        mut reloads: mpsc::UnboundedReceiver<ReloadStep>,
     ) {
-        let mut fed: Option<Instant> = None;
-        let mut said = self.condition().await;
-        while said.is_ok() {
-            said = tokio::select! {
-                Some(word) = steps.recv() => self.word(word).await,
-                Ok(()) = self.condition.changed() => self.condition().await,
-                Ok(()) = answers.changed() => match self.feed_every {
-                    Some(every) if self.ready && fed.is_none_or(|fed| fed.elapsed() >= every) => {
-                        fed = Some(Instant::now());
-                        self.say(&[NotifyState::Watchdog]).await
+        let mut fed_at: Option<Instant> = None;
+        let mut sent = self.send_condition().await;
+        while sent.is_ok() {
+            sent = tokio::select! {
+                Some(step) = reloads.recv() => self.send_reload(step).await,
+                Ok(()) = self.condition.changed() => self.send_condition().await,
+                Ok(()) = answers.changed() => match self.feed_interval {
+                    Some(interval)
+                        if self.ready_sent
+                            && fed_at.is_none_or(|fed_at| fed_at.elapsed() >= interval) =>
+                    {
+                        fed_at = Some(Instant::now());
+                        self.send(&[NotifyState::Watchdog]).await
                     }
                     _ => Ok(()),
                 },
                 else => return,
             };
         }
-        if let Err(error) = said {
-            tracing::warn!(%error, "systemd cannot be told any more how the daemon is");
+        if let Err(error) = sent {
+            tracing::warn!(%error, "systemd cannot be notified any more");
         }
     }
 
-    /// Says how the daemon is.
-    async fn condition(&mut self) -> io::Result<()> {
+    async fn send_condition(&mut self) -> io::Result<()> {
         let condition = self.condition.borrow_and_update().clone();
-        let status = line(&condition);
+        let status = status_line(&condition);
         let status = NotifyState::Status(&status);
         match condition.stage {
-            Stage::Serving if !self.ready => {
-                self.ready = true;
-                self.say(&[NotifyState::Ready, status]).await
+            Stage::Serving if !self.ready_sent => {
+                self.ready_sent = true;
+                self.send(&[NotifyState::Ready, status]).await
             }
-            Stage::Leaving => self.say(&[NotifyState::Stopping, status]).await,
-            _ => self.say(&[status]).await,
+            Stage::Leaving => self.send(&[NotifyState::Stopping, status]).await,
+            _ => self.send(&[status]).await,
         }
     }
 
-    /// Says where a reload is. While the daemon starts it is not one for systemd: it is not ready
-    /// before, and would be taken for it afterwards.
-    async fn word(&mut self, word: ReloadStep) -> io::Result<()> {
-        match word {
-            ReloadStep::Reloading if self.ready => {
-                self.reloading = true;
-                // For systemd alone, which holds it against its own clock.
+    /// A reload during the start stays unannounced: its `READY=1` would be taken for the end of the
+    /// start.
+    async fn send_reload(&mut self, step: ReloadStep) -> io::Result<()> {
+        match step {
+            ReloadStep::Reloading if self.ready_sent => {
+                self.reloading_sent = true;
+                // Systemd compares it with its own clock.
                 let now = NotifyState::monotonic_usec_now()?;
-                self.say(&[NotifyState::Reloading, now]).await
+                self.send(&[NotifyState::Reloading, now]).await
             }
-            ReloadStep::Reloaded if std::mem::take(&mut self.reloading) => {
-                let status = line(&self.condition.borrow());
-                self.say(&[NotifyState::Ready, NotifyState::Status(&status)]).await
+            ReloadStep::Reloaded if std::mem::take(&mut self.reloading_sent) => {
+                let status = status_line(&self.condition.borrow());
+                self.send(&[NotifyState::Ready, NotifyState::Status(&status)]).await
             }
             _ => Ok(()),
         }
     }
 
-    async fn say(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
+    async fn send(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
         let message: String = states.iter().map(|state| format!("{state}\n")).collect();
         self.socket.send(message.as_bytes()).await.map(|_| ())
     }
 }
 
-/// The condition as one line: what a server said may hold more, and would be taken for states.
-fn line(condition: &Condition) -> String {
+/// The condition as one line: the text of a server may hold line breaks, after which systemd would
+/// read another state.
+fn status_line(condition: &Condition) -> String {
     condition.to_string().replace(char::is_control, " ")
 }
 

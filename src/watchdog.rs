@@ -1,5 +1,5 @@
-//! Whether the loops that serve still turn. Each is called by name and must answer itself, in the
-//! same `select!` in which it does its work: a loop that hangs, or has ended, does not answer.
+//! Whether the loops that serve still run. Each is pinged and answers in the same `select!` in which
+//! it does its work: a loop that hangs, or has ended, does not answer.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -12,36 +12,36 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::health::Health;
 
-/// How often the roll is called.
+/// How often the loops are pinged.
 const PING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// After so many ticks of [`PING_INTERVAL`] a loop that has not answered is said to hang: ten seconds. They
-/// are counted, so that a process that was stopped does not take its loops for hanging.
-const PING_LIMIT: u32 = 40;
+/// Ticks of [`PING_INTERVAL`] after which a loop that has not answered counts as hung: ten seconds.
+/// They are counted, so that a process that was stopped does not take its loops for hung.
+const MAX_SILENT_TICKS: u32 = 40;
 
-/// Where what the roll call finds is noted in the health.
+/// Where hung loops are reported.
 const PROBLEM_KEY: &str = "loops";
 
-/// How often a loop that is kept waiting looks whether that is exempt.
+/// How often a loop that waits checks whether it is exempt.
 const EXEMPT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// One call for one loop.
+/// One ping of one loop.
 #[derive(Debug)]
 pub struct Ping(oneshot::Sender<()>);
 
 impl Ping {
     pub fn answer(self) {
-        // Whoever called may have left.
+        // The watchdog may have ended.
         let _ = self.0.send(());
     }
 }
 
-/// The calls for one loop.
+/// The pings of one loop.
 #[derive(Debug)]
 pub struct WatchdogTap(mpsc::UnboundedReceiver<Ping>);
 
 impl WatchdogTap {
-    /// The next call; there is none any more when the daemon leaves. Loses nothing when dropped.
+    /// The next ping. Cancel safe; pending for ever once the daemon leaves.
     pub async fn next(&mut self) -> Ping {
         match self.0.recv().await {
             Some(ping) => ping,
@@ -49,8 +49,8 @@ impl WatchdogTap {
         }
     }
 
-    /// Does `work`, which may have to wait for NATS; calls are answered meanwhile for as long as
-    /// that is `exempt`.
+    /// Does `work`, which may have to wait for NATS. Pings are answered meanwhile only while the loop is
+    /// `exempt`.
     pub async fn during<T>(
         &mut self,
         exempt: impl Fn() -> bool,
@@ -81,15 +81,15 @@ impl WatchdogTap {
 pub struct Watchdog(Vec<(&'static str, mpsc::UnboundedSender<Ping>)>);
 
 impl Watchdog {
-    /// Adds a loop; whoever runs it takes the calls along.
+    /// Adds a loop, which answers at the returned tap.
     pub fn register(&mut self, name: &'static str) -> WatchdogTap {
         let (pinger, pings) = mpsc::unbounded_channel();
         self.0.push((name, pinger));
         WatchdogTap(pings)
     }
 
-    /// Pings the loops again and again, and notes in `health` when all have answered, or which
-    /// do not.
+    /// Pings the loops periodically. Reports in `health` that all have answered, or the loops that do
+    /// not.
     pub async fn run(self, health: Health) {
         let mut ticks = interval(PING_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -106,13 +106,13 @@ impl Watchdog {
                         Some((name, true)) => {
                             silent.remove(name);
                         }
-                        // That loop is no more, and stays silent.
+                        // That loop has ended, and stays silent.
                         Some((_, false)) => {}
                         None => break,
                     },
                     _ = ticks.tick() => {
                         waited += 1;
-                        if waited == PING_LIMIT {
+                        if waited == MAX_SILENT_TICKS {
                             report_silent(&health, &silent, &mut logged);
                         }
                     }
@@ -131,7 +131,7 @@ impl Watchdog {
     fn ping_all(&self) -> FuturesUnordered<impl Future<Output = (&'static str, bool)> + use<>> {
         let ping = |(name, pinger): &(&'static str, mpsc::UnboundedSender<Ping>)| {
             let (answer, answered) = oneshot::channel();
-            // Where nobody is left to hear it, the call is lost, and that is its answer.
+            // Without a receiver the ping is dropped, which completes `answered` with an error.
             let _ = pinger.send(Ping(answer));
             let name = *name;
             async move { (name, answered.await.is_ok()) }
@@ -149,7 +149,7 @@ fn report_silent(
         return;
     }
     let names = silent.iter().copied().collect::<Vec<_>>().join(", ");
-    tracing::error!(loops = names, "a part of the daemon hangs; it has to be started again");
+    tracing::error!(loops = names, "a part of the daemon hangs; restart the daemon");
     health.report(PROBLEM_KEY, format!("{names} does not answer"));
     logged.clone_from(silent);
 }

@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 
-/// A loop that answers whenever it comes around; what it does meanwhile takes the lock.
+/// A loop that answers pings; its work takes the lock.
 async fn turn(mut tap: WatchdogTap, work: Arc<Notify>, lock: Arc<Mutex<()>>) {
     loop {
         tokio::select! {
@@ -35,7 +35,7 @@ async fn a_loop_that_hangs_ends_the_answers_until_it_goes_on() {
     work.notify_one();
     // The round that is under way may have been answered already.
     let _ = timeout(2 * PING_INTERVAL, answers.changed()).await;
-    let silence = PING_INTERVAL * PING_LIMIT * 3;
+    let silence = PING_INTERVAL * MAX_SILENT_TICKS * 3;
     assert!(timeout(silence, answers.changed()).await.is_err(), "answered while one loop hung");
     assert_eq!(condition.borrow().to_string(), "loops: one does not answer");
     assert!(!condition.borrow().is_ready());
@@ -57,7 +57,7 @@ async fn a_loop_that_has_ended_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_was_stopped_does_not_take_its_loops_for_hanging() {
+async fn a_process_that_was_stopped_does_not_take_its_loops_for_hung() {
     let (health, tracker) = (Health::new(), TaskTracker::new());
     health.serving();
     let (mut watchdog, lock, work) =
@@ -68,14 +68,14 @@ async fn a_process_that_was_stopped_does_not_take_its_loops_for_hanging() {
     let mut answers = health.answers();
     tracker.spawn(watchdog.run(health.clone()));
     assert!(timeout(2 * PING_INTERVAL, answers.changed()).await.is_err());
-    advance(PING_INTERVAL * PING_LIMIT * 10).await;
+    advance(PING_INTERVAL * MAX_SILENT_TICKS * 10).await;
     drop(held);
     timeout(2 * PING_INTERVAL, answers.changed()).await.expect("all answer").unwrap();
     assert!(health.watch().borrow_and_update().is_ready());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_nats_answers_as_long_as_that_is_excused() {
+async fn a_loop_that_waits_for_nats_answers_while_it_is_exempt() {
     let mut watchdog = Watchdog::default();
     let mut tap = watchdog.register("one");
     let work = Notify::new();

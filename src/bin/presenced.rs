@@ -5,30 +5,30 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::Parser;
-use presenced::cli::{Cli, Command, Dev, Options};
+use presenced::cli::{Check, Cli, Command, Dev, Options};
 use presenced::config::{Flags, Loaded, Settings, Sources};
 use presenced::health::Health;
 use presenced::logging::Level;
 use presenced::reload::Reloader;
-use presenced::systemd::Notifier;
+use presenced::systemd::SdNotifier;
 use presenced::{daemon, dev, logging};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::error;
 
-/// Records and messages are many small pieces: the allocator of the C library took a third of the
-/// time, and a fifth more memory.
+/// Records and messages are many small pieces. With the allocator of the C library they took a
+/// third of the time, and a fifth more memory.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// `EX_CONFIG` of sysexits.h: someone has to change the settings or the server. systemd can be told
-/// not to start again (`RestartPreventExitStatus`).
+/// `EX_CONFIG` of sysexits.h: the settings or the server need a change. `RestartPreventExitStatus`
+/// keeps systemd from starting the daemon again.
 const EXIT_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(options) => run(&options),
-        Command::Check(options) => check(&options),
+        Command::Check(arguments) => check(&arguments),
         Command::Dev(dev) => develop(&dev),
     }
 }
@@ -49,17 +49,28 @@ fn develop(arguments: &Dev) -> ExitCode {
             eprintln!("presenced: {error:#}");
             ExitCode::FAILURE
         }
-        Err(error) => helpless(&error),
+        Err(error) => out_of_resources(&error),
     }
 }
 
-fn check(options: &Options) -> ExitCode {
-    match Settings::load_listed(options.config.as_deref(), options.flags()) {
-        Ok((_, listing)) => {
-            print!("ok\n{listing}");
+fn check(arguments: &Check) -> ExitCode {
+    let options = &arguments.options;
+    let (settings, listing) =
+        match Settings::load_listed(options.config.as_deref(), options.flags()) {
+            Ok(loaded) => loaded,
+            Err(error) => return unusable(&error),
+        };
+    if !arguments.connect {
+        print!("ok\n{listing}");
+        return ExitCode::SUCCESS;
+    }
+    match serve(|_| daemon::check::check(&settings)) {
+        Ok(Ok(lines)) => {
+            print!("ok\n{listing}\n{}\n", lines.join("\n"));
             ExitCode::SUCCESS
         }
-        Err(error) => unusable(&error),
+        Ok(Err(error)) => unusable(&error),
+        Err(error) => out_of_resources(&error),
     }
 }
 
@@ -76,11 +87,11 @@ fn run(options: &Options) -> ExitCode {
             error!("{error}");
             if error.needs_a_change() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
-        Ok(Err(error)) | Err(error) => helpless(&error),
+        Ok(Err(error)) | Err(error) => out_of_resources(&error),
     }
 }
 
-/// Runs the daemon, tells systemd of it, and reads the settings again at SIGHUP.
+/// Runs the daemon, notifies systemd, and reads the settings again at SIGHUP.
 async fn live(
     sources: Sources,
     started: Loaded,
@@ -89,7 +100,7 @@ async fn live(
 ) -> io::Result<Result<(), daemon::Error>> {
     let hangups = signal(SignalKind::hangup())?;
     let health = Health::new();
-    let (notifier, systemd) = Notifier::new(&health);
+    let (notifier, systemd) = SdNotifier::new(&health);
     let (reloads, to_reload) = mpsc::channel(1);
     let daemon = daemon::run(started.settings.clone(), health, to_reload, shutdown);
     let reloader = Reloader { sources, started, level, daemon: reloads, systemd };
@@ -99,10 +110,10 @@ async fn live(
             never = reloader.run(hangups) => match never {},
         }
     };
-    Ok(notifier.beside(daemon).await)
+    Ok(notifier.run_beside(daemon).await)
 }
 
-fn helpless(error: &io::Error) -> ExitCode {
+fn out_of_resources(error: &io::Error) -> ExitCode {
     error!(%error, "the operating system refused what every daemon needs");
     ExitCode::FAILURE
 }

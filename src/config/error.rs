@@ -1,5 +1,5 @@
-//! What can be wrong with the settings. Every message names where, which key, and what is accepted;
-//! none shows a secret.
+//! Errors in the settings. Every message names the source, the key and the accepted values; none
+//! shows a secret.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,17 +9,17 @@ use thiserror::Error;
 /// Why the settings were refused. A daemon that gets one does not start (exit code 78).
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    #[error("{} cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} cannot be read: {error}", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
 
-    /// The parser's own message is shown, but not the line it quotes: that may hold a password.
+    /// Without the line that the parser quotes, as it may hold a password.
     #[error("{} is not valid TOML: line {line}, column {column}: {message}", path.display())]
     Syntax { path: PathBuf, line: usize, column: usize, message: String },
 
     #[error("{key} in {origin} is not a setting; {accepted}")]
     Unknown { key: String, origin: String, accepted: String },
 
-    /// `found` is the value as it was written, or absent if it must not be shown.
+    /// `found` is the value as it was written; it is absent where it is secret.
     #[error("{key}{} in {origin}, but must be {must}", is(found))]
     Unacceptable { key: String, origin: String, found: Option<String>, must: String },
 

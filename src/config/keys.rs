@@ -1,20 +1,21 @@
-//! Every setting there is, by its dotted name, with its default. Channel types are apart: their
-//! section is keyed by names that only the operator knows.
+//! All settings by their dotted names, with their defaults. Channel types are separate: their section
+//! is keyed by names that the operator chooses.
 
 use figment::value::{Dict, Value};
 
-/// What a setting is when nobody says anything. It also tells how a value from the environment is
-/// read: text is taken as it stands, so that a password of digits stays text.
+/// The default of a setting. It also determines how a value from the environment is read: text is
+/// taken literally, so that a password of digits stays text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Preset {
     /// Text without a default.
     Nothing,
     Text(&'static str),
     Number(u64),
+    Flag(bool),
     EmptyList,
 }
 
-use Preset::{EmptyList, Nothing, Number, Text};
+use Preset::{EmptyList, Flag, Nothing, Number, Text};
 
 pub(super) const KEYS: &[(&str, Preset)] = &[
     ("nats.url", Text("nats://127.0.0.1:4222")),
@@ -23,19 +24,25 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("nats.user", Nothing),
     ("nats.password", Nothing),
     ("nats.token", Nothing),
+    ("nats.tls_first", Flag(false)),
     ("nats.tls_ca", Nothing),
     ("nats.tls_cert", Nothing),
     ("nats.tls_key", Nothing),
     ("nats.inbox_prefix", Text("_INBOX")),
+    ("nats.js_domain", Nothing),
+    ("nats.js_api_prefix", Nothing),
     ("subjects.prefix", Text("presence")),
     ("subjects.events", Text("user.presence.changed")),
     ("store.bucket", Text("presence")),
     ("store.replicas", Number(1)),
     ("store.storage", Text("file")),
+    ("store.max_bytes", Number(0)),
     ("liveness.heartbeat_interval", Text("20s")),
     ("liveness.lease", Text("60s")),
     ("liveness.offline_grace", Text("5s")),
     ("liveness.last_active_refresh", Text("15m")),
+    ("users.announced_fields", EmptyList),
+    ("users.allow_invisible", Flag(true)),
     ("limits.request_timeout", Text("2s")),
     ("limits.connections_per_user", Number(50)),
     ("limits.trusted_fields", EmptyList),
@@ -51,18 +58,23 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
 pub(super) const CHANNEL_TYPES: &str = "channel_types";
 pub(super) const CHANNEL_TYPE_KEYS: [&str; 2] = ["presence", "client_create"];
 
-/// Settings that say who the daemon is to NATS.
+/// The settings of a login.
 pub(super) const LOGIN: [&str; 5] =
     ["nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token"];
 
-/// Whether a running daemon takes over a new value of `key`. config/presenced.toml says so too.
+/// Whether a running daemon adopts a new value of `key`. `config/presenced.toml` marks these keys.
 pub(super) fn is_live(key: &str) -> bool {
     key == "log.level" || key.starts_with("limits.")
 }
 
-/// Whether the value of `key` must never be shown.
-pub(super) fn is_secret(key: &str) -> bool {
-    matches!(key, "nats.nkey" | "nats.password" | "nats.token")
+/// Whether a value of `key` may be shown. A path in `nats.nkey` may: a seed holds neither of the
+/// characters that make text a path.
+pub(super) fn may_show(key: &str, value: &Value) -> bool {
+    match key {
+        "nats.nkey" => value.as_str().is_some_and(|text| text.contains(['/', '.'])),
+        "nats.password" | "nats.token" => false,
+        _ => true,
+    }
 }
 
 pub(super) fn preset(key: &str) -> Option<Preset> {
@@ -94,6 +106,7 @@ pub(super) fn defaults() -> Dict {
             Nothing => continue,
             Text(text) => Value::from(text),
             Number(number) => Value::from(number),
+            Flag(flag) => Value::from(flag),
             EmptyList => Value::from(Vec::<Value>::new()),
         };
         insert(&mut dict, &name.split('.').collect::<Vec<_>>(), value);

@@ -1,5 +1,5 @@
-//! Where settings come from, each source as one layer that knows its name. From the lowest:
-//! defaults, the customary `NATS_…` variables, the file, `PRESENCED_…` variables, flags.
+//! The sources of settings, each as one layer with a name. From the lowest: defaults, the customary
+//! `NATS_…` variables, the file, `PRESENCED_…` variables, flags.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,12 +15,12 @@ use super::read::Reader;
 /// Read when no other file is named; it may be absent.
 pub const DEFAULT_FILE: &str = "/etc/presenced/presenced.toml";
 
-/// Where systemd says in which folder the credentials of the service are.
+/// The variable in which systemd names the folder of the credentials of the service.
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 const PREFIX: &str = "PRESENCED_";
 
-/// Variables that other NATS programs honour too, and the settings they stand for.
+/// Variables that other NATS programs honour too, and the settings that they stand for.
 const CUSTOMARY: [(&str, &str); 6] = [
     ("NATS_URL", "nats.url"),
     ("NATS_CREDS", "nats.creds"),
@@ -43,7 +43,7 @@ impl Flags {
     }
 }
 
-/// The environment, handed in so that tests need not share the process's own.
+/// The environment, as a parameter, so that tests need not share that of the process.
 pub(super) type Environment = BTreeMap<String, String>;
 
 pub(super) fn environment() -> Environment {
@@ -68,7 +68,7 @@ pub(super) fn gather(
     for layer in &ours {
         layer.check()?;
     }
-    let logged_in = ours.iter().any(Layer::says_who_we_are);
+    let logged_in = ours.iter().any(Layer::has_login);
     let lower = customary(environment, logged_in);
     let figment = lower.into_iter().chain(ours).fold(defaults(), Figment::merge);
     Ok(Reader::new(figment, environment.get(CREDENTIALS).map(PathBuf::from)))
@@ -116,7 +116,7 @@ impl Layer {
         Self { origin, dict }
     }
 
-    fn says_who_we_are(&self) -> bool {
+    fn has_login(&self) -> bool {
         let Some(nats) = self.dict.get("nats").and_then(Value::as_dict) else { return false };
         let by_url = match nats.get("url") {
             Some(Value::String(_, url)) => url.contains('@'),
@@ -177,7 +177,7 @@ fn file(config: Option<&Path>) -> Result<Option<Layer>, ConfigError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(toml(path, &text)?)),
         Err(error) if config.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        Err(error) => Err(ConfigError::Unreadable { path: path.to_owned(), error }),
     }
 }
 
@@ -189,7 +189,7 @@ fn toml(path: &Path, text: &str) -> Result<Layer, ConfigError> {
             path: PathBuf::from(path),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            // The parser says on a line of its own what it expected.
+            // The parser puts the expectation on a second line.
             message: error.message().replace('\n', "; "),
         }
     })?;
@@ -198,9 +198,9 @@ fn toml(path: &Path, text: &str) -> Result<Layer, ConfigError> {
 
 /// The `PRESENCED_<SECTION>__<KEY>` variables, one layer each, so that an error can name the one.
 ///
-/// A name without `__` is not ours, with one exception: container platforms put such
-/// (`PRESENCED_PORT`) into the environment of whatever runs beside a service of that name. But one
-/// that is a setting but for the doubled underscore is a slip that should not pass in silence.
+/// A name without `__` is ignored: container platforms add such names (`PRESENCED_PORT`) beside a
+/// service called presenced. The exception is the name of a setting that lacks the doubled
+/// underscore, which is a mistake.
 fn variables(environment: &Environment) -> Result<Vec<Layer>, ConfigError> {
     let mut layers = Vec::new();
     for (name, value) in environment {
@@ -219,8 +219,8 @@ fn variables(environment: &Environment) -> Result<Vec<Layer>, ConfigError> {
     Ok(layers)
 }
 
-/// The customary variables. Those that say who we are count only if nothing of ours does: two ways
-/// to log in would be an error, and it would be nobody's mistake.
+/// The customary variables. Those of a login count only where no other layer has a login: two ways
+/// to log in are an error, and the environment may be meant for other programs.
 fn customary(environment: &Environment, logged_in: bool) -> Vec<Layer> {
     CUSTOMARY
         .iter()

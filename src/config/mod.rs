@@ -1,9 +1,9 @@
-//! Raw settings in, settings that cannot be wrong out. Whatever is read from a [`Settings`] has
-//! been checked; nothing else of this crate reads a file of settings or the environment.
+//! Raw settings in, settings that cannot be wrong out. All values of a [`Settings`] are checked; no
+//! other module reads a file of settings or the environment.
 //!
-//! In reading order: `keys` (all there is, with defaults), `layers` (where values come from),
-//! `read` (one value at a time), `nats`, `subjects`,
-//! `sections` (what each must be), `sources` (reading them again).
+//! In reading order: `keys` (all settings, with defaults), `layers` (the sources of values), `read`
+//! (one value at a time), `nats`, `subjects`, `sections` (the rules of each), `sources` (reading them
+//! again).
 
 mod error;
 mod keys;
@@ -29,6 +29,7 @@ pub use secret::Secret;
 pub use sources::{Loaded, Sources};
 pub use subjects::{INTERNAL, Subjects};
 
+use crate::presence::user::AnnouncedFields;
 use read::Reader;
 
 /// All settings of a daemon.
@@ -38,6 +39,7 @@ pub struct Settings {
     pub subjects: Subjects,
     pub store: Store,
     pub liveness: Liveness,
+    pub users: Users,
     pub limits: Limits,
     /// By name. A type that is not named here has [`ChannelType::default`].
     pub channel_types: BTreeMap<String, ChannelType>,
@@ -52,6 +54,8 @@ pub struct Store {
     /// How many servers hold the bucket; 1 to 5.
     pub replicas: usize,
     pub storage: Storage,
+    /// The largest size of the bucket in bytes; unlimited if absent.
+    pub max_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,18 +64,27 @@ pub enum Storage {
     Memory,
 }
 
-/// When users come to count as gone (`PROTOCOL`, section 4).
+/// When users count as offline (section 4 of the protocol).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Liveness {
     pub heartbeat_interval: Duration,
     /// At least two heartbeat intervals.
     pub lease: Duration,
-    /// May be zero: the end of the last connection is then the offline.
+    /// With zero a user is offline at the end of the last connection.
     pub offline_grace: Duration,
     pub last_active_refresh: Duration,
 }
 
-/// Bounds on all that could grow.
+/// What users may do, and what of them is announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// The custom fields that belong to what is announced.
+    pub announced_fields: AnnouncedFields,
+    /// Whether a user's own client may make the user invisible.
+    pub allow_invisible: bool,
+}
+
+/// Limits on everything that can grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// A request is applied within this time after it arrived, or never.
@@ -79,7 +92,7 @@ pub struct Limits {
     pub connections_per_user: usize,
     /// Custom fields that only trusted services may set. None is a reserved name.
     pub trusted_fields: BTreeSet<String>,
-    /// Requests taken and not yet answered; each user that one names counts.
+    /// Requests taken and not yet answered; each user in one counts.
     pub pending_requests: usize,
     /// Queries that look at every record, running at once.
     pub concurrent_scans: usize,
@@ -147,6 +160,7 @@ impl Settings {
             nats,
             store: Store::read(reader)?,
             liveness: Liveness::read(reader)?,
+            users: Users::read(reader)?,
             limits: Limits::read(reader)?,
             channel_types: sections::read_channel_types(reader)?,
             log: Log::read(reader)?,
@@ -156,7 +170,7 @@ impl Settings {
 }
 
 impl Default for Settings {
-    /// Every setting at its default, whatever the environment says.
+    /// Every setting at its default, independent of the environment.
     fn default() -> Self {
         Self::read(&Reader::new(layers::defaults(), None)).expect("the defaults are acceptable")
     }

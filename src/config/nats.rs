@@ -1,6 +1,6 @@
-//! The `[nats]` section: where the servers are, and who we are to them.
+//! The `[nats]` section: the addresses of the servers, the login, TLS.
 
-use std::fs::File;
+use std::fs;
 use std::path::PathBuf;
 
 use async_nats::ServerAddr;
@@ -12,7 +12,7 @@ use super::read::Reader;
 use super::secret::Secret;
 use super::subjects;
 
-/// How to reach NATS. The addresses carry no login: that is in `auth`.
+/// How to reach NATS. The login is in `auth`; the addresses carry none.
 #[derive(Clone, Debug)]
 pub struct Nats {
     pub urls: Vec<ServerAddr>,
@@ -20,11 +20,15 @@ pub struct Nats {
     /// Certificates of authorities to trust. With this or `tls_identity` set, TLS is required.
     pub tls_ca: Option<PathBuf>,
     pub tls_identity: Option<TlsIdentity>,
-    /// What reply subjects begin with.
+    /// Whether TLS begins before the server's first message. TLS is then required.
+    pub tls_first: bool,
+    /// The prefix of JetStream's API.
+    pub js_api: String,
+    /// The prefix of reply subjects.
     pub inbox_prefix: String,
 }
 
-/// The one way by which the daemon logs in.
+/// The login of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     None,
@@ -35,7 +39,7 @@ pub enum Auth {
     Token(Secret),
 }
 
-/// The certificate by which the daemon is known to the server, and its key.
+/// The certificate that the daemon shows to the server, and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsIdentity {
     pub cert: PathBuf,
@@ -46,9 +50,9 @@ const URL_MUST: &str = "one or more addresses of NATS servers, such as \"nats://
      \"tls://host:4222\", all with the same login or none";
 const NKEY_MUST: &str = "an nkey seed of a user (58 characters that begin with SU) or the path of a file that holds one";
 
-/// How a seed begins, and how long it is: what looks so is never taken for a path.
-const SEED_BEGINS: &str = "SU";
-const SEED_LEN: usize = 58;
+/// The beginning and the length of a seed. Text of that form is never taken for a path.
+const SEED_PREFIX: &str = "SU";
+const SEED_BYTES: usize = 58;
 
 impl Nats {
     pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
@@ -56,6 +60,8 @@ impl Nats {
         Ok(Self {
             urls,
             auth: read_auth(reader, by_url)?,
+            tls_first: reader.flag("nats.tls_first")?,
+            js_api: subjects::read_js_api(reader)?,
             tls_ca: reader.path("nats.tls_ca")?,
             tls_identity: read_tls_identity(reader)?,
             inbox_prefix: subjects::read(reader, "nats.inbox_prefix")?,
@@ -67,7 +73,7 @@ impl Nats {
         self.urls.iter().map(ServerAddr::as_url_str).collect::<Vec<_>>().join(", ")
     }
 
-    /// Refuses files that cannot be opened, so that a check tells before a start does.
+    /// Refuses files that cannot be used, so that a check finds them before a start does.
     pub(super) fn check_files(&self, reader: &Reader) -> Result<(), ConfigError> {
         let mut files = Vec::new();
         match &self.auth {
@@ -80,9 +86,16 @@ impl Nats {
             files.extend([("nats.tls_cert", cert), ("nats.tls_key", key)]);
         }
         for (key, path) in files {
-            if let Err(error) = File::open(path) {
-                let what = if key == "nats.nkey" { NKEY_MUST } else { "a file" };
-                return Err(reader.refusal(key, format!("{what} that can be read: {error}")));
+            let what = if key == "nats.nkey" { NKEY_MUST } else { "a file" };
+            let text = fs::read(path).map_err(|error| {
+                reader.refusal(key, format!("{what} that can be read: {error}"))
+            })?;
+            let begins = match key {
+                "nats.tls_ca" | "nats.tls_cert" => "-----BEGIN CERTIFICATE-----",
+                _ => continue,
+            };
+            if !String::from_utf8_lossy(&text).contains(begins) {
+                return Err(reader.refusal(key, format!("a file with a certificate ({begins})")));
             }
         }
         Ok(())
@@ -106,7 +119,7 @@ fn read_urls(reader: &Reader) -> Result<(Vec<ServerAddr>, Auth), ConfigError> {
     Ok((urls, login))
 }
 
-/// Takes the login out of an address, as it would otherwise show in logs and `Debug`.
+/// Takes the login out of an address, so that it does not appear in logs and `Debug`.
 fn parse_url(text: &str) -> Option<(ServerAddr, Auth)> {
     let address: ServerAddr = text.parse().ok()?;
     let plain = matches!(address.scheme(), "nats" | "tls") && !address.host().is_empty();
@@ -164,7 +177,7 @@ fn read_auth(reader: &Reader, by_url: Auth) -> Result<Auth, ConfigError> {
 }
 
 fn read_nkey(reader: &Reader, key: &str, text: &str) -> Result<Auth, ConfigError> {
-    if text.len() != SEED_LEN || !text.starts_with(SEED_BEGINS) {
+    if text.len() != SEED_BYTES || !text.starts_with(SEED_PREFIX) {
         return Ok(Auth::NkeyFile(reader.file(key, text)?));
     }
     match nkeys::KeyPair::from_seed(text) {

@@ -1,5 +1,5 @@
-//! Reads one setting at a time from the joined layers, and says what was wrong, where, and what is
-//! accepted.
+//! Reads one setting at a time from the joined layers. Errors name the value, its source and the
+//! accepted values.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -14,13 +14,13 @@ use super::error::ConfigError;
 use super::keys::{self, CHANNEL_TYPES, KEYS};
 use super::secret::without_login;
 
-/// What a path begins with that lies among the credentials which systemd hands to the service.
+/// The prefix of a path among the credentials that systemd hands to the service.
 const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
 
 /// The joined layers.
 pub(super) struct Reader {
     figment: Figment,
-    /// The folder of those credentials, if systemd started us with some.
+    /// The folder of those credentials, where systemd sets one.
     credentials: Option<PathBuf>,
 }
 
@@ -47,14 +47,14 @@ impl Reader {
     pub fn file(&self, key: &str, text: &str) -> Result<PathBuf, ConfigError> {
         let Some(name) = text.strip_prefix(CREDENTIALS) else { return Ok(text.into()) };
         let credentials = self.credentials.as_ref().ok_or_else(|| {
-            let must = "a path that means something here: systemd sets CREDENTIALS_DIRECTORY for \
+            let must = "a path that can be resolved: systemd sets CREDENTIALS_DIRECTORY for \
                         a service with LoadCredential=, and it is not set";
             self.refusal(key, must)
         })?;
         Ok(credentials.join(name))
     }
 
-    /// Text for which `accept` has a meaning.
+    /// Text that `accept` understands.
     pub fn parsed<T>(
         &self,
         key: &str,
@@ -77,6 +77,13 @@ impl Reader {
             _ => None,
         };
         texts.ok_or_else(|| self.refusal(key, must))
+    }
+
+    pub fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.value(key) {
+            Some(Value::Bool(_, flag)) => Ok(flag),
+            _ => Err(self.refusal(key, "true or false")),
+        }
     }
 
     pub fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<usize, ConfigError> {
@@ -108,7 +115,7 @@ impl Reader {
         types.into_iter().filter_map(|(name, value)| Some((name, value.into_dict()?))).collect()
     }
 
-    /// The error for `key`, which holds what it holds but must be `must`.
+    /// The error for the value of `key`, which must be `must`.
     pub fn refusal(&self, key: &str, must: impl Display) -> ConfigError {
         match self.value(key) {
             Some(value) => self.refusal_of(key, &value, must),
@@ -125,7 +132,7 @@ impl Reader {
         ConfigError::Unacceptable {
             key: key.to_owned(),
             origin: self.origin(value),
-            found: (!keys::is_secret(key)).then(|| shown(value)),
+            found: keys::may_show(key, value).then(|| shown(value)),
             must: must.to_string(),
         }
     }
@@ -142,9 +149,9 @@ impl Reader {
     pub fn listing(&self) -> String {
         let mut lines = String::new();
         let mut line = |key: &str, value: &Value| {
-            let shown = match keys::is_secret(key) {
-                true => "<secret>".to_owned(),
-                false => shown(value),
+            let shown = match keys::may_show(key, value) {
+                true => shown(value),
+                false => "<secret>".to_owned(),
             };
             lines += &format!("{key} = {shown}  # {}\n", self.origin(value));
         };

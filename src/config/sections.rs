@@ -1,4 +1,4 @@
-//! How each section is read, with the bounds of every number.
+//! The rules of each section, with the range of every number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,13 +11,20 @@ use super::error::ConfigError;
 use super::keys::CHANNEL_TYPES;
 use super::read::Reader;
 use super::subjects::is_name;
-use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store};
+use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store, Users};
 use crate::presence::field::Kind;
 use crate::presence::id::Id;
+use crate::presence::user::AnnouncedFields;
 
 /// The name of a bucket becomes part of the name of a stream, which the server keeps in a folder
 /// of that name: at most 255 bytes.
 const MAX_BUCKET_BYTES: usize = 128;
+
+/// A bucket that holds at least some thousand users.
+const MIN_STORE_BYTES: usize = 1 << 20;
+
+/// The largest size that JetStream can express.
+const MAX_STORE_BYTES: usize = i64::MAX as usize;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -44,7 +51,18 @@ impl Store {
                     _ => None,
                 },
             )?,
+            max_bytes: read_max_bytes(reader)?,
         })
+    }
+}
+
+fn read_max_bytes(reader: &Reader) -> Result<Option<u64>, ConfigError> {
+    let key = "store.max_bytes";
+    let bytes = reader.count(key, 0..=MAX_STORE_BYTES)?;
+    match bytes {
+        0 => Ok(None),
+        MIN_STORE_BYTES.. => Ok(Some(bytes as u64)),
+        _ => Err(reader.refusal(key, format!("0 (unlimited) or at least {MIN_STORE_BYTES}"))),
     }
 }
 
@@ -56,7 +74,7 @@ impl Liveness {
             offline_grace: reader.duration("liveness.offline_grace", Duration::ZERO..=HOUR)?,
             last_active_refresh: reader.duration("liveness.last_active_refresh", SECOND..=DAY)?,
         };
-        // One heartbeat may always be lost; with a shorter lease it would end connections.
+        // With a shorter lease the loss of one heartbeat would end connections.
         let least = 2 * liveness.heartbeat_interval;
         if liveness.lease < least {
             let least = format_duration(least);
@@ -66,6 +84,22 @@ impl Liveness {
             ));
         }
         Ok(liveness)
+    }
+}
+
+impl Users {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let key = "users.announced_fields";
+        let must = format!("[\"*\"] for all custom fields, or {}", custom_names());
+        let fields = reader.texts(key, &must)?;
+        let announced_fields = match fields.as_slice() {
+            [all] if all == "*" => AnnouncedFields::All,
+            _ if fields.iter().all(|field| is_custom(field)) => {
+                AnnouncedFields::Listed(fields.into_iter().collect())
+            }
+            _ => return Err(reader.refusal(key, must)),
+        };
+        Ok(Self { announced_fields, allow_invisible: reader.flag("users.allow_invisible")? })
     }
 }
 
@@ -84,26 +118,30 @@ impl Limits {
 
 fn read_trusted_fields(reader: &Reader) -> Result<BTreeSet<String>, ConfigError> {
     let key = "limits.trusted_fields";
-    let must = format!(
-        "a list of names of custom fields: not empty, not beginning with $, and none of {}",
-        Kind::Users.reserved().join(", ")
-    );
+    let must = custom_names();
     let fields = reader.texts(key, &must)?;
-    let is_custom = |field: &String| {
-        !field.is_empty()
-            && !field.starts_with('$')
-            && !Kind::Users.reserved().contains(&field.as_str())
-    };
-    match fields.iter().all(is_custom) {
+    match fields.iter().all(|field| is_custom(field)) {
         true => Ok(fields.into_iter().collect()),
         false => Err(reader.refusal(key, must)),
     }
 }
 
+/// What a list of custom fields takes.
+fn custom_names() -> String {
+    format!(
+        "a list of names of custom fields: not empty, not beginning with $, and none of {}",
+        Kind::Users.reserved().join(", ")
+    )
+}
+
+fn is_custom(field: &str) -> bool {
+    !field.is_empty() && !field.starts_with('$') && !Kind::Users.reserved().contains(&field)
+}
+
 impl Log {
     pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
         let must = "a level (off, error, warn, info, debug, trace) or directives such as \
-                    \"info,presenced::store=debug\"";
+                    \"info,presenced=debug\"";
         Ok(Self {
             level: reader
                 .parsed("log.level", must, |text| is_filter(text).then(|| text.to_owned()))?,
@@ -116,7 +154,7 @@ impl Log {
     }
 }
 
-/// A lone word that is no level would be taken for the name of a module, and log nothing.
+/// A single word that is no level would be taken for the name of a module, and log nothing.
 fn is_filter(text: &str) -> bool {
     let meant = |directive: &str| {
         directive.contains('=') || LEVELS.contains(&directive.trim().to_lowercase().as_str())

@@ -8,7 +8,7 @@ use super::keys::is_live;
 use super::layers::{self, Flags};
 use super::read::Reader;
 
-/// Where settings come from beside the environment. There is no `Debug`: a flag may hold a secret.
+/// The sources of settings beside the environment. There is no `Debug`: a flag may hold a secret.
 #[derive(Clone, Default)]
 pub struct Sources {
     config: Option<PathBuf>,
@@ -43,7 +43,7 @@ impl Loaded {
         self.reader.listing()
     }
 
-    /// The settings that differ from `before` and that a running daemon takes over.
+    /// The settings that differ from `before` and that a running daemon adopts.
     pub fn live_changes(&self, before: &Self) -> Vec<&'static str> {
         self.changes(before, true)
     }

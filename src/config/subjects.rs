@@ -3,7 +3,7 @@
 use super::error::ConfigError;
 use super::read::Reader;
 
-/// What the daemons say among themselves. Fixed, and no client may publish there.
+/// The prefix of messages between daemons. Fixed, and no client may publish there.
 pub const INTERNAL: &str = "presence.internal.v1";
 
 /// The version of the protocol, as the last token of the request prefix.
@@ -16,9 +16,9 @@ const MAX_BYTES: usize = 128;
 /// Subjects without wildcards, of which none is, or lies under, another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subjects {
-    /// What requests begin with, without the version.
+    /// The prefix of requests, without the version.
     pub prefix: String,
-    /// What events begin with.
+    /// The prefix of events.
     pub events: String,
 }
 
@@ -48,7 +48,7 @@ impl Subjects {
     }
 }
 
-/// A subject to build others on.
+/// A subject that others begin with.
 pub(super) fn read(reader: &Reader, key: &str) -> Result<String, ConfigError> {
     let must = format!(
         "a subject of tokens in [A-Za-z0-9_-] between dots, without wildcards, at most \
@@ -57,12 +57,32 @@ pub(super) fn read(reader: &Reader, key: &str) -> Result<String, ConfigError> {
     reader.parsed(key, &must, |text| is_plain_subject(text).then(|| text.to_owned()))
 }
 
+/// The prefix of JetStream's API: of the server's own, of a domain, or of an import.
+pub(super) fn read_js_api(reader: &Reader) -> Result<String, ConfigError> {
+    let (domain, prefix) = ("nats.js_domain", "nats.js_api_prefix");
+    let must = "the name of a JetStream domain: letters, digits, `_` and `-`";
+    let of_domain = reader.text(domain, must)?;
+    let must = "a subject of tokens in [A-Za-z0-9_-] between dots, the first of which may begin with $, \
+                such as \"$JS.hub.API\" or \"JS.presence.API\"";
+    match (of_domain, reader.text(prefix, must)?) {
+        (Some(_), Some(_)) => Err(ConfigError::Exclusive {
+            first: reader.place(domain),
+            second: reader.place(prefix),
+            why: "a domain is a prefix of the API, too",
+        }),
+        (Some(name), None) if is_name(&name) => Ok(format!("$JS.{name}.API")),
+        (Some(_), None) => Err(reader.refusal(domain, "a name of letters, digits, `_` and `-`")),
+        (None, Some(text)) if is_plain_subject(text.strip_prefix('$').unwrap_or(&text)) => Ok(text),
+        (None, Some(_)) => Err(reader.refusal(prefix, must)),
+        (None, None) => Ok("$JS.API".to_owned()),
+    }
+}
+
 fn is_plain_subject(text: &str) -> bool {
     text.len() <= MAX_BYTES && text.split('.').all(is_name)
 }
 
-/// Whether `text` is one token that needs no escape. It cannot begin with `$`, which is the
-/// server's.
+/// Whether `text` is one token that needs no escape. A leading `$` is reserved for the server.
 pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))

@@ -1,13 +1,11 @@
-//! Whether NATS lets the daemon do what it needs to. What is refused is told in one line that names
-//! the permission, noted in the health, and tried again until it is granted.
+//! The permissions of the daemon's user on NATS. A missing one is logged by name, reported in the
+//! health, and probed until it is granted.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, PublishError, SubscribeError};
-use futures_util::StreamExt;
-use thiserror::Error;
+use async_nats::{Client, HeaderMap};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -15,33 +13,26 @@ use super::log_throttle::{LogThrottle, REPEAT_INTERVAL};
 use super::permissions::{Permission, Permissions, Verb, Violation};
 use crate::config::INTERNAL;
 use crate::health::Health;
+use crate::round_trip::{RoundTripError, round_trip};
 
-/// Where the health notes it.
+/// Where missing permissions are reported.
 const PROBLEM_KEY: &str = "permissions";
 
-/// How often what was refused is tried again.
+/// How often refused permissions are probed again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the server may take to refuse what is tried.
+/// How long the server may take to refuse a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long after the server's last word the client may take to pass its refusals on.
+/// How long the client library may take to pass on refusals that have arrived.
 const FORWARD_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// What is published with these headers the server checks and traces, and delivers to nobody
-/// (ADR-41).
+/// A message with these headers is checked and traced by the server, and not delivered (ADR-41 of
+/// NATS).
 const TRACE_DEST: &str = "Nats-Trace-Dest";
 const TRACE_ONLY: &str = "Nats-Trace-Only";
 
-#[derive(Debug, Error)]
-enum ProbeError {
-    #[error(transparent)]
-    Publish(#[from] PublishError),
-    #[error(transparent)]
-    Subscribe(#[from] SubscribeError),
-}
-
-/// What is granted and refused to the user of one daemon. Cheap to clone.
+/// The permissions of one daemon's user. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Access(Arc<Inner>);
 
@@ -51,7 +42,7 @@ struct Inner {
     log_throttle: LogThrottle,
     permissions: Permissions,
     refused: Mutex<BTreeSet<Permission>>,
-    /// When an answer was refused last.
+    /// When an answer was last refused.
     answer_refused: Mutex<Option<Instant>>,
 }
 
@@ -70,53 +61,68 @@ impl Access {
         &self.0.health
     }
 
-    /// Whether a line of the log is due.
-    pub fn is_due(&self, what: &str) -> bool {
-        self.0.log_throttle.is_due(what, Instant::now())
+    /// Whether a condition is to be logged now.
+    pub fn is_due(&self, condition: &str) -> bool {
+        self.0.log_throttle.is_due(condition, Instant::now())
     }
 
-    /// The server said something; whether it was a refusal.
-    pub fn hear(&self, said: &str) -> bool {
-        let Some(violation) = Violation::parse(said) else { return false };
+    /// Takes in an error of the server; returns whether it was a refusal of a permission.
+    pub fn on_server_error(&self, text: &str) -> bool {
+        let Some(violation) = Violation::parse(text) else { return false };
         let Some(missing) = self.0.permissions.missing(&violation) else {
-            // Anyone can name a subject for the answer that we may not publish to. It may hold the id
-            // of a user, as an inbox prefix does.
+            // A client can ask for its answer on a subject that the daemon may not publish to. Such a
+            // subject may hold the id of a user, as an inbox prefix does.
             let subject = violation.subject;
-            debug!(subject, "NATS refused something that the daemon does not need for itself");
+            debug!(subject, "NATS refused a subject that the daemon does not need");
             if self.is_due("an answer was refused") {
-                warn!("NATS refused an answer, or what else the daemon does not need for itself");
+                warn!("NATS refused an answer, or another subject that the daemon does not need");
             }
             return true;
         };
         if self.is_due(&missing.to_string()) {
-            error!("NATS refuses what the daemon needs: grant {missing} to its user");
+            let advice = self.0.permissions.advice(&missing);
+            error!("NATS refuses what the daemon needs: {advice}");
         }
-        if !missing.can_be_tried() {
+        if !missing.can_be_probed() {
             let mut at = self.0.answer_refused.lock().unwrap_or_else(PoisonError::into_inner);
             *at = Some(Instant::now());
         }
         self.refused().insert(missing);
-        self.note();
+        self.report();
         true
     }
 
-    /// Waits until all that the daemon needs is granted.
+    /// Probes all permissions. Returns whether the probe came to an end.
+    pub async fn probe_all(&self, client: &Client) -> bool {
+        self.probe(client, &self.0.permissions.always).await
+    }
+
+    /// What to change, if a permission is missing.
+    pub fn advice(&self) -> Option<String> {
+        let refused = self.refused();
+        let advice: Vec<_> =
+            refused.iter().map(|missing| self.0.permissions.advice(missing)).collect();
+        (!advice.is_empty()).then(|| advice.join("; "))
+    }
+
+    /// Waits until all permissions are granted.
     pub async fn settle(&self, client: &Client) {
         self.0.health.starting("the permissions of its user on NATS");
-        while !self.attempt(client, &self.0.permissions.always).await || !self.refused().is_empty()
-        {
+        while !self.probe_all(client).await || !self.refused().is_empty() {
             sleep(RETRY_INTERVAL).await;
         }
     }
 
-    /// Tries again what is refused, for as long as the daemon lives. The server has forgotten the
-    /// subscriptions that it refused: once they are allowed, the connections are made anew.
+    /// Probes refused permissions for as long as the daemon lives.
+    ///
+    /// The server forgets the subscriptions that it refuses. Once they are granted, the connections
+    /// are replaced, so that the client library subscribes again.
     pub async fn keep(self, connections: Vec<Client>) {
         loop {
             sleep(RETRY_INTERVAL).await;
             let before: Vec<_> = self.refused().iter().cloned().collect();
             let Some(client) = connections.first().filter(|_| !before.is_empty()) else { continue };
-            self.attempt(client, &before).await;
+            self.probe(client, &before).await;
             let granted = {
                 let refused = self.refused();
                 let mut granted = before.iter().filter(|each| !refused.contains(each));
@@ -125,40 +131,40 @@ impl Access {
             if granted {
                 for client in &connections {
                     if let Err(error) = client.force_reconnect().await {
-                        warn!(%error, "could not connect anew to subscribe again");
+                        warn!(%error, "could not reconnect to subscribe again");
                     }
                 }
             }
         }
     }
 
-    /// Tries these; what is refused of them is in `refused` afterwards. Whether they could be tried:
-    /// otherwise nothing is known, and what was refused before counts as refused still.
-    async fn attempt(&self, client: &Client, these: &[Permission]) -> bool {
+    /// Probes permissions; `refused` holds the missing ones afterwards. Returns whether the probe came
+    /// to an end: otherwise nothing is known, and refused permissions still count as refused.
+    async fn probe(&self, client: &Client, permissions: &[Permission]) -> bool {
         let mut before = {
             let mut refused = self.refused();
             let before = refused.clone();
-            refused.retain(|each| !each.can_be_tried() && self.is_answer_refused());
+            refused.retain(|each| !each.can_be_probed() && self.is_answer_refused());
             before
         };
-        let done = timeout(PROBE_TIMEOUT, async {
-            for each in these.iter().filter(|each| each.can_be_tried()) {
-                attempt_one(client, each).await?;
+        let probed = timeout(PROBE_TIMEOUT, async {
+            for each in permissions.iter().filter(|each| each.can_be_probed()) {
+                probe_one(client, each).await?;
             }
             round_trip(client).await
         });
-        let done = matches!(done.await, Ok(Ok(())));
+        let probed = matches!(probed.await, Ok(Ok(())));
         sleep(FORWARD_TIMEOUT).await;
         // The round trip may itself be what is refused.
-        let is_tried = done || !self.refused().is_empty();
-        if !is_tried {
+        let is_complete = probed || !self.refused().is_empty();
+        if !is_complete {
             self.refused().append(&mut before);
         }
-        self.note();
+        self.report();
         if !before.is_empty() && self.refused().is_empty() {
-            info!("NATS grants now what it refused");
+            info!("NATS grants the missing permissions now");
         }
-        is_tried
+        is_complete
     }
 
     fn is_answer_refused(&self) -> bool {
@@ -166,8 +172,8 @@ impl Access {
         at.is_some_and(|at| at.elapsed() < REPEAT_INTERVAL)
     }
 
-    /// Notes in the health how it is.
-    fn note(&self) {
+    /// Reports missing permissions in the health.
+    fn report(&self) {
         let refused = self.refused();
         if refused.is_empty() {
             return self.0.health.clear(PROBLEM_KEY);
@@ -181,8 +187,8 @@ impl Access {
     }
 }
 
-/// Does something for which the permission is needed, and which has no effect.
-async fn attempt_one(client: &Client, permission: &Permission) -> Result<(), ProbeError> {
+/// Uses a permission without an effect.
+async fn probe_one(client: &Client, permission: &Permission) -> Result<(), RoundTripError> {
     let subject = permission.sample();
     match (permission.verb, permission.queue) {
         (Verb::Publish, _) => {
@@ -196,19 +202,10 @@ async fn attempt_one(client: &Client, permission: &Permission) -> Result<(), Pro
                 Some(queue) => client.queue_subscribe(subject, queue.to_owned()).await?,
                 None => client.subscribe(subject).await?,
             };
-            // It was only to be asked for; that it is gone already is no harm.
+            // The subscription has served its purpose.
             let _ = subscriber.unsubscribe().await;
         }
     }
-    Ok(())
-}
-
-/// Returns when the server has dealt with all that was sent before.
-async fn round_trip(client: &Client) -> Result<(), ProbeError> {
-    let subject = format!("{INTERNAL}.permission.{:016x}", fastrand::u64(..));
-    let mut back = client.subscribe(subject.clone()).await?;
-    client.publish(subject, bytes::Bytes::new()).await?;
-    back.next().await;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! Leaving: take nothing new, finish what was taken, say farewell. Nobody goes offline by it.
+//! Leaving: take in no more requests, finish those that were taken, announce the end. No user goes
+//! offline by it.
 
 use std::time::Duration;
 
@@ -6,14 +7,14 @@ use tokio::time::{sleep, timeout};
 
 use super::Daemon;
 
-/// How long what was taken may take; with the rest it stays within five seconds.
+/// How long requests that were taken may take. The whole leave stays within five seconds.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the last messages may take to leave.
+/// How long the last messages may take to be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Daemon {
-    /// Answers what was taken, publishes its events, and leaves.
+    /// Answers the requests that were taken, publishes their events, and leaves.
     pub(super) async fn leave(self) {
         tracing::info!("leaving");
         let Self { health, service, answers, internal, no_more, intake, stop } = self;
@@ -28,12 +29,12 @@ impl Daemon {
         if finished.await.is_err() {
             tracing::warn!(requests = service.pending(), "left requests unanswered");
         }
-        let said = timeout(FLUSH_TIMEOUT, async {
+        let flushed = timeout(FLUSH_TIMEOUT, async {
             answers.flush().await;
             service.beacons.leave().await;
             internal.flush().await
         });
-        if said.await.is_err() {
+        if flushed.await.is_err() {
             tracing::warn!("NATS did not take the last messages in time");
         }
         stop.cancel();

@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a condition that lasts is told again.
+/// How often a lasting condition is logged again.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What was told, and when. Shared by all connections of a daemon, as they suffer from the same.
+/// What was logged, and when. All connections of a daemon share it, as they have the same problems.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<HashMap<String, Instant>>);
 
 impl LogThrottle {
-    /// Whether to tell it now: at once, when it changes, and every [`REPEAT_INTERVAL`]. Numbers, such as
+    /// Whether to log a condition now: when it is new, and every [`REPEAT_INTERVAL`]. Numbers, such as
     /// times and ports, do not make it another condition.
-    pub fn is_due(&self, what: &str, now: Instant) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, at| now < *at + REPEAT_INTERVAL);
-        let what: String = what.chars().filter(|c| !c.is_ascii_digit()).collect();
-        let is_due = !told.contains_key(&what);
+    pub fn is_due(&self, condition: &str, now: Instant) -> bool {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        logged.retain(|_, at| now < *at + REPEAT_INTERVAL);
+        let condition: String = condition.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let is_due = !logged.contains_key(&condition);
         if is_due {
-            told.insert(what, now);
+            logged.insert(condition, now);
         }
         is_due
     }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lasts_is_told_again_when_it_changes_or_after_a_while() {
+    fn a_lasting_condition_is_due_again_after_the_interval() {
         let log_throttle = LogThrottle::default();
         let start = Instant::now();
         assert!(log_throttle.is_due("a", start));
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn other_numbers_are_no_other_condition() {
+    fn other_numbers_are_the_same_condition() {
         let log_throttle = LogThrottle::default();
         let start = Instant::now();
         assert!(log_throttle.is_due("expired 17 seconds ago", start));

@@ -1,5 +1,5 @@
-//! Looks at the daemon from inside once a second: measures what is not counted where it happens,
-//! and notes a replica that lags.
+//! Measures the daemon once a second: sizes, queues, peers and the lag of the replica, which is
+//! reported in the health.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::service::Service;
 
-/// How often it looks.
+/// How often it measures.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A replica that lags by more makes the daemon not ready.
 const FEED_LAG_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long one question for all that is stored waits before it is asked anew, in milliseconds.
-const SAMPLE_WINDOW_MS: u64 = 60_000;
+/// How long one sample of the lag may wait before the next is taken, in milliseconds.
+const LAG_SAMPLE_TIMEOUT_MS: u64 = 60_000;
 
-/// Where a lagging replica is noted.
+/// Where a lagging replica is reported.
 const PROBLEM_KEY: &str = "replica";
 
-/// The eye of the daemon on itself.
+/// Measures one daemon.
 #[derive(Debug, Clone)]
 pub struct Monitor {
     pub service: Service,
@@ -33,24 +33,26 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Looks until the daemon ends.
+    /// Measures until the daemon ends.
     pub async fn run(self) {
         tokio::join!(self.take_census(), self.measure_lag());
     }
 
     async fn take_census(&self) {
-        let mut looks = interval(POLL_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let clock = self.service.store.context.clock;
         let mut last_ns = clock.elapsed_ns();
         loop {
-            looks.tick().await;
+            ticks.tick().await;
             let now_ns = clock.elapsed_ns();
-            self.look(Duration::from_nanos(now_ns - std::mem::replace(&mut last_ns, now_ns)));
+            self.measure_once(Duration::from_nanos(
+                now_ns - std::mem::replace(&mut last_ns, now_ns),
+            ));
         }
     }
 
-    fn look(&self, since_last: Duration) {
+    fn measure_once(&self, since_last: Duration) {
         let (store, beacons) = (&self.service.store, &self.service.beacons);
         let (mut known, mut online, mut channels) = (0, 0, 0);
         store.users.for_each_stripe(|stripe| {
@@ -68,18 +70,18 @@ impl Monitor {
         self.metrics.set_queue("scans", self.service.scans());
     }
 
-    /// Asks again and again for all that is stored, and measures how long the replica takes.
+    /// Measures how long the replica takes to show all that is stored.
     async fn measure_lag(&self) {
         let context = &self.service.store.context;
-        let mut looks = interval(POLL_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Since when there has been no answer.
+        let mut ticks = interval(POLL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Since when the replica has not caught up.
         let mut waiting_ns = None;
         loop {
-            looks.tick().await;
-            let asked_ns = *waiting_ns.get_or_insert_with(|| context.clock.elapsed_ns());
-            let lag = || Duration::from_nanos(context.clock.elapsed_ns() - asked_ns);
-            let deadline_ms = context.clock.now().mono_ms + SAMPLE_WINDOW_MS;
+            ticks.tick().await;
+            let since_ns = *waiting_ns.get_or_insert_with(|| context.clock.elapsed_ns());
+            let lag = || Duration::from_nanos(context.clock.elapsed_ns() - since_ns);
+            let deadline_ms = context.clock.now().mono_ms + LAG_SAMPLE_TIMEOUT_MS;
             let mut all_stored = std::pin::pin!(context.barrier.all_stored(deadline_ms));
             let seen = loop {
                 let answer = timeout(FEED_LAG_LIMIT / 4, &mut all_stored).await;

@@ -1,4 +1,4 @@
-//! What the daemon must be allowed to do on NATS, and what the server says when it is not. Pure.
+//! The permissions that the daemon needs on NATS, and the refusals of the server. Pure.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use crate::api::transport::intake::QUEUE_GROUP;
 use crate::api::transport::micro;
 use crate::config::{INTERNAL, Settings};
 
-/// The token that stands for any other where a permission is tried.
+/// The token that stands for a wildcard where a permission is probed.
 const PERMISSION_NAME: &str = "permission";
 
-/// What answers to requests from other accounts go to.
+/// The subjects of answers to requests from other accounts.
 const SERVICE_REPLIES: &str = "_R_.>";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,7 @@ pub struct Permission {
 }
 
 impl fmt::Display for Permission {
-    /// As it stands in the settings of the server.
+    /// As it is written in the settings of the server.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self.verb {
             Verb::Publish => "publish",
@@ -51,7 +51,7 @@ impl Permission {
         Self { verb: Verb::Subscribe, subject: subject.into(), queue: None }
     }
 
-    /// A subject by which it can be tried.
+    /// A subject by which it can be probed.
     pub fn sample(&self) -> String {
         match self.subject.strip_suffix(['*', '>']) {
             Some(begin) => format!("{begin}{PERMISSION_NAME}"),
@@ -59,8 +59,8 @@ impl Permission {
         }
     }
 
-    /// Whether it can be tried at all: nobody answers who was not asked.
-    pub fn can_be_tried(&self) -> bool {
+    /// Whether it can be probed: an answer needs a request.
+    pub fn can_be_probed(&self) -> bool {
         self.subject != SERVICE_REPLIES
     }
 
@@ -83,13 +83,15 @@ fn covers(pattern: &str, subject: &str) -> bool {
     tokens.next().is_none()
 }
 
-/// All that the daemon needs.
+/// The permissions that the daemon needs.
 #[derive(Debug, Clone, Default)]
 pub struct Permissions {
-    /// Needed from the start on. Where several cover a subject the first one counts.
+    /// Needed from the start on. The first one that covers a subject counts.
     pub always: Vec<Permission>,
     /// Needed where the bucket is missing.
     sometimes: Vec<Permission>,
+    /// The subjects of replies to the daemon, if their prefix is the default of all clients.
+    default_inbox: Option<String>,
 }
 
 impl Permissions {
@@ -97,14 +99,19 @@ impl Permissions {
         let requests = settings.subjects.requests();
         let [trusted, own] = heartbeats::lanes(&requests);
         let stream = format!("KV_{}", settings.store.bucket);
+        let api = &settings.nats.js_api;
+        let write_subjects = match api.as_str() {
+            "$JS.API" => format!("$KV.{}.>", settings.store.bucket),
+            api => format!("{api}.$KV.{}.>", settings.store.bucket),
+        };
         let mut always = vec![
             Permission::publish(format!("{}.*", settings.subjects.events)),
-            Permission::publish(format!("$KV.{}.>", settings.store.bucket)),
-            Permission::publish(format!("$JS.API.STREAM.INFO.{stream}")),
-            Permission::publish(format!("$JS.API.STREAM.MSG.GET.{stream}")),
-            Permission::publish(format!("$JS.API.CONSUMER.CREATE.{stream}.*")),
-            Permission::publish(format!("$JS.API.CONSUMER.INFO.{stream}.*")),
-            Permission::publish(format!("$JS.API.CONSUMER.DELETE.{stream}.*")),
+            Permission::publish(write_subjects),
+            Permission::publish(format!("{api}.STREAM.INFO.{stream}")),
+            Permission::publish(format!("{api}.STREAM.MSG.GET.{stream}")),
+            Permission::publish(format!("{api}.CONSUMER.CREATE.{stream}.*")),
+            Permission::publish(format!("{api}.CONSUMER.INFO.{stream}.*")),
+            Permission::publish(format!("{api}.CONSUMER.DELETE.{stream}.*")),
             Permission::publish("$JS.FC.>"),
             Permission::publish(format!("{INTERNAL}.>")),
             Permission::subscribe(format!("{}.>", settings.nats.inbox_prefix)),
@@ -117,13 +124,26 @@ impl Permissions {
             ..Permission::subscribe(format!("{requests}.>"))
         });
         always.extend(micro::subjects("*").map(Permission::subscribe));
-        let sometimes = vec![Permission::publish(format!("$JS.API.STREAM.CREATE.{stream}"))];
-        Self { always, sometimes }
+        let sometimes = vec![Permission::publish(format!("{api}.STREAM.CREATE.{stream}"))];
+        let default_inbox = (settings.nats.inbox_prefix == Settings::default().nats.inbox_prefix)
+            .then(|| format!("{}.>", settings.nats.inbox_prefix));
+        Self { always, sometimes, default_inbox }
     }
 
-    /// The one that is missing, if what was refused is the daemon's business. Of what else it
-    /// publishes only answers are; where those go is up to others, unless they come from another
-    /// account.
+    /// What to change where a permission is missing.
+    pub fn advice(&self, missing: &Permission) -> String {
+        let grant = format!("grant {missing} to its user");
+        if missing.verb == Verb::Subscribe && self.default_inbox.as_ref() == Some(&missing.subject)
+        {
+            return format!("{grant}, or set `nats.inbox_prefix` to the inbox prefix of its role");
+        }
+        grant
+    }
+
+    /// The permission whose lack explains `violation`.
+    ///
+    /// Clients choose the subjects of their answers, so a refused answer is no fault of the daemon's
+    /// user, unless it goes to another account.
     pub fn missing(&self, violation: &Violation<'_>) -> Option<Permission> {
         let mut needed = self.always.iter().chain(&self.sometimes);
         let found = needed.find(|each| each.covers(violation)).cloned();
@@ -132,7 +152,7 @@ impl Permissions {
     }
 }
 
-/// What the server says when it refuses something.
+/// A refusal of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation<'a> {
     pub verb: Verb,
@@ -140,8 +160,8 @@ pub struct Violation<'a> {
 }
 
 impl<'a> Violation<'a> {
-    /// Reads the server's only account of it, a text such as `Permissions Violation for Publish to
-    /// "a.b"`, behind which more may stand.
+    /// Parses the server's text, such as `Permissions Violation for Publish to "a.b"`, which more text
+    /// may follow. The server gives no other form.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (_, rest) = text.split_once("Permissions Violation for ")?;
         let (verb, rest) = match rest.split_once(" to \"")? {
@@ -171,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_says_names_the_permission_that_is_missing() {
-        for (said, needed) in [
+    fn a_refusal_names_the_permission_that_is_missing() {
+        for (refusal, needed) in [
             ("Publish to \"$KV.presence.user.john\"", "publish on \"$KV.presence.>\""),
             ("Publish to \"user.presence.changed.a\"", "publish on \"user.presence.changed.*\""),
             (
@@ -203,28 +223,28 @@ mod tests {
             ),
             ("Subscription to \"_INBOX_presenced.a.>\"", "subscribe on \"_INBOX_presenced.>\""),
         ] {
-            let text = format!("Permissions Violation for {said}");
-            assert_eq!(missing(&text).as_deref(), Some(needed), "{said}");
+            let text = format!("Permissions Violation for {refusal}");
+            assert_eq!(missing(&text).as_deref(), Some(needed), "{refusal}");
         }
     }
 
     #[test]
-    fn where_others_want_their_answers_is_not_the_daemons_business() {
+    fn a_refused_answer_is_no_missing_permission() {
         assert_eq!(missing("Permissions Violation for Publish to \"orders.new\""), None);
         assert_eq!(missing("Permissions Violation for Publish to \"_INBOX.a.b\""), None);
         assert_eq!(Violation::parse("Authorization Violation"), None);
     }
 
     #[test]
-    fn each_can_be_tried_by_a_subject_that_it_covers() {
+    fn each_can_be_probed_by_a_subject_that_it_covers() {
         for each in permissions().always {
             let violation = Violation { verb: each.verb, subject: &each.sample() };
             assert_eq!(permissions().missing(&violation), Some(each.clone()), "{each}");
-            assert!(each.can_be_tried());
+            assert!(each.can_be_probed());
         }
     }
 
-    /// The strings in the `allow` list of the daemon's user that begins behind `verb`.
+    /// The strings in the `allow` list for `verb` of the daemon's user.
     fn granted(verb: &str) -> BTreeSet<String> {
         let file = include_str!("../../config/nats-server.conf");
         let (_, user) = file.split_once("nkey: $DAEMON_KEY").unwrap();
@@ -235,8 +255,8 @@ mod tests {
     }
 
     #[test]
-    fn the_settings_that_are_shipped_grant_what_is_needed_and_no_more() {
-        let Permissions { always, sometimes } = permissions();
+    fn the_shipped_settings_grant_what_is_needed_and_no_more() {
+        let Permissions { always, sometimes, .. } = permissions();
         let needed = always.iter().chain(&sometimes).map(ToString::to_string);
         let needed: BTreeSet<_> =
             needed.chain([format!("publish on \"{SERVICE_REPLIES}\"")]).collect();

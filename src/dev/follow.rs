@@ -1,4 +1,4 @@
-//! What `presenced dev` prints: how to begin, and then each change as it is announced.
+//! The output of `presenced dev`: a welcome, and one line for each presence change.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use async_nats::Client;
 use futures_util::StreamExt;
 use serde_json::Value;
 
-/// The first words: where it serves, and three lines to try.
+/// The address, and three commands to try.
 pub fn welcome(url: &str, dir: &Path, prefix: &str) -> String {
     let tries = [
         (
@@ -32,7 +32,7 @@ pub fn welcome(url: &str, dir: &Path, prefix: &str) -> String {
     text
 }
 
-/// Prints each change, one line each, for as long as the connection lasts.
+/// Prints one line for each change, for as long as the connection lasts.
 pub async fn changes(client: &Client, events: &str) -> Result<()> {
     let subject = format!("{events}.*");
     let mut changes = client.subscribe(subject).await.context("cannot follow the changes")?;
@@ -50,7 +50,7 @@ fn line(event: &Value) -> String {
     let at = event["created_at"].as_str().unwrap_or_default();
     let time = at.get(11..23).unwrap_or(at);
     let state = if user["online"] == true { "online" } else { "offline" };
-    // Escaped, as ids and statuses may hold anything that a terminal could act on.
+    // Escaped, as ids and statuses may hold control sequences of a terminal.
     let id = user["id"].as_str().unwrap_or_default().escape_debug();
     match user["status"].as_str() {
         Some(status) => format!("{time}  {id}  {state}  {status:?}"),

@@ -1,5 +1,5 @@
-//! `presenced dev`: everything on one machine, with one command. Starts a `nats-server` of its own,
-//! serves on it, and follows the presence changes on the terminal.
+//! `presenced dev`: everything on one machine, with one command. It starts a `nats-server`, serves on
+//! it, and prints presence changes.
 
 mod follow;
 pub mod server;
@@ -21,11 +21,11 @@ use server::NatsServer;
 /// How long the daemon may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where the server comes from and where its data goes.
+/// The program of the server and the folder of its data.
 #[derive(Debug)]
 pub struct Place {
     pub nats_server: Option<PathBuf>,
-    /// `None` for a folder that is removed at the end.
+    /// `None`: a temporary folder.
     pub dir: Option<PathBuf>,
     pub port: u16,
 }
@@ -56,7 +56,7 @@ pub async fn run(
     let stopped = stop.clone().cancelled_owned();
     let daemon = daemon::run(settings, Health::new(), no_reloads, stopped);
     let client = async_nats::connect(&url).await.context("cannot connect to nats-server")?;
-    let told = async {
+    let follow = async {
         timeout(START_TIMEOUT, answers(&client)).await.context("the daemon does not answer")?;
         println!("{}", follow::welcome(&url, &dir, &subjects.requests()));
         follow::changes(&client, &subjects.events).await
@@ -64,7 +64,7 @@ pub async fn run(
     let mut daemon = std::pin::pin!(daemon);
     tokio::select! {
         ended = &mut daemon => ended?,
-        told = told => told?,
+        followed = follow => followed?,
         ended = server.ended() => {
             stop.cancel();
             return Err(ended);

@@ -1,4 +1,4 @@
-//! A `nats-server` of one's own: found, started, stopped.
+//! A `nats-server` for `presenced dev`: found, started, stopped.
 
 use std::env;
 use std::net::TcpListener;
@@ -21,8 +21,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct NatsServer {
     child: Child,
     url: String,
-    /// Held locked: two servers in one folder would destroy each other's data. The server has it
-    /// open as well, so that the lock outlives us if we are killed and it is not.
+    /// Held locked: two servers in one folder would destroy each other's data. The server inherits the
+    /// open file, so the lock lasts as long as either process.
     _lock: OwnedFd,
 }
 
@@ -45,7 +45,7 @@ impl NatsServer {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // A Ctrl-C on the terminal is for us; the server is needed until we have left it.
+            // Ctrl-C on the terminal is for this process, which needs the server while it leaves.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -56,12 +56,12 @@ impl NatsServer {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// The address of the server.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Waits for its end, which nobody has asked for.
+    /// Waits for an end that was not requested.
     pub async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {
             Ok(status) => anyhow::anyhow!("nats-server has ended ({status})"),
@@ -69,7 +69,7 @@ impl NatsServer {
         }
     }
 
-    /// Stops it, so that all that it stored is on disk.
+    /// Stops the server, which then has everything on disk.
     pub async fn stop(mut self) -> Result<()> {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
         if let Some(pid) = pid {
@@ -79,7 +79,7 @@ impl NatsServer {
         Ok(())
     }
 
-    /// Waits for the file that the server writes when it listens. A connection would prove less:
+    /// Waits for the file that the server writes when it listens. A connection would prove less, as
     /// another server may have the port.
     async fn listens(&mut self, dir: &Path, log: &Path) -> Result<()> {
         let pid = self.child.id().unwrap_or_default();
@@ -105,8 +105,7 @@ impl NatsServer {
     }
 }
 
-/// Finds a `nats-server`: the one that is named, `NATS_SERVER`, one on `PATH`, or what
-/// `scripts/nats-server` of the project has put in place.
+/// Finds a `nats-server`: the one that is named, `NATS_SERVER`, or one on `PATH`.
 pub fn find(named: Option<&Path>) -> Result<PathBuf> {
     if let Some(named) = named {
         return Ok(named.to_owned());
@@ -115,24 +114,10 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf> {
         return Ok(named.into());
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&path).map(|dir| dir.join("nats-server"));
-    on_path
-        .chain(in_project())
-        .find(|candidate| candidate.is_file())
-        .context("there is no nats-server: name one with --nats-server or NATS_SERVER, put one on PATH, or let scripts/nats-server of the project obtain it")
-}
-
-/// Where `scripts/nats-server` puts it, seen from here and from the place of this program.
-fn in_project() -> Vec<PathBuf> {
-    let here = env::current_dir().ok();
-    let program = env::current_exe().ok();
-    let roots = here.iter().chain(program.iter()).flat_map(|place| place.ancestors());
-    let caches = roots.filter_map(|root| std::fs::read_dir(root.join(".cache")).ok());
-    let entries = caches.flatten().filter_map(Result::ok).map(|entry| entry.path());
-    let servers = entries.filter(|entry| {
-        entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with("nats-server-"))
-    });
-    servers.map(|server| server.join("nats-server")).collect()
+    let mut on_path = env::split_paths(&path).map(|dir| dir.join("nats-server"));
+    on_path.find(|candidate| candidate.is_file()).context(
+        "there is no nats-server: name one with --nats-server or NATS_SERVER, or put one on PATH",
+    )
 }
 
 /// Locks the folder for as long as someone has the returned file open.

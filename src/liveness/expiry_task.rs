@@ -1,5 +1,5 @@
-//! Where the judge of a daemon sits: hears what the others say, has its effects carried out, and lends
-//! it what the daemon knows. All decisions are [`expiry`](super::expiry)'s.
+//! The task around the expiry machine: receives the messages of other daemons, carries out effects,
+//! and implements the machine's view of the daemon. All decisions are [`expiry`](super::expiry)'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,26 +25,26 @@ use crate::presence::user::{ConnectionGen, Index};
 use crate::store::Store;
 use crate::watchdog::WatchdogTap;
 
-/// How often the judge looks at what is due.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The period of the machine's ticks.
+const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The bench of one daemon.
+/// The expiry machine of one daemon with its IO.
 #[derive(Debug)]
 pub struct ExpiryTask {
     expiry: Expiry,
-    known: DaemonView,
+    view: DaemonView,
     writes: mpsc::UnboundedSender<QueuedWrite>,
     /// Leases whose writes are done.
     done: (mpsc::UnboundedSender<Id>, mpsc::UnboundedReceiver<Id>),
-    heard: Subscriptions,
+    inbox: Inbox,
 }
 
-/// What the judge listens to.
+/// The subscriptions to the messages of other daemons.
 #[derive(Debug)]
-struct Subscriptions {
-    proposal: Subscriber,
+struct Inbox {
+    proposals: Subscriber,
     objections: Subscriber,
-    ends: Subscriber,
+    endings: Subscriber,
 }
 
 /// What this daemon knows, in its store and from its beacons.
@@ -61,68 +61,54 @@ impl ExpiryTask {
         liveness: &Liveness,
     ) -> Result<Self, SubscribeError> {
         let (client, daemon) = (beacons.client(), store.context.daemon);
-        let heard = Subscriptions {
-            proposal: client.subscribe(beacons.subject(PROPOSALS)).await?,
-            objections: client
-                .subscribe(beacons.subject(&format!("{OBJECTIONS}.{daemon}")))
-                .await?,
-            ends: client.subscribe(beacons.subject(ENDINGS)).await?,
+        let objections = beacons.subject(&format!("{OBJECTIONS}.{daemon}"));
+        let inbox = Inbox {
+            proposals: client.subscribe(beacons.subject(PROPOSALS)).await?,
+            objections: client.subscribe(objections).await?,
+            endings: client.subscribe(beacons.subject(ENDINGS)).await?,
         };
-        let (writes, to_do) = mpsc::unbounded_channel();
-        store.context.tracker.spawn(carry_out(store.clone(), to_do));
+        let (writes, queue) = mpsc::unbounded_channel();
+        store.context.tracker.spawn(carry_out(store.clone(), queue));
         let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
-            expiry: Expiry::new(daemon, millis(liveness.lease), millis(liveness.offline_grace)),
-            known: DaemonView { store, beacons },
+            expiry: Expiry::new(daemon, millis(liveness.lease)),
+            view: DaemonView { store, beacons },
             writes,
             done: mpsc::unbounded_channel(),
-            heard,
+            inbox,
         })
     }
 
-    /// Judges for as long as the connection lasts.
+    /// Runs until the connection ends.
     pub async fn run(mut self, mut tap: WatchdogTap) {
-        let mut look = interval(POLL_INTERVAL);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(TICK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let effects = tokio::select! {
-                message = self.heard.proposal.next() => match read::<Proposal>(message) {
-                    Ok(proposal) => {
-                        let now = self.now();
-                        let effect = self.expiry.on_proposal(&self.known, &proposal, now);
-                        effect.into_iter().collect()
-                    }
-                    Err(ended) if ended => return,
-                    Err(_) => continue,
-                },
-                message = self.heard.objections.next() => match read::<Objection>(message) {
-                    Ok(objection) => {
-                        let now = self.now();
-                        self.expiry.on_objection(&self.known, &objection, now);
-                        continue;
-                    }
-                    Err(ended) if ended => return,
-                    Err(_) => continue,
-                },
-                message = self.heard.ends.next() => match read::<Ending>(message) {
-                    Ok(ending) => {
-                        let now = self.now();
-                        self.expiry.on_ending(&self.known, &ending, now);
-                        continue;
-                    }
-                    Err(ended) if ended => return,
-                    Err(_) => continue,
-                },
+                message = self.inbox.proposals.next() => {
+                    let Some(message) = message else { return };
+                    self.on_proposal(&message).into_iter().collect()
+                }
+                message = self.inbox.objections.next() => {
+                    let Some(message) = message else { return };
+                    self.on_objection(&message);
+                    Vec::new()
+                }
+                message = self.inbox.endings.next() => {
+                    let Some(message) = message else { return };
+                    self.on_ending(&message);
+                    Vec::new()
+                }
                 ping = tap.next() => {
                     ping.answer();
-                    continue;
+                    Vec::new()
                 }
                 Some(lease) = self.done.1.recv() => {
-                    self.expiry.on_writes_done(&self.known, &lease).into_iter().collect()
+                    self.expiry.on_writes_done(&self.view, &lease).into_iter().collect()
                 }
-                _ = look.tick() => {
+                _ = ticks.tick() => {
                     let now = self.now();
-                    self.expiry.on_tick(&self.known, now)
+                    self.expiry.on_tick(&self.view, now)
                 }
             };
             for effect in effects {
@@ -131,13 +117,32 @@ impl ExpiryTask {
         }
     }
 
+    fn on_proposal(&mut self, message: &Message) -> Option<Effect> {
+        let (now, proposal) = (self.now(), parse::<Proposal>(message)?);
+        self.expiry.on_proposal(&self.view, &proposal, now)
+    }
+
+    fn on_objection(&mut self, message: &Message) {
+        if let Some(objection) = parse::<Objection>(message) {
+            let now = self.now();
+            self.expiry.on_objection(&self.view, &objection, now);
+        }
+    }
+
+    fn on_ending(&mut self, message: &Message) {
+        if let Some(ending) = parse::<Ending>(message) {
+            let now = self.now();
+            self.expiry.on_ending(&self.view, &ending, now);
+        }
+    }
+
     async fn carry_out(&self, effect: Effect) {
         match effect {
-            Effect::Propose(proposal) => self.tell(PROPOSALS, &proposal).await,
+            Effect::Propose(proposal) => self.publish(PROPOSALS, &proposal).await,
             Effect::Object { to, objection } => {
-                self.tell(&format!("{OBJECTIONS}.{to}"), &objection).await;
+                self.publish(&format!("{OBJECTIONS}.{to}"), &objection).await;
             }
-            Effect::Broadcast(ending) => self.tell(ENDINGS, &ending).await,
+            Effect::Broadcast(ending) => self.publish(ENDINGS, &ending).await,
             Effect::Write(write) => self.queue(QueuedWrite { write, ending: None }),
             Effect::EndLease { lease, writes } => {
                 tracing::info!(users = writes.len(), "a lease has lapsed");
@@ -150,21 +155,21 @@ impl ExpiryTask {
     }
 
     fn queue(&self, write: QueuedWrite) {
-        // The executor ends only with the daemon.
+        // The writer ends only with the daemon.
         let _ = self.writes.send(write);
     }
 
-    async fn tell(&self, about: &str, message: &impl Serialize) {
+    async fn publish(&self, topic: &str, message: &impl Serialize) {
         let payload = serde_json::to_vec(message).unwrap_or_default();
-        let beacons = &self.known.beacons;
-        let sent = beacons.client().publish(beacons.subject(about), payload.into());
+        let beacons = &self.view.beacons;
+        let sent = beacons.client().publish(beacons.subject(topic), payload.into());
         if timeout(Duration::from_millis(OBJECTION_MS), sent).await.is_err() {
-            tracing::debug!("a message to the other daemons could not be sent");
+            tracing::debug!(topic, "a message to the other daemons could not be sent");
         }
     }
 
     fn now(&self) -> Now {
-        self.known.store.context.clock.now()
+        self.view.store.context.clock.now()
     }
 }
 
@@ -201,8 +206,12 @@ impl View for DaemonView {
     }
 }
 
-/// A message of another daemon; otherwise whether the subscription has ended.
-fn read<T: DeserializeOwned>(message: Option<Message>) -> Result<T, bool> {
-    let message = message.ok_or(true)?;
-    serde_json::from_slice(&message.payload).map_err(|_| false)
+/// Reads a message of another daemon; one that cannot be read is ignored.
+fn parse<T: DeserializeOwned>(message: &Message) -> Option<T> {
+    serde_json::from_slice(&message.payload)
+        .inspect_err(|error| {
+            let subject = message.subject.as_str();
+            tracing::debug!(subject, %error, "a message of another daemon cannot be read");
+        })
+        .ok()
 }

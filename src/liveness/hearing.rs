@@ -1,73 +1,74 @@
-//! Whether this daemon can be sure that it hears. Pure: the time comes in as a value.
+//! Whether this daemon hears, or is deaf: whether it may have missed heartbeats. Pure: the time
+//! comes in as a value.
 //!
-//! It sends itself numbered probes among the heartbeats. One that is missing or late, or any other
-//! trouble with the connection, means that heartbeats may have been missed as well: no lease is
-//! ended until it has listened for a whole lease again.
+//! The daemon sends itself numbered probes among the heartbeats. A missing or late probe, or any
+//! other trouble with the connection, means that heartbeats may have been missed as well. Then the
+//! daemon is deaf, and expires no lease, until it has listened for a whole lease again.
 //!
-//! Where NATS is partitioned, only the side that can write may judge, by what that side hears
-//! (`PROTOCOL`, section 4). So the daemon asks the bucket again and again, too: one that does not
-//! answer, or whose leader has no majority, is a trouble like any other.
+//! While NATS is partitioned, only the side that can write expires leases, by the heartbeats of
+//! that side (`PROTOCOL`, section 4). So the daemon also queries the bucket all the time: a bucket
+//! that does not answer, or whose leader has no majority, is trouble as well.
 
 use std::collections::VecDeque;
 
-/// How often a probe is sent, in milliseconds.
+/// The period of the probes, in milliseconds.
 pub const PROBE_MS: u64 = 500;
 
 /// A probe that takes longer is late, in milliseconds.
-const LATE_MS: u64 = 1000;
+const PROBE_LATE_MS: u64 = 1000;
 
-/// A bucket that has not answered for so long is taken for cut off, in milliseconds. Longer than
-/// for a probe: its leader has other work to do.
+/// A bucket without an answer for this long is trouble, in milliseconds. It is longer than for a
+/// probe: the leader has other work to do.
 const BUCKET_LATE_MS: u64 = 2000;
 
-/// A daemon that has not come to send a probe for so long was stalled, in milliseconds.
-const STALLED_MS: u64 = 2000;
+/// A daemon that has sent no probe for this long was stalled, in milliseconds.
+const STALLED_AFTER_MS: u64 = 2000;
 
-/// How many probes are remembered while none comes back: more than a minute of them.
+/// The maximum number of probes in flight that are remembered: more than a minute of them.
 const MAX_PROBES_IN_FLIGHT: usize = 128;
 
-/// The state of one daemon's hearing.
+/// The hearing of one daemon.
 #[derive(Debug)]
 pub struct Hearing {
     lease_ms: u64,
-    /// When there was trouble last, and what.
+    /// The last trouble: when, and its description.
     trouble: (u64, &'static str),
     lanes: [Lane; 2],
     last_number: u64,
     /// When the last probe was sent.
     probed_ms: Option<u64>,
-    /// The last probe before the last trouble: what became of it is no news.
-    void: u64,
-    /// The last stall: when the daemon sent its last probe before it, and which was the first after.
+    /// The last probe before the last trouble: its loss is no new trouble.
+    void_until: u64,
+    /// The last stall: the time of the last probe before it, and the number of the first one after.
     stall: (u64, u64),
-    /// Without a connection no time makes up for what is missed.
+    /// Whether there is no connection, so that deafness has no end yet.
     cut_off: bool,
-    bucket: Bucket,
+    bucket: BucketCheck,
 }
 
-/// What is known of the way to the bucket.
+/// The queries to the bucket.
 #[derive(Debug)]
-struct Bucket {
-    /// When the question under way was asked.
+struct BucketCheck {
+    /// When the query in flight was sent.
     asked_ms: Option<u64>,
-    /// Since when there has been a question without a good answer.
+    /// Since when there has been no good answer.
     waiting_since_ms: Option<u64>,
-    /// When the newest question that was answered well was asked.
+    /// When the newest query with a good answer was sent.
     proven_ms: u64,
 }
 
-/// One of the ways on which heartbeats come.
+/// One of the subjects on which heartbeats arrive.
 #[derive(Debug, Default)]
 struct Lane {
-    /// The probes that are under way: number and time of sending.
-    under_way: VecDeque<(u64, u64)>,
+    /// The probes in flight: number and time of sending.
+    in_flight: VecDeque<(u64, u64)>,
     /// The newest probe that came back, and when it was sent.
     returned: u64,
     proven_ms: u64,
 }
 
 impl Hearing {
-    /// A daemon that has just begun to listen.
+    /// The hearing of a daemon that has just begun to listen.
     pub fn new(lease_ms: u64, now_ms: u64) -> Self {
         let lane = || Lane { proven_ms: now_ms, ..Lane::default() };
         Self {
@@ -76,30 +77,31 @@ impl Hearing {
             lanes: [lane(), lane()],
             last_number: 0,
             probed_ms: None,
-            void: 0,
+            void_until: 0,
             stall: (0, 0),
             cut_off: false,
-            bucket: Bucket { asked_ms: None, waiting_since_ms: None, proven_ms: now_ms },
+            bucket: BucketCheck { asked_ms: None, waiting_since_ms: None, proven_ms: now_ms },
         }
     }
 
-    /// Something happened that may have cost heartbeats.
-    pub fn trouble(&mut self, now_ms: u64, what: &'static str) {
+    /// Records an event by which heartbeats may have been missed.
+    pub fn on_trouble(&mut self, now_ms: u64, what: &'static str) {
         self.trouble = (now_ms, what);
-        self.void = self.last_number;
+        self.void_until = self.last_number;
     }
 
-    /// The connection is lost: the daemon is deaf until it is back, and for a lease after that.
-    pub fn cut_off(&mut self, now_ms: u64, what: &'static str) {
-        self.trouble(now_ms, what);
+    /// Records the loss of the connection: the daemon is deaf until it is back, and for a lease
+    /// after that.
+    pub fn on_cut_off(&mut self, now_ms: u64, what: &'static str) {
+        self.on_trouble(now_ms, what);
         self.cut_off = true;
     }
 
-    /// The connection is there. Whether it had been lost.
-    pub fn connected(&mut self, now_ms: u64, what: &'static str) -> bool {
+    /// Records that the connection is there. Returns whether it had been lost.
+    pub fn on_connected(&mut self, now_ms: u64, what: &'static str) -> bool {
         let was_cut_off = std::mem::take(&mut self.cut_off);
         if was_cut_off {
-            self.trouble(now_ms, what);
+            self.on_trouble(now_ms, what);
         }
         was_cut_off
     }
@@ -109,14 +111,14 @@ impl Hearing {
         self.cut_off
     }
 
-    /// From when on silence counts, as far as is known: a lease after the last trouble.
+    /// When the daemon hears, as far as is known now: a lease after the last trouble.
     pub fn from_ms(&self, now_ms: u64) -> u64 {
         let last_ms = if self.cut_off { now_ms } else { self.trouble.0 };
         last_ms + self.lease_ms
     }
 
-    /// Until when it is proven that all was heard, on the side that can write: when the newest probe
-    /// that came back was sent, and the bucket was asked.
+    /// The time until which all heartbeats are proven to be heard, on the side that can write: when
+    /// the newest probe that returned and the newest good query of the bucket were sent.
     pub fn proven_ms(&self) -> u64 {
         let [trusted, own] = &self.lanes;
         trusted.proven_ms.min(own.proven_ms).min(self.bucket.proven_ms)
@@ -127,53 +129,56 @@ impl Hearing {
         (now_ms < self.from_ms(now_ms)).then_some(self.trouble.1)
     }
 
-    /// When something that is taken from a lane now was sent, as far as is known. What has lain
-    /// there must not pass for fresh: others would be told that someone is there who is gone. It came
-    /// before the probes that have not come back; what came during a stall may have come at its
+    /// The earliest time at which a message that is taken from a lane now may have been sent. A
+    /// heartbeat that waited must not count as fresh: it would prolong the lease of a dead client.
+    /// It was sent before the probes that have not returned; one from a stall may be from its
     /// beginning.
     pub fn heard_ms(&self, lane: usize, now_ms: u64) -> u64 {
         let Some(lane) = self.lanes.get(lane) else { return now_ms };
-        if let Some(probed_ms) = self.probed_ms.filter(|at_ms| at_ms + STALLED_MS < now_ms) {
+        if let Some(probed_ms) = self.probed_ms.filter(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {
             return probed_ms;
         }
         let (stalled_ms, first_after) = self.stall;
         if lane.returned < first_after {
             return stalled_ms;
         }
-        let next = lane.under_way.front().map(|(_, sent_ms)| *sent_ms);
-        next.filter(|sent_ms| sent_ms + LATE_MS < now_ms).unwrap_or(now_ms)
+        let next = lane.in_flight.front().map(|(_, sent_ms)| *sent_ms);
+        next.filter(|sent_ms| sent_ms + PROBE_LATE_MS < now_ms).unwrap_or(now_ms)
     }
 
-    /// The number of the next probe, which is sent on all lanes now. Notices those that are late,
-    /// and that the daemon itself was.
+    /// Returns the number of the next probe, which is sent on all lanes now. Detects late probes,
+    /// and a stall of the daemon itself.
     pub fn probe(&mut self, now_ms: u64) -> u64 {
         let before_ms = self.probed_ms.replace(now_ms);
-        if let Some(before_ms) = before_ms.filter(|at_ms| at_ms + STALLED_MS < now_ms) {
-            self.trouble(now_ms, "the daemon was stalled");
+        if let Some(before_ms) = before_ms.filter(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {
+            self.on_trouble(now_ms, "the daemon was stalled");
             self.stall = (before_ms, self.last_number + 1);
         }
-        let counted = |lane: &Lane| {
-            lane.under_way.iter().find(|(number, _)| *number > self.void).map(|(_, sent)| *sent)
+        let oldest_sent_ms = |lane: &Lane| {
+            lane.in_flight
+                .iter()
+                .find(|(number, _)| *number > self.void_until)
+                .map(|(_, sent)| *sent)
         };
-        let oldest = self.lanes.iter().filter_map(counted).min();
-        if oldest.is_some_and(|sent_ms| sent_ms + LATE_MS + PROBE_MS < now_ms) {
-            self.trouble(now_ms, "a probe did not come back");
+        let oldest = self.lanes.iter().filter_map(oldest_sent_ms).min();
+        if oldest.is_some_and(|sent_ms| sent_ms + PROBE_LATE_MS + PROBE_MS < now_ms) {
+            self.on_trouble(now_ms, "a probe did not come back");
         }
         self.last_number += 1;
         for lane in &mut self.lanes {
-            lane.under_way.push_back((self.last_number, now_ms));
-            if lane.under_way.len() > MAX_PROBES_IN_FLIGHT {
-                lane.under_way.pop_front();
+            lane.in_flight.push_back((self.last_number, now_ms));
+            if lane.in_flight.len() > MAX_PROBES_IN_FLIGHT {
+                lane.in_flight.pop_front();
             }
         }
         self.last_number
     }
 
-    /// Whether the bucket is to be asked now. Notices an answer that is late.
+    /// Whether the bucket is to be queried now. Detects a late answer.
     pub fn asks_bucket(&mut self, now_ms: u64) -> bool {
         let since_ms = *self.bucket.waiting_since_ms.get_or_insert(now_ms);
         if since_ms + BUCKET_LATE_MS < now_ms {
-            self.trouble(now_ms, "the bucket does not answer, or its leader has no majority");
+            self.on_trouble(now_ms, "the bucket does not answer, or its leader has no majority");
         }
         let asks = self.bucket.asked_ms.is_none();
         if asks {
@@ -182,8 +187,8 @@ impl Hearing {
         asks
     }
 
-    /// The bucket answered the question under way: `well` if its leader has a majority.
-    pub fn bucket_answered(&mut self, well: bool) {
+    /// Records the answer to the query in flight: `well` if the bucket's leader has a majority.
+    pub fn on_bucket_answer(&mut self, well: bool) {
         let asked_ms = self.bucket.asked_ms.take();
         if let (true, Some(asked_ms)) = (well, asked_ms) {
             self.bucket.waiting_since_ms = None;
@@ -191,26 +196,26 @@ impl Hearing {
         }
     }
 
-    /// A probe came back on a lane.
-    pub fn probed(&mut self, lane: usize, number: u64, now_ms: u64) {
+    /// Records a probe that returned on a lane.
+    pub fn on_probe(&mut self, lane: usize, number: u64, now_ms: u64) {
         let Some(lane) = self.lanes.get_mut(lane) else { return };
         let mut lost = false;
-        while let Some((sent, sent_ms)) = lane.under_way.front().copied().filter(|p| p.0 <= number)
+        while let Some((sent, sent_ms)) = lane.in_flight.front().copied().filter(|p| p.0 <= number)
         {
-            lane.under_way.pop_front();
+            lane.in_flight.pop_front();
             if sent < number {
-                lost |= sent > self.void;
+                lost |= sent > self.void_until;
                 continue;
             }
             (lane.returned, lane.proven_ms) = (number, sent_ms);
-            // What was sent before the last trouble is not counted against what came after it.
-            if number > self.void && sent_ms + LATE_MS < now_ms {
-                self.trouble(now_ms, "a probe came back late");
+            // A probe from before the last trouble is no trouble after it.
+            if number > self.void_until && sent_ms + PROBE_LATE_MS < now_ms {
+                self.on_trouble(now_ms, "a probe came back late");
                 return;
             }
         }
         if lost {
-            self.trouble(now_ms, "a probe was lost on the way");
+            self.on_trouble(now_ms, "a probe was lost on the way");
         }
     }
 }
@@ -223,10 +228,10 @@ mod tests {
         let mut hearing = Hearing::new(10_000, 0);
         for second in 1..=10 {
             let number = hearing.probe(second * 1000);
-            hearing.probed(0, number, second * 1000 + 5);
-            hearing.probed(1, number, second * 1000 + 5);
+            hearing.on_probe(0, number, second * 1000 + 5);
+            hearing.on_probe(1, number, second * 1000 + 5);
             assert!(hearing.asks_bucket(second * 1000));
-            hearing.bucket_answered(true);
+            hearing.on_bucket_answer(true);
         }
         hearing
     }
@@ -238,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_a_lost_and_a_late_probe_each_make_deaf_for_a_lease() {
+    fn a_missing_a_lost_and_a_late_probe_each_make_a_daemon_deaf_for_a_lease() {
         let mut missing = listening();
         missing.probe(11_000);
         missing.probe(12_000);
@@ -250,17 +255,17 @@ mod tests {
         let mut lost = listening();
         lost.probe(11_000);
         let second = lost.probe(12_000);
-        lost.probed(1, second, 12_003);
+        lost.on_probe(1, second, 12_003);
         assert!(lost.deaf(12_003).is_some());
 
         let mut late = listening();
         let number = late.probe(11_000);
-        late.probed(0, number, 12_001);
+        late.on_probe(0, number, 12_001);
         assert!(late.deaf(12_001).is_some());
     }
 
     #[test]
-    fn who_was_stalled_is_deaf_even_if_all_probes_have_come_back() {
+    fn a_stalled_daemon_is_deaf_even_if_all_probes_have_returned() {
         let mut hearing = listening();
         hearing.probe(12_001);
         assert_eq!(hearing.deaf(12_001), Some("the daemon was stalled"));
@@ -268,29 +273,29 @@ mod tests {
     }
 
     #[test]
-    fn probes_from_before_a_trouble_are_not_counted_against_it() {
+    fn probes_from_before_a_trouble_are_no_new_trouble() {
         let mut hearing = listening();
         let before = hearing.probe(11_000);
-        hearing.trouble(11_001, "it was cut off");
-        hearing.probed(0, before, 11_500);
+        hearing.on_trouble(11_001, "it was cut off");
+        hearing.on_probe(0, before, 11_500);
         assert_eq!(hearing.from_ms(11_500), 21_001);
     }
 
     #[test]
-    fn who_is_cut_off_stays_deaf_until_a_lease_after_it_is_back() {
+    fn a_cut_off_daemon_is_deaf_until_a_lease_after_it_is_back() {
         let mut hearing = listening();
-        hearing.cut_off(11_000, "it was cut off");
+        hearing.on_cut_off(11_000, "it was cut off");
         assert_eq!(hearing.deaf(60_000), Some("it was cut off"));
         assert!(hearing.from_ms(60_000) > 60_000);
-        assert!(hearing.connected(60_000, "it is back"));
+        assert!(hearing.on_connected(60_000, "it is back"));
         assert_eq!(hearing.deaf(69_999), Some("it is back"));
         assert_eq!(hearing.deaf(70_000), None);
-        assert!(!hearing.connected(70_000, "it is back"));
+        assert!(!hearing.on_connected(70_000, "it is back"));
         assert_eq!(hearing.deaf(70_000), None);
     }
 
     #[test]
-    fn what_comes_late_does_not_pass_for_fresh() {
+    fn a_late_heartbeat_does_not_count_as_fresh() {
         let mut late = listening();
         assert_eq!(late.heard_ms(0, 10_400), 10_400);
         let first = late.probe(11_000);
@@ -300,58 +305,58 @@ mod tests {
         late.probe(12_500);
         late.probe(13_500);
         assert_eq!(late.heard_ms(0, 14_000), 11_000);
-        late.probed(0, first, 14_000);
+        late.on_probe(0, first, 14_000);
         assert_eq!(late.heard_ms(0, 14_000), 11_500);
     }
 
     #[test]
-    fn what_lay_there_during_a_stall_is_as_old_as_the_stall_until_a_probe_has_passed_it() {
+    fn heartbeats_from_a_stall_are_as_old_as_the_stall_until_a_probe_has_returned() {
         let mut hearing = listening();
         assert_eq!(hearing.heard_ms(1, 18_000), 10_000);
         let after = hearing.probe(18_000);
         assert_eq!(hearing.heard_ms(1, 18_001), 10_000);
-        hearing.probed(1, after, 18_002);
+        hearing.on_probe(1, after, 18_002);
         assert_eq!(hearing.heard_ms(1, 18_003), 18_003);
         assert_eq!(hearing.heard_ms(0, 18_003), 10_000);
     }
 
     #[test]
-    fn a_connection_that_stays_away_costs_no_memory() {
+    fn a_connection_that_stays_down_costs_no_memory() {
         let mut hearing = listening();
         for n in 1..10_000 {
             hearing.probe(10_000 + n * PROBE_MS);
         }
-        assert!(hearing.lanes.iter().all(|lane| lane.under_way.len() <= MAX_PROBES_IN_FLIGHT));
+        assert!(hearing.lanes.iter().all(|lane| lane.in_flight.len() <= MAX_PROBES_IN_FLIGHT));
     }
 
     #[test]
-    fn all_is_proven_heard_until_the_newest_probe_that_came_back_and_the_bucket_was_asked() {
+    fn hearing_is_proven_until_the_newest_returned_probe_and_answered_query() {
         let mut hearing = listening();
         assert_eq!(hearing.proven_ms(), 10_000);
         let number = hearing.probe(11_000);
-        hearing.probed(0, number, 11_003);
+        hearing.on_probe(0, number, 11_003);
         assert_eq!(hearing.proven_ms(), 10_000);
-        hearing.probed(1, number, 11_005);
+        hearing.on_probe(1, number, 11_005);
         assert_eq!(hearing.proven_ms(), 10_000);
         hearing.asks_bucket(11_000);
-        hearing.bucket_answered(true);
+        hearing.on_bucket_answer(true);
         assert_eq!(hearing.proven_ms(), 11_000);
     }
 
     #[test]
-    fn a_bucket_without_answer_or_majority_makes_deaf_until_a_lease_after_it_has_both() {
+    fn a_bucket_without_answer_or_majority_makes_a_daemon_deaf_until_a_lease_after_it_has_both() {
         for badly in [false, true] {
             let mut hearing = listening();
             for at_ms in (11_000..=30_000).step_by(500) {
                 if hearing.asks_bucket(at_ms) && badly {
-                    hearing.bucket_answered(false);
+                    hearing.on_bucket_answer(false);
                 }
                 assert_eq!(hearing.deaf(at_ms).is_some(), at_ms > 13_000, "{at_ms}");
             }
-            // A question that was answered badly is asked again, and was without an answer till then.
+            // A query with a bad answer is repeated, and was without a good one until then.
             let last_ms = if badly { 30_500 } else { 30_000 };
             assert!(!badly || hearing.asks_bucket(last_ms));
-            hearing.bucket_answered(true);
+            hearing.on_bucket_answer(true);
             assert!(hearing.deaf(last_ms + 9999).is_some());
             assert_eq!(hearing.deaf(last_ms + 10_000), None);
         }

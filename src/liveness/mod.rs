@@ -1,5 +1,5 @@
-//! Who of the daemons is alive and hears, whose turn it is to act, and what is then done: graces
-//! end, silent leases lapse, `last_active` is refreshed.
+//! Liveness: which daemons are alive and hear, which of them acts, and what time does to leases,
+//! graces and `last_active`.
 
 pub mod expiry;
 pub mod expiry_task;

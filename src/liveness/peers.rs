@@ -1,40 +1,42 @@
-//! The daemons that are alive, as far as this one has heard, and the order in which they act.
-//! Pure: the time comes in as a value. Doubles are harmless, so this needs no consensus.
+//! The living daemons, as far as this one has heard, and the order in which they act. Pure: the
+//! time comes in as a value. Two daemons that act at once do no harm, so no consensus is needed.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::presence::entity::DaemonId;
 
-/// How often a daemon says that it is there, in milliseconds.
+/// The period of a daemon's beacons, in milliseconds.
 pub const BEACON_MS: u64 = 1000;
 
-/// After so much silence a daemon is taken for dead, in milliseconds.
-pub const DEAD_MS: u64 = 3500;
+/// A daemon without a beacon for this long has failed, in milliseconds.
+pub const FAILED_AFTER_MS: u64 = 3500;
 
-/// A daemon that has not looked for the dead for so long was stalled itself, in milliseconds: the
-/// beacons of that time have not been read yet.
-const STALLED_MS: u64 = 2 * BEACON_MS;
+/// A daemon that has not looked for failures for this long was itself stalled, in milliseconds: it
+/// has not read the beacons of that time yet.
+const STALLED_AFTER_MS: u64 = 2 * BEACON_MS;
 
-/// How long a failure is remembered: whoever acted for the dead may die as well.
-const REMEMBER_MS: u64 = 10_000;
+/// How long a failure is remembered, in milliseconds: the daemon that acts for it may fail as well.
+const FAILURE_TTL_MS: u64 = 10_000;
 
-/// A daemon that is gone without a farewell.
+/// A daemon that is gone without a last beacon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailedPeer {
     pub daemon: DaemonId,
-    /// When its last beacon was heard.
+    /// The arrival of its last beacon.
     pub last_heard_ms: u64,
-    found_ms: u64,
+    detected_ms: u64,
 }
 
-/// Another daemon.
+/// Another daemon that is alive.
 #[derive(Debug, Clone, Copy)]
 struct Peer {
-    heard_ms: u64,
+    first_heard_ms: u64,
+    last_heard_ms: u64,
     status: PeerStatus,
 }
 
-/// What a daemon says of itself.
+/// The status in a daemon's beacon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeerStatus {
     /// It may have missed heartbeats.
@@ -43,16 +45,40 @@ pub struct PeerStatus {
     pub starting: bool,
 }
 
+/// The daemons that a rank counts, and those that it places last.
+#[derive(Debug, Clone, Copy)]
+pub enum RankFilter<'a> {
+    /// All living daemons.
+    Alive,
+    /// Daemons that are not deaf; those that have `tried` come after all others.
+    Hearing { tried: &'a [DaemonId] },
+    /// Daemons that were there when the failed one was last heard. A daemon that started later has
+    /// never heard of it.
+    KnowsFailed(FailedPeer),
+}
+
+impl RankFilter<'_> {
+    fn counts(&self, peer: &Peer) -> bool {
+        match self {
+            Self::Alive => true,
+            Self::Hearing { .. } => !peer.status.deaf,
+            Self::KnowsFailed(failed) => peer.first_heard_ms <= failed.last_heard_ms,
+        }
+    }
+
+    fn is_preferred(&self, daemon: DaemonId) -> bool {
+        !matches!(self, Self::Hearing { tried } if tried.contains(&daemon))
+    }
+}
+
 /// The other daemons.
 #[derive(Debug)]
 pub struct Peers {
     own: DaemonId,
-    heard: HashMap<DaemonId, Peer>,
-    /// When each was heard first.
-    first_heard: HashMap<DaemonId, u64>,
+    peers: HashMap<DaemonId, Peer>,
     failed: Vec<FailedPeer>,
-    /// When this daemon last looked for the dead.
-    looked_ms: Option<u64>,
+    /// When this daemon last looked for failures.
+    checked_ms: Option<u64>,
     /// Silence before it does not count: this daemon was stalled or cut off.
     listens_from_ms: u64,
 }
@@ -61,140 +87,122 @@ impl Peers {
     pub fn new(own: DaemonId) -> Self {
         Self {
             own,
-            heard: HashMap::new(),
-            first_heard: HashMap::new(),
+            peers: HashMap::new(),
             failed: Vec::new(),
-            looked_ms: None,
+            checked_ms: None,
             listens_from_ms: 0,
         }
     }
 
-    /// A beacon came. Returns whether it is that of a daemon which was not known: it should be
-    /// answered at once, so that the two know each other before one of them can die.
+    /// Records a beacon. Returns whether its daemon is new: a new one is answered at once, so that
+    /// the two know each other before one of them can fail.
     pub fn on_beacon(&mut self, daemon: DaemonId, status: PeerStatus, now_ms: u64) -> bool {
         if daemon == self.own {
             return false;
         }
-        self.first_heard.entry(daemon).or_insert(now_ms);
-        self.heard.insert(daemon, Peer { heard_ms: now_ms, status }).is_none()
+        match self.peers.entry(daemon) {
+            Entry::Occupied(mut known) => {
+                let peer = known.get_mut();
+                (peer.last_heard_ms, peer.status) = (now_ms, status);
+                false
+            }
+            Entry::Vacant(new) => {
+                new.insert(Peer { first_heard_ms: now_ms, last_heard_ms: now_ms, status });
+                true
+            }
+        }
     }
 
-    /// A daemon said that it leaves; it has announced all that it did.
+    /// Records that a daemon leaves; it has announced all its changes.
     pub fn on_leave(&mut self, daemon: DaemonId) {
-        self.heard.remove(&daemon);
-        self.first_heard.remove(&daemon);
+        self.peers.remove(&daemon);
     }
 
-    /// This daemon cannot hear any beacon at the moment.
-    pub fn cut_off(&mut self, now_ms: u64) {
+    /// Records that this daemon cannot hear beacons at the moment.
+    pub fn on_cut_off(&mut self, now_ms: u64) {
         self.listens_from_ms = now_ms;
     }
 
-    /// Finds out who has died, and returns those whose announcements are this daemon's to repeat.
-    /// One that was stopped finds nobody dead until it has listened again: it would announce what
-    /// it knew long ago for all who were there without it.
+    /// Finds failed daemons, and returns those whose announcements this one has to repeat. A daemon
+    /// that was stopped finds no failure until it has listened again: it would announce outdated
+    /// changes for all the daemons that were there meanwhile.
     pub fn detect_failures(&mut self, now_ms: u64) -> Vec<FailedPeer> {
-        let looked_ms = self.looked_ms.replace(now_ms);
-        if looked_ms.is_some_and(|at_ms| at_ms + STALLED_MS < now_ms) {
+        let checked_ms = self.checked_ms.replace(now_ms);
+        if checked_ms.is_some_and(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {
             self.listens_from_ms = now_ms;
         }
-        self.failed.retain(|failure| failure.found_ms + REMEMBER_MS > now_ms);
+        self.failed.retain(|failed| failed.detected_ms + FAILURE_TTL_MS > now_ms);
+        let listens_from_ms = self.listens_from_ms;
         let silent: Vec<_> = self
-            .heard
+            .peers
             .iter()
-            .filter(|(_, peer)| peer.heard_ms.max(self.listens_from_ms) + DEAD_MS <= now_ms)
-            .map(|(daemon, peer)| FailedPeer {
-                daemon: *daemon,
-                last_heard_ms: peer.heard_ms,
-                found_ms: now_ms,
+            .map(|(daemon, peer)| (*daemon, peer.last_heard_ms))
+            .filter(|(_, heard_ms)| (*heard_ms).max(listens_from_ms) + FAILED_AFTER_MS <= now_ms)
+            .map(|(daemon, last_heard_ms)| FailedPeer {
+                daemon,
+                last_heard_ms,
+                detected_ms: now_ms,
             })
             .collect();
         if silent.is_empty() {
             return Vec::new();
         }
-        // Whoever was to act for an earlier failure may be among the dead: that is done again.
+        // The daemon that acted for an earlier failure may have failed now: its work is repeated.
         let ranks_before: Vec<_> =
-            self.failed.iter().map(|failure| self.rank_for_failure(failure)).collect();
-        for failure in &silent {
-            self.heard.remove(&failure.daemon);
-            self.first_heard.remove(&failure.daemon);
+            self.failed.iter().map(|failed| self.rank_for_failed(*failed)).collect();
+        for failed in &silent {
+            self.peers.remove(&failed.daemon);
         }
         let inherited = self.failed.iter().zip(ranks_before).filter(|(_, rank)| *rank > 0);
-        let mut mine: Vec<_> = inherited.map(|(failure, _)| *failure).collect();
+        let mut mine: Vec<_> = inherited.map(|(failed, _)| *failed).collect();
         mine.extend(&silent);
         self.failed.extend(&silent);
-        mine.retain(|failure| self.rank_for_failure(failure) == 0);
+        mine.retain(|failed| self.rank_for_failed(*failed) == 0);
         mine
     }
 
-    /// The daemons that died lately and whose announcements are this daemon's to repeat: what they
-    /// did may still be on its way to the replica.
+    /// The recently failed daemons whose announcements this one has to repeat: their last changes
+    /// may still be on the way to the replica.
     pub fn failed_and_mine(&self) -> Vec<DaemonId> {
-        let mine = self.failed.iter().filter(|failure| self.rank_for_failure(failure) == 0);
-        mine.map(|failure| failure.daemon).collect()
+        let mine = self.failed.iter().filter(|failed| self.rank_for_failed(**failed) == 0);
+        mine.map(|failed| failed.daemon).collect()
     }
 
-    /// How many daemons come before this one when something is to be done about `key`: rendezvous
-    /// hashing over those that are alive.
-    pub fn rank(&self, key: &str) -> usize {
-        self.rank_among(key, |_| true)
+    /// The number of other daemons that act on `key` before this one: rendezvous hashing over the
+    /// daemons that `filter` counts.
+    pub fn rank(&self, key: &str, filter: RankFilter<'_>) -> usize {
+        let place = |daemon| (filter.is_preferred(daemon), score(daemon, key), daemon);
+        let own = place(self.own);
+        let counted = self.peers.iter().filter(|(_, peer)| filter.counts(peer));
+        counted.filter(|(daemon, _)| place(**daemon) > own).count()
     }
 
-    /// The same over those that hear: only they judge silence.
-    pub fn rank_of_hearing(&self, key: &str) -> usize {
-        self.rank_among(key, |peer| !peer.status.deaf)
-    }
-
-    /// How many of those that hear come before this one when somebody is to carry on what `tried`
-    /// could not finish: whoever has not tried comes first.
-    pub fn turn(&self, key: &str, tried: &[DaemonId]) -> usize {
-        let place = |daemon: DaemonId| (!tried.contains(&daemon), score(daemon, key), daemon);
-        let others = self.heard.iter().filter(|(_, peer)| !peer.status.deaf);
-        others.filter(|(daemon, _)| place(**daemon) > place(self.own)).count()
-    }
-
-    fn rank_among(&self, key: &str, counts: impl Fn(&Peer) -> bool) -> usize {
-        let own = (score(self.own, key), self.own);
-        let others = self.heard.iter().filter(|(_, peer)| counts(peer));
-        others.filter(|(daemon, _)| (score(**daemon, key), **daemon) > own).count()
+    /// The daemon that first ends `key` after its silence, given whether this one is deaf: one that
+    /// hears, if there is any.
+    pub fn first_of_hearing(&self, key: &str, deaf: bool) -> DaemonId {
+        let others = self.peers.iter().map(|(daemon, peer)| (!peer.status.deaf, *daemon));
+        let all = others.chain([(!deaf, self.own)]);
+        let first = all.max_by_key(|(hears, daemon)| (*hears, score(*daemon, key), *daemon));
+        first.map_or(self.own, |(_, daemon)| daemon)
     }
 
     /// Whether a daemon is alive; this one is.
     pub fn is_alive(&self, daemon: DaemonId) -> bool {
-        daemon == self.own || self.heard.contains_key(&daemon)
+        daemon == self.own || self.peers.contains_key(&daemon)
     }
 
     /// Whether another daemon has been there for a while.
     pub fn has_settled(&self) -> bool {
-        self.heard.values().any(|peer| !peer.status.starting)
-    }
-
-    /// How many come before this one among those that know of a failure. Whoever was met after the
-    /// last beacon of the dead, as a daemon that was restarted at once, has never heard of it.
-    fn rank_for_failure(&self, failure: &FailedPeer) -> usize {
-        let key = failure.daemon.to_string();
-        let own = score(self.own, &key);
-        let knows = |daemon: &&DaemonId| {
-            self.first_heard
-                .get(daemon)
-                .is_some_and(|first_heard_ms| *first_heard_ms <= failure.last_heard_ms)
-        };
-        let before = |daemon: &&DaemonId| (score(**daemon, &key), **daemon) > (own, self.own);
-        self.heard.keys().filter(knows).filter(before).count()
+        self.peers.values().any(|peer| !peer.status.starting)
     }
 
     /// The other daemons that are alive.
     pub fn alive(&self) -> impl Iterator<Item = DaemonId> {
-        self.heard.keys().copied()
+        self.peers.keys().copied()
     }
 
-    /// The daemon whose turn it is first to end `key` when it has been silent, given whether this
-    /// one is deaf: one that hears, if there is any.
-    pub fn first_of_hearing(&self, key: &str, deaf: bool) -> DaemonId {
-        let others = self.heard.iter().map(|(daemon, peer)| (!peer.status.deaf, *daemon));
-        let all = others.chain([(!deaf, self.own)]);
-        let first = all.max_by_key(|(hears, daemon)| (*hears, score(*daemon, key), *daemon));
-        first.map_or(self.own, |(_, daemon)| daemon)
+    fn rank_for_failed(&self, failed: FailedPeer) -> usize {
+        self.rank(&failed.daemon.to_string(), RankFilter::KnowsFailed(failed))
     }
 }
 
@@ -227,41 +235,42 @@ mod tests {
     fn every_key_has_one_first_and_one_second() {
         for key in 0..100 {
             let key = key.to_string();
-            let mut ranks = [A, B, C].map(|own| three(own).rank(&key));
+            let mut ranks = [A, B, C].map(|own| three(own).rank(&key, RankFilter::Alive));
             ranks.sort_unstable();
             assert_eq!(ranks, [0, 1, 2]);
         }
     }
 
     #[test]
-    fn whoever_has_tried_comes_after_all_others() {
+    fn a_daemon_that_has_tried_ranks_after_all_others() {
         for key in 0..100 {
             let key = key.to_string();
-            assert_eq!(three(A).turn(&key, &[A]), 2);
-            let mut turns = [B, C].map(|own| three(own).turn(&key, &[A]));
-            turns.sort_unstable();
-            assert_eq!(turns, [0, 1]);
-            assert_eq!(three(A).turn(&key, &[A, B, C]), three(A).rank(&key));
+            let rank = |own, tried: &[_]| three(own).rank(&key, RankFilter::Hearing { tried });
+            assert_eq!(rank(A, &[A]), 2);
+            let mut ranks = [B, C].map(|own| rank(own, &[A]));
+            ranks.sort_unstable();
+            assert_eq!(ranks, [0, 1]);
+            assert_eq!(rank(A, &[A, B, C]), rank(A, &[]));
         }
     }
 
     #[test]
-    fn one_survivor_acts_for_a_death_and_another_if_that_one_dies_too() {
+    fn one_survivor_acts_for_a_failed_daemon_and_another_if_that_one_fails_too() {
         let mut survivors = [three(A), three(B)];
         survivors[0].on_beacon(B, PeerStatus::default(), 2000);
         survivors[1].on_beacon(A, PeerStatus::default(), 2000);
         let acting: Vec<_> =
             survivors.iter_mut().map(|peers| peers.detect_failures(4000)).collect();
         let first = usize::from(acting[0].is_empty());
-        let failure = acting[first][0];
-        assert_eq!((failure.daemon, failure.last_heard_ms), (C, 0));
+        let failed = acting[first][0];
+        assert_eq!((failed.daemon, failed.last_heard_ms), (C, 0));
         assert!(acting[1 - first].is_empty());
         let inherited = survivors[1 - first].detect_failures(5600);
-        assert!(inherited.contains(&failure), "{inherited:?}");
+        assert!(inherited.contains(&failed), "{inherited:?}");
     }
 
     #[test]
-    fn a_daemon_that_starts_after_a_death_is_not_left_to_act_for_it() {
+    fn a_daemon_that_starts_after_a_failure_does_not_act_for_it() {
         for newcomer in 4..20 {
             let mut peers = Peers::new(A);
             peers.on_beacon(B, PeerStatus::default(), 0);
@@ -272,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_stopped_itself_takes_nobody_for_dead_until_it_has_listened_again() {
+    fn a_stopped_daemon_detects_no_failure_until_it_has_listened_again() {
         let mut peers = three(A);
         assert!(peers.detect_failures(1000).is_empty());
         assert!(peers.detect_failures(9000).is_empty());
@@ -284,14 +293,14 @@ mod tests {
         peers.detect_failures(12_500);
         assert!(peers.is_alive(B));
         assert!(!peers.is_alive(C));
-        assert_eq!(peers.failed[0].last_heard_ms, 0, "what it did since then is announced");
+        assert_eq!(peers.failed[0].last_heard_ms, 0, "its changes since then are announced");
     }
 
     #[test]
-    fn who_is_cut_off_takes_nobody_for_dead_until_it_has_listened_again() {
+    fn a_cut_off_daemon_detects_no_failure_until_it_has_listened_again() {
         let mut peers = three(A);
         for second in 1..=10 {
-            peers.cut_off(second * 1000);
+            peers.on_cut_off(second * 1000);
             assert!(peers.detect_failures(second * 1000).is_empty());
         }
         for second in 11..=13 {
@@ -302,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deaf_come_last_where_silence_is_judged() {
+    fn deaf_daemons_come_last_where_leases_expire() {
         let deaf = PeerStatus { deaf: true, ..PeerStatus::default() };
         for key in 0..20 {
             let key = key.to_string();
@@ -316,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_farewell_is_not_mourned() {
+    fn a_daemon_that_leaves_has_not_failed() {
         let mut peers = three(A);
         peers.on_leave(B);
         peers.on_leave(C);

@@ -90,7 +90,11 @@ pub trait Entity: fmt::Debug + 'static {
     /// What decisions depend on beside the record and the command.
     type Rules: fmt::Debug + Send + Sync;
     /// What is kept beside the records to find some of them by other means than their key.
-    type Index: Default + fmt::Debug + Send;
+    type Index: fmt::Debug + Send;
+    /// What the indexes of all stripes have in common.
+    type Shared: fmt::Debug + Send;
+    /// A change of that.
+    type SharedChange: fmt::Debug + Send;
 
     /// The first token of the keys of this kind in the bucket.
     const KIND: &'static str;
@@ -127,12 +131,15 @@ pub trait Entity: fmt::Debug + 'static {
     /// The present view as an event, for a change whose announcement may have been lost.
     fn announcement(key: &Self::Key, stored: &Stored<Self::Record>, now: Now) -> Option<Event>;
 
-    /// Keeps the index in step with a record that became `after`.
+    /// Keeps the index in step with a record that became `after`; returns what else that changes.
     fn observe(
         index: &mut Self::Index,
         key: &Self::Key,
         before: Option<&Self::Record>,
         after: Option<&Self::Record>,
         now: Now,
-    );
+    ) -> Vec<Self::SharedChange>;
+
+    /// Applies a change that [`observe`](Entity::observe) returned.
+    fn apply(shared: &mut Self::Shared, change: &Self::SharedChange, now: Now);
 }

@@ -27,6 +27,12 @@ impl Kind {
                 "online",
                 "status",
                 "last_active",
+                "offline_since",
+                "availability",
+                "availability_choice",
+                "devices",
+                "status_expires_at",
+                "hide_last_active",
                 "created_at",
                 "updated_at",
                 "version",
@@ -38,6 +44,7 @@ impl Kind {
                 "cid",
                 "members",
                 "member_count",
+                "online_count",
                 "last_message_at",
                 "created_at",
                 "updated_at",
@@ -57,7 +64,8 @@ impl Kind {
 }
 
 /// A field that can be filtered by. Of users there are `id`, `online`, `invisible`, `status`,
-/// `last_active`, `created_at` and `updated_at`; of channels `id`, `cid`, `type`,
+/// `availability`, `devices`, `last_active`, `offline_since`, `created_at` and `updated_at`; of
+/// channels `id`, `cid`, `type`,
 /// `last_message_at`, `created_at`, `updated_at`, `members` and `member_count`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Field {
@@ -67,7 +75,10 @@ pub enum Field {
     Online,
     Invisible,
     Status,
+    Availability,
+    Devices,
     LastActive,
+    OfflineSince,
     LastMessageAt,
     CreatedAt,
     UpdatedAt,
@@ -88,7 +99,10 @@ impl Field {
             (Kind::Users, "online") => Self::Online,
             (Kind::Users, "invisible") => Self::Invisible,
             (Kind::Users, "status") => Self::Status,
+            (Kind::Users, "availability") => Self::Availability,
+            (Kind::Users, "devices") => Self::Devices,
             (Kind::Users, "last_active") => Self::LastActive,
+            (Kind::Users, "offline_since") => Self::OfflineSince,
             (Kind::Channels, "cid") => Self::Cid,
             (Kind::Channels, "type") => Self::Type,
             (Kind::Channels, "last_message_at") => Self::LastMessageAt,
@@ -110,7 +124,10 @@ impl Field {
             Self::Online => "online",
             Self::Invisible => "invisible",
             Self::Status => "status",
+            Self::Availability => "availability",
+            Self::Devices => "devices",
             Self::LastActive => "last_active",
+            Self::OfflineSince => "offline_since",
             Self::LastMessageAt => "last_message_at",
             Self::CreatedAt => "created_at",
             Self::UpdatedAt => "updated_at",
@@ -232,7 +249,11 @@ pub(super) mod sample {
                 (Field::MemberCount, _) => Datum::Number((self.members.len() as u64).into()),
                 (Field::Invisible, Datum::Absent) => Datum::Concealed,
                 (
-                    Field::LastActive | Field::LastMessageAt | Field::CreatedAt | Field::UpdatedAt,
+                    Field::LastActive
+                    | Field::OfflineSince
+                    | Field::LastMessageAt
+                    | Field::CreatedAt
+                    | Field::UpdatedAt,
                     Datum::Text(text),
                 ) => Datum::Time(
                     chrono::DateTime::parse_from_rfc3339(&text).unwrap().timestamp_millis(),
@@ -259,10 +280,10 @@ mod tests {
 
     #[test]
     fn empty_names_operators_and_reserved_names_without_a_meaning_are_no_fields() {
-        for name in ["", "$", "$where", "version"] {
+        for name in ["", "$", "$where", "version", "availability_choice", "status_expires_at"] {
             assert_eq!(Field::named(Kind::Users, name), None, "{name}");
         }
-        for name in ["presence", "presence_disabled"] {
+        for name in ["presence", "presence_disabled", "online_count"] {
             assert_eq!(Field::named(Kind::Channels, name), None, "{name}");
         }
     }

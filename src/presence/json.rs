@@ -1,46 +1,23 @@
-//! Writing JSON without a tree in between: answers and events are made by the thousand.
+//! Writes JSON without a tree in between: answers and events are made by the thousand.
+
+use serde::Serialize;
 
 use super::time::Time;
 
 /// Appends `text` as a JSON string.
 pub fn push_str(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    let mut plain_from = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&text.as_bytes()[plain_from..at]);
-        plain_from = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-        }
-    }
-    out.extend_from_slice(&text.as_bytes()[plain_from..]);
-    out.push(b'"');
+    push_value(out, text);
 }
 
 /// Appends `number` in decimal digits.
 pub fn push_number(out: &mut Vec<u8>, number: impl Into<i128>) {
-    let number: i128 = number.into();
-    if number < 0 {
-        out.push(b'-');
-    }
-    let mut rest = number.unsigned_abs();
-    let from = out.len();
-    loop {
-        out.push(b'0' + u8::try_from(rest % 10).unwrap_or(0));
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out[from..].reverse();
+    push_value(out, &number.into());
+}
+
+fn push_value(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    // Neither writing to memory nor a string or a number can fail.
+    let written = serde_json::to_writer(out, value);
+    debug_assert!(written.is_ok(), "{written:?}");
 }
 
 pub fn push_bool(out: &mut Vec<u8>, value: bool) {

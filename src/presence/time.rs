@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use chrono::{DateTime, SecondsFormat};
+
 /// One reading of both clocks of a daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
@@ -12,6 +14,9 @@ pub struct Now {
     /// people read.
     pub wall: Time,
 }
+
+/// How far ahead of now a stored time may be, in milliseconds.
+const MAX_AHEAD_MS: i64 = 3_600_000;
 
 /// A wall-clock time in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,29 +29,30 @@ impl Time {
 
     /// Reads any RFC 3339 time; finer digits than milliseconds are cut off.
     pub fn parse(text: &str) -> Option<Self> {
-        let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+        let time = DateTime::parse_from_rfc3339(text).ok()?;
         Some(Self(time.timestamp_millis()))
+    }
+
+    /// `now`, or `previous` where that is later: no time of a record moves backwards. One that is
+    /// more than an hour ahead was written by a broken clock, and counts as absent
+    /// (`PROTOCOL`, section 1).
+    pub fn latest(previous: Option<Self>, now: Self) -> Self {
+        previous
+            .filter(|previous| previous.counts_at(now))
+            .map_or(now, |previous| previous.max(now))
+    }
+
+    /// Whether the time is no more than an hour ahead of `now`.
+    pub fn counts_at(self, now: Self) -> bool {
+        self.0 <= now.0.saturating_add(MAX_AHEAD_MS)
     }
 
     /// Appends the time as RFC 3339 in UTC with milliseconds (`2019-01-07T13:17:42.375Z`).
     pub fn push(self, out: &mut Vec<u8>) {
         let ms = self.0.clamp(Self::RANGE.0, Self::RANGE.1);
-        let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
-        let (year, month, day) = civil(days);
-        push_digits(out, year, 4);
-        out.push(b'-');
-        push_digits(out, month, 2);
-        out.push(b'-');
-        push_digits(out, day, 2);
-        out.push(b'T');
-        push_digits(out, in_day / 3_600_000, 2);
-        out.push(b':');
-        push_digits(out, in_day / 60_000 % 60, 2);
-        out.push(b':');
-        push_digits(out, in_day / 1000 % 60, 2);
-        out.push(b'.');
-        push_digits(out, in_day % 1000, 3);
-        out.push(b'Z');
+        // Every time within the range is one of chrono's.
+        let time = DateTime::from_timestamp_millis(ms).unwrap_or_default();
+        out.extend_from_slice(time.to_rfc3339_opts(SecondsFormat::Millis, true).as_bytes());
     }
 }
 
@@ -55,28 +61,6 @@ impl fmt::Display for Time {
         let mut out = Vec::with_capacity(24);
         self.push(&mut out);
         f.write_str(&String::from_utf8_lossy(&out))
-    }
-}
-
-/// The proleptic Gregorian date of a day counted from 1970-01-01. Years are counted from March, so
-/// that the leap day is the last of its year, in eras of 400 years of 146 097 days.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let from_era = days + 719_468;
-    let era = from_era.div_euclid(146_097);
-    let day_of_era = from_era.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-fn push_digits(out: &mut Vec<u8>, number: i64, width: u32) {
-    for place in (0..width).rev() {
-        let digit = number / 10_i64.pow(place) % 10;
-        out.push(b'0' + u8::try_from(digit).unwrap_or(0));
     }
 }
 
@@ -90,6 +74,16 @@ mod tests {
     fn a_time_reads_as_in_the_protocol() {
         let time = Time::parse("2019-01-07T14:17:42.375999+01:00").unwrap();
         assert_eq!(time.to_string(), "2019-01-07T13:17:42.375Z");
+    }
+
+    #[test]
+    fn a_time_stays_unless_it_is_more_than_an_hour_ahead() {
+        let latest = |previous, now| Time::latest(Some(Time(previous)), Time(now)).0;
+        assert_eq!(latest(5, 7), 7);
+        assert_eq!(latest(7, 5), 7);
+        assert_eq!(latest(3_600_005, 5), 3_600_005);
+        assert_eq!(latest(3_600_006, 5), 5);
+        assert_eq!(Time::latest(None, Time(5)), Time(5));
     }
 
     proptest! {

@@ -178,11 +178,12 @@ impl Service {
         let viewer = viewer.map_or(Viewer::Other, Viewer::User);
         let shows_presence = self.channel_type(&page.key).presence;
         push_fields(out, page, members, |out, id| {
-            self.store.users.with_record(id, |record| {
+            self.store.users.with_stored(id, |stored| {
+                let stored = stored.map(|(stored, _)| stored);
                 if shows_presence {
-                    push_member(out, id, record, viewer);
+                    push_member(out, id, stored, viewer);
                 } else {
-                    push_member_without_presence(out, id, record);
+                    push_member_without_presence(out, id, stored.and_then(Stored::record));
                 }
             });
         });

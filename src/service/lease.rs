@@ -25,7 +25,12 @@ pub struct EndedLease {
 
 impl Service {
     /// Ends all connections on a lease. A repeat after a failure goes on with the rest.
-    pub async fn end_lease(&self, lease: &Id, deadline_ms: u64) -> Result<EndedLease, Refusal> {
+    pub async fn end_lease(
+        &self,
+        lease: &Id,
+        grace_ms: Option<u64>,
+        deadline_ms: u64,
+    ) -> Result<EndedLease, Refusal> {
         self.all_stored(deadline_ms).await?;
         let mut holders = BTreeSet::new();
         self.store.users.for_each_stripe(|stripe| holders.extend(stripe.index().holders(lease)));
@@ -37,7 +42,7 @@ impl Service {
                 if self.now().mono_ms >= deadline_ms {
                     return Err(late());
                 }
-                let command = Command::DisconnectLease { lease: lease.clone() };
+                let command = Command::DisconnectLease { lease: lease.clone(), grace_ms };
                 let answer = self.command(user, command, deadline_ms).await;
                 drop(permit);
                 answer.map_err(|_| late())

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::config::{Limits, Liveness, Settings};
+use crate::config::{self, Limits, Liveness, Settings};
 use crate::liveness::internal::Beacons;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
@@ -33,6 +33,7 @@ pub struct Service {
     pub store: Store,
     pub beacons: Beacons,
     pub liveness: Liveness,
+    pub user_settings: Arc<config::Users>,
     /// Read at each request, as a reload may change them at any time.
     limits: Arc<ArcSwap<Limits>>,
     channel_types: ChannelTypes,
@@ -54,20 +55,22 @@ impl Drop for Permit {
 }
 
 /// The rules for decisions about users, from the settings.
-pub fn rules(limits: &Limits, liveness: &Liveness) -> Rules {
+pub fn rules(limits: &Limits, liveness: &Liveness, users: &config::Users) -> Rules {
     Rules {
         connections_per_user: limits.connections_per_user,
         no_grace: liveness.offline_grace.is_zero(),
+        announced_fields: users.announced_fields.clone(),
     }
 }
 
 impl Service {
     pub fn new(store: Store, beacons: Beacons, settings: &Settings) -> Self {
-        let Settings { liveness, limits, channel_types, .. } = settings.clone();
+        let Settings { liveness, users, limits, channel_types, .. } = settings.clone();
         Self {
             store,
             beacons,
             liveness,
+            user_settings: Arc::new(users),
             scans: Arc::new(Scans::new(limits.concurrent_scans)),
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             channel_types: Arc::new(channel_types),
@@ -82,7 +85,7 @@ impl Service {
 
     /// Applies new limits from the next request on. Requests under way keep their deadlines.
     pub fn adopt(&self, limits: Limits) {
-        let rules = Arc::new(rules(&limits, &self.liveness));
+        let rules = Arc::new(rules(&limits, &self.liveness, &self.user_settings));
         self.store.adjust(&rules, limits.request_timeout);
         self.scans.resize(
             self.limits().concurrent_scans,
@@ -137,7 +140,7 @@ impl Service {
     /// Returns the size of the users in their outcomes, in bytes, or the first refusal.
     pub fn check(&self, commands: &[(Id, Command)]) -> Result<usize, Refusal> {
         let (daemon, now) = (self.store.context.daemon, self.now());
-        let rules = rules(&self.limits(), &self.liveness);
+        let rules = rules(&self.limits(), &self.liveness, &self.user_settings);
         let mut decided: HashMap<&Id, Stored<Record>> = HashMap::new();
         let mut bytes = 0;
         for (user, command) in commands {

@@ -43,6 +43,49 @@ impl Service {
         self.scan(move || service.search_users(&query, deadline_ms)).await
     }
 
+    /// Counts the users that match, from the replica. A scan leaves the calling thread.
+    pub async fn count_users(
+        &self,
+        filter: Option<Filter>,
+        viewer: Option<Id>,
+        deadline_ms: u64,
+    ) -> Result<usize, Refusal> {
+        let most = max_inline_records(filter.as_ref());
+        let named = filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
+        if named.is_some_and(|ids| ids.len() <= most) {
+            return self.count(filter.as_ref(), viewer.as_ref(), deadline_ms);
+        }
+        let service = self.clone();
+        self.scan(move || service.count(filter.as_ref(), viewer.as_ref(), deadline_ms)).await
+    }
+
+    fn count(
+        &self,
+        filter: Option<&Filter>,
+        viewer: Option<&Id>,
+        deadline_ms: u64,
+    ) -> Result<usize, Refusal> {
+        let viewer = viewer.map_or(Viewer::Other, Viewer::User);
+        let matches = |id: &Id, record: &Record| {
+            filter.is_none_or(|filter| filter.matches(&Seen { id, record, viewer }))
+        };
+        let mut count = 0;
+        if let Some(ids) = filter.and_then(|filter| filter.candidates(&Field::Id)) {
+            for id in ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()) {
+                count += self.store.users.with_stored(&id, |stored| match stored {
+                    Some((Stored::Unreadable, _)) => Err(unreadable()),
+                    Some((Stored::Present(record), _)) => Ok(usize::from(matches(&id, record))),
+                    Some((Stored::Absent { .. }, _)) | None => Ok(0),
+                })?;
+            }
+            return Ok(count);
+        }
+        self.scan_stripes(&self.store.users, deadline_ms, |stripe| {
+            count += stripe.records().filter(|(id, record)| matches(id, record)).count();
+        })?;
+        Ok(count)
+    }
+
     fn search_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
         match query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id)) {
             Some(ids) => {

@@ -1,5 +1,6 @@
-//! Acknowledgements of writes. They come to an inbox of our own: thousands are in flight at once,
-//! and those that never come must leave nothing behind in the client.
+//! Acknowledgements of writes. They arrive at an inbox of the daemon's own rather than as replies
+//! to requests of the client: thousands are in flight at once, and the client would keep an entry
+//! for each one that never comes.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::{Message, Subscriber};
@@ -7,7 +8,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 
 use super::Store;
-use super::keyspace::{Settled, settle};
+use super::keyspace::{WriteOutcome, settle};
 use super::stripe::Failure;
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
@@ -28,7 +29,7 @@ struct Problem {
     description: String,
 }
 
-/// Hears acknowledgements until the subscription ends.
+/// Takes acknowledgements until the subscription ends.
 pub(super) async fn run(store: Store, mut inbox: Subscriber, mut tap: WatchdogTap) {
     loop {
         let message = tokio::select! {
@@ -47,17 +48,17 @@ pub(super) async fn run(store: Store, mut inbox: Subscriber, mut tap: WatchdogTa
         };
         let (Ok(write), Ok(stripe)) = (write.parse(), stripe.parse()) else { continue };
         match kind {
-            Users::KIND => settle(&store.users, stripe, write, read(&message)),
-            Channels::KIND => settle(&store.channels, stripe, write, read(&message)),
+            Users::KIND => settle(&store.users, stripe, write, outcome(&message)),
+            Channels::KIND => settle(&store.channels, stripe, write, outcome(&message)),
             _ => {}
         }
     }
 }
 
-fn read(message: &Message) -> Settled {
+fn outcome(message: &Message) -> WriteOutcome {
     if message.status.is_some() {
-        // Nobody listens: the stream has no leader at the moment, or is gone.
-        return Settled::Failed(Failure::Retry);
+        // No responders: the stream has no leader at the moment, or is gone.
+        return WriteOutcome::Failed(Failure::Retry);
     }
     match serde_json::from_slice::<Ack>(&message.payload) {
         Ok(Ack { error: Some(problem), .. }) => {
@@ -68,9 +69,9 @@ fn read(message: &Message) -> Settled {
             ]
             .contains(&code)
             {
-                Settled::Conflict
+                WriteOutcome::Conflict
             } else if code == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM {
-                Settled::Failed(Failure::Refused(Refusal::new(
+                WriteOutcome::Failed(Failure::Refused(Refusal::new(
                     Code::TooLarge,
                     "the record is larger than the bucket's stream accepts (its `max_msg_size`)",
                 )))
@@ -80,10 +81,10 @@ fn read(message: &Message) -> Settled {
                     description = problem.description,
                     "JetStream did not take a write; it is tried again"
                 );
-                Settled::Failed(Failure::Retry)
+                WriteOutcome::Failed(Failure::Retry)
             }
         }
-        Ok(Ack { seq: Some(rev), .. }) => Settled::Stored(rev),
-        Ok(_) | Err(_) => Settled::Failed(Failure::Retry),
+        Ok(Ack { seq: Some(rev), .. }) => WriteOutcome::Stored(rev),
+        Ok(_) | Err(_) => WriteOutcome::Failed(Failure::Retry),
     }
 }

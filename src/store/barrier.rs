@@ -9,6 +9,9 @@ use tokio::sync::{Notify, oneshot};
 use super::bucket::{Bucket, BucketError};
 use crate::watchdog::WatchdogTap;
 
+/// The pause after a query without a good answer.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
 /// A waiter is sent `true` when the replica has seen its revision, `false` at its deadline.
 struct Waiter {
     seen: oneshot::Sender<bool>,
@@ -27,25 +30,26 @@ impl Waiter {
     }
 }
 
-/// Where the replica stands, and who waits for it to stand further on.
+/// The position of the replica, and the waiters for a later one.
 #[derive(Default)]
 pub struct Barrier {
     inner: Mutex<Inner>,
     wanted: Notify,
-    /// Rung when a read finds another bucket than the one that is followed.
+    /// Notified when a query finds another bucket than the one that is followed.
     pub replaced: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
-    /// The creation time of the bucket that is followed.
+    /// The creation time of the followed bucket.
     bucket: Option<String>,
     /// All revisions up to here are in the replica.
     position: u64,
-    /// The last sequence of the stream as last read.
+    /// The last sequence of the stream, as last queried.
     stored: u64,
-    /// Those who arrived after the last read of it began.
+    /// Waiters that arrived after the last query began.
     unread: Vec<Waiter>,
+    /// Waiters by the revision that they wait for.
     at: BTreeMap<u64, Vec<Waiter>>,
 }
 
@@ -80,16 +84,16 @@ impl Barrier {
         seen.await.unwrap_or(false)
     }
 
-    /// The revision up to which the replica has seen all.
+    /// The revision up to which the replica is complete.
     pub fn position(&self) -> u64 {
         self.lock().position
     }
 
-    /// The last sequence of the stream as last read, if someone waits for it.
+    /// The last sequence of the stream as last queried, if there is a waiter for it.
     pub fn awaited(&self) -> Option<u64> {
         let inner = self.lock();
-        let waited_for = inner.at.range(..=inner.stored).next().is_some();
-        (waited_for && inner.stored > inner.position).then_some(inner.stored)
+        let is_awaited = inner.at.range(..=inner.stored).next().is_some();
+        (is_awaited && inner.stored > inner.position).then_some(inner.stored)
     }
 
     /// The replica has seen everything up to `position`.
@@ -109,7 +113,7 @@ impl Barrier {
         }
     }
 
-    /// The replica begins to follow the bucket that was made at `created`.
+    /// The replica begins to follow the bucket created at `created`.
     pub fn follow(&self, created: &str) {
         let mut inner = self.lock();
         if inner.bucket.as_deref() != Some(created) {
@@ -123,19 +127,19 @@ impl Barrier {
         let mut late = Vec::new();
         {
             let mut inner = self.lock();
-            let mut sort_out = |waiters: &mut Vec<Waiter>| {
+            let mut remove_late = |waiters: &mut Vec<Waiter>| {
                 late.extend(waiters.extract_if(.., |waiter| waiter.deadline_ms <= now_ms));
                 !waiters.is_empty()
             };
-            sort_out(&mut inner.unread);
-            inner.at.retain(|_, waiters| sort_out(waiters));
+            remove_late(&mut inner.unread);
+            inner.at.retain(|_, waiters| remove_late(waiters));
         }
         for waiter in late {
             waiter.end(false);
         }
     }
 
-    /// Reads the stream's last sequence for those who wait: one read at a time serves all who
+    /// Queries the stream's last sequence for the waiters. One query at a time serves all that
     /// arrived before it began.
     pub async fn run(&self, bucket: Bucket, mut tap: WatchdogTap) {
         loop {
@@ -151,20 +155,26 @@ impl Barrier {
                 if waiters.is_empty() {
                     break;
                 }
-                // Bounded by a time-out of its own.
-                let read = tap.during(|| true, bucket.info()).await;
-                if !self.read(waiters, read.map(|info| (info.created, info.state.last_seq))) {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                // The query has a time-out of its own.
+                let answer = tap.during(|| true, bucket.info()).await;
+                if !self
+                    .on_last_seq(waiters, answer.map(|info| (info.created, info.state.last_seq)))
+                {
+                    tokio::time::sleep(RETRY_INTERVAL).await;
                 }
             }
         }
     }
 
-    /// Lets those through, or to their places, whose read came back. Otherwise they wait for the
-    /// next one.
-    fn read(&self, waiters: Vec<Waiter>, read: Result<(String, u64), BucketError>) -> bool {
+    /// Sorts the waiters of a query in by its answer. Returns whether there was a good one; without
+    /// one the waiters wait for the next query.
+    fn on_last_seq(
+        &self,
+        waiters: Vec<Waiter>,
+        answer: Result<(String, u64), BucketError>,
+    ) -> bool {
         let mut inner = self.lock();
-        let last = match read {
+        let last = match answer {
             Ok((created, last)) if inner.bucket.as_ref() == Some(&created) => last,
             other => {
                 if !matches!(other, Err(BucketError::Timeout(_) | BucketError::Disconnected(_))) {

@@ -1,4 +1,4 @@
-//! The bucket itself: making it, checking it, asking it.
+//! The bucket as a client of JetStream's API: creating it, and queries to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// How long a deletion marker lives (`PROTOCOL`, section 6).
+/// The time to live of a deletion marker (`PROTOCOL`, section 6).
 pub const MARKER_TTL: &str = "24h";
 
 /// The stream of a key-value bucket.
@@ -20,17 +20,21 @@ pub const MARKER_TTL: &str = "24h";
 pub struct Bucket {
     client: Client,
     name: String,
+    /// The prefix of JetStream's API.
+    api: Arc<str>,
     timeout_ms: Arc<AtomicU64>,
 }
 
-/// What a bucket is to be made with.
+/// The settings for a new bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     pub replicas: usize,
     pub in_memory: bool,
+    /// The largest size in bytes; unlimited if absent.
+    pub max_bytes: Option<u64>,
 }
 
-/// Why the bucket did not do what was asked.
+/// The failure of a request to the bucket.
 #[derive(Debug, thiserror::Error)]
 pub enum BucketError {
     #[error("the bucket does not exist")]
@@ -41,6 +45,8 @@ pub enum BucketError {
     NoJetStream,
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    #[error("the account demands a size for each stream (10113); set `store.max_bytes`")]
+    SizeRequired,
     #[error("JetStream answers: {description} ({code})")]
     Refused { code: u64, description: String },
     #[error("not connected to NATS: {0}")]
@@ -50,17 +56,19 @@ pub enum BucketError {
 /// The state of the stream.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Info {
-    /// When the stream was made; another time is another bucket.
+    /// When the stream was created; another time means another bucket.
     pub created: String,
     pub state: State,
     pub config: stream::Config,
-    /// Who holds it; absent from a server that is in no cluster.
-    cluster: Option<Holders>,
+    /// Absent from a server outside any cluster.
+    cluster: Option<Cluster>,
 }
 
-/// The servers that hold the bucket, as its leader sees them.
+/// The servers with a replica of the stream, as the leader sees them.
 #[derive(Debug, Clone, Deserialize)]
-struct Holders {
+struct Cluster {
+    /// Absent where the server is alone.
+    name: Option<String>,
     #[serde(default)]
     replicas: Vec<Follower>,
 }
@@ -68,25 +76,36 @@ struct Holders {
 /// A server that follows the leader.
 #[derive(Debug, Clone, Deserialize)]
 struct Follower {
-    /// How long ago the leader heard of it, in nanoseconds.
+    /// The time since the leader last heard of it, in nanoseconds.
     active: u64,
     #[serde(default)]
     offline: bool,
 }
 
-/// A follower that the leader has not heard of for so long may be cut off from it; it answers once a
-/// second.
-const FOLLOWER_SILENT: Duration = Duration::from_millis(2500);
+/// A follower that the leader has not heard of for this long may be cut off from it. Followers
+/// answer once a second.
+const FOLLOWER_TIMEOUT: Duration = Duration::from_millis(2500);
 
 impl Info {
-    /// Whether the leader that answered is in touch with a majority. One that was cut off believes
-    /// for some seconds that it leads.
+    /// What is unwise about the bucket, if anything.
+    pub fn warning(&self, name: &str) -> Option<String> {
+        let is_clustered = self.cluster.as_ref().is_some_and(|cluster| cluster.name.is_some());
+        (is_clustered && self.config.num_replicas <= 1).then(|| {
+            format!(
+                "the bucket {name} has one replica on a cluster of NATS: without its server no request \
+                 is answered; `nats stream edit KV_{name} --replicas 3` makes more"
+            )
+        })
+    }
+
+    /// Whether the leader that answered is in touch with a majority. A leader that was cut off goes
+    /// on as leader for some seconds.
     pub fn has_majority(&self) -> bool {
-        let followers = self.cluster.as_ref().map_or(&[][..], |holders| &holders.replicas);
+        let followers = self.cluster.as_ref().map_or(&[][..], |cluster| &cluster.replicas);
         let in_touch = |each: &&Follower| {
             let silent_ns = u128::from(each.active);
-            // 0: the leader has not heard of it at all.
-            !each.offline && silent_ns > 0 && silent_ns < FOLLOWER_SILENT.as_nanos()
+            // 0: the leader has never heard of it.
+            !each.offline && silent_ns > 0 && silent_ns < FOLLOWER_TIMEOUT.as_nanos()
         };
         2 * (1 + followers.iter().filter(in_touch).count()) > 1 + followers.len()
     }
@@ -97,9 +116,9 @@ pub struct State {
     pub last_seq: u64,
 }
 
-/// One stored message.
+/// A stored message.
 #[derive(Debug)]
-pub struct Raw {
+pub struct RawEntry {
     pub seq: u64,
     pub headers: HeaderMap,
     pub payload: Bytes,
@@ -112,17 +131,24 @@ struct Problem {
     description: String,
 }
 
-/// `JetStream not enabled` for the server, and for the account.
-const NOT_ENABLED: [u64; 2] = [10_076, 10_039];
+/// The error codes for JetStream that is not enabled: on the server, for the account.
+const NOT_ENABLED_CODES: [u64; 2] = [10_076, 10_039];
+
+/// The prefix of the API of the JetStream of the account and the servers at hand.
+const LOCAL_API: &str = "$JS.API";
+
+/// A stream without a size is made where the account demands one.
+const SIZE_REQUIRED: u64 = 10_113;
 
 impl Bucket {
-    pub fn new(client: Client, name: &str, timeout: Duration) -> Self {
-        let bucket = Self { client, name: name.to_owned(), timeout_ms: Arc::default() };
+    pub fn new(client: Client, name: &str, api: &str, timeout: Duration) -> Self {
+        let (name, api) = (name.to_owned(), api.into());
+        let bucket = Self { client, name, api, timeout_ms: Arc::default() };
         bucket.set_timeout(timeout);
         bucket
     }
 
-    /// How long an answer is waited for from now on.
+    /// Sets the time-out of requests from here on.
     pub fn set_timeout(&self, timeout: Duration) {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
@@ -141,16 +167,26 @@ impl Bucket {
         format!("KV_{}", self.name)
     }
 
-    /// What all subjects of the bucket begin with.
+    /// What the subjects of writes begin with. A server hands them on to the JetStream of another
+    /// domain or account only with the prefix of its API.
+    pub fn write_prefix(&self) -> String {
+        match &*self.api {
+            LOCAL_API => self.prefix(),
+            api => format!("{api}.{}", self.prefix()),
+        }
+    }
+
+    /// The prefix of the subjects of the bucket's keys.
     pub fn prefix(&self) -> String {
         format!("$KV.{}.", self.name)
     }
 
+    /// The state and the settings of the stream, from its leader.
     pub async fn info(&self) -> Result<Info, BucketError> {
         self.ask(&format!("STREAM.INFO.{}", self.stream()), &serde_json::Value::Null).await
     }
 
-    /// Makes the bucket; one that is there stays as it is.
+    /// Creates the bucket; an existing one stays as it is.
     pub async fn create(&self, shape: Shape) -> Result<(), BucketError> {
         let config = stream::Config {
             name: self.stream(),
@@ -164,6 +200,7 @@ impl Bucket {
             } else {
                 stream::StorageType::File
             },
+            max_bytes: shape.max_bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(-1),
             allow_rollup: true,
             deny_delete: true,
             allow_direct: true,
@@ -175,72 +212,40 @@ impl Bucket {
         self.ask::<serde_json::Value>(&subject, &body).await.map(|_| ())
     }
 
-    /// Whether the stream can serve as our bucket; otherwise says what is wrong with it.
-    pub fn check(&self, info: &Info) -> Result<(), String> {
-        let config = &info.config;
-        let name = &self.name;
-        if config.subjects != [format!("{}>", self.prefix())] {
-            return Err(format!(
-                "the stream KV_{name} exists and is no key-value bucket (its subjects are {:?}); choose another `store.bucket`",
-                config.subjects
-            ));
-        }
-        if !config.allow_message_ttl || !config.allow_rollup {
-            return Err(format!(
-                "the bucket {name} exists without per-message TTL or roll-up, which deletion markers need; allow both on the stream KV_{name}, or choose another `store.bucket`"
-            ));
-        }
-        let bounded = config.max_messages > 0 || config.max_bytes > 0;
-        if config.retention != stream::RetentionPolicy::Limits
-            || bounded && config.discard != stream::DiscardPolicy::New
-        {
-            return Err(format!(
-                "the bucket {name} drops old entries by itself, so users would vanish; let the stream KV_{name} keep to limits and discard new entries, or choose another `store.bucket`"
-            ));
-        }
-        if !config.max_age.is_zero() {
-            return Err(format!(
-                "the bucket {name} forgets its entries after {:?}, so users would vanish; take the maximum age off the stream KV_{name}, or choose another `store.bucket`",
-                config.max_age
-            ));
-        }
-        Ok(())
-    }
-
     /// The newest message of a subject, from the leader.
-    pub async fn last(&self, subject: &str) -> Result<Raw, BucketError> {
+    pub async fn last(&self, subject: &str) -> Result<RawEntry, BucketError> {
         #[derive(Deserialize)]
         struct Reply {
             message: stream::RawMessage,
         }
         let body = serde_json::json!({ "last_by_subj": subject });
-        let asked = format!("STREAM.MSG.GET.{}", self.stream());
-        let Reply { message } = self.ask(&asked, &body).await?;
+        let request = format!("STREAM.MSG.GET.{}", self.stream());
+        let Reply { message } = self.ask(&request, &body).await?;
         let message = StreamMessage::try_from(message)
             .map_err(|error| BucketError::Refused { code: 0, description: error.to_string() })?;
-        Ok(Raw { seq: message.sequence, headers: message.headers, payload: message.payload })
+        Ok(RawEntry { seq: message.sequence, headers: message.headers, payload: message.payload })
     }
 
-    /// Whether the leader holds any message at that sequence or behind it.
+    /// Whether the leader holds a message with sequence `seq` or a later one.
     pub async fn holds_from(&self, seq: u64) -> Result<bool, BucketError> {
         let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
-        let asked = format!("STREAM.MSG.GET.{}", self.stream());
-        match self.ask::<serde_json::Value>(&asked, &body).await {
+        let request = format!("STREAM.MSG.GET.{}", self.stream());
+        match self.ask::<serde_json::Value>(&request, &body).await {
             Ok(_) => Ok(true),
             Err(BucketError::NoKey) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// One request to the JetStream API.
+    /// Sends one request to the JetStream API.
     pub async fn ask<T: DeserializeOwned>(
         &self,
-        what: &str,
+        api: &str,
         body: &serde_json::Value,
     ) -> Result<T, BucketError> {
         let payload =
             if body.is_null() { Bytes::new() } else { body.to_string().into_bytes().into() };
-        let request = self.client.request(format!("$JS.API.{what}"), payload);
+        let request = self.client.request(format!("{}.{api}", self.api), payload);
         let timeout = Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed));
         let reply = match tokio::time::timeout(timeout, request).await {
             Err(_) => return Err(BucketError::Timeout(timeout)),
@@ -253,14 +258,15 @@ impl Bucket {
             }
             Ok(Ok(reply)) => reply,
         };
-        let odd = |error: serde_json::Error| BucketError::Refused {
+        let unreadable = |error: serde_json::Error| BucketError::Refused {
             code: 0,
             description: error.to_string(),
         };
-        let mut answer: serde_json::Value = serde_json::from_slice(&reply.payload).map_err(odd)?;
+        let mut answer: serde_json::Value =
+            serde_json::from_slice(&reply.payload).map_err(unreadable)?;
         match answer.get_mut("error").map(serde_json::Value::take) {
-            None => serde_json::from_value(answer).map_err(odd),
-            Some(problem) => Err(error(serde_json::from_value(problem).map_err(odd)?)),
+            None => serde_json::from_value(answer).map_err(unreadable),
+            Some(problem) => Err(error(serde_json::from_value(problem).map_err(unreadable)?)),
         }
     }
 }
@@ -269,7 +275,8 @@ fn error(problem: Problem) -> BucketError {
     match problem.err_code {
         code if code == ErrorCode::STREAM_NOT_FOUND.0 => BucketError::Missing,
         code if code == ErrorCode::NO_MESSAGE_FOUND.0 => BucketError::NoKey,
-        code if NOT_ENABLED.contains(&code) => BucketError::NoJetStream,
+        SIZE_REQUIRED => BucketError::SizeRequired,
+        code if NOT_ENABLED_CODES.contains(&code) => BucketError::NoJetStream,
         code => BucketError::Refused { code, description: problem.description },
     }
 }
@@ -279,22 +286,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leader_has_a_majority_if_it_heard_of_enough_followers_lately() {
+    fn a_leader_has_a_majority_if_it_recently_heard_of_enough_followers() {
         let leads = |followers: &[(u64, bool)]| {
             let replicas: Vec<_> = followers
                 .iter()
                 .map(|(ms, offline)| serde_json::json!({"active": ms * 1_000_000, "offline": offline}))
                 .collect();
-            let cluster: Holders =
+            let cluster: Cluster =
                 serde_json::from_value(serde_json::json!({ "replicas": replicas })).unwrap();
             let (created, config) = (String::new(), stream::Config::default());
             let info =
                 Info { created, state: State { last_seq: 0 }, config, cluster: Some(cluster) };
             info.has_majority()
         };
-        assert!(leads(&[]), "alone it is all there is");
+        assert!(leads(&[]), "a single server is a majority");
         assert!(leads(&[(300, false), (300, false)]));
-        assert!(leads(&[(300, false), (60_000, false)]), "one of three may be away");
+        assert!(leads(&[(300, false), (60_000, false)]), "one of three may be down");
         assert!(leads(&[(300, false), (300, true)]));
         assert!(!leads(&[(3000, false), (3000, false)]));
         assert!(!leads(&[(0, false), (0, false)]), "neither was ever heard of");

@@ -1,8 +1,10 @@
-//! The feed: one ordered consumer through which the replica follows the bucket.
+//! The feed: an ordered consumer through which the replica follows the bucket.
 //!
-//! The consumer is read by hand rather than through the client's own: what is needed of it (its
-//! own sequence, what is pending, which bucket it follows) decides when an answer is fresh.
+//! The client's own ordered consumer hides what decides whether an answer is fresh: the consumer's
+//! sequence, the number of pending entries, and which bucket is followed. So the feed creates and
+//! reads its consumer itself.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
@@ -18,18 +20,23 @@ use crate::presence::entity::Entity;
 use crate::presence::user::Users;
 use crate::watchdog::WatchdogTap;
 
-/// How often the server says that it is there while nothing is stored.
+/// The period of the server's idle heartbeats while nothing is stored.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
-/// After so much silence the consumer is taken for lost.
+/// The time after which the server removes a consumer without a subscriber.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
+/// A consumer without a message for this long is lost.
 const SILENCE_TIMEOUT: Duration = Duration::from_millis(3500);
-/// How often the feed looks around.
+/// The maximum wait for a message before other work is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often it is checked that the bucket is still the same.
+/// The period of the checks that the bucket is still the same.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// A bucket that has been missing for so long is made again.
-const GAP_TIMEOUT: Duration = Duration::from_secs(5);
+/// A bucket that has been missing for this long is created again.
+const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a consumer is given up.
+/// The pause before the feed follows a new consumer.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The reason why a consumer is lost.
 #[derive(Debug, thiserror::Error)]
 enum FeedError {
     #[error(transparent)]
@@ -48,66 +55,64 @@ enum FeedError {
 
 /// Follows the bucket for as long as the daemon lives.
 pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
-    let mut feed = Feed { store, bucket: None, position: 0, gap: false, tap };
+    let mut feed = Feed { store, bucket: None, position: 0, gap: false, logged: None, tap };
     let mut missing_since: Option<Instant> = None;
-    let mut said = None;
     loop {
-        let lost = feed.follow(&mut said).await;
-        match &lost {
-            FeedError::Bucket(BucketError::Missing) => {
-                let since = *missing_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= GAP_TIMEOUT {
-                    tracing::warn!("the bucket is gone; making it again, empty");
-                    let bucket = feed.store.context.bucket.clone();
-                    if let Err(error) = feed.asking(bucket.create(shape)).await {
-                        tracing::warn!(%error, "the bucket could not be made");
-                    }
-                }
+        let Err(error) = feed.follow().await;
+        if matches!(error, FeedError::Bucket(BucketError::Missing)) {
+            let since = *missing_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= MISSING_TIMEOUT {
+                feed.create_bucket(shape).await;
             }
-            _ => missing_since = None,
+        } else {
+            missing_since = None;
         }
-        let text = lost.to_string();
-        if said.as_ref() != Some(&text) {
-            tracing::warn!(reason = text, "the replica lost its feed; it resumes");
-            said = Some(text);
-        }
-        feed.asking(tokio::time::sleep(Duration::from_millis(100))).await;
+        feed.log_once(&error);
+        feed.bounded(tokio::time::sleep(RETRY_INTERVAL)).await;
     }
 }
 
 struct Feed {
     store: Store,
-    /// The creation time of the bucket that is followed.
+    /// The creation time of the followed bucket.
     bucket: Option<String>,
-    /// All entries up to here were applied.
+    /// All entries up to this sequence were applied.
     position: u64,
-    /// Whether sequences are missing since the replica was last known to be whole. An entry that a
-    /// later one superseded before it was delivered is missing, and the later one comes in its own
-    /// time: until then the replica shows something older than what was stored at `position`.
+    /// Whether sequences are missing since the replica was last known to be complete. An entry that
+    /// was superseded before its delivery is missing, and the later entry comes in its own time.
+    /// Until then the replica shows an older state than that at `position`.
     gap: bool,
+    /// The last error that was logged, until a consumer is created again.
+    logged: Option<String>,
     tap: WatchdogTap,
 }
 
 impl Feed {
-    /// Waits for something that has a bound of its own, such as a question to JetStream.
-    async fn asking<T>(&mut self, question: impl Future<Output = T>) -> T {
-        self.tap.during(|| true, question).await
+    /// Awaits a future with a time bound of its own, and answers the watchdog meanwhile.
+    async fn bounded<T>(&mut self, future: impl Future<Output = T>) -> T {
+        self.tap.during(|| true, future).await
     }
 
-    /// Follows one consumer until it is lost.
-    async fn follow(&mut self, said: &mut Option<String>) -> FeedError {
-        match self.follow_one(said).await {
-            Ok(never) => match never {},
-            Err(lost) => lost,
+    async fn create_bucket(&mut self, shape: Shape) {
+        tracing::warn!("the bucket is gone; creating it again, empty");
+        let bucket = self.store.context.bucket.clone();
+        if let Err(error) = self.bounded(bucket.create(shape)).await {
+            tracing::warn!(%error, "the bucket could not be created");
         }
     }
 
-    async fn follow_one(
-        &mut self,
-        said: &mut Option<String>,
-    ) -> Result<std::convert::Infallible, FeedError> {
+    fn log_once(&mut self, error: &FeedError) {
+        let reason = error.to_string();
+        if self.logged.as_ref() != Some(&reason) {
+            tracing::warn!(reason, "the replica lost its feed; it resumes");
+            self.logged = Some(reason);
+        }
+    }
+
+    /// Follows one consumer until it is lost.
+    async fn follow(&mut self) -> Result<Infallible, FeedError> {
         let bucket = self.store.context.bucket.clone();
-        let info = self.asking(bucket.info()).await?;
+        let info = self.bounded(bucket.info()).await?;
         self.begin(&info.created);
         let client = bucket.client();
         let inbox = client.new_inbox();
@@ -122,31 +127,33 @@ impl Feed {
             "max_deliver": 1,
             "flow_control": true,
             "idle_heartbeat": IDLE_HEARTBEAT.as_nanos() as u64,
-            "inactive_threshold": 30_000_000_000_u64,
+            "inactive_threshold": INACTIVE_THRESHOLD.as_nanos() as u64,
             "mem_storage": true,
             "num_replicas": 1,
         }});
         let create = format!("CONSUMER.CREATE.{}.{name}", bucket.stream());
-        self.asking(bucket.ask::<serde_json::Value>(&create, &consumer)).await?;
-        *said = None;
+        self.bounded(bucket.ask::<serde_json::Value>(&create, &consumer)).await?;
+        self.logged = None;
         let mut consumer = Consumer { name, delivered: 0 };
         let until = info.state.last_seq;
         let result = self.listen(&mut messages, &mut consumer, until).await;
         let _ = messages.unsubscribe().await;
         let delete = format!("CONSUMER.DELETE.{}.{}", bucket.stream(), consumer.name);
         let deleted = bucket.ask::<serde_json::Value>(&delete, &serde_json::Value::Null);
-        let _ = self.asking(deleted).await;
+        let _ = self.bounded(deleted).await;
         result
     }
 
+    /// Applies the entries that a consumer delivers. The replica is complete for the first time
+    /// when it has come to `until`.
     async fn listen(
         &mut self,
         messages: &mut Subscriber,
         consumer: &mut Consumer,
         until: u64,
-    ) -> Result<std::convert::Infallible, FeedError> {
+    ) -> Result<Infallible, FeedError> {
         let (mut heard, mut checked) = (Instant::now(), Instant::now());
-        // Since when someone has waited without an entry coming.
+        // Since when there is a waiter and no entry comes.
         let mut waiting: Option<Instant> = None;
         loop {
             let next = tokio::select! {
@@ -180,33 +187,33 @@ impl Feed {
                 checked = Instant::now();
                 self.check_bucket().await?;
             }
-            let wanted = if self.store.replayed.is_cancelled() {
+            let awaited = if self.store.replayed.is_cancelled() {
                 self.store.context.barrier.awaited()
             } else {
                 Some(until)
             };
-            let Some(wanted) = wanted else {
+            let Some(awaited) = awaited else {
                 waiting = None;
                 continue;
             };
             let waited = waiting.get_or_insert_with(Instant::now).elapsed();
             if waited >= POLL_INTERVAL && self.has_all(consumer).await? {
-                // The last entries were markers that have expired: there is nothing to deliver.
+                // The last entries were markers that have expired: nothing is to be delivered.
                 self.gap = false;
-                self.advance(wanted);
+                self.advance(awaited);
             } else if waited >= SILENCE_TIMEOUT {
                 return Err(FeedError::Behind);
             }
         }
     }
 
-    /// Begins with the bucket that was made at `created`.
+    /// Follows the bucket created at `created` from its first entry, unless it is followed already.
     fn begin(&mut self, created: &str) {
         if self.bucket.as_deref() == Some(created) {
             return;
         }
         if self.bucket.is_some() {
-            tracing::warn!("the bucket was deleted and made again: all users are absent");
+            tracing::warn!("the bucket was deleted and created again: all users are absent");
             self.store.users.reset();
             self.store.channels.reset();
         }
@@ -218,16 +225,16 @@ impl Feed {
 
     async fn check_bucket(&mut self) -> Result<(), FeedError> {
         let bucket = self.store.context.bucket.clone();
-        match self.asking(bucket.info()).await {
+        match self.bounded(bucket.info()).await {
             Ok(info) if Some(&info.created) == self.bucket.as_ref() => Ok(()),
             Ok(_) | Err(BucketError::Missing) => Err(FeedError::Replaced),
-            // The next look will tell; the silence of the consumer is watched as well.
+            // The next check decides; a silent consumer is detected as well.
             Err(_) => Ok(()),
         }
     }
 
-    /// Whether nothing more is to come of what was stored before. The consumer has delivered all that
-    /// its server knows; but that server may itself be behind, so the leader is asked as well.
+    /// Whether all that was stored before has been delivered. The consumer delivers all that its
+    /// server knows, but that server may itself be behind, so the leader is queried as well.
     async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, FeedError> {
         #[derive(Deserialize)]
         struct Info {
@@ -240,12 +247,12 @@ impl Feed {
         }
         let bucket = self.store.context.bucket.clone();
         let subject = format!("CONSUMER.INFO.{}.{}", bucket.stream(), consumer.name);
-        let delivered = self.asking(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
+        let delivered = self.bounded(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
         let delivered = delivered
             .map(|info| info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered);
         let next = self.position + 1;
         let has_all = match delivered {
-            Ok(true) => self.asking(bucket.holds_from(next)).await.map(|more| !more),
+            Ok(true) => self.bounded(bucket.holds_from(next)).await.map(|more| !more),
             other => other,
         };
         match has_all {
@@ -272,12 +279,12 @@ impl Feed {
         Ok(())
     }
 
-    /// Answers flow control, and notices what was lost before a heartbeat.
+    /// Answers flow control, and detects messages lost before an idle heartbeat.
     async fn keep_alive(&self, message: &Message, consumer: &Consumer) -> Result<(), FeedError> {
         let header =
             |name: &str| message.headers.as_ref()?.get(name).map(|v| v.as_str().to_owned());
-        let answer_to = message.reply.as_ref().map(|r| r.to_string());
-        if let Some(subject) = answer_to.or_else(|| header("Nats-Consumer-Stalled")) {
+        let flow_control = message.reply.as_ref().map(|r| r.to_string());
+        if let Some(subject) = flow_control.or_else(|| header("Nats-Consumer-Stalled")) {
             let client = self.store.context.bucket.client();
             let _ = timeout(SILENCE_TIMEOUT, client.publish(subject, bytes::Bytes::new())).await;
         }
@@ -290,7 +297,7 @@ impl Feed {
     fn apply(&mut self, message: &Message, meta: &Meta) {
         let prefix_len = self.store.context.bucket.prefix().len();
         let Some(key) = message.subject.as_str().get(prefix_len..) else { return };
-        let known = match key.split_once('.') {
+        let applied = match key.split_once('.') {
             Some((Users::KIND, tokens)) => {
                 self.store.users.feed(tokens, message, meta.stream_seq).map(|_| ())
             }
@@ -299,8 +306,8 @@ impl Feed {
             }
             _ => None,
         };
-        if known.is_none() {
-            self.store.foreign(key);
+        if applied.is_none() {
+            self.store.report_foreign(key);
         }
     }
 
@@ -314,21 +321,21 @@ impl Feed {
 
 struct Consumer {
     name: String,
-    /// How many messages it delivered to us.
+    /// The number of messages that it has delivered.
     delivered: u64,
 }
 
-/// What the reply subject of a delivered message says.
+/// The metadata in the reply subject of a delivered message.
 struct Meta {
     stream_seq: u64,
     consumer_seq: u64,
-    /// How many more entries there were to deliver when this one was.
+    /// The number of entries left to deliver after this one.
     pending: u64,
 }
 
 impl Meta {
-    /// `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`, in newer servers
-    /// with a domain and an account before the stream, and perhaps a token at the end.
+    /// Parses `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`. Newer
+    /// servers add a domain and an account before the stream, and may add a token at the end.
     fn parse(reply: &str) -> Option<Self> {
         let tokens: Vec<_> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
         let from = match tokens.len() {

@@ -1,4 +1,4 @@
-//! All records of one kind: the stripes, and the way of their effects to NATS.
+//! All records of one kind: the stripes, and their effects on NATS.
 
 use std::borrow::Borrow;
 use std::collections::hash_map::RandomState;
@@ -22,8 +22,7 @@ use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
 use crate::presence::time::Now;
 
-/// How many parts the records are cut into. A scan holds one stripe at a time, so that writes to the
-/// others go on.
+/// The number of stripes. A scan holds one stripe at a time, so that writes to the others go on.
 const STRIPES: usize = 256;
 
 /// The answer to a command.
@@ -35,27 +34,27 @@ pub type Ticket<E> = oneshot::Sender<CommandResult<E>>;
 /// A stripe of the records.
 pub type TicketStripe<E> = Stripe<E, Ticket<E>>;
 
-/// What the keyspaces of a daemon share.
+/// The context that the keyspaces of a daemon share.
 #[derive(Debug)]
 pub struct StoreContext {
     pub clock: Clock,
     pub daemon: DaemonId,
     pub bucket: Bucket,
     pub barrier: Barrier,
-    /// Where writes go out.
+    /// The outbox of writes.
     pub writes: Outbox,
-    /// Where events go out, on the connection that answers too.
+    /// The outbox of events, on the connection of requests and answers.
     pub events: Outbox,
-    /// What event subjects begin with.
+    /// The prefix of event subjects.
     pub event_prefix: String,
-    /// Where acknowledgements are awaited.
+    /// The prefix of the subjects of acknowledgements.
     pub ack_inbox: String,
     pub metrics: Arc<Metrics>,
-    /// The tasks that must end before the daemon does.
+    /// The tasks that end before the daemon does.
     pub tracker: TaskTracker,
 }
 
-/// A visible change that another daemon made, and that it is to announce.
+/// A visible change by another daemon, which that daemon announces.
 #[derive(Debug)]
 struct RemoteChange<K> {
     seen_ms: u64,
@@ -68,15 +67,16 @@ pub struct Keyspace<E: Entity> {
     context: Arc<StoreContext>,
     stripes: Vec<Mutex<TicketStripe<E>>>,
     hasher: RandomState,
+    shared: Mutex<E::Shared>,
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
 }
 
-/// How far before its last one the changes of a daemon are announced again by one that finds
-/// nobody alive, in milliseconds of that daemon's clock.
-const NEWEST_MS: u64 = 5000;
+/// The changes of a former daemon from this long before its last one are announced again by a
+/// daemon that starts alone, in milliseconds of the former daemon's clock.
+const NEWEST_CHANGES_MS: u64 = 5000;
 
-/// How long a change made elsewhere is remembered, in case its daemon is found dead.
-const REMOTE_CHANGE_MS: u64 = 20_000;
+/// How long a remote change is remembered in case its daemon fails, in milliseconds.
+const REMOTE_CHANGE_TTL_MS: u64 = 20_000;
 
 impl<E: Entity> fmt::Debug for Keyspace<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,10 +85,29 @@ impl<E: Entity> fmt::Debug for Keyspace<E> {
 }
 
 impl<E: Entity> Keyspace<E> {
-    pub fn new(context: Arc<StoreContext>, rules: &Arc<E::Rules>, timing: Timing) -> Self {
-        let stripe = |_| Mutex::new(Stripe::new(context.daemon, Arc::clone(rules), timing));
+    pub fn new(
+        context: Arc<StoreContext>,
+        rules: &Arc<E::Rules>,
+        timing: Timing,
+        index: impl Fn() -> E::Index,
+        shared: E::Shared,
+    ) -> Self {
+        let stripe =
+            |_| Mutex::new(Stripe::new(context.daemon, Arc::clone(rules), timing, index()));
         let stripes = (0..STRIPES).map(stripe).collect();
-        Self { context, stripes, hasher: RandomState::new(), remote_changes: Mutex::default() }
+        Self {
+            context,
+            stripes,
+            hasher: RandomState::new(),
+            shared: Mutex::new(shared),
+            remote_changes: Mutex::default(),
+        }
+    }
+
+    /// What the indexes of all stripes have in common. It may be locked while a stripe is, and not
+    /// the other way round.
+    pub fn shared(&self) -> MutexGuard<'_, E::Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Submits a command before it returns. The receiver gets the answer.
@@ -100,25 +119,25 @@ impl<E: Entity> Keyspace<E> {
     ) -> oneshot::Receiver<CommandResult<E>> {
         let (ticket, answer) = oneshot::channel();
         let job = Job { command, ticket, deadline_ms };
-        self.drive(self.stripe_of(&key), |stripe, now| stripe.command(key, job, now));
+        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_command(key, job, now));
         answer
     }
 
-    /// Looks at what is stored under a key.
-    pub fn with_record<R>(&self, key: &E::Key, look: impl FnOnce(Option<&E::Record>) -> R) -> R {
-        look(self.lock(self.stripe_of(key)).record(key))
+    /// Works on the record under a key.
+    pub fn with_record<R>(&self, key: &E::Key, work: impl FnOnce(Option<&E::Record>) -> R) -> R {
+        work(self.lock(self.stripe_of(key)).record(key))
     }
 
-    /// Looks at what is stored under a key, and at its revision.
+    /// Works on the stored content of a key and its revision.
     pub fn with_stored<R>(
         &self,
         key: &E::Key,
-        look: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
+        work: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
     ) -> R {
-        look(self.lock(self.stripe_of(key)).known(key))
+        work(self.lock(self.stripe_of(key)).known(key))
     }
 
-    /// Works on the index of the stripe in which a key lies, which may be given borrowed.
+    /// Works on the index of a key's stripe; the key may be given in borrowed form.
     pub fn with_index<Q, R>(&self, key: &Q, work: impl FnOnce(&mut E::Index) -> R) -> R
     where
         E::Key: Borrow<Q>,
@@ -127,14 +146,14 @@ impl<E: Entity> Keyspace<E> {
         work(self.lock(self.stripe_of(key)).index_mut())
     }
 
-    /// Visits the parts one by one, each under its lock.
+    /// Visits the stripes one by one, each under its lock.
     pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut TicketStripe<E>)) {
         for stripe in 0..self.stripes.len() {
             visit(&mut self.lock(stripe));
         }
     }
 
-    /// Something on the way in from NATS for the stripe with that number.
+    /// Hands an input to the stripe with that number, and carries out its effects.
     pub(super) fn drive(
         self: &Arc<Self>,
         stripe: usize,
@@ -142,13 +161,14 @@ impl<E: Entity> Keyspace<E> {
     ) {
         let mut locked = self.lock(stripe);
         input(&mut locked, self.context.clock.now());
-        // Under the lock: the effects of one key must leave in their order.
+        // Under the lock, so that the effects of one key leave in their order.
         for effect in locked.take_effects() {
             self.carry_out(stripe, effect);
         }
     }
 
-    /// An entry of the feed, under a key with those tokens; `None` if they are no key of this kind.
+    /// Takes an entry of the feed under a key with those tokens. Returns `None` if they are no key
+    /// of this kind.
     pub(super) fn feed(
         self: &Arc<Self>,
         tokens: &str,
@@ -157,43 +177,48 @@ impl<E: Entity> Keyspace<E> {
     ) -> Option<E::Key> {
         let key = E::from_tokens(tokens)?;
         let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
-        self.drive(self.stripe_of(&key), |stripe, now| stripe.fed(&key, entry, now));
+        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now));
         Some(key)
     }
 
-    /// Time has passed.
+    /// Ticks all stripes, and forgets old remote changes.
     pub fn tick(self: &Arc<Self>) {
         for stripe in 0..self.stripes.len() {
-            self.drive(stripe, Stripe::tick);
+            self.drive(stripe, Stripe::on_tick);
         }
         let now_ms = self.context.clock.now().mono_ms;
         let mut remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
-        while remote_changes.front().is_some_and(|each| each.seen_ms + REMOTE_CHANGE_MS < now_ms) {
+        while remote_changes
+            .front()
+            .is_some_and(|each| each.seen_ms + REMOTE_CHANGE_TTL_MS < now_ms)
+        {
             remote_changes.pop_front();
         }
     }
 
-    /// The bucket was deleted and made again.
+    /// The bucket was deleted and created again.
     pub(super) fn reset(self: &Arc<Self>) {
         for stripe in 0..self.stripes.len() {
-            self.drive(stripe, Stripe::reset);
+            self.drive(stripe, Stripe::on_reset);
         }
     }
 
-    /// Announces once more what `dead` changed since `since_ms`, in case it could not.
-    pub fn announce_for(&self, dead: DaemonId, since_ms: u64) -> usize {
+    /// Announces the changes of a failed daemon since `since_ms` again, since it may not have done
+    /// so. Returns the number of keys.
+    pub fn announce_for(&self, failed: DaemonId, since_ms: u64) -> usize {
         let keys: std::collections::BTreeSet<_> = {
             let remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
-            let of_dead = remote_changes.iter().filter(|e| e.by == dead && e.seen_ms >= since_ms);
-            of_dead.map(|each| each.key.clone()).collect()
+            let its_changes =
+                remote_changes.iter().filter(|each| each.by == failed && each.seen_ms >= since_ms);
+            its_changes.map(|each| each.key.clone()).collect()
         };
         keys.iter().for_each(|key| self.announce(key));
         keys.len()
     }
 
-    /// Announces once more what was changed last, by each daemon that ever wrote and is not `alive`:
-    /// it may have died before it announced those changes. Goes by the versions alone, which are public:
-    /// what nobody could see leaves no trace in who is announced again.
+    /// Announces the newest changes of each former daemon that is not `alive` again: it may have
+    /// failed before it announced them. Returns the number of keys. The choice depends on the
+    /// versions alone, which are public: an invisible change leaves no trace in it.
     pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
         self.for_each_stripe(|stripe| {
@@ -207,7 +232,7 @@ impl<E: Entity> Keyspace<E> {
         });
         let is_new = |stored: &Stored<E::Record>| {
             let last = E::changed_by(stored).and_then(|by| newest.get(&by)).copied();
-            last.is_some_and(|last| E::version(stored) + NEWEST_MS >= last)
+            last.is_some_and(|last| E::version(stored) + NEWEST_CHANGES_MS >= last)
         };
         let mut keys = Vec::new();
         self.for_each_stripe(|stripe| {
@@ -226,7 +251,7 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// How many keys have unfinished business.
+    /// The number of keys with unfinished work.
     pub fn busy(&self) -> usize {
         (0..self.stripes.len()).map(|stripe| self.lock(stripe).busy()).sum()
     }
@@ -249,7 +274,11 @@ impl<E: Entity> Keyspace<E> {
                 let daemon = self.context.daemon.to_string();
                 let (headers, payload) = wire::write(&daemon, expected, content, visible);
                 self.context.writes.send(Message {
-                    subject: self.subject(&key),
+                    subject: format!(
+                        "{}{}",
+                        self.context.bucket.write_prefix(),
+                        Self::tokens(&key)
+                    ),
                     reply: Some(format!("{}.{}.{stripe}.{write}", self.context.ack_inbox, E::KIND)),
                     headers: Some(headers),
                     payload,
@@ -263,13 +292,16 @@ impl<E: Entity> Keyspace<E> {
             Effect::Verify { key, verify } => {
                 let this = Arc::clone(self);
                 // The commands that wait for it carry their own deadlines.
-                let deadline_ms = self.context.clock.now().mono_ms + VERIFY_MS;
+                let deadline_ms = self.context.clock.now().mono_ms + VERIFY_TIMEOUT_MS;
                 let all_stored = self.context.barrier.all_stored(deadline_ms);
                 self.context.tracker.spawn(async move {
                     if all_stored.await {
-                        this.drive(stripe, |stripe, now| stripe.verified(&key, verify, now));
+                        this.drive(stripe, |stripe, now| stripe.on_verified(&key, verify, now));
                     }
                 });
+            }
+            Effect::ChangeShared(change) => {
+                E::apply(&mut self.shared(), &change, self.context.clock.now());
             }
             Effect::Announce(event) => self.publish(event),
             // The receiver is gone only when its request is.
@@ -294,7 +326,7 @@ impl<E: Entity> Keyspace<E> {
                 Found::Failed
             }
         };
-        self.drive(stripe, |stripe, now| stripe.found(&key, read, found, now));
+        self.drive(stripe, |stripe, now| stripe.on_found(&key, read, found, now));
     }
 
     fn publish(&self, event: Event) {
@@ -313,40 +345,44 @@ impl<E: Entity> Keyspace<E> {
     }
 
     fn subject(&self, key: &E::Key) -> String {
-        format!("{}{}.{}", self.context.bucket.prefix(), E::KIND, E::tokens(key))
+        format!("{}{}", self.context.bucket.prefix(), Self::tokens(key))
+    }
+
+    fn tokens(key: &E::Key) -> String {
+        format!("{}.{}", E::KIND, E::tokens(key))
     }
 }
 
-/// How long a verification is worth waiting for: longer than any command lives.
-const VERIFY_MS: u64 = 60_000;
+/// The time-out of a verification, in milliseconds: longer than any command lives.
+const VERIFY_TIMEOUT_MS: u64 = 60_000;
 
-/// What a JetStream acknowledgement means for a write.
+/// Hands the outcome of a write to its stripe.
 pub(super) fn settle<E: Entity>(
     keyspace: &Arc<Keyspace<E>>,
     stripe: usize,
     write: u64,
-    settled: Settled,
+    outcome: WriteOutcome,
 ) {
     if stripe >= STRIPES {
         return;
     }
     let metrics = &keyspace.context.metrics;
-    match &settled {
-        Settled::Stored(_) => metrics.committed(E::KIND),
-        Settled::Conflict => metrics.conflicted(E::KIND),
-        Settled::Failed(Failure::Retry) => metrics.retried(E::KIND),
-        Settled::Failed(Failure::Refused(_)) => {}
+    match &outcome {
+        WriteOutcome::Stored(_) => metrics.committed(E::KIND),
+        WriteOutcome::Conflict => metrics.conflicted(E::KIND),
+        WriteOutcome::Failed(Failure::Retry) => metrics.retried(E::KIND),
+        WriteOutcome::Failed(Failure::Refused(_)) => {}
     }
-    keyspace.drive(stripe, |stripe, now| match settled {
-        Settled::Stored(rev) => stripe.acked(write, rev, now),
-        Settled::Conflict => stripe.conflicted(write, now),
-        Settled::Failed(failure) => stripe.failed(write, &failure, now),
+    keyspace.drive(stripe, |stripe, now| match outcome {
+        WriteOutcome::Stored(rev) => stripe.on_acked(write, rev, now),
+        WriteOutcome::Conflict => stripe.on_conflicted(write, now),
+        WriteOutcome::Failed(failure) => stripe.on_failed(write, &failure, now),
     });
 }
 
-/// What became of a write.
+/// The outcome of a write, by its acknowledgement.
 #[derive(Debug)]
-pub(super) enum Settled {
+pub(super) enum WriteOutcome {
     Stored(u64),
     Conflict,
     Failed(Failure),

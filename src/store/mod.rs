@@ -1,36 +1,38 @@
-//! The bucket: every record in memory, every change one compare-and-set write.
+//! The store: every record of the bucket in memory, every change one compare-and-set write.
 //!
-//! [`stripe`] is the machinery without IO; the rest is a thin shell around it: `feed` and
-//! `acks` bring in what NATS says, [`keyspace`] carries out what the stripes want, [`barrier`]
-//! says when the replica is fresh, [`bucket`] makes and checks the bucket.
+//! [`stripe`] is the sans-IO core. Around it, `feed` and `acks` bring inputs from NATS,
+//! [`keyspace`] carries out effects, [`barrier`] waits until the replica is fresh, and [`bucket`]
+//! and [`open()`] query, create and check the bucket.
 
 mod acks;
 pub mod barrier;
 pub mod bucket;
 mod feed;
 pub mod keyspace;
+mod open;
 pub mod outbox;
 pub mod stripe;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use async_nats::SubscribeError;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::Health;
-use crate::presence::channel::Channels;
+use crate::presence::channel::{self, Channels};
 use crate::presence::lease::Leases;
-use crate::presence::user::{Periods, Rules, Users};
+use crate::presence::user::{Index, Periods, Rules, Users};
 use crate::watchdog::{Watchdog, WatchdogTap};
-use bucket::{BucketError, Shape};
+use bucket::Shape;
 use keyspace::{Keyspace, StoreContext};
 use outbox::Outgoing;
 use stripe::Timing;
 
-/// How often the stripes are told that time has passed.
+pub use open::{UnusableBucket, check, open};
+
+/// The period of the stripes' ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The records of this daemon. Cheap to clone.
@@ -39,16 +41,10 @@ pub struct Store {
     pub context: Arc<StoreContext>,
     pub users: Arc<Keyspace<Users>>,
     pub channels: Arc<Keyspace<Channels>>,
-    leases: Arc<Mutex<Leases>>,
-    /// Cancelled when the replica is whole for the first time.
+    /// Cancelled when the replica is complete for the first time.
     pub replayed: CancellationToken,
-    replay: Arc<Replay>,
-}
-
-/// What the replay of the bucket found beside the records.
-#[derive(Debug, Default)]
-struct Replay {
-    foreign: AtomicBool,
+    /// Whether the bucket was seen to hold keys that are no records.
+    has_foreign_keys: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -59,23 +55,25 @@ impl Store {
         periods: Periods,
     ) -> Self {
         let context = Arc::new(context);
-        let users = Keyspace::<Users>::new(Arc::clone(&context), rules, timing);
-        let leases = Arc::new(Mutex::new(Leases::new(periods.lease_ms)));
-        users.for_each_stripe(|stripe| {
-            stripe.index_mut().share(Arc::clone(&leases));
-            stripe.index_mut().own_leases.measure(periods);
-        });
+        let users = Keyspace::new(
+            Arc::clone(&context),
+            rules,
+            timing,
+            || Index::new(periods),
+            Leases::new(periods.lease_ms),
+        );
+        let channels =
+            Keyspace::new(Arc::clone(&context), &Arc::new(()), timing, channel::Index::default, ());
         Self {
             users: Arc::new(users),
-            leases,
-            channels: Arc::new(Keyspace::new(Arc::clone(&context), &Arc::new(()), timing)),
+            channels: Arc::new(channels),
             context,
             replayed: CancellationToken::new(),
-            replay: Arc::default(),
+            has_foreign_keys: Arc::default(),
         }
     }
 
-    /// Starts to follow the bucket, and to write what is committed. Ends with `stop`.
+    /// Starts the tasks that follow the bucket and write to it, until `stop`.
     pub async fn start(
         &self,
         writes: Outgoing,
@@ -98,13 +96,13 @@ impl Store {
             store.context.barrier.run(bucket, tap).await;
         }));
         tracker.spawn(
-            stop.run_until_cancelled_owned(self.clone().keep_time(watchdog.register("stripes"))),
+            stop.run_until_cancelled_owned(self.clone().run_ticks(watchdog.register("stripes"))),
         );
         Ok(())
     }
 
-    /// Visits every stripe, so it does not answer where one of them is held for good.
-    async fn keep_time(self, mut tap: WatchdogTap) {
+    /// Ticks every stripe. It answers no ping while the lock of a stripe is held.
+    async fn run_ticks(self, mut tap: WatchdogTap) {
         let mut ticks = tokio::time::interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -121,70 +119,43 @@ impl Store {
         }
     }
 
-    /// Goes by other rules and times from the next decision on.
+    /// Replaces rules and times, from the next decision on.
     pub fn adjust(&self, rules: &Arc<Rules>, request_timeout: Duration) {
-        self.context.bucket.set_timeout(patience(request_timeout));
+        self.context.bucket.set_timeout(bucket_timeout(request_timeout));
         self.users.for_each_stripe(|stripe| stripe.adjust(Arc::clone(rules), request_timeout));
         self.channels.for_each_stripe(|stripe| stripe.adjust(Arc::new(()), request_timeout));
     }
 
     /// The shared leases that hold connections.
     pub fn leases(&self) -> MutexGuard<'_, Leases> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
+        self.users.shared()
     }
 
-    /// How many keys have unfinished business.
+    /// The number of keys with unfinished work.
     pub fn busy(&self) -> usize {
         self.users.busy() + self.channels.busy()
     }
 
-    /// The replica is whole.
+    /// The replica is complete.
     fn set_replayed(&self) {
         self.leases().listen();
-        self.users.for_each_stripe(|stripe| stripe.index_mut().own_leases.listen());
+        self.users.for_each_stripe(|stripe| stripe.index_mut().agenda.listen());
         self.replayed.cancel();
     }
 
-    /// A key that is no record of ours. It is left alone.
-    fn foreign(&self, key: &str) {
-        if !self.replay.foreign.swap(true, Ordering::Relaxed) {
+    /// Logs the first key that is no presence record.
+    fn report_foreign(&self, key: &str) {
+        if !self.has_foreign_keys.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 bucket = self.context.bucket.name(),
                 key,
-                "the bucket holds a key that is no presence record; such keys are left alone. If the bucket belongs to something else, choose another `store.bucket`"
+                "the bucket holds a key that is no presence record; such keys stay as they are. If the bucket belongs to something else, choose another `store.bucket`"
             );
         }
     }
 }
 
-/// How long JetStream's own answers are waited for: a request that needs one can still be answered.
-pub fn patience(request_timeout: Duration) -> Duration {
+/// The time-out of requests to JetStream. It leaves time to answer the request that needs one.
+pub fn bucket_timeout(request_timeout: Duration) -> Duration {
     request_timeout / 2
-}
-
-/// Waits until the bucket is there, making it if it is missing. Says once in a while what it waits
-/// for; an error says why the bucket cannot be used.
-pub async fn open(bucket: &bucket::Bucket, shape: Shape, health: &Health) -> Result<(), String> {
-    let mut said = String::new();
-    let mut silent_for = 0_u32;
-    health.starting(format!("the bucket {}", bucket.name()));
-    loop {
-        let opened = match bucket.info().await {
-            Ok(info) => return bucket.check(&info),
-            Err(BucketError::Missing) => bucket.create(shape).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = opened {
-            let text = error.to_string();
-            health.starting(format!("the bucket {}: {text}", bucket.name()));
-            // What the daemon suffers from already has been told, and explains the silence.
-            let is_told = matches!(error, BucketError::Timeout(_)) && health.has_problems();
-            if !is_told && (said != text || silent_for >= 60) {
-                tracing::error!(bucket = bucket.name(), reason = text, "waiting for the bucket");
-                (said, silent_for) = (text, 0);
-            }
-            silent_for += 1;
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    }
 }

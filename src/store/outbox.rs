@@ -1,7 +1,7 @@
-//! Messages on their way out of the daemon on one connection, in order.
+//! The outgoing messages of one connection, in order.
 //!
-//! Publishing through the NATS client may block while it is disconnected; whoever decides must
-//! not. What lies in an outbox is bounded by the commands that are admitted.
+//! Publishing through the NATS client may block while it is disconnected. An outbox never blocks,
+//! so it can be used under a lock. Its size is bounded by the number of admitted commands.
 
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap};
@@ -18,7 +18,7 @@ pub struct Message {
     pub reply: Option<String>,
     pub headers: Option<HeaderMap>,
     pub payload: Bytes,
-    /// A write: it is dropped rather than sent later than this on the monotonic clock, or while
+    /// For a write: it is dropped rather than sent later than this on the monotonic clock, or while
     /// the connection is down.
     pub not_after_ms: Option<u64>,
 }
@@ -32,7 +32,7 @@ enum Item {
 #[derive(Debug, Clone)]
 pub struct Outbox(mpsc::UnboundedSender<Item>);
 
-/// The other end of an [`Outbox`].
+/// The receiving end of an [`Outbox`].
 #[derive(Debug)]
 pub struct Outgoing(mpsc::UnboundedReceiver<Item>);
 
@@ -43,11 +43,11 @@ pub fn outbox() -> (Outbox, Outgoing) {
 
 impl Outbox {
     pub fn send(&self, message: Message) {
-        // The receiver lives as long as the daemon; after it there is nobody to send for.
+        // The receiver lives as long as the daemon.
         let _ = self.0.send(Item::Message(message));
     }
 
-    /// Waits until all that was sent before is written to the connection.
+    /// Waits until all messages sent before are written to the connection.
     pub async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         if self.0.send(Item::Flush(done)).is_ok() {
@@ -59,7 +59,7 @@ impl Outbox {
 impl Outgoing {
     /// Publishes on `client` until every [`Outbox`] is gone.
     pub async fn run(mut self, client: Client, clock: Clock, mut tap: WatchdogTap) {
-        // To wait for NATS is not to hang.
+        // Waiting for the connection is no hang.
         let disconnected = || client.connection_state() != State::Connected;
         loop {
             let item = tokio::select! {
@@ -73,14 +73,14 @@ impl Outgoing {
             let Some(item) = item else { return };
             match item {
                 Item::Message(message) if is_late(&message, &client, clock) => {
-                    tracing::debug!("dropped a write rather than send it late");
+                    tracing::debug!("dropped a late write");
                 }
                 Item::Message(message) => {
                     tap.during(disconnected, publish(&client, message)).await;
                 }
                 Item::Flush(done) => {
                     if let Err(error) = tap.during(disconnected, client.flush()).await {
-                        tracing::debug!(%error, "could not flush");
+                        tracing::debug!(%error, "the connection could not be flushed");
                     }
                     let _ = done.send(());
                 }
@@ -89,8 +89,8 @@ impl Outgoing {
     }
 }
 
-/// Whether the commands of a write may be refused by the time that it is stored. The daemon may
-/// have been stopped for long after it was decided.
+/// Whether the commands of a write may be refused before it is stored. The daemon may have been
+/// stopped for long since the decision.
 fn is_late(message: &Message, client: &Client, clock: Clock) -> bool {
     message.not_after_ms.is_some_and(|not_after_ms| {
         client.connection_state() != State::Connected || clock.now().mono_ms > not_after_ms

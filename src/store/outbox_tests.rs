@@ -1,4 +1,4 @@
-//! The real loop, over a real connection that stalls.
+//! The real loop over a real connection that stalls.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ const INFO: &[u8] = b"INFO {\"server_id\":\"s\",\"server_name\":\"s\",\"version\
     \"go\":\"\",\"host\":\"127.0.0.1\",\"port\":4222,\"headers\":true,\"proto\":1,\
     \"max_payload\":8388608}\r\n";
 
-/// Lets a client in, and then reads nothing more until told to hang up.
-async fn let_in(mut stream: TcpStream, mut hang_up: watch::Receiver<bool>) {
+/// Accepts a client, and then reads nothing more until `hang_up` is set.
+async fn accept(mut stream: TcpStream, mut hang_up: watch::Receiver<bool>) {
     stream.write_all(INFO).await.unwrap();
     let (read, mut write) = stream.split();
     let mut lines = BufReader::new(read).lines();
@@ -27,18 +27,18 @@ async fn let_in(mut stream: TcpStream, mut hang_up: watch::Receiver<bool>) {
             break;
         }
     }
-    hang_up.wait_for(|told| *told).await.unwrap();
+    hang_up.wait_for(|is_set| *is_set).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_outbox_that_cannot_get_rid_of_its_messages_hangs_unless_nats_is_away() {
+async fn an_outbox_that_cannot_send_its_messages_hangs_unless_nats_is_down() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("nats://{}", listener.local_addr().unwrap());
-    let (tracker, (hang_up, told)) = (TaskTracker::new(), watch::channel(false));
+    let (tracker, (hang_up, hung_up)) = (TaskTracker::new(), watch::channel(false));
     tracker.spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let_in(stream, told).await;
-        // And then there is no server any more.
+        accept(stream, hung_up).await;
+        // From here on there is no server.
         drop(listener);
     });
     let options = async_nats::ConnectOptions::new().client_capacity(1);
@@ -50,9 +50,9 @@ async fn an_outbox_that_cannot_get_rid_of_its_messages_hangs_unless_nats_is_away
     let mut answers = health.answers();
     tracker.spawn(watchdog.run(health));
     let bound = Duration::from_secs(20);
-    timeout(bound, answers.changed()).await.expect("it answers at first").unwrap();
+    timeout(bound, answers.changed()).await.expect("the outbox answers at first").unwrap();
 
-    // More than the client, the kernel and the socket of the other side take.
+    // More than the buffers of the client, the kernel and the other side hold.
     for _ in 0..64 {
         let payload = vec![0; 1 << 20].into();
         let subject = "answer".to_owned();
@@ -60,8 +60,11 @@ async fn an_outbox_that_cannot_get_rid_of_its_messages_hangs_unless_nats_is_away
     }
     let quiet = Duration::from_secs(2);
     let hangs = async { while timeout(quiet, answers.changed()).await.is_ok() {} };
-    timeout(bound, hangs).await.expect("it hangs once nothing fits any more");
+    timeout(bound, hangs).await.expect("the outbox hangs when all buffers are full");
 
     hang_up.send_replace(true);
-    timeout(bound, answers.changed()).await.expect("without NATS it may wait").unwrap();
+    timeout(bound, answers.changed())
+        .await
+        .expect("without NATS it may wait, and answers")
+        .unwrap();
 }

@@ -1,4 +1,4 @@
-//! How records and markers travel in NATS messages.
+//! Records and markers as NATS messages.
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
@@ -8,16 +8,16 @@ use super::bucket::MARKER_TTL;
 use super::stripe::{Content, Entry};
 use crate::presence::entity::{DaemonId, Entity, Stored};
 
-/// Which daemon wrote the message.
+/// The daemon that wrote the message.
 const WRITER: HeaderName = HeaderName::from_static("Presence-Writer");
-/// The version of the visible change that the message brings, if it brings one.
+/// The version of the message's visible change, if it has one.
 pub const VERSION: HeaderName = HeaderName::from_static("Presence-Version");
-/// Which daemon made that change: of a marker, whose record cannot say it.
+/// The daemon that made that change; only on a marker, which has no record to hold it.
 const CHANGED_BY: HeaderName = HeaderName::from_static("Presence-Changed-By");
 const OPERATION: HeaderName = HeaderName::from_static("KV-Operation");
 const ROLLUP: HeaderName = HeaderName::from_static("Nats-Rollup");
 const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
-/// Why the server itself made a marker.
+/// The server's reason for a marker of its own.
 const MARKER_REASON: HeaderName = HeaderName::from_static("Nats-Marker-Reason");
 
 /// The headers and the payload of a write.
@@ -48,7 +48,7 @@ pub fn write(
     }
 }
 
-/// Reads a stored message. What cannot be read is said in the log, once per message.
+/// Reads a stored message. An unreadable record is logged, once per message.
 pub fn entry<E: Entity>(
     rev: u64,
     key: &E::Key,
@@ -74,7 +74,7 @@ pub fn entry<E: Entity>(
                 kind = E::KIND,
                 revision = rev,
                 reason,
-                "a record cannot be read; it is left alone, and requests for it are answered `unavailable`"
+                "a record cannot be read; it stays as it is, and requests for it are answered `unavailable`"
             );
             tracing::debug!(?key, revision = rev, "the record that cannot be read");
             Stored::Unreadable

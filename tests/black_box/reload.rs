@@ -8,7 +8,7 @@ use crate::support::{Client, Daemon, Manager, Server};
 const AGAIN: &str = "read the settings again";
 
 const FIXED: &str = "changed settings that count only after a restart";
-const UNUSABLE: &str = "the settings cannot be used; those in force stay";
+const UNUSABLE: &str = "the settings cannot be used; the previous ones stay in force";
 
 fn saying(daemon: &Daemon, message: &str) -> Vec<Value> {
     daemon.lines().into_iter().filter(|line| line["message"] == message).collect()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use crate::support::http::Http;
 use crate::support::server::last;
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::wall_ms;
@@ -129,36 +130,63 @@ async fn a_pause_shorter_than_a_request_lives_loses_nothing() {
     assert_eq!(stage.client.see("john").await.unwrap()["status"], "199");
 }
 
+/// Settings of daemons whose metrics tell how many daemons they take for alive.
+const MEASURED: Settings<'static> =
+    &[("LIVENESS__OFFLINE_GRACE", "0s"), ("METRICS__LISTEN", "127.0.0.1:0")];
+
+const DAEMONS: &str = "presence_daemons";
+
+/// Waits until each of two daemons has heard the other's beacons.
+async fn both_have_met(daemons: &mut [Daemon; 2]) -> [Http; 2] {
+    let [one, two] = daemons;
+    let pages = [Http::of(one).await, Http::of(two).await];
+    for page in &pages {
+        eventually("two daemons are alive", LISTENS, async || {
+            (page.metric(DAEMONS).await == 2.0).then_some(())
+        })
+        .await;
+    }
+    pages
+}
+
+/// Holds for `period` that each daemon takes both for alive.
+async fn nobody_is_taken_for_dead(pages: &[Http], period: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < period {
+        for page in pages {
+            assert_eq!(page.metric(DAEMONS).await, 2.0, "after {:?}", start.elapsed());
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_daemon_that_was_stalled_takes_nobody_for_dead_and_announces_nothing_old() {
-    let pair = Pair::start(NO_GRACE).await;
+    let mut pair = Pair::start(MEASURED).await;
     let mut events = Events::of_all(&pair.one).await;
     pair.two.connect_user("john", "c").await;
     eventually("the first daemon sees him", LISTENS, async || {
         pair.one.see("john").await.filter(|john| john["online"] == true)
     })
     .await;
-    // Both have heard each other's beacons by then.
-    sleep(Duration::from_millis(1500)).await;
+    let [stalled, _] = both_have_met(&mut pair.daemons).await;
     pair.daemons[0].pause();
     pair.two.disconnect("john", "c").await;
     sleep(LISTENS).await;
     assert_eq!(events.arrived().len(), 2);
     pair.daemons[0].resume();
-    events.silent_for(LISTENS).await;
+    nobody_is_taken_for_dead(&[stalled], LISTENS).await;
+    assert_eq!(events.arrived().len(), 0, "nothing old is announced");
 }
 
 #[tokio::test]
 async fn daemons_that_lose_nats_take_nobody_for_dead() {
     let mut server = Server::start().await;
-    let daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
-    // Both have heard each other's beacons by then.
-    sleep(Duration::from_millis(1500)).await;
+    let mut daemons =
+        [Daemon::spawn(&server, MEASURED).await, Daemon::spawn(&server, MEASURED).await];
+    let pages = both_have_met(&mut daemons).await;
     server.vanish();
-    sleep(LISTENS + Duration::from_secs(1)).await;
+    nobody_is_taken_for_dead(&pages, LISTENS + Duration::from_secs(1)).await;
     server.appear().await;
-    sleep(LISTENS).await;
-    for daemon in daemons {
-        assert!(!daemon.log().contains("a daemon is gone"), "{}", daemon.log());
-    }
+    nobody_is_taken_for_dead(&pages, LISTENS).await;
 }

@@ -184,6 +184,6 @@ async fn a_socket_that_is_not_there_is_told_of_and_served_without() {
     let nowhere = ("NOTIFY_SOCKET", "/nonexistent/notify");
     let mut daemon = Daemon::launch_under(&server.url(), NO_GRACE, "", &[nowhere]);
     daemon.ready(&server).await;
-    assert_eq!(daemon.says("systemd cannot be told").await["level"], "WARN");
+    assert_eq!(daemon.says("systemd cannot be notified").await["level"], "WARN");
     daemon.stop().await;
 }

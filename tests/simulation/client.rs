@@ -1,16 +1,15 @@
-//! The requests of clients, and what each does to the registers of the ledger.
+//! The requests of clients, and the effect of each on the registers of the ledger.
 
 use presenced::presence::id::Id;
-use presenced::presence::time::Time;
-use presenced::presence::user::{Command, Patch};
+use presenced::presence::user::{Command, LeavingKey, NewConnection, Patch};
 use serde_json::json;
 
 use super::ledger::{OpId, Register, Value};
 
-/// The user who is invisible from the first moment on, and of whom nobody may ever hear.
+/// The user who is invisible from the start, and of whom no event may be published.
 pub const GHOST: &str = "ghost";
 
-/// How many clients there are.
+/// The number of clients.
 pub const CLIENTS: usize = 3;
 
 pub fn id(text: &str) -> Id {
@@ -32,11 +31,11 @@ pub enum Action {
     DisconnectLease,
     Upsert(Fields),
     Delete,
-    EndGrace { since: Time },
+    EndLeaving { ended: Vec<LeavingKey> },
 }
 
-/// Which fields a request sets. The values are made from the number of the request, so that each
-/// is written once only.
+/// The fields that a request sets. The values derive from the number of the request, so each value
+/// is written only once.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fields {
     pub custom: bool,
@@ -46,7 +45,7 @@ pub struct Fields {
 }
 
 impl Op {
-    /// Some request to one of `users`.
+    /// A random request to one of `users`.
     pub fn any(rng: &mut fastrand::Rng, users: &[Id]) -> Self {
         let user = users[rng.usize(0..users.len())].clone();
         let client = rng.usize(0..CLIENTS);
@@ -71,27 +70,34 @@ impl Op {
         Self { user, client, action }
     }
 
-    /// The command that a daemon makes of it.
+    /// The command that a daemon derives from it.
     pub fn command(&self, number: OpId) -> Command {
         let connection = || id(&format!("c{}", self.client));
         match &self.action {
             Action::Connect { on_lease, fields } => Command::Connect {
                 patch: self.patch(*fields, number),
-                connection: connection(),
-                lease: on_lease.then(|| self.lease()),
+                defaults: None,
+                connection: NewConnection {
+                    lease: on_lease.then(|| self.lease()),
+                    ..NewConnection::plain(connection())
+                },
                 custom_in_answer: true,
             },
-            Action::Disconnect => Command::Disconnect { connection: connection(), lease: None },
-            Action::DisconnectLease => Command::DisconnectLease { lease: self.lease() },
+            Action::Disconnect => {
+                Command::Disconnect { connection: connection(), lease: None, grace_ms: None }
+            }
+            Action::DisconnectLease => {
+                Command::DisconnectLease { lease: self.lease(), grace_ms: None }
+            }
             Action::Upsert(fields) => {
                 Command::Upsert { patch: self.patch(*fields, number), custom_in_answer: true }
             }
             Action::Delete => Command::Delete,
-            Action::EndGrace { since } => Command::EndGrace { since: *since },
+            Action::EndLeaving { ended } => Command::EndLeaving { ended: ended.clone() },
         }
     }
 
-    /// The registers that it sets.
+    /// The registers that it sets, with the values.
     pub fn effects(&self, number: OpId) -> Vec<(Register, Value)> {
         let connection = Register::Connection(self.client);
         match &self.action {
@@ -104,7 +110,7 @@ impl Op {
             Action::DisconnectLease => vec![(connection, Value::AbsentIfOnLease)],
             Action::Upsert(fields) => self.set(*fields, number),
             Action::Delete => Register::all().map(|each| (each, Value::Absent)).collect(),
-            Action::EndGrace { .. } => Vec::new(),
+            Action::EndLeaving { .. } => Vec::new(),
         }
     }
 

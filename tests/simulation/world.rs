@@ -1,4 +1,4 @@
-//! One run: the bucket, the daemons and the clients, and everything that goes wrong between them.
+//! One run: the bucket, the daemons, the clients, and the faults between them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::daemon::{Daemon, REQUEST_MS, TICK_MS};
 use super::ledger::{Ledger, OpId};
 use super::network::{Event, Incoming, LATEST_MS, Network, Reading, pick};
 
-/// How long things go wrong, and how long they then have to settle.
+/// The duration of the faults, and of the calm after them.
 const STORMY_MS: u64 = 10_000;
 const CALM_MS: u64 = 14_000;
-/// How long a marker of a deletion lives: much longer than clocks are apart.
+/// The time to live of a deletion marker: much longer than the difference between clocks.
 const MARKER_MS: u64 = 9000;
 
 #[derive(Debug)]
@@ -37,10 +37,10 @@ pub struct World {
     pub calm: bool,
     /// When a daemon last crashed, and when the bucket was last replaced.
     pub crashed_ms: u64,
-    /// Dies before the next event that it should announce.
+    /// The daemon that crashes before its next announcement.
     pub doomed: Option<DaemonId>,
     last_daemon: u64,
-    /// What happened, if somebody wants to know.
+    /// The trace, if it is wanted.
     trace: Option<Vec<(u64, Option<Id>, String)>>,
 }
 
@@ -50,7 +50,7 @@ impl World {
         let users = (0..rng.usize(1..=3)).map(|n| id(&format!("u{n}")));
         let users = users.chain([id(GHOST)]).collect();
         let no_grace = rng.u32(0..4) == 0;
-        let rules = Rules { connections_per_user: *pick(&mut rng, &[2, 50]), no_grace };
+        let rules = Rules::new(*pick(&mut rng, &[2, 50]), no_grace);
         let mut world = Self {
             attempts: *pick(&mut rng, &[3, 40]),
             grace_ms: rng.u64(200..2000),
@@ -75,7 +75,7 @@ impl World {
         world
     }
 
-    /// Lets everything happen.
+    /// Runs to the end.
     pub fn run(&mut self) -> Result<(), Broken> {
         self.run_until(STORMY_MS)?;
         self.calm_down();
@@ -83,7 +83,7 @@ impl World {
         self.check_the_end()
     }
 
-    /// What happened to one key, and to all.
+    /// The trace of one user, with the events that concern all.
     pub fn trace_of(&self, key: &Id) -> String {
         let lines = self.trace.iter().flatten();
         let lines = lines.filter(|(_, of, _)| of.as_ref().is_none_or(|of| of == key));
@@ -139,7 +139,8 @@ impl World {
         self.last_daemon += 1;
         let id = DaemonId(self.last_daemon);
         let rules = Arc::clone(&self.rules);
-        let mut daemon = Daemon::start(id, &self.bucket, rules, self.attempts, self.net.now_ms);
+        let mut daemon =
+            Daemon::start(id, &self.bucket, rules, self.grace_ms, self.attempts, self.net.now_ms);
         daemon.skew_ms = self.net.rng.i64(-3000..=3000);
         self.daemons.insert(id, daemon);
         self.note(None, || format!("{id} starts"));
@@ -191,7 +192,7 @@ impl World {
         self.net.after(ms, Event::To(by, Incoming::Info { key, verify, epoch, last }));
     }
 
-    /// Something reaches a daemon, if it is alive; if it is paused, later.
+    /// A message reaches a daemon, if it is alive; if it is paused, later.
     fn reach(&mut self, id: DaemonId, incoming: Incoming) -> Result<(), Broken> {
         let Some(daemon) = self.daemons.get(&id) else { return Ok(()) };
         if daemon.paused_until_ms > self.net.now_ms {
@@ -201,14 +202,14 @@ impl World {
         }
         match incoming {
             Incoming::Command { op, since_ms } => {
-                // A daemon that was stalled drops what it had queued.
+                // A daemon that was stalled drops its queue.
                 let stalled = self.net.now_ms >= since_ms + REQUEST_MS;
                 if stalled { Ok(()) } else { self.command(id, *op) }
             }
-            Incoming::Acked { write, rev } => self.drive(id, |m, now| m.acked(write, rev, now)),
-            Incoming::Conflicted { write } => self.drive(id, |m, now| m.conflicted(write, now)),
+            Incoming::Acked { write, rev } => self.drive(id, |m, now| m.on_acked(write, rev, now)),
+            Incoming::Conflicted { write } => self.drive(id, |m, now| m.on_conflicted(write, now)),
             Incoming::NoLeader { write } => {
-                self.drive(id, |m, now| m.failed(write, &Failure::Retry, now))
+                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry, now))
             }
             Incoming::Found { key, read, found } => {
                 let found = match found {
@@ -216,7 +217,7 @@ impl World {
                     Reading::Nothing => Found::Nothing,
                     Reading::Failed => Found::Failed,
                 };
-                self.drive(id, |m, now| m.found(&key, read, found, now))
+                self.drive(id, |m, now| m.on_found(&key, read, found, now))
             }
             Incoming::Info { key, verify, epoch, last } => {
                 self.informed(id, key, verify, (epoch, last))
@@ -246,7 +247,7 @@ impl World {
         let command = op.command(number);
         self.drive(id, |machine, now| {
             let deadline_ms = now.mono_ms + REQUEST_MS;
-            machine.command(user, Job { command, ticket: number, deadline_ms }, now);
+            machine.on_command(user, Job { command, ticket: number, deadline_ms }, now);
         })
     }
 
@@ -270,7 +271,7 @@ impl World {
     fn verified(&mut self, id: DaemonId) -> Result<(), Broken> {
         let done = self.daemons.get_mut(&id).map(Daemon::verified).unwrap_or_default();
         for (key, verify) in done {
-            self.drive(id, |machine, now| machine.verified(&key, verify, now))?;
+            self.drive(id, |machine, now| machine.on_verified(&key, verify, now))?;
         }
         Ok(())
     }
@@ -284,13 +285,13 @@ impl World {
         }
     }
 
-    /// Delivers some entries that are on their way to a daemon, and sends it some more.
+    /// Delivers some entries in flight to a daemon, and sends it some more.
     fn feed(&mut self, id: DaemonId) -> Result<(), Broken> {
         for _ in 0..self.net.rng.usize(1..=4) {
             let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
             let Some((message, is_last)) = daemon.pipe.pop_front() else { break };
             daemon.take(message.seq, is_last);
-            self.drive(id, |machine, now| machine.fed(&message.key, message.entry(), now))?;
+            self.drive(id, |machine, now| machine.on_fed(&message.key, message.entry(), now))?;
         }
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         daemon.feed_due = false;
@@ -315,16 +316,16 @@ impl World {
 
     fn follow(&mut self, id: DaemonId) -> Result<(), Broken> {
         let epoch = self.bucket.epoch;
-        self.note(None, || format!("{id} finds that the bucket is another one"));
+        self.note(None, || format!("{id} detects that the bucket was replaced"));
         self.with(id, |daemon, _| daemon.follow(epoch));
         self.checks.restart(id);
-        self.drive(id, Stripe::reset)?;
+        self.drive(id, Stripe::on_reset)?;
         self.schedule_feed(id);
         Ok(())
     }
 
     fn tick(&mut self, id: DaemonId) -> Result<(), Broken> {
-        self.drive(id, Stripe::tick)?;
+        self.drive(id, Stripe::on_tick)?;
         self.check_answers_in_time(id)?;
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         daemon.ticks += 1;
@@ -355,12 +356,12 @@ impl World {
     }
 
     fn end_graces(&mut self, id: DaemonId) -> Result<(), Broken> {
-        let (now_ms, grace_ms) = (self.net.now_ms, self.grace_ms);
+        let now_ms = self.net.now_ms;
         let Some(daemon) = self.daemons.get_mut(&id).filter(|daemon| daemon.is_ready()) else {
             return Ok(());
         };
-        for (user, grace) in daemon.due_graces(grace_ms, now_ms) {
-            let action = Action::EndGrace { since: grace.since };
+        for (user, ended) in daemon.due_graces(now_ms) {
+            let action = Action::EndLeaving { ended };
             self.command(id, Op { user, client: 0, action })?;
         }
         Ok(())
@@ -373,8 +374,9 @@ impl World {
         }
     }
 
-    /// Gives the machine of a daemon an input and carries out what it wants, unless the daemon dies
-    /// between two effects.
+    /// Hands an input to the machine of a daemon and carries out its effects, unless the daemon
+    /// crashes
+    /// between two of them.
     fn drive(
         &mut self,
         id: DaemonId,
@@ -411,6 +413,8 @@ impl World {
                 let ms = self.net.rng.u64(0..=12);
                 self.net.after(ms, Event::Info { by: id, key, verify });
             }
+            // No connection here lapses with its lease.
+            Effect::ChangeShared(_) => {}
             Effect::Announce(event) => {
                 self.note(Some(&event.user), || format!("{id} announces {}", event.version));
                 self.checks.announced(&self.bucket, id, &event, false)?;
@@ -418,7 +422,7 @@ impl World {
             Effect::Answer { ticket, result } => self.answered(id, ticket, result)?,
             Effect::RemoteChange { key, by } => {
                 let now_ms = self.net.now_ms;
-                self.with(id, |daemon, _| daemon.note_elsewhere(key, by, now_ms));
+                self.with(id, |daemon, _| daemon.on_remote_change(key, by, now_ms));
             }
         }
         Ok(())

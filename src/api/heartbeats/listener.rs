@@ -117,7 +117,7 @@ impl HeartbeatListener {
         for message in batch {
             let lane = message.lane;
             if let Some(number) = self.is_probe(&message.payload) {
-                self.beacons.hearing().probed(lane, number, self.now_ms());
+                self.beacons.hearing().on_probe(lane, number, self.now_ms());
                 // Messages behind a probe were sent after it.
                 at_ms[lane] = self.heard_ms(lane);
             } else {
@@ -139,7 +139,7 @@ impl HeartbeatListener {
         }
         self.store.context.metrics.heartbeats_dropped.inc_by(count as u64);
         // The probes among them are older than the trouble and need not come back.
-        self.beacons.hearing().trouble(self.now_ms(), TOO_FAST);
+        self.beacons.hearing().on_trouble(self.now_ms(), TOO_FAST);
     }
 
     fn record_message(&self, message: &QueuedHeartbeat, at_ms: u64) {
@@ -169,7 +169,7 @@ impl HeartbeatListener {
                 self.store.context.metrics.heard_connections(connections.len());
                 for (user, connection) in connections {
                     self.store.users.with_index(user.as_ref(), |index| {
-                        index.own_leases.heartbeat(user, connection, at_ms);
+                        index.agenda.heartbeat(user, connection, at_ms);
                     });
                 }
             }
@@ -191,11 +191,11 @@ impl HeartbeatListener {
     fn on_event(&self, event: &Event) {
         let (now_ms, mut hearing) = (self.now_ms(), self.beacons.hearing());
         match event {
-            Event::SlowConsumer(_) => hearing.trouble(now_ms, TOO_FAST),
-            Event::Disconnected => hearing.cut_off(now_ms, "it was cut off from NATS"),
+            Event::SlowConsumer(_) => hearing.on_trouble(now_ms, TOO_FAST),
+            Event::Disconnected => hearing.on_cut_off(now_ms, "it was cut off from NATS"),
             // The first connection makes no difference, as a daemon begins deaf.
             Event::Connected => {
-                hearing.connected(now_ms, "it has just been connected to NATS again");
+                hearing.on_connected(now_ms, "it has just been connected to NATS again");
             }
             _ => {}
         }

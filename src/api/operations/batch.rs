@@ -11,11 +11,11 @@ use super::connect::Connect;
 use super::context::Context;
 use super::disconnect::Disconnect;
 use super::reply::{Reply, push_refusal};
+use super::update_connection::UpdateConnection;
 use super::upsert_users::UpsertUsers;
-use super::writes::UsersShown;
+use super::writes::{RequestRules, UsersShown};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, flawed, missing, too_many, wrong};
-use crate::config::Limits;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -31,6 +31,7 @@ const DISCONNECT_ANSWER_BYTES: usize = 64;
 #[derive(Debug)]
 enum Op {
     Connect(Connect),
+    UpdateConnection(UpdateConnection),
     Disconnect(Disconnect),
     UpsertUsers(UpsertUsers),
 }
@@ -47,14 +48,14 @@ pub struct Batch {
 type Running<'a> = Pin<Box<MaybeDone<BoxFuture<'a, (Result<Reply, Refusal>, bool)>>>>;
 
 impl Batch {
-    pub fn parse(body: &[u8], limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(body: &[u8], rules: &RequestRules) -> Result<Self, Refusal> {
         let (mut fields, flaws) = Fields::parse(body)?;
         let values = fields
             .array("ops", MAX_USERS)?
             .ok_or_else(|| missing("ops", "an array of operations"))?;
         let me = fields.boolean("me")?.unwrap_or(true);
         fields.finish()?;
-        let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), limits);
+        let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), rules);
         let mut ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
         for flaw in &flaws {
             match flaw.index_in("ops").and_then(|index| ops.get_mut(index)) {
@@ -113,17 +114,23 @@ impl Batch {
 }
 
 impl Op {
-    fn parse(value: Value, path: &str, limits: &Limits) -> Result<Self, Refusal> {
+    fn parse(value: Value, path: &str, rules: &RequestRules) -> Result<Self, Refusal> {
         let mut fields = Fields::of(value, path)?;
         let name = fields.text("op")?;
         match name.as_deref() {
-            Some("connect") => Connect::parse(fields, &Door::Trusted, limits).map(Self::Connect),
-            Some("disconnect") => Disconnect::parse(fields, &Door::Trusted).map(Self::Disconnect),
+            Some("connect") => Connect::parse(fields, &Door::Trusted, rules).map(Self::Connect),
+            Some("update_connection") => {
+                UpdateConnection::parse(fields, &Door::Trusted).map(Self::UpdateConnection)
+            }
+            Some("disconnect") => {
+                Disconnect::parse(fields, &Door::Trusted, rules).map(Self::Disconnect)
+            }
             Some("upsert_users") => {
-                UpsertUsers::parse(fields, &Door::Trusted, limits).map(Self::UpsertUsers)
+                UpsertUsers::parse(fields, &Door::Trusted, rules).map(Self::UpsertUsers)
             }
             _ => {
-                let takes = "takes \"connect\", \"disconnect\" or \"upsert_users\"";
+                let takes = "takes \"connect\", \"update_connection\", \"disconnect\" or \
+                             \"upsert_users\"";
                 Err(wrong(&fields.path("op"), takes))
             }
         }
@@ -133,9 +140,9 @@ impl Op {
     /// connections before it, and several users are checked before the first is written.
     fn must_see(&self, under_way: &HashSet<Id>) -> bool {
         match self {
-            Self::Disconnect(Disconnect::Lease(_)) => true,
+            Self::Disconnect(Disconnect::Lease { .. }) => true,
             Self::UpsertUsers(upsert) => upsert.named().any(|user| under_way.contains(user)),
-            Self::Connect(_) | Self::Disconnect(_) => false,
+            Self::Connect(_) | Self::UpdateConnection(_) | Self::Disconnect(_) => false,
         }
     }
 
@@ -143,6 +150,7 @@ impl Op {
     fn named(&self) -> Box<dyn Iterator<Item = &Id> + '_> {
         match self {
             Self::Connect(connect) => Box::new(std::iter::once(&connect.user)),
+            Self::UpdateConnection(update) => Box::new(std::iter::once(&update.user)),
             Self::Disconnect(disconnect) => Box::new(disconnect.user().into_iter()),
             Self::UpsertUsers(upsert) => Box::new(upsert.named()),
         }
@@ -150,7 +158,7 @@ impl Op {
 
     fn users(&self) -> usize {
         match self {
-            Self::Connect(_) | Self::Disconnect(_) => 1,
+            Self::Connect(_) | Self::UpdateConnection(_) | Self::Disconnect(_) => 1,
             Self::UpsertUsers(upsert) => upsert.len(),
         }
     }
@@ -158,6 +166,7 @@ impl Op {
     fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
         match self {
             Self::Connect(connect) => connect.answer_bytes(shows, service),
+            Self::UpdateConnection(update) => update.answer_bytes(),
             Self::Disconnect(_) => DISCONNECT_ANSWER_BYTES,
             Self::UpsertUsers(upsert) => upsert.answer_bytes(shows, service),
         }
@@ -166,10 +175,15 @@ impl Op {
     /// Submits the commands of the operation, behind those of the operations before it.
     async fn start<'a>(self, shows: UsersShown, ctx: &Context) -> Running<'a> {
         let part = ctx.of_part();
-        let waits = matches!(self, Self::Disconnect(Disconnect::Lease(_)));
+        let waits = matches!(self, Self::Disconnect(Disconnect::Lease { .. }));
         let run: BoxFuture<'a, _> = match self {
             Self::Connect(connect) => async move {
                 let result = connect.run_with(shows, &part).await;
+                (result, part.is_invisible())
+            }
+            .boxed(),
+            Self::UpdateConnection(update) => async move {
+                let result = update.run(&part).await;
                 (result, part.is_invisible())
             }
             .boxed(),

@@ -4,14 +4,13 @@ use serde_json::{Map, Value};
 
 use super::context::Context;
 use super::reply::{Reply, push_heartbeat};
-use super::writes::{self, UsersShown};
+use super::writes::{self, RequestRules, UsersShown};
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing};
-use crate::config::Limits;
+use crate::api::request::fields::{Fields, missing, wrong};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
-use crate::presence::user::{Command, Outcome, Patch};
+use crate::presence::user::{Command, Device, NewConnection, Outcome, Patch};
 use crate::service::Service;
 use crate::store::stripe::Answer;
 
@@ -20,12 +19,12 @@ use crate::store::stripe::Answer;
 pub struct Connect {
     pub user: Id,
     patch: Patch,
-    connection: Id,
-    lease: Option<Id>,
+    defaults: Option<Box<Patch>>,
+    connection: NewConnection,
 }
 
 impl Connect {
-    pub fn parse(mut fields: Fields, door: &Door, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
         let path = fields.path("user");
         let user_fields = match (fields.object("user")?, door) {
             (Some(user), _) => user,
@@ -34,24 +33,29 @@ impl Connect {
                 return Err(missing(&path, "an object with the `id` of the user"));
             }
         };
-        let (user, patch) = writes::user(&user_fields, &path, door, &limits.trusted_fields)?;
+        let (user, patch) = writes::user(&user_fields, &path, door, rules)?;
         let connection = fields.id("connection_id")?;
         let lease = fields.id("lease")?;
+        let defaults = defaults(&mut fields, door, rules)?;
+        let device = device(&mut fields)?;
+        let idle = fields.boolean("idle")?.unwrap_or(false);
         fields.finish()?;
-        let connection = match connection {
+        let id = match connection {
             Some(connection) => connection,
             None => Id::parse(&fresh_connection_id(), "connection_id")?,
         };
-        Ok(Self { user, patch, connection, lease })
+        let connection = NewConnection { id, lease, device, idle };
+        Ok(Self { user, patch, defaults, connection })
     }
 
     /// An upper bound of the answer without custom fields, in bytes.
     pub fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
-        let me = match shows {
+        let me = |patch| match shows {
             UsersShown::None => 0,
-            _ => writes::me_bytes(service, &self.user, &self.patch),
+            _ => writes::me_bytes(service, &self.user, patch),
         };
-        2 * self.connection.as_str().len() + 128 + me
+        let defaults = self.defaults.as_deref().map_or(0, me);
+        2 * self.connection.id.as_str().len() + 128 + me(&self.patch) + defaults
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
@@ -60,10 +64,10 @@ impl Connect {
 
     /// Runs with an answer that shows users by `shows`.
     pub async fn run_with(self, shows: UsersShown, ctx: &Context) -> Result<Reply, Refusal> {
-        let Self { user, patch, connection, lease } = self;
+        let Self { user, patch, defaults, connection } = self;
         let was_invisible = ctx.service.is_invisible(&user);
-        let command =
-            Command::Connect { patch, connection, lease, custom_in_answer: shows.with_custom() };
+        let custom_in_answer = shows.with_custom();
+        let command = Command::Connect { patch, defaults, connection, custom_in_answer };
         let result = ctx.service.command(user, command, ctx.deadline_ms).await;
         ctx.set_invisible(writes::is_invisible(&result, was_invisible));
         Ok(reply(result?, shows, ctx))
@@ -72,19 +76,41 @@ impl Connect {
 
 fn reply(answer: Answer<Outcome>, shows: UsersShown, ctx: &Context) -> Reply {
     let mut out = Vec::with_capacity(512);
-    if let Outcome::Connected { connection, me, .. } = answer.outcome {
+    if let Outcome::Connected { connection, me, created, .. } = answer.outcome {
         json::push(&mut out, "{\"connection_id\":");
         json::push_str(&mut out, connection.as_str());
         if shows != UsersShown::None {
             json::push(&mut out, ",\"me\":");
             out.extend_from_slice(&me);
         }
+        json::push(&mut out, ",\"created\":");
+        json::push_bool(&mut out, created);
         out.push(b',');
         push_heartbeat(&mut out, &ctx.service.liveness);
         writes::push_rev(&mut out, answer.rev, &ctx.door);
         out.push(b'}');
     }
     out
+}
+
+/// The fields that count only if the request makes the user.
+fn defaults(
+    fields: &mut Fields,
+    door: &Door,
+    rules: &RequestRules,
+) -> Result<Option<Box<Patch>>, Refusal> {
+    let path = fields.path("defaults");
+    let Some(defaults) = fields.object("defaults")? else { return Ok(None) };
+    if defaults.contains_key("id") {
+        return Err(wrong(&format!("{path}.id"), "is named in `user`"));
+    }
+    Ok(Some(Box::new(writes::patch(&defaults, &path, door, rules)?)))
+}
+
+/// The kind of device that a request names.
+pub fn device(fields: &mut Fields) -> Result<Option<Device>, Refusal> {
+    let path = fields.path("device");
+    fields.text("device")?.map(|device| Device::parse(&device, &path)).transpose()
 }
 
 /// The id of a connection whose client named none: 128 random bits.

@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::reply::Reply;
-use super::writes;
+use super::writes::{self, RequestRules};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing};
 use crate::presence::id::Id;
@@ -13,24 +13,20 @@ use crate::presence::user::{Command, Outcome};
 /// A parsed `disconnect`.
 #[derive(Debug)]
 pub enum Disconnect {
-    /// With a lease, only a connection that hangs on it.
-    Connection {
-        user: Id,
-        connection: Id,
-        lease: Option<Id>,
-    },
-    Lease(Id),
+    Connection { user: Id, connection: Id, lease: Option<Id>, grace_ms: Option<u64> },
+    Lease { lease: Id, grace_ms: Option<u64> },
 }
 
 impl Disconnect {
-    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
+        let grace_ms = fields.number("grace_ms", 0..=rules.lease_ms)?;
         let lease = fields.id("lease")?;
         if let Some(lease) = &lease
             && !fields.has("user_id")
             && !fields.has("connection_id")
         {
             fields.finish()?;
-            return Ok(Self::Lease(lease.clone()));
+            return Ok(Self::Lease { lease: lease.clone(), grace_ms });
         }
         let user_path = fields.path("user_id");
         let user = door.user(fields.id("user_id")?, &user_path)?;
@@ -38,22 +34,22 @@ impl Disconnect {
             missing(&fields.path("connection_id"), "the id of the connection that ends")
         })?;
         fields.finish()?;
-        Ok(Self::Connection { user, connection, lease })
+        Ok(Self::Connection { user, connection, lease, grace_ms })
     }
 
     /// The user named, if a single connection is.
     pub fn user(&self) -> Option<&Id> {
         match self {
             Self::Connection { user, .. } => Some(user),
-            Self::Lease(_) => None,
+            Self::Lease { .. } => None,
         }
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         match self {
-            Self::Connection { user, connection, lease } => {
+            Self::Connection { user, connection, lease, grace_ms } => {
                 let was_invisible = ctx.service.is_invisible(&user);
-                let command = Command::Disconnect { connection, lease };
+                let command = Command::Disconnect { connection, lease, grace_ms };
                 let result = ctx.service.command(user, command, ctx.deadline_ms).await;
                 ctx.set_invisible(writes::is_invisible(&result, was_invisible));
                 let answer = result?;
@@ -63,8 +59,8 @@ impl Disconnect {
                 };
                 Ok(reply(count, answer.rev, &ctx.door))
             }
-            Self::Lease(lease) => {
-                let ended = ctx.service.end_lease(&lease, ctx.deadline_ms).await?;
+            Self::Lease { lease, grace_ms } => {
+                let ended = ctx.service.end_lease(&lease, grace_ms, ctx.deadline_ms).await?;
                 Ok(reply(ended.count, ended.rev, &ctx.door))
             }
         }

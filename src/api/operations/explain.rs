@@ -9,7 +9,7 @@ use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
-use crate::presence::user::{Connection, Record, Users, shown};
+use crate::presence::user::{Choice, Connection, Device, Leaving, Record, Users, shown};
 use crate::service::{Service, unreadable};
 
 /// A parsed `explain`.
@@ -51,12 +51,34 @@ impl Explain {
             "user_id": user.as_str(),
             "rev": rev,
             "record": serde_json::from_slice::<Value>(&Users::encode(&record)).unwrap_or_default(),
-            "shown": { "online": shown(Some(&record)).online, "why": why(&record) },
+            "shown": {
+                "online": record.is_shown_online(),
+                "availability": shown(Some(&record)).availability.name(),
+                "why": why(&record),
+            },
             "connections": connections,
+            "leaving": record.leaving.iter().map(|each| self.leaving(service, each, now)).collect::<Vec<_>>(),
+            "status_expires_at": record.status_expires_at.map(|at| at.to_string()),
             "deaf": service.beacons.hearing().deaf(now.mono_ms),
             "seen_by": service.store.context.daemon.to_string(),
         });
         Ok(answer.to_string().into_bytes())
+    }
+
+    /// A connection that is leaving, and until when by this daemon's clock.
+    fn leaving(&self, service: &Service, leaving: &Leaving, now: Now) -> Value {
+        let seen_ms = service.store.users.with_index(&self.user, |index| {
+            index.agenda.leaving_seen_ms(&self.user, &leaving.key())
+        });
+        let usual_ms = u64::try_from(service.liveness.offline_grace.as_millis());
+        let grace_ms = leaving.grace_ms.unwrap_or(usual_ms.unwrap_or(u64::MAX));
+        json!({
+            "connection_id": leaving.connection.as_ref().map(Id::as_str),
+            "device": leaving.device.as_ref().map(Device::as_str),
+            "idle": leaving.idle,
+            "since": leaving.since.to_string(),
+            "until": seen_ms.map(|at_ms| as_wall(at_ms.saturating_add(grace_ms), now).to_string()),
+        })
     }
 
     /// The daemon's view of a connection. Times are measured on the monotonic clock, and converted
@@ -65,23 +87,23 @@ impl Explain {
         let (heard, key) = match &connection.lease {
             Some(lease) => (service.store.leases().heard(lease), lease),
             None => (
-                service.store.users.with_index(&self.user, |index| {
-                    index.own_leases.heard(&self.user, &connection.id)
-                }),
+                service
+                    .store
+                    .users
+                    .with_index(&self.user, |index| index.agenda.heard(&self.user, &connection.id)),
                 &self.user,
             ),
         };
         let deaf = service.beacons.hearing().deaf(now.mono_ms).is_some();
         let lease_ms = i64::try_from(service.liveness.lease.as_millis()).unwrap_or(i64::MAX);
-        let at = heard.map(|heard| {
-            let ago_ms = now.mono_ms.saturating_sub(heard.at_ms);
-            Time(now.wall.0.saturating_sub(i64::try_from(ago_ms).unwrap_or(i64::MAX)))
-        });
+        let at = heard.map(|heard| as_wall(heard.at_ms, now));
         let lapses_at = at.map(|at| Time(at.0.saturating_add(lease_ms)).to_string());
         let confirmed = heard.filter(|heard| heard.confirmed);
         json!({
             "connection_id": connection.id.as_str(),
             "lease": connection.lease.as_ref().map(Id::as_str),
+            "device": connection.device.as_ref().map(Device::as_str),
+            "idle": connection.idle,
             "connects": connection.generation,
             "last_heard": confirmed.and(at).map(|at| at.to_string()),
             "lapses_at": lapses_at,
@@ -90,9 +112,33 @@ impl Explain {
     }
 }
 
+/// A moment of the monotonic clock as the wall clock shows it, for people.
+fn as_wall(at_ms: u64, now: Now) -> Time {
+    let ahead_ms = i128::from(at_ms) - i128::from(now.mono_ms);
+    Time(now.wall.0.saturating_add(i64::try_from(ahead_ms).unwrap_or(i64::MAX)))
+}
+
 fn why(record: &Record) -> String {
+    let online = why_online(record);
+    if !record.is_shown_online() {
+        return online;
+    }
+    let active = record.connections.iter().filter(|each| !each.idle).map(|each| each.id.as_str());
+    let active: Vec<_> = active.collect();
+    let leaving = record.leaving.iter().filter(|each| !each.idle).count();
+    let availability = match record.choice {
+        Choice::Auto if !active.is_empty() => format!("active: by {}", active.join(", ")),
+        Choice::Auto if leaving > 0 => "active: by a connection that is leaving".to_owned(),
+        Choice::Auto => "away: every connection is idle".to_owned(),
+        choice => format!("{}: the user chose it", choice.name()),
+    };
+    format!("{online}; {availability}")
+}
+
+fn why_online(record: &Record) -> String {
     let connections = record.connections.len();
-    match (record.invisible, connections, record.grace_since) {
+    let since = record.leaving.iter().map(|each| each.since).max();
+    match (record.invisible, connections, since) {
         (true, 0, _) => "offline: it is invisible, and has no connection".to_owned(),
         (true, ..) => {
             format!("offline to others: it is invisible; it has {connections} connections")

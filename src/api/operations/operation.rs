@@ -4,11 +4,13 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
     Connect,
+    UpdateConnection,
     Heartbeat,
     Disconnect,
     UpsertUsers,
     DeleteUsers,
     QueryUsers,
+    CountUsers,
     UpsertChannel,
     DeleteChannel,
     WatchChannel,
@@ -18,13 +20,15 @@ pub enum Operation {
 }
 
 /// All operations, in the order of their discriminants.
-pub const OPERATIONS: [Operation; 12] = [
+pub const OPERATIONS: [Operation; 14] = [
     Operation::Connect,
+    Operation::UpdateConnection,
     Operation::Heartbeat,
     Operation::Disconnect,
     Operation::UpsertUsers,
     Operation::DeleteUsers,
     Operation::QueryUsers,
+    Operation::CountUsers,
     Operation::UpsertChannel,
     Operation::DeleteChannel,
     Operation::WatchChannel,
@@ -42,11 +46,13 @@ impl Operation {
     pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::UpdateConnection => "update_connection",
             Self::Heartbeat => "heartbeat",
             Self::Disconnect => "disconnect",
             Self::UpsertUsers => "upsert_users",
             Self::DeleteUsers => "delete_users",
             Self::QueryUsers => "query_users",
+            Self::CountUsers => "count_users",
             Self::UpsertChannel => "upsert_channel",
             Self::DeleteChannel => "delete_channel",
             Self::WatchChannel => "watch_channel",

@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::connect::Connect;
 use super::context::Context;
+use super::count_users::CountUsers;
 use super::delete_channel::DeleteChannel;
 use super::delete_users::DeleteUsers;
 use super::disconnect::Disconnect;
@@ -12,22 +13,26 @@ use super::operation::Operation;
 use super::query_channels::QueryChannels;
 use super::query_users::QueryUsers;
 use super::reply::Reply;
+use super::update_connection::UpdateConnection;
 use super::upsert_channel::UpsertChannel;
 use super::upsert_users::UpsertUsers;
 use super::watch_channel::WatchChannel;
+use super::writes::RequestRules;
 use crate::api::request::door::Door;
-use crate::config::Limits;
 use crate::presence::refusal::Refusal;
+use crate::service::Service;
 
 /// A parsed request.
 #[derive(Debug)]
 pub enum Request {
     Connect(Connect),
+    UpdateConnection(UpdateConnection),
     Heartbeat(Heartbeat),
     Disconnect(Disconnect),
     UpsertUsers(UpsertUsers),
     DeleteUsers(DeleteUsers),
     QueryUsers(QueryUsers),
+    CountUsers(CountUsers),
     UpsertChannel(UpsertChannel),
     DeleteChannel(DeleteChannel),
     WatchChannel(WatchChannel),
@@ -41,27 +46,34 @@ impl Request {
         operation: Operation,
         body: &[u8],
         door: &Door,
-        limits: &Limits,
+        service: &Service,
     ) -> Result<Self, Refusal> {
         let fields = || door.fields(body);
+        let rules = || RequestRules::of(service);
         Ok(match operation {
             Operation::Heartbeat => Self::Heartbeat(Heartbeat::parse(body, door)?),
-            Operation::Connect => Self::Connect(Connect::parse(fields()?, door, limits)?),
-            Operation::Disconnect => Self::Disconnect(Disconnect::parse(fields()?, door)?),
+            Operation::Connect => Self::Connect(Connect::parse(fields()?, door, &rules())?),
+            Operation::UpdateConnection => {
+                Self::UpdateConnection(UpdateConnection::parse(fields()?, door)?)
+            }
+            Operation::Disconnect => {
+                Self::Disconnect(Disconnect::parse(fields()?, door, &rules())?)
+            }
             Operation::UpsertUsers => {
-                Self::UpsertUsers(UpsertUsers::parse(fields()?, door, limits)?)
+                Self::UpsertUsers(UpsertUsers::parse(fields()?, door, &rules())?)
             }
             Operation::DeleteUsers => Self::DeleteUsers(DeleteUsers::parse(fields()?)?),
             Operation::QueryUsers => Self::QueryUsers(QueryUsers::parse(fields()?, body, door)?),
+            Operation::CountUsers => Self::CountUsers(CountUsers::parse(fields()?, door)?),
             Operation::UpsertChannel => Self::UpsertChannel(UpsertChannel::parse(fields()?)?),
             Operation::DeleteChannel => Self::DeleteChannel(DeleteChannel::parse(fields()?)?),
             Operation::WatchChannel => {
-                Self::WatchChannel(WatchChannel::parse(fields()?, door, limits)?)
+                Self::WatchChannel(WatchChannel::parse(fields()?, door, &service.limits())?)
             }
             Operation::QueryChannels => {
                 Self::QueryChannels(QueryChannels::parse(fields()?, body, door)?)
             }
-            Operation::Batch => Self::Batch(Batch::parse(body, limits)?),
+            Operation::Batch => Self::Batch(Batch::parse(body, &rules())?),
             Operation::Explain => Self::Explain(Explain::parse(fields()?)?),
         })
     }
@@ -79,11 +91,13 @@ impl Request {
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         match self {
             Self::Connect(connect) => connect.run(ctx).await,
+            Self::UpdateConnection(update) => update.run(ctx).await,
             Self::Heartbeat(heartbeat) => heartbeat.run(ctx).await,
             Self::Disconnect(disconnect) => disconnect.run(ctx).await,
             Self::UpsertUsers(upsert) => upsert.run(ctx).await,
             Self::DeleteUsers(delete) => delete.run(ctx).await,
             Self::QueryUsers(query) => query.run(ctx).await,
+            Self::CountUsers(count) => count.run(ctx).await,
             Self::UpsertChannel(upsert) => upsert.run(ctx).await,
             Self::DeleteChannel(delete) => delete.run(ctx).await,
             Self::WatchChannel(watch) => watch.run(ctx).await,

@@ -4,10 +4,9 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::reply::Reply;
-use super::writes::{self, UsersShown, Written};
+use super::writes::{self, RequestRules, UsersShown, Written};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
-use crate::config::Limits;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -24,7 +23,7 @@ pub struct UpsertUsers {
 }
 
 impl UpsertUsers {
-    pub fn parse(mut fields: Fields, door: &Door, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
         let path = fields.path("users");
         let values =
             fields.array("users", MAX_USERS)?.ok_or_else(|| missing(&path, "an array of users"))?;
@@ -32,7 +31,7 @@ impl UpsertUsers {
         let parse = |(index, value): (usize, Value)| {
             let path = format!("{path}[{index}]");
             match value {
-                Value::Object(user) => writes::user(&user, &path, door, &limits.trusted_fields),
+                Value::Object(user) => writes::user(&user, &path, door, rules),
                 _ => Err(wrong(&path, "takes an object")),
             }
         };

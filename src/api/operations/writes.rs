@@ -6,13 +6,12 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value};
 
 use super::context::Context;
-
 use crate::api::request::door::Door;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::{Command, Outcome, Patch, Users};
-use crate::service::Service;
+use crate::service::{Service, millis};
 use crate::store::keyspace::CommandResult;
 use crate::store::stripe::Answer;
 
@@ -30,23 +29,54 @@ impl UsersShown {
     }
 }
 
+/// What the settings say about requests that write users.
+#[derive(Debug)]
+pub struct RequestRules {
+    trusted_fields: BTreeSet<String>,
+    allow_invisible: bool,
+    /// The longest grace that a request may ask for.
+    pub lease_ms: u64,
+}
+
+impl RequestRules {
+    pub fn of(service: &Service) -> Self {
+        Self {
+            trusted_fields: service.limits().trusted_fields.clone(),
+            allow_invisible: service.user_settings.allow_invisible,
+            lease_ms: millis(service.liveness.lease),
+        }
+    }
+}
+
 /// Parses a user and its changed fields, which stand at `path` of a request.
 pub fn user(
     fields: &Map<String, Value>,
     path: &str,
     door: &Door,
-    trusted_fields: &BTreeSet<String>,
+    rules: &RequestRules,
 ) -> Result<(Id, Patch), Refusal> {
     let id = door.user(Patch::id(fields, path)?, &format!("{path}.id"))?;
+    Ok((id, patch(fields, path, door, rules)?))
+}
+
+/// Parses the changed fields of a user, as far as `door` may change them.
+pub fn patch(
+    fields: &Map<String, Value>,
+    path: &str,
+    door: &Door,
+    rules: &RequestRules,
+) -> Result<Patch, Refusal> {
     let patch = Patch::parse(fields, path)?;
-    if !door.is_trusted()
-        && let Some(name) = patch.forbidden(trusted_fields)
-    {
-        let field = format!("{path}.{name}");
-        let message = format!("`{field}` can be set only by trusted services");
-        return Err(Refusal::new(Code::ForbiddenField, message).field(field));
+    let hides = patch.invisible == Some(true) && !rules.allow_invisible;
+    let forbidden = patch.forbidden(&rules.trusted_fields).or(hides.then_some("invisible"));
+    match forbidden.filter(|_| !door.is_trusted()) {
+        None => Ok(patch),
+        Some(name) => {
+            let field = format!("{path}.{name}");
+            let message = format!("`{field}` can be set only by trusted services");
+            Err(Refusal::new(Code::ForbiddenField, message).field(field))
+        }
     }
-    Ok((id, patch))
 }
 
 /// Appends `,"rev":…` for trusted services only: a revision reveals invisible writes of others.
@@ -70,8 +100,14 @@ pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
             record.and_then(|record| record.status.as_deref()).map_or(4, json_bytes)
         }),
     };
-    // The names, times and numbers of a user take less than 256 bytes.
-    256 + json_bytes(user.as_str()) + status
+    let devices = service.store.users.with_record(user, |record| {
+        record.map_or(0, |record| {
+            let devices = record.reachability().devices;
+            devices.iter().map(|device| device.len() + 3).sum()
+        })
+    });
+    // The names, times and numbers of a user, and one more device, take less than 512 bytes.
+    512 + json_bytes(user.as_str()) + status + devices
 }
 
 /// Whether only the user itself may know of a connect or disconnect with this result. A refusal
@@ -81,6 +117,7 @@ pub fn is_invisible(result: &CommandResult<Users>, was_invisible: bool) -> bool 
         Ok(Answer { outcome, .. }) => matches!(
             outcome,
             Outcome::Connected { invisible: true, .. }
+                | Outcome::ConnectionUpdated { invisible: true, .. }
                 | Outcome::Disconnected { invisible: true, .. }
         ),
         Err(_) => was_invisible,

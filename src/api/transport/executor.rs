@@ -83,7 +83,7 @@ impl Executor {
             // Refused before the cost of parsing.
             return Err(overloaded());
         }
-        let parsed = Request::parse(*operation, &request.payload, &door, &limits)?;
+        let parsed = Request::parse(*operation, &request.payload, &door, &self.service)?;
         let ctx = Context::new(
             Arc::clone(&self.service),
             *operation,

@@ -28,6 +28,8 @@ pub struct Micro {
     pub daemon: DaemonId,
     pub context: Arc<ReplyContext>,
     pub subjects: Subjects,
+    /// What tells this instance from others.
+    pub metadata: Value,
     pub started: Time,
 }
 
@@ -79,7 +81,7 @@ impl Micro {
             "name": NAME,
             "id": self.daemon.to_string(),
             "version": env!("CARGO_PKG_VERSION"),
-            "metadata": {},
+            "metadata": self.metadata,
         });
         match asked {
             Asked::Ping => {}

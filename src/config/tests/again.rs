@@ -10,7 +10,7 @@ fn loaded(file: &str) -> Loaded {
 }
 
 #[test]
-fn changes_are_told_by_name_and_apart_by_whether_they_need_a_restart() {
+fn changes_are_named_and_told_apart_by_whether_they_need_a_restart() {
     let before = loaded("");
     let after = loaded(
         "[nats]\nuser = \"u\"\npassword = \"p\"\n[limits]\npending_scans = 1\n[log]\nlevel = \"warn\"\n\

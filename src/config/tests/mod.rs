@@ -102,7 +102,7 @@ fn a_file_that_was_named_must_exist() {
 }
 
 #[test]
-fn broken_toml_is_told_by_line_without_quoting_it() {
+fn broken_toml_is_named_by_line_without_quoting_it() {
     let error = Given::file("[nats]\npassword = hunter2\n").error();
     assert!(error.starts_with("p.toml is not valid TOML: line 2, column 12: "), "{error}");
     assert!(!error.contains("hunter2") && !error.contains('\n'), "{error}");
@@ -117,7 +117,7 @@ fn what_does_not_exist_is_refused_with_what_does() {
     assert_eq!(
         Given::file("[logs]").error(),
         "logs in p.toml is not a setting; known here as a section: nats, subjects, store, \
-         liveness, limits, log, metrics, channel_types"
+         liveness, users, limits, log, metrics, channel_types"
     );
     assert_eq!(
         Given::file("channel_types.x.y = 1").error(),
@@ -126,7 +126,8 @@ fn what_does_not_exist_is_refused_with_what_does() {
     assert_eq!(
         Given::default().env("PRESENCED_NATS__ULR", "x").error(),
         "nats.ulr in PRESENCED_NATS__ULR is not a setting; known here as a key: url, creds, nkey, \
-         user, password, token, tls_ca, tls_cert, tls_key, inbox_prefix"
+         user, password, token, tls_first, tls_ca, tls_cert, tls_key, inbox_prefix, js_domain, \
+         js_api_prefix"
     );
     assert_eq!(
         Given::default().env("PRESENCED_LOG_LEVEL", "x").error(),

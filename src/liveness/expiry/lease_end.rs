@@ -1,16 +1,20 @@
-//! How a shared lease ends as a whole: the first in order begins, tells the others what is to be
-//! ended, and tells them when that is done. If it is not done in time the next carries on.
+//! The end of a shared lease as a whole. The first daemon in order begins it, broadcasts the
+//! connections that it ends, and broadcasts when that is done. If it is not done in time, the next
+//! daemon takes over.
 
-use super::takeover::Lines;
-use super::{DECIDED_WITHIN_MS, Effect, Expiry, PER_MESSAGE, PROVEN_WITHIN_MS, View, steps};
+use super::takeover::LeaseConnections;
+use super::{
+    DECIDED_WITHIN_MS, Effect, Expiry, MAX_NAMED_PER_MESSAGE, PROVEN_WITHIN_MS, View, steps_ms,
+};
 use crate::liveness::expiry::messages::{Ending, named};
+use crate::liveness::peers::RankFilter;
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::time::Now;
 
 impl Expiry {
-    /// Another daemon begins to end a lease, or has done so.
-    pub fn on_ending(&mut self, known: &impl View, ending: &Ending, now: Now) {
+    /// Records that another daemon begins to end a lease, or has done so.
+    pub fn on_ending(&mut self, view: &impl View, ending: &Ending, now: Now) {
         let (Some(daemon), Ok(lease)) =
             (DaemonId::parse(&ending.daemon), Id::parse(&ending.lease, "lease"))
         else {
@@ -21,113 +25,120 @@ impl Expiry {
         }
         if ending.done {
             if self.ends.is_done_by(&lease, daemon) {
-                known.leases(|leases| leases.ended(&lease, true));
+                view.leases(|leases| leases.ended(&lease, true));
             }
             return;
         }
         let now_ms = now.mono_ms;
-        // Whoever has heard the lease, and did not come to say so, knows better.
-        let agrees =
-            self.ends.has(&lease) || self.ends.has_agreed(daemon, ending.number, &lease, now_ms);
-        let Some(generations) = self.ends.gather(daemon, &lease, ending, now_ms) else { return };
-        let marked = known.leases(|leases| {
+        // A daemon that has heard the lease and did not get to object knows better.
+        let agrees = self.ends.contains(&lease)
+            || self.ends.has_agreed(daemon, ending.number, &lease, now_ms);
+        let Some(connections) = self.ends.on_list(daemon, &lease, ending, now_ms) else { return };
+        let is_marked = view.leases(|leases| {
             let heard = leases.heard(&lease).filter(|heard| heard.confirmed);
             let silent = heard.is_none_or(|heard| heard.at_ms + self.lease_ms <= now_ms);
             (agrees || silent) && leases.begin_end(&lease, now_ms)
         });
-        if marked {
-            self.ends.begin(&lease, daemon, generations, now_ms.saturating_add(ending.within_ms));
+        if is_marked {
+            self.ends.begin(&lease, daemon, connections, now_ms.saturating_add(ending.within_ms));
         }
     }
 
-    /// The writes for a lease that this daemon was ending are done, or void. Says so if all that it
-    /// held is ended; otherwise somebody carries on.
-    pub fn on_writes_done(&mut self, known: &impl View, lease: &Id) -> Option<Effect> {
-        let done = self.ends.has(lease) && self.rest(known, lease).is_empty();
-        done.then(|| self.finish(known, lease))
+    /// Records that this daemon's writes for the end of a lease are done or void. Broadcasts the
+    /// end if all its connections are ended; otherwise the end is taken over.
+    pub fn on_writes_done(&mut self, view: &impl View, lease: &Id) -> Option<Effect> {
+        let done = self.ends.contains(lease) && self.remaining(view, lease).is_empty();
+        done.then(|| self.finish_end(view, lease))
     }
 
-    /// Begins to end a lease as a whole: all that it holds now, and nothing that connects from here
-    /// on.
-    pub(super) fn end(
+    /// Begins to end a lease with all the connections that it holds now, and none that connects
+    /// from here on.
+    pub(super) fn begin_end(
         &mut self,
-        known: &impl View,
+        view: &impl View,
         lease: Id,
         number: u64,
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let begun = !self.ends.has(&lease)
-            && known.leases(|leases| {
+        let has_begun = !self.ends.contains(&lease)
+            && view.leases(|leases| {
                 let heard_ms = leases.heard(&lease).map_or(0, |heard| heard.at_ms);
                 heard_ms + self.lease_ms <= now_ms && leases.begin_end(&lease, now_ms)
             });
-        if begun {
-            let generations = known.held_by(&lease);
-            self.work_on(lease, number, generations, now_ms, effects);
+        if has_begun {
+            let connections = view.held_by(&lease);
+            self.work_on_end(lease, number, connections, now_ms, effects);
         }
     }
 
-    /// Carries on what others began and did not finish in time, each daemon in its turn. One that
-    /// cannot be sure that it hears leaves it, and judges the lease anew when it can.
-    pub(super) fn carry_on(&mut self, known: &impl View, now_ms: u64, effects: &mut Vec<Effect>) {
-        self.ends.tidy(now_ms);
-        self.ends.void(now_ms, |by| known.peers(|peers| peers.is_alive(by)));
-        let wait_ms =
-            |lease: &Id, by: &[_]| steps(known.peers(|peers| peers.turn(lease.as_str(), by)));
+    /// Takes over ends that were begun and not finished in time, when it is this daemon's turn. A
+    /// daemon without proof that it hears drops them, and expires the lease again when it has one.
+    pub(super) fn take_over_ends(
+        &mut self,
+        view: &impl View,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.ends.forget_old(now_ms);
+        self.ends.void_failed(now_ms, |by| view.peers(|peers| peers.is_alive(by)));
+        let wait_ms = |lease: &Id, tried: &[_]| {
+            let rank =
+                view.peers(|peers| peers.rank(lease.as_str(), RankFilter::Hearing { tried }));
+            steps_ms(rank)
+        };
         for (lease, due_ms) in self.ends.due(now_ms, wait_ms) {
-            let rest = self.rest(known, &lease);
+            let remaining = self.remaining(view, &lease);
             let (deaf, proven_ms) =
-                known.hearing(|hearing| (hearing.deaf(now_ms).is_some(), hearing.proven_ms()));
-            if rest.is_empty() {
-                effects.push(self.finish(known, &lease));
+                view.hearing(|hearing| (hearing.deaf(now_ms).is_some(), hearing.proven_ms()));
+            if remaining.is_empty() {
+                effects.push(self.finish_end(view, &lease));
             } else if deaf || due_ms + DECIDED_WITHIN_MS <= now_ms {
                 self.ends.forget(&lease);
-                known.leases(|leases| leases.ended(&lease, false));
+                view.leases(|leases| leases.ended(&lease, false));
             } else if proven_ms + PROVEN_WITHIN_MS > now_ms {
-                self.work_on(lease, 0, rest, now_ms, effects);
+                self.work_on_end(lease, 0, remaining, now_ms, effects);
             }
         }
     }
 
-    fn work_on(
+    fn work_on_end(
         &mut self,
         lease: Id,
         number: u64,
-        generations: Lines,
+        connections: LeaseConnections,
         now_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let connections: Vec<_> = generations
+        let list: Vec<_> = connections
             .iter()
-            .flat_map(|(user, generations)| {
-                generations.iter().map(move |connection_gen| named(user, connection_gen))
-            })
+            .flat_map(|(user, generations)| generations.iter().map(move |each| named(user, each)))
             .collect();
-        let writes = self.lapses(generations.clone(), now_ms);
+        let writes = self.lapses(connections.clone(), now_ms);
         let void_ms = writes.iter().map(|each| each.deadline_ms).max().unwrap_or(now_ms);
-        self.ends.begin(&lease, self.daemon, generations, void_ms);
+        self.ends.begin(&lease, self.daemon, connections, void_ms);
         let within_ms = void_ms - now_ms;
-        for (place, chunk) in connections.chunks(PER_MESSAGE).enumerate() {
+        for (index, chunk) in list.chunks(MAX_NAMED_PER_MESSAGE).enumerate() {
             effects.push(Effect::Broadcast(Ending {
                 number,
                 within_ms,
                 connections: chunk.to_vec(),
-                from: place * PER_MESSAGE,
-                of: connections.len(),
+                from: index * MAX_NAMED_PER_MESSAGE,
+                of: list.len(),
                 ..self.ending(&lease)
             }));
         }
         effects.push(Effect::EndLease { lease, writes });
     }
 
-    fn rest(&self, known: &impl View, lease: &Id) -> Lines {
-        self.ends.rest(lease, known.held_by(lease))
+    /// The connections of an end that the lease still holds.
+    fn remaining(&self, view: &impl View, lease: &Id) -> LeaseConnections {
+        self.ends.remaining(lease, view.held_by(lease))
     }
 
-    fn finish(&mut self, known: &impl View, lease: &Id) -> Effect {
+    fn finish_end(&mut self, view: &impl View, lease: &Id) -> Effect {
         self.ends.forget(lease);
-        known.leases(|leases| leases.ended(lease, true));
+        view.leases(|leases| leases.ended(lease, true));
         Effect::Broadcast(Ending { done: true, ..self.ending(lease) })
     }
 

@@ -1,22 +1,21 @@
-//! The messages in which the daemons agree that a lease has lapsed, on
-//! `presence.internal.v1.<bucket>`.
+//! The messages in which daemons agree that a lease has lapsed, on `presence.internal.v1.<bucket>`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::presence::id::Id;
 use crate::presence::user::ConnectionGen;
 
-/// Where proposals are published.
+/// The subject of proposals.
 pub const PROPOSALS: &str = "lapse";
-/// Where objections go, with the daemon behind it.
+/// The subject of objections, followed by the daemon that proposed.
 pub const OBJECTIONS: &str = "objection";
-/// Where the beginning and the end of a lease's end are told.
+/// The subject of the beginning and the end of a lease's end.
 pub const ENDINGS: &str = "ending";
 
-/// A connection: its user, its id, and how often it has connected.
+/// A connection: its user, its id, its generation.
 pub type Named = (String, String, u64);
 
-/// What a daemon is about to end, unless another has heard it.
+/// What a daemon will end, unless another has heard it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Proposal {
     pub daemon: String,
@@ -25,8 +24,8 @@ pub struct Proposal {
     pub leases: Vec<String>,
 }
 
-/// What of that another daemon has heard within the lease: places in the lists, and how long ago
-/// in milliseconds.
+/// The items of a proposal that another daemon has heard within the lease: indexes into the
+/// proposal's lists, each with the age of the last heartbeat in milliseconds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Objection {
     pub number: u64,
@@ -34,39 +33,36 @@ pub struct Objection {
     pub leases: Vec<(usize, u64)>,
 }
 
-/// A daemon works on the end of a lease, or it is done.
+/// A daemon works on the end of a lease, or the end is done.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ending {
     pub daemon: String,
     pub lease: String,
     pub done: bool,
-    /// Which proposal of that daemon the lease was among; 0 if it carries on what another began.
+    /// The proposal of that daemon which named the lease; 0 if it takes over another's end.
     #[serde(default)]
     pub number: u64,
-    /// After so long its writes are done or void, in milliseconds.
+    /// The time after which its writes are done or void, in milliseconds.
     #[serde(default)]
     pub within_ms: u64,
-    /// Some of what is ended: there are as many messages as it takes to name all, in order.
+    /// A chunk of the connections that are ended; the chunks of a list are sent in order.
     #[serde(default)]
     pub connections: Vec<Named>,
-    /// How many the messages before this one have named.
+    /// The number of connections in the chunks before this one.
     #[serde(default)]
     pub from: usize,
-    /// How many are ended in all.
+    /// The number of connections in the whole list.
     #[serde(default)]
     pub of: usize,
 }
 
-/// Names a connection.
+/// Writes a connection for a message.
 pub fn named(user: &Id, connection_gen: &ConnectionGen) -> Named {
-    (
-        user.as_str().to_owned(),
-        connection_gen.connection.as_str().to_owned(),
-        connection_gen.generation,
-    )
+    let ConnectionGen { connection, generation } = connection_gen;
+    (user.as_str().to_owned(), connection.as_str().to_owned(), *generation)
 }
 
-/// Reads a connection that was named.
+/// Reads a connection from a message.
 pub fn connection_gen((user, connection, generation): &Named) -> Option<(Id, ConnectionGen)> {
     let user = Id::parse(user, "user").ok()?;
     let connection = Id::parse(connection, "connection").ok()?;

@@ -4,19 +4,20 @@ use super::*;
 use crate::liveness::peers::PeerStatus;
 use crate::presence::entity::Entity;
 use crate::presence::time::Time;
-use crate::presence::user::{Connection, Periods, Record, Users};
+use crate::presence::user::{Connection, ConnectionGen, Periods, Record, Users};
 
 const ME: DaemonId = DaemonId(1);
 const OTHER: DaemonId = DaemonId(2);
 const LEASE_MS: u64 = 10_000;
-/// When the first is due.
+const GRACE_MS: u64 = 2000;
+/// When the first rank is due.
 const DUE_MS: u64 = LEASE_MS + MARGIN_MS;
 
 /// A daemon that has heard one connection, of `john`, when it began.
 struct DaemonView {
     index: RefCell<Index>,
     leases: RefCell<Leases>,
-    /// What hangs on the lease `gw`.
+    /// The connections on the lease `gw`.
     held: RefCell<Vec<(Id, Vec<ConnectionGen>)>>,
     peers: Peers,
     hearing: RefCell<Hearing>,
@@ -24,14 +25,21 @@ struct DaemonView {
 
 impl DaemonView {
     fn new() -> Self {
-        let mut index = Index::default();
-        index.own_leases.measure(Periods { lease_ms: LEASE_MS, refresh_ms: 1_000_000 });
-        index.own_leases.listen();
+        let periods = Periods { lease_ms: LEASE_MS, grace_ms: GRACE_MS, refresh_ms: 1_000_000 };
+        let mut index = Index::new(periods);
+        index.agenda.listen();
         let mut record = Record::new(Time(0), 0);
-        record.connections.push(Connection { id: c(), lease: None, generation: 1, unknown: None });
+        record.connections.push(Connection {
+            id: c(),
+            lease: None,
+            device: None,
+            idle: false,
+            generation: 1,
+            unknown: None,
+        });
         Users::observe(&mut index, &john(), None, Some(&record), at(0));
         let leases = RefCell::new(Leases::new(LEASE_MS));
-        let known = Self {
+        let view = Self {
             index: RefCell::new(index),
             leases,
             held: RefCell::default(),
@@ -39,9 +47,9 @@ impl DaemonView {
             hearing: RefCell::new(Hearing::new(LEASE_MS, 0)),
         };
         for second in 0..DUE_MS / 1000 {
-            known.probe(second * 1000);
+            view.probe(second * 1000);
         }
-        known
+        view
     }
 
     /// Two users connect on a shared lease.
@@ -52,12 +60,12 @@ impl DaemonView {
         (0..2).for_each(|_| leases.joined(&gateway(), false, 0));
     }
 
-    /// The other is alive, though it hears nothing.
+    /// The other daemon is alive and deaf.
     fn meet_other(&mut self) {
         self.peers.on_beacon(OTHER, PeerStatus { deaf: true, starting: false }, 0);
     }
 
-    /// What the lease holds, unless it is being ended.
+    /// The number of connections on the lease, unless its end has begun.
     fn holds(&self) -> Option<usize> {
         self.leases.borrow().held(&gateway())
     }
@@ -67,13 +75,13 @@ impl DaemonView {
         let mut hearing = self.hearing.borrow_mut();
         let number = hearing.probe(now_ms);
         if hearing.asks_bucket(now_ms) {
-            hearing.bucket_answered(true);
+            hearing.on_bucket_answer(true);
         }
-        [0, 1].into_iter().for_each(|lane| hearing.probed(lane, number, now_ms));
+        [0, 1].into_iter().for_each(|lane| hearing.on_probe(lane, number, now_ms));
     }
 
     fn beat(&self, at_ms: u64) {
-        self.index.borrow_mut().own_leases.heartbeat(&john(), &c(), at_ms);
+        self.index.borrow_mut().agenda.heartbeat(&john(), &c(), at_ms);
     }
 }
 
@@ -123,8 +131,8 @@ fn on_lease(user: &str) -> (Id, Vec<ConnectionGen>) {
     (Id::parse(user, "id").unwrap(), vec![ConnectionGen { connection: c(), generation: 1 }])
 }
 
-/// Another daemon begins to end the lease, and takes a second at most.
-fn begins() -> Ending {
+/// Another daemon begins to end the lease, within a second.
+fn other_begins() -> Ending {
     let named = |user: &str| (user.to_owned(), "c".to_owned(), 1);
     Ending {
         daemon: OTHER.to_string(),
@@ -138,21 +146,21 @@ fn begins() -> Ending {
     }
 }
 
-/// A judge that has just been told of that.
-fn begun_by_the_other() -> (DaemonView, Expiry) {
-    let mut known = DaemonView::new();
-    known.meet_other();
-    known.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
-    expiry.on_ending(&known, &begins(), at(DUE_MS));
-    (known, expiry)
+/// A machine that has just received that message.
+fn begun_by_other() -> (DaemonView, Expiry) {
+    let mut view = DaemonView::new();
+    view.meet_other();
+    view.connect_on_lease();
+    let mut expiry = Expiry::new(ME, LEASE_MS);
+    expiry.on_ending(&view, &other_begins(), at(DUE_MS));
+    (view, expiry)
 }
 
-/// A judge that has just proposed to end the connection of `john`, and what it proposed.
-fn proposed(known: &DaemonView) -> (Expiry, Proposal) {
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
-    assert!(expiry.on_tick(known, at(DUE_MS - 1)).is_empty());
-    let mut effects = expiry.on_tick(known, at(DUE_MS));
+/// A machine that has just proposed to end the connection of `john`, and its proposal.
+fn proposed(view: &DaemonView) -> (Expiry, Proposal) {
+    let mut expiry = Expiry::new(ME, LEASE_MS);
+    assert!(expiry.on_tick(view, at(DUE_MS - 1)).is_empty());
+    let mut effects = expiry.on_tick(view, at(DUE_MS));
     let Some(Effect::Propose(proposal)) = effects.pop() else { panic!("nothing was proposed") };
     assert_eq!(proposal.connections, [("john".to_owned(), "c".to_owned(), 1)]);
     assert!(effects.is_empty());
@@ -160,12 +168,12 @@ fn proposed(known: &DaemonView) -> (Expiry, Proposal) {
 }
 
 #[test]
-fn what_is_silent_is_ended_when_nobody_objects_and_the_daemon_is_known_to_hear() {
-    let known = DaemonView::new();
-    let (mut expiry, _) = proposed(&known);
-    assert!(expiry.on_tick(&known, at(DUE_MS + OBJECTION_MS)).is_empty(), "no probe has come back");
-    known.probe(DUE_MS + OBJECTION_MS);
-    let effects = expiry.on_tick(&known, at(DUE_MS + OBJECTION_MS + 1));
+fn a_silent_connection_is_ended_without_objection_once_the_daemon_is_proven_to_hear() {
+    let view = DaemonView::new();
+    let (mut expiry, _) = proposed(&view);
+    assert!(expiry.on_tick(&view, at(DUE_MS + OBJECTION_MS)).is_empty(), "no probe has come back");
+    view.probe(DUE_MS + OBJECTION_MS);
+    let effects = expiry.on_tick(&view, at(DUE_MS + OBJECTION_MS + 1));
     let [Effect::Write(PendingWrite { user, command, deadline_ms })] = &effects[..] else {
         panic!("{effects:?}")
     };
@@ -174,101 +182,104 @@ fn what_is_silent_is_ended_when_nobody_objects_and_the_daemon_is_known_to_hear()
         (user, &generations[..]),
         (&john(), &[ConnectionGen { connection: c(), generation: 1 }][..])
     );
-    assert_eq!(*deadline_ms, DUE_MS + OBJECTION_MS + 1 + LAPSE_MS);
+    assert_eq!(*deadline_ms, DUE_MS + OBJECTION_MS + 1 + LAPSE_WRITE_MS);
 }
 
 #[test]
-fn what_was_proposed_before_a_stop_is_not_decided_after_it() {
-    let known = DaemonView::new();
-    let (mut expiry, _) = proposed(&known);
-    known.probe(DUE_MS + 200);
-    assert!(expiry.on_tick(&known, at(DUE_MS + DECIDED_WITHIN_MS)).is_empty());
+fn a_proposal_from_before_a_stop_is_not_decided_after_it() {
+    let view = DaemonView::new();
+    let (mut expiry, _) = proposed(&view);
+    view.probe(DUE_MS + 200);
+    assert!(expiry.on_tick(&view, at(DUE_MS + DECIDED_WITHIN_MS)).is_empty());
 }
 
 #[test]
-fn who_had_a_heartbeat_objects_and_who_is_told_yields() {
-    let (known, other) = (DaemonView::new(), DaemonView::new());
-    let (mut expiry, proposal) = proposed(&known);
-    let mut others_judge = Expiry::new(OTHER, LEASE_MS, 0);
-    assert!(others_judge.on_proposal(&other, &proposal, at(DUE_MS)).is_none(), "no heartbeat came");
+fn a_daemon_with_a_heartbeat_objects_and_the_other_yields() {
+    let (view, other) = (DaemonView::new(), DaemonView::new());
+    let (mut expiry, proposal) = proposed(&view);
+    let mut other_machine = Expiry::new(OTHER, LEASE_MS);
+    assert!(
+        other_machine.on_proposal(&other, &proposal, at(DUE_MS)).is_none(),
+        "no heartbeat came"
+    );
     other.beat(8000);
-    let effect = others_judge.on_proposal(&other, &proposal, at(DUE_MS)).unwrap();
+    let effect = other_machine.on_proposal(&other, &proposal, at(DUE_MS)).unwrap();
     let Effect::Object { to: ME, objection } = effect else { panic!("{effect:?}") };
-    expiry.on_objection(&known, &objection, at(DUE_MS));
-    known.probe(DUE_MS + OBJECTION_MS);
-    assert!(expiry.on_tick(&known, at(DUE_MS + OBJECTION_MS + 1)).is_empty());
+    expiry.on_objection(&view, &objection, at(DUE_MS));
+    view.probe(DUE_MS + OBJECTION_MS);
+    assert!(expiry.on_tick(&view, at(DUE_MS + OBJECTION_MS + 1)).is_empty());
     let due_ms = 8000 + LEASE_MS + MARGIN_MS;
     for second in DUE_MS / 1000 + 1..due_ms / 1000 {
-        known.probe(second * 1000);
+        view.probe(second * 1000);
     }
-    assert!(matches!(expiry.on_tick(&known, at(due_ms))[..], [Effect::Propose(_)]));
+    assert!(matches!(expiry.on_tick(&view, at(due_ms))[..], [Effect::Propose(_)]));
 }
 
 #[test]
-fn of_several_that_object_the_last_to_have_heard_counts() {
-    let known = DaemonView::new();
-    let (mut expiry, proposal) = proposed(&known);
+fn of_several_objections_the_newest_heartbeat_counts() {
+    let view = DaemonView::new();
+    let (mut expiry, proposal) = proposed(&view);
     for age_ms in [4000, 1000, 3000] {
         let connections = vec![(0, age_ms)];
         let objection = Objection { number: proposal.number, connections, leases: Vec::new() };
-        expiry.on_objection(&known, &objection, at(DUE_MS));
+        expiry.on_objection(&view, &objection, at(DUE_MS));
     }
-    let heard = known.index.borrow().own_leases.heard(&john(), &c()).unwrap();
+    let heard = view.index.borrow().agenda.heard(&john(), &c()).unwrap();
     assert_eq!(heard.beat_ms, Some(DUE_MS - 1000));
 }
 
 #[test]
-fn many_small_leases_are_granted_as_long_as_a_large_one() {
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
+fn many_small_leases_are_granted_as_much_time_as_a_large_one() {
+    let mut expiry = Expiry::new(ME, LEASE_MS);
     let mut small = (0..10_000).flat_map(|_| expiry.lapses(vec![on_lease("jack")], 0));
-    assert_eq!(small.next().unwrap().deadline_ms, LAPSE_MS);
-    assert_eq!(small.last().unwrap().deadline_ms, 1000 + LAPSE_MS);
+    assert_eq!(small.next().unwrap().deadline_ms, LAPSE_WRITE_MS);
+    assert_eq!(small.last().unwrap().deadline_ms, 1000 + LAPSE_WRITE_MS);
 }
 
 #[test]
 fn a_daemon_that_has_become_deaf_ends_nothing() {
-    let known = DaemonView::new();
-    let (mut expiry, _) = proposed(&known);
-    known.hearing.borrow_mut().trouble(DUE_MS + 100, "it was cut off");
-    known.probe(DUE_MS + OBJECTION_MS);
+    let view = DaemonView::new();
+    let (mut expiry, _) = proposed(&view);
+    view.hearing.borrow_mut().on_trouble(DUE_MS + 100, "it was cut off");
+    view.probe(DUE_MS + OBJECTION_MS);
     for second in 0..LEASE_MS / 1000 {
-        known.probe(DUE_MS + OBJECTION_MS + second * 1000);
-        assert!(expiry.on_tick(&known, at(DUE_MS + OBJECTION_MS + second * 1000)).is_empty());
+        view.probe(DUE_MS + OBJECTION_MS + second * 1000);
+        assert!(expiry.on_tick(&view, at(DUE_MS + OBJECTION_MS + second * 1000)).is_empty());
     }
 }
 
 #[test]
-fn what_another_does_not_finish_is_carried_on_with_who_has_not_connected_again() {
-    let (known, mut expiry) = begun_by_the_other();
-    assert_eq!(known.holds(), None, "its heartbeats come back unknown");
+fn an_unfinished_end_is_taken_over_with_the_connections_that_have_not_connected_again() {
+    let (view, mut expiry) = begun_by_other();
+    assert_eq!(view.holds(), None, "its heartbeats come back unknown");
     let void_ms = DUE_MS + 1000;
-    known.probe(void_ms - 500);
-    known.held.borrow_mut()[0].1[0].generation += 1;
-    let mut effects = expiry.on_tick(&known, at(void_ms - 1));
+    view.probe(void_ms - 500);
+    view.held.borrow_mut()[0].1[0].generation += 1;
+    let mut effects = expiry.on_tick(&view, at(void_ms - 1));
     effects.retain(|effect| !matches!(effect, Effect::Propose(_)));
     assert!(effects.is_empty(), "{effects:?}");
-    let effects = expiry.on_tick(&known, at(void_ms));
-    let [Effect::Broadcast(told), Effect::EndLease { writes, .. }, ..] = &effects[..] else {
+    let effects = expiry.on_tick(&view, at(void_ms));
+    let [Effect::Broadcast(ending), Effect::EndLease { writes, .. }, ..] = &effects[..] else {
         panic!("{effects:?}")
     };
-    assert_eq!((told.done, told.within_ms), (false, LAPSE_MS));
-    assert_eq!(told.connections, [("jill".to_owned(), "c".to_owned(), 1)]);
+    assert_eq!((ending.done, ending.within_ms), (false, LAPSE_WRITE_MS));
+    assert_eq!(ending.connections, [("jill".to_owned(), "c".to_owned(), 1)]);
     assert_eq!(writes.len(), 1);
-    assert!(expiry.on_writes_done(&known, &gateway()).is_none(), "it is not done");
-    known.held.borrow_mut().pop();
-    let done = expiry.on_writes_done(&known, &gateway());
+    assert!(expiry.on_writes_done(&view, &gateway()).is_none(), "it is not done");
+    view.held.borrow_mut().pop();
+    let done = expiry.on_writes_done(&view, &gateway());
     assert!(matches!(done, Some(Effect::Broadcast(Ending { done: true, .. }))), "{done:?}");
-    assert_eq!(known.holds(), Some(2));
+    assert_eq!(view.holds(), Some(2));
 }
 
 #[test]
-fn what_the_dead_began_is_carried_on_without_waiting_for_their_writes() {
-    let known = DaemonView::new();
-    known.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
-    expiry.on_ending(&known, &Ending { within_ms: 60_000, ..begins() }, at(DUE_MS));
-    known.probe(DUE_MS + 50);
-    let effects = expiry.on_tick(&known, at(DUE_MS + 50));
+fn an_end_of_a_failed_daemon_is_taken_over_without_waiting_for_its_writes() {
+    let view = DaemonView::new();
+    view.connect_on_lease();
+    let mut expiry = Expiry::new(ME, LEASE_MS);
+    expiry.on_ending(&view, &Ending { within_ms: 60_000, ..other_begins() }, at(DUE_MS));
+    view.probe(DUE_MS + 50);
+    let effects = expiry.on_tick(&view, at(DUE_MS + 50));
     assert!(
         matches!(effects[..], [Effect::Broadcast(_), Effect::EndLease { .. }, ..]),
         "{effects:?}"
@@ -276,63 +287,64 @@ fn what_the_dead_began_is_carried_on_without_waiting_for_their_writes() {
 }
 
 #[test]
-fn an_end_of_which_only_a_part_was_told_is_not_taken_for_begun() {
-    let known = DaemonView::new();
-    known.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
-    expiry.on_ending(&known, &Ending { of: 3, ..begins() }, at(DUE_MS));
-    assert_eq!(known.holds(), Some(2), "it is judged as if nobody had begun");
-    let effects = expiry.on_tick(&known, at(DUE_MS));
-    let proposed = |effect: &Effect| matches!(effect, Effect::Propose(of) if of.leases == ["gw"]);
-    assert!(effects.iter().any(proposed), "{effects:?}");
+fn an_end_with_an_incomplete_list_has_not_begun() {
+    let view = DaemonView::new();
+    view.connect_on_lease();
+    let mut expiry = Expiry::new(ME, LEASE_MS);
+    expiry.on_ending(&view, &Ending { of: 3, ..other_begins() }, at(DUE_MS));
+    assert_eq!(view.holds(), Some(2), "no end has begun");
+    let effects = expiry.on_tick(&view, at(DUE_MS));
+    let proposes = |effect: &Effect| matches!(effect, Effect::Propose(it) if it.leases == ["gw"]);
+    assert!(effects.iter().any(proposes), "{effects:?}");
 }
 
 #[test]
-fn a_deaf_daemon_carries_nothing_on() {
-    let (known, mut expiry) = begun_by_the_other();
-    known.hearing.borrow_mut().trouble(DUE_MS, "it was cut off");
-    known.probe(DUE_MS + 900);
-    assert!(expiry.on_tick(&known, at(DUE_MS + 1000)).is_empty());
-    assert_eq!(known.holds(), Some(2), "nobody ends it any more");
+fn a_deaf_daemon_takes_over_no_end() {
+    let (view, mut expiry) = begun_by_other();
+    view.hearing.borrow_mut().on_trouble(DUE_MS, "it was cut off");
+    view.probe(DUE_MS + 900);
+    assert!(expiry.on_tick(&view, at(DUE_MS + 1000)).is_empty());
+    assert_eq!(view.holds(), Some(2), "the end is dropped");
 }
 
 #[test]
-fn who_has_heard_a_lease_does_not_take_its_end_for_begun() {
-    let known = DaemonView::new();
-    known.connect_on_lease();
-    let mut expiry = Expiry::new(ME, LEASE_MS, 0);
-    known.leases.borrow_mut().rejoined(&gateway(), false, 7000);
-    expiry.on_ending(&known, &begins(), at(7000 + LEASE_MS - 1));
-    assert_eq!(known.holds(), Some(2), "it has connected");
-    known.leases.borrow_mut().heartbeat(&gateway(), 8000);
-    expiry.on_ending(&known, &begins(), at(7000 + LEASE_MS));
-    assert_eq!(known.holds(), Some(2), "it has beaten");
-    // But a heartbeat that came after it had agreed comes too late.
+fn a_daemon_that_has_heard_a_lease_ignores_the_beginning_of_its_end() {
+    let view = DaemonView::new();
+    view.connect_on_lease();
+    let mut expiry = Expiry::new(ME, LEASE_MS);
+    view.leases.borrow_mut().rejoined(&gateway(), false, 7000);
+    expiry.on_ending(&view, &other_begins(), at(7000 + LEASE_MS - 1));
+    assert_eq!(view.holds(), Some(2), "it has connected");
+    view.leases.borrow_mut().heartbeat(&gateway(), 8000);
+    expiry.on_ending(&view, &other_begins(), at(7000 + LEASE_MS));
+    assert_eq!(view.holds(), Some(2), "it has had a heartbeat");
+    // But a heartbeat after its agreement comes too late.
     let leases = vec!["gw".to_owned()];
     let agreed_ms = 8000 + LEASE_MS;
-    let of = Proposal { daemon: OTHER.to_string(), number: 1, connections: Vec::new(), leases };
-    assert!(expiry.on_proposal(&known, &of, at(agreed_ms)).is_none());
-    known.leases.borrow_mut().heartbeat(&gateway(), agreed_ms + 1);
-    expiry.on_ending(&known, &begins(), at(agreed_ms + 2));
-    assert_eq!(known.holds(), None);
-    expiry.on_ending(&known, &Ending { done: true, ..begins() }, at(agreed_ms + 3));
-    assert_eq!(known.holds(), Some(2));
+    let proposal =
+        Proposal { daemon: OTHER.to_string(), number: 1, connections: Vec::new(), leases };
+    assert!(expiry.on_proposal(&view, &proposal, at(agreed_ms)).is_none());
+    view.leases.borrow_mut().heartbeat(&gateway(), agreed_ms + 1);
+    expiry.on_ending(&view, &other_begins(), at(agreed_ms + 2));
+    assert_eq!(view.holds(), None);
+    expiry.on_ending(&view, &Ending { done: true, ..other_begins() }, at(agreed_ms + 3));
+    assert_eq!(view.holds(), Some(2));
 }
 
 #[test]
-fn candidates_are_named_in_as_many_messages_as_it_takes() {
-    let known = DaemonView::new();
-    let mut leases = known.leases.borrow_mut();
-    for n in 0..=PER_MESSAGE {
+fn a_long_proposal_is_split_into_several_messages() {
+    let view = DaemonView::new();
+    let mut leases = view.leases.borrow_mut();
+    for n in 0..=MAX_NAMED_PER_MESSAGE {
         leases.joined(&Id::parse(&n.to_string(), "lease").unwrap(), false, 0);
     }
     drop(leases);
-    let effects = Expiry::new(ME, LEASE_MS, 0).on_tick(&known, at(DUE_MS));
+    let effects = Expiry::new(ME, LEASE_MS).on_tick(&view, at(DUE_MS));
     let proposed = effects.iter().map(|effect| match effect {
         Effect::Propose(proposal) => proposal.leases.len(),
         effect => panic!("{effect:?}"),
     });
     let mut proposed: Vec<_> = proposed.filter(|leases| *leases > 0).collect();
     proposed.sort_unstable();
-    assert_eq!(proposed, [1, PER_MESSAGE]);
+    assert_eq!(proposed, [1, MAX_NAMED_PER_MESSAGE]);
 }

@@ -1,4 +1,4 @@
-//! The writes that the judge asks for, carried out a bounded number at a time.
+//! Carries out the writes of the expiry machine, a bounded number at a time.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
 use crate::store::stripe::Answer;
 
-/// How many users are written at a time: requests go on beside them.
+/// The maximum number of users written at a time, so that requests are served meanwhile.
 const MAX_CONCURRENT_WRITES: usize = 512;
 
-/// A write that is to be carried out.
+/// A write in the queue.
 #[derive(Debug)]
 pub struct QueuedWrite {
     pub write: PendingWrite,
-    /// The lease that is ended by it and others.
+    /// The lease that this and other writes end.
     pub ending: Option<Arc<LeaseEndGuard>>,
 }
 
-/// Tells when the last write for the end of a lease is done.
+/// Reports that the last write for the end of a lease is done.
 #[derive(Debug)]
 pub struct LeaseEndGuard {
     pub lease: Id,
@@ -30,23 +30,23 @@ pub struct LeaseEndGuard {
 
 impl Drop for LeaseEndGuard {
     fn drop(&mut self) {
-        // The judge is gone only when the daemon is.
+        // The receiver is gone only when the daemon ends.
         let _ = self.done.send(self.lease.clone());
     }
 }
 
-/// Carries writes out, a bounded number at a time.
+/// Carries out writes until the queue is closed.
 pub async fn carry_out(store: Store, mut writes: mpsc::UnboundedReceiver<QueuedWrite>) {
     let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_WRITES));
     while let Some(QueuedWrite { write, ending }) = writes.recv().await {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let PendingWrite { user, command, deadline_ms } = write;
-        let (metrics, lapses) =
-            (Arc::clone(&store.context.metrics), matches!(command, Command::Lapse { .. }));
+        let metrics = Arc::clone(&store.context.metrics);
+        let is_lapse = matches!(command, Command::Lapse { .. });
         let answer = store.users.command(user, command, deadline_ms);
         store.context.tracker.spawn(async move {
             if let (true, Ok(Ok(Answer { outcome: Outcome::Disconnected { count, .. }, .. }))) =
-                (lapses, answer.await)
+                (is_lapse, answer.await)
             {
                 metrics.lapses.inc_by(count as u64);
             }

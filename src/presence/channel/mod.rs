@@ -18,6 +18,8 @@ pub use seen::Seen;
 pub use view::{Page, push_fields};
 pub use watch::{MAX_WATCHED, Watched, choose, watch};
 
+use std::convert::Infallible;
+
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::refusal::Refusal;
 use super::time::Now;
@@ -33,6 +35,8 @@ impl Entity for Channels {
     type Outcome = Outcome;
     type Rules = ();
     type Index = Index;
+    type Shared = ();
+    type SharedChange = Infallible;
 
     const KIND: &'static str = "channel";
 
@@ -82,7 +86,12 @@ impl Entity for Channels {
         before: Option<&Record>,
         after: Option<&Record>,
         _: Now,
-    ) {
+    ) -> Vec<Infallible> {
         index.observe(key, before, after);
+        Vec::new()
+    }
+
+    fn apply((): &mut (), change: &Infallible, _: Now) {
+        match *change {}
     }
 }

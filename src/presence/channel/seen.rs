@@ -27,7 +27,13 @@ impl Subject for Seen<'_> {
             Field::Members => Datum::Members(&record.members),
             Field::MemberCount => Datum::Number(Number::from(record.members.len() as u64)),
             Field::Custom(name) => record.custom.text(name).map_or(Datum::Absent, Datum::from_json),
-            Field::Online | Field::Invisible | Field::Status | Field::LastActive => Datum::Absent,
+            Field::Online
+            | Field::Invisible
+            | Field::Status
+            | Field::Availability
+            | Field::Devices
+            | Field::LastActive
+            | Field::OfflineSince => Datum::Absent,
         }
     }
 }

@@ -3,8 +3,12 @@
 
 use std::cmp::Ordering;
 
+use serde_json::Value;
+
 use super::super::field::{Datum, Subject, same, same_all};
 use super::super::id::Id;
+use super::super::number::Number;
+use super::words::has_word_with_prefix;
 use super::{Moment, Node, Operand, Test, Values};
 
 impl Node {
@@ -105,33 +109,23 @@ impl Values {
             Datum::Number(number) if !self.numbers.is_empty() => {
                 Some(self.numbers.binary_search(number).is_ok())
             }
+            Datum::Array(array) => Some(array.iter().any(|value| self.contain_value(value))),
             _ => None,
+        }
+    }
+
+    /// Whether one of an array's values is among these.
+    fn contain_value(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => {
+                self.texts.binary_search_by(|value| (**value).cmp(text.as_str())).is_ok()
+            }
+            Value::Number(number) => self.numbers.binary_search(&Number::from(number)).is_ok(),
+            _ => false,
         }
     }
 }
 
 fn is_among(member: &Id, sorted: &[Box<str>]) -> bool {
     sorted.binary_search_by(|id| (**id).cmp(member.as_str())).is_ok()
-}
-
-/// Lower-cases character by character, the same way on both sides of a comparison (the final
-/// sigma of `str::to_lowercase` depends on its neighbours).
-pub(super) fn lower(text: &str) -> impl Iterator<Item = char> {
-    text.chars().flat_map(char::to_lowercase)
-}
-
-/// Whether `prefix`, which is lower-case, is found in `text` at a place that does not lie within a
-/// word.
-fn has_word_with_prefix(text: &str, prefix: &str) -> bool {
-    let mut in_word = false;
-    text.char_indices().any(|(at, character)| {
-        let was_in_word = in_word;
-        in_word = character.is_alphanumeric();
-        !(was_in_word && in_word) && begins_with(&text[at..], prefix)
-    })
-}
-
-fn begins_with(text: &str, prefix: &str) -> bool {
-    let mut text = lower(text);
-    prefix.chars().all(|character| text.next() == Some(character))
 }

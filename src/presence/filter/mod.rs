@@ -11,8 +11,7 @@
 //! - `{}` matches everything, `$in: []` nothing, and `$nin: []` everything.
 //! - `$eq` of arrays is by element, in order; `members` is a set, in no order.
 //! - Numbers compare by value (`1` equals `1.0`), times by the instant they name.
-//! - `$autocomplete` ignores case by Unicode's lower-case mapping. Words are runs of letters and
-//!   digits; an operand that goes on after its first word (`o'br`, `new yo`) must go on like that
+//! - `$autocomplete` finds words as `words` has them; an operand that goes on after its first word (`o'br`, `new yo`) must go on like that
 //!   in the text.
 //! - A filter has at most [`MAX_CONDITIONS`] conditions, since each costs time on every record.
 
@@ -21,6 +20,7 @@ mod parse;
 mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use serde_json::Value;
 
@@ -59,7 +59,7 @@ enum Test {
     Less(Operand),
     LessOrEqual(Operand),
     Exists(bool),
-    /// The operand, lower-cased, is not empty.
+    /// The operand, folded, is not empty.
     Autocomplete(Box<str>),
     /// The array holds this scalar.
     Contains(Value),

@@ -122,9 +122,11 @@ impl Node {
 
 fn no_field(kind: Kind, path: &str) -> Refusal {
     let (what, fields) = match kind {
-        Kind::Users => {
-            ("users", "id, online, invisible, status, last_active, created_at, updated_at")
-        }
+        Kind::Users => (
+            "users",
+            "id, online, invisible, status, availability, devices, last_active, offline_since, \
+             created_at, updated_at",
+        ),
         Kind::Channels => (
             "channels",
             "id, cid, type, members, member_count, last_message_at, created_at, updated_at",

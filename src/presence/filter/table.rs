@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::super::field::Field;
 use super::super::number::Number;
 use super::super::refusal::{Code, Refusal};
-use super::matching::lower;
+use super::words::folded;
 use super::{Moment, Operand, Test, Values};
 
 /// How many values `$in` and `$nin` take (`PROTOCOL`, section 3).
@@ -53,6 +53,8 @@ pub(super) enum Class {
     Key,
     Flag,
     Status,
+    Availability,
+    Devices,
     Time,
     Members,
     Count,
@@ -66,9 +68,13 @@ impl Class {
             Field::Id | Field::Cid | Field::Type => Self::Key,
             Field::Online | Field::Invisible => Self::Flag,
             Field::Status => Self::Status,
-            Field::LastActive | Field::LastMessageAt | Field::CreatedAt | Field::UpdatedAt => {
-                Self::Time
-            }
+            Field::Availability => Self::Availability,
+            Field::Devices => Self::Devices,
+            Field::LastActive
+            | Field::OfflineSince
+            | Field::LastMessageAt
+            | Field::CreatedAt
+            | Field::UpdatedAt => Self::Time,
             Field::Members => Self::Members,
             Field::MemberCount => Self::Count,
             Field::Custom(_) => Self::Custom,
@@ -81,6 +87,8 @@ impl Class {
             Self::Key => &[Eq, Ne, In, Nin, Gt, Gte, Lt, Lte, Autocomplete],
             Self::Flag => &[Eq, Ne],
             Self::Status => &[Eq, Ne, In, Nin, Gt, Gte, Lt, Lte, Exists, Autocomplete],
+            Self::Availability => &[Eq, Ne, In, Nin],
+            Self::Devices => &[Eq, Ne, Exists, Contains, In, Nin],
             Self::Time => &[Eq, Ne, Gt, Gte, Lt, Lte, Exists],
             Self::Members => &[Eq, In, Contains],
             Self::Count => &[Eq, Ne, In, Nin, Gt, Gte, Lt, Lte, Exists],
@@ -117,10 +125,13 @@ impl Class {
                 Value::Bool(wanted) => Test::Exists(*wanted),
                 _ => return Err(wrong(path, "true or false", operand)),
             },
-            (_, O::Autocomplete) => match text(operand, path)? {
-                "" => return Err(invalid(path, "is empty; it takes the beginning of a word")),
-                text => Test::Autocomplete(lower(text).collect::<String>().into()),
+            (_, O::Autocomplete) => match folded(text(operand, path)?).collect::<String>() {
+                prefix if prefix.is_empty() => {
+                    return Err(invalid(path, "is empty; it takes the beginning of a word"));
+                }
+                prefix => Test::Autocomplete(prefix.into()),
             },
+            (Self::Devices, O::Contains) => Test::Contains(text(operand, path)?.into()),
             (_, O::Contains) => match operand {
                 Value::String(_) | Value::Number(_) | Value::Bool(_) => {
                     Test::Contains(operand.clone())
@@ -136,6 +147,13 @@ impl Class {
             (Self::Flag | Self::Custom, Value::Bool(flag)) => Ok(Operand::Bool(*flag)),
             (Self::Flag, _) => Err(wrong(path, "true or false", operand)),
             (Self::Custom, Value::Array(array)) => Ok(Operand::Array(array.clone())),
+            (Self::Devices, Value::Array(array)) => {
+                for (at, device) in array.iter().enumerate() {
+                    text(device, &format!("{path}[{at}]"))?;
+                }
+                Ok(Operand::Array(array.clone()))
+            }
+            (Self::Devices, _) => Err(wrong(path, "an array of strings", operand)),
             (Self::Custom, Value::Object(_)) => {
                 Err(wrong(path, "a string, a number, a boolean or an array", operand))
             }

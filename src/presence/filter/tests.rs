@@ -567,6 +567,41 @@ fn any_filter() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn of_arrays_in_is_any_of_and_nin_is_none_of() {
+    let record = json!({"devices": ["desktop", "mobile"], "tags": ["a", 1], "name": "a"});
+    for (filter, found) in [
+        (json!({"devices": {"$in": ["mobile", "watch"]}}), true),
+        (json!({"devices": {"$in": ["watch"]}}), false),
+        (json!({"devices": {"$nin": ["watch"]}}), true),
+        (json!({"devices": {"$nin": ["watch", "desktop"]}}), false),
+        (json!({"devices": ["desktop", "mobile"]}), true),
+        (json!({"devices": {"$ne": ["desktop"]}}), true),
+        (json!({"devices": {"$contains": "mobile"}}), true),
+        (json!({"devices": {"$exists": false}}), false),
+        (json!({"tags": {"$in": [1]}}), true),
+        (json!({"tags": {"$in": [2, "b"]}}), false),
+        (json!({"tags": {"$nin": ["a"]}}), false),
+        (json!({"tags": {"$nin": ["b"]}}), true),
+    ] {
+        assert_eq!(finds(filter.clone(), &record), found, "{filter}");
+    }
+    for filter in [json!({"devices": "mobile"}), json!({"devices": {"$in": [1]}})] {
+        let refusal = Filter::parse(Kind::Users, &filter).unwrap_err();
+        assert_eq!(refusal.code, Code::InvalidFilter, "{filter}");
+    }
+}
+
+#[test]
+fn availability_is_one_of_a_few_words() {
+    let record = json!({"availability": "away", "offline_since": "2024-01-01T00:00:00Z"});
+    assert!(finds(json!({"availability": {"$in": ["away", "busy"]}}), &record));
+    assert!(finds(json!({"availability": {"$ne": "active"}}), &record));
+    assert!(finds(json!({"offline_since": {"$gt": "2023-01-01T00:00:00Z"}}), &record));
+    let filter = json!({"availability": {"$gt": "a"}});
+    assert_eq!(Filter::parse(Kind::Users, &filter).unwrap_err().code, Code::InvalidFilter);
+}
+
 proptest! {
     #[test]
     fn no_json_makes_it_panic(filter in any_json(), record in record()) {
@@ -591,7 +626,8 @@ proptest! {
     fn in_is_any_of_its_values(
         values in prop::collection::vec(scalar(), 1..5), record in record()
     ) {
-        let each: Vec<_> = values.iter().map(|value| json!({"x": value})).collect();
+        let holds = |value| [json!({"x": value}), json!({"x": {"$contains": value}})];
+        let each: Vec<_> = values.iter().flat_map(holds).collect();
         prop_assert_eq!(
             finds(json!({"x": {"$in": values}}), &record),
             finds(json!({"$or": each}), &record)

@@ -3,8 +3,8 @@
 //! A [`Sort`] is parsed once (`parse`); a scan keeps the first few records by it in a [`TopK`].
 //! Where the contract leaves a choice:
 //!
-//! - All that can be filtered by can be sorted by, except `members` (a set has no order) and
-//!   `invisible` (which the viewer knows of one user only).
+//! - All that can be filtered by can be sorted by, except `members` and `devices` (a set has no
+//!   order) and `invisible` (which the viewer knows of one user only).
 //! - Values of different types in a custom field: numbers before strings before booleans, and
 //!   `false` before `true`; descending, all of it the other way round. Arrays and objects have no
 //!   order and count as absent.

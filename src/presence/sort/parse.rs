@@ -81,7 +81,7 @@ impl Keys {
 
     fn push(&mut self, name: &str, direction: Direction, path: &str) -> Result<(), Refusal> {
         let field = match Field::named(self.kind, name) {
-            None | Some(Field::Members | Field::Invisible) => {
+            None | Some(Field::Members | Field::Devices | Field::Invisible) => {
                 return Err(invalid(path, no_field(self.kind)));
             }
             Some(field) => field,

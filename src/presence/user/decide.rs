@@ -1,10 +1,12 @@
 //! What each command does to the record of a user. Pure: the same inputs, the same decision.
 
 use super::Users;
-use super::own_leases::ConnectionGen;
+use super::agenda::ConnectionGen;
+use super::change::{Change, Departure, check_size, unchanged};
+use super::connection::{Connection, Device, LeavingKey};
 use super::patch::Patch;
-use super::record::{Connection, Record};
-use super::view::{self, MAX_USER_BYTES, shown};
+use super::record::Record;
+use super::view::{self, AnnouncedFields};
 use crate::presence::entity::{DaemonId, Decision, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
@@ -15,19 +17,36 @@ use crate::presence::time::{Now, Time};
 pub struct Rules {
     /// How many connections a user may have.
     pub connections_per_user: usize,
-    /// Whether the end of the last connection is the offline, without a grace.
+    /// Whether an end is the end, without a grace, where no grace is asked for.
     pub no_grace: bool,
+    /// The custom fields that belong to what is announced.
+    pub announced_fields: AnnouncedFields,
+}
+
+impl Rules {
+    /// The rules of a service that announces no custom fields.
+    pub fn new(connections_per_user: usize, no_grace: bool) -> Self {
+        Self { connections_per_user, no_grace, announced_fields: AnnouncedFields::default() }
+    }
 }
 
 /// Something that is to happen to a user.
 #[derive(Debug)]
 pub enum Command {
     /// Makes the user if there is none, applies the fields and adds or refreshes the connection.
-    Connect { patch: Patch, connection: Id, lease: Option<Id>, custom_in_answer: bool },
-    /// Ends one connection; with `lease`, only if it hangs on that one.
-    Disconnect { connection: Id, lease: Option<Id> },
+    Connect {
+        patch: Patch,
+        /// Fields that count only if this makes the user; `patch` counts above them.
+        defaults: Option<Box<Patch>>,
+        connection: NewConnection,
+        custom_in_answer: bool,
+    },
+    /// Changes what is named of one live connection.
+    UpdateConnection { connection: Id, idle: Option<bool>, device: Option<Device> },
+    /// Ends one connection; if a lease is named, only one that hangs on it.
+    Disconnect { connection: Id, lease: Option<Id>, grace_ms: Option<u64> },
     /// Ends all connections on a lease.
-    DisconnectLease { lease: Id },
+    DisconnectLease { lease: Id, grace_ms: Option<u64> },
     /// Ends connections that have been silent for too long, unless they have connected again.
     Lapse { generations: Vec<ConnectionGen> },
     /// The user is still there: `last_active` becomes now, if it is still the one that was seen.
@@ -36,23 +55,46 @@ pub enum Command {
     Upsert { patch: Patch, custom_in_answer: bool },
     /// Removes the user.
     Delete,
-    /// Ends the grace that began then, if it is still the one.
-    EndGrace { since: Time },
+    /// Ends the graces of these leaving connections, as far as they are still leaving.
+    EndLeaving { ended: Vec<LeavingKey> },
+    /// Ends the status that ends then, if it is still the one.
+    ExpireStatus { expires_at: Time },
+}
+
+/// A connection as its `connect` describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewConnection {
+    pub id: Id,
+    pub lease: Option<Id>,
+    pub device: Option<Device>,
+    pub idle: bool,
+}
+
+impl NewConnection {
+    /// A connection that keeps itself alive, of which no more is said.
+    pub fn plain(id: Id) -> Self {
+        Self { id, lease: None, device: None, idle: false }
+    }
 }
 
 /// What the sender of a command is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The user as it sees itself, as JSON. `invisible`: the user was and is invisible.
-    Connected { connection: Id, me: Vec<u8>, invisible: bool },
+    /// The user as it sees itself, as JSON, and whether this made it. `invisible`: the user was
+    /// and is invisible.
+    Connected { connection: Id, me: Vec<u8>, created: bool, invisible: bool },
+    /// Whether the connection is there, and whether the user is invisible.
+    ConnectionUpdated { known: bool, invisible: bool },
     /// How many connections were ended, and whether the user is invisible.
     Disconnected { count: usize, invisible: bool },
     /// The user as it sees itself, as JSON.
     Upserted { me: Vec<u8> },
     /// Whether there was something to delete.
     Deleted(bool),
-    /// Whether the grace was ended.
-    GraceEnded(bool),
+    /// Whether a grace was ended.
+    LeavingEnded(bool),
+    /// Whether the status was ended.
+    StatusExpired(bool),
     /// Whether `last_active` was refreshed.
     Refreshed(bool),
 }
@@ -62,9 +104,11 @@ impl Outcome {
     pub fn shown_bytes(&self) -> usize {
         match self {
             Self::Connected { me, .. } | Self::Upserted { me } => me.len(),
-            Self::Disconnected { .. }
+            Self::ConnectionUpdated { .. }
+            | Self::Disconnected { .. }
             | Self::Deleted(_)
-            | Self::GraceEnded(_)
+            | Self::LeavingEnded(_)
+            | Self::StatusExpired(_)
             | Self::Refreshed(_) => 0,
         }
     }
@@ -78,46 +122,29 @@ pub(super) fn decide(
     daemon: DaemonId,
     now: Now,
 ) -> Result<Decision<Users>, Refusal> {
-    let (version, changed_by) = match stored {
-        Stored::Absent { version, changed_by } => (*version, *changed_by),
-        Stored::Present(record) => (record.version, record.changed_by),
-        Stored::Unreadable => {
-            return Err(Refusal::new(
-                Code::Unavailable,
-                "the stored record of this user cannot be read; it is left as it is",
-            ));
-        }
-    };
-    let change = Change { id, before: stored.record(), version, changed_by, daemon, now };
+    let change = Change::of(id, stored, rules, daemon, now)?;
     match command {
-        Command::Connect { patch, connection, lease, custom_in_answer } => {
-            let (mut record, _) = change.patched(patch)?;
-            connect(&mut record, connection, lease.as_ref(), rules, now)?;
-            if change.before.is_none_or(|b| b.shown_last_active.is_none() || b.version == 0) {
-                // It shows a time and a version that it did not show before.
-                check_size(id, &Record { version: change.next_version(), ..record.clone() })?;
-            }
-            let was_visible = change.before.is_some_and(|before| !before.invisible);
-            Ok(change.put(record, |record| Outcome::Connected {
-                connection: connection.clone(),
-                invisible: record.invisible && !was_visible,
-                me: own(id, record, *custom_in_answer),
-            }))
+        Command::Connect { patch, defaults, connection, custom_in_answer } => {
+            connect(&change, patch, defaults.as_deref(), connection, *custom_in_answer)
+        }
+        Command::UpdateConnection { connection, idle, device } => {
+            update_connection(&change, connection, *idle, device.as_ref())
         }
         Command::Upsert { patch, custom_in_answer } => {
-            let (record, changed) = change.patched(patch)?;
+            let (record, changed) = change.patched(patch, None)?;
             let outcome =
                 |record: &Record| Outcome::Upserted { me: own(id, record, *custom_in_answer) };
             if changed { Ok(change.put(record, outcome)) } else { Ok(unchanged(outcome(&record))) }
         }
-        Command::Disconnect { connection, lease } => {
-            let ends = |each: &Connection| {
+        Command::Disconnect { connection, lease, grace_ms } => {
+            let ended = |each: &Connection| {
                 each.id == *connection && (lease.is_none() || each.lease == *lease)
             };
-            Ok(change.without(!rules.no_grace, ends))
+            Ok(change.without(Departure::Asked { grace_ms: *grace_ms }, ended))
         }
-        Command::DisconnectLease { lease } => {
-            Ok(change.without(!rules.no_grace, |each| each.lease.as_ref() == Some(lease)))
+        Command::DisconnectLease { lease, grace_ms } => {
+            let ended = |each: &Connection| each.lease.as_ref() == Some(lease);
+            Ok(change.without(Departure::Asked { grace_ms: *grace_ms }, ended))
         }
         Command::Lapse { generations } => {
             let lapsed = |each: &Connection| {
@@ -125,156 +152,46 @@ pub(super) fn decide(
                     .iter()
                     .any(|l| l.connection == each.id && l.generation == each.generation)
             };
-            Ok(change.without(false, lapsed))
+            Ok(change.without(Departure::Lapsed, lapsed))
         }
         Command::Refresh { seen } => Ok(change.refresh(*seen)),
         Command::Delete => Ok(change.purge()),
-        Command::EndGrace { since } => Ok(change.end_grace(*since)),
+        Command::EndLeaving { ended } => Ok(change.end_leaving(ended)),
+        Command::ExpireStatus { expires_at } => Ok(change.expire_status(*expires_at)),
     }
 }
 
-/// One decision in the making.
-struct Change<'a> {
-    id: &'a Id,
-    before: Option<&'a Record>,
-    /// The version of what is stored.
-    version: u64,
-    /// Who made the change that it counts.
-    changed_by: Option<DaemonId>,
-    daemon: DaemonId,
-    now: Now,
-}
-
-impl Change<'_> {
-    /// The record with the fields of a patch, made if there is none, and whether that is a change.
-    fn patched(&self, patch: &Patch) -> Result<(Record, bool), Refusal> {
-        let mut record = self.before.cloned().unwrap_or_else(|| Record {
-            changed_by: self.changed_by,
-            ..Record::new(self.now.wall, self.version)
-        });
-        let fields_changed = patch.apply_fields(&mut record, self.now);
-        let visibility_changed = patch.invisible.is_some_and(|to| to != record.invisible);
-        if visibility_changed {
-            turn(&mut record, self.now);
-        }
-        if fields_changed || visibility_changed || self.before.is_none() {
-            check_size(self.id, &record)?;
-        }
-        Ok((record, fields_changed || visibility_changed || self.before.is_none()))
-    }
-
-    /// Stores `record`, with a new version and an event if others can tell the difference.
-    fn put(&self, mut record: Record, outcome: impl FnOnce(&Record) -> Outcome) -> Decision<Users> {
-        let seen = shown(self.before).differs_from(&shown(Some(&record)));
-        if seen {
-            record.version = self.next_version();
-            record.changed_by = Some(self.daemon);
-        }
-        let outcome = outcome(&record);
-        let event = seen.then(|| view::event(self.id, &record, self.now));
-        Decision { next: Some(Stored::Present(Box::new(record))), event, outcome }
-    }
-
-    /// Ends the connections that `ended` picks, the last of them with a grace or without.
-    fn without(&self, grace: bool, ended: impl Fn(&Connection) -> bool) -> Decision<Users> {
-        let count =
-            self.before.map_or(0, |record| record.connections.iter().filter(|c| ended(c)).count());
-        let Some(before) = self.before.filter(|_| count > 0) else {
-            let invisible = self.before.is_some_and(|record| record.invisible);
-            return unchanged(Outcome::Disconnected { count: 0, invisible });
-        };
-        let mut record = before.clone();
-        record.connections.retain(|each| !ended(each));
-        let hold = record.connections.is_empty() && !record.invisible && grace;
-        record.grace_since = hold.then_some(self.now.wall);
-        self.put(record, |record| Outcome::Disconnected { count, invisible: record.invisible })
-    }
-
-    fn end_grace(&self, since: Time) -> Decision<Users> {
-        match self.before {
-            Some(record) if record.grace_since == Some(since) => {
-                let record = Record { grace_since: None, ..record.clone() };
-                self.put(record, |_| Outcome::GraceEnded(true))
-            }
-            _ => unchanged(Outcome::GraceEnded(false)),
-        }
-    }
-
-    fn refresh(&self, seen: Option<Time>) -> Decision<Users> {
-        match self.before {
-            Some(record)
-                if !record.connections.is_empty() && record.refreshed_last_active() == seen =>
-            {
-                let mut next = record.clone();
-                touch(&mut next, self.now);
-                if next == *record {
-                    return unchanged(Outcome::Refreshed(false));
-                }
-                self.put(next, |_| Outcome::Refreshed(true))
-            }
-            _ => unchanged(Outcome::Refreshed(false)),
-        }
-    }
-
-    fn purge(&self) -> Decision<Users> {
-        if self.before.is_none() {
-            return unchanged(Outcome::Deleted(false));
-        }
-        let seen = shown(self.before).differs_from(&shown(None));
-        let (version, changed_by) = if seen {
-            (self.next_version(), Some(self.daemon))
-        } else {
-            (self.version, self.changed_by)
-        };
-        Decision {
-            next: Some(Stored::Absent { version, changed_by }),
-            event: seen.then(|| view::deletion_event(self.id, version, self.now)),
-            outcome: Outcome::Deleted(true),
-        }
-    }
-
-    /// `PROTOCOL`, section 2: `max(previous + 1, milliseconds since 1970)`.
-    fn next_version(&self) -> u64 {
-        (self.version + 1).max(u64::try_from(self.now.wall.0).unwrap_or(0))
-    }
-}
-
-fn unchanged(outcome: Outcome) -> Decision<Users> {
-    Decision { next: None, event: None, outcome }
-}
-
-/// Turns an invisible user visible or a visible one invisible.
-fn turn(record: &mut Record, now: Now) {
-    record.invisible = !record.invisible;
-    if record.invisible {
-        // Hidden time knows no grace: whoever left and hides is simply gone.
-        record.grace_since = None;
-    } else if !record.connections.is_empty() {
-        touch(record, now);
-    }
-}
-
-/// Adds the connection or refreshes it. The user is active now, and no longer leaving.
 fn connect(
-    record: &mut Record,
-    connection: &Id,
-    lease: Option<&Id>,
-    rules: &Rules,
-    now: Now,
-) -> Result<(), Refusal> {
+    change: &Change<'_>,
+    patch: &Patch,
+    defaults: Option<&Patch>,
+    connection: &NewConnection,
+    custom_in_answer: bool,
+) -> Result<Decision<Users>, Refusal> {
+    let (mut record, _) = change.patched(patch, defaults)?;
+    add(&mut record, connection, change.rules.connections_per_user)?;
+    touch(&mut record, change.now);
+    if view::shown(Some(&record)).devices != view::shown(change.before).devices {
+        check_size(change.id, &record)?;
+    }
+    let was_visible = change.before.is_some_and(|before| !before.invisible);
+    Ok(change.put(record, |record| Outcome::Connected {
+        connection: connection.id.clone(),
+        created: change.before.is_none(),
+        invisible: record.invisible && !was_visible,
+        me: own(change.id, record, custom_in_answer),
+    }))
+}
+
+/// Adds the connection or refreshes it, in place of those of the same device that are leaving.
+fn add(record: &mut Record, new: &NewConnection, limit: usize) -> Result<(), Refusal> {
     let generation = record.generation + 1;
-    if let Some(known) = record.connections.iter_mut().find(|known| known.id == *connection) {
-        known.lease = lease.cloned();
-        known.generation = generation;
-    } else if record.connections.len() < rules.connections_per_user {
-        record.connections.push(Connection {
-            id: connection.clone(),
-            lease: lease.cloned(),
-            generation,
-            unknown: None,
-        });
+    let NewConnection { id, lease, device, idle } = new.clone();
+    if let Some(known) = record.connections.iter_mut().find(|known| known.id == id) {
+        *known = Connection { lease, device, idle, generation, ..known.clone() };
+    } else if record.connections.len() < limit {
+        record.connections.push(Connection { id, lease, device, idle, generation, unknown: None });
     } else {
-        let limit = rules.connections_per_user;
         return Err(Refusal::new(
             Code::LimitExceeded,
             format!(
@@ -285,40 +202,53 @@ fn connect(
         .limit(limit as u64));
     }
     record.generation = generation;
-    record.grace_since = None;
-    touch(record, now);
+    record
+        .leaving
+        .retain(|each| each.device != new.device && each.connection.as_ref() != Some(&new.id));
     Ok(())
 }
 
-/// The user is active now. What others see of it stays frozen while the user is invisible, and
-/// goes on from where it was: if the clock jumps back, a later moment of invisible time stays invisible.
-fn touch(record: &mut Record, now: Now) {
-    record.last_active = record.last_active.max(Some(now.wall));
-    if !record.invisible {
-        record.shown_last_active = record.shown_last_active.max(Some(now.wall));
+fn update_connection(
+    change: &Change<'_>,
+    connection: &Id,
+    idle: Option<bool>,
+    device: Option<&Device>,
+) -> Result<Decision<Users>, Refusal> {
+    let invisible = change.before.is_some_and(|record| record.invisible);
+    let place = change
+        .before
+        .and_then(|record| record.connections.iter().position(|each| each.id == *connection));
+    let (Some(before), Some(place)) = (change.before, place) else {
+        return Ok(unchanged(Outcome::ConnectionUpdated { known: false, invisible }));
+    };
+    let mut record = before.clone();
+    let updated = &mut record.connections[place];
+    updated.idle = idle.unwrap_or(updated.idle);
+    updated.device = device.or(updated.device.as_ref()).cloned();
+    let outcome = Outcome::ConnectionUpdated { known: true, invisible };
+    if record == *before {
+        return Ok(unchanged(outcome));
     }
+    if device.is_some() {
+        check_size(change.id, &record)?;
+    }
+    Ok(change.put(record, |_| outcome))
 }
 
-fn check_size(id: &Id, record: &Record) -> Result<(), Refusal> {
-    let mut view = Vec::with_capacity(512);
-    view::push_public(&mut view, id, record);
-    // `false` is a letter longer: who fits while online must fit when offline.
-    let bytes = view.len() + usize::from(shown(Some(record)).online);
-    if bytes <= MAX_USER_BYTES {
-        return Ok(());
+/// The user is active now. What others see of it stays frozen while the user is invisible, and
+/// goes on from where it was: if the clock jumps back, a later moment of invisible time stays
+/// invisible.
+pub(super) fn touch(record: &mut Record, now: Now) {
+    let latest = |previous| Some(Time::latest(previous, now.wall));
+    record.last_active = latest(record.last_active);
+    if !record.invisible {
+        record.shown_last_active = latest(record.shown_last_active);
+        record.last_active = record.last_active.max(record.shown_last_active);
     }
-    Err(Refusal::new(
-        Code::TooLarge,
-        format!(
-            "the user {id:?}, as others see it, would have {bytes} bytes, and at most {MAX_USER_BYTES} are accepted: shorten its custom fields or its status"
-        ),
-    )
-    .field("user")
-    .limit(MAX_USER_BYTES as u64))
 }
 
 fn own(id: &Id, record: &Record, custom: bool) -> Vec<u8> {
-    let mut me = Vec::with_capacity(320);
+    let mut me = Vec::with_capacity(384);
     view::push_own(&mut me, id, record, custom);
     me
 }

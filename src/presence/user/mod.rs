@@ -1,28 +1,37 @@
 //! Users: the record, what commands do to it, and what anyone may see of it.
 
+mod agenda;
+mod availability;
+mod change;
+mod connection;
 mod decide;
 mod index;
-mod own_leases;
 mod patch;
 mod record;
+#[cfg(test)]
+mod rich_tests;
 mod seen;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod view;
 
-pub use decide::{Command, Outcome, Rules};
-pub use index::{Census, Grace, Index};
-pub use own_leases::{ConnectionGen, Due, OwnLeases, Periods};
+pub use agenda::{Agenda, ConnectionGen, Due, Periods, Turn};
+pub use availability::{Availability, Choice};
+pub use connection::{Connection, Device, Leaving, LeavingKey};
+pub use decide::{Command, NewConnection, Outcome, Rules};
+pub use index::{Census, Index, LeaseChange};
 pub use patch::{MAX_STATUS_BYTES, Patch, check_custom_name};
-pub use record::{Connection, Record};
+pub use record::{Reachability, Record};
 pub use seen::Seen;
 pub use view::{
-    MAX_USER_BYTES, Shown, Viewer, push_member, push_member_without_presence, push_own,
-    push_seen_by, shown,
+    AnnouncedFields, MAX_USER_BYTES, Shown, Viewer, is_announced, push_member,
+    push_member_without_presence, push_own, push_seen_by, shown,
 };
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::id::Id;
+use super::lease::Leases;
 use super::refusal::Refusal;
 use super::time::Now;
 
@@ -37,6 +46,8 @@ impl Entity for Users {
     type Outcome = Outcome;
     type Rules = Rules;
     type Index = Index;
+    type Shared = Leases;
+    type SharedChange = LeaseChange;
 
     const KIND: &'static str = "user";
 
@@ -93,7 +104,11 @@ impl Entity for Users {
         before: Option<&Record>,
         after: Option<&Record>,
         now: Now,
-    ) {
-        index.observe(key, before, after, now);
+    ) -> Vec<LeaseChange> {
+        index.observe(key, before, after, now)
+    }
+
+    fn apply(leases: &mut Leases, change: &LeaseChange, now: Now) {
+        change.apply(leases, now);
     }
 }

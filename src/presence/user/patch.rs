@@ -2,22 +2,30 @@
 
 use serde_json::{Map, Value};
 
+use super::availability::Choice;
 use super::record::Record;
 use crate::presence::custom::Changes;
 use crate::presence::field::Kind;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
-use crate::presence::time::Now;
+use crate::presence::time::{Now, Time};
 
 /// The longest status, in bytes of UTF-8.
 pub const MAX_STATUS_BYTES: usize = 1024;
+
+/// How far ahead the end of a status may be, in milliseconds: 366 days.
+const MAX_STATUS_MS: i64 = 366 * 24 * 3_600_000;
 
 /// Fields to change; those that are absent stay as they are.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Patch {
     pub invisible: Option<bool>,
+    pub hide_last_active: Option<bool>,
+    pub choice: Option<Choice>,
     /// `Some(None)` removes the status.
     pub status: Option<Option<Box<str>>>,
+    /// `Some(None)` removes the end of the status.
+    pub status_expires_at: Option<Option<Time>>,
     pub custom: Changes,
 }
 
@@ -40,6 +48,20 @@ impl Patch {
                 ("id", _) => {}
                 ("invisible", Value::Bool(invisible)) => patch.invisible = Some(*invisible),
                 ("invisible", _) => return Err(wrong(field(), "takes only true and false")),
+                ("hide_last_active", Value::Bool(hide)) => patch.hide_last_active = Some(*hide),
+                ("hide_last_active", _) => return Err(wrong(field(), "takes only true and false")),
+                ("availability", value) => {
+                    let choice = value.as_str().and_then(Choice::parse);
+                    let takes = "takes only \"auto\", \"away\" and \"busy\"";
+                    patch.choice = Some(choice.ok_or_else(|| wrong(field(), takes))?);
+                }
+                ("status_expires_at", Value::Null) => patch.status_expires_at = Some(None),
+                ("status_expires_at", value) => {
+                    let time = value.as_str().and_then(Time::parse);
+                    let takes = "takes an RFC 3339 time, or null";
+                    patch.status_expires_at =
+                        Some(Some(time.ok_or_else(|| wrong(field(), takes))?));
+                }
                 ("status", Value::Null) => patch.status = Some(None),
                 ("status", Value::String(status)) if status.len() > MAX_STATUS_BYTES => {
                     return Err(Refusal::new(
@@ -72,23 +94,33 @@ impl Patch {
         Ok(patch)
     }
 
-    /// Applies `status` and the custom fields; whether a value really changed.
-    pub(super) fn apply_fields(&self, record: &mut Record, now: Now) -> bool {
+    /// Applies all fields but `invisible`; whether anything really changed.
+    pub(super) fn apply(&self, record: &mut Record, now: Now) -> Result<bool, Refusal> {
+        let settings = (record.hide_last_active, record.choice, record.status_expires_at);
+        record.hide_last_active = self.hide_last_active.unwrap_or(record.hide_last_active);
+        record.choice = self.choice.unwrap_or(record.choice);
         let mut changed = false;
-        if let Some(status) = &self.status
-            && *status != record.status
-        {
+        if let Some(status) = &self.status {
+            changed = *status != record.status;
             record.status.clone_from(status);
-            changed = true;
+            // A status that comes without an end has none.
+            record.status_expires_at = None;
+        }
+        if let Some(end) = self.status_expires_at {
+            if let Some(end) = end {
+                check_end(end, record, now)?;
+            }
+            record.status_expires_at = end;
         }
         if let Some(custom) = record.custom.changed(&self.custom) {
             record.custom = custom;
             changed = true;
         }
         if changed {
-            record.updated_at = record.updated_at.max(now.wall);
+            record.updated_at = Time::latest(Some(record.updated_at), now.wall);
         }
-        changed
+        Ok(changed
+            || settings != (record.hide_last_active, record.choice, record.status_expires_at))
     }
 
     /// The first custom field that only trusted services may set.
@@ -98,6 +130,20 @@ impl Patch {
     ) -> Option<&'a str> {
         self.custom.iter().map(|(name, _)| &**name).find(|name| trusted.contains(*name))
     }
+}
+
+/// Refuses what cannot be the end of the status of `record`.
+fn check_end(end: Time, record: &Record, now: Now) -> Result<(), Refusal> {
+    let flaw = if record.status.is_none() {
+        "is the end of a status, and there is none"
+    } else if end <= now.wall {
+        "takes a time in the future"
+    } else if end.0 > now.wall.0.saturating_add(MAX_STATUS_MS) {
+        "takes a time at most 366 days ahead"
+    } else {
+        return Ok(());
+    };
+    Err(wrong("status_expires_at".to_owned(), flaw))
 }
 
 /// Refuses what cannot be the name of a custom field.

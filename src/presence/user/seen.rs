@@ -1,5 +1,7 @@
 //! A user as a filter or a sort sees it: as the viewer may see it, and no more.
 
+use serde_json::Value;
+
 use super::record::Record;
 use super::view::{Shown, Viewer, shown};
 use crate::presence::field::{Datum, Field, Subject};
@@ -28,6 +30,12 @@ impl Subject for Seen<'_> {
             Field::Invisible => Datum::Concealed,
             Field::Status => self.shown().status.map_or(Datum::Absent, Datum::text),
             Field::LastActive => Datum::time(self.shown().last_active.map(|time| time.0)),
+            Field::OfflineSince => Datum::time(self.shown().offline_since.map(|time| time.0)),
+            Field::Availability => Datum::text(self.shown().availability.name()),
+            Field::Devices => match self.shown().devices {
+                devices if devices.is_empty() => Datum::Absent,
+                devices => Datum::Array(devices.into_iter().map(Value::from).collect()),
+            },
             Field::CreatedAt => Datum::Time(self.record.created_at.0),
             Field::UpdatedAt => Datum::Time(self.record.updated_at.0),
             Field::Custom(name) => {

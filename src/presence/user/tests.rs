@@ -8,49 +8,93 @@ use super::*;
 use crate::presence::time::Time;
 
 const DAEMON: DaemonId = DaemonId(7);
-/// More than the connections of any history, so that none is refused.
-const RULES: Rules = Rules { connections_per_user: 50, no_grace: false };
 
-/// A command in the making: the end of a grace is for the grace that is running then.
+/// More connections than any history has, so that none is refused, and one announced field.
+fn rules() -> Rules {
+    let announced_fields = AnnouncedFields::Listed(["m".to_owned()].into());
+    Rules { announced_fields, ..Rules::new(50, false) }
+}
+
+/// A command in the making: the end of a grace or of a status is for the one that is running then.
 #[derive(Debug, Clone)]
 enum Step {
-    Connect { patch: Patch, connection: Id, lease: Option<Id> },
+    Connect { patch: Patch, connection: NewConnection },
+    Update { connection: Id, idle: Option<bool>, device: Option<Device> },
     Upsert(Patch),
-    Disconnect(Id),
+    Disconnect { connection: Id, lease: Option<Id>, grace_ms: Option<u64> },
     DisconnectLease(Id),
-    EndGrace,
+    Lapse(Id),
+    EndLeaving { first_only: bool },
+    ExpireStatus,
+    Refresh,
     Delete,
 }
 
 impl Step {
     fn command(&self, stored: &Stored<Record>) -> Command {
         match self.clone() {
-            Self::Connect { patch, connection, lease } => {
-                Command::Connect { patch, connection, lease, custom_in_answer: true }
+            Self::Connect { patch, connection } => {
+                Command::Connect { patch, defaults: None, connection, custom_in_answer: true }
+            }
+            Self::Update { connection, idle, device } => {
+                Command::UpdateConnection { connection, idle, device }
             }
             Self::Upsert(patch) => Command::Upsert { patch, custom_in_answer: true },
-            Self::Disconnect(connection) => Command::Disconnect { connection, lease: None },
-            Self::DisconnectLease(lease) => Command::DisconnectLease { lease },
-            Self::EndGrace => {
-                let running = stored.record().and_then(|record| record.grace_since);
-                Command::EndGrace { since: running.unwrap_or(Time(0)) }
+            Self::Disconnect { connection, lease, grace_ms } => {
+                Command::Disconnect { connection, lease, grace_ms }
+            }
+            Self::DisconnectLease(lease) => Command::DisconnectLease { lease, grace_ms: None },
+            Self::Lapse(connection) => {
+                let connections = stored.record().map_or(&[][..], |record| &record.connections);
+                let lapsed = connections.iter().filter(|each| each.id == connection);
+                let connection_gen = |each: &Connection| ConnectionGen {
+                    connection: each.id.clone(),
+                    generation: each.generation,
+                };
+                Command::Lapse { generations: lapsed.map(connection_gen).collect() }
+            }
+            Self::EndLeaving { first_only } => {
+                let leaving = stored.record().map_or(&[][..], |record| &record.leaving);
+                let some = if first_only { 1 } else { leaving.len() };
+                let ended = leaving.iter().take(some).map(Leaving::key).collect();
+                Command::EndLeaving { ended }
+            }
+            Self::ExpireStatus => {
+                let end = stored.record().and_then(|record| record.status_expires_at);
+                Command::ExpireStatus { expires_at: end.unwrap_or(Time(0)) }
+            }
+            Self::Refresh => {
+                Command::Refresh { seen: stored.record().and_then(Record::refreshed_last_active) }
             }
             Self::Delete => Command::Delete,
         }
     }
 
-    /// What is left of it in a history without what an invisible user does in hiding.
+    /// What is left of it in a history without what an invisible user does while it is.
     fn without_hiding(&self) -> Option<Self> {
         match self {
             Self::Connect { patch, .. } => Some(Self::Upsert(patch.clone())),
-            Self::Upsert(_) | Self::Delete => Some(self.clone()),
-            Self::Disconnect(_) | Self::DisconnectLease(_) | Self::EndGrace => None,
+            Self::Upsert(_) | Self::ExpireStatus | Self::Delete => Some(self.clone()),
+            Self::Update { .. }
+            | Self::Disconnect { .. }
+            | Self::DisconnectLease(_)
+            | Self::Lapse(_)
+            | Self::EndLeaving { .. }
+            | Self::Refresh => None,
         }
     }
 }
 
 fn id(text: &str) -> Id {
     Id::parse(text, "id").unwrap()
+}
+
+fn device(name: &str) -> Device {
+    Device::parse(name, "device").unwrap()
+}
+
+fn a_device() -> impl Strategy<Value = Option<Device>> {
+    prop_oneof![2 => Just(None), 1 => Just(Some(device("desktop"))), 1 => Just(Some(device("mobile")))]
 }
 
 fn a_patch() -> impl Strategy<Value = Patch> {
@@ -60,26 +104,48 @@ fn a_patch() -> impl Strategy<Value = Patch> {
         2 => "[a-c\"]".prop_map(|text| Some(Some(text.into_boxed_str()))),
     ];
     let invisible = prop_oneof![4 => Just(None), 2 => Just(Some(true)), 1 => Just(Some(false))];
+    let hide = prop_oneof![6 => Just(None), 1 => Just(Some(true)), 1 => Just(Some(false))];
+    let choice = prop_oneof![
+        6 => Just(None),
+        1 => Just(Some(Choice::Auto)),
+        1 => Just(Some(Choice::Away)),
+        1 => Just(Some(Choice::Busy)),
+    ];
+    let expires = prop_oneof![3 => Just(None), 1 => Just(Some(()))];
     let value =
         prop_oneof![Just(None), (0..3).prop_map(|n| Some(json!(n))), Just(Some(json!("é")))];
     let custom = vec(("[mn]".prop_map(String::into_boxed_str), value), 0..2);
-    (invisible, status, custom).prop_map(|(invisible, status, custom)| Patch {
-        invisible,
-        status,
-        custom,
+    let all = (invisible, hide, choice, status, expires, custom);
+    all.prop_map(|(invisible, hide_last_active, choice, status, expires, custom)| {
+        // An end goes with a status, and lies ahead by every clock of a history.
+        let is_set = matches!(status, Some(Some(_)));
+        let end = Time(1_700_000_000_000 + 3_600_000);
+        let status_expires_at = expires.filter(|()| is_set).map(|()| Some(end));
+        Patch { invisible, hide_last_active, choice, status, status_expires_at, custom }
     })
 }
 
 fn a_step() -> impl Strategy<Value = Step> {
-    let connection = || prop_oneof![Just("a"), Just("b")].prop_map(id);
+    let connection = || prop_oneof![Just("a"), Just("b"), Just("c")].prop_map(id);
     let lease = || Just(id("lease"));
+    let grace_ms = prop_oneof![6 => Just(None), 1 => Just(Some(0)), 1 => Just(Some(9000))];
     prop_oneof![
-        4 => (a_patch(), connection(), proptest::option::of(lease()))
-            .prop_map(|(patch, connection, lease)| Step::Connect { patch, connection, lease }),
+        6 => (a_patch(), connection(), proptest::option::of(lease()), a_device(), any::<bool>())
+            .prop_map(|(patch, id, lease, device, idle)| Step::Connect {
+                patch,
+                connection: NewConnection { id, lease, device, idle },
+            }),
+        2 => (connection(), proptest::option::of(any::<bool>()), a_device())
+            .prop_map(|(connection, idle, device)| Step::Update { connection, idle, device }),
         4 => a_patch().prop_map(Step::Upsert),
-        4 => connection().prop_map(Step::Disconnect),
+        5 => (connection(), proptest::option::weighted(0.2, lease()), grace_ms).prop_map(
+            |(connection, lease, grace_ms)| Step::Disconnect { connection, lease, grace_ms }
+        ),
         1 => lease().prop_map(Step::DisconnectLease),
-        2 => Just(Step::EndGrace),
+        1 => connection().prop_map(Step::Lapse),
+        2 => any::<bool>().prop_map(|first_only| Step::EndLeaving { first_only }),
+        1 => Just(Step::ExpireStatus),
+        1 => Just(Step::Refresh),
         1 => Just(Step::Delete),
     ]
 }
@@ -94,7 +160,7 @@ fn a_history() -> impl Strategy<Value = Vec<(Step, i64)>> {
 fn apply(stored: &Stored<Record>, step: &Step, wall: Time) -> (Stored<Record>, Option<Event>) {
     let now = Now { mono_ms: 0, wall };
     let decision =
-        Users::decide(&id("john"), stored, &step.command(stored), &RULES, DAEMON, now).unwrap();
+        Users::decide(&id("john"), stored, &step.command(stored), &rules(), DAEMON, now).unwrap();
     if decision.next.is_none() {
         assert_eq!(decision.event, None, "what changes nothing is no event");
     }
@@ -105,8 +171,9 @@ fn is_invisible(stored: &Stored<Record>) -> bool {
     stored.record().is_some_and(|record| record.invisible)
 }
 
-fn is_online(stored: &Stored<Record>) -> bool {
-    stored.record().is_some_and(Record::is_online)
+/// What its connections come to: a user who shows itself is seen with those of hidden time.
+fn reached(stored: &Stored<Record>) -> Option<Reachability<'_>> {
+    stored.record().map(Record::reachability)
 }
 
 /// All that anyone else can see: the view, or, of a user who is gone, the version.
@@ -124,7 +191,7 @@ fn told(event: &Option<Event>) -> Option<String> {
 }
 
 fn is_distinguished(before: &Stored<Record>, after: &Stored<Record>) -> bool {
-    shown(before.record()).differs_from(&shown(after.record()))
+    is_announced(before.record(), after.record(), &rules().announced_fields)
 }
 
 /// A step of a history: before, after, the event and the wall clock.
@@ -142,20 +209,28 @@ fn moments(history: &[(Step, i64)]) -> Vec<Moment> {
     moments
 }
 
-/// What it was before is named by an old sentence that a daemon carries out late.
+fn connect_plainly(connection: &str) -> Step {
+    Step::Connect { patch: Patch::default(), connection: NewConnection::plain(id(connection)) }
+}
+
+fn disconnect(connection: &str) -> Step {
+    Step::Disconnect { connection: id(connection), lease: None, grace_ms: None }
+}
+
+/// What it was before is named by an old command that a daemon carries out late.
 #[test]
 fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
-    let connect = Step::Connect { patch: Patch::default(), connection: id("a"), lease: None };
+    let connect = connect_plainly("a");
     let (stored, _) = apply(&Stored::default(), &connect, Time(1));
     let generation = |stored: &Stored<Record>| stored.record().unwrap().connections[0].generation;
     let old = ConnectionGen { connection: id("a"), generation: generation(&stored) };
-    let (stored, _) = apply(&stored, &Step::Disconnect(id("a")), Time(2));
+    let (stored, _) = apply(&stored, &disconnect("a"), Time(2));
     let stored = Users::decode(&Users::encode(stored.record().unwrap())).unwrap();
     let (stored, _) = apply(&Stored::Present(Box::new(stored)), &connect, Time(3));
     let now = Now { mono_ms: 0, wall: Time(4) };
     let lapse = |connection_gen: &ConnectionGen, stored: &Stored<Record>| {
         let command = Command::Lapse { generations: vec![connection_gen.clone()] };
-        Users::decide(&id("john"), stored, &command, &RULES, DAEMON, now).unwrap().next
+        Users::decide(&id("john"), stored, &command, &rules(), DAEMON, now).unwrap().next
     };
     assert_eq!(lapse(&old, &stored), None);
     let (gone, _) = apply(&stored, &Step::Delete, Time(4));
@@ -198,7 +273,7 @@ proptest! {
             } else {
                 if was_invisible {
                     let (twin_after, twins_event) = apply(&twin, step, wall);
-                    if is_online(&after) == is_online(&twin_after) {
+                    if reached(&after) == reached(&twin_after) {
                         prop_assert_eq!(told(&event), told(&twins_event));
                         prop_assert_eq!(public(&after), public(&twin_after));
                     }
@@ -231,7 +306,8 @@ proptest! {
                 prop_assert_eq!(record.changed_by, Some(DAEMON));
             } else {
                 let gone = json!({"id": "john", "online": false, "status": null,
-                    "last_active": null, "version": new});
+                    "last_active": null, "offline_since": null, "availability": "offline",
+                    "version": new});
                 prop_assert_eq!(&body["user"], &gone);
             }
         }
@@ -248,9 +324,29 @@ proptest! {
             } else {
                 prop_assert_eq!(new.updated_at, old.updated_at.max(wall));
             }
+            prop_assert!(new.offline_since >= old.offline_since);
+            prop_assert!(new.shown_offline_since >= old.shown_offline_since);
             prop_assert!(new.last_active >= old.last_active);
             prop_assert!(new.shown_last_active >= old.shown_last_active);
             prop_assert!(new.shown_last_active <= new.last_active);
+        }
+    }
+
+    /// `PROTOCOL`, section 3, *disconnect*.
+    #[test]
+    fn only_what_would_be_seen_leaves_and_nothing_leaves_unseen(history in a_history()) {
+        for (before, after, event, _) in moments(&history) {
+            let Some(record) = after.record() else { continue };
+            prop_assert!(!record.invisible || record.leaving.is_empty());
+            let had = before.record().map_or(0, |before| before.leaving.len());
+            if record.leaving.len() > had {
+                prop_assert!(event.is_none(), "a connection that leaves counts as before");
+            }
+            if record.invisible || !record.is_online() {
+                let view: serde_json::Value = serde_json::from_str(&public(&after)).unwrap();
+                prop_assert_eq!(&view["availability"], "offline");
+                prop_assert!(view.get("devices").is_none());
+            }
         }
     }
 

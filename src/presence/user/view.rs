@@ -1,7 +1,11 @@
 //! The one projection. Every public answer and every event is made from here and from nothing
 //! else; that is what makes invisible leak-proof (`PROTOCOL`, sections 2 and 5).
 
-use super::record::Record;
+use std::collections::BTreeSet;
+
+use super::availability::Availability;
+use super::record::{Reachability, Record};
+use crate::presence::custom::Custom;
 use crate::presence::entity::{Event, Stored};
 use crate::presence::id::Id;
 use crate::presence::json;
@@ -9,6 +13,9 @@ use crate::presence::time::{Now, Time};
 
 /// The largest user, as others see it, in bytes of JSON.
 pub const MAX_USER_BYTES: usize = 5 * 1024;
+
+/// A version with as many digits as any clock gives in this century.
+const LARGE_VERSION: u64 = 1_000_000_000_000;
 
 /// Who looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,38 +34,115 @@ impl Viewer<'_> {
 }
 
 /// What a viewer sees of the fields that presence is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown<'a> {
     pub online: bool,
     pub status: Option<&'a str>,
+    pub status_expires_at: Option<Time>,
     pub last_active: Option<Time>,
+    pub offline_since: Option<Time>,
+    pub availability: Availability,
+    /// Each once, sorted.
+    pub devices: Vec<&'a str>,
 }
 
-impl Shown<'_> {
-    /// Whether an event tells the two apart (`PROTOCOL`, section 2, *Event*).
-    pub fn differs_from(&self, other: &Shown<'_>) -> bool {
-        self.online != other.online || self.status != other.status
+/// The custom fields of which others are told by events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnnouncedFields {
+    All,
+    Listed(BTreeSet<String>),
+}
+
+impl Default for AnnouncedFields {
+    fn default() -> Self {
+        Self::Listed(BTreeSet::new())
     }
+}
+
+impl AnnouncedFields {
+    fn differ(&self, before: &Custom, after: &Custom) -> bool {
+        match self {
+            Self::All => before != after,
+            Self::Listed(names) => {
+                !names.is_empty()
+                    && before != after
+                    && names.iter().any(|name| before.text(name) != after.text(name))
+            }
+        }
+    }
+}
+
+/// Whether others see a difference in what is announced (`PROTOCOL`, section 2). A user who does
+/// not exist counts as offline, without a status or fields.
+pub fn is_announced(
+    before: Option<&Record>,
+    after: Option<&Record>,
+    fields: &AnnouncedFields,
+) -> bool {
+    let (old, new) = (shown(before), shown(after));
+    let none = Custom::default();
+    let (old_custom, new_custom) = (
+        before.map_or(&none, |record| &record.custom),
+        after.map_or(&none, |record| &record.custom),
+    );
+    old.online != new.online
+        || old.status != new.status
+        || old.availability != new.availability
+        || old.devices != new.devices
+        || fields.differ(old_custom, new_custom)
 }
 
 /// What others see of a record. A user who does not exist is offline, without a status.
 pub fn shown(record: Option<&Record>) -> Shown<'_> {
-    record.map_or(Shown { online: false, status: None, last_active: None }, |record| Shown {
-        online: record.is_online() && !record.invisible,
+    let Some(record) = record else { return Shown::default() };
+    let reached = if record.invisible { Reachability::default() } else { record.reachability() };
+    let shows_times = !record.hide_last_active;
+    Shown {
+        online: reached.online,
         status: record.status.as_deref(),
-        last_active: record.shown_last_active,
-    })
+        status_expires_at: record.status_expires_at,
+        last_active: record.shown_last_active.filter(|_| shows_times),
+        offline_since: record.shown_offline_since.filter(|_| shows_times && !reached.online),
+        availability: reached.availability,
+        devices: reached.devices,
+    }
 }
 
 impl Record {
     /// What the user sees of itself.
     pub fn truth(&self) -> Shown<'_> {
+        let reached = self.reachability();
         Shown {
-            online: self.is_online(),
+            online: reached.online,
             status: self.status.as_deref(),
+            status_expires_at: self.status_expires_at,
             last_active: self.last_active,
+            offline_since: self.offline_since.filter(|_| !reached.online),
+            availability: reached.availability,
+            devices: reached.devices,
         }
     }
+
+    /// Whether others see the user online.
+    pub fn is_shown_online(&self) -> bool {
+        self.is_online() && !self.invisible
+    }
+}
+
+/// How many bytes of JSON the user takes for others at most, whether online or not: one that fits
+/// does not outgrow the limit by going offline.
+pub fn largest_view(id: &Id, record: &Record) -> usize {
+    let mut shown = shown(Some(record));
+    shown.online = false;
+    shown.availability = Availability::Offline;
+    shown.last_active = Some(record.created_at);
+    shown.offline_since = Some(record.created_at);
+    let mut view = Vec::with_capacity(512);
+    let version = record.version.max(LARGE_VERSION);
+    push_fields(&mut view, id, record, &shown, version);
+    push_custom(&mut view, record);
+    // The brace that closes it.
+    view.len() + 1
 }
 
 /// Appends the user as `viewer` sees it.
@@ -72,21 +156,31 @@ pub fn push_seen_by(out: &mut Vec<u8>, id: &Id, record: &Record, viewer: Viewer<
 
 /// Appends the user as it sees itself, with or without its custom fields.
 pub fn push_own(out: &mut Vec<u8>, id: &Id, record: &Record, custom: bool) {
-    let truth = record.truth();
-    push_fields(out, id, record, truth);
+    push_fields(out, id, record, &record.truth(), record.version);
     json::push(out, ",\"invisible\":");
     json::push_bool(out, record.invisible);
+    json::push(out, ",\"availability_choice\":");
+    json::push_str(out, record.choice.name());
+    json::push(out, ",\"hide_last_active\":");
+    json::push_bool(out, record.hide_last_active);
     if custom {
         push_custom(out, record);
     }
     out.push(b'}');
 }
 
-/// Appends a member of a channel as `viewer` sees it; one whom nobody has made is offline.
-pub fn push_member(out: &mut Vec<u8>, id: &Id, record: Option<&Record>, viewer: Viewer<'_>) {
-    match record {
-        Some(record) => push_seen_by(out, id, record, viewer),
-        None => push_bare(out, id, 0),
+/// Appends a member of a channel as `viewer` sees it. A user who does not exist is offline, with
+/// the version that its deletion left.
+pub fn push_member(
+    out: &mut Vec<u8>,
+    id: &Id,
+    stored: Option<&Stored<Record>>,
+    viewer: Viewer<'_>,
+) {
+    match stored {
+        Some(Stored::Present(record)) => push_seen_by(out, id, record, viewer),
+        Some(Stored::Absent { version, .. }) => push_bare(out, id, *version),
+        Some(Stored::Unreadable) | None => push_bare(out, id, 0),
     }
 }
 
@@ -129,7 +223,7 @@ pub fn announcement(id: &Id, stored: &Stored<Record>, now: Now) -> Option<Event>
 
 /// Appends the user as others see it.
 pub(super) fn push_public(out: &mut Vec<u8>, id: &Id, record: &Record) {
-    push_fields(out, id, record, shown(Some(record)));
+    push_fields(out, id, record, &shown(Some(record)), record.version);
     push_custom(out, record);
     out.push(b'}');
 }
@@ -143,7 +237,7 @@ fn begin_event(now: Now) -> Vec<u8> {
 }
 
 /// Appends the fields that every view has, and leaves the object open.
-fn push_fields(out: &mut Vec<u8>, id: &Id, record: &Record, shown: Shown<'_>) {
+fn push_fields(out: &mut Vec<u8>, id: &Id, record: &Record, shown: &Shown<'_>, version: u64) {
     json::push(out, "{\"id\":");
     json::push_str(out, id.as_str());
     json::push(out, ",\"online\":");
@@ -152,9 +246,21 @@ fn push_fields(out: &mut Vec<u8>, id: &Id, record: &Record, shown: Shown<'_>) {
     json::push_optional_str(out, shown.status);
     json::push(out, ",\"last_active\":");
     json::push_optional_time(out, shown.last_active);
+    json::push(out, ",\"offline_since\":");
+    json::push_optional_time(out, shown.offline_since);
+    json::push(out, ",\"availability\":");
+    json::push_str(out, shown.availability.name());
+    if !shown.devices.is_empty() {
+        json::push(out, ",\"devices\":");
+        json::push_array(out, &shown.devices, |out, device| json::push_str(out, device));
+    }
+    if shown.status_expires_at.is_some() {
+        json::push(out, ",\"status_expires_at\":");
+        json::push_optional_time(out, shown.status_expires_at);
+    }
     push_times(out, record);
     json::push(out, ",\"version\":");
-    json::push_number(out, record.version);
+    json::push_number(out, version);
 }
 
 fn push_times(out: &mut Vec<u8>, record: &Record) {
@@ -174,7 +280,11 @@ fn push_custom(out: &mut Vec<u8>, record: &Record) {
 fn push_bare(out: &mut Vec<u8>, id: &Id, version: u64) {
     json::push(out, "{\"id\":");
     json::push_str(out, id.as_str());
-    json::push(out, ",\"online\":false,\"status\":null,\"last_active\":null,\"version\":");
+    json::push(
+        out,
+        ",\"online\":false,\"status\":null,\"last_active\":null,\"offline_since\":null,\
+         \"availability\":\"offline\",\"version\":",
+    );
     json::push_number(out, version);
     out.push(b'}');
 }

@@ -1,11 +1,11 @@
-//! What goes into a stripe and what comes out of it.
+//! The inputs and effects of a stripe.
 
 use bytes::Bytes;
 
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::refusal::Refusal;
 
-/// A command on its way.
+/// A command with its ticket and deadline.
 #[derive(Debug)]
 pub struct Job<E: Entity, T> {
     pub command: E::Command,
@@ -15,42 +15,42 @@ pub struct Job<E: Entity, T> {
     pub deadline_ms: u64,
 }
 
-/// What a write puts under its key.
+/// The content that a write stores under its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A record, as JSON.
     Put(Bytes),
-    /// A marker of a deleted record, with what it leaves behind as in [`Stored::Absent`].
+    /// The marker of a deleted record, with the members of [`Stored::Absent`].
     Purge { version: u64, changed_by: Option<DaemonId> },
 }
 
-/// What the bucket says is stored under a key.
+/// A stored message of the bucket.
 #[derive(Debug)]
 pub struct Entry<R> {
     pub rev: u64,
     pub stored: Stored<R>,
-    /// As it was written, to recognise a write of one's own.
+    /// As written, to recognise a write of this daemon.
     pub content: Content,
-    /// Which daemon wrote it.
+    /// The daemon that wrote it.
     pub writer: Option<DaemonId>,
 }
 
-/// What a read of a key found.
+/// The answer to a read of a key.
 #[derive(Debug)]
 pub enum Found<R> {
     Entry(Entry<R>),
     Nothing,
-    /// The read did not get an answer.
+    /// The read got no answer.
     Failed,
 }
 
-/// Why a write was not done.
+/// The reason why a write was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// JetStream cannot take it at the moment; the write is tried again until its commands'
-    /// deadlines.
+    /// JetStream cannot take it at the moment. The write is retried until the deadlines of its
+    /// commands.
     Retry,
-    /// It can never be done, and this is what its commands are answered.
+    /// It can never be done; its commands get this refusal.
     Refused(Refusal),
 }
 
@@ -58,32 +58,35 @@ pub enum Failure {
 #[derive(Debug)]
 pub struct Answer<O> {
     pub outcome: O,
-    /// The revision at which the store shows it.
+    /// The revision at which the store shows the outcome.
     pub rev: u64,
 }
 
-/// An effect. They are to be carried out in the order in which they come.
+/// An effect of a stripe. Effects are carried out in their order.
 #[derive(Debug)]
 pub enum Effect<E: Entity, T> {
-    /// Write, expecting that the key's last revision is `expected`.
+    /// Write, on the condition that the key's last revision is `expected`.
     Write {
         key: E::Key,
         write: u64,
         expected: u64,
         content: Content,
-        /// The version of the newest visible change that this write makes, if it makes one.
+        /// The version of the newest visible change in this write, if there is one.
         visible: Option<u64>,
-        /// The earliest deadline of its commands: it must not be sent later.
+        /// The earliest deadline of its commands; it must not be sent later.
         not_after_ms: u64,
     },
     /// Read the key from the leader of the stream.
     Read { key: E::Key, read: u64 },
-    /// Say [`verified`](super::Stripe::verified) when the replica has seen all that is stored now.
+    /// Call [`on_verified`](super::Stripe::on_verified) when the replica has seen all that is
+    /// stored now.
     Verify { key: E::Key, verify: u64 },
-    /// Publish.
+    /// Apply a change to what the indexes of all stripes have in common.
+    ChangeShared(E::SharedChange),
+    /// Publish an event.
     Announce(Event),
     /// Answer a command.
     Answer { ticket: T, result: Result<Answer<E::Outcome>, Refusal> },
-    /// Another daemon made a visible change, which it is to announce.
+    /// Remember a visible change by another daemon, which that daemon announces.
     RemoteChange { key: E::Key, by: DaemonId },
 }

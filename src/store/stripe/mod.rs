@@ -1,48 +1,48 @@
-//! One stripe of the store: for each key the newest known record, the write in flight and the
-//! commands that wait. A state machine without IO: inputs carry the time, effects come out as
-//! [`Effect`] values. Keys are independent of each other.
+//! One stripe of the store: the newest known record of each key, and one state machine for each
+//! key with unfinished work. Sans-IO: inputs carry the time, effects come out as [`Effect`]
+//! values. Keys are independent of each other.
 //!
-//! A command is decided on the newest known record and committed by a compare-and-set write. The
-//! commands that arrive while a write of their key is in flight are decided together, on top of
-//! it, as the next write. A decision that writes is proven right by the write's success. One that
-//! writes nothing has no such proof: it waits until the replica has seen all that was stored when
-//! the command arrived ([`Effect::Verify`]), or until a write on the same base succeeds.
+//! A command is decided on the newest known record and committed by a compare-and-set write.
+//! Commands that arrive while a write of their key is in flight are decided together, on top of
+//! it, as the next write. The success of a write proves its decisions. A decision that writes
+//! nothing has no such proof: it waits until the replica has seen all that was stored when the
+//! command arrived ([`Effect::Verify`]), or until a write on the same base succeeds.
 
+mod decision;
 mod effect;
-mod inputs;
 mod key_state;
 mod pending;
+mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::presence::entity::{DaemonId, Entity, Stored};
+use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
 use key_state::KeyState;
+use shared::Shared;
 
 pub use effect::{Answer, Content, Effect, Entry, Failure, Found, Job};
-
-/// How long a marker of a deleted record is kept: a little longer than in the bucket.
-const TOMBSTONE_MS: u64 = 25 * 3_600_000;
 
 /// The times and bounds of a stripe.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// After so long without an acknowledgement the record is read.
+    /// A write without an acknowledgement for this long has its record read.
     pub ack_timeout_ms: u64,
-    /// After so long without an answer the read is repeated.
+    /// A read without an answer for this long is repeated.
     pub read_timeout_ms: u64,
-    /// How many conflicts in a row a write survives before its commands are `contended`.
+    /// The number of conflicts in a row after which the commands of a write are `contended`.
     pub attempts: u32,
     /// The largest value that the server takes, in bytes.
     pub max_value: usize,
 }
 
 impl Timing {
-    /// The times that go with `limits.request_timeout`: a command whose write is not acknowledged
+    /// Derives the times from `limits.request_timeout`: a command whose write is not acknowledged
     /// still has time to be decided again.
     pub fn new(request_timeout: Duration, attempts: u32, max_value: usize) -> Self {
         let timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
@@ -51,130 +51,159 @@ impl Timing {
     }
 }
 
-/// What is known of one key.
-#[derive(Debug)]
-struct Slot<R> {
-    rev: u64,
-    stored: Stored<R>,
-}
-
-impl<R> Default for Slot<R> {
-    fn default() -> Self {
-        Self { rev: 0, stored: Stored::default() }
-    }
-}
-
-/// A part of the records of one kind, with their unfinished business. `T` is whatever the caller
-/// wants back with the answer to a command.
+/// A stripe of the records of one kind. `T` is the ticket that comes back with the answer to a
+/// command.
 #[derive(Debug)]
 pub struct Stripe<E: Entity, T> {
-    daemon: DaemonId,
-    rules: Arc<E::Rules>,
-    timing: Timing,
-    slots: HashMap<E::Key, Slot<E::Record>>,
-    busy: HashMap<E::Key, KeyState<E, T>>,
-    /// The key that each write in flight, by its number, is for.
-    writes: HashMap<u64, E::Key>,
-    /// Markers in the order in which they were seen: when, the key, its revision.
-    tombstones: VecDeque<(u64, E::Key, u64)>,
-    index: E::Index,
-    last_number: u64,
-    /// How often the bucket was replaced by a new one.
-    epoch: u32,
-    effects: Vec<Effect<E, T>>,
+    /// The machines of the keys with unfinished work; an idle one is dropped.
+    active: HashMap<E::Key, KeyState<E, T>>,
+    shared: Shared<E, T>,
 }
 
 impl<E: Entity, T> Stripe<E, T> {
-    pub fn new(daemon: DaemonId, rules: Arc<E::Rules>, timing: Timing) -> Self {
-        Self {
-            daemon,
-            rules,
-            timing,
-            slots: HashMap::new(),
-            busy: HashMap::new(),
-            writes: HashMap::new(),
-            tombstones: VecDeque::new(),
-            index: E::Index::default(),
-            last_number: 0,
-            epoch: 0,
-            effects: Vec::new(),
+    pub fn new(daemon: DaemonId, rules: Arc<E::Rules>, timing: Timing, index: E::Index) -> Self {
+        Self { active: HashMap::new(), shared: Shared::new(daemon, rules, timing, index) }
+    }
+
+    /// Replaces rules and times, from the next decision on.
+    pub fn adjust(&mut self, rules: Arc<E::Rules>, request_timeout: Duration) {
+        let Timing { attempts, max_value, .. } = self.shared.timing;
+        self.shared.timing = Timing::new(request_timeout, attempts, max_value);
+        self.shared.rules = rules;
+    }
+
+    /// Takes a command for a key.
+    pub fn on_command(&mut self, key: E::Key, job: Job<E, T>, now: Now) {
+        let mut active = match self.active.entry(key) {
+            MapEntry::Occupied(active) => active,
+            MapEntry::Vacant(vacant) => {
+                let idle = KeyState::new(vacant.key().clone());
+                vacant.insert_entry(idle)
+            }
+        };
+        active.get_mut().on_command(job, &mut self.shared, now);
+        if active.get().is_idle() {
+            active.remove();
         }
     }
 
-    /// Goes by other rules and times from the next decision on.
-    pub fn adjust(&mut self, rules: Arc<E::Rules>, request_timeout: Duration) {
-        let Timing { attempts, max_value, .. } = self.timing;
-        self.timing = Timing::new(request_timeout, attempts, max_value);
-        self.rules = rules;
+    /// JetStream stored write `write` as revision `rev`.
+    pub fn on_acked(&mut self, write: u64, rev: u64, now: Now) {
+        self.settle(write, |state, shared| state.on_acked(write, rev, shared, now));
+    }
+
+    /// JetStream refused write `write`, because the key has another revision than expected.
+    pub fn on_conflicted(&mut self, write: u64, now: Now) {
+        self.settle(write, |state, shared| state.on_conflicted(write, shared, now));
+    }
+
+    /// Write `write` was not done.
+    pub fn on_failed(&mut self, write: u64, failure: &Failure, now: Now) {
+        self.settle(write, |state, shared| state.on_failed(write, failure, shared, now));
+    }
+
+    /// Read `read` of a key has an answer.
+    pub fn on_found(&mut self, key: &E::Key, read: u64, found: Found<E::Record>, now: Now) {
+        self.drive(key, |state, shared| state.on_found(read, found, shared, now));
+    }
+
+    /// The feed delivered an entry.
+    pub fn on_fed(&mut self, key: &E::Key, entry: Entry<E::Record>, now: Now) {
+        let Some(state) = self.active.get_mut(key) else {
+            self.shared.take_entry(key, entry, now);
+            return;
+        };
+        state.on_fed(entry, &mut self.shared, now);
+        if state.is_idle() {
+            self.active.remove(key);
+        }
+    }
+
+    /// The replica has seen all that was stored when verification `verify` was asked for.
+    pub fn on_verified(&mut self, key: &E::Key, verify: u64, now: Now) {
+        self.drive(key, |state, shared| state.on_verified(verify, shared, now));
+    }
+
+    /// Time has passed.
+    pub fn on_tick(&mut self, now: Now) {
+        self.shared.forget_tombstones(now, |key| self.active.contains_key(key));
+        for key in self.active_keys() {
+            self.drive(&key, |state, shared| state.on_tick(shared, now));
+        }
+    }
+
+    /// The bucket was deleted and made again: all that was known is void.
+    pub fn on_reset(&mut self, now: Now) {
+        self.shared.reset(now);
+        for key in self.active_keys() {
+            self.drive(&key, |state, shared| state.on_reset(shared, now));
+        }
     }
 
     /// What is known to be stored under a key, and at which revision.
     pub fn known(&self, key: &E::Key) -> Option<(&Stored<E::Record>, u64)> {
-        self.slots.get(key).map(|slot| (&slot.stored, slot.rev))
+        self.shared.slots.get(key).map(|slot| (&slot.stored, slot.rev))
     }
 
     /// The record under a key, if there is one that can be read.
     pub fn record(&self, key: &E::Key) -> Option<&E::Record> {
-        self.slots.get(key).and_then(|slot| slot.stored.record())
+        self.shared.slots.get(key).and_then(|slot| slot.stored.record())
     }
 
     /// All that is known of any key, markers too.
     pub fn all(&self) -> impl Iterator<Item = (&E::Key, &Stored<E::Record>)> {
-        self.slots.iter().map(|(key, slot)| (key, &slot.stored))
+        self.shared.slots.iter().map(|(key, slot)| (key, &slot.stored))
     }
 
     /// All records.
     pub fn records(&self) -> impl Iterator<Item = (&E::Key, &E::Record)> {
-        self.slots.iter().filter_map(|(key, slot)| Some((key, slot.stored.record()?)))
+        self.all().filter_map(|(key, stored)| Some((key, stored.record()?)))
     }
 
     pub fn index(&self) -> &E::Index {
-        &self.index
+        &self.shared.index
     }
 
     pub fn index_mut(&mut self) -> &mut E::Index {
-        &mut self.index
+        &mut self.shared.index
     }
 
-    /// How many keys have unfinished business.
+    /// The number of keys with unfinished work.
     pub fn busy(&self) -> usize {
-        self.busy.len()
+        self.active.len()
     }
 
     /// Takes the effects of the inputs since the last call, in their order.
     pub fn take_effects(&mut self) -> Vec<Effect<E, T>> {
-        std::mem::take(&mut self.effects)
+        std::mem::take(&mut self.shared.effects)
     }
 
     /// The present view of a key, to be announced once more.
-    pub fn announcement(&self, key: &E::Key, now: Now) -> Option<crate::presence::entity::Event> {
-        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored, now))
+    pub fn announcement(&self, key: &E::Key, now: Now) -> Option<Event> {
+        self.shared.announcement(key, now)
     }
 
-    /// Takes note of what is stored under a key from now on.
-    fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
-        let slot = self.slots.entry(key.clone()).or_default();
-        E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
-        if matches!(stored, Stored::Absent { .. }) {
-            self.tombstones.push_back((now.mono_ms, key.clone(), rev));
+    /// Hands the outcome of a write to the machine of its key.
+    fn settle(&mut self, write: u64, input: impl FnOnce(&mut KeyState<E, T>, &mut Shared<E, T>)) {
+        if let Some(key) = self.shared.writes.remove(&write) {
+            self.drive(&key, input);
         }
-        *slot = Slot { rev, stored };
     }
 
-    fn next_number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
-    }
-
-    /// Forgets markers that the bucket has forgotten too.
-    fn forget_tombstones(&mut self, now: Now) {
-        while self.tombstones.front().is_some_and(|(at, ..)| at + TOMBSTONE_MS <= now.mono_ms) {
-            let Some((_, key, rev)) = self.tombstones.pop_front() else { return };
-            if self.slots.get(&key).is_some_and(|slot| slot.rev == rev)
-                && !self.busy.contains_key(&key)
-            {
-                self.slots.remove(&key);
-            }
+    /// Hands an input to the machine of a key, if the key has unfinished work.
+    fn drive(&mut self, key: &E::Key, input: impl FnOnce(&mut KeyState<E, T>, &mut Shared<E, T>)) {
+        let Some(state) = self.active.get_mut(key) else { return };
+        input(state, &mut self.shared);
+        if state.is_idle() {
+            self.active.remove(key);
         }
+    }
+
+    /// The keys with unfinished work, sorted: a simulation that is repeated with its seed must see
+    /// the same effects in the same order.
+    fn active_keys(&self) -> Vec<E::Key> {
+        let mut keys: Vec<_> = self.active.keys().cloned().collect();
+        keys.sort_unstable();
+        keys
     }
 }

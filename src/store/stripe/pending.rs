@@ -1,4 +1,4 @@
-//! A command under way, and what may be said of it when it is not carried out.
+//! A pending command, and its refusal if it is not carried out.
 
 use super::effect::Effect;
 use crate::presence::entity::Entity;
@@ -8,15 +8,16 @@ use crate::presence::time::Now;
 #[derive(Debug)]
 pub(super) struct Pending<E: Entity, T> {
     pub(super) command: E::Command,
-    /// `None` once it is answered.
+    /// `None` once the command is answered.
     pub(super) ticket: Option<T>,
     pub(super) deadline_ms: u64,
-    /// Whether a write of it may have been stored, so that no answer may say that nothing changed.
+    /// Whether a write of it may have been stored, so that no answer may claim that nothing
+    /// changed.
     pub(super) maybe_stored: bool,
 }
 
 impl<E: Entity, T> Pending<E, T> {
-    /// Whether someone still waits for it, and its time is not over. If it is, that is said.
+    /// Whether it is not answered and its deadline has not passed. Answers it if that has passed.
     pub(super) fn still_wanted(&mut self, effects: &mut Vec<Effect<E, T>>, now: Now) -> bool {
         if self.ticket.is_some() && self.deadline_ms > now.mono_ms {
             return true;
@@ -25,7 +26,7 @@ impl<E: Entity, T> Pending<E, T> {
         false
     }
 
-    /// Answers it when its time is over.
+    /// Answers it after its deadline.
     pub(super) fn expire(&mut self, effects: &mut Vec<Effect<E, T>>) {
         if let Some(ticket) = self.ticket.take() {
             let refusal = Refusal::new(
@@ -36,8 +37,8 @@ impl<E: Entity, T> Pending<E, T> {
         }
     }
 
-    /// What it is refused with: if a write of it may have been stored, its outcome is open, whatever
-    /// it would be refused for now.
+    /// The refusal for the command: if a write of it may have been stored, its outcome is unknown,
+    /// whatever the reason of `refusal`.
     pub(super) fn outcome_unknown(&self, refusal: Refusal) -> Refusal {
         if !self.maybe_stored {
             return refusal;

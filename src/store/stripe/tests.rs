@@ -1,4 +1,4 @@
-//! This input, exactly these effects, and nothing left over.
+//! For each input exactly these effects, and nothing left over.
 
 mod rig;
 
@@ -16,7 +16,7 @@ fn a_write_that_is_acknowledged_is_announced_then_answered() {
 }
 
 #[test]
-fn commands_that_come_during_a_write_go_out_together_and_keep_an_event_each() {
+fn commands_during_a_write_join_the_next_and_keep_an_event_each() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     for (ticket, text) in [(2, "x"), (3, "y"), (4, "z")] {
@@ -102,7 +102,7 @@ fn a_command_that_changes_nothing_waits_for_the_proof() {
 }
 
 #[test]
-fn a_command_that_changes_nothing_is_decided_again_if_the_feed_brings_something() {
+fn a_command_that_changes_nothing_is_decided_again_after_news_from_the_feed() {
     let mut rig = rig();
     assert_eq!(rig.command(1, disconnect("b"), 5), ["verify 1"]);
     let theirs = other(&Stored::default(), &connect("b"), 4);
@@ -113,7 +113,7 @@ fn a_command_that_changes_nothing_is_decided_again_if_the_feed_brings_something(
 }
 
 #[test]
-fn a_command_that_changes_nothing_is_proven_by_a_write_that_it_is_joined_to() {
+fn a_command_that_changes_nothing_is_proven_by_the_write_that_it_joins() {
     let mut rig = rig();
     assert_eq!(rig.command(1, disconnect("a"), 0), ["verify 1"]);
     assert_eq!(rig.command(2, connect("a"), 0), ["write 2 on 0 shows 1000"]);
@@ -171,14 +171,14 @@ fn without_a_leader_a_write_is_tried_again_until_its_deadline() {
 }
 
 #[test]
-fn whoever_was_stalled_refuses_what_has_waited_too_long() {
+fn a_stalled_daemon_refuses_a_command_past_its_deadline() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     rig.command(2, connect("b"), 0);
     assert_eq!(
         rig.acked(1, 7, 3000),
         ["announce 1000", "answer 1 at 7", "answer 2 unavailable"],
-        "the first is known to be stored, the second must not be written any more"
+        "the first is stored, and the second must not be written any more"
     );
     rig.is_done();
 }
@@ -192,8 +192,8 @@ fn the_feed_may_show_a_write_before_its_acknowledgement() {
     rig.is_done();
 }
 
-/// A machine that gave up a write which is still on its way.
-fn given_up() -> Rig {
+/// A machine that has abandoned a write which is still in flight.
+fn with_abandoned_write() -> Rig {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     assert_eq!(rig.tick(2000), ["answer 1 unavailable", "read 2"]);
@@ -203,22 +203,22 @@ fn given_up() -> Rig {
 }
 
 #[test]
-fn a_write_that_was_given_up_is_announced_when_it_is_stored_after_all() {
-    let mut rig = given_up();
+fn an_abandoned_write_is_announced_when_it_is_stored_after_all() {
+    let mut rig = with_abandoned_write();
     assert_eq!(rig.fed(rig.own(4)), ["announce 1000"]);
     rig.is_done();
 }
 
 #[test]
-fn a_write_that_was_given_up_is_announced_under_an_invisible_change_by_another() {
-    let mut rig = given_up();
+fn an_abandoned_write_is_announced_under_an_invisible_change_by_another_daemon() {
+    let mut rig = with_abandoned_write();
     let covered = other(&rig.own(4).stored, &connect("b"), 5);
     assert_eq!(rig.fed(covered), ["announce 1000"]);
     rig.is_done();
 }
 
 #[test]
-fn what_was_announced_before_the_acknowledgement_is_not_announced_by_it_again() {
+fn an_event_announced_before_the_acknowledgement_is_not_announced_again() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     let covered = other(&rig.own(4).stored, &connect("b"), 5);
@@ -228,7 +228,7 @@ fn what_was_announced_before_the_acknowledgement_is_not_announced_by_it_again() 
 }
 
 #[test]
-fn what_may_have_been_stored_is_not_refused_as_if_it_had_changed_nothing() {
+fn a_command_that_may_have_been_stored_is_not_refused_as_if_nothing_had_changed() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     assert_eq!(rig.tick(500), ["read 2"]);
@@ -237,16 +237,16 @@ fn what_may_have_been_stored_is_not_refused_as_if_it_had_changed_nothing() {
     assert_eq!(rig.found(2, Found::Entry(both)), ["changed by 2", "verify 3"]);
     assert_eq!(rig.verified(3), ["answer 1 unavailable"]);
     assert_eq!(rig.command(2, connect("a"), 0), ["verify 4"]);
-    assert_eq!(rig.verified(4), ["answer 2 limit_exceeded"], "this one was never tried");
+    assert_eq!(rig.verified(4), ["answer 2 limit_exceeded"], "this command was never written");
     rig.is_done();
 }
 
 #[test]
-fn in_a_new_bucket_nobody_is_known() {
+fn in_a_new_bucket_no_user_is_known() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     rig.acked(1, 70, 1);
-    let heard = |rig: &Rig| rig.machine.index().own_leases.heard(&john(), &id("a")).is_some();
+    let heard = |rig: &Rig| rig.machine.index().agenda.heard(&john(), &id("a")).is_some();
     assert!(heard(&rig));
     assert!(rig.reset().is_empty());
     assert!(rig.machine.known(&john()).is_none());
@@ -254,7 +254,11 @@ fn in_a_new_bucket_nobody_is_known() {
     assert_eq!(rig.command(2, disconnect("a"), 2), ["verify 2"]);
     assert_eq!(rig.verified(2), ["answer 2 at 0"]);
     assert_eq!(rig.command(3, connect("a"), 2), ["write 3 on 0 shows 1002"]);
-    assert_eq!(rig.acked(3, 1, 3), ["announce 1002", "answer 3 at 1"], "revisions begin anew");
+    assert_eq!(
+        rig.acked(3, 1, 3),
+        ["announce 1002", "answer 3 at 1"],
+        "revisions start from 1 again"
+    );
     rig.is_done();
 }
 
@@ -286,7 +290,7 @@ fn a_deletion_leaves_its_version_until_its_marker_has_expired_and_after() {
 }
 
 #[test]
-fn a_write_that_was_given_up_is_announced_under_an_invisible_deletion_by_another() {
+fn an_abandoned_write_is_announced_under_an_invisible_deletion_by_another_daemon() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
     rig.acked(1, 1, 0);

@@ -127,11 +127,6 @@ impl Daemon {
         self.process.end(bound).await
     }
 
-    /// What the daemon has logged so far, the end of it.
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
-
     /// How much memory the daemon has in use.
     pub fn memory_kib(&self) -> u64 {
         self.status("VmRSS:")

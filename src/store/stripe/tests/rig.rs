@@ -1,28 +1,31 @@
-//! One machine and one user, and its effects in words.
+//! A stripe with one user, and its effects as text.
 
 use std::sync::Arc;
 
 use super::super::*;
 use crate::presence::id::Id;
 use crate::presence::time::Time;
-use crate::presence::user::{Command, Patch, Record, Rules, Users};
+use crate::presence::user::{Command, Index, NewConnection, Patch, Periods, Record, Rules, Users};
 
 pub(super) const OWN: DaemonId = DaemonId(1);
 const OTHER: DaemonId = DaemonId(2);
-/// What the wall clock shows when the monotonic one shows 0. Versions are readings of it.
+/// The wall clock at 0 of the monotonic clock. Versions are readings of the wall clock.
 const WALL_MS: i64 = 1000;
 
 pub(super) struct Rig {
     pub(super) machine: Stripe<Users, u32>,
-    /// What was last written.
+    /// The content of the last write.
     written: Option<Content>,
 }
 
 pub(super) fn rig() -> Rig {
-    let rules = Rules { connections_per_user: 2, no_grace: true };
+    let rules = Rules::new(2, true);
     let timing =
         Timing { ack_timeout_ms: 500, read_timeout_ms: 1000, attempts: 3, max_value: 100_000 };
-    Rig { machine: Stripe::new(OWN, Arc::new(rules), timing), written: None }
+    Rig {
+        machine: Stripe::new(OWN, Arc::new(rules), timing, Index::new(Periods::default())),
+        written: None,
+    }
 }
 
 fn at(mono_ms: u64) -> Now {
@@ -38,12 +41,12 @@ pub(super) fn john() -> Id {
 }
 
 pub(super) fn connect(connection: &str) -> Command {
-    let connection = id(connection);
-    Command::Connect { patch: Patch::default(), connection, lease: None, custom_in_answer: true }
+    let (patch, connection) = (Patch::default(), NewConnection::plain(id(connection)));
+    Command::Connect { patch, defaults: None, connection, custom_in_answer: true }
 }
 
 pub(super) fn disconnect(connection: &str) -> Command {
-    Command::Disconnect { connection: id(connection), lease: None }
+    Command::Disconnect { connection: id(connection), lease: None, grace_ms: None }
 }
 
 pub(super) fn status(status: &str) -> Command {
@@ -51,9 +54,9 @@ pub(super) fn status(status: &str) -> Command {
     Command::Upsert { patch, custom_in_answer: true }
 }
 
-/// What `command` makes of `stored` in the hands of another daemon.
+/// The entry that another daemon writes for `command` on top of `stored`.
 pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Entry<Record> {
-    let rules = Rules { connections_per_user: 2, no_grace: true };
+    let rules = Rules::new(2, true);
     let decision = Users::decide(&john(), stored, command, &rules, OTHER, at(0)).unwrap();
     let stored = decision.next.unwrap();
     let content = content_of(&stored);
@@ -73,51 +76,51 @@ fn content_of(stored: &Stored<Record>) -> Content {
 impl Rig {
     pub(super) fn command(&mut self, ticket: u32, command: Command, now_ms: u64) -> Vec<String> {
         let deadline_ms = now_ms + 2000;
-        self.machine.command(john(), Job { command, ticket, deadline_ms }, at(now_ms));
+        self.machine.on_command(john(), Job { command, ticket, deadline_ms }, at(now_ms));
         self.effects()
     }
 
     pub(super) fn acked(&mut self, write: u64, rev: u64, now_ms: u64) -> Vec<String> {
-        self.machine.acked(write, rev, at(now_ms));
+        self.machine.on_acked(write, rev, at(now_ms));
         self.effects()
     }
 
     pub(super) fn conflicted(&mut self, write: u64, now_ms: u64) -> Vec<String> {
-        self.machine.conflicted(write, at(now_ms));
+        self.machine.on_conflicted(write, at(now_ms));
         self.effects()
     }
 
     pub(super) fn failed(&mut self, write: u64, now_ms: u64) -> Vec<String> {
-        self.machine.failed(write, &Failure::Retry, at(now_ms));
+        self.machine.on_failed(write, &Failure::Retry, at(now_ms));
         self.effects()
     }
 
     pub(super) fn found(&mut self, read: u64, found: Found<Record>) -> Vec<String> {
-        self.machine.found(&john(), read, found, at(0));
+        self.machine.on_found(&john(), read, found, at(0));
         self.effects()
     }
 
     pub(super) fn fed(&mut self, entry: Entry<Record>) -> Vec<String> {
-        self.machine.fed(&john(), entry, at(0));
+        self.machine.on_fed(&john(), entry, at(0));
         self.effects()
     }
 
     pub(super) fn verified(&mut self, verify: u64) -> Vec<String> {
-        self.machine.verified(&john(), verify, at(0));
+        self.machine.on_verified(&john(), verify, at(0));
         self.effects()
     }
 
     pub(super) fn tick(&mut self, now_ms: u64) -> Vec<String> {
-        self.machine.tick(at(now_ms));
+        self.machine.on_tick(at(now_ms));
         self.effects()
     }
 
     pub(super) fn reset(&mut self) -> Vec<String> {
-        self.machine.reset(at(0));
+        self.machine.on_reset(at(0));
         self.effects()
     }
 
-    /// What was last written, as the bucket shows it at `rev`.
+    /// The entry of the last write at `rev`.
     pub(super) fn own(&self, rev: u64) -> Entry<Record> {
         let content = self.written.clone().unwrap();
         let stored = match &content {
@@ -147,6 +150,7 @@ impl Rig {
             }
             Effect::Read { read, .. } => format!("read {read}"),
             Effect::Verify { verify, .. } => format!("verify {verify}"),
+            Effect::ChangeShared(change) => format!("{change:?}"),
             Effect::Announce(event) => format!("announce {}", event.version),
             Effect::Answer { ticket, result: Ok(answer) } => {
                 format!("answer {ticket} at {}", answer.rev)
@@ -160,7 +164,7 @@ impl Rig {
 
     pub(super) fn is_done(&self) {
         assert_eq!(self.machine.busy(), 0);
-        assert!(self.machine.writes.is_empty(), "{:?}", self.machine.writes);
-        assert!(self.machine.effects.is_empty());
+        assert!(self.machine.shared.writes.is_empty(), "{:?}", self.machine.shared.writes);
+        assert!(self.machine.shared.effects.is_empty());
     }
 }

@@ -1,0 +1,102 @@
+"""Requests: JSON in and out, tries and pauses within a deadline, errors by their kind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ._link import Link
+from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, clock
+from ._tokens import encode
+from .errors import Malformed, NoAnswer, NoDaemon, PresenceError, from_answer
+
+Json = dict[str, Any]
+
+
+def dumps(body: Mapping[str, Any]) -> bytes:
+    # ASCII, so that half a surrogate pair, too, goes as the contract takes it.
+    return json.dumps(body, separators=(",", ":")).encode("ascii")
+
+
+def parse_answer(data: bytes, status: Optional[str] = None) -> Json:
+    """The body of an answer; raises the error that it holds."""
+    try:
+        answer = json.loads(data)
+    except ValueError:
+        raise Malformed("the answer is not JSON") from None
+    if not isinstance(answer, dict):
+        raise Malformed("the answer is no object")
+    if "error" in answer:
+        number = int(status) if status is not None and status.isdigit() else None
+        raise from_answer(answer["error"], number)
+    return answer
+
+
+def pause_after(error: PresenceError, backoff: Backoff) -> float:
+    """Seconds to wait after a failed try."""
+    if isinstance(error, NoDaemon):
+        return random.uniform(0.1, 1.0)
+    return backoff.next_pause(error.retry_after)
+
+
+class Calls:
+    """The operations at one door. ``user``: the second door, as this user."""
+
+    def __init__(self, link: Link, prefix: str, user: Optional[str]) -> None:
+        self.link = link
+        self._prefix = f"{prefix}.v1"
+        self._door = "" if user is None else f".{encode(user)}"
+
+    def subject(self, operation: str) -> str:
+        return f"{self._prefix}.{operation}{self._door}"
+
+    async def once(
+        self, operation: str, body: Mapping[str, Any], timeout: float = TRY_TIMEOUT
+    ) -> Json:
+        """One try."""
+        try:
+            message = await self.link.request(self.subject(operation), dumps(body), timeout)
+        except NoAnswer:
+            self.link.doubt()
+            raise
+        status = (message.headers or {}).get("Nats-Service-Error-Code")
+        return parse_answer(message.data, status)
+
+    async def publish(self, operation: str, body: Mapping[str, Any]) -> None:
+        """One message without an answer."""
+        await self.link.publish(self.subject(operation), dumps(body))
+
+    async def call(
+        self, operation: str, body: Mapping[str, Any], timeout: Optional[float] = CALL_TIMEOUT
+    ) -> Json:
+        """Tries until an answer, a refusal or the deadline (None: for ever)."""
+        deadline = None if timeout is None else clock() + timeout
+        backoff = Backoff()
+        may_have_applied = False
+        while True:
+            left = TRY_TIMEOUT if deadline is None else deadline - clock()
+            try:
+                return await self.once(operation, body, max(0.05, min(TRY_TIMEOUT, left)))
+            except PresenceError as error:
+                may_have_applied = error.may_have_applied = (
+                    may_have_applied or error.may_have_applied
+                )
+                if not error.retryable:
+                    raise
+                await self._pause(error, backoff, deadline)
+
+    async def _pause(
+        self, error: PresenceError, backoff: Backoff, deadline: Optional[float]
+    ) -> None:
+        """Waits before the next try; raises the error if there is no time for one."""
+        pause = pause_after(error, backoff)
+        if deadline is not None and clock() + pause >= deadline:
+            raise error
+        await asyncio.sleep(pause)
+        if not self.link.is_up:
+            left = None if deadline is None else max(0.0, deadline - clock())
+            if not await self.link.wait_up(left):
+                raise error

@@ -1,0 +1,322 @@
+"""One hub per door: what all its watches see, with one subscription per user.
+
+The hub's one task subscribes, then queries; callbacks only merge. After a loss of the link, of
+messages, or of trust, the old picture stays, marked stale, until it has been queried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Iterable
+from typing import TYPE_CHECKING, Callable, Optional
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ._calls import Calls
+from ._link import Link
+from ._model import User, parse_event, parse_user
+from ._pace import Backoff, clock, wait_set
+from ._picture import Entry, Step
+from ._tokens import decode, encode
+from .errors import Closed, Denied, Malformed, PresenceError
+
+if TYPE_CHECKING:
+    from .watch import Watch
+
+log = logging.getLogger("presenced")
+
+_GATHER = 0.01
+_LINGER = 1.0
+_PER_QUERY = 100
+_QUERIES = 4
+_SETTLE = 2.5
+
+#: Asks for users; those who are missing in the result do not exist.
+Ask = Callable[[list[str]], Awaitable[dict[str, User]]]
+
+
+class Slot:
+    """One user that is watched."""
+
+    def __init__(self, id: str, subject: str) -> None:
+        self.entry = Entry(id)
+        self.subject = subject
+        self.watches: set[Watch] = set()
+        self.sub: Optional[Subscription] = None
+        self.denied = False
+        self.fresh = False
+        self.asking = False
+        self.unused_since: Optional[float] = None
+
+
+class Hub:
+    def __init__(
+        self, link: Link, calls: Calls, events: str, own: Optional[str], audit: Optional[float]
+    ) -> None:
+        self._link = link
+        self._calls = calls
+        self._events = events
+        self.own = own
+        self._audit = audit
+        self._slots: dict[str, Slot] = {}
+        self._wake = asyncio.Event()
+        self._task: Optional[asyncio.Task[None]] = None
+        self._queries: set[asyncio.Task[None]] = set()
+        self._backoff = Backoff()
+        self._not_before = 0.0
+        self._audit_at = 0.0
+        self._checks: list[tuple[float, str, int]] = []
+        #: Foreign messages on event subjects, and events that the audit found missing.
+        self.dropped = 0
+        self.missed = 0
+        link.on_up.append(self._on_up)
+        link.on_down.append(lambda: self._mark_stale())
+        link.on_doubt.append(self.resync)
+        link.on_closed.append(self._on_closed)
+
+    # -- what watches ask for
+
+    def acquire(self, watch: Watch, ids: Iterable[str]) -> None:
+        if self._task is None:
+            self._link.start()
+            self._plan_audit()
+            self._task = asyncio.ensure_future(self._run())
+        for id in ids:
+            slot = self._slots.get(id)
+            if slot is None:
+                slot = self._slots[id] = Slot(id, f"{self._events}.{encode(id)}")
+            slot.watches.add(watch)
+            slot.unused_since = None
+        self._wake.set()
+
+    def release(self, watch: Watch, ids: Iterable[str]) -> None:
+        for id in ids:
+            slot = self._slots.get(id)
+            if slot is not None:
+                slot.watches.discard(watch)
+                if not slot.watches:
+                    slot.unused_since = clock()
+        self._wake.set()
+
+    def slot(self, id: str) -> Optional[Slot]:
+        return self._slots.get(id)
+
+    def take_answer(self, user: User) -> None:
+        """An answer that came by another way: the user's own view."""
+        slot = self._slots.get(user.id)
+        if slot is not None:
+            self._spread(slot, slot.entry.on_answer(user, slot.entry.ask()))
+
+    def resync(self) -> None:
+        self._mark_stale()
+        spread = 5.0 if len(self._slots) > 1000 else 1.0
+        self._not_before = clock() + random.uniform(0, spread)
+        self._wake.set()
+
+    async def close(self) -> None:
+        tasks = [*self._queries, *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        subs = [slot.sub for slot in self._slots.values() if slot.sub is not None]
+        self._slots.clear()
+        for sub in subs:
+            await self._link.unsubscribe(sub)
+        await asyncio.sleep(0)  # The tasks of the subscriptions end.
+
+    # -- signals
+
+    def _on_up(self) -> None:
+        for slot in self._slots.values():
+            slot.denied = False
+        self.resync()
+
+    def _on_closed(self) -> None:
+        for watch in self._watches():
+            watch.end(Closed("the NATS connection is closed"))
+        self._wake.set()
+
+    def _mark_stale(self) -> None:
+        for slot in self._slots.values():
+            slot.fresh = False
+        for watch in self._watches():
+            watch.look()
+
+    def _watches(self) -> set[Watch]:
+        return {watch for slot in self._slots.values() for watch in slot.watches}
+
+    async def _on_message(self, message: Msg) -> None:
+        id = decode(message.subject[len(self._events) + 1 :])
+        slot = self._slots.get(id) if id is not None else None
+        user = parse_event(message.data, id) if id is not None else None
+        if slot is None or user is None:
+            self.dropped += 1
+        elif id == self.own:
+            # Others see less than the user itself, whose own view is asked for.
+            slot.entry.event_version = max(slot.entry.event_version, user.version)
+            slot.fresh = False
+            self._wake.set()
+        else:
+            self._spread(slot, slot.entry.on_event(user))
+
+    def _spread(self, slot: Slot, step: Optional[Step]) -> None:
+        if step is not None:
+            for watch in list(slot.watches):
+                watch.take(step)
+
+    # -- the task
+
+    async def _run(self) -> None:
+        while not self._link.closed:
+            await self._sleep()
+            try:
+                if not self._link.is_up:
+                    await self._link.wait_up()
+                await self._let_go()
+                pause = self._not_before - clock()
+                if pause > 0:
+                    continue
+                await asyncio.sleep(_GATHER)
+                await self._subscribe()
+                self._start_queries()
+                self._check_events()
+            except Closed:
+                return
+            except PresenceError as error:
+                self._fail(error)
+
+    async def _sleep(self) -> None:
+        """Until something is to be done."""
+        times = [self._audit_at, *(at for at, _, _ in self._checks[:1])]
+        if self._not_before > clock():
+            times.append(self._not_before)
+        if any(slot.unused_since is not None for slot in self._slots.values()):
+            times.append(clock() + _LINGER)
+        await wait_set(self._wake, max(0.0, min(times) - clock()))
+        self._wake.clear()
+
+    async def _let_go(self) -> None:
+        for id, slot in list(self._slots.items()):
+            unused = slot.unused_since
+            if unused is not None and clock() - unused >= _LINGER:
+                del self._slots[id]
+                if slot.sub is not None:
+                    await self._link.unsubscribe(slot.sub)
+
+    async def _subscribe(self) -> None:
+        wanted = [slot for slot in self._slots.values() if slot.sub is None and not slot.denied]
+        for start in range(0, len(wanted), _PER_QUERY):
+            chunk = {slot.subject: slot for slot in wanted[start : start + _PER_QUERY]}
+            made = await self._link.subscribe(list(chunk), self._on_message)
+            for subject, sub in made.items():
+                slot = chunk[subject]
+                slot.sub, slot.denied = sub, sub is None
+                if sub is None:
+                    log.warning("NATS refuses the subscription to %s", subject)
+                    for watch in list(slot.watches):
+                        watch.look()
+
+    def _start_queries(self) -> None:
+        wanted = [
+            slot
+            for slot in self._slots.values()
+            if slot.sub is not None and not slot.fresh and not slot.asking and slot.watches
+        ]
+        groups: dict[Ask, list[Slot]] = {}
+        for slot in wanted:
+            groups.setdefault(next(iter(slot.watches)).ask, []).append(slot)
+        for ask, slots in groups.items():
+            for start in range(0, len(slots), _PER_QUERY):
+                if len(self._queries) >= _QUERIES:
+                    return
+                self._begin(self._query(ask, slots[start : start + _PER_QUERY]))
+
+    def _begin(self, query: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(query)
+        self._queries.add(task)
+        task.add_done_callback(self._on_query_done)
+
+    def _on_query_done(self, task: asyncio.Task[None]) -> None:
+        self._queries.discard(task)
+        self._wake.set()
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("a query failed in an unforeseen way", exc_info=error)
+
+    async def _query(self, ask: Ask, slots: list[Slot]) -> None:
+        asked = [(slot, slot.entry.ask()) for slot in slots]
+        for slot in slots:
+            slot.asking = slot.fresh = True  # An event or a loss meanwhile makes it stale again.
+        try:
+            found = await ask([slot.entry.id for slot in slots])
+        except Denied as error:
+            for slot in slots:
+                slot.denied = True
+                for watch in list(slot.watches):
+                    watch.look(error)
+            return
+        except PresenceError as error:
+            for slot in slots:
+                slot.fresh = False
+            self._fail(error)
+            return
+        finally:
+            for slot in slots:
+                slot.asking = False
+        self._backoff.reset()
+        for slot, when in asked:
+            self._spread(slot, slot.entry.on_answer(found.get(slot.entry.id), when))
+        for watch in {watch for slot in slots for watch in slot.watches}:
+            watch.look()
+
+    def _fail(self, error: PresenceError) -> None:
+        for watch in self._watches():
+            watch.note(error)
+        self._not_before = clock() + self._backoff.next_pause(error.retry_after)
+        self._wake.set()
+
+    # -- the audit: whether events arrive
+
+    def _plan_audit(self) -> None:
+        period = self._audit if self._audit is not None else 365 * 86400
+        self._audit_at = clock() + period * random.uniform(0.8, 1.2)
+
+    def _check_events(self) -> None:
+        if clock() >= self._audit_at:
+            self._plan_audit()
+            slots = [s for s in self._slots.values() if s.fresh and not s.asking and s.watches]
+            if slots and len(self._queries) < _QUERIES:
+                first = random.randrange(len(slots))
+                self._begin(self._audit_chunk((slots[first:] + slots[:first])[:_PER_QUERY]))
+        while self._checks and self._checks[0][0] <= clock():
+            _, id, version = self._checks.pop(0)
+            slot = self._slots.get(id)
+            if slot is not None and slot.entry.event_version < version:
+                self.missed += 1
+                log.warning("events of %s do not arrive: a permission, or dropped messages?", id)
+                for watch in list(slot.watches):
+                    watch.degraded = f"events on {slot.subject} do not arrive"
+                self.resync()
+
+    async def _audit_chunk(self, slots: list[Slot]) -> None:
+        versions = {slot.entry.id: slot.entry.version for slot in slots}
+        first = {slot.entry.id for slot in slots if slot.entry.id == self.own}
+        ask = next(iter(slots[0].watches)).ask
+        mine = [slot for slot in slots if any(watch.ask == ask for watch in slot.watches)]
+        await self._query(ask, mine)
+        for slot in mine:
+            id = slot.entry.id
+            if slot.entry.version > versions[id] and id not in first:
+                self._checks.append((clock() + _SETTLE, id, slot.entry.version))
+
+    async def ask_users(self, ids: list[str]) -> dict[str, User]:
+        """Users by ``query_users``."""
+        body = {"filter": {"id": {"$in": ids}}, "limit": _PER_QUERY, "presence": True}
+        answer = await self._calls.call("query_users", body)
+        users = answer.get("users")
+        if not isinstance(users, list):
+            raise Malformed("query_users without users")
+        return {user.id: user for user in map(parse_user, users)}

@@ -1,0 +1,354 @@
+"""The seam to nats-py: all that this package asks of a connection that is the application's.
+
+nats-py has one callback of each kind, given at connect, so a borrowed connection is observed
+through its public state four times a second. ``presenced.connect`` passes its callbacks to
+``observe`` too.
+
+Invariant: ``flush`` of nats-py is never cut short. A PONG for a flush that was given up ends
+nats-py's read loop; a PING here waits until the PONG comes or the connection is a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable
+from typing import Any, Callable, Optional
+
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ._pace import TRY_TIMEOUT, clock, wait_set
+from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
+
+_POLL = 0.25
+# A tick so late means that the machine slept or the loop was blocked.
+_LATE = 5.0
+_PONG_FOR_EVER = 365 * 86400
+_REFUSAL = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
+)
+
+OnMessage = Callable[[Msg], Awaitable[None]]
+Listener = Callable[[], None]
+
+
+class _Call:
+    """A request under way. ``reason``: why the link gave it up."""
+
+    def __init__(self, subject: str, generation: int) -> None:
+        self.subject = subject.lower()
+        self.generation = generation
+        self.task: Optional[asyncio.Task[Msg]] = None
+        self.reason: Optional[PresenceError] = None
+
+    def give_up(self, reason: PresenceError) -> None:
+        if self.task is not None and not self.task.done() and self.reason is None:
+            self.reason = reason
+            self.task.cancel()
+
+
+class Link:
+    def __init__(self, nc: Client) -> None:
+        self._nc = nc
+        self._calls: set[_Call] = set()
+        self._monitor: Optional[asyncio.Task[None]] = None
+        self._ping: Optional[asyncio.Task[None]] = None
+        self._probe: Optional[asyncio.Task[bool]] = None
+        self._generation = -1
+        self._was_up = False
+        self._last_error: Optional[Exception] = None
+        self._refusals: list[tuple[str, str]] = []
+        self._wake: Optional[asyncio.Event] = None
+        self._up: Optional[asyncio.Event] = None
+        self._forced = 0
+        self.closed = False
+        #: Called after each (re)connect, at each loss, when messages may be lost, and at the end.
+        self.on_up: list[Listener] = []
+        self.on_down: list[Listener] = []
+        self.on_doubt: list[Listener] = []
+        self.on_closed: list[Listener] = []
+
+    @property
+    def is_up(self) -> bool:
+        return not self.closed and self._nc.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        return int(self._nc.max_payload)
+
+    def start(self) -> None:
+        """Begins to observe the connection. Needs a running loop; a repeat does nothing."""
+        if self._monitor is None and not self.closed:
+            self._wake, self._up = asyncio.Event(), asyncio.Event()
+            self._generation = self._reconnects()
+            self._last_error = self._nc.last_error
+            self._was_up = self.is_up
+            if self._was_up:
+                self._up.set()
+            self._monitor = asyncio.ensure_future(self._observe())
+
+    async def close(self) -> None:
+        """Ends what the link runs; the NATS connection stays as it is."""
+        self.closed = True
+        self._abandon(Closed("the presence client is closed"))
+        tasks: list[asyncio.Task[Any]] = [t for t in (self._monitor, self._probe) if t is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._up is not None:
+            self._up.set()
+        await self._end_ping()
+
+    def observe(self, error: Optional[Exception] = None) -> None:
+        """Takes a signal of a callback of nats-py, instead of waiting for the next look."""
+        if isinstance(error, nats_errors.SlowConsumerError):
+            _tell(self.on_doubt)
+        elif error is not None and error is not self._last_error:
+            self._note_error(error)
+        if self._wake is not None:
+            self._wake.set()
+
+    async def wait_up(self, timeout: Optional[float] = None) -> bool:
+        """Waits for the connection; raises Closed when it never will be there again."""
+        self.start()
+        assert self._up is not None
+        deadline = None if timeout is None else clock() + timeout
+        while not self.is_up:
+            if self.closed or self._nc.is_closed:
+                raise Closed("the NATS connection is closed")
+            self._up.clear()  # The loss may not have been seen yet.
+            self.observe()
+            left = None if deadline is None else deadline - clock()
+            if not await wait_set(self._up, left) and deadline is not None:
+                return False
+        return True
+
+    async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
+        """One try of a request."""
+        self._check_up()
+        call = _Call(subject, self._reconnects())
+        task = call.task = asyncio.ensure_future(
+            self._nc.request(subject, payload, timeout=timeout)
+        )
+        self._calls.add(call)
+        try:
+            await asyncio.wait({task})
+        finally:
+            self._calls.discard(call)
+            if not task.done():
+                task.cancel()
+        if task.cancelled():
+            raise call.reason or Disconnected("the NATS connection broke under a request")
+        try:
+            return task.result()
+        except nats_errors.NoRespondersError:
+            raise NoDaemon(f"NATS answers, but no daemon serves {subject}") from None
+        except (nats_errors.TimeoutError, asyncio.TimeoutError):
+            raise NoAnswer(f"no answer on {subject} within {timeout} s") from None
+        except (nats_errors.ConnectionClosedError, nats_errors.ConnectionDrainingError):
+            raise Closed("the NATS connection is closed") from None
+        except (nats_errors.Error, OSError) as error:
+            raise Disconnected(f"the request could not be sent: {error!r}") from error
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        self._check_up()
+        try:
+            await self._nc.publish(subject, payload)
+        except (nats_errors.Error, OSError) as error:
+            raise Disconnected(f"not published: {error!r}") from error
+
+    async def subscribe(
+        self, subjects: list[str], on_message: OnMessage
+    ) -> dict[str, Optional[Subscription]]:
+        """Subscribes, and returns when the server has taken note; None where it refuses."""
+        self._check_up()
+        made: dict[str, Subscription] = {}
+        try:
+            self._refusals.clear()
+            for subject in subjects:
+                made[subject] = await self._nc.subscribe(subject, cb=on_message)
+            await self._round_trip()
+            refused = self._refused("subscription")
+            if refused and len(subjects) > 1:
+                # A borrowed connection tells only the last refusal: look at each alone.
+                for subject in subjects:
+                    if subject.lower() not in refused:
+                        await self.unsubscribe(made.pop(subject))
+                        again = await self.subscribe([subject], on_message)
+                        sub = again[subject]
+                        if sub is None:
+                            refused.add(subject.lower())
+                        else:
+                            made[subject] = sub
+        except BaseException as error:
+            for sub in made.values():
+                await self.unsubscribe(sub)
+            if isinstance(error, nats_errors.ConnectionClosedError):
+                raise Closed("the NATS connection is closed") from None
+            if isinstance(error, (nats_errors.Error, OSError)):
+                raise Disconnected(f"not subscribed: {error!r}") from error
+            raise
+        result: dict[str, Optional[Subscription]] = {}
+        for subject in subjects:
+            if subject.lower() in refused:
+                if subject in made:
+                    await self.unsubscribe(made[subject])
+                result[subject] = None
+            else:
+                result[subject] = made[subject]
+        return result
+
+    async def unsubscribe(self, sub: Subscription) -> None:
+        try:
+            await sub.unsubscribe()
+        except (nats_errors.Error, OSError):
+            pass  # It has ended with the connection.
+
+    def doubt(self) -> None:
+        """Has the connection probed in the background: an answer is missing."""
+        if self.is_up and (self._probe is None or self._probe.done()):
+            self._probe = asyncio.ensure_future(self.probe())
+
+    async def probe(self) -> bool:
+        """Whether the server answers; a silent connection is made to reconnect."""
+        generation = self._reconnects()
+        for _ in range(2):
+            if not self.is_up:
+                return False
+            if await self._pong_within(TRY_TIMEOUT):
+                return True
+        if self.is_up and self._reconnects() == generation:
+            await self._force()
+        return False
+
+    async def _force(self) -> bool:
+        """Has nats-py reconnect; False where it cannot be told to."""
+        force: Optional[Callable[[], Awaitable[None]]]
+        force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.15
+        if force is None:
+            return False
+        self._forced += 1
+        await force()
+        self.observe()
+        return True
+
+    def _check_up(self) -> None:
+        self.start()
+        if self.closed or self._nc.is_closed:
+            raise Closed("the NATS connection is closed")
+        if not self._nc.is_connected:
+            raise Disconnected("NATS is away")
+
+    async def _round_trip(self) -> None:
+        if not await self._pong_within(TRY_TIMEOUT):
+            self.doubt()
+            raise NoAnswer("the NATS server does not answer")
+        error = self._nc.last_error
+        if error is not None and error is not self._last_error:
+            self._note_error(error)
+
+    async def _pong_within(self, timeout: float) -> bool:
+        """Whether the PONG of a PING sent from now on comes in time."""
+        deadline = clock() + timeout
+        if self._ping is not None and not self._ping.done():
+            await asyncio.wait({self._ping}, timeout=timeout)
+            if not self._ping.done():
+                return False
+        self._ping = asyncio.ensure_future(self._flush())
+        await asyncio.wait({self._ping}, timeout=max(0.0, deadline - clock()))
+        ping = self._ping
+        return ping.done() and not ping.cancelled() and ping.exception() is None
+
+    async def _flush(self) -> None:
+        await self._nc.flush(timeout=_PONG_FOR_EVER)
+
+    async def _end_ping(self) -> None:
+        ping = self._ping
+        if ping is None or ping.done():
+            return
+        await asyncio.wait({ping}, timeout=TRY_TIMEOUT if self._nc.is_connected else 0)
+        if not ping.done():
+            if self._nc.is_connected and not await self._force():
+                return  # The PING stays with the connection, which it must not end.
+            # The read loop of the abandoned transport ends before its PONG can count.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            ping.cancel()
+            await asyncio.wait({ping})
+
+    def _reconnects(self) -> int:
+        return int(self._nc.stats["reconnects"])
+
+    def _abandon(self, reason: PresenceError) -> None:
+        for call in list(self._calls):
+            call.give_up(reason)
+
+    async def _observe(self) -> None:
+        assert self._wake is not None
+        seen_at = clock()
+        while not self.closed:
+            await wait_set(self._wake, _POLL)
+            self._wake.clear()
+            late = clock() - seen_at > _POLL + _LATE
+            seen_at = clock()
+            self._look()
+            if late and self.is_up:
+                self.doubt()
+                _tell(self.on_doubt)
+
+    def _look(self) -> None:
+        error = self._nc.last_error
+        if error is not None and error is not self._last_error:
+            self._note_error(error)
+        if self._nc.is_closed:
+            self.closed = True
+            self._abandon(Closed("the NATS connection is closed"))
+            if self._up is not None:
+                self._up.set()
+            _tell(self.on_closed)
+            return
+        generation, is_up = self._reconnects(), self._nc.is_connected
+        anew = generation != self._generation
+        if self._was_up and (anew or not is_up):
+            self._on_loss(generation, is_up)
+        if is_up and (anew or not self._was_up):
+            assert self._up is not None
+            self._up.set()
+            _tell(self.on_up)
+        self._generation, self._was_up = generation, is_up
+
+    def _on_loss(self, generation: int, is_up: bool) -> None:
+        assert self._up is not None
+        self._up.clear()
+        for call in list(self._calls):
+            if not is_up or call.generation != generation:
+                call.give_up(Disconnected("the NATS connection broke under a request"))
+        if is_up and self._ping is not None and not self._ping.done():
+            self._ping.cancel()  # Its PONG went with the old connection.
+        _tell(self.on_down)
+
+    def _note_error(self, error: Exception) -> None:
+        self._last_error = error
+        found = _REFUSAL.search(str(error))
+        if not found:
+            return
+        kind, subject = found.group(1).lower(), found.group(2).lower()
+        if len(self._refusals) < 1000:
+            self._refusals.append((kind, subject))
+        if kind == "publish":
+            for call in list(self._calls):
+                if call.subject == subject:
+                    call.give_up(
+                        Denied(f"NATS refuses to publish on {call.subject}", subject=call.subject)
+                    )
+
+    def _refused(self, kind: str) -> set[str]:
+        return {subject for refused, subject in self._refusals if refused == kind}
+
+
+def _tell(listeners: list[Listener]) -> None:
+    for listener in list(listeners):
+        listener()

@@ -1,0 +1,239 @@
+"""Users, channels and changes as the application sees them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Optional
+
+from .errors import Malformed, PresenceError
+
+Json = dict[str, Any]
+
+
+class _Text(str, Enum):
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class ConnectionState(_Text):
+    CONNECTING = "connecting"
+    ONLINE = "online"
+    INTERRUPTED = "interrupted"
+    CLOSED = "closed"
+
+
+class WatchState(_Text):
+    LOADING = "loading"
+    LIVE = "live"
+    STALE = "stale"
+    DENIED = "denied"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class User:
+    """A user as others see it. ``fields`` holds the custom fields."""
+
+    id: str
+    online: bool = False
+    status: Optional[str] = None
+    last_active: Optional[datetime] = None
+    offline_since: Optional[datetime] = None
+    availability: str = "offline"
+    devices: tuple[str, ...] = ()
+    status_expires_at: Optional[datetime] = None
+    created_at: Optional[datetime] = None
+    updated_at: Optional[datetime] = None
+    version: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Me(User):
+    """A user as it sees itself."""
+
+    invisible: bool = False
+    availability_choice: str = "auto"
+    hide_last_active: bool = False
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel; ``fields`` holds its custom fields, ``members`` those that were returned."""
+
+    type: str
+    id: str
+    member_count: int = 0
+    members: tuple[User, ...] = ()
+    online_count: Optional[int] = None
+    last_message_at: Optional[datetime] = None
+    created_at: Optional[datetime] = None
+    updated_at: Optional[datetime] = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cid(self) -> str:
+        return f"{self.type}:{self.id}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One step of a watch.
+
+    ``kind`` is ``came``, ``left``, ``status``, ``fields`` or ``gone`` for a change of a user, where
+    ``before`` and ``user`` are the user as it was and as it is (None: there is none of that id). It
+    is ``state`` when the watch itself changed its state.
+    """
+
+    kind: str
+    state: WatchState
+    id: Optional[str] = None
+    user: Optional[User] = None
+    before: Optional[User] = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """A step of a connection or a lease.
+
+    ``relapsed``: the daemons had ended it, and it was made again. ``recreated``: the user's record
+    is a new one (the user was deleted in between).
+    """
+
+    state: ConnectionState
+    since: datetime
+    error: Optional[PresenceError] = None
+    relapsed: bool = False
+    recreated: bool = False
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def parse_time(value: Any) -> Optional[datetime]:
+    if not isinstance(value, str):
+        return None
+    text = value[:-1] + "+00:00" if value[-1:] in "Zz" else value
+    head, dot, tail = text.partition(".")
+    if dot:
+        digits = len(tail) - len(tail.lstrip("0123456789"))
+        text = f"{head}.{tail[:digits][:6].ljust(6, '0')}{tail[digits:]}"
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+_TIMES = ("last_active", "offline_since", "status_expires_at", "created_at", "updated_at")
+_USER = frozenset((*_TIMES, "id", "online", "status", "availability", "devices", "version"))
+_OWN = frozenset(("invisible", "availability_choice", "hide_last_active"))
+_CHANNEL_TIMES = ("last_message_at", "created_at", "updated_at")
+_CHANNEL = frozenset(
+    (*_CHANNEL_TIMES, "type", "id", "cid", "members", "member_count", "online_count")
+) | {"presence", "presence_disabled", "occupancy_subject"}
+
+
+def parse_user(body: Any) -> User:
+    """A user of an answer or an event; raises Malformed. Other versions are tolerated."""
+    try:
+        own = "invisible" in body
+        online = body["online"] is True
+        known: Json = {name: parse_time(body.get(name)) for name in _TIMES}
+        known.update(
+            id=_text(body["id"]),
+            online=online,
+            status=_optional_text(body.get("status")),
+            availability=str(body.get("availability", "active" if online else "offline")),
+            devices=tuple(str(device) for device in body.get("devices") or ()),
+            version=int(body.get("version", 0)),
+            fields=MappingProxyType(
+                {
+                    name: value
+                    for name, value in body.items()
+                    if name not in _USER and not (own and name in _OWN)
+                }
+            ),
+        )
+        if not own:
+            return User(**known)
+        return Me(
+            **known,
+            invisible=body["invisible"] is True,
+            availability_choice=str(body.get("availability_choice", "auto")),
+            hide_last_active=body.get("hide_last_active") is True,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Malformed(f"not a user: {error!r}") from None
+
+
+def parse_me(body: Any) -> Me:
+    user = parse_user(body)
+    if not isinstance(user, Me):
+        raise Malformed("the user's own view lacks invisible")
+    return user
+
+
+def parse_channel(body: Any) -> Channel:
+    try:
+        return Channel(
+            type=_text(body["type"]),
+            id=_text(body["id"]),
+            member_count=int(body.get("member_count", 0)),
+            members=tuple(parse_user(member["user"]) for member in body.get("members", ())),
+            online_count=body.get("online_count"),
+            last_message_at=parse_time(body.get("last_message_at")),
+            created_at=parse_time(body.get("created_at")),
+            updated_at=parse_time(body.get("updated_at")),
+            fields=MappingProxyType(
+                {name: value for name, value in body.items() if name not in _CHANNEL}
+            ),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Malformed(f"not a channel: {error!r}") from None
+
+
+def kind_of(before: Optional[User], user: Optional[User]) -> str:
+    """What people call the step from one state to the next."""
+    if user is None:
+        return "gone"
+    was_online = before is not None and before.online
+    if user.online != was_online:
+        return "came" if user.online else "left"
+    if user.status != (before.status if before else None):
+        return "status"
+    return "fields"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _optional_text(value: Any) -> Optional[str]:
+    return None if value is None else _text(value)
+
+
+def parse_event(data: bytes, id: str) -> Optional[User]:
+    """The user of an event on the subject of a user; None for anything else that comes there."""
+    try:
+        body = json.loads(data)
+        user = body["user"]
+        version = user["version"]
+        valid = (
+            body["type"] == "user.presence.changed"
+            and user["id"] == id
+            and isinstance(user["online"], bool)
+            and isinstance(version, int)
+            and not isinstance(version, bool)
+            and version >= 0
+        )
+        return parse_user(user) if valid else None
+    except (ValueError, KeyError, TypeError, Malformed):
+        return None

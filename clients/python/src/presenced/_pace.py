@@ -1,0 +1,73 @@
+"""Times: the clock, deadlines, back-off with full jitter, and the pace of heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from typing import Any, Optional
+
+#: A try of a request, and an unanswered PING, last so long.
+TRY_TIMEOUT = 2.5
+#: A call is given up after so long.
+CALL_TIMEOUT = 10.0
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 10.0
+
+
+def clock() -> float:
+    """Monotonic seconds that, where the system tells, also pass while the machine sleeps."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+async def wait_set(event: asyncio.Event, timeout: Optional[float]) -> bool:
+    """Waits until an event is set, or for a time.
+
+    ``asyncio.wait_for`` before Python 3.12 loses a cancellation that comes together with the event.
+    """
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiter}, timeout=timeout)
+    finally:
+        waiter.cancel()
+    return event.is_set()
+
+
+class Backoff:
+    """Pauses between tries: full jitter, from 0.2 s up to 10 s, never less than was asked for."""
+
+    def __init__(self) -> None:
+        self._ceiling = _FIRST_PAUSE
+
+    def reset(self) -> None:
+        self._ceiling = _FIRST_PAUSE
+
+    def next_pause(self, at_least: Optional[float] = None) -> float:
+        pause = random.uniform(0, self._ceiling)
+        self._ceiling = min(self._ceiling * 2, _LONGEST_PAUSE)
+        return max(pause, at_least or 0.0)
+
+
+@dataclass
+class Pace:
+    """How often heartbeats go, as the daemon's answers say."""
+
+    interval: float = 20.0
+    lease: float = 60.0
+
+    def take(self, answer: Any) -> None:
+        """Adopts the ``heartbeat`` of an answer; daemons of older versions send none."""
+        heartbeat = answer.get("heartbeat")
+        if not isinstance(heartbeat, dict):
+            return
+        interval, lease = heartbeat.get("interval_ms"), heartbeat.get("lease_ms")
+        if isinstance(interval, (int, float)) and interval > 0:
+            self.interval = interval / 1000
+        if isinstance(lease, (int, float)) and lease > 0:
+            self.lease = lease / 1000
+
+    def next_interval(self) -> float:
+        return self.interval * random.uniform(0.9, 1.0)

@@ -1,0 +1,336 @@
+"""One connection of one user: connects, sends heartbeats, and keeps what the application wants.
+
+One task sends one request after the other, each after the answer of the one before. Nothing is
+queued: a loss of the link leaves the desired state, which rides in the next connect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator, Mapping
+from types import TracebackType
+from typing import Any, Callable, Optional
+
+from ._calls import Calls, pause_after
+from ._desired import Desired
+from ._link import Link
+from ._model import ConnectionState, Me, Status, parse_me
+from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, wait_set
+from ._patch import patch_of
+from ._states import States
+from ._tokens import random_id
+from .errors import Closed, NoAnswer, PresenceError
+
+_GOODBYE_TIMEOUT = 2.0
+
+
+class Connection:
+    """Made by ``connect`` of a door; ``async with`` and ``await`` wait for the first answer."""
+
+    def __init__(
+        self,
+        link: Link,
+        calls: Calls,
+        lock: asyncio.Lock,
+        user: str,
+        named: Optional[str],
+        desired: Desired,
+        on_me: Callable[[Me], None],
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        self._link = link
+        self._calls = calls
+        self._lock = lock
+        self._named = named  # The user's id where bodies name it: at the first door.
+        self._desired = desired
+        self._on_me = on_me
+        self._on_end = on_end
+        self._states = States()
+        self._pace = Pace()
+        self._backoff = Backoff()
+        self._wake = asyncio.Event()
+        self._task: Optional[asyncio.Task[None]] = None
+        self._connected = False
+        self._relapsed = False
+        self._doubt = True
+        self._beats = 0
+        self._beat_at = 0.0
+        self._me: Optional[Me] = None
+        self.user_id = user
+        self.id = random_id()
+
+    @property
+    def status(self) -> Status:
+        return self._states.current
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._states.current.state
+
+    @property
+    def me(self) -> Optional[Me]:
+        """The user's own view, as the last answer had it; None before the first."""
+        return self._me
+
+    def states(self) -> AsyncIterator[Status]:
+        """The current status, then each change; ends when the connection is closed."""
+        return self._states.follow()
+
+    async def update(
+        self,
+        fields: Optional[Mapping[str, Any]] = None,
+        *,
+        timeout: Optional[float] = CALL_TIMEOUT,
+        **named: Any,
+    ) -> Me:
+        """Changes the user, and returns its own view; None as a value removes a field.
+
+        A change that is not acknowledged in time raises the reason, but stays desired: it is sent
+        when that is possible. A change that is refused is dropped.
+        """
+        self._desired.want(patch_of(fields, named))
+        return await self._settle(timeout)
+
+    async def set_idle(self, idle: bool, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
+        """Says whether the person behind this connection is idle."""
+        self._desired.mark(idle=idle)
+        await self._settle(timeout)
+
+    async def set_device(self, device: str, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
+        """Names the kind of device behind this connection."""
+        self._desired.mark(device=device)
+        await self._settle(timeout)
+
+    async def close(self) -> None:
+        """Disconnects, for which it tries up to 2 seconds; a repeat does nothing."""
+        await self._stop()
+        if self.state is ConnectionState.CLOSED:
+            return
+        try:
+            if self._link.is_up:
+                async with self._lock:
+                    await self._calls.call(
+                        "disconnect", self._body(connection_id=self.id), _GOODBYE_TIMEOUT
+                    )
+        except PresenceError:
+            pass  # The lease ends it.
+        finally:
+            self._finish(None)
+
+    async def open(self) -> Connection:
+        self._link.start()
+        self._link.on_up.append(self._on_up)
+        self._link.on_down.append(self._on_down)
+        self._link.on_doubt.append(self._on_doubt)
+        self._link.on_closed.append(self._on_down)
+        connected = asyncio.ensure_future(self._desired.acknowledged(None))
+        self._task = asyncio.ensure_future(self._run())
+        try:
+            await connected
+        except BaseException:
+            connected.cancel()
+            await self.close()
+            raise
+        return self
+
+    def __await__(self) -> Generator[Any, None, Connection]:
+        return self.open().__await__()
+
+    async def __aenter__(self) -> Connection:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        await self.close()
+
+    # -- signals of the link
+
+    def _on_up(self) -> None:
+        self._connected = False
+        self._wake.set()
+
+    def _on_down(self) -> None:
+        self._connected = False
+        if self.state is ConnectionState.ONLINE:
+            self._states.set(ConnectionState.INTERRUPTED)
+        self._wake.set()
+
+    def _on_doubt(self) -> None:
+        self._doubt, self._beat_at = True, 0.0
+        self._wake.set()
+
+    # -- the task
+
+    async def _settle(self, timeout: Optional[float]) -> Me:
+        if self.state is ConnectionState.CLOSED or self._task is None:
+            raise Closed("the connection is not open")
+        self._wake.set()
+        try:
+            await self._desired.acknowledged(timeout)
+        except asyncio.TimeoutError:
+            error = self.status.error
+            raise error or NoAnswer("the change is not acknowledged yet") from None
+        assert self._me is not None
+        return self._me
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._link.wait_up()
+                async with self._lock:
+                    await self._step()
+                await self._idle()
+            except PresenceError as error:
+                self._desired.on_failure()
+                if not await self._recover(error):
+                    self._finish(error)
+                    return
+
+    async def _recover(self, error: PresenceError) -> bool:
+        """Waits before the next try; False if there is none."""
+        if isinstance(error, Closed) or not (error.retryable or error.may_have_applied):
+            return False
+        lost = self.state is ConnectionState.ONLINE and self._connected
+        self._states.set(self.state if lost else self._waiting(), error)
+        self._doubt = True
+        await asyncio.sleep(pause_after(error, self._backoff))
+        return True
+
+    def _waiting(self) -> ConnectionState:
+        fresh = self.state is ConnectionState.CONNECTING
+        return ConnectionState.CONNECTING if fresh else ConnectionState.INTERRUPTED
+
+    async def _step(self) -> None:
+        """Sends one request, if there is one to be sent."""
+        if not self._connected:
+            await self._connect()
+        elif self._desired.patch:
+            await self._upsert()
+        elif self._desired.marks:
+            await self._update_connection()
+        elif clock() >= self._beat_at:
+            await self._beat()
+
+    async def _idle(self) -> None:
+        if not self._connected or self._desired.dirty:
+            return
+        await wait_set(self._wake, max(0.0, self._beat_at - clock()))
+        self._wake.clear()
+
+    async def _connect(self) -> None:
+        had_me = self._desired.me is not None
+        body = {**self._desired.connect_body(self._named), "connection_id": self.id}
+        try:
+            answer = await self._calls.once("connect", body)
+        except PresenceError as error:
+            if error.retryable or error.may_have_applied:
+                raise
+            if self._desired.on_refusal(error) and had_me and error.code != "limit_exceeded":
+                return
+            raise
+        if not self._link.is_up:
+            return
+        self._connected = True
+        recreated = self._take_answer(answer)
+        self._states.set(
+            ConnectionState.ONLINE, relapsed=self._relapsed, recreated=self._relapsed and recreated
+        )
+        self._relapsed = False
+        self._doubt, self._beats = True, 0
+
+    async def _upsert(self) -> None:
+        user = self._desired.upsert_body()
+        if self._named is not None:
+            user["id"] = self._named
+        try:
+            answer = await self._calls.once("upsert_users", {"users": [user]})
+        except PresenceError as error:
+            if error.retryable or error.may_have_applied:
+                raise
+            self._desired.on_refusal(error)
+            return
+        users = answer.get("users")
+        me = users.get(self.user_id) if isinstance(users, dict) else None
+        self._take_answer({**answer, "me": me})
+
+    async def _update_connection(self) -> None:
+        body = self._body(connection_id=self.id, **self._desired.marks_body())
+        try:
+            answer = await self._calls.once("update_connection", body)
+        except PresenceError as error:
+            if error.retryable or error.may_have_applied:
+                raise
+            self._desired.on_refusal(error)
+            return
+        if answer.get("unknown"):
+            self._desired.on_failure()
+            self._relapse()
+        else:
+            self._desired.on_answer(None)
+
+    async def _beat(self) -> None:
+        late = clock() - self._beat_at > self._pace.interval / 2 and self._beat_at > 0
+        asks = self._doubt or late or self._beats % 2 == 0
+        self._beats += 1
+        self._link.doubt()  # A PING goes with each heartbeat.
+        body = self._body(connection_id=self.id)
+        if not asks:
+            await self._calls.publish("heartbeat", body)
+        else:
+            answer = await self._calls.once("heartbeat", body)
+            self._pace.take(answer)
+            self._doubt = False
+            if answer.get("unknown"):
+                self._relapse()
+                return
+            if self._connected:
+                self._states.set(ConnectionState.ONLINE)
+        self._backoff.reset()
+        self._beat_at = clock() + self._pace.next_interval()
+
+    def _relapse(self) -> None:
+        self._connected, self._relapsed = False, True
+
+    def _take_answer(self, answer: Mapping[str, Any]) -> bool:
+        """Takes the answer of a write; True if the user's record is a new one."""
+        me = answer.get("me")
+        before, parsed = self._me, parse_me(me) if isinstance(me, dict) else None
+        self._pace.take(answer)
+        self._backoff.reset()
+        self._beat_at = clock() + self._pace.next_interval()
+        self._me = parsed or before
+        self._desired.on_answer(me if parsed is not None else None)
+        if parsed is None:
+            return False
+        self._on_me(parsed)
+        older, newer = before.created_at if before else None, parsed.created_at
+        return older is not None and newer is not None and newer > older
+
+    def _body(self, **fields: Any) -> dict[str, Any]:
+        return fields if self._named is None else {"user_id": self._named, **fields}
+
+    # -- the end
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _finish(self, error: Optional[PresenceError]) -> None:
+        self._connected = False
+        self._states.set(ConnectionState.CLOSED, error)
+        self._desired.end(error or Closed("the connection is closed"))
+        for listeners, listener in (
+            (self._link.on_up, self._on_up),
+            (self._link.on_down, self._on_down),
+            (self._link.on_doubt, self._on_doubt),
+            (self._link.on_closed, self._on_down),
+        ):
+            if listener in listeners:
+                listeners.remove(listener)
+        self._on_end(self)

@@ -1,0 +1,192 @@
+"""A real nats-server and real daemons for each test, on free ports, ended at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import nats
+import pytest
+from proxy import Proxy
+
+import presenced
+
+ROOT = Path(__file__).resolve().parents[3]
+LIVENESS = {"heartbeat_interval": "1s", "lease": "3s", "offline_grace": "500ms"}
+LEASE = 3.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(condition: Callable[[], Any], timeout: float = 15.0) -> Any:
+    """Waits for a condition; a coroutine function is asked again and again."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"not so within {timeout} s: {condition}")
+        await asyncio.sleep(0.02)
+
+
+class World:
+    """NATS and daemons, which a test may kill and start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.config: Optional[Path] = None
+        self.nats: Optional[subprocess.Popen[bytes]] = None
+        self.daemons: list[subprocess.Popen[bytes]] = []
+        self.proxies: list[Proxy] = []
+        self.clients: list[Any] = []
+        self.settings: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start_nats(self) -> None:
+        command = [os.environ.get("NATS_SERVER", "nats-server"), "-a", "127.0.0.1"]
+        command += ["-p", str(self.port)]
+        store = ["-js", "-sd", str(self.folder / "store")]
+        command += ["-c", str(self.config)] if self.config else store
+        with open(self.folder / "nats.log", "ab") as log:
+            self.nats = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def kill_nats(self) -> None:
+        assert self.nats is not None
+        self.nats.kill()
+        self.nats.wait()
+
+    def start_daemon(self, url: Optional[str] = None) -> subprocess.Popen[bytes]:
+        settings = {f"liveness.{name}": value for name, value in LIVENESS.items()}
+        command = [os.environ.get("PRESENCED", str(ROOT / "target/debug/presenced")), "run"]
+        command += ["--nats-url", url or self.url]
+        for name, value in {**settings, **self.settings}.items():
+            command += ["--set", f"{name}={value}"]
+        with open(self.folder / "daemon.log", "ab") as log:
+            daemon = subprocess.Popen(command, stdout=log, stderr=log)
+        self.daemons.append(daemon)
+        return daemon
+
+    def kill_daemon(self, daemon: subprocess.Popen[bytes], how: int = signal.SIGKILL) -> None:
+        self.daemons.remove(daemon)
+        daemon.send_signal(how)
+        daemon.wait()
+
+    async def proxy(self) -> Proxy:
+        proxy = Proxy(self.port)
+        await proxy.start()
+        self.proxies.append(proxy)
+        return proxy
+
+    async def connect(self, url: Optional[str] = None, **options: Any) -> nats.NATS:
+        async def quiet(error: Exception) -> None:
+            pass
+
+        settings: dict[str, Any] = {
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.1,
+            "connect_timeout": 2,
+            "error_cb": quiet,
+        }
+        nc = await nats.connect(url or self.url, **{**settings, **options})
+        self.clients.append(nc)
+        return nc
+
+    async def service(self, url: Optional[str] = None, **options: Any) -> presenced.Service:
+        """A service over a NATS connection of its own; closed by the test, or at its end."""
+        service = presenced.service(await self.connect(url), **options)
+        self.clients.append(service)
+        return service
+
+    async def user(self, id: str, url: Optional[str] = None) -> presenced.UserClient:
+        user = presenced.user(await self.connect(url), id)
+        self.clients.append(user)
+        return user
+
+    async def ready(self, url: Optional[str] = None, **options: Any) -> None:
+        """Returns when a daemon answers."""
+
+        async def connects() -> Any:
+            try:
+                return await self.connect(url, **options)
+            except (OSError, nats.errors.Error, asyncio.TimeoutError):
+                return None
+
+        nc = await until(connects)
+
+        async def answers() -> bool:
+            try:
+                await nc.request("presence.v1.query_users", b"{}", timeout=1)
+            except (nats.errors.Error, asyncio.TimeoutError):
+                return False
+            return True
+
+        await until(answers, 30)
+
+    async def close(self) -> None:
+        for client in reversed(self.clients):
+            await asyncio.wait_for(client.close(), 20)
+        for proxy in self.proxies:
+            await proxy.close()
+        for daemon in list(self.daemons):
+            self.kill_daemon(daemon)
+        if self.nats is not None:
+            self.kill_nats()
+        shutil.rmtree(self.folder / "store", ignore_errors=True)
+
+
+@pytest.fixture
+async def bare(tmp_path: Path) -> AsyncIterator[World]:
+    """A world in which nothing runs yet. No task may be left when all is closed."""
+    world = World(tmp_path)
+    before = asyncio.all_tasks()
+    try:
+        yield world
+    finally:
+        await world.close()
+
+    def left() -> set[asyncio.Task[Any]]:
+        tasks = asyncio.all_tasks() - before
+        # nats-py may leave its own reconnecting behind when it is closed meanwhile.
+        return {
+            task
+            for task in tasks
+            if task is not asyncio.current_task()
+            and getattr(task.get_coro(), "__qualname__", "") != "Client._attempt_reconnect"
+        }
+
+    try:
+        await until(lambda: not left(), 3)
+    except AssertionError:
+        raise AssertionError(f"tasks are left: {left()}") from None
+
+
+@pytest.fixture
+async def world(bare: World) -> World:
+    bare.start_nats()
+    bare.start_daemon()
+    await bare.ready()
+    return bare
+
+
+async def same_as_query(world: World, watch: presenced.Watch) -> bool:
+    """Whether a watch shows what a query answers."""
+    answer: Awaitable[Any] = (await world.service()).get_many(sorted(watch.ids))
+    return bool(dict(watch) == await answer)

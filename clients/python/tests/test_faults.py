@@ -1,0 +1,343 @@
+"""The failure matrix: cut and silent links, daemons and NATS killed, permissions refused."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from typing import Any
+
+import nats
+import pytest
+from conftest import LEASE, World, same_as_query, until
+
+import presenced
+
+CAN_FORCE = hasattr(nats.NATS, "force_reconnect")
+
+
+class Log:
+    """Reads a watch to its end, and holds each step against the one before."""
+
+    def __init__(self, watch: presenced.Watch) -> None:
+        self.kinds: list[str] = []
+        self._versions: dict[str, int] = {}
+        self.task = asyncio.ensure_future(self._read(watch))
+
+    async def _read(self, watch: presenced.Watch) -> None:
+        async for change in watch:
+            self.kinds.append(change.kind)
+            if change.user is not None and change.id is not None:
+                assert change.user.version >= self._versions.get(change.id, 0)
+                self._versions[change.id] = change.user.version
+
+    def seen(self, *kinds: str) -> int:
+        return sum(kind in kinds for kind in self.kinds)
+
+
+async def test_a_cut_link_is_noticed_by_nobody(world: World) -> None:
+    proxy = await world.proxy()
+    others = await world.service()
+    me = await world.user("john", proxy.url)
+    async with me.connect(status="x") as connection, me.watch(["jack"]) as watch:
+        async with others.watch(["john"]) as john:
+            log = Log(john)
+            for _ in range(5):
+                online, live = connection.status.since, watch.since
+                proxy.cut()
+                await until(
+                    lambda online=online, live=live: (
+                        connection.status.since > online and watch.since > live
+                    )
+                )
+                await others.update("jack", status=str(random.random()))
+                await until(lambda: connection.state == "online" and watch.state == "live")
+                assert await same_as_query(world, watch)
+        await log.task
+        assert log.seen("came", "left") == 0
+
+
+async def test_a_change_made_while_the_link_is_down_rides_in_the_connect(world: World) -> None:
+    proxy = await world.proxy()
+    me = await world.user("john", proxy.url)
+    async with me.connect() as connection:
+        proxy.refuse(True)
+        await until(lambda: connection.state == "interrupted")
+        waiting = asyncio.ensure_future(connection.update(status="a", name="John"))
+        await asyncio.sleep(0)
+        with pytest.raises(presenced.PresenceError) as caught:
+            await connection.update(status="b", timeout=0.2)
+        assert caught.value.retryable
+        proxy.refuse(False)
+        own = await waiting
+        assert (own.status, own.fields["name"]) == ("b", "John")
+        service = await world.service()
+        await service.update("john", status="another device")
+        online = connection.status.since
+        proxy.cut()
+        await until(lambda: connection.status.since > online and connection.state == "online")
+        john = await service.get("john")
+        assert john is not None and john.status == "another device"
+
+
+@pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
+async def test_a_silent_link_is_left(world: World) -> None:
+    proxy = await world.proxy()
+    others = await world.service()
+    me = await world.user("john", proxy.url)
+    async with me.connect() as connection, me.watch(["jack"]) as watch:
+        began = time.monotonic()
+        proxy.black_hole_now()
+        await others.update("jack", status="news")
+        await until(lambda: connection.state == "interrupted")
+        assert time.monotonic() - began < 1 + 2 * 2.5 + 1.5
+        await until(lambda: connection.state == "online" and watch.state == "live")
+        assert await same_as_query(world, watch)
+        await until(lambda: getattr(watch["jack"], "status", None) == "news")
+
+
+@pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
+async def test_closing_on_a_silent_link_leaves_the_connection_usable(world: World) -> None:
+    proxy = await world.proxy()
+    nc = await world.connect(proxy.url)
+    me = presenced.user(nc, "john")
+    connection = await me.connect()
+    proxy.black_hole_now()
+    await until(lambda: connection.status.error is not None or me.link._ping is not None)
+    await me.close()
+
+    async def answers() -> bool:
+        service = presenced.service(nc)
+        try:
+            return await service.get("john") is not None
+        except presenced.PresenceError:
+            return False
+        finally:
+            await service.close()
+
+    await until(answers, 30)
+
+
+async def test_daemons_are_killed_and_rolled(world: World) -> None:
+    service, others = await world.service(), await world.service()
+    first, second = world.daemons[0], world.start_daemon()
+    await until(lambda: _daemons(world, 2))
+    async with others.watch([f"u{n}" for n in range(20)]) as watch, service.lease("gw") as lease:
+        log = Log(watch)
+        await asyncio.gather(*(lease.connect(f"u{n}") for n in range(20)))
+        single = await service.connect("u0")
+        await until(lambda: log.seen("came") == 20)
+        # A daemon that has been up for less than a lease judges nobody.
+        await asyncio.sleep(LEASE)
+        for daemon, how in ((first, signal.SIGKILL), (second, signal.SIGTERM)):
+            world.start_daemon()
+            await until(lambda: _daemons(world, 3))
+            world.kill_daemon(daemon, how)
+            await asyncio.gather(*(service.update(f"u{n}", status=str(how)) for n in range(20)))
+            await until(lambda: _daemons(world, 2))
+        assert single.state == "online"
+        await until(lambda: same_as_query(world, watch))
+    await log.task
+    assert log.seen("left", "gone") == 0
+
+
+async def _daemons(world: World, number: int) -> bool:
+    nc = await world.connect()
+    inbox = nc.new_inbox()
+    sub = await nc.subscribe(inbox)
+    await nc.publish("$SRV.PING.presence", b"", reply=inbox)
+    found = 0
+    try:
+        while True:
+            await sub.next_msg(0.3)
+            found += 1
+    except Exception:
+        return found == number
+    finally:
+        await nc.close()
+
+
+async def test_without_a_daemon_the_picture_stays(world: World) -> None:
+    service = await world.service()
+    async with service.watch(["john"]) as watch, service.connect("john") as connection:
+        await until(lambda: watch["john"] is not None)
+        world.kill_daemon(world.daemons[0])
+        await until(lambda: connection.status.error is not None)
+        assert isinstance(connection.status.error, (presenced.NoDaemon, presenced.NoAnswer))
+        await until(lambda: isinstance(connection.status.error, presenced.NoDaemon))
+        assert service.link._forced == 0
+        assert watch["john"] is not None
+        call = asyncio.ensure_future(service.get("john"))
+        world.start_daemon()
+        assert (await call) is not None
+        await until(lambda: connection.state == "online" and connection.status.error is None)
+
+
+async def test_a_call_without_a_daemon_fails_at_its_deadline(bare: World) -> None:
+    bare.start_nats()
+
+    async def connects() -> Any:
+        try:
+            return await bare.connect()
+        except OSError:
+            return None
+
+    nc = await until(connects)
+    service = presenced.service(nc)
+    with pytest.raises(presenced.NoDaemon):
+        await service._calls.call("query_users", {}, 1.0)
+    await service.close()
+
+
+async def test_nats_is_away_for_more_than_a_lease(world: World) -> None:
+    service, others = await world.service(), await world.service()
+    async with others.watch([f"u{n}" for n in range(20)]) as watch, service.lease("gw") as lease:
+        log = Log(watch)
+        await asyncio.gather(*(lease.connect(f"u{n}") for n in range(20)))
+        await until(lambda: log.seen("came") == 20)
+        world.kill_nats()
+        await until(lambda: lease.state == "interrupted" and watch.state == "stale")
+        await asyncio.sleep(LEASE + 1)
+        assert len(watch) == 20
+        world.start_nats()
+        await until(lambda: lease.state == "online" and watch.state == "live", 30)
+        await until(lambda: same_as_query(world, watch))
+        await until(lambda: lease.held == 20)
+        assert all(user is not None and user.online for user in watch.values())
+    await log.task
+    assert log.seen("left", "gone") == 0
+
+
+async def test_an_unknown_connection_connects_again_and_stays_invisible(world: World) -> None:
+    service = await world.service()
+    async with service.watch(["john"]) as watch:
+        log = Log(watch)
+        me = await world.user("john")
+        async with me.connect(invisible=True, name="John") as connection:
+            id = connection.id
+            await service.delete(["john"])
+            statuses = connection.states()
+            async for status in statuses:
+                if status.relapsed:
+                    break
+            await statuses.aclose()  # type: ignore[attr-defined]
+            assert status.state == "online" and status.recreated
+            assert connection.id == id
+            assert connection.me is not None and connection.me.invisible
+        assert log.seen("came") == 0
+    await log.task
+
+
+async def test_the_51st_connection_is_refused(bare: World) -> None:
+    bare.settings["limits.connections_per_user"] = "1"
+    bare.start_nats()
+    bare.start_daemon()
+    await bare.ready()
+    me = await bare.user("john")
+    async with me.connect(), me.watch(["jack"]) as watch:
+        with pytest.raises(presenced.Refused) as caught:
+            await me.connect()
+        assert caught.value.code == "limit_exceeded"
+        assert watch.state == "live"
+
+
+async def test_the_end_of_the_nats_connection_ends_all(world: World) -> None:
+    nc = await world.connect()
+    service = presenced.service(nc)
+    connection = await service.connect("john")
+    lease = await service.lease("gw")
+    await lease.connect("jack")
+    watch = await service.watch(["john"])
+    await nc.close()
+    await until(lambda: connection.state == lease.state == "closed" and watch.state == "closed")
+    with pytest.raises(presenced.Closed):
+        await service.get("john")
+    with pytest.raises(presenced.Closed):
+        await connection.update(status="x")
+    await service.close()
+
+
+PERMISSIONS = """
+jetstream {{ store_dir: "{store}" }}
+authorization {{ users: [
+  {{ user: admin, password: a }}
+  {{ user: john, password: j, permissions: {{
+    publish: {{ allow: ["presence.v1.*.john"], deny: ["presence.v1.count_users.john", {deny}] }}
+    subscribe: {{ allow: ["_INBOX.>", "user.presence.changed.john", {see}] }}
+  }} }}
+] }}
+"""
+
+
+async def permitted(world: World, see: str = "", deny: str = "") -> None:
+    world.config = world.folder / "nats.conf"
+    world.config.write_text(PERMISSIONS.format(store=world.folder / "store", see=see, deny=deny))
+    world.start_nats()
+    world.start_daemon(world.url.replace("//", "//admin:a@"))
+    await world.ready(user="admin", password="a")
+
+
+async def test_refused_subjects_are_named(bare: World) -> None:
+    await permitted(bare, see='"user.presence.changed.jack"')
+    nc = await bare.connect(user="john", password="j")
+    async with presenced.user(nc, "john") as me:
+        began = time.monotonic()
+        with pytest.raises(presenced.Denied) as caught:
+            await me.count()
+        assert caught.value.subject == "presence.v1.count_users.john"
+        with pytest.raises(presenced.Denied):
+            await me.watch(["jill"])
+        assert time.monotonic() - began < 2
+        async with me.watch(["a", "jack", "b", "c"]) as watch:
+            assert (set(watch), watch.denied) == ({"jack"}, {"a", "b", "c"})
+            assert watch.state == "live"
+
+
+async def test_a_refused_query_denies_the_watch(bare: World) -> None:
+    await permitted(bare, deny='"presence.v1.query_users.john"')
+    nc = await bare.connect(user="john", password="j")
+    async with presenced.user(nc, "john") as me:
+        with pytest.raises(presenced.Denied) as caught:
+            await me.watch(["john"])
+        assert caught.value.subject == "presence.v1.query_users.john"
+        async with me.connect(status="x") as connection:
+            assert connection.state == "online"
+
+
+async def test_a_permission_that_is_granted_later_counts_after_a_reconnect(bare: World) -> None:
+    await permitted(bare, see='"user.presence.changed.jack"')
+    nc = await bare.connect(user="john", password="j")
+    async with presenced.user(nc, "john") as me, me.watch(["jack", "jill"]) as watch:
+        assert watch.denied == {"jill"}
+        assert bare.config is not None
+        text = bare.config.read_text()
+        bare.config.write_text(text.replace("changed.jack", "changed.*"))
+        bare.kill_nats()
+        bare.start_nats()
+        await until(lambda: watch.denied == set() and watch.state == "live" and "jill" in watch, 30)
+
+
+async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:
+    service, others = await world.service(audit=1.0), await world.service()
+    async with service.watch(["john"]) as watch:
+        slot = service._hub.slot("john")
+        assert slot is not None and slot.sub is not None
+        await service._link._nc._send_unsubscribe(slot.sub._id)  # The server forgets it.
+        await others.update("john", status="unheard")
+        await until(lambda: getattr(watch["john"], "status", "") == "unheard")
+        await until(lambda: watch.degraded)
+        assert service._hub.missed == 1
+
+
+async def test_dropped_messages_lead_to_a_resync(world: World) -> None:
+    async with await presenced.connect(world.url) as service, service.watch(["john"]) as watch:
+        from nats.errors import SlowConsumerError
+
+        slot = service._hub.slot("john")
+        assert slot is not None and slot.sub is not None
+        service.link.observe(
+            SlowConsumerError(subject=slot.subject, reply="", sid=slot.sub._id, sub=slot.sub)
+        )
+        assert watch.state == "stale"
+        await until(lambda: watch.state == "live")

@@ -1,0 +1,122 @@
+"""Leases with seats."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from conftest import World, until
+
+import presenced
+
+
+async def online(service: presenced.Service) -> int:
+    return len(await service.users({"online": True}, fresh=True))
+
+
+async def test_many_seats_ride_in_batches(world: World) -> None:
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        seats = await asyncio.gather(*(lease.connect(f"u{n}", status="x") for n in range(500)))
+        assert lease.held == await online(service) == 500
+        await asyncio.gather(*(seat.update(status="y") for seat in seats[:300]))
+        assert len(await service.users({"status": "y"}, fresh=True)) == 300
+        await asyncio.gather(*(seat.close() for seat in seats[:200]))
+        assert lease.held == 300
+    await until(lambda: _none_online(service))
+
+
+async def _none_online(service: presenced.Service) -> bool:
+    return await online(service) == 0
+
+
+async def test_an_error_of_one_seat_is_its_own(world: World) -> None:
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        results = await asyncio.gather(
+            lease.connect("john", status="x"),
+            lease.connect("jack", status=17),
+            lease.connect("jill", status="y" * 2000),
+            return_exceptions=True,
+        )
+        assert isinstance(results[0], presenced.Seat)
+        assert isinstance(results[1], presenced.Refused)
+        assert isinstance(results[2], presenced.Refused)
+        assert results[2].code == "too_large"
+        assert lease.held == 1
+
+
+async def test_a_batch_that_is_too_large_is_split(world: World, monkeypatch: object) -> None:
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        users = [(f"u{n}", {"text": "x" * 5000, "pad": "y" * 100}) for n in range(200)]
+        results = await asyncio.gather(
+            *(lease.connect(id, fields) for id, fields in users), return_exceptions=True
+        )
+        assert all(isinstance(result, presenced.Refused) for result in results)
+        users = [(f"u{n}", {"text": "x" * 4500}) for n in range(600)]
+        await asyncio.gather(*(lease.connect(id, fields) for id, fields in users))
+        assert await online(service) == 600
+
+
+async def test_a_lease_that_lapsed_comes_back_under_a_new_name(world: World) -> None:
+    service, other = await world.service(), await world.connect()
+    async with service.lease("gw") as lease:
+        await asyncio.gather(*(lease.connect(f"u{n}") for n in range(20)))
+        name = lease.name
+        await other.request(
+            "presence.v1.disconnect", json.dumps({"lease": name}).encode(), timeout=5
+        )
+        await until(lambda: lease.name != name)
+        assert lease.status.relapsed
+        await until(lambda: lease.held == 20)
+        assert await online(service) == 20
+
+
+async def test_a_lease_that_holds_too_few_is_filled_again(world: World) -> None:
+    service, other = await world.service(), await world.connect()
+    async with service.lease("gw") as lease:
+        seats = await asyncio.gather(*(lease.connect(f"u{n}") for n in range(5)))
+        body = {"user_id": "u0", "connection_id": seats[0].id}
+        await other.request("presence.v1.disconnect", json.dumps(body).encode(), timeout=5)
+        await until(lambda: _offline(service, "u0"))
+        await until(lambda: _online(service, "u0"))
+        await until(lambda: lease.held == 5)
+
+
+async def _online(service: presenced.Service, id: str) -> bool:
+    user = await service.get(id)
+    return user is not None and user.online
+
+
+async def _offline(service: presenced.Service, id: str) -> bool:
+    return not await _online(service, id)
+
+
+async def test_a_ghost_on_a_lease_is_shaken_off(world: World) -> None:
+    service, other = await world.service(), await world.connect()
+    async with service.lease("gw") as lease:
+        await asyncio.gather(*(lease.connect(f"u{n}") for n in range(5)))
+        name = lease.name
+        body = {"user": {"id": "ghost"}, "connection_id": "g", "lease": name}
+        await other.request("presence.v1.connect", json.dumps(body).encode(), timeout=5)
+        assert await _online(service, "ghost")
+        async with service.watch([f"u{n}" for n in range(5)]) as watch:
+            await until(lambda: _offline(service, "ghost"))
+            assert lease.name != name
+            assert all(user is not None and user.online for user in watch.values())
+            assert watch._next_change() is None
+
+
+async def test_a_seat_that_closes_while_it_connects_is_disconnected(world: World) -> None:
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        await lease.connect("anna")
+        connecting = asyncio.ensure_future(lease.connect("john"))
+        await asyncio.sleep(0)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await until(lambda: len(lease.seats) == 1)
+        await until(lambda: _offline(service, "john"))

@@ -1,0 +1,35 @@
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs)]
+
+mod beat;
+#[cfg(test)]
+mod cases_tests;
+mod connection;
+mod door;
+mod error;
+pub mod filter;
+mod hub;
+mod id;
+mod lease;
+mod link;
+mod merge;
+mod patch;
+mod query;
+mod retry;
+mod seats;
+mod signals;
+mod user;
+mod watch;
+
+pub use connection::{Connection, ConnectionState, Device};
+pub use door::{Builder, ChannelWatch, Service, Stats, User, Written};
+pub use error::Error;
+pub use filter::{Filter, Sort};
+pub use id::Id;
+pub use lease::{Lease, LeaseState, Seat};
+pub use merge::Known;
+pub use patch::{Availability, Patch, UserPatch};
+pub use query::{ChannelsQuery, Pages, Users, UsersQuery};
+pub use signals::Signals;
+pub use user::Seen;
+pub use watch::{Change, Kind, Watch, WatchState};

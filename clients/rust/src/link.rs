@@ -1,0 +1,225 @@
+//! The borrowed connection to NATS: its state, and requests with their retries.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, Message, Request, RequestErrorKind, Subscriber};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::error::Error;
+use crate::id::Id;
+use crate::retry;
+use crate::signals::{Signal, Signals};
+
+/// How often the state of the connection is looked at: async-nats has no other public way.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A call into async-nats that blocks so long is given up: its queue is full.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether NATS is reached, and over which of its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LinkState {
+    pub up: bool,
+    /// How often the connection was made; another number means that requests were lost.
+    pub connects: u64,
+}
+
+/// One door to the service over a borrowed connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    nats: Client,
+    prefix: String,
+    events: String,
+    user: Option<Id>,
+    signals: Signals,
+    state: watch::Sender<LinkState>,
+}
+
+impl Link {
+    pub fn new(
+        nats: Client,
+        prefix: &str,
+        events: &str,
+        user: Option<Id>,
+        signals: Signals,
+    ) -> Arc<Self> {
+        let state = watch::Sender::new(look(&nats));
+        let (prefix, events) = (format!("{prefix}.v1"), events.to_owned());
+        Arc::new(Self { nats, prefix, events, user, signals, state })
+    }
+
+    pub fn user(&self) -> Option<&Id> {
+        self.user.as_ref()
+    }
+
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// Looks at the connection, and tells those who wait for a change. Called by the hub.
+    pub fn look(&self) -> LinkState {
+        let now = look(&self.nats);
+        self.state.send_if_modified(|state| std::mem::replace(state, now) != now);
+        now
+    }
+
+    pub fn states(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    pub fn subject(&self, operation: &str) -> String {
+        match &self.user {
+            None => format!("{}.{operation}", self.prefix),
+            Some(user) => format!("{}.{operation}.{}", self.prefix, user.token()),
+        }
+    }
+
+    pub fn event_subject(&self, user: &Id) -> String {
+        format!("{}.{}", self.events, user.token())
+    }
+
+    pub async fn subscribe(&self, subject: String) -> Result<Subscriber, Error> {
+        let down = Error::Disconnected { may_have_applied: false };
+        match timeout(CALL_TIMEOUT, self.nats.subscribe(subject)).await {
+            Ok(Ok(subscriber)) => Ok(subscriber),
+            Ok(Err(_)) => Err(Error::Closed),
+            Err(_) => Err(down),
+        }
+    }
+
+    /// Publishes without asking for an answer, if the link is up.
+    pub async fn tell(&self, operation: &str, body: &Value) {
+        if self.look().up {
+            let publish = self.nats.publish(self.subject(operation), body.to_string().into());
+            // What is not heard is noticed by the answers that are asked for.
+            let _ = timeout(CALL_TIMEOUT, publish).await;
+        }
+    }
+
+    /// Has async-nats leave a connection that claims to be up and is not.
+    pub async fn abandon(&self) {
+        let _ = timeout(CALL_TIMEOUT, self.nats.force_reconnect()).await;
+    }
+
+    /// Asks, and repeats what may succeed later, until the deadline.
+    pub async fn ask(&self, operation: &str, body: &Value) -> Result<Value, Error> {
+        self.ask_within(operation, body, retry::DEADLINE).await
+    }
+
+    pub async fn ask_within(
+        &self,
+        operation: &str,
+        body: &Value,
+        patience: Duration,
+    ) -> Result<Value, Error> {
+        let deadline = Instant::now() + patience;
+        let (mut failed, mut may_have_applied) = (0, false);
+        loop {
+            let tried = tokio::select! {
+                tried = self.ask_once(operation, body) => tried,
+                () = sleep_until(deadline) => Err(self.unanswered(operation)),
+            };
+            let error = match tried {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error.after(may_have_applied),
+            };
+            may_have_applied |= error.may_have_applied();
+            failed += 1;
+            let wait = retry::wait(&error, failed);
+            if !error.is_retryable() || Instant::now() + wait >= deadline {
+                return Err(error);
+            }
+            sleep(wait).await;
+        }
+    }
+
+    fn unanswered(&self, operation: &str) -> Error {
+        if self.look().up {
+            Error::NoAnswer { subject: self.subject(operation) }
+        } else {
+            Error::Disconnected { may_have_applied: false }
+        }
+    }
+
+    /// One try: waits for the link, sends, and fails at once when the link breaks or NATS refuses.
+    pub async fn ask_once(&self, operation: &str, body: &Value) -> Result<Value, Error> {
+        let mut states = self.states();
+        let sent_over = *states.wait_for(|state| state.up).await.map_err(|_| Error::Closed)?;
+        let subject = self.subject(operation);
+        let mut signals = self.signals.listen();
+        let denied = async {
+            loop {
+                match signals.recv().await {
+                    Ok(Signal::Denied(denied)) if denied == subject => return,
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => {
+                        std::future::pending::<()>().await;
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let request = Request::new().payload(body.to_string().into()).timeout(Some(retry::TRY));
+        let answer = tokio::select! {
+            answer = self.nats.send_request(subject.clone(), request) => answer,
+            _ = states.wait_for(|state| *state != sent_over) => {
+                return Err(Error::Disconnected { may_have_applied: true });
+            }
+            () = denied => {
+                return Err(Error::Permission { subject, may_have_applied: false });
+            }
+        };
+        match answer {
+            Ok(message) => read(&message),
+            Err(error) => Err(match error.kind() {
+                RequestErrorKind::TimedOut => Error::NoAnswer { subject },
+                RequestErrorKind::NoResponders => {
+                    Error::NoDaemon { subject, may_have_applied: false }
+                }
+                RequestErrorKind::MaxPayloadExceeded => {
+                    Error::invalid("too_large", "the request exceeds NATS' `max_payload`")
+                }
+                RequestErrorKind::InvalidSubject => {
+                    Error::invalid("invalid_request", "the prefix is no subject")
+                }
+                RequestErrorKind::Other => Error::Disconnected { may_have_applied: true },
+            }),
+        }
+    }
+}
+
+fn look(nats: &Client) -> LinkState {
+    let connects = nats.statistics().connects.load(Ordering::Relaxed);
+    LinkState { up: nats.connection_state() == State::Connected, connects }
+}
+
+/// Reads an answer: an object, or an error.
+fn read(message: &Message) -> Result<Value, Error> {
+    let status =
+        message.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
+    let status = status.and_then(|status| status.as_str().parse().ok());
+    parse(status, &message.payload)
+}
+
+pub(crate) fn parse(status: Option<u16>, payload: &[u8]) -> Result<Value, Error> {
+    let body: Value =
+        serde_json::from_slice(payload).map_err(|error| Error::Malformed(error.to_string()))?;
+    match body.get("error") {
+        Some(error) if error.is_object() => Err(Error::of_reply(status, error)),
+        _ if status.is_some() => Err(Error::of_reply(status, &Value::Null)),
+        _ if body.is_object() => Ok(body),
+        _ => Err(Error::Malformed("an answer is an object".to_owned())),
+    }
+}
+
+/// A part of an answer as its type.
+pub(crate) fn part<T: serde::de::DeserializeOwned>(
+    answer: &mut Value,
+    name: &str,
+) -> Result<T, Error> {
+    let part = answer.get_mut(name).map(Value::take).unwrap_or_default();
+    serde_json::from_value(part).map_err(|error| Error::Malformed(format!("`{name}`: {error}")))
+}

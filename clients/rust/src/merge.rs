@@ -1,0 +1,143 @@
+//! Events and answers become one picture that never goes back. Pure: the hub sends and receives.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::id::Id;
+use crate::user::Seen;
+
+const TYPE: &str = "user.presence.changed";
+
+/// What is known of a user.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Known {
+    /// Nothing yet. That is not offline.
+    #[default]
+    Unknown,
+    /// A fresh answer does not name the user: nobody of that id.
+    Absent,
+    /// The user.
+    User(Arc<Seen>),
+}
+
+impl Known {
+    /// The user, if there is one.
+    pub fn user(&self) -> Option<&Arc<Seen>> {
+        match self {
+            Self::User(user) => Some(user),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    known: Known,
+    /// The newest version heard of; stays as a floor when the user is gone.
+    version: u64,
+    /// The query before which answers do not count for what has no newer version.
+    not_before: u64,
+    /// The query before which a user who is missing does not count as absent.
+    present_until: u64,
+}
+
+/// A change of one user that the merge let through.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Merged {
+    pub id: Id,
+    pub before: Known,
+    pub now: Known,
+}
+
+/// The picture of all users that a hub follows.
+#[derive(Debug, Default)]
+pub struct Merge {
+    users: HashMap<Id, Entry>,
+    /// How many queries were sent.
+    sent: u64,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+    user: Seen,
+}
+
+impl Merge {
+    pub fn get(&self, id: &str) -> Known {
+        self.users.get(id).map(|entry| entry.known.clone()).unwrap_or_default()
+    }
+
+    /// Forgets a user that is no longer followed.
+    pub fn forget(&mut self, id: &str) {
+        self.users.remove(id);
+    }
+
+    /// The number of the last query.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// A query is about to be sent; the number goes with its answer.
+    pub fn on_query(&mut self) -> u64 {
+        self.sent += 1;
+        self.sent
+    }
+
+    /// Query `query` asked for `asked` and found `found`.
+    pub fn on_answer(&mut self, query: u64, asked: &[Id], found: Vec<Seen>) -> Vec<Merged> {
+        let mut found: HashMap<String, Seen> =
+            found.into_iter().map(|user| (user.id.clone(), user)).collect();
+        asked.iter().filter_map(|id| self.on_one(query, id, found.remove(id.as_str()))).collect()
+    }
+
+    fn on_one(&mut self, query: u64, id: &Id, found: Option<Seen>) -> Option<Merged> {
+        let entry = self.users.entry(id.clone()).or_default();
+        let now = match found {
+            Some(user) if user.version > entry.version => {
+                entry.version = user.version;
+                known(user)
+            }
+            Some(user) if user.version == entry.version && query >= entry.not_before => known(user),
+            None if query >= entry.not_before && query > entry.present_until => Known::Absent,
+            _ => return None,
+        };
+        entry.not_before = entry.not_before.max(query);
+        replace(id, entry, now)
+    }
+
+    /// A message arrived on the subject of `id`. `Err` says that it is foreign, and was dropped.
+    pub fn on_event(&mut self, id: &Id, payload: &[u8]) -> Result<Option<Merged>, Foreign> {
+        let event: Event = serde_json::from_slice(payload).map_err(|_| Foreign)?;
+        if event.kind != TYPE || event.user.id != id.as_str() {
+            return Err(Foreign);
+        }
+        let sent = self.sent;
+        let entry = self.users.entry(id.clone()).or_default();
+        if event.user.version <= entry.version {
+            return Ok(None);
+        }
+        entry.version = event.user.version;
+        entry.present_until = sent;
+        Ok(replace(id, entry, known(event.user)))
+    }
+}
+
+/// A message that is no event of the user on whose subject it came.
+#[derive(Debug, PartialEq)]
+pub struct Foreign;
+
+fn known(user: Seen) -> Known {
+    if user.exists() { Known::User(Arc::new(user)) } else { Known::Absent }
+}
+
+fn replace(id: &Id, entry: &mut Entry, now: Known) -> Option<Merged> {
+    if entry.known == now {
+        return None;
+    }
+    let before = std::mem::replace(&mut entry.known, now.clone());
+    Some(Merged { id: id.clone(), before, now })
+}

@@ -1,0 +1,220 @@
+//! Queries, counts and pages.
+
+use std::collections::VecDeque;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+use serde_json::{Map, Value, json};
+
+use crate::error::Error;
+use crate::filter::{Filter, Sort, id};
+use crate::id::Id;
+use crate::link::{Link, part};
+use crate::user::Seen;
+
+type Asked<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
+/// A query of users. `await` it for one page, or take [`UsersQuery::pages`] for all.
+#[derive(Debug, Clone)]
+#[must_use = "a query is sent when it is awaited"]
+pub struct UsersQuery {
+    link: Arc<Link>,
+    filter: Filter,
+    body: Map<String, Value>,
+}
+
+/// A page of users.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Users {
+    /// The users, in the order that was asked for.
+    pub users: Vec<Seen>,
+    /// Whether others match behind this page.
+    pub more: bool,
+}
+
+impl UsersQuery {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self { link, filter: Filter::all(), body: Map::new() }
+    }
+
+    /// Only those that match.
+    pub fn filter(mut self, filter: Filter) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// The order; by id where none is named.
+    pub fn sort(self, sort: Sort) -> Self {
+        self.with("sort", sort.to_json())
+    }
+
+    /// At most so many: 1 to 100, 30 by default.
+    pub fn limit(self, limit: u32) -> Self {
+        self.with("limit", limit.into())
+    }
+
+    /// Without so many at the beginning: at most 1000.
+    pub fn offset(self, offset: u32) -> Self {
+        self.with("offset", offset.into())
+    }
+
+    /// As this user sees them.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if that is no id.
+    pub fn seen_by(self, viewer: impl AsRef<str>) -> Result<Self, Error> {
+        let viewer = Id::parse(viewer)?;
+        Ok(self.with("as", viewer.as_str().into()))
+    }
+
+    /// Not before the daemon has seen this revision, which a write returned.
+    pub fn read_after(self, rev: u64) -> Self {
+        self.with("min_rev", rev.into())
+    }
+
+    /// Not before the daemon has seen all that is stored when the query arrives.
+    pub fn fresh(self) -> Self {
+        self.with("presence", true.into())
+    }
+
+    fn with(mut self, name: &str, value: Value) -> Self {
+        self.body.insert(name.to_owned(), value);
+        self
+    }
+
+    /// How many users match, of all pages.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn count(self) -> Result<u64, Error> {
+        let mut body = self.body;
+        for name in ["sort", "limit", "offset"] {
+            body.remove(name);
+        }
+        body.insert("filter".to_owned(), self.filter.to_json());
+        let mut answer = self.link.ask("count_users", &Value::Object(body)).await?;
+        part(&mut answer, "count")
+    }
+
+    /// All users that match, by id, page by page.
+    pub fn pages(mut self) -> Pages {
+        self.body.remove("sort");
+        self.body.remove("offset");
+        self.body.entry("limit").or_insert_with(|| 100.into());
+        Pages { query: self, asked: None, users: VecDeque::new(), last: None, done: false }
+    }
+
+    async fn ask(self) -> Result<Users, Error> {
+        let mut body = self.body;
+        body.insert("filter".to_owned(), self.filter.to_json());
+        let limit = body.get("limit").and_then(Value::as_u64);
+        let mut answer = self.link.ask("query_users", &Value::Object(body)).await?;
+        let users: Vec<Seen> = part(&mut answer, "users")?;
+        // An older daemon does not say it: then a full page may have others behind it.
+        let full = limit.is_some_and(|limit| users.len() as u64 >= limit);
+        let more = answer["more"].as_bool().unwrap_or(full);
+        Ok(Users { users, more })
+    }
+}
+
+impl IntoFuture for UsersQuery {
+    type Output = Result<Users, Error>;
+    type IntoFuture = Asked<Users>;
+
+    fn into_future(self) -> Asked<Users> {
+        Box::pin(self.ask())
+    }
+}
+
+/// All users of a query, as a [`Stream`].
+#[must_use = "a stream does nothing until it is polled"]
+pub struct Pages {
+    query: UsersQuery,
+    asked: Option<Asked<Users>>,
+    users: VecDeque<Seen>,
+    last: Option<String>,
+    done: bool,
+}
+
+impl Stream for Pages {
+    type Item = Result<Seen, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(user) = self.users.pop_front() {
+                return Poll::Ready(Some(Ok(user)));
+            }
+            if self.done {
+                return Poll::Ready(None);
+            }
+            let query = match &self.last {
+                None => self.query.clone(),
+                Some(last) => {
+                    let filter = self.query.filter.clone().and(id().gt(last));
+                    self.query.clone().filter(filter)
+                }
+            };
+            let asked = self.asked.get_or_insert_with(|| query.into_future());
+            let page = ready!(asked.as_mut().poll(context));
+            self.asked = None;
+            match page {
+                Ok(page) => {
+                    self.last = page.users.last().map(|user| user.id.clone());
+                    self.done = !page.more || page.users.is_empty();
+                    self.users = page.users.into();
+                }
+                Err(error) => {
+                    self.done = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+            }
+        }
+    }
+}
+
+/// A query of channels.
+#[derive(Debug, Clone)]
+#[must_use = "a query is sent when it is awaited"]
+pub struct ChannelsQuery {
+    link: Arc<Link>,
+    body: Value,
+}
+
+impl ChannelsQuery {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self { link, body: json!({}) }
+    }
+
+    /// Only those that match.
+    pub fn filter(mut self, filter: &Filter) -> Self {
+        self.body["filter"] = filter.to_json();
+        self
+    }
+
+    /// The order; the newest message first where none is named.
+    pub fn sort(mut self, sort: &Sort) -> Self {
+        self.body["sort"] = sort.to_json();
+        self
+    }
+
+    /// At most so many: 1 to 30, 10 by default.
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.body["limit"] = limit.into();
+        self
+    }
+}
+
+impl IntoFuture for ChannelsQuery {
+    type Output = Result<Vec<Map<String, Value>>, Error>;
+    type IntoFuture = Asked<Vec<Map<String, Value>>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let mut answer = self.link.ask("query_channels", &self.body).await?;
+            part(&mut answer, "channels")
+        })
+    }
+}

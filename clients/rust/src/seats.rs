@@ -1,0 +1,274 @@
+//! The seats of a lease: what each should be, and the operations that make it so. Pure.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::error::Error;
+use crate::id::Id;
+use crate::patch::Patch;
+
+/// A connection of a user on a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub user: Id,
+    /// The connection id, as the number that its hexadecimal digits are.
+    pub connection: u128,
+}
+
+type Reply = oneshot::Sender<Result<(), Error>>;
+
+#[derive(Debug, Default)]
+struct Seat {
+    /// What the service has not acknowledged; boxed, as most seats have nothing.
+    pending: Option<Box<Patch>>,
+    /// What a record that is gone would forget.
+    defaults: Option<Box<Value>>,
+    waiting: Vec<Reply>,
+    /// The lease's run under which the connection was acknowledged; 0 is none.
+    run: u32,
+    gone: bool,
+    busy: bool,
+    queued: bool,
+}
+
+/// All seats of a lease.
+#[derive(Debug)]
+pub struct Seats {
+    seats: HashMap<Key, Seat>,
+    queue: VecDeque<Key>,
+    /// Grows with each new name of the lease.
+    run: u32,
+    acknowledged: usize,
+}
+
+/// What was sent for a seat.
+#[derive(Debug)]
+pub struct Sent {
+    key: Key,
+    kind: SentKind,
+    run: u32,
+}
+
+#[derive(Debug)]
+enum SentKind {
+    Connect(Patch),
+    Update(Patch),
+    Disconnect,
+}
+
+impl Seats {
+    pub fn new() -> Self {
+        Self { seats: HashMap::new(), queue: VecDeque::new(), run: 1, acknowledged: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// How many connections the service has acknowledged on the lease of now.
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub fn is_settled(&self) -> bool {
+        self.queue.is_empty() && self.acknowledged == self.seats.len()
+    }
+
+    pub fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// A seat should change, or be made.
+    pub fn on_patch(&mut self, key: Key, patch: Patch, reply: Reply) {
+        let seat = self.seats.entry(key.clone()).or_default();
+        if !patch.is_empty() {
+            seat.pending.get_or_insert_default().merge(patch);
+        }
+        seat.waiting.push(reply);
+        self.enqueue(key);
+    }
+
+    /// A seat should go.
+    pub fn on_close(&mut self, key: Key, reply: Option<Reply>) {
+        let Some(seat) = self.seats.get_mut(&key) else { return };
+        seat.gone = true;
+        seat.pending = None;
+        fail(seat, &Error::Closed);
+        if let Some(reply) = reply {
+            seat.waiting.push(reply);
+        }
+        self.enqueue(key);
+    }
+
+    /// All have to connect again; under a new name of the lease if `renamed`.
+    pub fn on_lost(&mut self, renamed: bool) {
+        if renamed {
+            self.run += 1;
+            self.acknowledged = 0;
+        }
+        let keys: Vec<_> = self.seats.keys().cloned().collect();
+        for key in keys {
+            if let Some(seat) = self.seats.get_mut(&key) {
+                if seat.run == self.run {
+                    self.acknowledged -= 1;
+                }
+                seat.run = 0;
+            }
+            self.enqueue(key);
+        }
+    }
+
+    fn enqueue(&mut self, key: Key) {
+        if let Some(seat) = self.seats.get_mut(&key)
+            && !seat.queued
+        {
+            seat.queued = true;
+            self.queue.push_back(key);
+        }
+    }
+
+    /// At most `most` operations that are due, and what to hold their results against.
+    pub fn next_batch(&mut self, lease: &Id, most: usize) -> (Vec<Value>, Vec<Sent>) {
+        let (mut ops, mut sent, mut busy) = (Vec::new(), Vec::new(), Vec::new());
+        while ops.len() < most {
+            let Some(key) = self.queue.pop_front() else { break };
+            let Some(seat) = self.seats.get_mut(&key) else { continue };
+            if seat.busy {
+                busy.push(key);
+                continue;
+            }
+            seat.queued = false;
+            let patch = seat.pending.as_deref().cloned().unwrap_or_default();
+            let Some((op, kind)) = op(&key, seat, patch, lease, self.run) else {
+                succeed(seat);
+                continue;
+            };
+            seat.busy = true;
+            ops.push(op);
+            sent.push(Sent { key, kind, run: self.run });
+        }
+        self.queue.extend(busy);
+        if self.queue.is_empty() {
+            // A lease that connected all its seats keeps no room for doing so again.
+            self.queue.shrink_to_fit();
+        }
+        (ops, sent)
+    }
+
+    /// The result of one operation. An error that may pass is tried again later, by [`Self::retry`].
+    pub fn on_result(&mut self, sent: Sent, result: Result<(), Error>) -> Option<Key> {
+        let Sent { key, kind, run } = sent;
+        let seat = self.seats.get_mut(&key)?;
+        seat.busy = false;
+        match result {
+            Err(error) if error.is_retryable() => return Some(key),
+            // An older daemon does not know them.
+            Err(error) if error.field().is_some_and(|field| field.ends_with(".defaults")) => {
+                seat.defaults = None;
+                return Some(key);
+            }
+            Err(error) => {
+                fail(seat, &error);
+                match kind {
+                    SentKind::Update(_) => seat.pending = None,
+                    _ => self.forget(&key),
+                }
+                return None;
+            }
+            Ok(()) => {}
+        }
+        let patch = match kind {
+            SentKind::Disconnect => {
+                succeed(seat);
+                self.forget(&key);
+                return None;
+            }
+            SentKind::Connect(patch) => {
+                if run == self.run && seat.run != run {
+                    seat.run = run;
+                    self.acknowledged += 1;
+                }
+                patch
+            }
+            SentKind::Update(patch) => patch,
+        };
+        remember(seat, &patch);
+        if let Some(pending) = &mut seat.pending {
+            pending.acknowledge(&patch);
+            if pending.is_empty() {
+                seat.pending = None;
+            }
+        }
+        if seat.run == self.run && seat.pending.is_none() && !seat.gone {
+            succeed(seat);
+            return None;
+        }
+        self.enqueue(key);
+        None
+    }
+
+    pub fn retry(&mut self, keys: Vec<Key>) {
+        for key in keys {
+            self.enqueue(key);
+        }
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if self.seats.remove(key).is_some_and(|seat| seat.run == self.run) {
+            self.acknowledged -= 1;
+        }
+    }
+}
+
+fn op(key: &Key, seat: &Seat, patch: Patch, lease: &Id, run: u32) -> Option<(Value, SentKind)> {
+    let connection = format!("{:032x}", key.connection);
+    let mut user = patch.fields();
+    user.insert("id".to_owned(), key.user.as_str().into());
+    if seat.gone {
+        let op = json!({"op": "disconnect", "user_id": key.user, "connection_id": connection});
+        return Some((op, SentKind::Disconnect));
+    }
+    if seat.run != run {
+        let mut op =
+            json!({"op": "connect", "user": user, "connection_id": connection, "lease": lease});
+        if let Some(defaults) = &seat.defaults {
+            op["defaults"] = (**defaults).clone();
+        }
+        return Some((op, SentKind::Connect(patch)));
+    }
+    let update =
+        || (json!({"op": "upsert_users", "users": [user]}), SentKind::Update(patch.clone()));
+    (!patch.is_empty()).then(update)
+}
+
+/// Keeps what decides how the user appears, for a record that is made again.
+fn remember(seat: &mut Seat, patch: &Patch) {
+    for (name, value) in patch.fields() {
+        let plain = matches!(name.as_str(), "invisible" | "availability");
+        if plain && !(value == false || value == "auto") {
+            seat.defaults.get_or_insert_with(|| Box::new(json!({})))[&name] = value;
+        } else if plain && let Some(defaults) = &mut seat.defaults {
+            if let Some(defaults) = defaults.as_object_mut() {
+                defaults.remove(&name);
+            }
+            if defaults.as_object().is_some_and(|defaults| defaults.is_empty()) {
+                seat.defaults = None;
+            }
+        }
+    }
+}
+
+fn succeed(seat: &mut Seat) {
+    for waiting in std::mem::take(&mut seat.waiting) {
+        let _ = waiting.send(Ok(()));
+    }
+}
+
+fn fail(seat: &mut Seat, error: &Error) {
+    for waiting in std::mem::take(&mut seat.waiting) {
+        let _ = waiting.send(Err(error.clone()));
+    }
+}

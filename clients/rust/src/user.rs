@@ -1,0 +1,73 @@
+//! A user, as others or the user itself see it.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A user. Times are RFC 3339 in UTC with milliseconds, so that their order as text is that in time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct Seen {
+    /// The id.
+    pub id: String,
+    /// Whether the user is connected, or in the grace after the last connection.
+    pub online: bool,
+    /// The status text.
+    pub status: Option<String>,
+    /// When the user last connected or was refreshed.
+    #[serde(default)]
+    pub last_active: Option<String>,
+    /// When the user last turned offline; `None` while online.
+    #[serde(default)]
+    pub offline_since: Option<String>,
+    /// `offline`, `active`, `away` or `busy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<String>,
+    /// The kinds of devices that are connected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// When the status ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_expires_at: Option<String>,
+    /// When the user was made. A user whom nobody has made, or who was deleted, has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// When the status or a custom field last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+    /// Grows with each change of what is announced, and never falls.
+    pub version: u64,
+    /// Whether the user is hidden; only in the user's view of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invisible: Option<bool>,
+    /// What the user chose to be shown as; only in the user's view of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability_choice: Option<String>,
+    /// Whether others do not see the times; only in the user's view of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hide_last_active: Option<bool>,
+    /// Custom fields, and what the contract of tomorrow adds.
+    #[serde(flatten)]
+    pub custom: Map<String, Value>,
+}
+
+impl Seen {
+    /// The custom fields as a type of the application.
+    ///
+    /// # Errors
+    /// What serde finds wrong with them.
+    pub fn fields<F: DeserializeOwned>(&self) -> Result<F, serde_json::Error> {
+        serde_json::from_value(Value::Object(self.custom.clone()))
+    }
+
+    /// One custom field.
+    pub fn field(&self, name: &str) -> Option<&Value> {
+        self.custom.get(name)
+    }
+
+    /// Whether somebody has made the user, and nobody has deleted it since.
+    pub fn exists(&self) -> bool {
+        self.created_at.is_some()
+    }
+}

@@ -1,0 +1,129 @@
+/** Requests at one of the two doors, repeated within a deadline (`PROTOCOL`, errors). */
+
+import {
+  PresenceError,
+  afterDoubtfulTry,
+  errorOfReply,
+  isPresenceError,
+  retryDelayMs,
+} from "./errors.js";
+import type { Answer, Link } from "./link.js";
+import { tokenOf } from "./token.js";
+
+export interface DoorOptions {
+  /** The request prefix without the version, `presence` by default. */
+  prefix?: string;
+  /** The event prefix, `user.presence.changed` by default. */
+  events?: string;
+  /** The mean time between audits of watches; `null` turns them off. Ten minutes by default. */
+  auditMs?: number | null;
+  /** Up to how long a resync waits, at random, so that a returning crowd is spread. One second. */
+  spreadMs?: number;
+}
+
+export interface CallOptions {
+  /** How long to repeat; `Infinity` for as long as `signal` is not aborted. */
+  deadlineMs?: number;
+  signal?: AbortSignal;
+  timeoutMs?: number;
+}
+
+export class Door {
+  readonly link: Link;
+  /** The user whose door it is; none at the door of services. */
+  readonly user: string | undefined;
+  readonly events: string;
+  readonly auditMs: number | null;
+  readonly spreadMs: number;
+  readonly #prefix: string;
+  readonly #suffix: string;
+
+  constructor(link: Link, user: string | undefined, options: DoorOptions = {}) {
+    this.link = link;
+    this.user = user;
+    this.#prefix = `${options.prefix ?? "presence"}.v1`;
+    this.#suffix = user === undefined ? "" : `.${tokenOf(user, "user")}`;
+    this.events = options.events ?? "user.presence.changed";
+    this.auditMs = options.auditMs === undefined ? 600_000 : options.auditMs;
+    this.spreadMs = options.spreadMs ?? 1000;
+  }
+
+  subject(operation: string): string {
+    return `${this.#prefix}.${operation}${this.#suffix}`;
+  }
+
+  /** One try. An answer that carries an error is thrown. */
+  async once<T>(operation: string, body: unknown, timeoutMs?: number): Promise<T> {
+    const subject = this.subject(operation);
+    return resultOf<T>(await this.link.request(subject, body, timeoutMs), subject);
+  }
+
+  async call<T>(operation: string, body: unknown, options: CallOptions = {}): Promise<T> {
+    const { deadlineMs = 10_000, signal, timeoutMs } = options;
+    const end = performance.now() + deadlineMs;
+    let doubtful = false;
+    for (let failedTries = 1; ; failedTries++) {
+      try {
+        await untilUp(this.link, end, signal);
+        return await this.once<T>(operation, body, timeoutMs);
+      } catch (cause) {
+        if (!isPresenceError(cause)) throw cause;
+        const error: PresenceError = doubtful ? afterDoubtfulTry(cause) : cause;
+        doubtful = error.mayHaveApplied;
+        if (!error.retryable || signal?.aborted) throw error;
+        const delay = retryDelayMs(error, failedTries);
+        if (performance.now() + delay >= end) throw error;
+        if (error.kind === "no_answer") void this.link.check();
+        await pause(delay, signal);
+      }
+    }
+  }
+}
+
+/** The object of an answer; the error that it carries is thrown. */
+export function resultOf<T>({ body, status }: Answer, subject: string): T {
+  const refusal = errorOfReply(body, status);
+  if (refusal) throw refusal;
+  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+    throw new PresenceError("malformed", `the answer on ${subject} is no object`, { subject });
+  }
+  return body as T;
+}
+
+/** Waits until the link is up; sends nothing meanwhile. */
+function untilUp(link: Link, end: number, signal?: AbortSignal): Promise<void> {
+  if (link.closed) return Promise.reject(link.closed);
+  if (link.up) return Promise.resolve();
+  return new Promise((resolve, reject) => {
+    const done = (error?: PresenceError) => {
+      link.listeners.delete(listener);
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", aborted);
+      if (error) reject(error);
+      else resolve();
+    };
+    const listener = { up: () => done(), closed: done };
+    const aborted = () => done(new PresenceError("closed", "given up by the caller"));
+    const timer = Number.isFinite(end)
+      ? setTimeout(
+          () => done(new PresenceError("disconnected", "there is no connection to NATS")),
+          Math.max(0, end - performance.now()),
+        )
+      : undefined;
+    link.listeners.add(listener);
+    signal?.addEventListener("abort", aborted);
+  });
+}
+
+export function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", done);
+    if (signal?.aborted) done();
+  });
+}

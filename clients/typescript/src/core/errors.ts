@@ -1,0 +1,114 @@
+/** One error type with a kind for each thing that a caller acts on. */
+
+export type ErrorKind =
+  /** The request is wrong or not allowed: a repeat changes nothing. */
+  | "refused"
+  /** `contended`, `overloaded` or `unavailable` until the deadline. */
+  | "busy"
+  /** NATS answers, but no daemon serves the subject. */
+  | "no_daemon"
+  | "no_answer"
+  /** NATS refuses a subject. */
+  | "permission"
+  | "disconnected"
+  | "closed"
+  /** An answer that is no JSON of the contract. */
+  | "malformed"
+  /** The login is gone, and a fresh token did not help. */
+  | "login";
+
+export interface ErrorInfo {
+  code?: string;
+  field?: string;
+  limit?: number;
+  retryAfterMs?: number;
+  subject?: string;
+  operation?: "publish" | "subscribe";
+  details?: Record<string, unknown>;
+  cause?: unknown;
+  mayHaveApplied?: boolean;
+}
+
+/** Copies of this package may be loaded side by side: compare `name`, not `instanceof`. */
+export class PresenceError extends Error {
+  override readonly name = "PresenceError";
+  readonly kind: ErrorKind;
+  readonly code: string | undefined;
+  readonly field: string | undefined;
+  readonly limit: number | undefined;
+  readonly retryAfterMs: number | undefined;
+  /** The subject that NATS refused, or on which nothing answered. */
+  readonly subject: string | undefined;
+  readonly operation: "publish" | "subscribe" | undefined;
+  readonly details: Record<string, unknown>;
+  /** Whether the request, or an earlier try of it, may have taken effect although it failed. */
+  readonly mayHaveApplied: boolean;
+
+  constructor(kind: ErrorKind, message: string, info: ErrorInfo = {}) {
+    super(message, info.cause === undefined ? undefined : { cause: info.cause });
+    this.kind = kind;
+    this.code = info.code;
+    this.field = info.field;
+    this.limit = info.limit;
+    this.retryAfterMs = info.retryAfterMs;
+    this.subject = info.subject;
+    this.operation = info.operation;
+    this.details = info.details ?? {};
+    this.mayHaveApplied =
+      info.mayHaveApplied ?? ["busy", "no_answer", "disconnected", "malformed"].includes(kind);
+  }
+
+  /** Whether a later repeat of the same request can succeed. */
+  get retryable(): boolean {
+    return ["busy", "no_daemon", "no_answer", "disconnected"].includes(this.kind);
+  }
+}
+
+export function isPresenceError(error: unknown): error is PresenceError {
+  return error instanceof Error && error.name === "PresenceError";
+}
+
+const BUSY: Record<string, number> = { contended: 409, overloaded: 429, unavailable: 503 };
+
+/**
+ * Reads the body of an error reply, `{"error":{"code","message","details"}}`. A code that this
+ * version does not know is told by the status of the header.
+ */
+export function errorOfReply(body: unknown, status?: number): PresenceError | undefined {
+  if (typeof body !== "object" || body === null || !("error" in body)) return undefined;
+  const { code = "", message, details = {} } = body.error as {
+    code?: string;
+    message?: string;
+    details?: Record<string, unknown>;
+  };
+  const known = status ?? BUSY[code] ?? 400;
+  const info: ErrorInfo = { code, details, mayHaveApplied: known === 409 || known >= 500 };
+  const { field, limit, retry_after_ms } = details;
+  if (typeof field === "string") info.field = field;
+  if (typeof limit === "number") info.limit = limit;
+  if (typeof retry_after_ms === "number") info.retryAfterMs = retry_after_ms;
+  const busy = known === 409 || known === 429 || known >= 500;
+  return new PresenceError(busy ? "busy" : "refused", message ?? code, info);
+}
+
+/** The same error, of an operation of which an earlier try may have taken effect. */
+export function afterDoubtfulTry(error: PresenceError): PresenceError {
+  const { code, field, limit, retryAfterMs, subject, operation, details, cause } = error;
+  const info = { details, cause, mayHaveApplied: true };
+  const known = { code, field, limit, retryAfterMs, subject, operation };
+  return new PresenceError(error.kind, error.message, Object.assign(info, known) as ErrorInfo);
+}
+
+/** From which range the wait after so many failed tries is drawn, in milliseconds. */
+export function retryRangeMs(error: PresenceError, failedTries: number): [number, number] {
+  if (error.kind === "no_daemon") return [100, 1000];
+  const ceiling = Math.min(10_000, 200 * 2 ** Math.min(failedTries - 1, 10));
+  const floor = error.retryAfterMs ?? 0;
+  return [floor, Math.max(ceiling, floor)];
+}
+
+/** Full jitter between 0.2 and 10 s, and never before `retry_after_ms`. */
+export function retryDelayMs(error: PresenceError, failedTries: number): number {
+  const [least, most] = retryRangeMs(error, failedTries);
+  return least + Math.random() * (most - least);
+}

@@ -1,0 +1,391 @@
+/**
+ * The desired state of one connection, and the requests that bring the daemons to it, one at a
+ * time. What is not acknowledged is merged into one patch, and rides in the next connect.
+ */
+
+import { PresenceError, isPresenceError, retryDelayMs } from "./errors.js";
+import type { Link } from "./link.js";
+import { randomId } from "./token.js";
+import type { ConnectOptions, Fields, HeartbeatTimes, Me, Patch } from "./types.js";
+
+export type Operation = "connect" | "update_connection" | "upsert_users" | "disconnect";
+/** Carries out one operation: a request of its own, or a part of a batch. */
+export type Submit = (operation: Operation, body: object) => Promise<unknown>;
+
+export type ConnectionStatus = "connecting" | "online" | "interrupted" | "closed";
+
+export interface ConnectionSnapshot<F extends object = Fields> {
+  readonly status: ConnectionStatus;
+  /** When the status began, in milliseconds since 1970. */
+  readonly since: number;
+  /** The last error; `closed` says by it why it is so. */
+  readonly error?: PresenceError;
+  /** The user as it sees itself, from the last answer. */
+  readonly me?: Me<F>;
+  readonly idle: boolean;
+  /** `relapsed`: the daemons had given the connection up; `recreated`: they had lost the user. */
+  readonly regained?: "relapsed" | "recreated";
+}
+
+export interface Joined<F extends object> {
+  connection_id: string;
+  me?: Me<F>;
+  created?: boolean;
+  heartbeat?: HeartbeatTimes;
+}
+
+interface Waiter<F extends object> {
+  resolve(me: Me<F> | undefined): void;
+  reject(error: PresenceError): void;
+  /** When it is given up, once the link is up. */
+  until: number;
+}
+
+const PATCH_DEADLINE_MS = 10_000;
+const LEAVE_MS = 2000;
+
+export class Session<F extends object = Fields> {
+  connectionId = randomId();
+  joined = false;
+  lease: string | undefined;
+  onJoined: (answer: Joined<F>) => void = () => undefined;
+  onLeft: () => void = () => undefined;
+  readonly user: string;
+  readonly listeners = new Set<() => void>();
+  readonly #link: Link;
+  readonly #submit: Submit;
+  readonly #spreadMs: number;
+  #device: string | undefined;
+  #defaults: Patch<F>;
+  #set: Patch<F> = {};
+  #patch: Patch<F> | undefined;
+  #waiters: Waiter<F>[] = [];
+  #idle: boolean;
+  #idleKnown: boolean | undefined;
+  #everJoined = false;
+  #lapsed = false;
+  #paused = false;
+  #closing = false;
+  #busy = false;
+  #failedTries = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #me: Me<F> | undefined;
+  #snapshot: ConnectionSnapshot<F>;
+  #ended!: () => void;
+  readonly ended: Promise<void>;
+  readonly #linkListener = {
+    up: () => this.#later(Math.random() * this.#spreadMs),
+    down: (error: PresenceError) => this.onLost(error),
+    closed: (error: PresenceError) => this.#end(error),
+  };
+
+  constructor(
+    link: Link,
+    user: string,
+    submit: Submit,
+    patch: Patch<F>,
+    options: ConnectOptions<F>,
+    spreadMs: number,
+  ) {
+    this.#link = link;
+    this.user = user;
+    this.#submit = submit;
+    this.#spreadMs = spreadMs;
+    this.#patch = Object.keys(patch).length ? patch : undefined;
+    this.#device = options.device;
+    this.#idle = options.idle ?? false;
+    this.#defaults = options.defaults ?? {};
+    this.#snapshot = { status: "connecting", since: Date.now(), idle: this.#idle };
+    this.ended = new Promise((resolve) => (this.#ended = resolve));
+    link.listeners.add(this.#linkListener);
+  }
+
+  get snapshot(): ConnectionSnapshot<F> {
+    return this.#snapshot;
+  }
+
+  get underWay(): boolean {
+    return this.#busy;
+  }
+
+  /** Brings the daemons to what is wanted. */
+  kick(): void {
+    if (!this.#busy) void this.#pump();
+  }
+
+  update(patch: Patch<F>): Promise<Me<F> | undefined> {
+    if (this.#snapshot.status === "closed" || this.#closing) {
+      return Promise.reject(new PresenceError("closed", "the connection is closed"));
+    }
+    this.#patch = { ...this.#patch, ...patch };
+    return new Promise((resolve, reject) => {
+      this.#waiters.push({ resolve, reject, until: Infinity });
+      this.kick();
+    });
+  }
+
+  setIdle(idle: boolean): void {
+    if (this.#idle === idle) return;
+    this.#idle = idle;
+    this.#show({ idle });
+    this.kick();
+  }
+
+  setDevice(device: string): void {
+    if (this.#device === device) return;
+    this.#device = device;
+    this.#idleKnown = undefined;
+    this.kick();
+  }
+
+  /** The daemons do not know the connection any more. */
+  onUnknown(): void {
+    if (!this.joined) return;
+    this.#lapsed = true;
+    this.onLost(new PresenceError("disconnected", "the daemons had given the connection up"));
+    this.kick();
+  }
+
+  /** The connection has to be made again, by the same id. */
+  onLost(error: PresenceError): void {
+    this.joined = false;
+    if (this.#snapshot.status === "online") this.#turn("interrupted", error);
+  }
+
+  /** An error that does not change the status, such as that no daemon answers beats. */
+  report(error: PresenceError | undefined): void {
+    if (this.#snapshot.error === error || this.#snapshot.status !== "online") return;
+    this.#show({ error });
+  }
+
+  /** Leaves for a while. The id is spent with the disconnect, whoever sends it. */
+  pause(): { connection_id: string } | undefined {
+    if (this.#paused) return undefined;
+    this.#paused = true;
+    const spent = this.joined || this.#busy ? { connection_id: this.connectionId } : undefined;
+    this.onLost(new PresenceError("disconnected", "left while the page is away"));
+    this.connectionId = randomId();
+    return spent;
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.kick();
+  }
+
+  /** Disconnects, tried for two seconds. */
+  async close(error?: PresenceError): Promise<void> {
+    if (this.#snapshot.status === "closed") return;
+    this.#closing = true;
+    const giveUp = setTimeout(() => this.#end(error), LEAVE_MS);
+    this.kick();
+    await this.ended;
+    clearTimeout(giveUp);
+  }
+
+  /** Ends without a word to the daemons. */
+  abort(error: PresenceError): void {
+    this.#end(error);
+  }
+
+  async #pump(): Promise<void> {
+    this.#busy = true;
+    clearTimeout(this.#timer);
+    try {
+      while (this.#snapshot.status !== "closed" && (await this.#step()));
+      this.#failedTries = 0;
+    } catch (error) {
+      this.#onFailure(isPresenceError(error) ? error : new PresenceError("malformed", String(error)));
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /** One request at most. Says whether there may be more to do. */
+  async #step(): Promise<boolean> {
+    if (this.#closing) {
+      if (this.#everJoined && this.#link.up && !this.#paused) await this.#disconnect(this.connectionId);
+      this.#end();
+      return false;
+    }
+    if (!this.#link.up || this.#paused) return false;
+    if (!this.joined) await this.#connect();
+    else if (this.#patch) await this.#upsert();
+    else if (this.#idleKnown !== this.#idle) await this.#updateConnection();
+    else return false;
+    return true;
+  }
+
+  async #connect(): Promise<void> {
+    const { connectionId: connection_id, lease } = this;
+    const { patch, waiters } = this.#takePatch();
+    const idle = this.#idle;
+    const defaults = this.#defaultsBeside(patch);
+    const user = { ...(lease !== undefined && { id: this.user }), ...patch };
+    const answer = (await this.#carry("connect", patch, waiters, {
+      ...(Object.keys(user).length && { user }),
+      ...(Object.keys(defaults).length && { defaults }),
+      connection_id,
+      ...(lease !== undefined && { lease }),
+      ...(this.#device !== undefined && { device: this.#device }),
+      ...(idle && { idle }),
+    })) as Joined<F>;
+    if (this.connectionId !== connection_id) {
+      // Left while the connect was under way: the disconnect may have overtaken it.
+      if (this.#link.up) await this.#disconnect(connection_id);
+      return;
+    }
+    if (this.lease !== lease) return;
+    this.joined = this.#link.up;
+    this.#idleKnown = idle;
+    const before = this.#me?.created_at;
+    this.#me = answer.me ?? this.#me;
+    const made = this.#everJoined && (answer.created ?? (before !== undefined && this.#me?.created_at !== before));
+    const regained = made ? "recreated" : this.#lapsed ? "relapsed" : undefined;
+    this.#everJoined = true;
+    this.#lapsed = false;
+    this.#snapshot = { ...this.#snapshot, ...(this.#me && { me: this.#me }) };
+    this.#turn("online", undefined, regained);
+    this.onJoined(answer);
+  }
+
+  async #upsert(): Promise<void> {
+    const { patch, waiters } = this.#takePatch();
+    const answer = (await this.#carry("upsert_users", patch, waiters, {
+      users: [{ id: this.user, ...patch }],
+    })) as { users?: Record<string, Me<F>> };
+    const me = answer.users?.[this.user];
+    if (me) {
+      this.#me = me;
+      this.#show({ me });
+    }
+  }
+
+  async #updateConnection(): Promise<void> {
+    const idle = this.#idle;
+    const answer = (await this.#submit("update_connection", {
+      user_id: this.user,
+      connection_id: this.connectionId,
+      idle,
+      ...(this.#device !== undefined && { device: this.#device }),
+    })) as { unknown?: unknown[] };
+    if (answer.unknown?.length) this.onUnknown();
+    else this.#idleKnown = idle;
+  }
+
+  async #disconnect(connection_id: string): Promise<void> {
+    const lease = this.lease === undefined ? {} : { lease: this.lease };
+    await this.#submit("disconnect", { user_id: this.user, connection_id, ...lease });
+  }
+
+  /** Sends a patch and settles those who wait for it; one that failed is wanted still. */
+  async #carry(
+    operation: Operation,
+    patch: Patch<F> | undefined,
+    waiters: Waiter<F>[],
+    body: object,
+  ): Promise<unknown> {
+    try {
+      const answer = await this.#submit(operation, body);
+      this.#set = { ...this.#set, ...patch };
+      const { me, users } = answer as { me?: Me<F>; users?: Record<string, Me<F>> };
+      for (const waiter of waiters) waiter.resolve(me ?? users?.[this.user]);
+      return answer;
+    } catch (cause) {
+      const error = isPresenceError(cause) ? cause : new PresenceError("malformed", String(cause));
+      const now = performance.now();
+      const expired = this.joined && waiters.length > 0 && waiters.every((waiter) => waiter.until <= now);
+      if (error.retryable && !expired) {
+        this.#patch = patch && { ...patch, ...this.#patch };
+        this.#waiters = [...waiters, ...this.#waiters];
+      } else for (const waiter of waiters) waiter.reject(error);
+      throw error;
+    }
+  }
+
+  #takePatch(): { patch: Patch<F> | undefined; waiters: Waiter<F>[] } {
+    const patch = this.#patch;
+    const waiters = this.#waiters;
+    const until = performance.now() + PATCH_DEADLINE_MS;
+    for (const waiter of waiters) waiter.until = Math.min(waiter.until, until);
+    this.#patch = undefined;
+    this.#waiters = [];
+    return { patch, waiters };
+  }
+
+  /** What makes the user again as it was, where its record is gone. */
+  #defaultsBeside(patch: Patch<F> = {}): Patch<F> {
+    const defaults: Patch<F> = { ...this.#defaults, ...this.#set };
+    if (this.#me?.invisible) defaults.invisible = true;
+    else if (this.#me) delete defaults.invisible;
+    const choice = this.#me?.availability_choice;
+    if (choice && choice !== "auto") defaults.availability = choice;
+    const end = defaults.status_expires_at;
+    if (end && Date.parse(end) <= Date.now()) {
+      delete defaults.status;
+      delete defaults.status_expires_at;
+    }
+    for (const [field, value] of Object.entries(defaults)) {
+      if (value === null || field in patch) delete defaults[field as keyof Patch<F>];
+    }
+    return defaults;
+  }
+
+  #onFailure(error: PresenceError): void {
+    if (this.#closing) this.#end();
+    else if (error.retryable) {
+      if (error.kind === "no_answer") void this.#link.check();
+      if (this.#snapshot.status !== "closed") this.#show({ error });
+      this.#later(retryDelayMs(error, ++this.#failedTries));
+    } else if (!this.joined) this.#end(error);
+    else this.#later(0);
+  }
+
+  #later(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.kick(), ms);
+  }
+
+  #turn(
+    status: ConnectionStatus,
+    error?: PresenceError,
+    regained?: "relapsed" | "recreated",
+  ): void {
+    const { me, idle } = this.#snapshot;
+    this.#snapshot = {
+      status,
+      since: Date.now(),
+      idle,
+      ...(me && { me }),
+      ...(error && { error }),
+      ...(regained && { regained }),
+    };
+    this.#tell();
+  }
+
+  #show(change: { me?: Me<F>; idle?: boolean; error?: PresenceError | undefined }): void {
+    const { error: _, ...rest } = this.#snapshot;
+    const error = "error" in change ? change.error : this.#snapshot.error;
+    const { error: __, ...known } = change;
+    this.#snapshot = { ...rest, ...known, ...(error && { error }) };
+    this.#tell();
+  }
+
+  #tell(): void {
+    for (const listener of [...this.listeners]) listener();
+  }
+
+  #end(error?: PresenceError): void {
+    if (this.#snapshot.status === "closed") return;
+    clearTimeout(this.#timer);
+    this.joined = false;
+    this.#link.listeners.delete(this.#linkListener);
+    this.#turn("closed", error);
+    const closed = error ?? new PresenceError("closed", "the connection is closed");
+    for (const waiter of this.#waiters) waiter.reject(closed);
+    this.#waiters = [];
+    this.onLeft();
+    this.#ended();
+  }
+}

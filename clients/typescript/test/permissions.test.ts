@@ -1,0 +1,59 @@
+/** Permissions that are missing are named, and the others go on. */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { forService, forUser } from "../src/index.js";
+import { Stack, until } from "./support/stack.js";
+
+const NATS = `
+authorization { users: [
+  { user: "all", password: "x" }
+  { user: "john", password: "x", permissions: {
+    publish: { allow: ["presence.v1.connect.john", "presence.v1.heartbeat.john", "presence.v1.disconnect.john",
+      "presence.v1.watch_channel.john", "presence.v1.query_users.john"] }
+    subscribe: { allow: ["_INBOX.>", "user.presence.changed.john", "user.presence.changed.jack"] } } }
+  { user: "narrow", password: "x", permissions: {
+    publish: { allow: ["presence.v1.watch_channel.narrow"] }
+    subscribe: { allow: ["_INBOX.>", "user.presence.changed.jack"] } } }
+] }`;
+
+let stack: Stack;
+before(async () => {
+  const daemonUrl = (port: number) => `nats://all:x@127.0.0.1:${port}`;
+  stack = await Stack.start({ nats: NATS, daemonUrl });
+});
+after(() => stack.stop());
+
+test("a refused subscription makes its user unknown, and the rest of the watch live", async () => {
+  const service = forService(await stack.connect({ user: "all", pass: "x" }));
+  await service.upsertUsers([{ id: "jack" }, { id: "jill" }]);
+  const me = forUser(await stack.connect({ user: "john", pass: "x" }), "john");
+  const watch = me.watch(["jack", "jill"]);
+  await watch.live;
+  assert.equal(watch.get("jack")?.online, false);
+  assert.equal(watch.get("jill"), undefined);
+  const denied = watch.getSnapshot().denied.get("jill");
+  assert.deepEqual([denied?.kind, denied?.subject], ["permission", "user.presence.changed.jill"]);
+  await service.upsertUsers([{ id: "jack", status: "on" }]);
+  await until(() => watch.get("jack")?.status === "on");
+});
+
+test("a watch of which all is refused rejects, and names the permission", async () => {
+  const nc = await stack.connect({ user: "john", pass: "x" });
+  const watch = forUser(nc, "john").watch(["jill"]);
+  await assert.rejects(watch.live, { kind: "permission", subject: "user.presence.changed.jill" });
+  assert.equal(watch.status, "denied");
+});
+
+test("a query that is refused names the subject at once, and channels work without it", async () => {
+  const service = forService(await stack.connect({ user: "all", pass: "x" }));
+  await service.upsertChannel({ type: "messaging", id: "c", members: ["jack", "narrow"] });
+  const me = forUser(await stack.connect({ user: "narrow", pass: "x" }), "narrow");
+  const byId = me.watch(["jack"]);
+  await assert.rejects(byId.live, { kind: "permission", subject: "presence.v1.query_users.narrow" });
+  const channel = me.watchChannel({ type: "messaging", id: "c" });
+  await channel.live;
+  assert.equal(channel.get("jack")?.id, "jack");
+  assert.ok(channel.getSnapshot().denied.has("narrow"));
+  await assert.rejects(me.connect(), { kind: "permission", subject: "presence.v1.connect.narrow" });
+});

@@ -1,0 +1,333 @@
+//! The start of a daemon, step by step: connect, open the store, hear peers and heartbeats, replay,
+//! expire leases, serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, Event};
+use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::access::Access;
+use super::connect::{Purpose, connect};
+use super::monitor::Monitor;
+use super::permissions::Permissions;
+use super::{Daemon, Error};
+use crate::api::Stats;
+use crate::api::heartbeats::{self, HeartbeatListener};
+use crate::api::transport::executor::executor;
+use crate::api::transport::intake::{Intake, QUEUE_GROUP};
+use crate::api::transport::micro::{self, Micro};
+use crate::api::transport::responder::ReplyContext;
+use crate::api::transport::subjects::Subjects;
+use crate::clock::Clock;
+use crate::config::{INTERNAL, Settings, Storage};
+use crate::health::Health;
+use crate::liveness::expiry_task::ExpiryTask;
+use crate::liveness::hearing::Hearing;
+use crate::liveness::internal::{BEACON, Beacons};
+use crate::metrics::Metrics;
+use crate::presence::entity::DaemonId;
+use crate::presence::user::Periods;
+use crate::round_trip::round_trip;
+use crate::service::{Service, rules};
+use crate::store::barrier::Barrier;
+use crate::store::bucket::{Bucket, Shape};
+use crate::store::keyspace::StoreContext;
+use crate::store::outbox::{Outbox, outbox};
+use crate::store::stripe::Timing;
+use crate::store::{self, Store};
+use crate::version::{COMMIT, VERSION};
+use crate::watchdog::Watchdog;
+
+/// Messages that a subscription holds before it drops the next: more than a second of any load
+/// that one daemon can serve.
+const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
+
+/// The same for the connection of the store. The server lets up to 32 MiB of the feed be under
+/// way, and a record takes at least a hundred bytes.
+const FEED_CAPACITY: usize = 1 << 19;
+
+/// What the headers of a message may take of the server's `max_payload`, in bytes.
+const HEADER_BYTES: usize = 1024;
+
+/// How many conflicts in a row a write survives.
+const MAX_CONFLICTS: u32 = 40;
+
+/// What all steps of a start share.
+struct Startup {
+    settings: Settings,
+    subjects: Subjects,
+    health: Health,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    id: DaemonId,
+    tasks: Tasks,
+}
+
+/// Each has its own backlog, so that none of them waits for another.
+struct Connections {
+    /// Requests, answers and events.
+    requests: Client,
+    /// The bucket.
+    store: Client,
+    /// Heartbeats, and messages between daemons.
+    internal: Client,
+    internal_events: UnboundedReceiver<Event>,
+}
+
+/// The tasks of a daemon.
+#[derive(Default)]
+struct Tasks {
+    tracker: TaskTracker,
+    /// Cancelled to end them.
+    stop: CancellationToken,
+    /// Those that serve.
+    watchdog: Watchdog,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(task));
+    }
+}
+
+impl Daemon {
+    /// Connects, waits until the replica is whole, and begins to serve.
+    pub(super) async fn start(
+        settings: Settings,
+        health: Health,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let mut startup = Startup::new(settings, health, metrics);
+        let Connections { requests, store, internal, internal_events } = startup.connect().await?;
+        let answers = startup.publish_answers(&requests);
+        let store = startup.open_store(store, &answers).await?;
+        let beacons = startup.join_peers(&store, &internal).await?;
+        startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
+        startup.replay(&store, &beacons).await;
+        startup.expire_leases(&store, &beacons).await?;
+        let context = startup.answer_inquiries(&requests, &answers).await?;
+        let service = Service::new(store, beacons, &startup.settings);
+        startup.serve(service, requests, internal, context).await
+    }
+}
+
+impl Startup {
+    fn new(settings: Settings, health: Health, metrics: Arc<Metrics>) -> Self {
+        let subjects = Subjects {
+            prefix: settings.subjects.requests(),
+            events: settings.subjects.events.clone(),
+        };
+        let (clock, id) = (Clock::start(), DaemonId(fastrand::u64(1..)));
+        Self { settings, subjects, health, metrics, clock, id, tasks: Tasks::default() }
+    }
+
+    /// Waits for NATS, and for the permissions of the daemon's user.
+    async fn connect(&self) -> Result<Connections, Error> {
+        let nats = &self.settings.nats;
+        let access = Access::new(self.health.clone(), Permissions::of(&self.settings));
+        let host = host();
+        let purpose = |name, subscription_capacity| Purpose {
+            name,
+            label: format!("{name} {} {} {host}", VERSION, self.id),
+            subscription_capacity,
+        };
+        let purposes = [
+            purpose("presenced", SUBSCRIPTION_CAPACITY),
+            purpose("presenced store", FEED_CAPACITY),
+            purpose("presenced liveness", heartbeats::CAPACITY),
+        ];
+        let [for_requests, for_store, for_liveness] = purposes;
+        let (requests, _) = connect(nats, for_requests, &access).await?;
+        access.settle(&requests).await;
+        let (store, _) = connect(nats, for_store, &access).await?;
+        let (internal, internal_events) = connect(nats, for_liveness, &access).await?;
+        self.tasks.spawn(access.keep(vec![requests.clone(), store.clone(), internal.clone()]));
+        Ok(Connections { requests, store, internal, internal_events })
+    }
+
+    /// Publishes answers and events, in the order in which they are given.
+    fn publish_answers(&mut self, client: &Client) -> Outbox {
+        let (answers, outgoing) = outbox();
+        let tap = self.tasks.watchdog.register("answers");
+        self.tasks.spawn(outgoing.run(client.clone(), self.clock, tap));
+        answers
+    }
+
+    /// Waits for the bucket, and makes it if it is missing. Then begins to follow it.
+    async fn open_store(&mut self, client: Client, answers: &Outbox) -> Result<Store, Error> {
+        let settings = &self.settings;
+        let timeout = store::bucket_timeout(settings.limits.request_timeout);
+        let bucket = Bucket::new(client, &settings.store.bucket, &settings.nats.js_api, timeout);
+        store::open(&bucket, shape(settings), &self.health).await?;
+        if let Some(warning) = bucket.info().await.ok().and_then(|info| info.warning(bucket.name()))
+        {
+            tracing::warn!("{warning}");
+        }
+        let max_value = bucket.client().max_payload().saturating_sub(HEADER_BYTES);
+        let (writes, outgoing) = outbox();
+        let context = StoreContext {
+            clock: self.clock,
+            daemon: self.id,
+            ack_inbox: bucket.client().new_inbox(),
+            bucket,
+            barrier: Barrier::default(),
+            writes,
+            events: answers.clone(),
+            event_prefix: settings.subjects.events.clone(),
+            metrics: Arc::clone(&self.metrics),
+            tracker: self.tasks.tracker.clone(),
+        };
+        let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
+        let rules = Arc::new(rules(&settings.limits, &settings.liveness, &settings.users));
+        let periods = Periods {
+            lease_ms: millis(settings.liveness.lease),
+            grace_ms: millis(settings.liveness.offline_grace),
+            refresh_ms: millis(settings.liveness.last_active_refresh),
+        };
+        let store = Store::new(context, &rules, timing, periods);
+        let Tasks { stop, watchdog, .. } = &mut self.tasks;
+        store.start(outgoing, shape(settings), stop.clone(), watchdog).await?;
+        Ok(store)
+    }
+
+    /// Exchanges beacons with the other daemons of the cell.
+    async fn join_peers(&self, store: &Store, internal: &Client) -> Result<Beacons, Error> {
+        let hearing = Hearing::new(millis(self.settings.liveness.lease), self.clock.now().mono_ms);
+        let bucket = &self.settings.store.bucket;
+        let beacons = Beacons::new(internal.clone(), bucket, self.id, hearing);
+        let messages = internal.subscribe(beacons.subject(BEACON)).await?;
+        self.tasks.spawn(beacons.clone().run(store.clone(), messages));
+        Ok(beacons)
+    }
+
+    async fn hear_heartbeats(
+        &mut self,
+        store: &Store,
+        beacons: &Beacons,
+        internal: &Client,
+        events: UnboundedReceiver<Event>,
+    ) -> Result<(), Error> {
+        let [trusted, own] = heartbeats::lanes(&self.subjects.prefix);
+        let lanes = [internal.subscribe(trusted).await?, internal.subscribe(own).await?];
+        let listener =
+            HeartbeatListener::new(store.clone(), beacons.clone(), self.subjects.clone())?;
+        let tap = self.tasks.watchdog.register("heartbeats");
+        self.tasks.spawn(listener.run(lanes, events, tap));
+        Ok(())
+    }
+
+    /// Waits until the replica is whole.
+    async fn replay(&self, store: &Store, beacons: &Beacons) {
+        let bucket = &self.settings.store.bucket;
+        tracing::info!(daemon = %self.id, bucket, "replaying the bucket");
+        self.health.starting(format!("the records of the bucket {bucket}"));
+        store.replayed.cancelled().await;
+        let now_ms = self.clock.now().mono_ms;
+        beacons.hearing().on_trouble(now_ms, "it has just started to listen");
+    }
+
+    async fn expire_leases(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {
+        let liveness = &self.settings.liveness;
+        let expiry = ExpiryTask::new(store.clone(), beacons.clone(), liveness).await?;
+        let tap = self.tasks.watchdog.register("expiry");
+        self.tasks.spawn(expiry.run(tap));
+        self.tasks.spawn(beacons.clone().announce_if_first(store.clone()));
+        Ok(())
+    }
+
+    /// Answers the NATS service protocol.
+    async fn answer_inquiries(
+        &self,
+        client: &Client,
+        answers: &Outbox,
+    ) -> Result<Arc<ReplyContext>, Error> {
+        let context = Arc::new(ReplyContext {
+            outbox: answers.clone(),
+            stats: Stats::default(),
+            clock: self.clock,
+            metrics: Arc::clone(&self.metrics),
+            max_answer: client.max_payload().saturating_sub(HEADER_BYTES),
+        });
+        let micro = Micro {
+            daemon: self.id,
+            context: Arc::clone(&context),
+            subjects: self.subjects.clone(),
+            metadata: json!({ "daemon": self.id.to_string(), "host": host(), "commit": COMMIT }),
+            started: self.clock.now().wall,
+        };
+        let inquiries = micro::inquiries(client, self.id).await?;
+        self.tasks.spawn(micro.run(inquiries));
+        Ok(context)
+    }
+
+    /// Joins the queue group. The daemon is ready when the server knows of it.
+    async fn serve(
+        mut self,
+        service: Service,
+        client: Client,
+        internal: Client,
+        context: Arc<ReplyContext>,
+    ) -> Result<Daemon, Error> {
+        let fence_subject = format!("{INTERNAL}.fence.{}", self.id);
+        let fences = client.subscribe(fence_subject.clone()).await?;
+        let all_requests = format!("{}.>", self.subjects.prefix);
+        let requests = client.queue_subscribe(all_requests, QUEUE_GROUP.to_owned()).await?;
+        let (queue, executor) = executor(service.clone(), self.subjects.clone());
+        let monitor = Monitor {
+            service: service.clone(),
+            gauge: queue.gauge(),
+            health: self.health.clone(),
+            metrics: self.metrics,
+        };
+        self.tasks.spawn(monitor.run());
+        let answers = context.outbox.clone();
+        let intake = Intake {
+            service: service.clone(),
+            context,
+            client: client.clone(),
+            subjects: self.subjects,
+            fence_subject,
+            queue,
+        };
+        let no_more = CancellationToken::new();
+        let tap = self.tasks.watchdog.register("executor");
+        let executed = self.tasks.tracker.spawn(executor.run(tap));
+        let tap = self.tasks.watchdog.register("intake");
+        let taken = intake.run(requests, fences, tap, no_more.clone());
+        let Tasks { tracker, stop, watchdog } = self.tasks;
+        let intake = tracker.spawn(async move {
+            taken.await;
+            // It fails only by a panic, which the watchdog reports.
+            let _ = executed.await;
+        });
+        self.health.starting("NATS to pass requests on");
+        round_trip(&client).await?;
+        // A daemon that leaves need not answer its watchdog.
+        let watched = watchdog.run(self.health.clone());
+        tracker.spawn(no_more.clone().run_until_cancelled_owned(watched));
+        self.health.serving();
+        tracing::info!(daemon = %self.id, "ready");
+        Ok(Daemon { health: self.health, service, answers, internal, no_more, intake, stop })
+    }
+}
+
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn shape(settings: &Settings) -> Shape {
+    Shape {
+        replicas: settings.store.replicas,
+        in_memory: settings.store.storage == Storage::Memory,
+        max_bytes: settings.store.max_bytes,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

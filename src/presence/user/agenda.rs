@@ -1,0 +1,368 @@
+//! What time asks for of each user: connections that keep themselves alive lapse, graces end, a
+//! status ends, `last_active` grows old. Pure: the time comes in as a value. One entry of a queue
+//! per user with anything to come: no task each, and no scan of all.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use super::connection::LeavingKey;
+use super::record::Record;
+use crate::presence::id::Id;
+use crate::presence::lease::Heard;
+use crate::presence::time::{Now, Time};
+
+/// How long something that was handed out as due rests before it is handed out again, in
+/// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
+const RETRY_MS: u64 = 5000;
+
+/// How long the end of a status is left alone at most, in milliseconds: the wall clock, by which
+/// it ends, may be set while the monotonic one goes on.
+const MAX_STATUS_WAIT_MS: u64 = 600_000;
+
+/// When nothing is to come.
+const NEVER_MS: u64 = u64::MAX;
+
+/// The times that are measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Periods {
+    /// A connection not heard of for so long has lapsed.
+    pub lease_ms: u64,
+    /// How long a connection is leaving that asked for no other grace.
+    pub grace_ms: u64,
+    /// How old `last_active` may grow while a user is connected.
+    pub refresh_ms: u64,
+}
+
+impl Default for Periods {
+    fn default() -> Self {
+        Self { lease_ms: 60_000, grace_ms: 5000, refresh_ms: 15 * 60_000 }
+    }
+}
+
+/// A connection at a moment of its life: its next `connect` makes it another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionGen {
+    pub connection: Id,
+    pub generation: u64,
+}
+
+#[derive(Debug)]
+struct OwnLease {
+    connection_gen: ConnectionGen,
+    heard: Heard,
+}
+
+/// A grace that is running.
+#[derive(Debug)]
+struct Grace {
+    key: LeavingKey,
+    /// When this daemon first saw it, on its own monotonic clock.
+    seen_ms: u64,
+    /// What the connection asked for.
+    grace_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+struct UserAgenda {
+    /// When the user is looked at next; an entry of the queue with another time is void.
+    due_ms: u64,
+    /// The `last_active` that must not grow old, and whether it is the invisible one.
+    active: (Option<Time>, bool),
+    /// [`NEVER_MS`] without a live connection.
+    refresh_due_ms: u64,
+    /// The connections that are kept alive by their own heartbeats.
+    own: Box<[OwnLease]>,
+    graces: Box<[Grace]>,
+    /// When the status ends, by the wall clock.
+    status_end: Option<Time>,
+}
+
+/// What is due for a user.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Due {
+    pub user: Id,
+    /// Connections that have been silent for a lease.
+    pub silent: Vec<ConnectionGen>,
+    /// The `last_active` that has grown too old.
+    pub stale: Option<Option<Time>>,
+    /// Connections whose grace is over.
+    pub left: Vec<LeavingKey>,
+    /// The end of the status, if it has come.
+    pub expired: Option<Time>,
+}
+
+impl Due {
+    fn nothing(user: Id) -> Self {
+        Self { user, silent: Vec::new(), stale: None, left: Vec::new(), expired: None }
+    }
+
+    fn is_something(&self) -> bool {
+        !self.silent.is_empty()
+            || self.stale.is_some()
+            || !self.left.is_empty()
+            || self.expired.is_some()
+    }
+}
+
+/// How much later than its time a daemon acts for a user.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// Where silence or a connection counts: only daemons that hear take part.
+    pub hearing_ms: u64,
+    /// Where a record alone says what is due.
+    pub any_ms: u64,
+}
+
+/// The agenda of the users of one stripe.
+#[derive(Debug)]
+pub struct Agenda {
+    periods: Periods,
+    users: HashMap<Id, UserAgenda>,
+    queue: BinaryHeap<Reverse<(u64, Id)>>,
+    listening: bool,
+}
+
+impl Agenda {
+    pub fn new(periods: Periods) -> Self {
+        Self { periods, users: HashMap::new(), queue: BinaryHeap::new(), listening: false }
+    }
+
+    /// The replica is whole; from now on a connection that appears has just connected.
+    pub fn listen(&mut self) {
+        self.listening = true;
+    }
+
+    /// Records a heartbeat of a connection, sent at `at_ms`. One that is unknown leaves no trace.
+    pub fn heartbeat(&mut self, user: &impl AsRef<str>, connection: &impl AsRef<str>, at_ms: u64) {
+        if let Some(lease) = self.lease_mut(user.as_ref(), connection.as_ref()) {
+            lease.heard.beat(at_ms);
+        }
+    }
+
+    /// Another daemon has heard a connection that was handed out as silent: it is looked at again
+    /// when a lease has passed since then.
+    pub fn objected(&mut self, user: &Id, connection: &Id, at_ms: u64) {
+        self.heartbeat(user, connection, at_ms);
+        let due_ms = at_ms + self.periods.lease_ms;
+        if let Some(agenda) = self.users.get_mut(user).filter(|agenda| agenda.due_ms > due_ms) {
+            agenda.due_ms = due_ms;
+            self.queue.push(Reverse((due_ms, user.clone())));
+        }
+    }
+
+    /// When a connection that keeps itself alive was last heard of.
+    pub fn heard(&self, user: &Id, connection: &Id) -> Option<Heard> {
+        let own = &self.users.get(user)?.own;
+        own.iter()
+            .find(|lease| lease.connection_gen.connection == *connection)
+            .map(|lease| lease.heard)
+    }
+
+    /// When this daemon first saw that a connection is leaving, on its monotonic clock.
+    pub fn leaving_seen_ms(&self, user: &Id, key: &LeavingKey) -> Option<u64> {
+        let graces = &self.users.get(user)?.graces;
+        graces.iter().find(|grace| grace.key == *key).map(|grace| grace.seen_ms)
+    }
+
+    /// Whether a connection has been silent for a lease, and is still the same.
+    pub fn is_silent(&self, user: &Id, connection_gen: &ConnectionGen, now_ms: u64) -> bool {
+        let own = self.users.get(user).map(|agenda| &*agenda.own).unwrap_or_default();
+        own.iter().any(|lease| {
+            lease.connection_gen == *connection_gen
+                && lease.heard.at_ms + self.periods.lease_ms <= now_ms
+        })
+    }
+
+    /// Takes a user for whom something is due, `turn(user)` after its time. Silence counts only
+    /// from `hears_from_ms` on. What is not done is due again a while later.
+    pub fn take_due(
+        &mut self,
+        now: Now,
+        hears_from_ms: u64,
+        turn: impl Fn(&Id) -> Turn,
+    ) -> Option<Due> {
+        while self.queue.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now.mono_ms) {
+            let Reverse((at_ms, user)) = self.queue.pop()?;
+            let Some(agenda) = self.users.get_mut(&user).filter(|agenda| agenda.due_ms == at_ms)
+            else {
+                continue;
+            };
+            let mut due = Due::nothing(user);
+            let turn = turn(&due.user);
+            let next_ms = agenda.take_stale(&mut due, &self.periods, now, turn.hearing_ms);
+            let hears = (hears_from_ms, turn.hearing_ms);
+            let next_ms = next_ms.min(agenda.take_silent(&mut due, &self.periods, now, hears));
+            let next_ms = next_ms.min(agenda.take_left(&mut due, &self.periods, now, turn.any_ms));
+            let next_ms = next_ms.min(agenda.take_expired(&mut due, now, turn.any_ms));
+            agenda.due_ms = next_ms;
+            self.queue.push(Reverse((next_ms, due.user.clone())));
+            if due.is_something() {
+                return Some(due);
+            }
+        }
+        None
+    }
+
+    /// Keeps in step with the record of a user.
+    pub(super) fn observe(&mut self, user: &Id, after: Option<&Record>, now: Now) {
+        let old = self.users.remove(user);
+        let has_more = |record: &&Record| record.is_online() || record.status_expires_at.is_some();
+        let Some(record) = after.filter(has_more) else { return };
+        let mut agenda = UserAgenda {
+            due_ms: NEVER_MS,
+            active: (record.refreshed_last_active(), record.invisible),
+            refresh_due_ms: NEVER_MS,
+            own: self.own_leases(record, old.as_ref(), now),
+            graces: graces(record, old.as_ref(), now),
+            status_end: record.status_expires_at,
+        };
+        if !record.connections.is_empty() {
+            agenda.refresh_due_ms = match &old {
+                Some(old) if old.active == agenda.active && old.refresh_due_ms != NEVER_MS => {
+                    old.refresh_due_ms
+                }
+                _ => now.mono_ms + self.refresh_in(user, agenda.active.0, now.wall),
+            };
+        }
+        let wanted_ms = agenda.wanted_ms(&self.periods, now);
+        let scheduled = old.map(|old| old.due_ms).filter(|due_ms| *due_ms <= wanted_ms);
+        agenda.due_ms = scheduled.unwrap_or_else(|| {
+            self.queue.push(Reverse((wanted_ms, user.clone())));
+            wanted_ms
+        });
+        self.users.insert(user.clone(), agenda);
+    }
+
+    /// The connections of a record that keep themselves alive, with when they were heard.
+    fn own_leases(&self, record: &Record, old: Option<&UserAgenda>, now: Now) -> Box<[OwnLease]> {
+        let known = old.map(|old| &*old.own).unwrap_or_default();
+        let own = record.connections.iter().filter(|each| each.lease.is_none()).map(|each| {
+            let connection_gen =
+                ConnectionGen { connection: each.id.clone(), generation: each.generation };
+            let known = known
+                .iter()
+                .find(|lease| lease.connection_gen.connection == connection_gen.connection);
+            let heard = match known {
+                Some(lease) if lease.connection_gen == connection_gen => lease.heard,
+                Some(lease) => lease.heard.connected_again(now.mono_ms, self.listening),
+                None => Heard::connected(now.mono_ms, self.listening),
+            };
+            OwnLease { connection_gen, heard }
+        });
+        own.collect()
+    }
+
+    /// In how long `last_active` is due: up to a tenth early, differently for each user, so that
+    /// those who connected together are not written together. While the bucket is replayed only
+    /// the wall clock tells how old it is.
+    fn refresh_in(&self, user: &Id, last_active: Option<Time>, wall: Time) -> u64 {
+        let full_ms = self.periods.refresh_ms;
+        let hash = user.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let in_ms = full_ms - hash % (full_ms / 10).max(1);
+        if self.listening {
+            return in_ms;
+        }
+        let age_ms = last_active.map_or(0, |at| wall.0.saturating_sub(at.0));
+        in_ms.saturating_sub(u64::try_from(age_ms).unwrap_or(0))
+    }
+
+    fn lease_mut(&mut self, user: &str, connection: &str) -> Option<&mut OwnLease> {
+        let own = &mut self.users.get_mut(user)?.own;
+        own.iter_mut().find(|lease| lease.connection_gen.connection.as_str() == connection)
+    }
+}
+
+impl UserAgenda {
+    /// When the first of all is due, if this daemon is the first to act.
+    fn wanted_ms(&self, periods: &Periods, now: Now) -> u64 {
+        let lapses = self.own.iter().map(|lease| lease.heard.at_ms + periods.lease_ms);
+        let ends = self.graces.iter().map(|grace| grace.ends_ms(periods));
+        let status = self.status_end.map(|end| now.mono_ms + status_wait_ms(end, now));
+        lapses.chain(ends).chain(status).fold(self.refresh_due_ms, u64::min)
+    }
+
+    /// Each of these takes what is due, and returns when to look at the rest.
+    fn take_stale(&mut self, due: &mut Due, periods: &Periods, now: Now, wait_ms: u64) -> u64 {
+        // By a clock that is behind, it was only just refreshed: there is nothing to write.
+        let is_new = |at: Time| at >= now.wall && at.counts_at(now.wall);
+        if self.refresh_due_ms <= now.mono_ms && self.active.0.is_some_and(is_new) {
+            self.refresh_due_ms = now.mono_ms + periods.refresh_ms;
+        }
+        let due_ms = self.refresh_due_ms.saturating_add(wait_ms);
+        if due_ms > now.mono_ms {
+            return due_ms;
+        }
+        due.stale = Some(self.active.0);
+        now.mono_ms + RETRY_MS
+    }
+
+    fn take_silent(
+        &self,
+        due: &mut Due,
+        periods: &Periods,
+        now: Now,
+        (hears_from_ms, wait_ms): (u64, u64),
+    ) -> u64 {
+        let mut next_ms = NEVER_MS;
+        for lease in &self.own {
+            let lapses_ms = (lease.heard.at_ms + periods.lease_ms + wait_ms).max(hears_from_ms);
+            if lapses_ms <= now.mono_ms {
+                due.silent.push(lease.connection_gen.clone());
+                next_ms = next_ms.min(now.mono_ms + RETRY_MS.min(periods.lease_ms));
+            } else {
+                next_ms = next_ms.min(lapses_ms);
+            }
+        }
+        next_ms
+    }
+
+    fn take_left(&self, due: &mut Due, periods: &Periods, now: Now, wait_ms: u64) -> u64 {
+        let mut next_ms = NEVER_MS;
+        for grace in &self.graces {
+            let ends_ms = grace.ends_ms(periods) + wait_ms;
+            if ends_ms <= now.mono_ms {
+                due.left.push(grace.key.clone());
+                next_ms = next_ms.min(now.mono_ms + RETRY_MS);
+            } else {
+                next_ms = next_ms.min(ends_ms);
+            }
+        }
+        next_ms
+    }
+
+    fn take_expired(&self, due: &mut Due, now: Now, wait_ms: u64) -> u64 {
+        let Some(end) = self.status_end else { return NEVER_MS };
+        let turn = Time(end.0.saturating_add_unsigned(wait_ms));
+        if turn > now.wall {
+            return now.mono_ms + status_wait_ms(turn, now);
+        }
+        due.expired = Some(end);
+        now.mono_ms + RETRY_MS
+    }
+}
+
+impl Grace {
+    fn ends_ms(&self, periods: &Periods) -> u64 {
+        self.seen_ms + self.grace_ms.unwrap_or(periods.grace_ms)
+    }
+}
+
+/// The graces of a record, each with when it was first seen.
+fn graces(record: &Record, old: Option<&UserAgenda>, now: Now) -> Box<[Grace]> {
+    let known = old.map(|old| &*old.graces).unwrap_or_default();
+    let graces = record.leaving.iter().map(|leaving| {
+        let key = leaving.key();
+        let known = known.iter().find(|grace| grace.key == key);
+        let seen_ms = known.map_or(now.mono_ms, |grace| grace.seen_ms);
+        Grace { key, seen_ms, grace_ms: leaving.grace_ms }
+    });
+    graces.collect()
+}
+
+/// In how long it is time to look whether a status has ended.
+fn status_wait_ms(end: Time, now: Now) -> u64 {
+    let left_ms = end.0.saturating_sub(now.wall.0);
+    u64::try_from(left_ms).unwrap_or(0).min(MAX_STATUS_WAIT_MS)
+}

@@ -1,0 +1,56 @@
+//! How reachable a user is: its own choice, and what that and its connections come to.
+
+/// What a user chose to be shown as while it is online.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The connections decide.
+    #[default]
+    Auto,
+    Away,
+    Busy,
+}
+
+impl Choice {
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Away, Self::Busy].into_iter().find(|choice| choice.name() == name)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Away => "away",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// What is shown of a user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Availability {
+    #[default]
+    Offline,
+    Active,
+    Away,
+    Busy,
+}
+
+impl Availability {
+    /// The availability of an online user, of whom every connection is idle or not.
+    pub fn of(choice: Choice, all_idle: bool) -> Self {
+        match choice {
+            Choice::Away => Self::Away,
+            Choice::Busy => Self::Busy,
+            Choice::Auto if all_idle => Self::Away,
+            Choice::Auto => Self::Active,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Active => "active",
+            Self::Away => "away",
+            Self::Busy => "busy",
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The connections of a user: live ones, and those that are leaving.
+
+use crate::presence::id::Id;
+use crate::presence::refusal::{Code, Refusal};
+use crate::presence::time::Time;
+
+/// The longest name of a kind of device, in bytes.
+const MAX_DEVICE_BYTES: usize = 32;
+
+/// The kind of device that a connection comes from: 1 to 32 of `[a-z0-9_-]`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device(Box<str>);
+
+impl Device {
+    /// Accepts `text` if it names a kind of device; `field` is what the error names.
+    pub fn parse(text: &str, field: &str) -> Result<Self, Refusal> {
+        let fits = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+        if (1..=MAX_DEVICE_BYTES).contains(&text.len()) && text.bytes().all(fits) {
+            return Ok(Self(text.into()));
+        }
+        Err(Refusal::at(Code::InvalidRequest, field, "takes 1 to 32 characters of [a-z0-9_-]"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// One live connection of a user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Connection {
+    pub id: Id,
+    /// The shared lease that keeps it alive; `None` if its own heartbeats do.
+    pub lease: Option<Id>,
+    pub device: Option<Device>,
+    /// Whether the client says that its user is not at it.
+    pub idle: bool,
+    /// Which of the user's generations was its last. Only its own `connect` moves it, so a daemon
+    /// that sees it move has heard from the client.
+    pub generation: u64,
+    /// Members of the stored object that this version does not know, kept as they are.
+    pub unknown: Option<Box<str>>,
+}
+
+/// A connection that ended and counts as before for a grace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leaving {
+    /// `None` if a daemon wrote it that knew no leaving connections, only graces of users.
+    pub connection: Option<Id>,
+    pub device: Option<Device>,
+    pub idle: bool,
+    pub generation: u64,
+    /// When it ended. How long it stays is measured by the daemons, on their own clocks.
+    pub since: Time,
+    /// How long it stays, if not for `offline_grace`.
+    pub grace_ms: Option<u64>,
+    /// As [`Connection::unknown`].
+    pub unknown: Option<Box<str>>,
+}
+
+impl Leaving {
+    pub fn new(connection: Connection, since: Time, grace_ms: Option<u64>) -> Self {
+        let Connection { id, device, idle, generation, .. } = connection;
+        let unknown = None;
+        Self { connection: Some(id), device, idle, generation, since, grace_ms, unknown }
+    }
+
+    /// The end of the last connection, as written by a daemon that knew only graces of users.
+    pub fn of_user(since: Time, generation: u64) -> Self {
+        Self {
+            connection: None,
+            device: None,
+            idle: false,
+            generation,
+            since,
+            grace_ms: None,
+            unknown: None,
+        }
+    }
+
+    /// What tells it from every other one of the user.
+    pub fn key(&self) -> LeavingKey {
+        LeavingKey {
+            connection: self.connection.clone(),
+            generation: self.generation,
+            since: self.since,
+        }
+    }
+}
+
+/// Names one leaving connection of a user: a connection that came back and left again is another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeavingKey {
+    pub connection: Option<Id>,
+    pub generation: u64,
+    pub since: Time,
+}

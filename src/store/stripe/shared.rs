@@ -1,0 +1,153 @@
+//! The state that the machines of one stripe share: known records, numbers, pending effects.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Timing;
+use super::effect::{Effect, Entry};
+use crate::presence::entity::{DaemonId, Entity, Event, Stored};
+use crate::presence::time::Now;
+
+/// How long the marker of a deleted record is kept: a little longer than in the bucket.
+const TOMBSTONE_TTL_MS: u64 = 25 * 3_600_000;
+
+/// What is known of one key.
+#[derive(Debug)]
+pub(super) struct Slot<R> {
+    pub(super) rev: u64,
+    pub(super) stored: Stored<R>,
+}
+
+impl<R> Default for Slot<R> {
+    fn default() -> Self {
+        Self { rev: 0, stored: Stored::default() }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shared<E: Entity, T> {
+    pub(super) daemon: DaemonId,
+    pub(super) rules: Arc<E::Rules>,
+    pub(super) timing: Timing,
+    pub(super) slots: HashMap<E::Key, Slot<E::Record>>,
+    /// The key of each write in flight, by the write's number.
+    pub(super) writes: HashMap<u64, E::Key>,
+    /// Markers in the order in which they were seen: when, the key, its revision.
+    tombstones: VecDeque<(u64, E::Key, u64)>,
+    pub(super) index: E::Index,
+    last_number: u64,
+    /// How often the bucket was replaced by a new one.
+    pub(super) epoch: u32,
+    pub(super) effects: Vec<Effect<E, T>>,
+}
+
+impl<E: Entity, T> Shared<E, T> {
+    pub(super) fn new(
+        daemon: DaemonId,
+        rules: Arc<E::Rules>,
+        timing: Timing,
+        index: E::Index,
+    ) -> Self {
+        Self {
+            daemon,
+            rules,
+            timing,
+            slots: HashMap::new(),
+            writes: HashMap::new(),
+            tombstones: VecDeque::new(),
+            index,
+            last_number: 0,
+            epoch: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// The newest known revision of a key; 0 if there is none.
+    pub(super) fn rev(&self, key: &E::Key) -> u64 {
+        self.slots.get(key).map_or(0, |slot| slot.rev)
+    }
+
+    /// Makes `stored` the newest known content of a key, and updates the index.
+    pub(super) fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
+        let slot = self.slots.entry(key.clone()).or_default();
+        let changes = E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
+        if matches!(stored, Stored::Absent { .. }) {
+            self.tombstones.push_back((now.mono_ms, key.clone(), rev));
+        }
+        *slot = Slot { rev, stored };
+    }
+
+    /// Stores an entry that is newer than what is known. Returns the version of the visible change
+    /// that is announced for it here.
+    ///
+    /// That is a change of this daemon whose acknowledgement did not come: a write that was given
+    /// up has been done after all, or one in flight has been overwritten by an invisible change,
+    /// which no other daemon announces.
+    pub(super) fn take_entry(
+        &mut self,
+        key: &E::Key,
+        entry: Entry<E::Record>,
+        now: Now,
+    ) -> Option<u64> {
+        let (known_rev, known_version) =
+            self.slots.get(key).map_or((0, 0), |slot| (slot.rev, E::version(&slot.stored)));
+        if entry.rev <= known_rev {
+            return None;
+        }
+        let version = E::version(&entry.stored);
+        let changed_by = E::changed_by(&entry.stored).or(entry.writer);
+        let is_own = [entry.writer, changed_by].contains(&Some(self.daemon));
+        self.store(key, entry.stored, entry.rev, now);
+        if version <= known_version {
+            return None;
+        }
+        if is_own {
+            self.effects.extend(self.announcement(key, now).map(Effect::Announce));
+            return Some(version);
+        }
+        let change = changed_by.map(|by| Effect::RemoteChange { key: key.clone(), by });
+        self.effects.extend(change);
+        None
+    }
+
+    /// The key is not in the bucket: if a marker of its deletion is known, that has expired.
+    pub(super) fn take_absence(&mut self, key: &E::Key, now: Now) {
+        if let Some(slot) = self.slots.get(key).filter(|slot| slot.rev > 0) {
+            let (version, changed_by) = (E::version(&slot.stored), E::changed_by(&slot.stored));
+            self.store(key, Stored::Absent { version, changed_by }, 0, now);
+        }
+    }
+
+    /// The present view of a key as an event.
+    pub(super) fn announcement(&self, key: &E::Key, now: Now) -> Option<Event> {
+        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored, now))
+    }
+
+    /// A number that no write, read or verification of this stripe has had.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Forgets all records: a new bucket is followed.
+    pub(super) fn reset(&mut self, now: Now) {
+        self.epoch += 1;
+        for (key, slot) in std::mem::take(&mut self.slots) {
+            let changes = E::observe(&mut self.index, &key, slot.stored.record(), None, now);
+            self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
+        }
+        self.tombstones.clear();
+    }
+
+    /// Forgets markers that the bucket has forgotten too, unless their key has unfinished work.
+    pub(super) fn forget_tombstones(&mut self, now: Now, is_active: impl Fn(&E::Key) -> bool) {
+        let is_over = |at_ms: u64| at_ms + TOMBSTONE_TTL_MS <= now.mono_ms;
+        while let Some((_, key, rev)) = self.tombstones.pop_front_if(|(at_ms, ..)| is_over(*at_ms))
+        {
+            if self.slots.get(&key).is_some_and(|slot| slot.rev == rev) && !is_active(&key) {
+                self.slots.remove(&key);
+            }
+        }
+    }
+}
