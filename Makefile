@@ -51,8 +51,8 @@ lint: ## clippy, with warnings denied
 doc: ## build the documentation, with warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-alerts: ## test the alert rules with promtool (Debian: prometheus)
-	promtool test rules config/prometheus-alerts.test.yaml
+alerts: ## test the alert rules with promtool (Debian: prometheus; CI as root installs it)
+	@scripts/test-alerts
 
 deny: ## licences, sources and bans of the dependencies
 	scripts/deny
