@@ -36,12 +36,16 @@ async fn the_results_come_in_order_and_one_that_fails_does_not_stop_the_others()
         json!({"op": "connect", "user": {"id": "jo"}, "x": 1}),
     ];
     let results = batch(&stage, ops).await;
-    assert_eq!(keys(&results[0]), ["connection_id", "heartbeat", "me", "rev"].into());
+    assert_eq!(keys(&results[0]), ["connection_id", "created", "heartbeat", "me", "rev"].into());
     let me = [
+        "availability",
+        "availability_choice",
         "created_at",
+        "hide_last_active",
         "id",
         "invisible",
         "last_active",
+        "offline_since",
         "online",
         "status",
         "updated_at",

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::channels::{members, of, user};
 use crate::support::stage::NO_GRACE;
-use crate::support::{Client, Pair};
+use crate::support::{Client, Events, Pair};
 
 /// The channel `messaging:c`, by a watch and by queries that lead to it on different ways; all
 /// must show the same.
@@ -24,12 +24,17 @@ async fn shown(client: &Client, viewer: Option<&str>) -> Value {
     watched
 }
 
+/// A member who does not exist.
+fn gone(id: &str, version: &Value) -> Value {
+    json!({"id": id, "online": false, "status": null, "last_active": null,
+        "offline_since": null, "availability": "offline", "version": version})
+}
+
 #[tokio::test]
 async fn members_are_shown_as_they_are_on_both_daemons() {
     let pair = Pair::start(NO_GRACE).await;
     pair.one.channel("c", json!({"members": ["john", "jack"]})).await;
-    let nobody =
-        |id| json!({"id": id, "online": false, "status": null, "last_active": null, "version": 0});
+    let nobody = |id| gone(id, &json!(0));
     let channel = shown(&pair.two, None).await;
     assert_eq!(
         (user(&channel, "john"), user(&channel, "jack")),
@@ -46,15 +51,15 @@ async fn members_are_shown_as_they_are_on_both_daemons() {
 }
 
 #[tokio::test]
-async fn a_deleted_member_is_shown_as_a_user_nobody_has_made() {
+async fn a_deleted_member_is_offline_with_the_version_that_the_deletion_left() {
     let pair = Pair::start(NO_GRACE).await;
     pair.one.channel("c", json!({"members": ["john", "jack"]})).await;
     pair.one
         .get("connect", json!({"user": {"id": "john", "status": "s"}, "connection_id": "c"}))
         .await;
+    let mut events = Events::of_all(&pair.one).await;
     pair.one.get("delete_users", json!({"ids": ["john"]})).await;
-    let nobody =
-        json!({"id": "john", "online": false, "status": null, "last_active": null, "version": 0});
+    let nobody = gone("john", &json!(events.only().version));
     for client in pair.clients() {
         for viewer in [None, Some("john")] {
             let channel = shown(client, viewer).await;

@@ -18,7 +18,8 @@ async fn a_delete_is_announced_once_without_custom_fields() {
     let last = stage.events.only();
     assert!(last.version > before.version);
     let expected = json!({
-        "id": "john", "online": false, "status": null, "last_active": null, "version": last.version
+        "id": "john", "online": false, "status": null, "last_active": null,
+        "offline_since": null, "availability": "offline", "version": last.version
     });
     assert_eq!(last.user, expected);
     assert_eq!(stage.client.see("john").await, None);

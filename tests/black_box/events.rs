@@ -23,11 +23,21 @@ async fn a_connect_is_announced_before_it_is_answered_as_a_query_shows_the_user(
     let answer = stage.client.get("connect", json!({"user": user, "connection_id": "c1"})).await;
     let event = stage.events.only();
 
-    assert_eq!(keys(&answer), ["connection_id", "heartbeat", "me", "rev"].into());
+    assert_eq!(keys(&answer), ["connection_id", "created", "heartbeat", "me", "rev"].into());
     assert_eq!(answer["connection_id"], "c1");
     assert_eq!(answer["heartbeat"], json!({"interval_ms": 20_000, "lease_ms": 60_000}));
-    let expected =
-        ["created_at", "id", "last_active", "name", "online", "status", "updated_at", "version"];
+    let expected = [
+        "availability",
+        "created_at",
+        "id",
+        "last_active",
+        "name",
+        "offline_since",
+        "online",
+        "status",
+        "updated_at",
+        "version",
+    ];
     assert_eq!(keys(&event.user), expected.into());
     assert_eq!(event.user["online"], true);
     assert_eq!(event.user["status"], "Eating a veggie burger...");
@@ -39,6 +49,8 @@ async fn a_connect_is_announced_before_it_is_answered_as_a_query_shows_the_user(
     assert_eq!(stage.client.see("john").await, Some(event.user.clone()));
     let mut me = event.user;
     me["invisible"] = json!(false);
+    me["availability_choice"] = json!("auto");
+    me["hide_last_active"] = json!(false);
     assert_eq!(answer["me"], me);
 }
 

@@ -240,7 +240,9 @@ fn without_times(value: Value) -> Value {
         Value::Array(items) => items.into_iter().map(without_times).collect(),
         Value::Object(members) => {
             let plain = |(name, value): (String, Value)| match name.as_str() {
-                "created_at" | "updated_at" | "last_active" if !value.is_null() => {
+                "created_at" | "updated_at" | "last_active" | "offline_since"
+                    if !value.is_null() =>
+                {
                     (name, json!("T"))
                 }
                 "version" => (name, json!(value != 0)),

@@ -171,7 +171,10 @@ fn connect(
     let (mut record, _) = change.patched(patch, defaults)?;
     add(&mut record, connection, change.rules.connections_per_user)?;
     touch(&mut record, change.now);
-    if view::shown(Some(&record)).devices != view::shown(change.before).devices {
+    let shows_times = change.before.is_some_and(|b| b.shown_last_active.is_some() && b.version > 0);
+    let devices = view::shown(Some(&record)).devices;
+    if !shows_times || devices != view::shown(change.before).devices {
+        // It shows what it did not show before. A user that an older daemon took still connects.
         check_size(change.id, &record)?;
     }
     let was_visible = change.before.is_some_and(|before| !before.invisible);

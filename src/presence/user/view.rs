@@ -129,20 +129,30 @@ impl Record {
     }
 }
 
-/// How many bytes of JSON the user takes for others at most, whether online or not: one that fits
-/// does not outgrow the limit by going offline.
+/// How many bytes of JSON the user takes for others, now or when it goes offline: one that fits
+/// does not outgrow the limit by that.
 pub fn largest_view(id: &Id, record: &Record) -> usize {
-    let mut shown = shown(Some(record));
-    shown.online = false;
-    shown.availability = Availability::Offline;
-    shown.last_active = Some(record.created_at);
-    shown.offline_since = Some(record.created_at);
-    let mut view = Vec::with_capacity(512);
+    let bytes = |shown: &Shown<'_>, version| {
+        let mut view = Vec::with_capacity(512);
+        push_fields(&mut view, id, record, shown, version);
+        push_custom(&mut view, record);
+        // The brace that closes it.
+        view.len() + 1
+    };
+    let now = shown(Some(record));
+    if !now.online {
+        return bytes(&now, record.version);
+    }
+    let offline_since = record.shown_last_active.filter(|_| !record.hide_last_active);
+    let later = Shown {
+        online: false,
+        availability: Availability::Offline,
+        devices: Vec::new(),
+        offline_since,
+        ..now.clone()
+    };
     let version = record.version.max(LARGE_VERSION);
-    push_fields(&mut view, id, record, &shown, version);
-    push_custom(&mut view, record);
-    // The brace that closes it.
-    view.len() + 1
+    bytes(&now, version).max(bytes(&later, version))
 }
 
 /// Appends the user as `viewer` sees it.
