@@ -36,7 +36,7 @@ async fn the_results_come_in_order_and_one_that_fails_does_not_stop_the_others()
         json!({"op": "connect", "user": {"id": "jo"}, "x": 1}),
     ];
     let results = batch(&stage, ops).await;
-    assert_eq!(keys(&results[0]), ["connection_id", "heartbeat", "me", "rev"].into());
+    assert_eq!(keys(&results[0]), ["connection_id", "created", "heartbeat", "me", "rev"].into());
     let me = [
         "created_at",
         "id",
@@ -136,7 +136,7 @@ async fn without_me_there_are_no_users_in_the_results() {
     ]);
     let answer = stage.client.get("batch", json!({"ops": ops, "me": false})).await;
     let results = &answer["results"];
-    assert_eq!(keys(&results[0]), ["connection_id", "heartbeat", "rev"].into());
+    assert_eq!(keys(&results[0]), ["connection_id", "created", "heartbeat", "rev"].into());
     assert_eq!(keys(&results[1]), ["rev", "users"].into());
     assert_eq!(results[1]["users"], json!({}));
     assert_eq!(results[2]["disconnected"], 1);

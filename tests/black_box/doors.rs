@@ -93,7 +93,7 @@ async fn min_rev_is_refused_and_rev_is_not_told() {
     let cases = [("query_users", json!({"min_rev": 1}), "min_rev")];
     are_refused(&stage, &john, "invalid_request", &cases).await;
     let connected = john.get("connect", json!({"connection_id": "c"})).await;
-    assert_eq!(keys(&connected), ["connection_id", "heartbeat", "me"].into());
+    assert_eq!(keys(&connected), ["connection_id", "created", "heartbeat", "me"].into());
     assert_eq!(keys(&john.get("upsert_users", json!({"users": []})).await), ["users"].into());
     let upserted = john.get("upsert_users", json!({"users": [{"name": "J"}]})).await;
     assert_eq!(keys(&upserted), ["users"].into());
