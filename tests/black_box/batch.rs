@@ -38,10 +38,14 @@ async fn the_results_come_in_order_and_one_that_fails_does_not_stop_the_others()
     let results = batch(&stage, ops).await;
     assert_eq!(keys(&results[0]), ["connection_id", "created", "heartbeat", "me", "rev"].into());
     let me = [
+        "availability",
+        "availability_choice",
         "created_at",
+        "hide_last_active",
         "id",
         "invisible",
         "last_active",
+        "offline_since",
         "online",
         "status",
         "updated_at",
