@@ -140,7 +140,7 @@ async fn without_me_there_are_no_users_in_the_results() {
     ]);
     let answer = stage.client.get("batch", json!({"ops": ops, "me": false})).await;
     let results = &answer["results"];
-    assert_eq!(keys(&results[0]), ["connection_id", "heartbeat", "rev"].into());
+    assert_eq!(keys(&results[0]), ["connection_id", "created", "heartbeat", "rev"].into());
     assert_eq!(keys(&results[1]), ["rev", "users"].into());
     assert_eq!(results[1]["users"], json!({}));
     assert_eq!(results[2]["disconnected"], 1);
