@@ -118,7 +118,13 @@ async fn hidden_deed(client: &Client, rng: &mut Rng) {
             connect["lease"] = json!(["gateway", "dead"][rng.usize(..2)]);
             client.get("connect", connect).await
         }
-        6..8 => client.get("heartbeat", named).await,
+        6 => client.get("heartbeat", named).await,
+        7 => {
+            let mut update = named;
+            update["idle"] = json!(rng.bool());
+            update["device"] = json!(["desktop", "mobile"][rng.usize(..2)]);
+            client.get("update_connection", update).await
+        }
         _ => client.get("disconnect", named).await,
     };
 }

@@ -73,8 +73,17 @@ struct UserAgenda {
     /// The connections that are kept alive by their own heartbeats.
     own: Box<[OwnLease]>,
     graces: Box<[Grace]>,
-    /// When the status ends, by the wall clock.
-    status_end: Option<Time>,
+    status_end: Option<StatusEnd>,
+}
+
+/// When a status ends.
+#[derive(Debug, Clone, Copy)]
+struct StatusEnd {
+    /// By the wall clock.
+    at: Time,
+    /// When it is looked at, on the monotonic clock. Nothing else moves it, least of all what an
+    /// invisible user does: the end that others see would come earlier for it.
+    look_ms: u64,
 }
 
 /// What is due for a user.
@@ -214,7 +223,7 @@ impl Agenda {
             refresh_due_ms: NEVER_MS,
             own: self.own_leases(record, old.as_ref(), now),
             graces: graces(record, old.as_ref(), now),
-            status_end: record.status_expires_at,
+            status_end: status_end(record, old.as_ref(), now),
         };
         if !record.connections.is_empty() {
             agenda.refresh_due_ms = match &old {
@@ -224,7 +233,7 @@ impl Agenda {
                 _ => now.mono_ms + self.refresh_in(user, agenda.active.0, now.wall),
             };
         }
-        let wanted_ms = agenda.wanted_ms(&self.periods, now);
+        let wanted_ms = agenda.wanted_ms(&self.periods);
         let scheduled = old.map(|old| old.due_ms).filter(|due_ms| *due_ms <= wanted_ms);
         agenda.due_ms = scheduled.unwrap_or_else(|| {
             self.queue.push(Reverse((wanted_ms, user.clone())));
@@ -276,10 +285,10 @@ impl Agenda {
 
 impl UserAgenda {
     /// When the first of all is due, if this daemon is the first to act.
-    fn wanted_ms(&self, periods: &Periods, now: Now) -> u64 {
+    fn wanted_ms(&self, periods: &Periods) -> u64 {
         let lapses = self.own.iter().map(|lease| lease.heard.at_ms + periods.lease_ms);
         let ends = self.graces.iter().map(|grace| grace.ends_ms(periods));
-        let status = self.status_end.map(|end| now.mono_ms + status_wait_ms(end, now));
+        let status = self.status_end.map(|end| end.look_ms);
         lapses.chain(ends).chain(status).fold(self.refresh_due_ms, u64::min)
     }
 
@@ -332,14 +341,19 @@ impl UserAgenda {
         next_ms
     }
 
-    fn take_expired(&self, due: &mut Due, now: Now, wait_ms: u64) -> u64 {
-        let Some(end) = self.status_end else { return NEVER_MS };
-        let turn = Time(end.0.saturating_add_unsigned(wait_ms));
-        if turn > now.wall {
-            return now.mono_ms + status_wait_ms(turn, now);
+    fn take_expired(&mut self, due: &mut Due, now: Now, wait_ms: u64) -> u64 {
+        let Some(end) = &mut self.status_end else { return NEVER_MS };
+        if end.look_ms > now.mono_ms {
+            return end.look_ms;
         }
-        due.expired = Some(end);
-        now.mono_ms + RETRY_MS
+        let turn = Time(end.at.0.saturating_add_unsigned(wait_ms));
+        if turn > now.wall {
+            end.look_ms = now.mono_ms + status_wait_ms(turn, now);
+        } else {
+            due.expired = Some(end.at);
+            end.look_ms = now.mono_ms + RETRY_MS;
+        }
+        end.look_ms
     }
 }
 
@@ -359,6 +373,14 @@ fn graces(record: &Record, old: Option<&UserAgenda>, now: Now) -> Box<[Grace]> {
         Grace { key, seen_ms, grace_ms: leaving.grace_ms }
     });
     graces.collect()
+}
+
+/// The end of the status of a record, and when to look at it.
+fn status_end(record: &Record, old: Option<&UserAgenda>, now: Now) -> Option<StatusEnd> {
+    let at = record.status_expires_at?;
+    let known = old.and_then(|old| old.status_end).filter(|known| known.at == at);
+    let look_ms = now.mono_ms + status_wait_ms(at, now);
+    Some(known.unwrap_or(StatusEnd { at, look_ms }))
 }
 
 /// In how long it is time to look whether a status has ended.

@@ -10,9 +10,9 @@ use presenced::liveness::expiry::{Effect, View};
 use presenced::liveness::hearing::PROBE_MS;
 use presenced::presence::entity::{DaemonId, Entity, Event, Stored};
 use presenced::presence::id::Id;
-use presenced::presence::time::Now;
+use presenced::presence::time::{Now, Time};
 use presenced::presence::user::{
-    Command, NewConnection, Patch, Record, Users, Viewer, push_seen_by,
+    Command, Device, NewConnection, Patch, Record, Users, Viewer, push_seen_by,
 };
 use presenced::store::stripe::{Effect as StoreEffect, Job};
 use serde_json::json;
@@ -32,11 +32,23 @@ enum Step {
         user: Id,
         connection: Id,
         lease: Option<Id>,
+        device: Option<Device>,
+        idle: bool,
         patch: Patch,
+    },
+    Update {
+        user: Id,
+        connection: Id,
+        idle: bool,
     },
     Upsert {
         user: Id,
         patch: Patch,
+    },
+    /// A status that ends.
+    Status {
+        user: Id,
+        ends_in_ms: i64,
     },
     Disconnect {
         user: Id,
@@ -69,9 +81,13 @@ impl Step {
         match rng.u32(0..100) {
             0..25 => {
                 let lease = rng.bool().then_some(lease);
-                Self::Connect { user, connection, lease, patch: patch(rng) }
+                let device = Device::parse(["desktop", "mobile"][rng.usize(0..2)], "device").ok();
+                let (device, idle) = (device.filter(|_| rng.bool()), rng.bool());
+                Self::Connect { user, connection, lease, device, idle, patch: patch(rng) }
             }
-            25..45 => Self::Upsert { user, patch: patch(rng) },
+            25..30 => Self::Update { user, connection, idle: rng.bool() },
+            30..33 => Self::Status { user, ends_in_ms: rng.i64(1..9000) },
+            33..45 => Self::Upsert { user, patch: patch(rng) },
             45..60 => Self::Disconnect { user, connection },
             60..63 => Self::DisconnectLease { lease },
             63..80 => Self::Heartbeat { user, connection },
@@ -95,7 +111,9 @@ impl Step {
             Self::Connect { user, patch, .. } if invisible.contains(user) => {
                 Some(Self::Upsert { user: user.clone(), patch: patch.clone() })
             }
-            Self::Disconnect { user, .. } | Self::Heartbeat { user, .. }
+            Self::Update { user, .. }
+            | Self::Disconnect { user, .. }
+            | Self::Heartbeat { user, .. }
                 if invisible.contains(user) =>
             {
                 None
@@ -141,12 +159,24 @@ impl Alone {
 
     fn take(&mut self, step: &Step, now_ms: u64) {
         match step.clone() {
-            Step::Connect { user, connection, lease, patch } => {
-                let connection = NewConnection { lease, ..NewConnection::plain(connection) };
+            Step::Connect { user, connection, lease, device, idle, patch } => {
+                let connection = NewConnection { id: connection, lease, device, idle };
                 let defaults = None;
                 let command =
                     Command::Connect { patch, defaults, connection, custom_in_answer: true };
                 self.command(user, command, now_ms);
+            }
+            Step::Update { user, connection, idle } => {
+                let (idle, device) = (Some(idle), None);
+                let command = Command::UpdateConnection { connection, idle, device };
+                self.command(user, command, now_ms);
+            }
+            Step::Status { user, ends_in_ms } => {
+                let end = Time(self.now(now_ms).wall.0 + ends_in_ms);
+                let status = Some(Some("for a while".into()));
+                let patch =
+                    Patch { status, status_expires_at: Some(Some(end)), ..Patch::default() };
+                self.command(user, Command::Upsert { patch, custom_in_answer: true }, now_ms);
             }
             Step::Upsert { user, patch } => {
                 self.command(user, Command::Upsert { patch, custom_in_answer: true }, now_ms);
