@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo test test-python test-web chaos deb test-deb fmt fmt-check lint doc alerts deny ci
+.PHONY: help dev demo test test-rust test-python test-web chaos deb test-deb fmt fmt-check lint doc alerts deny ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -27,6 +27,13 @@ test: ## the whole suite, against a real nats-server
 test-web: ## the TypeScript client: types, packaging, and tests over TCP and in Chromium
 	@scripts/test-web
 
+test-rust: ## the Rust client, the gateway and the login, against real servers
+	@$(NATS); cargo build --quiet --bin presenced; PRESENCED="$$PWD/target/debug/presenced"; export PRESENCED; \
+	if cargo nextest --version >/dev/null 2>&1; \
+	then cargo nextest run -p presenced-client -p presence-gateway -p presence-login; \
+	else cargo test -p presenced-client -p presence-gateway -p presence-login; fi; \
+	cargo test --doc --quiet -p presenced-client
+
 test-python: ## the Python client: ruff, mypy, tests against real servers, packages
 	@scripts/test-python
 
@@ -40,16 +47,16 @@ test-deb: ## install the package in a clean machine with systemd, and live with 
 	@$(NATS); tests/package/run
 
 fmt: ## format the source
-	cargo fmt
+	cargo fmt --all
 
 fmt-check: ## refuse source that is not formatted
-	cargo fmt --check
+	cargo fmt --all --check
 
 lint: ## clippy, with warnings denied
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 doc: ## build the documentation, with warnings denied
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 alerts: ## test the alert rules with promtool (Debian: prometheus; CI as root installs it)
 	@scripts/test-alerts

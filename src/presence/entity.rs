@@ -38,7 +38,7 @@ impl fmt::Debug for DaemonId {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored<R> {
     /// Nothing. `version` is what a deleted record left behind, or 0, and `changed_by` who made the
-    /// visible change that it counts: not always whoever deleted it.
+    /// visible change that it counts: not always the daemon that deleted it.
     Absent { version: u64, changed_by: Option<DaemonId> },
     /// A record.
     Present(Box<R>),
@@ -120,7 +120,7 @@ pub trait Entity: fmt::Debug + 'static {
 
     /// Reads what [`encode`](Entity::encode) of this or a compatible version wrote; otherwise says
     /// why it cannot.
-    fn decode(text: &[u8]) -> Result<Self::Record, String>;
+    fn decode(text: &[u8]) -> Result<Self::Record, serde_json::Error>;
 
     /// The version that watchers compare, and who made it; 0 where the kind has none.
     fn version(stored: &Stored<Self::Record>) -> u64;

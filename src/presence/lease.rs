@@ -156,7 +156,7 @@ impl Leases {
     }
 
     /// The end of a lease is `done`: what it holds now has connected since it began. Or it is given
-    /// up: the lease is judged anew.
+    /// up: the lease is judged again.
     pub fn ended(&mut self, name: &Id, done: bool) {
         let Some(lease) = self.by_name.get_mut(name) else { return };
         let Some(End { since_ms, beat_ms }) = lease.ending.take() else { return };
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_connected_while_a_lease_ended_has_a_lease_from_then_on() {
+    fn a_connect_while_a_lease_ends_has_a_lease_from_then_on() {
         let mut leases = held();
         leases.begin_end(&gateway(), 1500);
         leases.joined(&gateway(), true, 1700);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_while_a_lease_ends_count_for_whoever_connected_meanwhile() {
+    fn heartbeats_while_a_lease_ends_count_for_later_connects() {
         for done in [true, false] {
             let mut leases = held();
             leases.begin_end(&gateway(), 1500);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hidden_user_who_connects_puts_off_nothing_for_others() {
+    fn an_invisible_user_who_connects_puts_off_nothing_for_others() {
         let mut leases = held();
         leases.joined(&gateway(), true, 600);
         leases.rejoined(&gateway(), true, 800);

@@ -73,7 +73,7 @@ pub fn entry<E: Entity>(
             tracing::error!(
                 kind = E::KIND,
                 revision = rev,
-                reason,
+                %reason,
                 "a record cannot be read; it stays as it is, and requests for it are answered `unavailable`"
             );
             tracing::debug!(?key, revision = rev, "the record that cannot be read");

@@ -22,16 +22,19 @@ impl World {
             match self.net.rng.u32(0..12) {
                 0..2 if self.may_crash(id) => self.crash(id),
                 2..4 => {
+                    self.counts.pauses += 1;
                     let until = until_ms(self, 100, 4500);
                     self.note(None, || format!("{id} pauses until {until}"));
                     self.with(id, |daemon, _| daemon.paused_until_ms = until);
                 }
                 4..6 => {
+                    self.counts.leaderless += 1;
                     let until = until_ms(self, 100, 3000);
                     self.note(None, || format!("the stream has no leader until {until}"));
                     self.bucket.leaderless_until_ms = until;
                 }
                 6..8 => {
+                    self.counts.slow_feeds += 1;
                     let until = until_ms(self, 500, 5000);
                     self.note(None, || format!("the replica of {id} is slow until {until}"));
                     self.with(id, |daemon, _| daemon.slow_until_ms = until);
@@ -58,6 +61,7 @@ impl World {
     }
 
     pub fn crash(&mut self, id: DaemonId) {
+        self.counts.crashes += 1;
         self.note(None, || format!("{id} dies"));
         self.daemons.remove(&id);
         self.crashed_ms = self.net.now_ms;
@@ -67,6 +71,7 @@ impl World {
 
     fn replace_bucket(&mut self) {
         self.note(None, || "the bucket is deleted and created again".to_owned());
+        self.counts.replaced += 1;
         self.bucket.replace();
         self.ledger.replaced_ms.push(self.net.now_ms);
         for id in self.daemons.keys().copied() {

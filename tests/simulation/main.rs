@@ -27,7 +27,13 @@ const TWINS: u64 = 100;
 
 #[test]
 fn all_promises_hold_between_daemons_and_bucket_under_any_fault() {
-    for_each_seed(SEEDS, run);
+    let all = Mutex::new(world::Counts::default());
+    let run = |seed| all.lock().expect("no run panicked").add(run(seed));
+    if for_each_seed(SEEDS, run) >= SEEDS {
+        let world::Counts { crashes, pauses, leaderless, slow_feeds, replaced, conflicts } =
+            all.into_inner().expect("no run panicked");
+        happened(&[crashes, pauses, leaderless, slow_feeds, replaced, conflicts]);
+    }
 }
 
 #[test]
@@ -40,15 +46,27 @@ fn live_connections_stay_and_dead_ones_lapse_in_time_under_any_fault() {
     if for_each_seed(SEEDS, run) >= SEEDS {
         let Counts { lapses, far_side, objections, graces, refreshes, reloads, taken_over } =
             all.into_inner().expect("no run panicked");
-        let each = [lapses, far_side, objections, graces, refreshes, reloads, taken_over];
-        println!("{each:?}");
-        assert!(each.iter().all(|count| *count > 0), "something never happened: {each:?}");
+        happened(&[lapses, far_side, objections, graces, refreshes, reloads, taken_over]);
     }
 }
 
 #[test]
 fn a_history_looks_the_same_with_and_without_the_actions_of_invisible_users() {
-    for_each_seed(TWINS, liveness::twins::run);
+    let all = Mutex::new([0; 3]);
+    let run = |seed| {
+        let counts = liveness::twins::run(seed);
+        let mut all = all.lock().expect("no run panicked");
+        all.iter_mut().zip(counts).for_each(|(all, count)| *all += count);
+    };
+    if for_each_seed(TWINS, run) >= TWINS {
+        happened(&all.into_inner().expect("no run panicked"));
+    }
+}
+
+/// Fails if something never happened in all runs: then they prove nothing about it.
+fn happened(counts: &[u64]) {
+    println!("{counts:?}");
+    assert!(counts.iter().all(|count| *count > 0), "something never happened: {counts:?}");
 }
 
 /// Runs `count` seeds, or those of the environment. Returns their number.
@@ -75,10 +93,12 @@ fn for_each_seed(count: u64, run: impl Fn(u64) + Sync) -> u64 {
     seeds.end - seeds.start
 }
 
-fn run(seed: u64) {
-    if World::new(seed, false).run().is_err() {
+fn run(seed: u64) -> world::Counts {
+    let mut world = World::new(seed, false);
+    if world.run().is_err() {
         report(seed);
     }
+    world.counts
 }
 
 /// Repeats a failed run, and panics with the trace of the user concerned.

@@ -23,6 +23,28 @@ const CALM_MS: u64 = 14_000;
 /// The time to live of a deletion marker: much longer than the difference between clocks.
 const MARKER_MS: u64 = 9000;
 
+/// How often something happened in a run: a run without it proves nothing about it.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counts {
+    pub crashes: u64,
+    pub pauses: u64,
+    pub leaderless: u64,
+    pub slow_feeds: u64,
+    pub replaced: u64,
+    pub conflicts: u64,
+}
+
+impl Counts {
+    pub fn add(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.pauses += other.pauses;
+        self.leaderless += other.leaderless;
+        self.slow_feeds += other.slow_feeds;
+        self.replaced += other.replaced;
+        self.conflicts += other.conflicts;
+    }
+}
+
 #[derive(Debug)]
 pub struct World {
     pub net: Network,
@@ -40,6 +62,8 @@ pub struct World {
     /// The daemon that crashes before its next announcement.
     pub doomed: Option<DaemonId>,
     last_daemon: u64,
+    /// What has happened.
+    pub counts: Counts,
     /// The trace, if it is wanted.
     trace: Option<Vec<(u64, Option<Id>, String)>>,
 }
@@ -65,6 +89,7 @@ impl World {
             crashed_ms: 0,
             doomed: None,
             last_daemon: 0,
+            counts: Counts::default(),
             trace: traced.then(Vec::new),
         };
         for _ in 0..world.net.rng.usize(1..=4) {
@@ -207,7 +232,10 @@ impl World {
                 if stalled { Ok(()) } else { self.command(id, *op) }
             }
             Incoming::Acked { write, rev } => self.drive(id, |m, now| m.on_acked(write, rev, now)),
-            Incoming::Conflicted { write } => self.drive(id, |m, now| m.on_conflicted(write, now)),
+            Incoming::Conflicted { write } => {
+                self.counts.conflicts += 1;
+                self.drive(id, |m, now| m.on_conflicted(write, now))
+            }
             Incoming::NoLeader { write } => {
                 self.drive(id, |m, now| m.on_failed(write, &Failure::Retry, now))
             }

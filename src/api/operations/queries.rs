@@ -18,7 +18,7 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// Takes `min_rev`, which reveals hidden writes of others and is for trusted services only.
+    /// Takes `min_rev`, which reveals invisible writes of others and is for trusted services only.
     pub fn parse(fields: &mut Fields, presence: bool, door: &Door) -> Result<Self, Refusal> {
         let min_rev = fields.number("min_rev", 0..=u64::MAX)?;
         if min_rev.is_some() && !door.is_trusted() {

@@ -63,7 +63,7 @@ impl Entity for Channels {
         record.encode()
     }
 
-    fn decode(text: &[u8]) -> Result<Record, String> {
+    fn decode(text: &[u8]) -> Result<Record, serde_json::Error> {
         Record::decode(text)
     }
 

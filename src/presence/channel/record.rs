@@ -72,8 +72,8 @@ impl Record {
         out
     }
 
-    pub fn decode(text: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(text).map_err(|error| error.to_string())
+    pub fn decode(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
     }
 }
 

@@ -74,7 +74,7 @@ impl Entity for Users {
         record.encode()
     }
 
-    fn decode(text: &[u8]) -> Result<Record, String> {
+    fn decode(text: &[u8]) -> Result<Record, serde_json::Error> {
         Record::decode(text)
     }
 

@@ -94,8 +94,8 @@ impl Record {
         out
     }
 
-    pub fn decode(text: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(text).map_err(|error| error.to_string())
+    pub fn decode(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
     }
 
     /// What an older daemon takes for the end of the last connection.

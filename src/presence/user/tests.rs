@@ -71,7 +71,7 @@ impl Step {
     }
 
     /// What is left of it in a history without what an invisible user does while it is.
-    fn without_hiding(&self) -> Option<Self> {
+    fn without_invisible(&self) -> Option<Self> {
         match self {
             Self::Connect { patch, .. } => Some(Self::Upsert(patch.clone())),
             Self::Upsert(_) | Self::ExpireStatus | Self::Delete => Some(self.clone()),
@@ -171,7 +171,7 @@ fn is_invisible(stored: &Stored<Record>) -> bool {
     stored.record().is_some_and(|record| record.invisible)
 }
 
-/// What its connections come to: a user who shows itself is seen with those of hidden time.
+/// What its connections come to: a user who shows itself is seen with those of invisible time.
 fn reached(stored: &Stored<Record>) -> Option<Reachability<'_>> {
     stored.record().map(Record::reachability)
 }
@@ -248,7 +248,7 @@ fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// `PROTOCOL`, section 5. Whenever the user is visible its twin is made anew; in hidden time
+    /// `PROTOCOL`, section 5. Whenever the user is visible its twin is made again; in invisible time
     /// the twin does not connect, disconnect or lapse, and nobody can tell the two apart.
     #[test]
     fn nobody_sees_what_an_invisible_user_does(history in a_history()) {
@@ -260,7 +260,7 @@ proptest! {
             let (after, event) = apply(&stored, step, wall);
             if is_invisible(&after) {
                 let twins_step = if was_invisible || matches!(step, Step::Connect { .. }) {
-                    step.without_hiding()
+                    step.without_invisible()
                 } else {
                     Some(step.clone())
                 };

@@ -306,7 +306,10 @@ impl Alone {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64) {
+/// Returns how many steps were left out of the twin, how many took place in both, and how many
+/// events there were.
+pub fn run(seed: u64) -> [u64; 3] {
+    let (mut left_out, mut taken) = (0, 0);
     let mut rng = fastrand::Rng::with_seed(seed);
     let (mut full, mut twin) = (Alone::start(), Alone::start());
     let (mut now_ms, mut trace) = (0, Vec::new());
@@ -337,10 +340,14 @@ pub fn run(seed: u64) {
         trace.push(format!("{now_ms:>6} {step:?}"));
         full.take(&step, now_ms);
         if let Some(step) = step.without_invisible(&invisible) {
+            taken += 1;
             twin.take(&step, now_ms);
+        } else {
+            left_out += 1;
         }
         compare(seed, &full, &twin, &trace);
     }
+    [left_out, taken, full.events.len() as u64]
 }
 
 fn compare(seed: u64, full: &Alone, twin: &Alone, trace: &[String]) {
