@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo test chaos deb test-deb fmt fmt-check lint doc deny ci
+.PHONY: help dev demo test test-python test-web chaos deb test-deb fmt fmt-check lint doc alerts deny ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -23,6 +23,12 @@ test: ## the whole suite, against a real nats-server
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(NEXTEST); \
 	else cargo test --lib --bins --tests --examples; fi; \
 	cargo test --doc --quiet
+
+test-web: ## the TypeScript client: types, packaging, and tests over TCP and in Chromium
+	@scripts/test-web
+
+test-python: ## the Python client: ruff, mypy, tests against real servers, packages
+	@scripts/test-python
 
 chaos: ## faults on a real cluster, for some minutes: who is there stays, who is gone goes in time
 	@$(NATS); CHAOS_RUN=long cargo test --test chaos -- --nocapture
@@ -45,8 +51,11 @@ lint: ## clippy, with warnings denied
 doc: ## build the documentation, with warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
+alerts: ## test the alert rules with promtool (Debian: prometheus; CI as root installs it)
+	@scripts/test-alerts
+
 deny: ## licences, sources and bans of the dependencies
 	scripts/deny
 
 ci: NEXTEST = --profile ci
-ci: fmt-check lint doc deny test test-deb ## all that CI checks
+ci: fmt-check lint doc alerts deny test test-deb ## all that CI checks

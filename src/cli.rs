@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
 use crate::dev::{Place, default_dir};
+use crate::version::VERSION_AND_COMMIT;
 
 /// What the manual page and the long help add.
 const AFTER_HELP: &str = "\
@@ -21,7 +22,7 @@ start. 2 for a command line that cannot be understood, 1 otherwise.";
 
 /// Answers presence requests on NATS: who is online, with which status, and last active when.
 #[derive(Parser)]
-#[command(name = "presenced", version, after_long_help = AFTER_HELP)]
+#[command(name = "presenced", version = VERSION_AND_COMMIT, after_long_help = AFTER_HELP)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -32,9 +33,19 @@ pub enum Command {
     /// Serve until SIGTERM or SIGINT, and read the settings again at SIGHUP.
     Run(Options),
     /// Check the settings without starting, and list them with their origins.
-    Check(Options),
+    Check(Check),
     /// Start a nats-server, serve on it, and print presence changes.
     Dev(Dev),
+}
+
+// No `Debug`, for the same reason as below.
+#[derive(Args)]
+pub struct Check {
+    /// Connect to NATS, too, and try the login, the permissions and the bucket
+    #[arg(long)]
+    pub connect: bool,
+    #[command(flatten)]
+    pub options: Options,
 }
 
 // No `Debug`, for the same reason as below.
@@ -115,11 +126,16 @@ impl Options {
     }
 }
 
+/// Text of `--set` that sets nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("expected KEY=VALUE with a dotted key, such as liveness.lease=90s")]
+struct PairError;
+
 /// The error does not quote the text, which may hold a secret.
-fn parse_pair(text: &str) -> Result<(String, String), String> {
+fn parse_pair(text: &str) -> Result<(String, String), PairError> {
     match text.split_once('=') {
-        Some((key, value)) if key.contains('.') => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE with a dotted key, such as liveness.lease=90s".to_owned()),
+        Some((key, value)) if key.contains('.') => Ok((key.trim().to_owned(), value.to_owned())),
+        _ => Err(PairError),
     }
 }
 

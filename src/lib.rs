@@ -12,7 +12,7 @@
 //!
 //! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong),
 //! [`cli`], [`logging`], [`health`] (what keeps a daemon from serving), [`metrics`], [`watchdog`]
-//! (whether its loops turn), [`systemd`] (notifications), [`reload`] (SIGHUP), [`round_trip`]
+//! (whether its loops turn), [`process`] (memory, processor time, files), [`version`], [`systemd`] (notifications), [`reload`] (SIGHUP), [`round_trip`]
 //! (whether the server has processed what was sent) and [`clock`].
 
 pub mod api;
@@ -26,9 +26,11 @@ pub mod liveness;
 pub mod logging;
 pub mod metrics;
 pub mod presence;
+pub mod process;
 pub mod reload;
 pub mod round_trip;
 pub mod service;
 pub mod store;
 pub mod systemd;
+pub mod version;
 pub mod watchdog;

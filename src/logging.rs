@@ -58,12 +58,28 @@ fn filter(settings: &Log) -> EnvFilter {
 }
 
 /// The NATS client logs its connection too, at INFO, and each failed attempt at ERROR. The daemon logs
-/// the same once. A single level above DEBUG therefore leaves the client out; directives are taken
-/// literally.
+/// the same once. Unless the directives name the client, it is therefore left out below DEBUG.
 fn directives(level: &str) -> String {
-    match level.to_lowercase().as_str() {
-        "info" => format!("{level},async_nats=warn,async_nats::connector=off"),
-        "warn" | "error" => format!("{level},async_nats::connector=off"),
+    let general = level.split(',').map(str::trim).find(|directive| !directive.contains('='));
+    if level.contains("async_nats") {
+        return level.to_owned();
+    }
+    match general.map(str::to_lowercase).as_deref() {
+        Some("info") => format!("{level},async_nats=warn,async_nats::connector=off"),
+        Some("warn" | "error") => format!("{level},async_nats::connector=off"),
         _ => level.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_library_is_quiet_unless_it_is_named_or_everything_is_logged() {
+        assert!(directives("info,presenced=debug").contains("async_nats=warn"));
+        assert!(directives("Info").contains("async_nats=warn"));
+        assert_eq!(directives("info,async_nats=debug"), "info,async_nats=debug");
+        assert_eq!(directives("debug"), "debug");
     }
 }

@@ -16,6 +16,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::process::ProcessUsage;
+use crate::version::{COMMIT, VERSION};
+
 /// The content type of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -89,6 +92,9 @@ pub struct Metrics {
     ready: Gauge,
     deaf_seconds: Seconds,
     replica_lag: Gauge<f64, AtomicU64>,
+    resident_bytes: Gauge,
+    cpu_seconds: Seconds,
+    open_files: Gauge,
 }
 
 impl Metrics {
@@ -101,7 +107,7 @@ impl Metrics {
         let heartbeats = Family::default();
         let heard = |kind| heartbeats.get_or_create_owned(&Kind { kind });
         let mut metrics = Self {
-            registry: Registry::with_prefix("presence"),
+            registry: Registry::default(),
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_SECONDS)),
             commits: Family::default(),
@@ -122,6 +128,9 @@ impl Metrics {
             ready: Gauge::default(),
             deaf_seconds: Seconds::default(),
             replica_lag: Gauge::default(),
+            resident_bytes: Gauge::default(),
+            cpu_seconds: Seconds::default(),
+            open_files: Gauge::default(),
         };
         metrics.register();
         // Until heartbeats are heard.
@@ -140,9 +149,10 @@ impl Metrics {
 
     /// Names and describes the metrics. The name of a counter gets the suffix `_total`.
     fn register(&mut self) {
-        let to = &mut self.registry;
-        let build = vec![("version", env!("CARGO_PKG_VERSION"))];
-        to.register("build", "The version of the daemon", Info::new(build));
+        self.register_process();
+        let to = self.registry.sub_registry_with_prefix("presence");
+        let build = vec![("version", VERSION), ("commit", COMMIT)];
+        to.register("build", "The version and the commit of the daemon", Info::new(build));
         to.register("ready", "1 while the daemon serves without a problem", self.ready.clone());
         to.register(
             "requests",
@@ -222,6 +232,41 @@ impl Metrics {
         );
     }
 
+    /// The names are those of Prometheus' own client libraries.
+    fn register_process(&mut self) {
+        let to = self.registry.sub_registry_with_prefix("process");
+        to.register_with_unit(
+            "resident_memory",
+            "Memory of the process that is in RAM",
+            Unit::Bytes,
+            self.resident_bytes.clone(),
+        );
+        to.register_with_unit(
+            "cpu",
+            "User and system time of the process",
+            Unit::Seconds,
+            self.cpu_seconds.clone(),
+        );
+        to.register(
+            "open_fds",
+            "Files and sockets that the process has open",
+            self.open_files.clone(),
+        );
+    }
+
+    /// Sets the metrics of the process.
+    fn set_process(&self, usage: ProcessUsage) {
+        if let Some(bytes) = usage.resident_bytes {
+            self.resident_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+        if let Some(seconds) = usage.cpu_seconds {
+            self.cpu_seconds.inc_by((seconds - self.cpu_seconds.get()).max(0.0));
+        }
+        if let Some(files) = usage.open_files {
+            self.open_files.set(i64::try_from(files).unwrap_or(i64::MAX));
+        }
+    }
+
     /// A request was answered; `error` is the code of its error.
     pub fn answered(&self, operation: &'static str, error: Option<&'static str>, took: Duration) {
         let result = error.unwrap_or(OK);
@@ -289,6 +334,7 @@ impl Metrics {
 
     /// The page.
     pub fn text(&self) -> String {
+        self.set_process(ProcessUsage::read());
         let mut text = String::new();
         // Writing into a string does not fail.
         let _ = encode(&mut text, &self.registry);

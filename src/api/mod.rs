@@ -2,7 +2,7 @@
 //!
 //! - [`transport`] takes requests in, executes them in order and sends their answers out.
 //! - `operations` has one file per operation, and the parts that operations share.
-//! - `request` parses the body of a request and knows on whose behalf it acts.
+//! - `request` parses the body of a request and knows the user that it acts as.
 //! - [`heartbeats`] records the heartbeats of all clients beside the request queue.
 //!
 //! `transport` uses `operations`, and `operations` uses `request`. No arrow points back.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::Parser;
-use presenced::cli::{Cli, Command, Dev, Options};
+use presenced::cli::{Check, Cli, Command, Dev, Options};
 use presenced::config::{Flags, Loaded, Settings, Sources};
 use presenced::health::Health;
 use presenced::logging::Level;
@@ -28,7 +28,7 @@ const EXIT_CONFIG: u8 = 78;
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(options) => run(&options),
-        Command::Check(options) => check(&options),
+        Command::Check(arguments) => check(&arguments),
         Command::Dev(dev) => develop(&dev),
     }
 }
@@ -53,13 +53,24 @@ fn develop(arguments: &Dev) -> ExitCode {
     }
 }
 
-fn check(options: &Options) -> ExitCode {
-    match Settings::load_listed(options.config.as_deref(), options.flags()) {
-        Ok((_, listing)) => {
-            print!("ok\n{listing}");
+fn check(arguments: &Check) -> ExitCode {
+    let options = &arguments.options;
+    let (settings, listing) =
+        match Settings::load_listed(options.config.as_deref(), options.flags()) {
+            Ok(loaded) => loaded,
+            Err(error) => return unusable(&error),
+        };
+    if !arguments.connect {
+        print!("ok\n{listing}");
+        return ExitCode::SUCCESS;
+    }
+    match serve(|_| daemon::check::check(&settings)) {
+        Ok(Ok(lines)) => {
+            print!("ok\n{listing}\n{}\n", lines.join("\n"));
             ExitCode::SUCCESS
         }
-        Err(error) => unusable(&error),
+        Ok(Err(error)) => unusable(&error),
+        Err(error) => out_of_resources(&error),
     }
 }
 

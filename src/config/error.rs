@@ -9,8 +9,8 @@ use thiserror::Error;
 /// Why the settings were refused. A daemon that gets one does not start (exit code 78).
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    #[error("{} cannot be read: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("{} cannot be read: {error}", path.display())]
+    Unreadable { path: PathBuf, error: io::Error },
 
     /// Without the line that the parser quotes, as it may hold a password.
     #[error("{} is not valid TOML: line {line}, column {column}: {message}", path.display())]

@@ -24,15 +24,19 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("nats.user", Nothing),
     ("nats.password", Nothing),
     ("nats.token", Nothing),
+    ("nats.tls_first", Flag(false)),
     ("nats.tls_ca", Nothing),
     ("nats.tls_cert", Nothing),
     ("nats.tls_key", Nothing),
     ("nats.inbox_prefix", Text("_INBOX")),
+    ("nats.js_domain", Nothing),
+    ("nats.js_api_prefix", Nothing),
     ("subjects.prefix", Text("presence")),
     ("subjects.events", Text("user.presence.changed")),
     ("store.bucket", Text("presence")),
     ("store.replicas", Number(1)),
     ("store.storage", Text("file")),
+    ("store.max_bytes", Number(0)),
     ("liveness.heartbeat_interval", Text("20s")),
     ("liveness.lease", Text("60s")),
     ("liveness.offline_grace", Text("5s")),
@@ -63,9 +67,14 @@ pub(super) fn is_live(key: &str) -> bool {
     key == "log.level" || key.starts_with("limits.")
 }
 
-/// Whether the value of `key` must never be shown.
-pub(super) fn is_secret(key: &str) -> bool {
-    matches!(key, "nats.nkey" | "nats.password" | "nats.token")
+/// Whether a value of `key` may be shown. A path in `nats.nkey` may: a seed holds neither of the
+/// characters that make text a path.
+pub(super) fn may_show(key: &str, value: &Value) -> bool {
+    match key {
+        "nats.nkey" => value.as_str().is_some_and(|text| text.contains(['/', '.'])),
+        "nats.password" | "nats.token" => false,
+        _ => true,
+    }
 }
 
 pub(super) fn preset(key: &str) -> Option<Preset> {

@@ -177,7 +177,7 @@ fn file(config: Option<&Path>) -> Result<Option<Layer>, ConfigError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(toml(path, &text)?)),
         Err(error) if config.is_none() && error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        Err(error) => Err(ConfigError::Unreadable { path: path.to_owned(), error }),
     }
 }
 

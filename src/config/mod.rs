@@ -54,6 +54,8 @@ pub struct Store {
     /// How many servers hold the bucket; 1 to 5.
     pub replicas: usize,
     pub storage: Storage,
+    /// The largest size of the bucket in bytes; unlimited if absent.
+    pub max_bytes: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The `[nats]` section: the addresses of the servers, the login, TLS.
 
-use std::fs::File;
+use std::fs;
 use std::path::PathBuf;
 
 use async_nats::ServerAddr;
@@ -20,6 +20,10 @@ pub struct Nats {
     /// Certificates of authorities to trust. With this or `tls_identity` set, TLS is required.
     pub tls_ca: Option<PathBuf>,
     pub tls_identity: Option<TlsIdentity>,
+    /// Whether TLS begins before the server's first message. TLS is then required.
+    pub tls_first: bool,
+    /// The prefix of JetStream's API.
+    pub js_api: String,
     /// The prefix of reply subjects.
     pub inbox_prefix: String,
 }
@@ -56,6 +60,8 @@ impl Nats {
         Ok(Self {
             urls,
             auth: read_auth(reader, by_url)?,
+            tls_first: reader.flag("nats.tls_first")?,
+            js_api: subjects::read_js_api(reader)?,
             tls_ca: reader.path("nats.tls_ca")?,
             tls_identity: read_tls_identity(reader)?,
             inbox_prefix: subjects::read(reader, "nats.inbox_prefix")?,
@@ -80,9 +86,16 @@ impl Nats {
             files.extend([("nats.tls_cert", cert), ("nats.tls_key", key)]);
         }
         for (key, path) in files {
-            if let Err(error) = File::open(path) {
-                let what = if key == "nats.nkey" { NKEY_MUST } else { "a file" };
-                return Err(reader.refusal(key, format!("{what} that can be read: {error}")));
+            let what = if key == "nats.nkey" { NKEY_MUST } else { "a file" };
+            let text = fs::read(path).map_err(|error| {
+                reader.refusal(key, format!("{what} that can be read: {error}"))
+            })?;
+            let begins = match key {
+                "nats.tls_ca" | "nats.tls_cert" => "-----BEGIN CERTIFICATE-----",
+                _ => continue,
+            };
+            if !String::from_utf8_lossy(&text).contains(begins) {
+                return Err(reader.refusal(key, format!("a file with a certificate ({begins})")));
             }
         }
         Ok(())

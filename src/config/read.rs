@@ -132,7 +132,7 @@ impl Reader {
         ConfigError::Unacceptable {
             key: key.to_owned(),
             origin: self.origin(value),
-            found: (!keys::is_secret(key)).then(|| shown(value)),
+            found: keys::may_show(key, value).then(|| shown(value)),
             must: must.to_string(),
         }
     }
@@ -149,9 +149,9 @@ impl Reader {
     pub fn listing(&self) -> String {
         let mut lines = String::new();
         let mut line = |key: &str, value: &Value| {
-            let shown = match keys::is_secret(key) {
-                true => "<secret>".to_owned(),
-                false => shown(value),
+            let shown = match keys::may_show(key, value) {
+                true => shown(value),
+                false => "<secret>".to_owned(),
             };
             lines += &format!("{key} = {shown}  # {}\n", self.origin(value));
         };

@@ -20,6 +20,12 @@ use crate::presence::user::AnnouncedFields;
 /// of that name: at most 255 bytes.
 const MAX_BUCKET_BYTES: usize = 128;
 
+/// A bucket that holds at least some thousand users.
+const MIN_STORE_BYTES: usize = 1 << 20;
+
+/// The largest size that JetStream can express.
+const MAX_STORE_BYTES: usize = i64::MAX as usize;
+
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 const MS: Duration = Duration::from_millis(1);
@@ -45,7 +51,18 @@ impl Store {
                     _ => None,
                 },
             )?,
+            max_bytes: read_max_bytes(reader)?,
         })
+    }
+}
+
+fn read_max_bytes(reader: &Reader) -> Result<Option<u64>, ConfigError> {
+    let key = "store.max_bytes";
+    let bytes = reader.count(key, 0..=MAX_STORE_BYTES)?;
+    match bytes {
+        0 => Ok(None),
+        MIN_STORE_BYTES.. => Ok(Some(bytes as u64)),
+        _ => Err(reader.refusal(key, format!("0 (unlimited) or at least {MIN_STORE_BYTES}"))),
     }
 }
 
@@ -124,7 +141,7 @@ fn is_custom(field: &str) -> bool {
 impl Log {
     pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
         let must = "a level (off, error, warn, info, debug, trace) or directives such as \
-                    \"info,presenced::store=debug\"";
+                    \"info,presenced=debug\"";
         Ok(Self {
             level: reader
                 .parsed("log.level", must, |text| is_filter(text).then(|| text.to_owned()))?,

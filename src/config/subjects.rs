@@ -57,6 +57,27 @@ pub(super) fn read(reader: &Reader, key: &str) -> Result<String, ConfigError> {
     reader.parsed(key, &must, |text| is_plain_subject(text).then(|| text.to_owned()))
 }
 
+/// The prefix of JetStream's API: of the server's own, of a domain, or of an import.
+pub(super) fn read_js_api(reader: &Reader) -> Result<String, ConfigError> {
+    let (domain, prefix) = ("nats.js_domain", "nats.js_api_prefix");
+    let must = "the name of a JetStream domain: letters, digits, `_` and `-`";
+    let of_domain = reader.text(domain, must)?;
+    let must = "a subject of tokens in [A-Za-z0-9_-] between dots, the first of which may begin with $, \
+                such as \"$JS.hub.API\" or \"JS.presence.API\"";
+    match (of_domain, reader.text(prefix, must)?) {
+        (Some(_), Some(_)) => Err(ConfigError::Exclusive {
+            first: reader.place(domain),
+            second: reader.place(prefix),
+            why: "a domain is a prefix of the API, too",
+        }),
+        (Some(name), None) if is_name(&name) => Ok(format!("$JS.{name}.API")),
+        (Some(_), None) => Err(reader.refusal(domain, "a name of letters, digits, `_` and `-`")),
+        (None, Some(text)) if is_plain_subject(text.strip_prefix('$').unwrap_or(&text)) => Ok(text),
+        (None, Some(_)) => Err(reader.refusal(prefix, must)),
+        (None, None) => Ok("$JS.API".to_owned()),
+    }
+}
+
 fn is_plain_subject(text: &str) -> bool {
     text.len() <= MAX_BYTES && text.split('.').all(is_name)
 }

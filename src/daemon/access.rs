@@ -80,7 +80,8 @@ impl Access {
             return true;
         };
         if self.is_due(&missing.to_string()) {
-            error!("NATS refuses what the daemon needs: grant {missing} to its user");
+            let advice = self.0.permissions.advice(&missing);
+            error!("NATS refuses what the daemon needs: {advice}");
         }
         if !missing.can_be_probed() {
             let mut at = self.0.answer_refused.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,10 +92,23 @@ impl Access {
         true
     }
 
+    /// Probes all permissions. Returns whether the probe came to an end.
+    pub async fn probe_all(&self, client: &Client) -> bool {
+        self.probe(client, &self.0.permissions.always).await
+    }
+
+    /// What to change, if a permission is missing.
+    pub fn advice(&self) -> Option<String> {
+        let refused = self.refused();
+        let advice: Vec<_> =
+            refused.iter().map(|missing| self.0.permissions.advice(missing)).collect();
+        (!advice.is_empty()).then(|| advice.join("; "))
+    }
+
     /// Waits until all permissions are granted.
     pub async fn settle(&self, client: &Client) {
         self.0.health.starting("the permissions of its user on NATS");
-        while !self.probe(client, &self.0.permissions.always).await || !self.refused().is_empty() {
+        while !self.probe_all(client).await || !self.refused().is_empty() {
             sleep(RETRY_INTERVAL).await;
         }
     }

@@ -1,24 +1,27 @@
-//! The connection to NATS: waits for a server as long as it takes, and reports what befalls it.
+//! The connection to NATS: waits for a server as long as it takes, and reports connection events.
 
 use std::collections::BTreeSet;
 use std::future::{Ready, ready};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{
     Client, ConnectOptions, Event, ReconnectToServer, Server, ServerError, ServerInfo,
 };
 use thiserror::Error;
-use tokio::fs;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::access::Access;
-use crate::config::{Auth, Nats, TlsIdentity};
+use super::check::CheckError;
+use super::connect_error::{explain, is_expiry, is_refusal};
+use super::login::{self, LoginError};
+use crate::clock::Clock;
+use crate::config::{Nats, TlsIdentity};
 
-/// The oldest server that has all that the store builds on.
+/// The oldest server with all features that the store builds on.
 const MIN_SERVER_VERSION: (i64, i64, i64) = (2, 11, 0);
 
 /// A dead connection is noticed after two of these.
@@ -30,11 +33,11 @@ const CLIENT_CAPACITY: usize = 4096;
 const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(50);
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// Between two attempts with a login that was refused: a person has to act, and the server's log
-/// should not fill up meanwhile.
+/// Between two attempts with a login that was refused: a person has to act, and the log of the
+/// server should not fill up meanwhile. Up to as much again is added, so that daemons spread out.
 const REFUSED_RECONNECT_DELAY: Duration = Duration::from_secs(5);
 
-/// Why there will be no connection however long one waits.
+/// Why waiting for a connection is in vain.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     #[error(
@@ -43,67 +46,98 @@ pub enum ConnectError {
     )]
     TooOld { servers: String, version: String },
 
-    #[error("{} holds no login that can be used: {source}", path.display())]
-    Login { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Login(#[from] LoginError),
 }
 
-/// Connects under `name`, and waits while there is no server or the login is refused. What befalls
-/// the connection afterwards is logged here, noted in the health, and comes out of the receiver too.
-///
-/// `subscription_capacity` is how many messages a subscription holds before it drops the next.
+/// Which connection of the daemon it is.
+#[derive(Debug, Clone)]
+pub struct Purpose {
+    /// Its place in the health.
+    pub name: &'static str,
+    /// Its name on the server.
+    pub label: String,
+    /// Messages that a subscription holds before it drops the next.
+    pub subscription_capacity: usize,
+}
+
+/// What the callbacks of one connection share.
+#[derive(Debug, Clone)]
+struct Connection {
+    settings: Arc<Nats>,
+    purpose: Purpose,
+    access: Access,
+    clock: Clock,
+    /// Whether the last attempt was refused.
+    refused: Arc<AtomicBool>,
+}
+
+/// Connects, and waits while there is no server or the login is refused. Later events of the
+/// connection are logged, reported in the health, and sent to the receiver.
 pub async fn connect(
     settings: &Nats,
-    name: &str,
-    subscription_capacity: usize,
+    purpose: Purpose,
     access: &Access,
 ) -> Result<(Client, UnboundedReceiver<Event>), ConnectError> {
+    let connection = Connection {
+        settings: Arc::new(settings.clone()),
+        purpose,
+        access: access.clone(),
+        clock: Clock::start(),
+        refused: Arc::default(),
+    };
     let servers = settings.servers();
     let health = access.health();
     let mut attempts = 0;
     health.starting(format!("NATS at {servers}"));
     loop {
+        // A file that cannot be used at the start needs a person; later it may be half written.
+        login::answer(&settings.auth, &[])?;
         let (sender, events) = mpsc::unbounded_channel();
-        // Made anew each time: the file of a login may have been replaced since.
-        let options = log_in(settings).await?;
-        let options = options
-            .name(name)
-            .subscription_capacity(subscription_capacity)
-            .client_capacity(CLIENT_CAPACITY)
-            .custom_inbox_prefix(&settings.inbox_prefix)
-            .ping_interval(PING_INTERVAL)
-            .max_reconnects(None)
-            .reconnect_delay_callback(delay)
-            .reconnect_to_server_callback(look_back(name, access.clone()))
-            .event_callback(forward(name, access.clone(), sender));
-        let failure = match secure(options, settings).connect(&settings.urls[..]).await {
+        let options = connection.options(sender);
+        let failure = match options.connect(&settings.urls[..]).await {
             Ok(client) => return supported(&client, servers).map(|()| (client, events)),
-            Err(failure) => failure.to_string(),
+            Err(failure) => connection.explain(&failure.to_string()),
         };
         attempts += 1;
         health.starting(format!("NATS at {servers}: {failure}"));
-        tell(access, &servers, &failure);
-        sleep(if is_refusal(&failure) { REFUSED_RECONNECT_DELAY } else { delay(attempts) }).await;
+        log_failure(access, &servers, &failure);
+        sleep(delay(attempts, is_refusal(&failure))).await;
     }
 }
 
-/// Tells why there is no connection, once in a while.
-fn tell(access: &Access, servers: &str, failure: &str) {
+/// One attempt, without waiting. Refusals of permissions are noted in `access`.
+pub async fn connect_once(
+    settings: &Nats,
+    label: &str,
+    access: &Access,
+) -> Result<Client, CheckError> {
+    login::answer(&settings.auth, &[]).map_err(ConnectError::from)?;
+    let access = access.clone();
+    let options = options(settings).name(label).event_callback(move |event| {
+        if let Event::ServerError(refusal) = event {
+            access.on_server_error(&refusal.to_string());
+        }
+        ready(())
+    });
+    let servers = settings.servers();
+    let client = options.connect(&settings.urls[..]).await.map_err(|failure| {
+        let failure = explain(&failure.to_string(), settings, Clock::start().now().wall);
+        CheckError::NotConnected { servers: servers.clone(), failure }
+    })?;
+    supported(&client, servers)?;
+    Ok(client)
+}
+
+fn log_failure(access: &Access, servers: &str, failure: &str) {
     if !access.is_due(failure) {
         return;
     }
     if is_refusal(failure) {
-        error!(%servers, error = failure, "NATS does not let us in; trying on");
+        error!(%servers, error = failure, "NATS refuses the connection; trying again");
     } else {
         warn!(error = failure, "waiting for NATS at {servers}");
     }
-}
-
-/// Whether a person has to act: on a login or a certificate. By the text, as that is all that the
-/// client keeps of it when it connects again, and as a server that refuses our certificate says so
-/// only after the handshake.
-fn is_refusal(failure: &str) -> bool {
-    let failure = failure.to_lowercase();
-    ["authorization", "authentication", "certificate", "tls"].iter().any(|of| failure.contains(of))
 }
 
 fn supported(client: &Client, servers: String) -> Result<(), ConnectError> {
@@ -114,41 +148,19 @@ fn supported(client: &Client, servers: String) -> Result<(), ConnectError> {
     Err(ConnectError::TooOld { servers, version: client.server_info().version })
 }
 
-async fn log_in(settings: &Nats) -> Result<ConnectOptions, ConnectError> {
-    let options = ConnectOptions::new();
-    Ok(match &settings.auth {
-        Auth::None => options,
-        Auth::Creds(path) => {
-            let text = read(path).await?;
-            options.credentials(&text).map_err(unusable(path))?
-        }
-        Auth::NkeySeed(seed) => options.nkey(seed.reveal().to_owned()),
-        Auth::NkeyFile(path) => {
-            let seed = read(path).await?.trim().to_owned();
-            nkeys::KeyPair::from_seed(&seed).map_err(io::Error::other).map_err(unusable(path))?;
-            options.nkey(seed)
-        }
-        Auth::Password { user, password } => {
-            options.user_and_password(user.clone(), password.reveal().to_owned())
-        }
-        Auth::Token(token) => options.token(token.reveal().to_owned()),
-    })
-}
-
-async fn read(path: &Path) -> Result<String, ConnectError> {
-    fs::read_to_string(path).await.map_err(unusable(path))
-}
-
-fn unusable(path: &Path) -> impl FnOnce(io::Error) -> ConnectError {
-    let path = path.to_owned();
-    |source| ConnectError::Login { path, source }
-}
-
-/// Whoever names an authority or a certificate means TLS; without insisting on it, a server that
-/// pretends not to know TLS would get the login in the clear.
-fn secure(mut options: ConnectOptions, settings: &Nats) -> ConnectOptions {
-    if settings.tls_ca.is_some() || settings.tls_identity.is_some() {
+/// Login and TLS. The files of both are read at each attempt.
+fn options(settings: &Nats) -> ConnectOptions {
+    let auth = settings.auth.clone();
+    let mut options =
+        ConnectOptions::with_auth_callback(move |nonce| ready(login::answer_client(&auth, &nonce)))
+            .custom_inbox_prefix(&settings.inbox_prefix);
+    // An authority or a certificate implies TLS. Otherwise a server that pretends not to know TLS
+    // would get the login in the clear.
+    if settings.tls_first || settings.tls_ca.is_some() || settings.tls_identity.is_some() {
         options = options.require_tls(true);
+    }
+    if settings.tls_first {
+        options = options.tls_first();
     }
     if let Some(path) = &settings.tls_ca {
         options = options.add_root_certificates(path.clone());
@@ -159,54 +171,79 @@ fn secure(mut options: ConnectOptions, settings: &Nats) -> ConnectOptions {
     options
 }
 
-/// How long to wait before the attempt of this number, from 1. The first is made almost at once,
-/// and all are spread out, as many clients lose one server at the same moment.
-fn delay(attempt: usize) -> Duration {
+impl Connection {
+    fn options(&self, sender: UnboundedSender<Event>) -> ConnectOptions {
+        let refused = Arc::clone(&self.refused);
+        options(&self.settings)
+            .name(&self.purpose.label)
+            .subscription_capacity(self.purpose.subscription_capacity)
+            .client_capacity(CLIENT_CAPACITY)
+            .ping_interval(PING_INTERVAL)
+            .max_reconnects(None)
+            .reconnect_delay_callback(move |attempt| {
+                delay(attempt, refused.load(Ordering::Relaxed))
+            })
+            .reconnect_to_server_callback(self.clone().report_failures())
+            .event_callback(self.clone().report_events(sender))
+    }
+
+    fn explain(&self, failure: &str) -> String {
+        explain(failure, &self.settings, self.clock.now().wall)
+    }
+
+    /// Before each round of attempts to connect again: reports why the last one failed, and leaves
+    /// the choice of the server to the client.
+    fn report_failures(
+        self,
+    ) -> impl Fn(Vec<Server>, ServerInfo) -> Ready<Option<ReconnectToServer>> + use<> {
+        move |servers, _| {
+            // A server without a failed attempt: this is the first round.
+            if servers.iter().all(|server| server.failed_attempts > 0) {
+                let failures: BTreeSet<_> =
+                    servers.iter().filter_map(|server| server.last_error.as_deref()).collect();
+                let failures: Vec<_> =
+                    failures.into_iter().map(|failure| self.explain(failure)).collect();
+                let failure = failures.join("; ");
+                let servers: Vec<_> = servers.iter().map(Server::to_string).collect();
+                self.refused.store(is_refusal(&failure), Ordering::Relaxed);
+                let problem = format!("not connected to NATS: {failure}");
+                self.access.health().report(self.purpose.name, problem);
+                log_failure(&self.access, &servers.join(", "), &failure);
+            }
+            ready(None)
+        }
+    }
+
+    /// Logs each event in one line, reports what it means for the health, and passes it on.
+    fn report_events(self, sender: UnboundedSender<Event>) -> impl Fn(Event) -> Ready<()> + use<> {
+        move |event| {
+            let health = self.access.health();
+            match event {
+                Event::Connected => {
+                    self.refused.store(false, Ordering::Relaxed);
+                    health.clear(self.purpose.name);
+                }
+                Event::Disconnected => health.report(self.purpose.name, "not connected to NATS"),
+                _ => {}
+            }
+            log(&event, &self.access);
+            // The receiver is gone when the daemon leaves.
+            let _ = sender.send(event);
+            ready(())
+        }
+    }
+}
+
+/// How long to wait before the attempt of this number, from 1. The first is made almost at once. All
+/// are spread out, as many clients lose one server at the same moment.
+fn delay(attempt: usize, refused: bool) -> Duration {
+    if refused {
+        return REFUSED_RECONNECT_DELAY.mul_f64(1.0 + fastrand::f64());
+    }
     let doublings = attempt.saturating_sub(1).min(16) as u32;
     let longest = (MIN_RECONNECT_DELAY * 2_u32.pow(doublings)).min(MAX_RECONNECT_DELAY);
     let shortest = if attempt <= 1 { Duration::ZERO } else { MIN_RECONNECT_DELAY };
     shortest + (longest - shortest).mul_f64(fastrand::f64())
-}
-
-/// Before each round of attempts to connect again: tells why the last one failed, and leaves the
-/// choice of the server to the client.
-fn look_back(
-    name: &str,
-    access: Access,
-) -> impl Fn(Vec<Server>, ServerInfo) -> Ready<Option<ReconnectToServer>> + use<> {
-    let name = name.to_owned();
-    move |servers, _| {
-        // One that was not tried since the connection was lost: this is the first round.
-        if servers.iter().all(|server| server.failed_attempts > 0) {
-            let failures: BTreeSet<_> =
-                servers.iter().filter_map(|server| server.last_error.clone()).collect();
-            let failures = failures.into_iter().collect::<Vec<_>>().join("; ");
-            let servers: Vec<_> = servers.iter().map(Server::to_string).collect();
-            access.health().report(&name, format!("not connected to NATS: {failures}"));
-            tell(&access, &servers.join(", "), &failures);
-        }
-        ready(None)
-    }
-}
-
-/// Logs each event in one line, notes what it means for the health, and passes it on.
-fn forward(
-    name: &str,
-    access: Access,
-    sender: UnboundedSender<Event>,
-) -> impl Fn(Event) -> Ready<()> + use<> {
-    let name = name.to_owned();
-    move |event| {
-        match event {
-            Event::Connected => access.health().clear(&name),
-            Event::Disconnected => access.health().report(&name, "not connected to NATS"),
-            _ => {}
-        }
-        log(&event, &access);
-        // Nobody listens any more when the daemon is about to leave.
-        let _ = sender.send(event);
-        ready(())
-    }
 }
 
 fn log(event: &Event, access: &Access) {
@@ -216,10 +253,13 @@ fn log(event: &Event, access: &Access) {
         Event::LameDuckMode => info!("the NATS server is about to stop; moving to another"),
         Event::Draining | Event::Closed => debug!(%event, "leaving NATS"),
         Event::SlowConsumer(subscription) => {
-            warn!(subscription, "messages were dropped: they came faster than we took them");
+            warn!(subscription, "messages were dropped: they came faster than they were processed");
         }
         Event::ServerError(ServerError::SlowConsumer(subscription)) => {
-            warn!(subscription, "NATS counts us as a slow consumer");
+            warn!(subscription, "NATS counts the daemon as a slow consumer");
+        }
+        Event::ServerError(expiry) if is_expiry(&expiry.to_string()) => {
+            info!("the login has expired; connecting with the one that its file holds now");
         }
         Event::ServerError(refusal) => {
             let text = refusal.to_string();
@@ -227,7 +267,7 @@ fn log(event: &Event, access: &Access) {
                 error!(error = text, "NATS refused something");
             }
         }
-        // One for each failed attempt to connect again, without the reason; `look_back` tells it.
+        // One for each failed attempt to connect again, without the reason, which `report_failures` logs.
         Event::ClientError(failure) => debug!(error = %failure, "still without NATS"),
     }
 }

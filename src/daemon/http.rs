@@ -36,17 +36,17 @@ const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 
 /// The address of the setting cannot be listened on.
 #[derive(Debug, Error)]
-#[error("cannot serve metrics on {address}, as `metrics.listen` says: {source}")]
+#[error("cannot serve metrics on {address}, as `metrics.listen` says: {error}")]
 pub struct ListenError {
     address: SocketAddr,
-    source: io::Error,
+    error: io::Error,
 }
 
 impl ListenError {
     /// Whether a later attempt may succeed: another process still has the address, or the machine
     /// does not have it yet.
     pub fn may_pass(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+        matches!(self.error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
     }
 }
 
@@ -69,7 +69,7 @@ impl Http {
         health: Health,
         metrics: Arc<Metrics>,
     ) -> Result<Self, ListenError> {
-        let failed = |source| ListenError { address, source };
+        let failed = |error| ListenError { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         // With port 0 the system has chosen one.
         let address = listener.local_addr().map_err(failed)?;
@@ -153,4 +153,20 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named_once_with_all_causes() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let metrics = Arc::new(Metrics::new([], []));
+        let bound = Http::bind(taken.local_addr().unwrap(), Health::new(), metrics).await;
+        let error = bound.unwrap_err();
+        assert!(error.may_pass());
+        let chain = format!("{:#}", anyhow::Error::new(error));
+        assert_eq!(chain.matches("Address already in use").count(), 1, "{chain}");
+    }
 }

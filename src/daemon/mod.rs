@@ -1,10 +1,13 @@
 //! The daemon as a whole: connects, replays, serves, leaves.
 
 mod access;
+pub mod check;
 pub mod connect;
+mod connect_error;
 mod http;
 mod leave;
 mod log_throttle;
+mod login;
 mod monitor;
 mod permissions;
 mod start;
@@ -54,7 +57,7 @@ impl Error {
     /// server.
     pub fn needs_a_change(&self) -> bool {
         match self {
-            Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login { .. })
+            Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login(_))
             | Self::Bucket(_) => true,
             Self::Listen(error) => !error.may_pass(),
             Self::Subscribe(_) | Self::RoundTrip(_) | Self::Random(_) => false,

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::api::transport::executor::QueueGauge;
+use crate::api::transport::queue::QueueGauge;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::service::Service;
@@ -82,22 +81,17 @@ impl Monitor {
             ticks.tick().await;
             let since_ns = *waiting_ns.get_or_insert_with(|| context.clock.elapsed_ns());
             let lag = || Duration::from_nanos(context.clock.elapsed_ns() - since_ns);
-            let (done, mut caught_up) = oneshot::channel();
             let deadline_ms = context.clock.now().mono_ms + LAG_SAMPLE_TIMEOUT_MS;
-            let then = move |seen| {
-                // The receiver is gone when the daemon leaves.
-                let _ = done.send(seen);
-            };
-            context.barrier.all_stored(deadline_ms, Box::new(then));
+            let mut all_stored = std::pin::pin!(context.barrier.all_stored(deadline_ms));
             let seen = loop {
-                let answer = timeout(FEED_LAG_LIMIT / 4, &mut caught_up).await;
+                let answer = timeout(FEED_LAG_LIMIT / 4, &mut all_stored).await;
                 self.metrics.set_replica_lag(lag());
                 if lag() > FEED_LAG_LIMIT {
                     self.health
                         .report(PROBLEM_KEY, "has not caught up with the bucket for over a second");
                 }
                 if let Ok(seen) = answer {
-                    break seen.unwrap_or(false);
+                    break seen;
                 }
             };
             if seen {

@@ -90,6 +90,8 @@ pub struct Permissions {
     pub always: Vec<Permission>,
     /// Needed where the bucket is missing.
     sometimes: Vec<Permission>,
+    /// The subjects of replies to the daemon, if their prefix is the default of all clients.
+    default_inbox: Option<String>,
 }
 
 impl Permissions {
@@ -97,14 +99,19 @@ impl Permissions {
         let requests = settings.subjects.requests();
         let [trusted, own] = heartbeats::lanes(&requests);
         let stream = format!("KV_{}", settings.store.bucket);
+        let api = &settings.nats.js_api;
+        let write_subjects = match api.as_str() {
+            "$JS.API" => format!("$KV.{}.>", settings.store.bucket),
+            api => format!("{api}.$KV.{}.>", settings.store.bucket),
+        };
         let mut always = vec![
             Permission::publish(format!("{}.*", settings.subjects.events)),
-            Permission::publish(format!("$KV.{}.>", settings.store.bucket)),
-            Permission::publish(format!("$JS.API.STREAM.INFO.{stream}")),
-            Permission::publish(format!("$JS.API.STREAM.MSG.GET.{stream}")),
-            Permission::publish(format!("$JS.API.CONSUMER.CREATE.{stream}.*")),
-            Permission::publish(format!("$JS.API.CONSUMER.INFO.{stream}.*")),
-            Permission::publish(format!("$JS.API.CONSUMER.DELETE.{stream}.*")),
+            Permission::publish(write_subjects),
+            Permission::publish(format!("{api}.STREAM.INFO.{stream}")),
+            Permission::publish(format!("{api}.STREAM.MSG.GET.{stream}")),
+            Permission::publish(format!("{api}.CONSUMER.CREATE.{stream}.*")),
+            Permission::publish(format!("{api}.CONSUMER.INFO.{stream}.*")),
+            Permission::publish(format!("{api}.CONSUMER.DELETE.{stream}.*")),
             Permission::publish("$JS.FC.>"),
             Permission::publish(format!("{INTERNAL}.>")),
             Permission::subscribe(format!("{}.>", settings.nats.inbox_prefix)),
@@ -117,8 +124,20 @@ impl Permissions {
             ..Permission::subscribe(format!("{requests}.>"))
         });
         always.extend(micro::subjects("*").map(Permission::subscribe));
-        let sometimes = vec![Permission::publish(format!("$JS.API.STREAM.CREATE.{stream}"))];
-        Self { always, sometimes }
+        let sometimes = vec![Permission::publish(format!("{api}.STREAM.CREATE.{stream}"))];
+        let default_inbox = (settings.nats.inbox_prefix == Settings::default().nats.inbox_prefix)
+            .then(|| format!("{}.>", settings.nats.inbox_prefix));
+        Self { always, sometimes, default_inbox }
+    }
+
+    /// What to change where a permission is missing.
+    pub fn advice(&self, missing: &Permission) -> String {
+        let grant = format!("grant {missing} to its user");
+        if missing.verb == Verb::Subscribe && self.default_inbox.as_ref() == Some(&missing.subject)
+        {
+            return format!("{grant}, or set `nats.inbox_prefix` to the inbox prefix of its role");
+        }
+        grant
     }
 
     /// The permission whose lack explains `violation`.
@@ -237,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_shipped_settings_grant_what_is_needed_and_no_more() {
-        let Permissions { always, sometimes } = permissions();
+        let Permissions { always, sometimes, .. } = permissions();
         let needed = always.iter().chain(&sometimes).map(ToString::to_string);
         let needed: BTreeSet<_> =
             needed.chain([format!("publish on \"{SERVICE_REPLIES}\"")]).collect();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, Event};
+use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::Access;
-use super::connect::connect;
+use super::connect::{Purpose, connect};
 use super::monitor::Monitor;
 use super::permissions::Permissions;
 use super::{Daemon, Error};
@@ -38,6 +39,7 @@ use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stripe::Timing;
 use crate::store::{self, Store};
+use crate::version::{COMMIT, VERSION};
 use crate::watchdog::Watchdog;
 
 /// Messages that a subscription holds before it drops the next: more than a second of any load
@@ -127,11 +129,22 @@ impl Startup {
     async fn connect(&self) -> Result<Connections, Error> {
         let nats = &self.settings.nats;
         let access = Access::new(self.health.clone(), Permissions::of(&self.settings));
-        let (requests, _) = connect(nats, "presenced", SUBSCRIPTION_CAPACITY, &access).await?;
+        let host = host();
+        let purpose = |name, subscription_capacity| Purpose {
+            name,
+            label: format!("{name} {} {} {host}", VERSION, self.id),
+            subscription_capacity,
+        };
+        let purposes = [
+            purpose("presenced", SUBSCRIPTION_CAPACITY),
+            purpose("presenced store", FEED_CAPACITY),
+            purpose("presenced liveness", heartbeats::CAPACITY),
+        ];
+        let [for_requests, for_store, for_liveness] = purposes;
+        let (requests, _) = connect(nats, for_requests, &access).await?;
         access.settle(&requests).await;
-        let (store, _) = connect(nats, "presenced store", FEED_CAPACITY, &access).await?;
-        let (internal, internal_events) =
-            connect(nats, "presenced liveness", heartbeats::CAPACITY, &access).await?;
+        let (store, _) = connect(nats, for_store, &access).await?;
+        let (internal, internal_events) = connect(nats, for_liveness, &access).await?;
         self.tasks.spawn(access.keep(vec![requests.clone(), store.clone(), internal.clone()]));
         Ok(Connections { requests, store, internal, internal_events })
     }
@@ -148,8 +161,12 @@ impl Startup {
     async fn open_store(&mut self, client: Client, answers: &Outbox) -> Result<Store, Error> {
         let settings = &self.settings;
         let timeout = store::bucket_timeout(settings.limits.request_timeout);
-        let bucket = Bucket::new(client, &settings.store.bucket, timeout);
+        let bucket = Bucket::new(client, &settings.store.bucket, &settings.nats.js_api, timeout);
         store::open(&bucket, shape(settings), &self.health).await?;
+        if let Some(warning) = bucket.info().await.ok().and_then(|info| info.warning(bucket.name()))
+        {
+            tracing::warn!("{warning}");
+        }
         let max_value = bucket.client().max_payload().saturating_sub(HEADER_BYTES);
         let (writes, outgoing) = outbox();
         let context = StoreContext {
@@ -210,7 +227,7 @@ impl Startup {
         self.health.starting(format!("the records of the bucket {bucket}"));
         store.replayed.cancelled().await;
         let now_ms = self.clock.now().mono_ms;
-        beacons.hearing().trouble(now_ms, "it has just started to listen");
+        beacons.hearing().on_trouble(now_ms, "it has just started to listen");
     }
 
     async fn expire_leases(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {
@@ -239,6 +256,7 @@ impl Startup {
             daemon: self.id,
             context: Arc::clone(&context),
             subjects: self.subjects.clone(),
+            metadata: json!({ "daemon": self.id.to_string(), "host": host(), "commit": COMMIT }),
             started: self.clock.now().wall,
         };
         let inquiries = micro::inquiries(client, self.id).await?;
@@ -297,10 +315,16 @@ impl Startup {
     }
 }
 
+/// The name of this machine.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn shape(settings: &Settings) -> Shape {
     Shape {
         replicas: settings.store.replicas,
         in_memory: settings.store.storage == Storage::Memory,
+        max_bytes: settings.store.max_bytes,
     }
 }
 

@@ -5,9 +5,9 @@
 //! other trouble with the connection, means that heartbeats may have been missed as well. Then the
 //! daemon is deaf, and expires no lease, until it has listened for a whole lease again.
 //!
-//! While NATS is partitioned, only the side that can write expires leases, by the heartbeats of that
-//! side (`PROTOCOL`, section 4). So the daemon also queries the bucket all the time: a bucket that
-//! does not answer, or whose leader has no majority, is trouble as well.
+//! While NATS is partitioned, only the side that can write expires leases, by the heartbeats of
+//! that side (`PROTOCOL`, section 4). So the daemon also queries the bucket all the time: a bucket
+//! that does not answer, or whose leader has no majority, is trouble as well.
 
 use std::collections::VecDeque;
 
@@ -85,23 +85,23 @@ impl Hearing {
     }
 
     /// Records an event by which heartbeats may have been missed.
-    pub fn trouble(&mut self, now_ms: u64, what: &'static str) {
+    pub fn on_trouble(&mut self, now_ms: u64, what: &'static str) {
         self.trouble = (now_ms, what);
         self.void_until = self.last_number;
     }
 
-    /// Records the loss of the connection: the daemon is deaf until it is back, and for a lease after
-    /// that.
-    pub fn cut_off(&mut self, now_ms: u64, what: &'static str) {
-        self.trouble(now_ms, what);
+    /// Records the loss of the connection: the daemon is deaf until it is back, and for a lease
+    /// after that.
+    pub fn on_cut_off(&mut self, now_ms: u64, what: &'static str) {
+        self.on_trouble(now_ms, what);
         self.cut_off = true;
     }
 
     /// Records that the connection is there. Returns whether it had been lost.
-    pub fn connected(&mut self, now_ms: u64, what: &'static str) -> bool {
+    pub fn on_connected(&mut self, now_ms: u64, what: &'static str) -> bool {
         let was_cut_off = std::mem::take(&mut self.cut_off);
         if was_cut_off {
-            self.trouble(now_ms, what);
+            self.on_trouble(now_ms, what);
         }
         was_cut_off
     }
@@ -130,8 +130,9 @@ impl Hearing {
     }
 
     /// The earliest time at which a message that is taken from a lane now may have been sent. A
-    /// heartbeat that waited must not count as fresh: it would prolong the lease of a dead client. It
-    /// was sent before the probes that have not returned; one from a stall may be from its beginning.
+    /// heartbeat that waited must not count as fresh: it would prolong the lease of a dead client.
+    /// It was sent before the probes that have not returned; one from a stall may be from its
+    /// beginning.
     pub fn heard_ms(&self, lane: usize, now_ms: u64) -> u64 {
         let Some(lane) = self.lanes.get(lane) else { return now_ms };
         if let Some(probed_ms) = self.probed_ms.filter(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {
@@ -145,12 +146,12 @@ impl Hearing {
         next.filter(|sent_ms| sent_ms + PROBE_LATE_MS < now_ms).unwrap_or(now_ms)
     }
 
-    /// Returns the number of the next probe, which is sent on all lanes now. Detects late probes, and
-    /// a stall of the daemon itself.
+    /// Returns the number of the next probe, which is sent on all lanes now. Detects late probes,
+    /// and a stall of the daemon itself.
     pub fn probe(&mut self, now_ms: u64) -> u64 {
         let before_ms = self.probed_ms.replace(now_ms);
         if let Some(before_ms) = before_ms.filter(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {
-            self.trouble(now_ms, "the daemon was stalled");
+            self.on_trouble(now_ms, "the daemon was stalled");
             self.stall = (before_ms, self.last_number + 1);
         }
         let oldest_sent_ms = |lane: &Lane| {
@@ -161,7 +162,7 @@ impl Hearing {
         };
         let oldest = self.lanes.iter().filter_map(oldest_sent_ms).min();
         if oldest.is_some_and(|sent_ms| sent_ms + PROBE_LATE_MS + PROBE_MS < now_ms) {
-            self.trouble(now_ms, "a probe did not come back");
+            self.on_trouble(now_ms, "a probe did not come back");
         }
         self.last_number += 1;
         for lane in &mut self.lanes {
@@ -177,7 +178,7 @@ impl Hearing {
     pub fn asks_bucket(&mut self, now_ms: u64) -> bool {
         let since_ms = *self.bucket.waiting_since_ms.get_or_insert(now_ms);
         if since_ms + BUCKET_LATE_MS < now_ms {
-            self.trouble(now_ms, "the bucket does not answer, or its leader has no majority");
+            self.on_trouble(now_ms, "the bucket does not answer, or its leader has no majority");
         }
         let asks = self.bucket.asked_ms.is_none();
         if asks {
@@ -187,7 +188,7 @@ impl Hearing {
     }
 
     /// Records the answer to the query in flight: `well` if the bucket's leader has a majority.
-    pub fn bucket_answered(&mut self, well: bool) {
+    pub fn on_bucket_answer(&mut self, well: bool) {
         let asked_ms = self.bucket.asked_ms.take();
         if let (true, Some(asked_ms)) = (well, asked_ms) {
             self.bucket.waiting_since_ms = None;
@@ -196,7 +197,7 @@ impl Hearing {
     }
 
     /// Records a probe that returned on a lane.
-    pub fn probed(&mut self, lane: usize, number: u64, now_ms: u64) {
+    pub fn on_probe(&mut self, lane: usize, number: u64, now_ms: u64) {
         let Some(lane) = self.lanes.get_mut(lane) else { return };
         let mut lost = false;
         while let Some((sent, sent_ms)) = lane.in_flight.front().copied().filter(|p| p.0 <= number)
@@ -209,12 +210,12 @@ impl Hearing {
             (lane.returned, lane.proven_ms) = (number, sent_ms);
             // A probe from before the last trouble is no trouble after it.
             if number > self.void_until && sent_ms + PROBE_LATE_MS < now_ms {
-                self.trouble(now_ms, "a probe came back late");
+                self.on_trouble(now_ms, "a probe came back late");
                 return;
             }
         }
         if lost {
-            self.trouble(now_ms, "a probe was lost on the way");
+            self.on_trouble(now_ms, "a probe was lost on the way");
         }
     }
 }
@@ -227,10 +228,10 @@ mod tests {
         let mut hearing = Hearing::new(10_000, 0);
         for second in 1..=10 {
             let number = hearing.probe(second * 1000);
-            hearing.probed(0, number, second * 1000 + 5);
-            hearing.probed(1, number, second * 1000 + 5);
+            hearing.on_probe(0, number, second * 1000 + 5);
+            hearing.on_probe(1, number, second * 1000 + 5);
             assert!(hearing.asks_bucket(second * 1000));
-            hearing.bucket_answered(true);
+            hearing.on_bucket_answer(true);
         }
         hearing
     }
@@ -254,12 +255,12 @@ mod tests {
         let mut lost = listening();
         lost.probe(11_000);
         let second = lost.probe(12_000);
-        lost.probed(1, second, 12_003);
+        lost.on_probe(1, second, 12_003);
         assert!(lost.deaf(12_003).is_some());
 
         let mut late = listening();
         let number = late.probe(11_000);
-        late.probed(0, number, 12_001);
+        late.on_probe(0, number, 12_001);
         assert!(late.deaf(12_001).is_some());
     }
 
@@ -275,21 +276,21 @@ mod tests {
     fn probes_from_before_a_trouble_are_no_new_trouble() {
         let mut hearing = listening();
         let before = hearing.probe(11_000);
-        hearing.trouble(11_001, "it was cut off");
-        hearing.probed(0, before, 11_500);
+        hearing.on_trouble(11_001, "it was cut off");
+        hearing.on_probe(0, before, 11_500);
         assert_eq!(hearing.from_ms(11_500), 21_001);
     }
 
     #[test]
     fn a_cut_off_daemon_is_deaf_until_a_lease_after_it_is_back() {
         let mut hearing = listening();
-        hearing.cut_off(11_000, "it was cut off");
+        hearing.on_cut_off(11_000, "it was cut off");
         assert_eq!(hearing.deaf(60_000), Some("it was cut off"));
         assert!(hearing.from_ms(60_000) > 60_000);
-        assert!(hearing.connected(60_000, "it is back"));
+        assert!(hearing.on_connected(60_000, "it is back"));
         assert_eq!(hearing.deaf(69_999), Some("it is back"));
         assert_eq!(hearing.deaf(70_000), None);
-        assert!(!hearing.connected(70_000, "it is back"));
+        assert!(!hearing.on_connected(70_000, "it is back"));
         assert_eq!(hearing.deaf(70_000), None);
     }
 
@@ -304,7 +305,7 @@ mod tests {
         late.probe(12_500);
         late.probe(13_500);
         assert_eq!(late.heard_ms(0, 14_000), 11_000);
-        late.probed(0, first, 14_000);
+        late.on_probe(0, first, 14_000);
         assert_eq!(late.heard_ms(0, 14_000), 11_500);
     }
 
@@ -314,7 +315,7 @@ mod tests {
         assert_eq!(hearing.heard_ms(1, 18_000), 10_000);
         let after = hearing.probe(18_000);
         assert_eq!(hearing.heard_ms(1, 18_001), 10_000);
-        hearing.probed(1, after, 18_002);
+        hearing.on_probe(1, after, 18_002);
         assert_eq!(hearing.heard_ms(1, 18_003), 18_003);
         assert_eq!(hearing.heard_ms(0, 18_003), 10_000);
     }
@@ -333,12 +334,12 @@ mod tests {
         let mut hearing = listening();
         assert_eq!(hearing.proven_ms(), 10_000);
         let number = hearing.probe(11_000);
-        hearing.probed(0, number, 11_003);
+        hearing.on_probe(0, number, 11_003);
         assert_eq!(hearing.proven_ms(), 10_000);
-        hearing.probed(1, number, 11_005);
+        hearing.on_probe(1, number, 11_005);
         assert_eq!(hearing.proven_ms(), 10_000);
         hearing.asks_bucket(11_000);
-        hearing.bucket_answered(true);
+        hearing.on_bucket_answer(true);
         assert_eq!(hearing.proven_ms(), 11_000);
     }
 
@@ -348,14 +349,14 @@ mod tests {
             let mut hearing = listening();
             for at_ms in (11_000..=30_000).step_by(500) {
                 if hearing.asks_bucket(at_ms) && badly {
-                    hearing.bucket_answered(false);
+                    hearing.on_bucket_answer(false);
                 }
                 assert_eq!(hearing.deaf(at_ms).is_some(), at_ms > 13_000, "{at_ms}");
             }
             // A query with a bad answer is repeated, and was without a good one until then.
             let last_ms = if badly { 30_500 } else { 30_000 };
             assert!(!badly || hearing.asks_bucket(last_ms));
-            hearing.bucket_answered(true);
+            hearing.on_bucket_answer(true);
             assert!(hearing.deaf(last_ms + 9999).is_some());
             assert_eq!(hearing.deaf(last_ms + 10_000), None);
         }

@@ -1,5 +1,5 @@
-//! The beacons between the daemons of a cell, on `presence.internal.v1.<bucket>.beacon`: a daemon is
-//! alive, or leaves.
+//! The beacons between the daemons of a cell, on `presence.internal.v1.<bucket>.beacon`: a daemon
+//! is alive, or leaves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -27,7 +27,7 @@ pub async fn check_leader(beacons: &Beacons, bucket: &Bucket, clock: Clock) {
             }
             Some(answered) = &mut answer => {
                 let has_majority = answered.is_ok_and(|info| info.has_majority());
-                beacons.hearing().bucket_answered(has_majority);
+                beacons.hearing().on_bucket_answer(has_majority);
                 answer.set(None.into());
             }
         }

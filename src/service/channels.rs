@@ -1,10 +1,11 @@
-//! Channels: commands, queries, and what an answer shows of their members.
+//! Channels: commands, queries, and the JSON of a channel with its members.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::Arc;
 
-use super::query::at_once;
-use super::{Service, unreadable};
+use super::query::max_inline_records;
+use super::{Service, stopped, unreadable};
 use crate::config::ChannelType;
 use crate::presence::channel::{
     ChannelKey, Channels, Command, MAX_WATCHED, Outcome, Page, Record, Seen, Watched, push_fields,
@@ -17,37 +18,37 @@ use crate::presence::json;
 use crate::presence::refusal::Refusal;
 use crate::presence::sort::{Sort, TopK};
 use crate::presence::user::{Viewer, push_member, push_member_without_presence};
-use crate::store::keyspace::Reply;
+use crate::store::keyspace::CommandResult;
 
 /// The settings of the channel types, by name.
 pub type ChannelTypes = Arc<BTreeMap<String, ChannelType>>;
 
-/// Which channels, in which order.
+/// A query for channels.
 #[derive(Debug)]
 pub struct ChannelQuery {
     pub filter: Option<Filter>,
     pub sort: Sort,
     pub limit: usize,
     pub offset: usize,
-    /// How many members of each are shown.
+    /// The number of members shown of each channel.
     pub member_limit: usize,
-    /// Only channels that this user is a member of.
+    /// Limits the query to channels of which this user is a member.
     pub of_member: Option<Id>,
 }
 
 impl Service {
-    /// Sends a command on its way.
+    /// Submits a command before it returns; the future is its answer.
     pub fn channel_command(
         &self,
         key: ChannelKey,
         command: Command,
         deadline_ms: u64,
-        reply: Reply<Channels>,
-    ) {
-        self.store.channels.command(key, command, deadline_ms, reply);
+    ) -> impl Future<Output = CommandResult<Channels>> + Send + use<> {
+        let answer = self.store.channels.command(key, command, deadline_ms);
+        async move { answer.await.unwrap_or_else(|_| Err(stopped())) }
     }
 
-    /// The channel as a command would leave it, on what is known now.
+    /// The channel as a command would leave it, decided on the replica.
     pub fn preview_channel(
         &self,
         key: &ChannelKey,
@@ -69,26 +70,27 @@ impl Service {
         self.channel_types.get(key.kind()).copied().unwrap_or_default()
     }
 
-    /// Answers a query from the replica. Where the filter names channels or a member, only those
-    /// are looked at. If there are more than a few, this leaves the calling thread alone.
-    pub fn query_channels(
+    /// Answers a query from the replica.
+    ///
+    /// A filter that names channels or a member limits the search to those. A search of more than a
+    /// few records leaves the calling thread and counts as a scan.
+    pub async fn query_channels(
         &self,
         query: ChannelQuery,
         deadline_ms: u64,
-        then: impl FnOnce(Result<Vec<Page>, Refusal>) + Send + 'static,
-    ) {
-        let most = at_once(query.filter.as_ref());
+    ) -> Result<Vec<Page>, Refusal> {
+        let most = max_inline_records(query.filter.as_ref());
         if let Some(found) = self.search_channels(&query, most, deadline_ms) {
-            return then(found);
+            return found;
         }
         let service = self.clone();
-        let search = move || {
+        self.scan(move || {
             service.search_channels(&query, usize::MAX, deadline_ms).unwrap_or(Ok(Vec::new()))
-        };
-        self.scan(search, then);
+        })
+        .await
     }
 
-    /// Looks at the channels that can match; gives up if they are more than `most`.
+    /// Tests the channels that can match; returns `None` if they are more than `most`.
     fn search_channels(
         &self,
         query: &ChannelQuery,
@@ -118,7 +120,7 @@ impl Service {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         for key in keys {
             self.store.channels.with_stored(key, |stored| match stored {
-                // Whoever may see only their own channels learns nothing of this one.
+                // A viewer of the own channels only learns nothing of this one.
                 Some((Stored::Unreadable, _)) if query.of_member.is_none() => Err(unreadable()),
                 Some((Stored::Present(record), _)) => {
                     offer(query, &mut best, key, record);
@@ -137,21 +139,21 @@ impl Service {
         most: usize,
     ) -> Option<Vec<Page>> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        let mut looked_at = 0;
+        let mut visited = 0;
         self.store.channels.for_each_stripe(|stripe| {
-            if looked_at > most {
+            if visited > most {
                 return;
             }
             let keys: BTreeSet<_> =
                 members.iter().flat_map(|member| stripe.index().of(member)).collect();
-            looked_at += keys.len();
+            visited += keys.len();
             for key in keys {
                 if let Some(record) = stripe.record(key) {
                     offer(query, &mut best, key, record);
                 }
             }
         });
-        (looked_at <= most).then(|| page(query, best))
+        (visited <= most).then(|| page(query, best))
     }
 
     fn scan_channels(&self, query: &ChannelQuery, deadline_ms: u64) -> Result<Vec<Page>, Refusal> {
@@ -164,7 +166,7 @@ impl Service {
         Ok(page(query, best))
     }
 
-    /// Appends a channel as `viewer` sees it, with the block of a watch if it is watched.
+    /// Appends a channel as `viewer` sees it, with a presence block if `presence` is given.
     pub fn push_channel(
         &self,
         out: &mut Vec<u8>,
@@ -196,7 +198,7 @@ impl Service {
     }
 }
 
-/// Appends a presence block: whom to watch and how, and who was left out.
+/// Appends a presence block: the users to watch, their subjects, and the users left out.
 pub fn push_watched(out: &mut Vec<u8>, events: &str, watched: &Watched) {
     json::push(out, "{\"users\":");
     let push_id = |out: &mut Vec<u8>, id: &Id| json::push_str(out, id.as_str());
@@ -214,7 +216,7 @@ pub fn push_watched(out: &mut Vec<u8>, events: &str, watched: &Watched) {
     out.push(b'}');
 }
 
-/// Keeps a channel if it matches and is among the first so far.
+/// Keeps a channel that matches and ranks among the best so far.
 fn offer(query: &ChannelQuery, best: &mut TopK<'_, Page>, key: &ChannelKey, record: &Record) {
     let seen = Seen { key, record };
     if best.would_accept(&seen)

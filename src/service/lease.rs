@@ -1,69 +1,61 @@
-//! Shared leases across the whole store.
+//! The deliberate end of a shared lease, across the whole store.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use futures_util::future::try_join_all;
+use tokio::sync::Semaphore;
 
 use super::{Service, unavailable};
 use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
 use crate::presence::user::{Command, Outcome};
 
-/// How many users are written at a time for one lease that ends: others' requests go on.
+/// The bound on concurrent writes for one lease that ends, which leaves room for requests.
 const MAX_CONCURRENT_WRITES: usize = 512;
 
+/// The end of a lease.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EndedLease {
+    /// The number of connections that were ended.
+    pub count: usize,
+    /// The revision at which the store shows the end.
+    pub rev: u64,
+}
+
 impl Service {
-    /// Ends all connections on a lease; how many they were, and the revision that shows it.
+    /// Ends all connections on a lease. A repeat after a failure goes on with the rest.
     pub async fn end_lease(
         &self,
-        lease: Id,
+        lease: &Id,
         grace_ms: Option<u64>,
         deadline_ms: u64,
-    ) -> Result<(usize, u64), Refusal> {
-        self.fresh(deadline_ms).await?;
+    ) -> Result<EndedLease, Refusal> {
+        self.all_stored(deadline_ms).await?;
         let mut holders = BTreeSet::new();
-        self.store.users.for_each_stripe(|stripe| holders.extend(stripe.index().holders(&lease)));
-        let mut rev = self.store.context.barrier.position();
+        self.store.users.for_each_stripe(|stripe| holders.extend(stripe.index().holders(lease)));
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_WRITES));
-        let (results, mut ended) = mpsc::unbounded_channel();
-        for user in holders {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
-            if self.now().mono_ms >= deadline_ms {
-                return Err(late());
+        let writes = holders.into_iter().map(|user| {
+            let permits = Arc::clone(&permits);
+            async move {
+                let permit = permits.acquire_owned().await;
+                if self.now().mono_ms >= deadline_ms {
+                    return Err(late());
+                }
+                let command = Command::DisconnectLease { lease: lease.clone(), grace_ms };
+                let answer = self.command(user, command, deadline_ms).await;
+                drop(permit);
+                answer.map_err(|_| late())
             }
-            let results = results.clone();
-            let command = Command::DisconnectLease { lease: lease.clone(), grace_ms };
-            self.command(
-                user,
-                command,
-                deadline_ms,
-                Box::new(move |result| {
-                    drop(permit);
-                    // Nobody listens any more only if the request was given up.
-                    let _ = results.send(result);
-                }),
-            );
-        }
-        drop(results);
-        let mut count = 0;
-        while let Some(result) = ended.recv().await {
-            let answer = result.map_err(|_| late())?;
-            rev = rev.max(answer.rev);
-            if let Outcome::Disconnected { count: ended, .. } = answer.outcome {
-                count += ended;
-            }
-        }
-        Ok((count, rev))
-    }
-
-    /// Waits until the replica has seen all that is stored now.
-    pub async fn fresh(&self, deadline_ms: u64) -> Result<(), Refusal> {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.when_fresh(true, None, deadline_ms, move |fresh| {
-            let _ = sender.send(fresh);
         });
-        receiver.await.unwrap_or_else(|_| Err(late()))
+        let mut ended = EndedLease { count: 0, rev: self.store.context.barrier.position() };
+        for answer in try_join_all(writes).await? {
+            ended.rev = ended.rev.max(answer.rev);
+            if let Outcome::Disconnected { count, .. } = answer.outcome {
+                ended.count += count;
+            }
+        }
+        Ok(ended)
     }
 }
 

@@ -1,14 +1,17 @@
-//! Joins core, store and liveness: a request's commands in, their answers out. Knows nothing of
-//! subjects or JSON requests; those are the edge's.
+//! Joins core, store and liveness: commands in, answers out.
+//!
+//! Subjects and JSON requests belong to the edge and are unknown here.
 
 pub mod channels;
-pub mod lease;
+mod lease;
 pub mod query;
 mod scans;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -20,7 +23,7 @@ use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
 use crate::presence::user::{Command, Record, Rules, Users};
 use crate::store::Store;
-use crate::store::keyspace::Reply;
+use crate::store::keyspace::CommandResult;
 use channels::ChannelTypes;
 use scans::Scans;
 
@@ -31,14 +34,14 @@ pub struct Service {
     pub beacons: Beacons,
     pub liveness: Liveness,
     pub user_settings: Arc<config::Users>,
-    /// Read at each request: they may be changed at any time.
+    /// Read at each request, as a reload may change them at any time.
     limits: Arc<ArcSwap<Limits>>,
     channel_types: ChannelTypes,
     pending: Arc<AtomicUsize>,
     scans: Arc<Scans>,
 }
 
-/// A place among the requests that are being worked on; given back when dropped.
+/// The share of one request in the bound on pending commands; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
     pending: Arc<AtomicUsize>,
@@ -51,7 +54,7 @@ impl Drop for Permit {
     }
 }
 
-/// What decisions about users depend on, by these settings.
+/// The rules for decisions about users, from the settings.
 pub fn rules(limits: &Limits, liveness: &Liveness, users: &config::Users) -> Rules {
     Rules {
         connections_per_user: limits.connections_per_user,
@@ -75,12 +78,12 @@ impl Service {
         }
     }
 
-    /// The limits as they are now.
+    /// The current limits.
     pub fn limits(&self) -> Guard<Arc<Limits>> {
         self.limits.load()
     }
 
-    /// Goes by other limits from the next request on. What is under way keeps its deadline.
+    /// Applies new limits from the next request on. Requests under way keep their deadlines.
     pub fn adopt(&self, limits: Limits) {
         let rules = Arc::new(rules(&limits, &self.liveness, &self.user_settings));
         self.store.adjust(&rules, limits.request_timeout);
@@ -96,24 +99,24 @@ impl Service {
         self.store.context.clock.now()
     }
 
-    /// Takes a request of that many commands in, if there is room.
+    /// Admits a request of `weight` commands, or refuses it while too many are pending.
     pub fn admit(&self, weight: usize) -> Result<Permit, Refusal> {
         let before = self.pending.fetch_add(weight, Ordering::Relaxed);
         let permit = Permit { pending: Arc::clone(&self.pending), weight };
         if before < self.limits().pending_requests { Ok(permit) } else { Err(overloaded()) }
     }
 
-    /// How many commands are being worked on.
+    /// The number of commands under way.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// How many queries look at every record, or wait for their turn to.
+    /// The number of scans that run or wait for a permit.
     pub fn scans(&self) -> usize {
         self.scans.pending()
     }
 
-    /// Whether a user is invisible, as far as this daemon has seen.
+    /// Whether a user is invisible in the replica.
     pub fn is_invisible(&self, user: &Id) -> bool {
         self.store.users.with_stored(
             user,
@@ -121,13 +124,20 @@ impl Service {
         )
     }
 
-    /// Sends a command on its way.
-    pub fn command(&self, user: Id, command: Command, deadline_ms: u64, reply: Reply<Users>) {
-        self.store.users.command(user, command, deadline_ms, reply);
+    /// Submits a command before it returns; the future is its answer.
+    pub fn command(
+        &self,
+        user: Id,
+        command: Command,
+        deadline_ms: u64,
+    ) -> impl Future<Output = CommandResult<Users>> + Send + use<> {
+        let answer = self.store.users.command(user, command, deadline_ms);
+        async move { answer.await.unwrap_or_else(|_| Err(stopped())) }
     }
 
-    /// Whether one of several commands would be refused on what is known now, each on top of those
-    /// before it. Otherwise how many bytes their outcomes show of users.
+    /// Decides several commands on the replica, each on top of those before it, and writes nothing.
+    ///
+    /// Returns the size of the users in their outcomes, in bytes, or the first refusal.
     pub fn check(&self, commands: &[(Id, Command)]) -> Result<usize, Refusal> {
         let (daemon, now) = (self.store.context.daemon, self.now());
         let rules = rules(&self.limits(), &self.liveness, &self.user_settings);
@@ -150,41 +160,26 @@ impl Service {
         Ok(bytes)
     }
 
-    /// Waits until the replica has seen all that is stored now, and revision `min_rev`.
-    pub fn when_fresh(
-        &self,
-        all_stored: bool,
-        min_rev: Option<u64>,
-        deadline_ms: u64,
-        then: impl FnOnce(Result<(), Refusal>) + Send + 'static,
-    ) {
-        let barrier = Arc::clone(&self.store.context);
-        let then = move |seen: bool| then(if seen { Ok(()) } else { Err(unavailable_fresh()) });
-        let wait_for_rev: Box<dyn FnOnce(bool) + Send> = match min_rev {
-            None => Box::new(then),
-            Some(rev) => Box::new(move |seen| {
-                if seen {
-                    barrier.barrier.seen(rev, deadline_ms, Box::new(then));
-                } else {
-                    then(false);
-                }
-            }),
-        };
-        if all_stored {
-            self.store.context.barrier.all_stored(deadline_ms, wait_for_rev);
-        } else {
-            wait_for_rev(true);
-        }
+    /// Waits until the replica has seen all that is stored at the time of the call.
+    pub async fn all_stored(&self, deadline_ms: u64) -> Result<(), Refusal> {
+        let seen = self.store.context.barrier.all_stored(deadline_ms).await;
+        if seen { Ok(()) } else { Err(not_fresh()) }
+    }
+
+    /// Waits until the replica has seen revision `rev`.
+    pub async fn seen(&self, rev: u64, deadline_ms: u64) -> Result<(), Refusal> {
+        let seen = self.store.context.barrier.seen(rev, deadline_ms).await;
+        if seen { Ok(()) } else { Err(not_fresh()) }
     }
 }
 
-/// The refusal of a request for which there is no room.
+/// The refusal of a request beyond the bound on pending commands or scans.
 pub fn overloaded() -> Refusal {
     Refusal::new(Code::Overloaded, "too many requests are being worked on; wait and repeat")
         .detail("retry_after_ms", fastrand::u64(100..500))
 }
 
-/// The refusal of a request that the store did not serve in time.
+/// The refusal of a request that could not be served in time.
 pub fn unavailable(message: &str) -> Refusal {
     Refusal::new(Code::Unavailable, message).detail("retry_after_ms", fastrand::u64(200..1000))
 }
@@ -194,8 +189,18 @@ pub fn unreadable() -> Refusal {
     unavailable("the stored record cannot be read; it is left as it is")
 }
 
-fn unavailable_fresh() -> Refusal {
+/// The refusal of a command whose answer was lost with the keyspace.
+fn stopped() -> Refusal {
+    unavailable("the daemon stopped before the answer came")
+}
+
+fn not_fresh() -> Refusal {
     unavailable(
         "the revision that was asked for, or all that is stored, was not seen within `limits.request_timeout`",
     )
+}
+
+/// A duration in milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,13 +8,13 @@ use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
 use crate::presence::sort::{Sort, TopK};
 use crate::presence::user::{Record, Seen, Viewer, push_seen_by};
-use crate::store::keyspace::{Keyspace, ReplyStripe};
+use crate::store::keyspace::{Keyspace, TicketStripe};
 
-/// How many tests of records a query makes before it leaves the calling thread, which has messages
-/// to read, alone: a millisecond or two, unless the custom fields are large.
-const TESTS_AT_ONCE: usize = 1000;
+/// The number of filter tests that a query makes on the calling thread, which reads messages too: a
+/// millisecond or two, unless the custom fields are large.
+const MAX_INLINE_TESTS: usize = 1000;
 
-/// Which users, in which order, before whose eyes.
+/// A query for users.
 #[derive(Debug)]
 pub struct UserQuery {
     pub filter: Option<Filter>,
@@ -24,40 +24,39 @@ pub struct UserQuery {
     pub viewer: Option<Id>,
 }
 
-/// A user that was found, and its JSON as the viewer sees it.
+/// A user that matches, and its JSON as the viewer sees it.
 pub type FoundUser = (Id, Vec<u8>);
 
 impl Service {
-    /// Answers a query from the replica; a scan leaves the calling thread alone.
-    pub fn query_users(
+    /// Answers a query from the replica. A scan leaves the calling thread.
+    pub async fn query_users(
         &self,
         query: UserQuery,
         deadline_ms: u64,
-        then: impl FnOnce(Result<Vec<FoundUser>, Refusal>) + Send + 'static,
-    ) {
-        let most = at_once(query.filter.as_ref());
-        let ids = query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
-        if ids.as_ref().is_some_and(|ids| ids.len() <= most) {
-            return then(self.search_users(&query, deadline_ms));
+    ) -> Result<Vec<FoundUser>, Refusal> {
+        let most = max_inline_records(query.filter.as_ref());
+        let named = query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
+        if named.is_some_and(|ids| ids.len() <= most) {
+            return self.search_users(&query, deadline_ms);
         }
         let service = self.clone();
-        self.scan(move || service.search_users(&query, deadline_ms), then);
+        self.scan(move || service.search_users(&query, deadline_ms)).await
     }
 
-    /// Counts the users that match, from the replica; a scan leaves the calling thread alone.
-    pub fn count_users(
+    /// Counts the users that match, from the replica. A scan leaves the calling thread.
+    pub async fn count_users(
         &self,
         filter: Option<Filter>,
         viewer: Option<Id>,
         deadline_ms: u64,
-        then: impl FnOnce(Result<usize, Refusal>) + Send + 'static,
-    ) {
-        let most = at_once(filter.as_ref());
-        let ids = filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
-        let is_short = ids.is_some_and(|ids| ids.len() <= most);
+    ) -> Result<usize, Refusal> {
+        let most = max_inline_records(filter.as_ref());
+        let named = filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
+        if named.is_some_and(|ids| ids.len() <= most) {
+            return self.count(filter.as_ref(), viewer.as_ref(), deadline_ms);
+        }
         let service = self.clone();
-        let count = move || service.count(filter.as_ref(), viewer.as_ref(), deadline_ms);
-        if is_short { then(count()) } else { self.scan(count, then) }
+        self.scan(move || service.count(filter.as_ref(), viewer.as_ref(), deadline_ms)).await
     }
 
     fn count(
@@ -96,23 +95,17 @@ impl Service {
         }
     }
 
-    /// Lets a scan run when it is its turn; the calling thread goes on.
-    pub(super) fn scan<R: Send + 'static>(
+    /// Runs a scan on a thread of its own, once a permit for scans is free.
+    pub(super) async fn scan<R: Send + 'static>(
         &self,
         scan: impl FnOnce() -> Result<R, Refusal> + Send + 'static,
-        then: impl FnOnce(Result<R, Refusal>) + Send + 'static,
-    ) {
-        if !self.scans.join(self.limits().pending_scans) {
-            return then(Err(overloaded()));
-        }
-        let service = self.clone();
-        self.store.context.tracker.spawn(async move {
-            let turn = service.scans.turn().await;
-            let found = tokio::task::spawn_blocking(scan).await;
-            drop(turn);
-            service.scans.leave();
-            then(found.unwrap_or_else(|_| Err(unavailable("the query could not be finished"))));
-        });
+    ) -> Result<R, Refusal> {
+        let max_pending = self.limits().pending_scans;
+        let place = self.scans.join(max_pending).ok_or_else(overloaded)?;
+        let permit = self.scans.permit().await;
+        let found = tokio::task::spawn_blocking(scan).await;
+        drop((permit, place));
+        found.unwrap_or_else(|_| Err(unavailable("the query could not be finished")))
     }
 
     fn look_up(
@@ -144,12 +137,12 @@ impl Service {
         Ok(page(query, best))
     }
 
-    /// Visits all parts, and gives up when nobody waits for the answer any more.
+    /// Visits all stripes, and gives up at the deadline of the query.
     pub(super) fn scan_stripes<E: Entity>(
         &self,
         keyspace: &Keyspace<E>,
         deadline_ms: u64,
-        mut visit: impl FnMut(&ReplyStripe<E>),
+        mut visit: impl FnMut(&TicketStripe<E>),
     ) -> Result<(), Refusal> {
         let mut late = false;
         keyspace.for_each_stripe(|stripe| {
@@ -164,12 +157,12 @@ impl Service {
     }
 }
 
-/// How many records may be held against a filter on the calling thread.
-pub(super) fn at_once(filter: Option<&Filter>) -> usize {
-    TESTS_AT_ONCE / (1 + filter.map_or(0, Filter::tests))
+/// The number of records that a query may test against `filter` on the calling thread.
+pub(super) fn max_inline_records(filter: Option<&Filter>) -> usize {
+    MAX_INLINE_TESTS / (1 + filter.map_or(0, Filter::tests))
 }
 
-/// Keeps a user if it matches and is among the first so far.
+/// Keeps a user that matches and ranks among the best so far.
 fn offer(query: &UserQuery, best: &mut TopK<'_, FoundUser>, id: &Id, record: &Record) {
     let viewer = query.viewer.as_ref().map_or(Viewer::Other, Viewer::User);
     let seen = Seen { id, record, viewer };

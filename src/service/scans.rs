@@ -1,4 +1,6 @@
-//! Queries that look at every record: few at once, and not too many that wait.
+//! The bound on scans: queries that visit every record.
+//!
+//! A few run at a time, and a bounded number waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,45 +8,47 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
-/// Who scans, and who waits for it.
+/// The scans that run and the scans that wait.
 #[derive(Debug)]
 pub(super) struct Scans {
     permits: Arc<Semaphore>,
-    /// Those that run and those that wait.
-    pending: AtomicUsize,
+    pending: Arc<AtomicUsize>,
+}
+
+/// The place of one scan among those that run or wait; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Scans {
-    pub fn new(at_once: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(at_once)), pending: AtomicUsize::new(0) }
+    pub fn new(concurrent: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(concurrent)), pending: Arc::default() }
     }
 
-    /// Takes one more in, unless there are `most` already.
-    pub fn join(&self, most: usize) -> bool {
-        let joined = self.pending.fetch_add(1, Ordering::Relaxed) < most;
-        if !joined {
-            self.leave();
-        }
-        joined
+    /// Admits one more scan, unless `max_pending` run or wait already.
+    pub fn join(&self, max_pending: usize) -> Option<Place> {
+        let before = self.pending.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(&self.pending));
+        (before < max_pending).then_some(place)
     }
 
-    /// How many run or wait.
+    /// The number of scans that run or wait.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// Gives the place that [`Scans::join`] took back.
-    pub fn leave(&self) {
-        self.pending.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Waits for one's turn, which ends when it is dropped.
-    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    /// Waits for a permit to run.
+    pub async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
-    /// Lets `now` run at once instead of `before`. Places that are taken are given up in their
-    /// turn, so what runs is not disturbed.
+    /// Changes the number of concurrent scans. A lower number takes effect as permits come back:
+    /// running scans are not disturbed.
     pub fn resize(&self, before: usize, now: usize, tracker: &TaskTracker) {
         self.permits.add_permits(now.saturating_sub(before));
         if let Ok(fewer @ 1..) = u32::try_from(before.saturating_sub(now)) {
@@ -65,28 +69,31 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn fewer_places_count_once_those_who_hold_them_have_left_and_more_at_once() {
+    async fn fewer_permits_count_once_running_scans_end_and_more_at_once() {
         let (scans, tracker) = (Scans::new(2), TaskTracker::new());
-        let first = scans.turn().await;
-        let second = scans.turn().await;
+        let first = scans.permit().await;
+        let second = scans.permit().await;
         scans.resize(2, 1, &tracker);
         drop(first);
         tracker.close();
         tracker.wait().await;
-        assert!(scans.turn().now_or_never().is_none(), "the one place is taken");
+        assert!(scans.permit().now_or_never().is_none(), "the one permit is taken");
         drop(second);
-        let alone = scans.turn().now_or_never().flatten();
-        assert!(alone.is_some() && scans.turn().now_or_never().is_none());
+        let alone = scans.permit().now_or_never().flatten();
+        assert!(alone.is_some() && scans.permit().now_or_never().is_none());
         scans.resize(1, 3, &tracker);
-        let others = [scans.turn().now_or_never().flatten(), scans.turn().now_or_never().flatten()];
-        assert!(others.iter().all(Option::is_some) && scans.turn().now_or_never().is_none());
+        let others =
+            [scans.permit().now_or_never().flatten(), scans.permit().now_or_never().flatten()];
+        assert!(others.iter().all(Option::is_some) && scans.permit().now_or_never().is_none());
     }
 
     #[test]
-    fn no_more_wait_than_may() {
+    fn the_number_of_pending_scans_is_bounded() {
         let scans = Scans::new(1);
-        assert!(scans.join(2) && scans.join(2) && !scans.join(2));
-        scans.leave();
-        assert!(scans.join(2));
+        let first = scans.join(2);
+        let second = scans.join(2);
+        assert!(first.is_some() && second.is_some() && scans.join(2).is_none());
+        drop(first);
+        assert!(scans.join(2).is_some());
     }
 }

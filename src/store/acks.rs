@@ -1,6 +1,6 @@
-//! Acknowledgements of writes. They arrive at an inbox of the daemon's own rather than as replies to
-//! requests of the client: thousands are in flight at once, and the client would keep an entry for
-//! each one that never comes.
+//! Acknowledgements of writes. They arrive at an inbox of the daemon's own rather than as replies
+//! to requests of the client: thousands are in flight at once, and the client would keep an entry
+//! for each one that never comes.
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::{Message, Subscriber};

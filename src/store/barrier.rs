@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::bucket::{Bucket, BucketError};
 use crate::watchdog::WatchdogTap;
@@ -12,12 +12,22 @@ use crate::watchdog::WatchdogTap;
 /// The pause after a query without a good answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The continuation of a waiter: `true` if the replica has come so far, `false` after the deadline.
-pub type Then = Box<dyn FnOnce(bool) + Send>;
-
+/// A waiter is sent `true` when the replica has seen its revision, `false` at its deadline.
 struct Waiter {
-    then: Then,
+    seen: oneshot::Sender<bool>,
     deadline_ms: u64,
+}
+
+impl Waiter {
+    fn new(deadline_ms: u64) -> (Self, oneshot::Receiver<bool>) {
+        let (seen, receiver) = oneshot::channel();
+        (Self { seen, deadline_ms }, receiver)
+    }
+
+    fn end(self, seen: bool) {
+        // The receiver is gone when its request is.
+        let _ = self.seen.send(seen);
+    }
 }
 
 /// The position of the replica, and the waiters for a later one.
@@ -51,22 +61,27 @@ impl std::fmt::Debug for Barrier {
 }
 
 impl Barrier {
-    /// Calls `then` when the replica has seen all that is stored now.
-    pub fn all_stored(&self, deadline_ms: u64, then: Then) {
-        self.lock().unread.push(Waiter { then, deadline_ms });
+    /// Waits until the replica has seen all that is stored at the time of the call, which need not
+    /// be that of the first poll. Returns `false` at the deadline.
+    pub fn all_stored(&self, deadline_ms: u64) -> impl Future<Output = bool> + Send + use<> {
+        let (waiter, seen) = Waiter::new(deadline_ms);
+        self.lock().unread.push(waiter);
         self.wanted.notify_one();
+        async move { seen.await.unwrap_or(false) }
     }
 
-    /// Calls `then` when the replica has seen revision `rev`.
-    pub fn seen(&self, rev: u64, deadline_ms: u64, then: Then) {
-        {
+    /// Waits until the replica has seen revision `rev`. Returns `false` at the deadline.
+    pub async fn seen(&self, rev: u64, deadline_ms: u64) -> bool {
+        let seen = {
             let mut inner = self.lock();
-            if inner.position < rev {
-                inner.at.entry(rev).or_default().push(Waiter { then, deadline_ms });
-                return;
+            if inner.position >= rev {
+                return true;
             }
-        }
-        then(true);
+            let (waiter, seen) = Waiter::new(deadline_ms);
+            inner.at.entry(rev).or_default().push(waiter);
+            seen
+        };
+        seen.await.unwrap_or(false)
     }
 
     /// The revision up to which the replica is complete.
@@ -94,7 +109,7 @@ impl Barrier {
             std::mem::replace(&mut inner.at, later)
         };
         for waiter in ready.into_values().flatten() {
-            (waiter.then)(true);
+            waiter.end(true);
         }
     }
 
@@ -120,12 +135,12 @@ impl Barrier {
             inner.at.retain(|_, waiters| remove_late(waiters));
         }
         for waiter in late {
-            (waiter.then)(false);
+            waiter.end(false);
         }
     }
 
-    /// Queries the stream's last sequence for the waiters. One query at a time serves all that arrived
-    /// before it began.
+    /// Queries the stream's last sequence for the waiters. One query at a time serves all that
+    /// arrived before it began.
     pub async fn run(&self, bucket: Bucket, mut tap: WatchdogTap) {
         loop {
             tokio::select! {
@@ -176,7 +191,7 @@ impl Barrier {
         }
         drop(inner);
         for waiter in waiters {
-            (waiter.then)(true);
+            waiter.end(true);
         }
         true
     }

@@ -20,6 +20,8 @@ pub const MARKER_TTL: &str = "24h";
 pub struct Bucket {
     client: Client,
     name: String,
+    /// The prefix of JetStream's API.
+    api: Arc<str>,
     timeout_ms: Arc<AtomicU64>,
 }
 
@@ -28,6 +30,8 @@ pub struct Bucket {
 pub struct Shape {
     pub replicas: usize,
     pub in_memory: bool,
+    /// The largest size in bytes; unlimited if absent.
+    pub max_bytes: Option<u64>,
 }
 
 /// The failure of a request to the bucket.
@@ -41,6 +45,8 @@ pub enum BucketError {
     NoJetStream,
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    #[error("the account demands a size for each stream (10113); set `store.max_bytes`")]
+    SizeRequired,
     #[error("JetStream answers: {description} ({code})")]
     Refused { code: u64, description: String },
     #[error("not connected to NATS: {0}")]
@@ -61,6 +67,8 @@ pub struct Info {
 /// The servers with a replica of the stream, as the leader sees them.
 #[derive(Debug, Clone, Deserialize)]
 struct Cluster {
+    /// Absent where the server is alone.
+    name: Option<String>,
     #[serde(default)]
     replicas: Vec<Follower>,
 }
@@ -79,8 +87,19 @@ struct Follower {
 const FOLLOWER_TIMEOUT: Duration = Duration::from_millis(2500);
 
 impl Info {
-    /// Whether the leader that answered is in touch with a majority. A leader that was cut off goes on
-    /// as leader for some seconds.
+    /// What is unwise about the bucket, if anything.
+    pub fn warning(&self, name: &str) -> Option<String> {
+        let is_clustered = self.cluster.as_ref().is_some_and(|cluster| cluster.name.is_some());
+        (is_clustered && self.config.num_replicas <= 1).then(|| {
+            format!(
+                "the bucket {name} has one replica on a cluster of NATS: without its server no request \
+                 is answered; `nats stream edit KV_{name} --replicas 3` makes more"
+            )
+        })
+    }
+
+    /// Whether the leader that answered is in touch with a majority. A leader that was cut off goes
+    /// on as leader for some seconds.
     pub fn has_majority(&self) -> bool {
         let followers = self.cluster.as_ref().map_or(&[][..], |cluster| &cluster.replicas);
         let in_touch = |each: &&Follower| {
@@ -115,9 +134,16 @@ struct Problem {
 /// The error codes for JetStream that is not enabled: on the server, for the account.
 const NOT_ENABLED_CODES: [u64; 2] = [10_076, 10_039];
 
+/// The prefix of the API of the JetStream of the account and the servers at hand.
+const LOCAL_API: &str = "$JS.API";
+
+/// A stream without a size is made where the account demands one.
+const SIZE_REQUIRED: u64 = 10_113;
+
 impl Bucket {
-    pub fn new(client: Client, name: &str, timeout: Duration) -> Self {
-        let bucket = Self { client, name: name.to_owned(), timeout_ms: Arc::default() };
+    pub fn new(client: Client, name: &str, api: &str, timeout: Duration) -> Self {
+        let (name, api) = (name.to_owned(), api.into());
+        let bucket = Self { client, name, api, timeout_ms: Arc::default() };
         bucket.set_timeout(timeout);
         bucket
     }
@@ -139,6 +165,15 @@ impl Bucket {
     /// The name of the stream.
     pub fn stream(&self) -> String {
         format!("KV_{}", self.name)
+    }
+
+    /// What the subjects of writes begin with. A server hands them on to the JetStream of another
+    /// domain or account only with the prefix of its API.
+    pub fn write_prefix(&self) -> String {
+        match &*self.api {
+            LOCAL_API => self.prefix(),
+            api => format!("{api}.{}", self.prefix()),
+        }
     }
 
     /// The prefix of the subjects of the bucket's keys.
@@ -165,6 +200,7 @@ impl Bucket {
             } else {
                 stream::StorageType::File
             },
+            max_bytes: shape.max_bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(-1),
             allow_rollup: true,
             deny_delete: true,
             allow_direct: true,
@@ -209,7 +245,7 @@ impl Bucket {
     ) -> Result<T, BucketError> {
         let payload =
             if body.is_null() { Bytes::new() } else { body.to_string().into_bytes().into() };
-        let request = self.client.request(format!("$JS.API.{api}"), payload);
+        let request = self.client.request(format!("{}.{api}", self.api), payload);
         let timeout = Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed));
         let reply = match tokio::time::timeout(timeout, request).await {
             Err(_) => return Err(BucketError::Timeout(timeout)),
@@ -239,6 +275,7 @@ fn error(problem: Problem) -> BucketError {
     match problem.err_code {
         code if code == ErrorCode::STREAM_NOT_FOUND.0 => BucketError::Missing,
         code if code == ErrorCode::NO_MESSAGE_FOUND.0 => BucketError::NoKey,
+        SIZE_REQUIRED => BucketError::SizeRequired,
         code if NOT_ENABLED_CODES.contains(&code) => BucketError::NoJetStream,
         code => BucketError::Refused { code, description: problem.description },
     }

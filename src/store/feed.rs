@@ -144,8 +144,8 @@ impl Feed {
         result
     }
 
-    /// Applies the entries that a consumer delivers. The replica is complete for the first time when
-    /// it has come to `until`.
+    /// Applies the entries that a consumer delivers. The replica is complete for the first time
+    /// when it has come to `until`.
     async fn listen(
         &mut self,
         messages: &mut Subscriber,
@@ -233,8 +233,8 @@ impl Feed {
         }
     }
 
-    /// Whether all that was stored before has been delivered. The consumer delivers all that its server
-    /// knows, but that server may itself be behind, so the leader is queried as well.
+    /// Whether all that was stored before has been delivered. The consumer delivers all that its
+    /// server knows, but that server may itself be behind, so the leader is queried as well.
     async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, FeedError> {
         #[derive(Deserialize)]
         struct Info {
@@ -334,8 +334,8 @@ struct Meta {
 }
 
 impl Meta {
-    /// Parses `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`. Newer servers
-    /// add a domain and an account before the stream, and may add a token at the end.
+    /// Parses `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`. Newer
+    /// servers add a domain and an account before the stream, and may add a token at the end.
     fn parse(reply: &str) -> Option<Self> {
         let tokens: Vec<_> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
         let from = match tokens.len() {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::barrier::Barrier;
@@ -24,12 +25,14 @@ use crate::presence::time::Now;
 /// The number of stripes. A scan holds one stripe at a time, so that writes to the others go on.
 const STRIPES: usize = 256;
 
-/// The continuation of a command. It runs under the lock of a stripe: it must be short, and must not
-/// call the keyspace.
-pub type Reply<E> = Box<dyn FnOnce(Result<Answer<<E as Entity>::Outcome>, Refusal>) + Send>;
+/// The answer to a command.
+pub type CommandResult<E> = Result<Answer<<E as Entity>::Outcome>, Refusal>;
 
-/// A stripe with continuations as tickets.
-pub type ReplyStripe<E> = Stripe<E, Reply<E>>;
+/// The sending half of a command's answer.
+pub type Ticket<E> = oneshot::Sender<CommandResult<E>>;
+
+/// A stripe of the records.
+pub type TicketStripe<E> = Stripe<E, Ticket<E>>;
 
 /// The context that the keyspaces of a daemon share.
 #[derive(Debug)]
@@ -62,14 +65,14 @@ struct RemoteChange<K> {
 /// All records of one kind.
 pub struct Keyspace<E: Entity> {
     context: Arc<StoreContext>,
-    stripes: Vec<Mutex<ReplyStripe<E>>>,
+    stripes: Vec<Mutex<TicketStripe<E>>>,
     hasher: RandomState,
     shared: Mutex<E::Shared>,
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
 }
 
-/// The changes of a former daemon from this long before its last one are announced again by a daemon
-/// that starts alone, in milliseconds of the former daemon's clock.
+/// The changes of a former daemon from this long before its last one are announced again by a
+/// daemon that starts alone, in milliseconds of the former daemon's clock.
 const NEWEST_CHANGES_MS: u64 = 5000;
 
 /// How long a remote change is remembered in case its daemon fails, in milliseconds.
@@ -107,16 +110,17 @@ impl<E: Entity> Keyspace<E> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a command; `reply` gets the answer.
+    /// Submits a command before it returns. The receiver gets the answer.
     pub fn command(
         self: &Arc<Self>,
         key: E::Key,
         command: E::Command,
         deadline_ms: u64,
-        reply: Reply<E>,
-    ) {
-        let job = Job { command, ticket: reply, deadline_ms };
+    ) -> oneshot::Receiver<CommandResult<E>> {
+        let (ticket, answer) = oneshot::channel();
+        let job = Job { command, ticket, deadline_ms };
         self.drive(self.stripe_of(&key), |stripe, now| stripe.on_command(key, job, now));
+        answer
     }
 
     /// Works on the record under a key.
@@ -143,7 +147,7 @@ impl<E: Entity> Keyspace<E> {
     }
 
     /// Visits the stripes one by one, each under its lock.
-    pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut ReplyStripe<E>)) {
+    pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut TicketStripe<E>)) {
         for stripe in 0..self.stripes.len() {
             visit(&mut self.lock(stripe));
         }
@@ -153,7 +157,7 @@ impl<E: Entity> Keyspace<E> {
     pub(super) fn drive(
         self: &Arc<Self>,
         stripe: usize,
-        input: impl FnOnce(&mut ReplyStripe<E>, Now),
+        input: impl FnOnce(&mut TicketStripe<E>, Now),
     ) {
         let mut locked = self.lock(stripe);
         input(&mut locked, self.context.clock.now());
@@ -163,8 +167,8 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// Takes an entry of the feed under a key with those tokens. Returns `None` if they are no key of
-    /// this kind.
+    /// Takes an entry of the feed under a key with those tokens. Returns `None` if they are no key
+    /// of this kind.
     pub(super) fn feed(
         self: &Arc<Self>,
         tokens: &str,
@@ -199,8 +203,8 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// Announces the changes of a failed daemon since `since_ms` again, since it may not have done so.
-    /// Returns the number of keys.
+    /// Announces the changes of a failed daemon since `since_ms` again, since it may not have done
+    /// so. Returns the number of keys.
     pub fn announce_for(&self, failed: DaemonId, since_ms: u64) -> usize {
         let keys: std::collections::BTreeSet<_> = {
             let remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -212,9 +216,9 @@ impl<E: Entity> Keyspace<E> {
         keys.len()
     }
 
-    /// Announces the newest changes of each former daemon that is not `alive` again: it may have failed
-    /// before it announced them. Returns the number of keys. The choice depends on the versions alone,
-    /// which are public: an invisible change leaves no trace in it.
+    /// Announces the newest changes of each former daemon that is not `alive` again: it may have
+    /// failed before it announced them. Returns the number of keys. The choice depends on the
+    /// versions alone, which are public: an invisible change leaves no trace in it.
     pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
         self.for_each_stripe(|stripe| {
@@ -260,17 +264,21 @@ impl<E: Entity> Keyspace<E> {
         usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0)
     }
 
-    fn lock(&self, stripe: usize) -> MutexGuard<'_, ReplyStripe<E>> {
+    fn lock(&self, stripe: usize) -> MutexGuard<'_, TicketStripe<E>> {
         self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry_out(self: &Arc<Self>, stripe: usize, effect: Effect<E, Reply<E>>) {
+    fn carry_out(self: &Arc<Self>, stripe: usize, effect: Effect<E, Ticket<E>>) {
         match effect {
             Effect::Write { key, write, expected, content, visible, not_after_ms } => {
                 let daemon = self.context.daemon.to_string();
                 let (headers, payload) = wire::write(&daemon, expected, content, visible);
                 self.context.writes.send(Message {
-                    subject: self.subject(&key),
+                    subject: format!(
+                        "{}{}",
+                        self.context.bucket.write_prefix(),
+                        Self::tokens(&key)
+                    ),
                     reply: Some(format!("{}.{}.{stripe}.{write}", self.context.ack_inbox, E::KIND)),
                     headers: Some(headers),
                     payload,
@@ -283,20 +291,21 @@ impl<E: Entity> Keyspace<E> {
             }
             Effect::Verify { key, verify } => {
                 let this = Arc::clone(self);
-                let verified = move |seen| {
-                    if seen {
-                        this.drive(stripe, |stripe, now| stripe.on_verified(&key, verify, now));
-                    }
-                };
                 // The commands that wait for it carry their own deadlines.
                 let deadline_ms = self.context.clock.now().mono_ms + VERIFY_TIMEOUT_MS;
-                self.context.barrier.all_stored(deadline_ms, Box::new(verified));
+                let all_stored = self.context.barrier.all_stored(deadline_ms);
+                self.context.tracker.spawn(async move {
+                    if all_stored.await {
+                        this.drive(stripe, |stripe, now| stripe.on_verified(&key, verify, now));
+                    }
+                });
             }
             Effect::ChangeShared(change) => {
                 E::apply(&mut self.shared(), &change, self.context.clock.now());
             }
             Effect::Announce(event) => self.publish(event),
-            Effect::Answer { ticket, result } => ticket(result),
+            // The receiver is gone only when its request is.
+            Effect::Answer { ticket, result } => drop(ticket.send(result)),
             Effect::RemoteChange { key, by } => {
                 let seen_ms = self.context.clock.now().mono_ms;
                 let mut remote_changes =
@@ -336,7 +345,11 @@ impl<E: Entity> Keyspace<E> {
     }
 
     fn subject(&self, key: &E::Key) -> String {
-        format!("{}{}.{}", self.context.bucket.prefix(), E::KIND, E::tokens(key))
+        format!("{}{}", self.context.bucket.prefix(), Self::tokens(key))
+    }
+
+    fn tokens(key: &E::Key) -> String {
+        format!("{}.{}", E::KIND, E::tokens(key))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The store: every record of the bucket in memory, every change one compare-and-set write.
 //!
-//! [`stripe`] is the sans-IO core. Around it, `feed` and `acks` bring inputs from NATS, [`keyspace`]
-//! carries out effects, [`barrier`] waits until the replica is fresh, and [`bucket`] and [`open()`]
-//! query, create and check the bucket.
+//! [`stripe`] is the sans-IO core. Around it, `feed` and `acks` bring inputs from NATS,
+//! [`keyspace`] carries out effects, [`barrier`] waits until the replica is fresh, and [`bucket`]
+//! and [`open()`] query, create and check the bucket.
 
 mod acks;
 pub mod barrier;
@@ -30,7 +30,7 @@ use keyspace::{Keyspace, StoreContext};
 use outbox::Outgoing;
 use stripe::Timing;
 
-pub use open::{UnusableBucket, open};
+pub use open::{UnusableBucket, check, open};
 
 /// The period of the stripes' ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);

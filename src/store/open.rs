@@ -61,7 +61,7 @@ pub async fn open(bucket: &Bucket, shape: Shape, health: &Health) -> Result<(), 
 }
 
 /// Checks that the stream can serve as the bucket.
-fn check(bucket: &Bucket, info: &Info) -> Result<(), UnusableBucket> {
+pub fn check(bucket: &Bucket, info: &Info) -> Result<(), UnusableBucket> {
     let config = &info.config;
     let name = bucket.name().to_owned();
     if config.subjects != [format!("{}>", bucket.prefix())] {

@@ -128,3 +128,53 @@ async fn a_thousand_users_connect_in_one_request() {
     let empty = batch(&stage, vec![]).await;
     assert_eq!(empty.len(), 0);
 }
+
+#[tokio::test]
+async fn without_me_there_are_no_users_in_the_results() {
+    let stage = Stage::start(NO_GRACE).await;
+    let ops = json!([
+        connect("john", "c"),
+        {"op": "upsert_users", "users": [{"id": "jack", "status": "s"}]},
+        disconnect("john", "c"),
+        {"op": "explode"},
+    ]);
+    let answer = stage.client.get("batch", json!({"ops": ops, "me": false})).await;
+    let results = &answer["results"];
+    assert_eq!(keys(&results[0]), ["connection_id", "created", "heartbeat", "rev"].into());
+    assert_eq!(keys(&results[1]), ["rev", "users"].into());
+    assert_eq!(results[1]["users"], json!({}));
+    assert_eq!(results[2]["disconnected"], 1);
+    assert_eq!(keys(&results[3]), ["error"].into());
+    assert_eq!(stage.client.see("jack").await.unwrap()["status"], "s");
+    let with = stage.client.get("batch", json!({"ops": [connect("john", "c")], "me": true})).await;
+    assert_eq!(with["results"][0]["me"]["id"], "john");
+}
+
+#[tokio::test]
+async fn a_disconnect_that_names_a_lease_too_ends_only_a_connection_on_that_lease() {
+    let mut stage = Stage::start(NO_GRACE).await;
+    let on = |lease: &str| json!({"user": {"id": "john"}, "connection_id": "c", "lease": lease});
+    stage.client.get("connect", on("new")).await;
+    stage.client.connect_user("jack", "c").await;
+    assert_eq!(stage.events.arrived().len(), 2);
+    let end =
+        |user: &str, lease: &str| json!({"user_id": user, "connection_id": "c", "lease": lease});
+    let ended = |answer: &Value| answer["disconnected"].as_u64();
+    // An old gateway ends what has moved on to a new one, or hangs on a lease of its own.
+    for user in ["john", "jack"] {
+        assert_eq!(ended(&stage.client.get("disconnect", end(user, "old")).await), Some(0));
+    }
+    let mut late = end("john", "old");
+    late["op"] = json!("disconnect");
+    assert_eq!(ended(&batch(&stage, vec![late]).await[0]), Some(0));
+    assert!(stage.events.arrived().is_empty());
+    assert_eq!(ended(&stage.client.get("disconnect", end("john", "new")).await), Some(1));
+    assert_eq!(stage.events.only().id, "john");
+    for half in
+        [json!({"lease": "new", "user_id": "john"}), json!({"lease": "new", "connection_id": "c"})]
+    {
+        assert_eq!(stage.client.refused("disconnect", half).await.what().0, "invalid_request");
+    }
+    let own = stage.client.of("john").refused("disconnect", end("john", "new")).await;
+    assert_eq!(own.what().0, "identity_mismatch");
+}

@@ -17,8 +17,7 @@ async fn what_is_no_object_is_an_invalid_request() {
     let stage = Stage::start(NO_GRACE).await;
     let before = stage.written().await;
     for operation in OPERATIONS {
-        for body in [&b""[..], b"[]", b"null", b"\"x\"", b"{", b"{}x", b"\xff", b"{\"type\":1e999}"]
-        {
+        for body in [&b""[..], b"[]", b"null", b"\"x\"", b"{", b"{}x", b"\xff"] {
             let answer = stage.client.raw(stage.client.subject(operation), body.to_vec()).await;
             assert_eq!(read(&answer).unwrap_err().what(), ("invalid_request", None), "{operation}");
         }

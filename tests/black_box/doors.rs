@@ -23,11 +23,12 @@ async fn the_ids_of_the_body_may_be_left_out() {
     assert_eq!(connected["me"]["id"], "john@example.com");
     assert_eq!(stage.events.only().id, "john@example.com");
     let heartbeat = john.get("heartbeat", json!({"connection_id": "c1"})).await;
-    assert_eq!(heartbeat, json!({"unknown": []}));
+    let told = json!({"interval_ms": 20_000, "lease_ms": 60_000});
+    assert_eq!(heartbeat, json!({"unknown": [], "heartbeat": told}));
     let beats = json!({"connections": [{"connection_id": "c1"}, {"connection_id": "c2"}]});
     let heartbeat = john.get("heartbeat", beats).await;
     let unknown = json!([{"user_id": "john@example.com", "connection_id": "c2"}]);
-    assert_eq!(heartbeat, json!({"unknown": unknown}));
+    assert_eq!(heartbeat, json!({"unknown": unknown, "heartbeat": told}));
     let upserted = john.get("upsert_users", json!({"users": [{"status": "hi"}]})).await;
     assert_eq!(upserted["users"]["john@example.com"]["status"], "hi");
     let disconnected = john.get("disconnect", json!({"connection_id": "c1"})).await;

@@ -34,9 +34,7 @@ async fn what_is_no_object_is_an_invalid_request() {
         "batch",
         "explain",
     ] {
-        for body in
-            [&b""[..], b"[]", b"3", b"null", b"\"x\"", b"{", b"{}x", b"\xff\xfe", b"{\"a\":1e999}"]
-        {
+        for body in [&b""[..], b"[]", b"3", b"null", b"\"x\"", b"{", b"{}x", b"\xff\xfe"] {
             let answer = stage.client.raw(stage.client.subject(operation), body.to_vec()).await;
             let refused = crate::support::client::read(&answer).unwrap_err();
             assert_eq!(refused.what(), ("invalid_request", None), "{operation} {body:?}");

@@ -202,7 +202,10 @@ async fn nothing_is_served_unless_asked_for() {
 /// All names in a text that look like ours.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("presence_")).map(str::to_owned).collect()
+    words
+        .filter(|word| word.starts_with("presence_") || word.starts_with("process_"))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test]

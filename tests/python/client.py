@@ -60,12 +60,14 @@ async def story(connection):
     check(headers["Nats-Service-Error-Code"] == "403", headers)
 
     beat = {"user_id": "alice@example.com", "connection_id": "c1"}
-    check((await ask(connection, "heartbeat", beat))[0] == {"unknown": []})
+    heard, _ = await ask(connection, "heartbeat", beat)
+    check(heard == {"unknown": [], "heartbeat": connected["heartbeat"]}, heard)
     gone, _ = await ask(connection, "disconnect", beat)
     check(gone["disconnected"] == 1, gone)
     event = json.loads((await events.next_msg(timeout=5)).data)
     check(event["user"]["online"] is False, event)
-    check((await ask(connection, "heartbeat", beat))[0] == {"unknown": [beat]})
+    heard, _ = await ask(connection, "heartbeat", beat)
+    check(heard["unknown"] == [beat], heard)
 
     pong = json.loads((await connection.request("$SRV.PING.presence", b"", timeout=5)).data)
     check(pong["name"] == "presence" and pong["type"].endswith("ping_response"), pong)

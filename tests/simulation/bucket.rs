@@ -8,11 +8,11 @@ use presenced::presence::id::Id;
 use presenced::presence::user::{Record, Users};
 use presenced::store::stripe::{Content, Entry};
 
-/// A write as it lies in the stream.
+/// A stored write.
 #[derive(Debug)]
 pub struct Message {
     pub seq: u64,
-    /// The sequence that it expected; 0 on top of a marker that had expired.
+    /// The sequence that it expected; 0 if a marker there had expired.
     pub expected: u64,
     pub key: Id,
     pub content: Content,
@@ -35,7 +35,7 @@ impl Message {
     }
 }
 
-/// A write on its way to the bucket.
+/// A write in flight to the bucket.
 #[derive(Debug, Clone)]
 pub struct Write {
     pub from: DaemonId,
@@ -49,10 +49,10 @@ pub struct Write {
 
 #[derive(Debug, Default)]
 pub struct Bucket {
-    /// How often it was deleted and made again.
+    /// How often it was deleted and created again.
     pub epoch: u32,
     pub last_seq: u64,
-    /// While the time is before this, nobody leads the stream.
+    /// Until this time the stream has no leader.
     pub leaderless_until_ms: u64,
     live: BTreeMap<u64, Rc<Message>>,
     by_key: BTreeMap<Id, u64>,
@@ -64,8 +64,8 @@ impl Bucket {
     /// Stores a write if the key's last sequence is the expected one.
     pub fn write(&mut self, write: &Write) -> Option<Rc<Message>> {
         let last = self.by_key.get(&write.key).copied().unwrap_or(0);
-        // Sequences of a bucket that is gone may coincide with those of the new one. Nothing but
-        // chance protects from that, and with the short sequences of a simulation chance would not.
+        // Sequences of a former bucket may coincide with those of the new one. Only chance protects
+        // from that, and with the short sequences of a simulation chance would not suffice.
         let coincidence = write.epoch != self.epoch && write.expected > 0;
         if last != write.expected || coincidence {
             return None;
@@ -101,12 +101,12 @@ impl Bucket {
         self.by_key.get(key).and_then(|seq| self.live.get(seq))
     }
 
-    /// What a consumer that has got everything up to `seq` gets next.
+    /// The entries that a consumer at `seq` gets next.
     pub fn after(&self, seq: u64) -> impl Iterator<Item = &Rc<Message>> {
         self.live.range(seq + 1..).map(|(_, message)| message)
     }
 
-    /// Forgets a marker whose time is over.
+    /// Forgets an expired marker.
     pub fn expire(&mut self, epoch: u32, seq: u64) {
         if epoch == self.epoch
             && let Some(message) = self.live.remove(&seq)
@@ -115,7 +115,7 @@ impl Bucket {
         }
     }
 
-    /// Deletes the bucket and makes it again.
+    /// Deletes the bucket and creates it again.
     pub fn replace(&mut self) {
         self.epoch += 1;
         self.last_seq = 0;

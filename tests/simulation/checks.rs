@@ -1,4 +1,4 @@
-//! What must hold of all that is stored and announced.
+//! The invariants of all that is stored and announced.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::bucket::{Bucket, Message};
 use super::client::GHOST;
 
-/// A promise that was broken, and on whose record.
+/// A broken promise, and the user concerned.
 #[derive(Debug)]
 pub struct Broken {
     pub key: Id,
@@ -21,26 +21,26 @@ pub fn ensure(holds: bool, key: &Id, what: impl FnOnce() -> String) -> Result<()
     if holds { Ok(()) } else { Err(Broken { key: key.clone(), what: what() }) }
 }
 
-/// What others see of `online` and `status`.
+/// The public part of a record: `online` and `status`.
 type Seen = (bool, Option<String>);
 
 #[derive(Debug, Default)]
 pub struct Checks {
-    /// What was announced, by bucket, user and version.
+    /// The announced views, by bucket, user and version.
     announced: BTreeMap<(u32, Id, u64), Seen>,
     /// The last version that each daemon announced of each user.
     last: BTreeMap<(DaemonId, Id), u64>,
 }
 
 impl Checks {
-    /// A write was stored: versions and times only grow, and a visible change has its version.
+    /// Checks a stored write: versions and times only grow, and a visible change has its version.
     pub fn stored(&self, bucket: &Bucket, message: &Message) -> Result<(), Broken> {
         let (key, history) = (&message.key, bucket.history(bucket.epoch, &message.key));
         let before = history.len().checked_sub(2).map(|index| &history[index]);
         let nothing = Stored::default();
         let (old, old_version) = before.map_or((&nothing, 0), |m| (&m.stored, m.version()));
         let version = message.version();
-        // Once its marker has expired, nothing tells of a deleted user any more.
+        // Once its marker has expired, no trace of a deleted user is left.
         let forgotten = before.is_some() && message.expected == 0 && version == 0;
         ensure(version >= old_version || forgotten, key, || {
             format!("version {old_version} fell to {version}")
@@ -53,7 +53,7 @@ impl Checks {
         if key.as_str() == GHOST {
             ensure(version == 0 && !seen(&message.stored).0, key, || "it was seen".to_owned())?;
         }
-        // One write may delete a record and make it again; by chance even with its `created_at`.
+        // One write may delete a record and create it again; by chance even with its `created_at`.
         if let (Some(old), Some(new)) = (old.record(), message.stored.record())
             && old.created_at == new.created_at
             && new.updated_at != new.created_at
@@ -66,7 +66,7 @@ impl Checks {
         Ok(())
     }
 
-    /// A daemon announced something, of its own or for one that died.
+    /// Checks an announcement by a daemon, of its own change or of a failed daemon's.
     pub fn announced(
         &mut self,
         bucket: &Bucket,
@@ -76,48 +76,48 @@ impl Checks {
     ) -> Result<(), Broken> {
         let (user, version) = (&event.user, event.version);
         let body: Value = serde_json::from_slice(&event.body).expect("an event is JSON");
-        let told = (
+        let seen_as = (
             body["user"]["online"].as_bool().expect("`online` is there"),
             body["user"]["status"].as_str().map(str::to_owned),
         );
         ensure(body["user"]["version"] == version, user, || "the header differs".to_owned())?;
         ensure(user.as_str() != GHOST, user, || "an event of the ghost".to_owned())?;
-        // A daemon that has not yet noticed a new bucket finds that the user is gone.
-        let gone = bucket.epoch > 0 && told == (false, None);
-        ensure(gone || was_stored(bucket, by, user, version, &told), user, || {
-            format!("version {version} was announced as {told:?}, and never stored")
+        // A daemon that has not yet detected a new bucket finds that the user is gone.
+        let gone = bucket.epoch > 0 && seen_as == (false, None);
+        ensure(gone || was_stored(bucket, by, user, version, &seen_as), user, || {
+            format!("version {version} was announced as {seen_as:?}, and never stored")
         })?;
         let last = self.last.insert((by, user.clone()), version).unwrap_or(0);
-        // A new bucket begins anew with the versions too, and a daemon may have met it unawares.
+        // In a new bucket versions start again, and a daemon may follow it without a restart.
         let grows = last < version || (again && last == version) || bucket.epoch > 0;
         ensure(grows, user, || format!("{by} announced version {version} after version {last}"))?;
         let first = self.announced.entry((bucket.epoch, user.clone(), version));
-        let first = first.or_insert_with(|| told.clone()).clone();
-        // What the old bucket's writes are announced as may coincide with versions of the new one.
-        ensure(first == told || bucket.epoch > 0, user, || {
-            format!("version {version} was announced as {first:?} and as {told:?}")
+        let first = first.or_insert_with(|| seen_as.clone()).clone();
+        // Announcements of the old bucket's writes may coincide with versions of the new one.
+        ensure(first == seen_as || bucket.epoch > 0, user, || {
+            format!("version {version} was announced as {first:?} and as {seen_as:?}")
         })
     }
 
-    /// Whether the version that a record of this user has was announced.
+    /// Whether the version in a user's record was announced.
     pub fn knows(&self, bucket: &Bucket, user: &Id, version: u64) -> bool {
         self.announced.contains_key(&(bucket.epoch, user.clone(), version))
     }
 
-    /// A daemon follows a new bucket: versions begin anew.
+    /// A daemon follows a new bucket: versions start again.
     pub fn restart(&mut self, daemon: DaemonId) {
         self.last.retain(|(by, _), _| *by != daemon);
     }
 }
 
-/// Whether a version was stored, or was one of several visible changes of one write of that daemon.
-fn was_stored(bucket: &Bucket, by: DaemonId, user: &Id, version: u64, told: &Seen) -> bool {
+/// Whether a version was stored, or was one of several visible changes in one write of that daemon.
+fn was_stored(bucket: &Bucket, by: DaemonId, user: &Id, version: u64, seen_as: &Seen) -> bool {
     (0..=bucket.epoch).any(|epoch| {
         let history = bucket.history(epoch, user);
         let at = history.partition_point(|message| message.version() < version);
         history.get(at).is_some_and(|message| {
             if message.version() == version {
-                seen(&message.stored) == *told
+                seen(&message.stored) == *seen_as
             } else {
                 message.writer == by
             }

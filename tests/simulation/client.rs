@@ -1,4 +1,4 @@
-//! The requests of clients, and what each does to the registers of the ledger.
+//! The requests of clients, and the effect of each on the registers of the ledger.
 
 use presenced::presence::id::Id;
 use presenced::presence::user::{Command, LeavingKey, NewConnection, Patch};
@@ -6,10 +6,10 @@ use serde_json::json;
 
 use super::ledger::{OpId, Register, Value};
 
-/// The user who is invisible from the first moment on, and of whom nobody may ever hear.
+/// The user who is invisible from the start, and of whom no event may be published.
 pub const GHOST: &str = "ghost";
 
-/// How many clients there are.
+/// The number of clients.
 pub const CLIENTS: usize = 3;
 
 pub fn id(text: &str) -> Id {
@@ -34,8 +34,8 @@ pub enum Action {
     EndLeaving { ended: Vec<LeavingKey> },
 }
 
-/// Which fields a request sets. The values are made from the number of the request, so that each
-/// is written once only.
+/// The fields that a request sets. The values derive from the number of the request, so each value
+/// is written only once.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fields {
     pub custom: bool,
@@ -45,7 +45,7 @@ pub struct Fields {
 }
 
 impl Op {
-    /// Some request to one of `users`.
+    /// A random request to one of `users`.
     pub fn any(rng: &mut fastrand::Rng, users: &[Id]) -> Self {
         let user = users[rng.usize(0..users.len())].clone();
         let client = rng.usize(0..CLIENTS);
@@ -70,7 +70,7 @@ impl Op {
         Self { user, client, action }
     }
 
-    /// The command that a daemon makes of it.
+    /// The command that a daemon derives from it.
     pub fn command(&self, number: OpId) -> Command {
         let connection = || id(&format!("c{}", self.client));
         match &self.action {
@@ -97,7 +97,7 @@ impl Op {
         }
     }
 
-    /// The registers that it sets.
+    /// The registers that it sets, with the values.
     pub fn effects(&self, number: OpId) -> Vec<(Register, Value)> {
         let connection = Register::Connection(self.client);
         match &self.action {

@@ -14,12 +14,12 @@ use presenced::store::stripe::{Stripe, Timing};
 use super::bucket::{Bucket, Message};
 use super::ledger::OpId;
 
-/// How long a daemon may work on a request.
+/// The time-out of a request.
 pub const REQUEST_MS: u64 = 2000;
 pub const TICK_MS: u64 = 50;
 
-/// As in the shell: how long changes made elsewhere are remembered, and how far before the last
-/// beacon of a dead daemon they are announced again.
+/// As in the shell: how long remote changes are remembered, and how far before the last beacon of a
+/// failed daemon its changes are announced again.
 const REMOTE_CHANGE_MS: u64 = 20_000;
 const BEFORE_LAST_BEACON_MS: u64 = 2000;
 
@@ -29,25 +29,25 @@ pub struct Daemon {
     pub machine: Stripe<Users, OpId>,
     pub peers: Peers,
     born_ms: u64,
-    /// How far its wall clock is off.
+    /// The error of its wall clock.
     pub skew_ms: i64,
     pub paused_until_ms: u64,
     pub slow_until_ms: u64,
-    /// The bucket that it follows, and all up to where was sent to it and taken by it.
+    /// The followed bucket, and the sequences up to which entries were sent and applied.
     pub epoch: u32,
     pub fetched: u64,
     pub position: u64,
-    /// What is on its way to it, each with whether nothing else was left to send.
+    /// Entries in flight, each with whether it was the last one to be sent.
     pub pipe: VecDeque<(Rc<Message>, bool)>,
     taken: u64,
     gap: bool,
     pub feed_due: bool,
-    /// It is ready when it has taken all up to here.
+    /// It is ready when it has applied all entries up to here.
     ready_from: Option<u64>,
     pub verifications: Vec<(u64, Id, u64)>,
-    /// Visible changes of others: when seen, whose record, who made it.
+    /// Visible changes by other daemons: when seen, the user, the daemon.
     remote_changes: Vec<(u64, Id, DaemonId)>,
-    /// The deadlines of all its commands, and which of them are not answered.
+    /// The deadlines of all its commands, and those without an answer.
     pub deadlines: BTreeMap<OpId, u64>,
     pub unanswered: BTreeSet<OpId>,
     pub ticks: u64,
@@ -103,8 +103,8 @@ impl Daemon {
         self.ready_from.is_none()
     }
 
-    /// Takes note of an entry of the feed. As in the shell, a gap may stand for an entry that a
-    /// later one superseded, so that what was stored then is seen only when all is.
+    /// Records an entry of the feed. As in the shell, a gap may stand for an entry that a later one
+    /// superseded, so an older state is shown until all entries have come.
     pub fn take(&mut self, seq: u64, is_last: bool) {
         self.gap |= seq != self.taken + 1;
         self.taken = seq;
@@ -115,7 +115,7 @@ impl Daemon {
         }
     }
 
-    /// Nothing more is to come of what was stored up to `position`.
+    /// All that was stored up to `position` has been delivered.
     pub fn has_all(&mut self, position: u64) {
         self.gap = false;
         self.taken = self.taken.max(position);
@@ -129,7 +129,7 @@ impl Daemon {
         }
     }
 
-    /// Begins with a bucket that was made again.
+    /// Follows a bucket that was created again.
     pub fn follow(&mut self, epoch: u32) {
         self.epoch = epoch;
         (self.fetched, self.position, self.taken, self.gap) = (0, 0, 0, false);
@@ -143,13 +143,13 @@ impl Daemon {
         done.map(|(_, key, verify)| (key, verify)).collect()
     }
 
-    pub fn note_elsewhere(&mut self, key: Id, by: DaemonId, now_ms: u64) {
+    pub fn on_remote_change(&mut self, key: Id, by: DaemonId, now_ms: u64) {
         let seen_ms = self.now(now_ms).mono_ms;
         self.remote_changes.retain(|(seen, ..)| seen + REMOTE_CHANGE_MS >= seen_ms);
         self.remote_changes.push((seen_ms, key, by));
     }
 
-    /// What is to be announced again for those who were found dead now.
+    /// The announcements of daemons that are found failed now.
     pub fn detect_failures(&mut self, now_ms: u64) -> Vec<(Id, Event)> {
         let now = self.now(now_ms);
         let mut keys = BTreeSet::new();
@@ -165,7 +165,7 @@ impl Daemon {
         keys.into_iter().filter_map(announce).collect()
     }
 
-    /// The graces that are this daemon's to end now.
+    /// The graces that this daemon ends now.
     pub fn due_graces(&mut self, now_ms: u64) -> Vec<(Id, Vec<LeavingKey>)> {
         let now = self.now(now_ms);
         let peers = &self.peers;

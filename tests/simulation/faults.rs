@@ -1,16 +1,16 @@
-//! What breaks, and how it is made whole again.
+//! Faults, and their repair.
 
 use presenced::presence::entity::DaemonId;
 
 use super::network::{Event, Incoming};
 use super::world::World;
 
-/// Daemons die one at a time, and the next only when what the last one left unsaid was said, unless
-/// the run is a wild one.
+/// Daemons crash one at a time, and the next one only after the announcements of the last were
+/// repeated, except in wild runs.
 const BETWEEN_CRASHES_MS: u64 = 8000;
 
 impl World {
-    /// Something breaks.
+    /// Causes a random fault.
     pub fn fault(&mut self) {
         if self.calm {
             return;
@@ -28,7 +28,7 @@ impl World {
                 }
                 4..6 => {
                     let until = until_ms(self, 100, 3000);
-                    self.note(None, || format!("nobody leads the stream until {until}"));
+                    self.note(None, || format!("the stream has no leader until {until}"));
                     self.bucket.leaderless_until_ms = until;
                 }
                 6..8 => {
@@ -48,7 +48,7 @@ impl World {
         self.net.after(ms, Event::Fault);
     }
 
-    /// Whether a daemon may die now: in all but wild runs there is another that knows of it.
+    /// Whether a daemon may crash now: except in wild runs another daemon must know of it.
     pub fn may_crash(&self, id: DaemonId) -> bool {
         let survivors = self.daemons.values().filter(|other| other.id != id);
         self.net.weather.wild
@@ -66,7 +66,7 @@ impl World {
     }
 
     fn replace_bucket(&mut self) {
-        self.note(None, || "the bucket is deleted and made again".to_owned());
+        self.note(None, || "the bucket is deleted and created again".to_owned());
         self.bucket.replace();
         self.ledger.replaced_ms.push(self.net.now_ms);
         for id in self.daemons.keys().copied() {
@@ -75,12 +75,12 @@ impl World {
         }
     }
 
-    /// Nothing breaks any more, and everything gets where it belongs.
+    /// Ends all faults, and delivers all messages.
     pub fn calm_down(&mut self) {
         self.calm = true;
-        // The last thing that somebody does may be what nobody has heard of.
+        // The last action may be one that no other daemon has seen.
         self.doomed = self.daemons.keys().next().copied();
-        self.note(None, || "all is well again".to_owned());
+        self.note(None, || "all faults are over".to_owned());
         self.bucket.leaderless_until_ms = 0;
         let weather = &mut self.net.weather;
         (weather.lost, weather.late, weather.crash) = (0, 0, 0);

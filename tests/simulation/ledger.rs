@@ -1,11 +1,11 @@
-//! What each request was promised, and whether what is stored keeps the promises.
+//! The promise made to each request, and whether the stored records keep it.
 //!
-//! A user is a handful of registers: each client's custom field and connection, the status and
+//! A user is a set of registers: each client's custom field and connection, the status, and
 //! whether it is invisible. A request sets some of them at one moment between its arrival and its
-//! answer, or, if the answer leaves the outcome open, between its arrival and the last moment at
-//! which its write can reach the bucket, or never. A value that is found is right if some request
-//! set it that is not known to have been overwritten: by an acknowledged one that began after the
-//! setter was done, and ended before the value was looked for.
+//! answer. If its outcome is unknown, that moment is between its arrival and the latest arrival of
+//! its write at the bucket, or never. A value is right if a request set it that is not known to
+//! have been overwritten. A request overwrites it if it is acknowledged, began after the setter
+//! was done, and ended before the value was read.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ impl Register {
         own.chain([Self::Status, Self::Invisible])
     }
 
-    /// What a record holds in it.
+    /// The value in a record.
     pub fn of(self, record: Option<&Record>) -> Value {
         let Some(record) = record else { return Value::Absent };
         match self {
@@ -62,12 +62,12 @@ impl Register {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value {
     Absent,
-    /// What the request of that number wrote.
+    /// The value that the request of that number wrote.
     By(OpId),
     Own,
     OnLease,
     Hidden,
-    /// Only ever as an effect: the end of the lease.
+    /// Only as an effect: the end of the lease.
     AbsentIfOnLease,
 }
 
@@ -83,12 +83,12 @@ impl Value {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Not answered, or answered with an open outcome.
+    /// Not answered, or answered with an unknown outcome.
     Open,
     Done {
         at_ms: u64,
     },
-    /// Refused: it must not have changed anything.
+    /// Refused: it must have changed nothing.
     Refused,
 }
 
@@ -96,7 +96,7 @@ pub enum Fate {
 pub struct Entry {
     pub op: Op,
     pub began_ms: u64,
-    /// When at the latest it takes effect, unless its answer says otherwise.
+    /// The latest time of its effect, unless its answer says otherwise.
     pub latest_ms: u64,
     pub fate: Fate,
 }
@@ -104,7 +104,7 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub struct Ledger {
     ops: Vec<Entry>,
-    /// Which requests set a register, and to what.
+    /// The requests that set a register, and the values.
     setters: BTreeMap<(Id, Register), Vec<(OpId, Value)>>,
     /// When the bucket was replaced: from then on everything may be absent.
     pub replaced_ms: Vec<u64>,
@@ -132,7 +132,7 @@ impl Ledger {
         &mut self.ops[usize::try_from(number).expect("a number of an operation")]
     }
 
-    /// Whether a look at a register, at a moment between the two, may find `value`.
+    /// Whether a read of a register, at a moment between the two, may find `value`.
     pub fn may_be(
         &self,
         user: &Id,
@@ -157,8 +157,8 @@ impl Ledger {
         (value == Value::Absent && replaced) || self.was_set(setters, value, overwritten_ms, to_ms)
     }
 
-    /// Whether a look at the revision that a request was answered with may find `value`, where it
-    /// set `set`: that, or what a request set that was not done when this one began.
+    /// Whether a read at the revision of a request's answer may find `value`, where the request set
+    /// `set`: that, or a value of a request that was not done when this one began.
     pub fn may_be_at_rev(
         &self,
         number: OpId,
@@ -176,8 +176,8 @@ impl Ledger {
             && (!set.overwrites(value) || set_beside())
     }
 
-    /// When a request can no longer take effect. A late write that makes a record may do so once
-    /// more in a bucket that was made again.
+    /// When a request can no longer take effect. A late write that creates a record may take effect
+    /// once more in a bucket that was created again.
     fn ended_ms(&self, entry: &Entry) -> u64 {
         let ended_ms = match entry.fate {
             Fate::Done { at_ms } => at_ms,

@@ -1,8 +1,8 @@
-//! Several daemons' machines against one model of the bucket, through every reordering, loss and
-//! crash that a seed brings. The same seed brings the same run. Once it is about what is written, and
-//! once, in `liveness`, about who is online.
+//! The machines of several daemons against a model of the bucket, with reordering, loss and crashes
+//! by a seed. The same seed brings the same run. The first simulation is about writes, the one in
+//! `liveness` about who is online.
 //!
-//! `SIMULATION_SEEDS=10000` runs more of them, `SIMULATION_SEED=17` runs one.
+//! `SIMULATION_SEEDS=10000` runs more seeds, `SIMULATION_SEED=17` runs one.
 
 mod bucket;
 mod checks;
@@ -21,37 +21,37 @@ use std::sync::Mutex;
 use liveness::Counts;
 use world::World;
 
-/// So many seeds take a few seconds.
+/// The default number of seeds, which takes a few seconds.
 const SEEDS: u64 = 300;
 const TWINS: u64 = 100;
 
 #[test]
-fn whatever_happens_between_daemons_and_bucket_the_promises_are_kept() {
+fn all_promises_hold_between_daemons_and_bucket_under_any_fault() {
     for_each_seed(SEEDS, run);
 }
 
 #[test]
-fn whatever_happens_who_is_there_stays_and_who_is_gone_goes_in_time() {
+fn live_connections_stay_and_dead_ones_lapse_in_time_under_any_fault() {
     let all = Mutex::new(Counts::default());
     let run = |seed| {
         let counts = liveness::run(seed);
-        all.lock().expect("nobody panicked").add(counts);
+        all.lock().expect("no run panicked").add(counts);
     };
     if for_each_seed(SEEDS, run) >= SEEDS {
-        let Counts { lapses, far_side, objections, graces, refreshes, reloads, carried_on } =
-            all.into_inner().expect("nobody panicked");
-        let each = [lapses, far_side, objections, graces, refreshes, reloads, carried_on];
+        let Counts { lapses, far_side, objections, graces, refreshes, reloads, taken_over } =
+            all.into_inner().expect("no run panicked");
+        let each = [lapses, far_side, objections, graces, refreshes, reloads, taken_over];
         println!("{each:?}");
         assert!(each.iter().all(|count| *count > 0), "something never happened: {each:?}");
     }
 }
 
 #[test]
-fn nobody_can_tell_a_history_from_the_same_without_what_is_done_in_hiding() {
+fn a_history_looks_the_same_with_and_without_the_actions_of_invisible_users() {
     for_each_seed(TWINS, liveness::twins::run);
 }
 
-/// Runs so many seeds, or those that were asked for; how many they were.
+/// Runs `count` seeds, or those of the environment. Returns their number.
 fn for_each_seed(count: u64, run: impl Fn(u64) + Sync) -> u64 {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let seeds: Range<u64> = match number("SIMULATION_SEED") {
@@ -77,19 +77,19 @@ fn for_each_seed(count: u64, run: impl Fn(u64) + Sync) -> u64 {
 
 fn run(seed: u64) {
     if World::new(seed, false).run().is_err() {
-        tell(seed);
+        report(seed);
     }
 }
 
-/// Repeats a run that failed, and tells what happened to the key concerned.
-fn tell(seed: u64) {
+/// Repeats a failed run, and panics with the trace of the user concerned.
+fn report(seed: u64) {
     let mut world = World::new(seed, true);
     let broken = world.run().expect_err("the same seed brings the same run");
     let trace = world.trace_of(&broken.key);
     panic!("{trace}\nSIMULATION_SEED={seed}: {:?}: {}", broken.key, broken.what);
 }
 
-/// Names the seed if its run panics.
+/// Prints the seed if its run panics.
 struct Named(u64);
 
 impl Drop for Named {

@@ -1,4 +1,4 @@
-//! What is on its way, and when it comes.
+//! The messages in flight, and their arrival.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use presenced::presence::id::Id;
 use super::bucket::Write;
 use super::client::Op;
 
-/// The longest that a write takes to the bucket.
+/// The longest delay of a write to the bucket.
 pub const LATEST_MS: u64 = 4000;
 
-/// Something that will happen.
+/// A future event.
 #[derive(Debug)]
 pub enum Event {
     /// Clients send another request.
     Operate,
-    /// Something breaks.
+    /// A fault.
     Fault,
     /// A daemon starts.
     Start,
@@ -24,15 +24,15 @@ pub enum Event {
     Write(Write),
     /// A read of a key reaches the leader.
     Read { by: DaemonId, key: Id, read: u64 },
-    /// A read of the stream's last sequence reaches the leader.
+    /// A query of the stream's last sequence reaches the leader.
     Info { by: DaemonId, key: Id, verify: u64 },
     /// The marker of a deletion expires.
     Expire { epoch: u32, seq: u64 },
-    /// Something reaches a daemon.
+    /// A message reaches a daemon.
     To(DaemonId, Incoming),
 }
 
-/// Something that reaches a daemon.
+/// A message to a daemon.
 #[derive(Debug)]
 pub enum Incoming {
     Command {
@@ -49,7 +49,7 @@ pub enum Incoming {
     NoLeader {
         write: u64,
     },
-    /// The sequence of what the read found, and what it was.
+    /// The answer to a query of the last sequence.
     Found {
         key: Id,
         read: u64,
@@ -64,7 +64,7 @@ pub enum Incoming {
     Beacon(DaemonId),
     Feed,
     Tick,
-    /// The daemon finds that the bucket is another one.
+    /// The daemon detects that the bucket was replaced.
     Replaced,
 }
 
@@ -76,22 +76,22 @@ pub enum Reading {
     Failed,
 }
 
-/// How unkind this run is.
+/// The intensity of a run's faults.
 #[derive(Debug, Clone, Copy)]
 pub struct Weather {
-    /// Of 1000 writes, acknowledgements or reads, so many are lost.
+    /// Lost writes, acknowledgements or reads, per 1000.
     pub lost: u32,
-    /// Of 1000, so many are late.
+    /// Late ones, per 1000.
     pub late: u32,
-    /// Of 1000 inputs of a daemon, so many end in a crash before all effects left it.
+    /// Inputs of a daemon during which it crashes, with some of the effects carried out, per 1000.
     pub crash: u32,
-    /// Whether daemons may crash at any time, all at once too.
+    /// Whether daemons may crash at any time, even all at once.
     pub wild: bool,
     /// Whether the bucket may be replaced.
     pub replace: bool,
 }
 
-/// The queue of all that will happen, and the source of all chance.
+/// The queue of future events, and the source of all randomness.
 #[derive(Debug)]
 pub struct Network {
     pub now_ms: u64,
@@ -118,7 +118,7 @@ impl Network {
         self.queue.insert((self.now_ms + ms, self.count), event);
     }
 
-    /// Goes on to what happens next, if it happens before `until_ms`.
+    /// Advances to the next event, if it happens before `until_ms`.
     pub fn next(&mut self, until_ms: u64) -> Option<Event> {
         if self.queue.first_key_value()?.0.0 >= until_ms {
             return None;
@@ -141,7 +141,7 @@ impl Network {
         self.after(ms, event);
     }
 
-    /// Whether something happens that happens `of_1000` times in 1000.
+    /// Returns true `of_1000` times in 1000.
     pub fn chance(&mut self, of_1000: u32) -> bool {
         self.rng.u32(0..1000) < of_1000
     }

@@ -1,5 +1,5 @@
-//! The promises to those who ask: every request answered once and in time, applied in time or not
-//! at all, and kept.
+//! The promises to clients: every request is answered once and in time, takes effect in time or not
+//! at all, and its effect lasts.
 
 use presenced::presence::entity::{DaemonId, Entity, Stored};
 use presenced::presence::id::Id;
@@ -13,7 +13,7 @@ use super::ledger::{Fate, OpId, Register, Value};
 use super::world::World;
 
 impl World {
-    /// A command was answered.
+    /// Checks the answer to a command.
     pub fn answered(
         &mut self,
         id: DaemonId,
@@ -43,7 +43,7 @@ impl World {
         }
     }
 
-    /// What the answer shows is neither older than the request nor made up.
+    /// Checks that the view in an answer is neither older than the request nor invented.
     fn check_view(&self, id: DaemonId, number: OpId, user: &Id, me: &[u8]) -> Result<(), Broken> {
         let me: Json = serde_json::from_slice(me).expect("an answer is JSON");
         let entry = self.ledger.entry(number);
@@ -70,7 +70,8 @@ impl World {
         })
     }
 
-    /// Whoever reads at the revision of the answer finds what the request did, or something newer.
+    /// Checks that a read at the revision of the answer finds the effect of the request, or a newer
+    /// one.
     fn check_rev(&self, id: DaemonId, number: OpId, user: &Id, rev: u64) -> Result<(), Broken> {
         if self.bucket.epoch > 0 {
             return Ok(());
@@ -87,7 +88,7 @@ impl World {
         Ok(())
     }
 
-    /// A tick leaves nothing unanswered whose time is over.
+    /// Checks that a tick leaves no request unanswered after its deadline.
     pub fn check_answers_in_time(&self, id: DaemonId) -> Result<(), Broken> {
         let Some(daemon) = self.daemons.get(&id) else { return Ok(()) };
         let now = daemon.now(self.net.now_ms);
@@ -100,7 +101,7 @@ impl World {
         Ok(())
     }
 
-    /// A write brings nothing new whose time is over.
+    /// Checks that a write contains no change after its deadline.
     pub fn check_written_in_time(
         &self,
         id: DaemonId,
@@ -130,7 +131,7 @@ impl World {
         Ok(())
     }
 
-    /// When all has settled, the bucket keeps the promises and every replica agrees with it.
+    /// Checks, when all faults are over, that the bucket keeps the promises and all replicas agree.
     pub fn check_the_end(&self) -> Result<(), Broken> {
         let now_ms = self.net.now_ms;
         for user in &self.users {
@@ -170,7 +171,7 @@ impl World {
     }
 }
 
-/// What an answer shows of a register; connections are not shown.
+/// The value of a register in an answer; connections are not part of it.
 fn value_in(me: &Json, register: Register) -> Option<Value> {
     let by = |number: Option<u64>| number.map_or(Value::Absent, Value::By);
     match register {

@@ -1,4 +1,4 @@
-//! One run: the bucket, the daemons and the clients, and everything that goes wrong between them.
+//! One run: the bucket, the daemons, the clients, and the faults between them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::daemon::{Daemon, REQUEST_MS, TICK_MS};
 use super::ledger::{Ledger, OpId};
 use super::network::{Event, Incoming, LATEST_MS, Network, Reading, pick};
 
-/// How long things go wrong, and how long they then have to settle.
+/// The duration of the faults, and of the calm after them.
 const STORMY_MS: u64 = 10_000;
 const CALM_MS: u64 = 14_000;
-/// How long a marker of a deletion lives: much longer than clocks are apart.
+/// The time to live of a deletion marker: much longer than the difference between clocks.
 const MARKER_MS: u64 = 9000;
 
 #[derive(Debug)]
@@ -37,10 +37,10 @@ pub struct World {
     pub calm: bool,
     /// When a daemon last crashed, and when the bucket was last replaced.
     pub crashed_ms: u64,
-    /// Dies before the next event that it should announce.
+    /// The daemon that crashes before its next announcement.
     pub doomed: Option<DaemonId>,
     last_daemon: u64,
-    /// What happened, if somebody wants to know.
+    /// The trace, if it is wanted.
     trace: Option<Vec<(u64, Option<Id>, String)>>,
 }
 
@@ -75,7 +75,7 @@ impl World {
         world
     }
 
-    /// Lets everything happen.
+    /// Runs to the end.
     pub fn run(&mut self) -> Result<(), Broken> {
         self.run_until(STORMY_MS)?;
         self.calm_down();
@@ -83,7 +83,7 @@ impl World {
         self.check_the_end()
     }
 
-    /// What happened to one key, and to all.
+    /// The trace of one user, with the events that concern all.
     pub fn trace_of(&self, key: &Id) -> String {
         let lines = self.trace.iter().flatten();
         let lines = lines.filter(|(_, of, _)| of.as_ref().is_none_or(|of| of == key));
@@ -192,7 +192,7 @@ impl World {
         self.net.after(ms, Event::To(by, Incoming::Info { key, verify, epoch, last }));
     }
 
-    /// Something reaches a daemon, if it is alive; if it is paused, later.
+    /// A message reaches a daemon, if it is alive; if it is paused, later.
     fn reach(&mut self, id: DaemonId, incoming: Incoming) -> Result<(), Broken> {
         let Some(daemon) = self.daemons.get(&id) else { return Ok(()) };
         if daemon.paused_until_ms > self.net.now_ms {
@@ -202,7 +202,7 @@ impl World {
         }
         match incoming {
             Incoming::Command { op, since_ms } => {
-                // A daemon that was stalled drops what it had queued.
+                // A daemon that was stalled drops its queue.
                 let stalled = self.net.now_ms >= since_ms + REQUEST_MS;
                 if stalled { Ok(()) } else { self.command(id, *op) }
             }
@@ -285,7 +285,7 @@ impl World {
         }
     }
 
-    /// Delivers some entries that are on their way to a daemon, and sends it some more.
+    /// Delivers some entries in flight to a daemon, and sends it some more.
     fn feed(&mut self, id: DaemonId) -> Result<(), Broken> {
         for _ in 0..self.net.rng.usize(1..=4) {
             let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
@@ -316,7 +316,7 @@ impl World {
 
     fn follow(&mut self, id: DaemonId) -> Result<(), Broken> {
         let epoch = self.bucket.epoch;
-        self.note(None, || format!("{id} finds that the bucket is another one"));
+        self.note(None, || format!("{id} detects that the bucket was replaced"));
         self.with(id, |daemon, _| daemon.follow(epoch));
         self.checks.restart(id);
         self.drive(id, Stripe::on_reset)?;
@@ -374,8 +374,9 @@ impl World {
         }
     }
 
-    /// Gives the machine of a daemon an input and carries out what it wants, unless the daemon dies
-    /// between two effects.
+    /// Hands an input to the machine of a daemon and carries out its effects, unless the daemon
+    /// crashes
+    /// between two of them.
     fn drive(
         &mut self,
         id: DaemonId,
@@ -421,7 +422,7 @@ impl World {
             Effect::Answer { ticket, result } => self.answered(id, ticket, result)?,
             Effect::RemoteChange { key, by } => {
                 let now_ms = self.net.now_ms;
-                self.with(id, |daemon, _| daemon.note_elsewhere(key, by, now_ms));
+                self.with(id, |daemon, _| daemon.on_remote_change(key, by, now_ms));
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-"""A bot: greets whoever of the named users comes online, once each time.
+"""A bot: greets each of the named users who comes online.
 
     python bot.py nats://127.0.0.1:4222 john jack
 
@@ -15,12 +15,12 @@ import presenced
 
 
 async def greet(url: str, ids: Iterable[str]) -> None:
-    async with await presenced.connect(url, user="greeter") as me:
-        async with me.connect(status="At your service"), me.watch(ids) as watch:
-            print("watching", ", ".join(sorted(watch.ids)), flush=True)
-            async for change in watch:
-                if change.kind == "came":
-                    print(f"Hello, {change.id}!", flush=True)
+    me = await presenced.connect(url, user="greeter")
+    async with me, me.connect(status="At your service"), me.watch(ids) as watch:
+        print("watching", ", ".join(sorted(watch.ids)), flush=True)
+        async for change in watch:
+            if change.kind == "came":
+                print(f"Hello, {change.id}!", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python gateway.py nats://127.0.0.1:4222 7000
 
-The first line says who it is, ``{"user": "john", "status": "hello"}``; a real gateway checks a login
-here. Later lines are ``{"update": {"status": null}}``, ``{"idle": true}`` and
+The first line says who it is, ``{"user": "john", "status": "hello"}``; a real gateway checks a
+login here. Later lines are ``{"update": {"status": null}}``, ``{"idle": true}`` and
 ``{"watch": ["jack"]}``. The gateway sends ``{"users": {…}}`` for what is watched, then
 ``{"change": "came", "user": {…}}``, and ``{"error": "…"}`` for what is refused.
 
@@ -82,7 +82,9 @@ class Client:
     async def _send_changes(self, watch: presenced.Watch) -> None:
         async for change in watch:
             if change.id is not None:
-                await self._send({"change": change.kind, "id": change.id, "user": view(change.user)})
+                await self._send(
+                    {"change": change.kind, "id": change.id, "user": view(change.user)}
+                )
 
     async def _next_line(self) -> dict[str, Any]:
         body = json.loads(await self._reader.readuntil())

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::connection::{Connection, Device};
 use crate::error::Error;
-use crate::hub::HubHandle;
+use crate::hub::{HubHandle, Source, members};
 use crate::id::Id;
 use crate::lease::Lease;
 use crate::link::{Link, part};
@@ -83,8 +83,8 @@ impl Builder {
     fn open(self, user: Option<Id>) -> Door {
         let Self { nats, prefix, events, audit, signals } = self;
         let link = Link::new(nats, &prefix, &events, user, signals);
-        let hub = HubHandle::start(link.clone(), audit);
-        Door { link, hub }
+        let hub = HubHandle::start(link.clone(), audit, Source::Users);
+        Door { link, hub, audit }
     }
 }
 
@@ -92,6 +92,7 @@ impl Builder {
 struct Door {
     link: Arc<Link>,
     hub: HubHandle,
+    audit: Option<Duration>,
 }
 
 /// Counts of what a door did, for metrics.
@@ -111,6 +112,22 @@ impl Door {
         Ok(Watch::new(self.hub.clone(), ids))
     }
 
+    /// Gets or makes a channel, and names those of its members that come with their presence.
+    async fn channel(
+        &self,
+        kind: &Id,
+        id: &Id,
+        data: Option<Map<String, Value>>,
+    ) -> Result<(Map<String, Value>, Vec<String>), Error> {
+        let mut body = json!({"type": kind, "id": id});
+        if let Some(data) = data {
+            body["data"] = Value::Object(data);
+        }
+        let mut answer = self.link.ask("watch_channel", &body).await?;
+        let ids = members(&answer["channel"]).into_iter().map(|user| user.id).collect();
+        Ok((part(&mut answer, "channel")?, ids))
+    }
+
     fn stats(&self) -> Stats {
         let counts = self.hub.counts();
         let read =
@@ -121,6 +138,15 @@ impl Door {
             resyncs: read(&counts.resyncs),
         }
     }
+}
+
+/// A channel whose members are watched.
+#[derive(Debug)]
+pub struct ChannelWatch {
+    /// The channel as it was: `cid`, `member_count`, `members`, and its data.
+    pub channel: Map<String, Value>,
+    /// Its members.
+    pub watch: Watch,
 }
 
 /// What a write changed, and when it can be read.
@@ -157,6 +183,22 @@ impl Service {
     /// [`Error::Refused`] if one is no id.
     pub fn watch<S: AsRef<str>>(&self, ids: impl IntoIterator<Item = S>) -> Result<Watch, Error> {
         self.0.watch(ids)
+    }
+
+    /// Gets or makes a channel, and watches its members: the first 100 in the order of joining.
+    ///
+    /// `data` counts only where the channel does not exist. Members who join later are not added.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn watch_channel(
+        &self,
+        kind: impl AsRef<str>,
+        id: impl AsRef<str>,
+        data: Option<Map<String, Value>>,
+    ) -> Result<ChannelWatch, Error> {
+        let (channel, ids) = self.0.channel(&Id::parse(kind)?, &Id::parse(id)?, data).await?;
+        Ok(ChannelWatch { channel, watch: self.0.watch(ids)? })
     }
 
     /// Asks for users.
@@ -295,7 +337,7 @@ impl User {
     /// # Errors
     /// As [`User::connect`].
     pub async fn connect_as(&self, patch: Patch, device: Device) -> Result<Connection, Error> {
-        let Door { link, hub } = self.door.clone();
+        let Door { link, hub, .. } = self.door.clone();
         Connection::open(link, hub, self.id.clone(), patch, device).await
     }
 
@@ -305,6 +347,27 @@ impl User {
     /// [`Error::Refused`] if one is no id.
     pub fn watch<S: AsRef<str>>(&self, ids: impl IntoIterator<Item = S>) -> Result<Watch, Error> {
         self.door.watch(ids)
+    }
+
+    /// Gets or makes a channel, and watches its members: the first 100 in the order of joining.
+    ///
+    /// `data` counts only where the channel does not exist. Members who join later are not added.
+    /// Needs no permission for `query_users`: the members are asked for ten at a time.
+    ///
+    /// # Errors
+    /// `channel_not_found` as [`Error::Refused`] where the user is no member; see [`Error`].
+    pub async fn watch_channel(
+        &self,
+        kind: impl AsRef<str>,
+        id: impl AsRef<str>,
+        data: Option<Map<String, Value>>,
+    ) -> Result<ChannelWatch, Error> {
+        let (kind, id) = (Id::parse(kind)?, Id::parse(id)?);
+        let (channel, ids) = self.door.channel(&kind, &id, data).await?;
+        let source = Source::Channel { kind, id };
+        let hub = HubHandle::start(self.door.link.clone(), self.door.audit, source);
+        let door = Door { hub, ..self.door.clone() };
+        Ok(ChannelWatch { channel, watch: door.watch(ids)? })
     }
 
     /// Asks for users, as this user sees them.

@@ -11,7 +11,8 @@ use async_nats::{Message, Subscriber};
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream::{FuturesUnordered, SelectAll};
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -25,8 +26,46 @@ use crate::watch::{Shared, WatchState};
 
 const GATHER: Duration = Duration::from_millis(10);
 const LINGER: Duration = Duration::from_secs(1);
-const QUERY_USERS: usize = 100;
 const QUERIES: usize = 4;
+
+/// Where a hub asks for users.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// `query_users`.
+    Users,
+    /// `watch_channel`: members of one channel, for users who may not query.
+    Channel { kind: Id, id: Id },
+}
+
+impl Source {
+    /// How many users one request may name.
+    fn most(&self) -> usize {
+        match self {
+            Self::Users => 100,
+            Self::Channel { .. } => 10,
+        }
+    }
+
+    async fn ask(&self, link: &Link, ids: &[Id]) -> Result<Vec<Seen>, Error> {
+        match self {
+            Self::Users => {
+                let filter = json!({"id": {"$in": ids}});
+                let body = json!({"filter": filter, "limit": self.most(), "presence": true});
+                part(&mut link.ask("query_users", &body).await?, "users")
+            }
+            Self::Channel { kind, id } => {
+                let body = json!({"type": kind, "id": id, "users": ids, "presence": true});
+                Ok(members(&link.ask("watch_channel", &body).await?["channel"]))
+            }
+        }
+    }
+}
+
+/// The members of a channel that are shown with their presence.
+pub(crate) fn members(channel: &Value) -> Vec<Seen> {
+    let members = channel["members"].as_array().into_iter().flatten();
+    members.filter_map(|member| Seen::deserialize(&member["user"]).ok()).collect()
+}
 
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -53,10 +92,10 @@ pub(crate) struct Counts {
 }
 
 impl HubHandle {
-    pub fn start(link: Arc<Link>, audit: Option<Duration>) -> Self {
+    pub fn start(link: Arc<Link>, audit: Option<Duration>, source: Source) -> Self {
         let (commands, receiver) = mpsc::unbounded_channel();
         let counts = Arc::new(Counts::default());
-        tokio::spawn(Hub::new(link, receiver, audit, counts.clone()).run());
+        tokio::spawn(Hub::new(link, source, receiver, audit, counts.clone()).run());
         Self { commands, counts }
     }
 
@@ -103,6 +142,7 @@ type Query = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 struct Hub {
     link: Arc<Link>,
+    source: Source,
     commands: mpsc::UnboundedReceiver<Command>,
     counts: Arc<Counts>,
     audit: Option<Duration>,
@@ -121,6 +161,7 @@ struct Hub {
 impl Hub {
     fn new(
         link: Arc<Link>,
+        source: Source,
         commands: mpsc::UnboundedReceiver<Command>,
         audit: Option<Duration>,
         counts: Arc<Counts>,
@@ -128,6 +169,7 @@ impl Hub {
         let seen_link = link.look();
         Self {
             link,
+            source,
             commands,
             counts,
             audit,
@@ -284,7 +326,7 @@ impl Hub {
         let mut chosen = HashSet::new();
         while self.queries.len() < QUERIES && !self.due.is_empty() {
             let mut ids = Vec::new();
-            while ids.len() < QUERY_USERS {
+            while ids.len() < self.source.most() {
                 let Some(id) = self.due.pop_front() else { break };
                 if self.users.contains_key(&id) && chosen.insert(id.clone()) {
                     ids.push(id);
@@ -304,21 +346,15 @@ impl Hub {
         // A random place in the map goes round all users in time.
         let skip = fastrand::usize(..self.users.len());
         let round = self.users.keys().cycle().skip(skip);
-        let ids = round.take(QUERY_USERS.min(self.users.len())).cloned().collect();
+        let ids = round.take(self.source.most().min(self.users.len())).cloned().collect();
         self.query(ids, true);
     }
 
     fn query(&mut self, ids: Vec<Id>, audit: bool) {
         let query = self.merge.on_query();
-        let link = self.link.clone();
+        let (link, source) = (self.link.clone(), self.source.clone());
         self.queries.push(Box::pin(async move {
-            let body = json!({
-                "filter": {"id": {"$in": ids}}, "limit": QUERY_USERS, "presence": true
-            });
-            let found = match link.ask("query_users", &body).await {
-                Ok(mut answer) => part(&mut answer, "users"),
-                Err(error) => Err(error),
-            };
+            let found = source.ask(&link, &ids).await;
             Answer { query, ids, audit, found }
         }));
     }

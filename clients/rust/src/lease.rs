@@ -308,11 +308,13 @@ impl Task {
                 }
             }
             Err(error) => {
-                let at_once = error.field() == Some("me") && !self.plain_me
-                    || error.code() == "too_large" && self.batch > 1;
-                self.plain_me |= error.field() == Some("me");
-                if error.code() == "too_large" {
-                    self.batch = (sent.len() / 2).max(1);
+                // Those that were sent before the first such answer get it, too.
+                let unknown_me = error.field() == Some("me");
+                let too_large = error.code() == "too_large" && sent.len() > 1;
+                let at_once = unknown_me || too_large;
+                self.plain_me |= unknown_me;
+                if too_large {
+                    self.batch = self.batch.min(sent.len() / 2);
                 }
                 wait = if at_once { GATHER } else { retry::wait(&error, 1) };
                 for sent in sent {

@@ -2,6 +2,8 @@
 #![warn(missing_docs)]
 
 mod beat;
+#[cfg(test)]
+mod cases_tests;
 mod connection;
 mod door;
 mod error;
@@ -20,7 +22,7 @@ mod user;
 mod watch;
 
 pub use connection::{Connection, ConnectionState, Device};
-pub use door::{Builder, Service, Stats, User, Written};
+pub use door::{Builder, ChannelWatch, Service, Stats, User, Written};
 pub use error::Error;
 pub use filter::{Filter, Sort};
 pub use id::Id;

@@ -1,6 +1,6 @@
 //! The seats of a lease: what each should be, and the operations that make it so. Pure.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -25,11 +25,12 @@ struct Seat {
     pending: Option<Box<Patch>>,
     /// What a record that is gone would forget.
     defaults: Option<Box<Value>>,
-    waiting: Option<Box<Vec<Reply>>>,
+    waiting: Vec<Reply>,
     /// The lease's run under which the connection was acknowledged; 0 is none.
     run: u32,
     gone: bool,
     busy: bool,
+    queued: bool,
 }
 
 /// All seats of a lease.
@@ -37,7 +38,6 @@ struct Seat {
 pub struct Seats {
     seats: HashMap<Key, Seat>,
     queue: VecDeque<Key>,
-    queued: HashSet<Key>,
     /// Grows with each new name of the lease.
     run: u32,
     acknowledged: usize,
@@ -60,13 +60,7 @@ enum SentKind {
 
 impl Seats {
     pub fn new() -> Self {
-        Self {
-            seats: HashMap::new(),
-            queue: VecDeque::new(),
-            queued: HashSet::new(),
-            run: 1,
-            acknowledged: 0,
-        }
+        Self { seats: HashMap::new(), queue: VecDeque::new(), run: 1, acknowledged: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -93,7 +87,7 @@ impl Seats {
         if !patch.is_empty() {
             seat.pending.get_or_insert_default().merge(patch);
         }
-        seat.waiting.get_or_insert_default().push(reply);
+        seat.waiting.push(reply);
         self.enqueue(key);
     }
 
@@ -104,7 +98,7 @@ impl Seats {
         seat.pending = None;
         fail(seat, &Error::Closed);
         if let Some(reply) = reply {
-            seat.waiting.get_or_insert_default().push(reply);
+            seat.waiting.push(reply);
         }
         self.enqueue(key);
     }
@@ -128,7 +122,10 @@ impl Seats {
     }
 
     fn enqueue(&mut self, key: Key) {
-        if self.queued.insert(key.clone()) {
+        if let Some(seat) = self.seats.get_mut(&key)
+            && !seat.queued
+        {
+            seat.queued = true;
             self.queue.push_back(key);
         }
     }
@@ -138,15 +135,12 @@ impl Seats {
         let (mut ops, mut sent, mut busy) = (Vec::new(), Vec::new(), Vec::new());
         while ops.len() < most {
             let Some(key) = self.queue.pop_front() else { break };
-            let Some(seat) = self.seats.get_mut(&key) else {
-                self.queued.remove(&key);
-                continue;
-            };
+            let Some(seat) = self.seats.get_mut(&key) else { continue };
             if seat.busy {
                 busy.push(key);
                 continue;
             }
-            self.queued.remove(&key);
+            seat.queued = false;
             let patch = seat.pending.as_deref().cloned().unwrap_or_default();
             let Some((op, kind)) = op(&key, seat, patch, lease, self.run) else {
                 succeed(seat);
@@ -157,6 +151,10 @@ impl Seats {
             sent.push(Sent { key, kind, run: self.run });
         }
         self.queue.extend(busy);
+        if self.queue.is_empty() {
+            // A lease that connected all its seats keeps no room for doing so again.
+            self.queue.shrink_to_fit();
+        }
         (ops, sent)
     }
 
@@ -264,13 +262,13 @@ fn remember(seat: &mut Seat, patch: &Patch) {
 }
 
 fn succeed(seat: &mut Seat) {
-    for waiting in seat.waiting.take().into_iter().flat_map(|waiting| *waiting) {
+    for waiting in std::mem::take(&mut seat.waiting) {
         let _ = waiting.send(Ok(()));
     }
 }
 
 fn fail(seat: &mut Seat, error: &Error) {
-    for waiting in seat.waiting.take().into_iter().flat_map(|waiting| *waiting) {
+    for waiting in std::mem::take(&mut seat.waiting) {
         let _ = waiting.send(Err(error.clone()));
     }
 }

@@ -1,8 +1,8 @@
-//! The body of a heartbeat, read without a tree and without copies: every daemon reads those of all
-//! clients.
+//! The fast path for heartbeats: the usual body, parsed without a tree and without copies.
 //!
-//! It takes what clients usually send, and nothing that [`Heartbeat::parse_any`] would refuse.
-//! Whatever else there is (an escape in an id, a mistake) is left to that one.
+//! Every daemon reads the heartbeats of all clients. The fast path accepts nothing that
+//! [`Heartbeat::parse_any`] refuses, and leaves anything unusual (an escape in an id, a mistake) to
+//! it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,7 +15,7 @@ use crate::api::operations::heartbeat::{Heartbeat, MAX_CONNECTIONS};
 use crate::api::request::door::Door;
 use crate::presence::id::IdRef;
 
-/// Reads a whole heartbeat, if it is a plain one; `None` says nothing about it.
+/// Parses a plain heartbeat. `None` leaves the body to [`Heartbeat::parse_any`].
 pub fn read<'a>(body: &'a [u8], door: &'a Door) -> Option<Heartbeat<IdRef<'a>>> {
     let Object(body) = serde_json::from_slice::<Object<Body<'_>>>(body).ok()?;
     match body {
@@ -60,12 +60,12 @@ struct Connection<'a> {
     connection_id: Option<&'a str>,
 }
 
-/// A field that may be left out, but is not `null`.
+/// A field that is optional, but not `null`.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
-/// User and connection, as `door` has it.
+/// The user and the connection that `door` allows.
 fn connection<'a>(
     user: Option<&'a str>,
     connection: Option<&'a str>,
@@ -79,7 +79,7 @@ fn connection<'a>(
     Some((user, IdRef::new(connection?)?))
 }
 
-/// An object: by itself, what is derived is read from an array, too.
+/// An object. A derived type alone would accept an array too.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

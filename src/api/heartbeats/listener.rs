@@ -1,6 +1,7 @@
-//! Hears heartbeats: every daemon all of them, outside the queue group and on a connection of
-//! their own. Writes nothing and answers nothing. Sends itself the probes that tell whether it
-//! hears.
+//! Records the heartbeats of all clients, on a NATS connection of its own.
+//!
+//! The listener writes nothing and answers nothing. It sends itself probes, which show whether the
+//! daemon hears.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -25,21 +26,21 @@ use crate::liveness::leader_check::check_leader;
 use crate::store::Store;
 use crate::watchdog::WatchdogTap;
 
-/// The token of the second door on which probes travel; whose it is does not matter.
+/// The token of the second door on which probes travel. It belongs to no user.
 const PROBE_TOKEN: &str = "probe";
 
-/// What every probe begins with, so that no heartbeat is taken for one.
-const PROBE: &str = "probe ";
+/// The prefix of probes, which no heartbeat has.
+const PROBE_PREFIX: &str = "probe ";
 
-/// How many messages a subscription to heartbeats holds before it drops the next. They lie there
-/// while a few others are heard, and wait in a queue that is bounded in bytes.
+/// The capacity of a subscription to heartbeats, in messages. Messages stay there for the time of
+/// one batch, and then wait in a queue that is bounded in bytes.
 pub const CAPACITY: usize = 1 << 14;
 
-/// Why the daemon is deaf when there were too many.
+/// The reason for deafness after dropped heartbeats.
 const TOO_FAST: &str = "heartbeats came faster than they were taken";
 
-/// The subjects to listen to, below the request prefix with its version: those of trusted services,
-/// and those of users' own clients.
+/// The subjects of heartbeats below the request prefix: of trusted services, and of users' own
+/// clients.
 pub fn lanes(requests: &str) -> [String; 2] {
     let heartbeat = format!("{requests}.{}", Operation::Heartbeat.name());
     [heartbeat.clone(), format!("{heartbeat}.*")]
@@ -51,18 +52,18 @@ pub fn probe_lanes(requests: &str) -> [String; 2] {
     [trusted.clone(), format!("{trusted}.{PROBE_TOKEN}")]
 }
 
-/// The ears of a daemon.
+/// The listener of a daemon.
 #[derive(Debug)]
 pub struct HeartbeatListener {
     store: Store,
     beacons: Beacons,
     subjects: Subjects,
-    /// Known to nobody else: a probe cannot be forged.
+    /// Known to this daemon alone, so that probes cannot be forged.
     secret: String,
 }
 
 impl HeartbeatListener {
-    /// An error says that the operating system has no random numbers.
+    /// Creates a listener. Fails if the operating system has no random numbers.
     pub fn new(store: Store, beacons: Beacons, subjects: Subjects) -> std::io::Result<Self> {
         Ok(Self { store, beacons, subjects, secret: secret()? })
     }
@@ -76,7 +77,7 @@ impl HeartbeatListener {
     ) {
         let mut probes = interval(Duration::from_millis(PROBE_MS));
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = self.beacons.hearing().deaf(self.now_ms());
+        let mut logged = self.beacons.hearing().deaf(self.now_ms());
         let context = Arc::clone(&self.store.context);
         let leader_check = check_leader(&self.beacons, &context.bucket, context.clock);
         let mut leader_check = std::pin::pin!(leader_check);
@@ -87,77 +88,78 @@ impl HeartbeatListener {
                 ping = tap.next() => ping.answer(),
                 _ = probes.tick() => {
                     self.probe().await;
-                    self.tell(&mut told);
+                    self.log_changes(&mut logged);
                 }
                 () = &mut leader_check => return,
                 Some(event) = events.recv() => {
-                    let slow = self.notice_all(event, &mut events);
+                    let slow = self.on_events(event, &mut events);
                     if slow > 0 {
-                        self.throw_away(&mut queue, &mut lanes, slow);
+                        self.drop_waiting(&mut queue, &mut lanes, slow);
                         yield_now().await;
                     }
                 }
                 moved = ready(&mut queue, &mut lanes) => {
                     match moved {
-                        Moved::All => self.hear(queue.next_batch()),
-                        Moved::TooMany => self.throw_away(&mut queue, &mut lanes, 1),
+                        Moved::All => self.record_batch(queue.next_batch()),
+                        Moved::TooMany => self.drop_waiting(&mut queue, &mut lanes, 1),
                         Moved::Ended => return,
                     }
-                    // Others have their turn: not least who reads from the connection.
+                    // Other tasks run in between, among them the reader of the connection.
                     yield_now().await;
                 }
             }
         }
     }
 
-    /// Hears a batch of what has come, in the order in which it came.
-    fn hear(&self, batch: impl Iterator<Item = QueuedHeartbeat>) {
+    /// Records a batch of heartbeats in the order of arrival.
+    fn record_batch(&self, batch: impl Iterator<Item = QueuedHeartbeat>) {
         let mut at_ms = [0, 1].map(|lane| self.heard_ms(lane));
-        for waiting in batch {
-            let lane = waiting.lane;
-            if let Some(number) = self.is_probe(&waiting.payload) {
-                self.beacons.hearing().probed(lane, number, self.now_ms());
-                // What came behind it was sent later.
+        for message in batch {
+            let lane = message.lane;
+            if let Some(number) = self.is_probe(&message.payload) {
+                self.beacons.hearing().on_probe(lane, number, self.now_ms());
+                // Messages behind a probe were sent after it.
                 at_ms[lane] = self.heard_ms(lane);
             } else {
-                self.hear_one(&waiting, at_ms[lane]);
+                self.record_message(&message, at_ms[lane]);
             }
         }
     }
 
-    /// More has come than can be heard. The daemon has missed something and is deaf for a lease, so
-    /// it does not judge by the rest either: better to be done with it at once than to begin that
-    /// lease late. `lost` were dropped already.
-    fn throw_away(&self, queue: &mut HeartbeatQueue, lanes: &mut [Subscriber; 2], lost: usize) {
+    /// Drops all heartbeats that wait, after `lost` were dropped already.
+    ///
+    /// The daemon has missed heartbeats and is deaf for a lease, so it does not need the rest. The
+    /// lease begins earlier without them.
+    fn drop_waiting(&self, queue: &mut HeartbeatQueue, lanes: &mut [Subscriber; 2], lost: usize) {
         let mut count = lost + queue.clear();
         for lane in lanes {
-            // At most what was there at first: more may come all the time.
+            // At most what was there at first, as messages keep arriving.
             let ready = || unconstrained(lane.next()).now_or_never().flatten();
             count += std::iter::from_fn(ready).take(CAPACITY).count();
         }
         self.store.context.metrics.heartbeats_dropped.inc_by(count as u64);
-        // The probes among them are from before it, and so are not missed.
-        self.beacons.hearing().trouble(self.now_ms(), TOO_FAST);
+        // The probes among them are older than the trouble and need not come back.
+        self.beacons.hearing().on_trouble(self.now_ms(), TOO_FAST);
     }
 
-    fn hear_one(&self, message: &QueuedHeartbeat, at_ms: u64) {
+    fn record_message(&self, message: &QueuedHeartbeat, at_ms: u64) {
         let reply = message.reply.as_ref().map(|reply| reply.as_str());
         if reply.is_some_and(|reply| self.subjects.is_forbidden_reply(reply)) {
             return;
         }
-        // What is wrong with it is said by the daemon that answers it.
+        // The daemon that answers the heartbeat reports its errors.
         let Ok(door) = self.subjects.door(Operation::Heartbeat, message.subject.as_str()) else {
             return;
         };
         if let Some(plain) = fast_path::read(&message.payload, &door) {
-            self.note(&plain, at_ms);
+            self.record(&plain, at_ms);
         } else if let Ok(heartbeat) = Heartbeat::parse_any(&message.payload, &door) {
-            self.note(&heartbeat, at_ms);
+            self.record(&heartbeat, at_ms);
         }
     }
 
-    /// Notes whom a heartbeat is of.
-    fn note<I: AsRef<str>>(&self, heartbeat: &Heartbeat<I>, at_ms: u64) {
+    /// Records a heartbeat sent at `at_ms`.
+    fn record<I: AsRef<str>>(&self, heartbeat: &Heartbeat<I>, at_ms: u64) {
         match heartbeat {
             Heartbeat::Lease(lease) => {
                 self.store.context.metrics.heard_lease();
@@ -174,35 +176,35 @@ impl HeartbeatListener {
         }
     }
 
-    /// Notices all that has befallen the connection. Returns how many messages it has dropped.
-    fn notice_all(&self, event: Event, events: &mut UnboundedReceiver<Event>) -> usize {
+    /// Handles the connection events that are ready. Returns the number of dropped messages.
+    fn on_events(&self, event: Event, events: &mut UnboundedReceiver<Event>) -> usize {
         let others = std::iter::from_fn(|| events.try_recv().ok());
         let is_slow = |event: &Event| matches!(event, Event::SlowConsumer(_));
         std::iter::once(event)
             .chain(others)
-            .inspect(|event| self.notice(event))
+            .inspect(|event| self.on_event(event))
             .filter(is_slow)
             .count()
     }
 
-    /// Anything that befalls the connection may have cost heartbeats.
-    fn notice(&self, event: &Event) {
+    /// Reports a connection event that may have cost heartbeats.
+    fn on_event(&self, event: &Event) {
         let (now_ms, mut hearing) = (self.now_ms(), self.beacons.hearing());
         match event {
-            Event::SlowConsumer(_) => hearing.trouble(now_ms, TOO_FAST),
-            Event::Disconnected => hearing.cut_off(now_ms, "it was cut off from NATS"),
-            // The first connection is no trouble: a daemon begins deaf anyway.
+            Event::SlowConsumer(_) => hearing.on_trouble(now_ms, TOO_FAST),
+            Event::Disconnected => hearing.on_cut_off(now_ms, "it was cut off from NATS"),
+            // The first connection makes no difference, as a daemon begins deaf.
             Event::Connected => {
-                hearing.connected(now_ms, "it has just been connected to NATS again");
+                hearing.on_connected(now_ms, "it has just been connected to NATS again");
             }
             _ => {}
         }
     }
 
-    /// Says it once when the daemon becomes deaf, for another reason too, and when it hears again.
-    fn tell(&self, told: &mut Option<&'static str>) {
+    /// Logs each change between hearing and deafness, and each new reason, once.
+    fn log_changes(&self, logged: &mut Option<&'static str>) {
         let deaf = self.beacons.hearing().deaf(self.now_ms());
-        if deaf == *told {
+        if deaf == *logged {
             return;
         }
         match deaf {
@@ -212,15 +214,15 @@ impl HeartbeatListener {
             ),
             None => tracing::info!("has heard undisturbed for a lease; ends leases that lapse"),
         }
-        *told = deaf;
+        *logged = deaf;
     }
 
     async fn probe(&self) {
         let number = self.beacons.hearing().probe(self.now_ms());
-        let payload = format!("{PROBE}{} {number}", self.secret);
+        let payload = format!("{PROBE_PREFIX}{} {number}", self.secret);
         let [trusted, own] = probe_lanes(&self.subjects.prefix);
-        // One goes out where the writes do: the two connections may be with two servers, and what
-        // is written on one side of a partition must not go by what is heard on the other.
+        // One probe takes the connection of the writes. The two connections may lead to different
+        // servers, and writes on one side of a partition must not rest on heartbeats of the other.
         let ways = [(self.store.context.bucket.client(), trusted), (self.beacons.client(), own)];
         for (client, subject) in ways {
             let sent = client.publish(subject, payload.clone().into());
@@ -231,7 +233,7 @@ impl HeartbeatListener {
     }
 
     fn is_probe(&self, payload: &[u8]) -> Option<u64> {
-        let text = payload.strip_prefix(PROBE.as_bytes())?;
+        let text = payload.strip_prefix(PROBE_PREFIX.as_bytes())?;
         let (secret, number) = std::str::from_utf8(text).ok()?.split_once(' ')?;
         (secret == self.secret).then(|| number.parse().ok()).flatten()
     }
@@ -245,17 +247,16 @@ impl HeartbeatListener {
     }
 }
 
-/// What came of moving what was ready on the lanes to those that wait.
+/// The result of moving ready messages from the lanes to the queue.
 enum Moved {
     All,
-    /// More than may wait: something was lost.
+    /// The queue was full, and a message was lost.
     TooMany,
     /// The connection ended.
     Ended,
 }
 
-/// Moves what is ready on the lanes to those that wait, once there are any. Loses nothing when
-/// dropped.
+/// Waits for messages and moves them from the lanes to the queue. Cancel-safe.
 async fn ready(queue: &mut HeartbeatQueue, lanes: &mut [Subscriber; 2]) -> Moved {
     let moving = poll_fn(|context| {
         for (number, lane) in lanes.iter_mut().enumerate() {
@@ -273,12 +274,12 @@ async fn ready(queue: &mut HeartbeatQueue, lanes: &mut [Subscriber; 2]) -> Moved
         }
         if queue.is_empty() { Poll::Pending } else { Poll::Ready(Moved::All) }
     });
-    // The runtime's budget would end it after some hundred messages.
+    // The budget of the runtime would end the loop after some hundred messages.
     unconstrained(moving).await
 }
 
-/// From the operating system: what makes the ids of connections, which clients are told, would let
-/// them guess it.
+/// A secret from the operating system. The generator of connection ids, which clients see, would
+/// make it predictable.
 fn secret() -> std::io::Result<String> {
     let mut bytes = [0; 16];
     rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;

@@ -1,5 +1,6 @@
-//! Heartbeats that wait to be heard: in the order in which they came, and bounded by the memory that
-//! they hold. To move them here costs next to nothing, whatever is in them; to hear them may not.
+//! The queue of heartbeats that wait to be recorded, bounded in bytes.
+//!
+//! Moving a message here is cheap whatever it contains; recording it may not be.
 
 use std::collections::VecDeque;
 
@@ -8,51 +9,53 @@ use bytes::Bytes;
 
 use crate::api::operations::heartbeat;
 
-/// The most that may wait, in bytes. A release build works that off in less than half a second, a
-/// debug build in two, so that a probe behind it is hardly late; and it is a burst of several
-/// hundred thousand connections in lists, or of ninety thousand single ones.
+/// The bound on the queue, in bytes.
+///
+/// A release build records that much in less than half a second, a debug build in two, so that a
+/// probe behind it is hardly late. It holds several hundred thousand connections in lists, or
+/// ninety thousand single ones.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// What a message holds besides its text, in bytes.
-const OVERHEAD: usize = 256;
+/// The memory of a message beside its text, in bytes.
+const OVERHEAD_BYTES: usize = 256;
 
-/// The most that is heard in a row, in bytes, unless a single message is longer: some seven hundred
+/// The bound on a batch, in bytes, unless a single message is longer. It holds some seven hundred
 /// connections in a list, less than two milliseconds of a debug build.
-const BATCH_BYTES: usize = 32 * 1024;
+const MAX_BATCH_BYTES: usize = 32 * 1024;
 
-/// A message that nobody has looked into yet. Without its headers, which mean nothing here.
+/// An unread message without its headers, which mean nothing here.
 #[derive(Debug)]
 pub struct QueuedHeartbeat {
-    /// On which lane it came.
+    /// The index of its subscription.
     pub lane: usize,
     pub subject: Subject,
     pub reply: Option<Subject>,
     pub payload: Bytes,
-    /// What it counts, in bytes.
+    /// Its share of the bound, in bytes.
     size: usize,
 }
 
-/// The queue.
+/// Messages in the order of arrival.
 #[derive(Debug, Default)]
 pub struct HeartbeatQueue {
     queue: VecDeque<QueuedHeartbeat>,
-    /// The sum of the sizes of all.
+    /// The sum of all sizes.
     bytes: usize,
 }
 
-/// More waits than may.
+/// The message does not fit, and is dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
 impl HeartbeatQueue {
-    /// Puts a message behind the others. One that is too long for a heartbeat is dropped.
+    /// Appends a message. One that is too long for a heartbeat is dropped without an error.
     pub fn push(&mut self, lane: usize, message: Message) -> Result<(), Full> {
         let Message { subject, reply, payload, length, .. } = message;
         if payload.len() > heartbeat::MAX_BYTES {
             return Ok(());
         }
-        // With the headers: the text of a message lies in memory as one.
-        let size = length + OVERHEAD;
+        // With the headers, as the text of a message is one allocation.
+        let size = length + OVERHEAD_BYTES;
         if self.bytes + size > MAX_BYTES {
             return Err(Full);
         }
@@ -61,23 +64,23 @@ impl HeartbeatQueue {
         Ok(())
     }
 
-    /// Takes the oldest out, as many as are to be heard in a row.
+    /// Removes the oldest messages, as many as make one batch.
     pub fn next_batch(&mut self) -> impl Iterator<Item = QueuedHeartbeat> + '_ {
         let mut bytes = 0;
-        let fits = |waiting: &&QueuedHeartbeat| {
+        let fits = |message: &&QueuedHeartbeat| {
             let is_first = bytes == 0;
-            bytes += waiting.size;
-            is_first || bytes <= BATCH_BYTES
+            bytes += message.size;
+            is_first || bytes <= MAX_BATCH_BYTES
         };
         let count = self.queue.iter().take_while(fits).count();
-        self.queue.drain(..count).inspect(|waiting| self.bytes -= waiting.size)
+        self.queue.drain(..count).inspect(|message| self.bytes -= message.size)
     }
 
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Throws all away, and says how many they were. Gives the memory back.
+    /// Drops all messages and frees their memory. Returns their number.
     pub fn clear(&mut self) -> usize {
         std::mem::take(self).queue.len()
     }
@@ -111,7 +114,7 @@ mod tests {
     fn what_waits_is_bounded_in_bytes_whatever_its_length() {
         for payload in [0, 100, 45_000, 1024 * 1024] {
             let (queue, count) = filled(payload);
-            let size = "s".len() + payload + OVERHEAD;
+            let size = "s".len() + payload + OVERHEAD_BYTES;
             assert_eq!(count, MAX_BYTES / size, "of {payload}");
             assert_eq!(queue.queue.len(), count);
         }
@@ -122,7 +125,7 @@ mod tests {
         let mut queue = HeartbeatQueue::default();
         let long = || Message { length: 1024 * 1024, ..message("s", 2) };
         let fit = (0..100).take_while(|_| queue.push(0, long()).is_ok()).count();
-        assert_eq!(fit, MAX_BYTES / (1024 * 1024 + OVERHEAD));
+        assert_eq!(fit, MAX_BYTES / (1024 * 1024 + OVERHEAD_BYTES));
     }
 
     #[test]
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn portions_are_short_lose_nothing_and_keep_the_order() {
+    fn batches_are_short_lose_nothing_and_keep_the_order() {
         let mut queue = HeartbeatQueue::default();
         let lengths = [0, 10, 45_000, 2_000_000, 3, 20_000, 20_000, 100];
         let sent: Vec<_> = (0..400).map(|n| (n % 2, n, lengths[n * 7 % lengths.len()])).collect();
@@ -145,8 +148,8 @@ mod tests {
         for (lane, n, length) in &sent {
             while queue.push(*lane, message(&n.to_string(), *length)).is_err() {
                 let batch: Vec<_> = queue.next_batch().collect();
-                let bytes: usize = batch.iter().map(|waiting| waiting.size).sum();
-                assert!(batch.len() == 1 || bytes <= BATCH_BYTES, "{bytes}");
+                let bytes: usize = batch.iter().map(|message| message.size).sum();
+                assert!(batch.len() == 1 || bytes <= MAX_BATCH_BYTES, "{bytes}");
                 heard.extend(batch);
             }
         }
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_thrown_away_leaves_room() {
+    fn dropped_messages_leave_room() {
         let (mut queue, count) = filled(45_000);
         assert_eq!(queue.clear(), count);
         assert!(queue.is_empty());

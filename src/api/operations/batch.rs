@@ -1,36 +1,38 @@
 //! `batch`: many connects, disconnects and upserts in one request, each on its own.
 
 use std::collections::HashSet;
-use std::iter;
+use std::pin::Pin;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, MaybeDone, join_all, maybe_done};
 use serde_json::Value;
-use tokio::sync::oneshot;
 
-use super::connect::{self, Connect};
-use super::disconnect::{self, Disconnect};
+use super::connect::Connect;
+use super::context::Context;
+use super::disconnect::Disconnect;
+use super::reply::{Reply, push_refusal};
 use super::update_connection::UpdateConnection;
-use super::upsert_users::{self, UpsertUsers};
-use super::writes::{self, Done, Gather, RequestRules};
+use super::upsert_users::UpsertUsers;
+use super::writes::{RequestRules, UsersShown};
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing, too_many, wrong};
-use crate::api::transport::responder::{Responder, push_refusal};
+use crate::api::request::fields::{Fields, flawed, missing, too_many, wrong};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
-use crate::presence::user::{Command, Outcome};
 use crate::service::Service;
-use crate::store::stripe::Answer;
 
 /// The most users in one batch.
 const MAX_USERS: usize = 1000;
+
+/// The upper bound of the answer to a disconnect, in bytes.
+const DISCONNECT_ANSWER_BYTES: usize = 64;
 
 /// One operation of a batch.
 #[derive(Debug)]
 enum Op {
     Connect(Connect),
     UpdateConnection(UpdateConnection),
-    Disconnect { user: Id, command: Command },
-    EndLease { lease: Id, grace_ms: Option<u64> },
+    Disconnect(Disconnect),
     UpsertUsers(UpsertUsers),
 }
 
@@ -39,63 +41,75 @@ enum Op {
 pub struct Batch {
     ops: Vec<Result<Op, Refusal>>,
     users: usize,
+    shows: UsersShown,
 }
 
+/// An operation under way: its result, and whether it concerns an invisible user only.
+type Running<'a> = Pin<Box<MaybeDone<BoxFuture<'a, (Result<Reply, Refusal>, bool)>>>>;
+
 impl Batch {
-    pub fn parse(mut fields: Fields, rules: &RequestRules) -> Result<Self, Refusal> {
+    pub fn parse(body: &[u8], rules: &RequestRules) -> Result<Self, Refusal> {
+        let (mut fields, flaws) = Fields::parse(body)?;
         let values = fields
             .array("ops", MAX_USERS)?
             .ok_or_else(|| missing("ops", "an array of operations"))?;
+        let me = fields.boolean("me")?.unwrap_or(true);
         fields.finish()?;
         let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), rules);
-        let ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
+        let mut ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
+        for flaw in &flaws {
+            match flaw.index_in("ops").and_then(|index| ops.get_mut(index)) {
+                Some(op) => *op = Err(flawed(flaw)),
+                None => return Err(flawed(flaw)),
+            }
+        }
         let users = ops.iter().flatten().map(Op::users).sum();
         if users > MAX_USERS {
             return Err(too_many("ops", users, MAX_USERS));
         }
-        Ok(Self { ops, users })
+        let shows = if me { UsersShown::WithoutCustom } else { UsersShown::None };
+        Ok(Self { ops, users, shows })
     }
 
-    /// How many users are named.
+    /// The number of users named.
     pub fn users(&self) -> usize {
         self.users
     }
 
-    /// At most how many bytes the answer will have.
+    /// An upper bound of the answer, in bytes.
     fn answer_bytes(&self, service: &Service) -> usize {
-        let op = |op: &Result<Op, Refusal>| match op {
-            Ok(Op::Connect(connect)) => connect.answer_bytes(service),
-            Ok(Op::UpsertUsers(upsert)) => upsert.answer_bytes(service),
-            Ok(Op::UpdateConnection(update)) => update.answer_bytes(),
-            Ok(Op::Disconnect { .. } | Op::EndLease { .. }) => 64,
+        let bytes = |op: &Result<Op, Refusal>| match op {
+            Ok(op) => op.answer_bytes(self.shows, service),
             Err(refusal) => refusal.bytes(),
         };
-        self.ops.iter().map(op).sum()
+        self.ops.iter().map(bytes).sum()
     }
 
-    pub fn run(self, service: &Service, deadline_ms: u64, mut responder: Responder) {
-        let (task, tracker) = (service.clone(), &service.store.context.tracker);
-        if let Err(refusal) = responder.has_room_for(self.answer_bytes(service)) {
-            return responder.refuse(&refusal);
-        }
-        tracker.spawn(async move {
-            let mut results = Vec::with_capacity(self.ops.len());
-            let mut under_way = HashSet::new();
-            for op in self.ops {
-                if op.as_ref().is_ok_and(|op| op.must_see(&under_way)) {
-                    settle(&mut results).await;
-                    under_way.clear();
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        ctx.has_room_for(self.answer_bytes(&ctx.service))?;
+        let mut running: Vec<Running<'_>> = Vec::with_capacity(self.ops.len());
+        let (mut settled, mut under_way) = (0, HashSet::new());
+        for op in self.ops {
+            let op = match op {
+                Ok(op) => op,
+                Err(refusal) => {
+                    running.push(failed(refusal));
+                    continue;
                 }
-                under_way.extend(op.iter().flat_map(Op::named).cloned());
-                results.push(match op {
-                    Ok(op) => start(op, &task, deadline_ms).await,
-                    Err(refusal) => Started::done(Err(refusal)),
-                });
+            };
+            if op.must_see(&under_way) {
+                join_all(&mut running[settled..]).await;
+                settled = running.len();
+                under_way.clear();
             }
-            settle(&mut results).await;
-            responder.invisible = !results.is_empty() && results.iter().all(Started::is_invisible);
-            responder.ok(body(results));
-        });
+            under_way.extend(op.named().cloned());
+            running.push(op.start(self.shows, ctx).await);
+        }
+        join_all(&mut running[settled..]).await;
+        let results: Vec<_> =
+            running.iter_mut().filter_map(|each| each.as_mut().take_output()).collect();
+        ctx.set_invisible(!results.is_empty() && results.iter().all(|(_, invisible)| *invisible));
+        Ok(reply(results))
     }
 }
 
@@ -108,13 +122,9 @@ impl Op {
             Some("update_connection") => {
                 UpdateConnection::parse(fields, &Door::Trusted).map(Self::UpdateConnection)
             }
-            Some("disconnect") => Ok(match Disconnect::parse(fields, &Door::Trusted, rules)? {
-                Disconnect::Connection { user, connection, lease, grace_ms } => Self::Disconnect {
-                    user,
-                    command: Command::Disconnect { connection, lease, grace_ms },
-                },
-                Disconnect::Lease { lease, grace_ms } => Self::EndLease { lease, grace_ms },
-            }),
+            Some("disconnect") => {
+                Disconnect::parse(fields, &Door::Trusted, rules).map(Self::Disconnect)
+            }
             Some("upsert_users") => {
                 UpsertUsers::parse(fields, &Door::Trusted, rules).map(Self::UpsertUsers)
             }
@@ -126,167 +136,92 @@ impl Op {
         }
     }
 
-    /// Whether the operation depends on what those before it, that are under way, come to: a lease
-    /// holds what they have connected, and several users are checked before the first is written.
+    /// Whether the operation depends on the results of operations under way. A lease holds the
+    /// connections before it, and several users are checked before the first is written.
     fn must_see(&self, under_way: &HashSet<Id>) -> bool {
         match self {
-            Self::EndLease { .. } => true,
-            Self::UpsertUsers(_) => self.named().any(|user| under_way.contains(user)),
-            Self::Connect(_) | Self::UpdateConnection(_) | Self::Disconnect { .. } => false,
+            Self::Disconnect(Disconnect::Lease { .. }) => true,
+            Self::UpsertUsers(upsert) => upsert.named().any(|user| under_way.contains(user)),
+            Self::Connect(_) | Self::UpdateConnection(_) | Self::Disconnect(_) => false,
         }
     }
 
-    /// The users that it names.
+    /// The users named.
     fn named(&self) -> Box<dyn Iterator<Item = &Id> + '_> {
         match self {
-            Self::Connect(connect) => Box::new(iter::once(&connect.user)),
-            Self::UpdateConnection(update) => Box::new(iter::once(&update.user)),
-            Self::Disconnect { user, .. } => Box::new(iter::once(user)),
+            Self::Connect(connect) => Box::new(std::iter::once(&connect.user)),
+            Self::UpdateConnection(update) => Box::new(std::iter::once(&update.user)),
+            Self::Disconnect(disconnect) => Box::new(disconnect.user().into_iter()),
             Self::UpsertUsers(upsert) => Box::new(upsert.named()),
-            Self::EndLease { .. } => Box::new(iter::empty()),
         }
     }
 
     fn users(&self) -> usize {
         match self {
-            Self::Connect(_)
-            | Self::UpdateConnection(_)
-            | Self::Disconnect { .. }
-            | Self::EndLease { .. } => 1,
+            Self::Connect(_) | Self::UpdateConnection(_) | Self::Disconnect(_) => 1,
             Self::UpsertUsers(upsert) => upsert.len(),
         }
     }
-}
 
-/// An operation of a batch that was begun.
-enum Started {
-    Done(Ended),
-    Awaited(oneshot::Receiver<Ended>),
-}
-
-/// What an operation of a batch came to, and whether only an invisible user may know of it.
-struct Ended {
-    result: Result<Vec<u8>, Refusal>,
-    invisible: bool,
-}
-
-impl Started {
-    /// One that others see.
-    fn done(result: Result<Vec<u8>, Refusal>) -> Self {
-        Self::Done(Ended { result, invisible: false })
+    fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
+        match self {
+            Self::Connect(connect) => connect.answer_bytes(shows, service),
+            Self::UpdateConnection(update) => update.answer_bytes(),
+            Self::Disconnect(_) => DISCONNECT_ANSWER_BYTES,
+            Self::UpsertUsers(upsert) => upsert.answer_bytes(shows, service),
+        }
     }
 
-    fn is_invisible(&self) -> bool {
-        matches!(self, Self::Done(Ended { invisible: true, .. }))
-    }
-}
-
-/// Sends the commands of an operation on their way, behind those of the operations before it.
-async fn start(op: Op, service: &Service, deadline_ms: u64) -> Started {
-    let (commands, finish): (Vec<(Id, Command)>, Finish) = match op {
-        Op::EndLease { lease, grace_ms } => {
-            let ended = service.end_lease(lease, grace_ms, deadline_ms).await;
-            return Started::done(ended.map(|(count, rev)| {
-                disconnect::body(
-                    Answer { outcome: Outcome::Disconnected { count, invisible: false }, rev },
-                    &Door::Trusted,
-                )
-            }));
-        }
-        Op::Connect(connect) => {
-            let liveness = service.liveness.clone();
-            let was_invisible = service.is_invisible(&connect.user);
-            let finish = move |_: &[Id], results: Vec<Done>| {
-                let done = first(results);
-                let invisible = writes::is_invisible(&done, was_invisible);
-                let body = |answer| connect::body(answer, &liveness, &Door::Trusted);
-                Ended { result: done.map(body), invisible }
-            };
-            (vec![connect.command(false)], Box::new(finish))
-        }
-        Op::UpdateConnection(update) => {
-            let was_invisible = service.is_invisible(&update.user);
-            let command = (update.user.clone(), update.command());
-            let finish = move |_: &[Id], results: Vec<Done>| {
-                let done = first(results);
-                let invisible = writes::is_invisible(&done, was_invisible);
-                let body = |answer| update.body(&answer, &Door::Trusted);
-                Ended { result: done.map(body), invisible }
-            };
-            (vec![command], Box::new(finish))
-        }
-        Op::Disconnect { user, command } => {
-            let was_invisible = service.is_invisible(&user);
-            let finish = move |_: &[Id], results: Vec<Done>| {
-                let done = first(results);
-                let invisible = writes::is_invisible(&done, was_invisible);
-                Ended {
-                    result: done.map(|answer| disconnect::body(answer, &Door::Trusted)),
-                    invisible,
-                }
-            };
-            (vec![(user, command)], Box::new(finish))
-        }
-        Op::UpsertUsers(upsert) => {
-            let commands = upsert.commands(false);
-            if service.check(&commands).is_err() {
-                // Perhaps only by what this daemon has not seen yet.
-                let fresh = service.fresh(deadline_ms).await;
-                if let Err(refusal) = fresh.and_then(|()| service.check(&commands)) {
-                    return Started::done(Err(refusal));
-                }
+    /// Submits the commands of the operation, behind those of the operations before it.
+    async fn start<'a>(self, shows: UsersShown, ctx: &Context) -> Running<'a> {
+        let part = ctx.of_part();
+        let waits = matches!(self, Self::Disconnect(Disconnect::Lease { .. }));
+        let run: BoxFuture<'a, _> = match self {
+            Self::Connect(connect) => async move {
+                let result = connect.run_with(shows, &part).await;
+                (result, part.is_invisible())
             }
-            let finish = |ids: &[Id], results: Vec<Done>| Ended {
-                result: upsert_users::answer(ids, results, &Door::Trusted),
-                invisible: false,
-            };
-            (commands, Box::new(finish))
+            .boxed(),
+            Self::UpdateConnection(update) => async move {
+                let result = update.run(&part).await;
+                (result, part.is_invisible())
+            }
+            .boxed(),
+            Self::Disconnect(disconnect) => async move {
+                let result = disconnect.run(&part).await;
+                (result, part.is_invisible())
+            }
+            .boxed(),
+            Self::UpsertUsers(upsert) => match upsert.checked(shows, &part).await {
+                Ok(checked) => async move { (checked.write(&part).await, false) }.boxed(),
+                Err(refusal) => return failed(refusal),
+            },
+        };
+        let mut running = Box::pin(maybe_done(run));
+        if waits {
+            running.as_mut().await;
+        } else {
+            // The first poll submits the commands.
+            let _ = (&mut running).now_or_never();
         }
-    };
-    let ids: Vec<_> = commands.iter().map(|(user, _)| user.clone()).collect();
-    if ids.is_empty() {
-        return Started::Done(finish(&ids, Vec::new()));
-    }
-    let (sender, receiver) = oneshot::channel();
-    let gather = Gather::new(ids.len(), move |results| {
-        let _ = sender.send(finish(&ids, results));
-    });
-    for (index, (user, command)) in commands.into_iter().enumerate() {
-        service.command(user, command, deadline_ms, gather.place(index));
-    }
-    Started::Awaited(receiver)
-}
-
-/// Makes the result of an operation of the answers to its commands.
-type Finish = Box<dyn FnOnce(&[Id], Vec<Done>) -> Ended + Send>;
-
-fn first(results: Vec<Done>) -> Done {
-    results.into_iter().next().unwrap_or_else(|| Err(crate::service::unavailable("no answer came")))
-}
-
-/// Waits for all that was begun.
-async fn settle(results: &mut [Started]) {
-    for started in results {
-        if let Started::Awaited(receiver) = started {
-            let stopped = "the daemon stopped before the answer came";
-            *started = match receiver.await {
-                Ok(ended) => Started::Done(ended),
-                Err(_) => Started::done(Err(crate::service::unavailable(stopped))),
-            };
-        }
+        running
     }
 }
 
-fn body(results: Vec<Started>) -> Vec<u8> {
+/// An operation that was refused before it ran.
+fn failed<'a>(refusal: Refusal) -> Running<'a> {
+    Box::pin(MaybeDone::Done((Err(refusal), false)))
+}
+
+fn reply(results: Vec<(Result<Reply, Refusal>, bool)>) -> Reply {
     let mut out = b"{\"results\":".to_vec();
-    json::push_array(&mut out, results, |out, started| match started {
-        Started::Done(Ended { result: Ok(result), .. }) => out.extend_from_slice(&result),
-        Started::Done(Ended { result: Err(refusal), .. }) => {
+    json::push_array(&mut out, results, |out, (result, _)| match result {
+        Ok(result) => out.extend_from_slice(&result),
+        Err(refusal) => {
             json::push(out, "{\"error\":");
             push_refusal(out, &refusal);
             out.push(b'}');
         }
-        Started::Awaited(_) => json::push(out, "null"),
     });
     out.push(b'}');
     out

@@ -1,18 +1,14 @@
-//! What the operations on channels have in common.
+//! The fields that operations on channels share.
 
 use crate::api::request::fields::{Fields, missing};
-use crate::presence::channel::{ChannelKey, Outcome};
+use crate::presence::channel::ChannelKey;
 use crate::presence::refusal::Refusal;
-use crate::store::stripe::Answer;
 
-/// The most members that one call names.
+/// The most members named in one request.
 pub const MAX_MEMBERS_PER_CALL: usize = 100;
 
 /// The most members that an answer shows of a channel.
 pub const MAX_SHOWN: usize = 100;
-
-/// What became of a command for a channel.
-pub type Done = Result<Answer<Outcome>, Refusal>;
 
 /// Takes the `type` and the `id` of a channel.
 pub fn key(fields: &mut Fields) -> Result<ChannelKey, Refusal> {
@@ -21,8 +17,8 @@ pub fn key(fields: &mut Fields) -> Result<ChannelKey, Refusal> {
     ChannelKey::new(&kind, &id, "type")
 }
 
-/// Takes how many members are to be shown.
+/// Takes the number of members to show.
 pub fn member_limit(fields: &mut Fields) -> Result<usize, Refusal> {
     let limit = fields.number("member_limit", 1..=MAX_SHOWN as u64)?;
-    Ok(limit.map_or(MAX_SHOWN, super::query_users::to_usize))
+    Ok(limit.map_or(MAX_SHOWN, super::queries::to_usize))
 }

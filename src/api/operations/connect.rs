@@ -1,12 +1,12 @@
-//! `connect`: a user comes online on one connection.
+//! `connect`: adds a connection of a user, who comes online.
 
 use serde_json::{Map, Value};
 
-use super::writes::{self, RequestRules};
+use super::context::Context;
+use super::reply::{Reply, push_heartbeat};
+use super::writes::{self, RequestRules, UsersShown};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
-use crate::api::transport::responder::Responder;
-use crate::config::Liveness;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -48,49 +48,46 @@ impl Connect {
         Ok(Self { user, patch, defaults, connection })
     }
 
-    /// The user and what is to happen to it.
-    pub fn command(self, custom_in_answer: bool) -> (Id, Command) {
-        let Self { user, patch, defaults, connection } = self;
-        (user, Command::Connect { patch, defaults, connection, custom_in_answer })
-    }
-
-    /// At most how many bytes the answer will have, without custom fields.
-    pub fn answer_bytes(&self, service: &Service) -> usize {
-        2 * self.connection.id.as_str().len()
-            + 128
-            + writes::me_bytes(service, &self.user, &self.patch)
-            + self.defaults.as_ref().map_or(0, |patch| writes::me_bytes(service, &self.user, patch))
-    }
-
-    pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
-        let liveness = service.liveness.clone();
-        let (user, command) = self.command(true);
-        let was_invisible = service.is_invisible(&user);
-        let reply = move |result: writes::Done| {
-            let mut responder = responder;
-            responder.invisible = writes::is_invisible(&result, was_invisible);
-            responder.result(result.map(|answer| body(answer, &liveness, &door)));
+    /// An upper bound of the answer without custom fields, in bytes.
+    pub fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
+        let patches = std::iter::once(&self.patch).chain(self.defaults.as_deref());
+        let me = match shows {
+            UsersShown::None => 0,
+            _ => patches.map(|patch| writes::me_bytes(service, &self.user, patch)).sum(),
         };
-        service.command(user, command, deadline_ms, Box::new(reply));
+        2 * self.connection.id.as_str().len() + 128 + me
+    }
+
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        self.run_with(UsersShown::All, ctx).await
+    }
+
+    /// Runs with an answer that shows users by `shows`.
+    pub async fn run_with(self, shows: UsersShown, ctx: &Context) -> Result<Reply, Refusal> {
+        let Self { user, patch, defaults, connection } = self;
+        let was_invisible = ctx.service.is_invisible(&user);
+        let custom_in_answer = shows.with_custom();
+        let command = Command::Connect { patch, defaults, connection, custom_in_answer };
+        let result = ctx.service.command(user, command, ctx.deadline_ms).await;
+        ctx.set_invisible(writes::is_invisible(&result, was_invisible));
+        Ok(reply(result?, shows, ctx))
     }
 }
 
-/// The answer to a `connect`.
-pub fn body(answer: Answer<Outcome>, liveness: &Liveness, door: &Door) -> Vec<u8> {
+fn reply(answer: Answer<Outcome>, shows: UsersShown, ctx: &Context) -> Reply {
     let mut out = Vec::with_capacity(512);
     if let Outcome::Connected { connection, me, created, .. } = answer.outcome {
         json::push(&mut out, "{\"connection_id\":");
         json::push_str(&mut out, connection.as_str());
-        json::push(&mut out, ",\"me\":");
-        out.extend_from_slice(&me);
+        if shows != UsersShown::None {
+            json::push(&mut out, ",\"me\":");
+            out.extend_from_slice(&me);
+        }
         json::push(&mut out, ",\"created\":");
         json::push_bool(&mut out, created);
-        json::push(&mut out, ",\"heartbeat\":{\"interval_ms\":");
-        json::push_number(&mut out, millis(liveness.heartbeat_interval));
-        json::push(&mut out, ",\"lease_ms\":");
-        json::push_number(&mut out, millis(liveness.lease));
-        out.push(b'}');
-        writes::push_rev(&mut out, answer.rev, door);
+        out.push(b',');
+        push_heartbeat(&mut out, &ctx.service.liveness);
+        writes::push_rev(&mut out, answer.rev, &ctx.door);
         out.push(b'}');
     }
     out
@@ -116,11 +113,7 @@ pub fn device(fields: &mut Fields) -> Result<Option<Device>, Refusal> {
     fields.text("device")?.map(|device| Device::parse(&device, &path)).transpose()
 }
 
-/// A name for a connection of a client that did not name it: 128 random bits.
+/// The id of a connection whose client named none: 128 random bits.
 fn fresh_connection_id() -> String {
     format!("{:032x}", fastrand::u128(..))
-}
-
-fn millis(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

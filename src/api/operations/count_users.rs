@@ -1,22 +1,21 @@
-//! `count_users`: how many users match, as the viewer sees them.
+//! `count_users`: the number of users that match, as the viewer sees them.
 
-use super::query_users::min_rev;
+use super::context::Context;
+use super::queries::Freshness;
+use super::reply::Reply;
 use crate::api::request::door::Door;
 use crate::api::request::fields::Fields;
-use crate::api::transport::responder::Responder;
 use crate::presence::field::Kind;
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
-use crate::service::Service;
 
 /// A parsed `count_users`.
 #[derive(Debug)]
 pub struct CountUsers {
     filter: Option<Filter>,
     viewer: Option<Id>,
-    presence: bool,
-    min_rev: Option<u64>,
+    freshness: Freshness,
 }
 
 impl CountUsers {
@@ -24,24 +23,14 @@ impl CountUsers {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Users, &filter));
         let presence = fields.boolean("presence")?.unwrap_or(false);
         let viewer = door.viewer(fields.id("as")?)?;
-        let min_rev = min_rev(&mut fields, door)?;
+        let freshness = Freshness::parse(&mut fields, presence, door)?;
         fields.finish()?;
-        Ok(Self { filter: filter.transpose()?, viewer, presence, min_rev })
+        Ok(Self { filter: filter.transpose()?, viewer, freshness })
     }
 
-    /// With `presence`, as at the second door, the count takes in all that is stored when the
-    /// request arrives.
-    pub fn run(self, service: &Service, door: &Door, deadline_ms: u64, responder: Responder) {
-        let Self { filter, viewer, presence, min_rev } = self;
-        let then = service.clone();
-        service.when_fresh(presence || !door.is_trusted(), min_rev, deadline_ms, move |fresh| {
-            if let Err(refusal) = fresh {
-                return responder.refuse(&refusal);
-            }
-            then.count_users(filter, viewer, deadline_ms, move |count| {
-                let body = |count| format!("{{\"count\":{count}}}").into_bytes();
-                responder.result(count.map(body));
-            });
-        });
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        self.freshness.wait(ctx).await?;
+        let count = ctx.service.count_users(self.filter, self.viewer, ctx.deadline_ms).await?;
+        Ok(format!("{{\"count\":{count}}}").into_bytes())
     }
 }

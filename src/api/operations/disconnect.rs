@@ -1,15 +1,14 @@
-//! `disconnect`: one connection ends, or all that a lease holds.
+//! `disconnect`: ends one connection, or all connections on a lease.
 
+use super::context::Context;
+use super::reply::Reply;
 use super::writes::{self, RequestRules};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing};
-use crate::api::transport::responder::Responder;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
 use crate::presence::user::{Command, Outcome};
-use crate::service::Service;
-use crate::store::stripe::Answer;
 
 /// A parsed `disconnect`.
 #[derive(Debug)]
@@ -38,40 +37,41 @@ impl Disconnect {
         Ok(Self::Connection { user, connection, lease, grace_ms })
     }
 
-    pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
+    /// The user named, if a single connection is.
+    pub fn user(&self) -> Option<&Id> {
+        match self {
+            Self::Connection { user, .. } => Some(user),
+            Self::Lease { .. } => None,
+        }
+    }
+
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         match self {
             Self::Connection { user, connection, lease, grace_ms } => {
-                let was_invisible = service.is_invisible(&user);
-                let reply = move |result: writes::Done| {
-                    let mut responder = responder;
-                    responder.invisible = writes::is_invisible(&result, was_invisible);
-                    responder.result(result.map(|answer| body(answer, &door)));
-                };
+                let was_invisible = ctx.service.is_invisible(&user);
                 let command = Command::Disconnect { connection, lease, grace_ms };
-                service.command(user, command, deadline_ms, Box::new(reply));
+                let result = ctx.service.command(user, command, ctx.deadline_ms).await;
+                ctx.set_invisible(writes::is_invisible(&result, was_invisible));
+                let answer = result?;
+                let count = match answer.outcome {
+                    Outcome::Disconnected { count, .. } => count,
+                    _ => 0,
+                };
+                Ok(reply(count, answer.rev, &ctx.door))
             }
             Self::Lease { lease, grace_ms } => {
-                let (task, tracker) = (service.clone(), &service.store.context.tracker);
-                tracker.spawn(async move {
-                    let ended = task.end_lease(lease, grace_ms, deadline_ms).await;
-                    responder.result(ended.map(|(count, rev)| {
-                        let outcome = Outcome::Disconnected { count, invisible: false };
-                        body(Answer { outcome, rev }, &door)
-                    }));
-                });
+                let ended = ctx.service.end_lease(&lease, grace_ms, ctx.deadline_ms).await?;
+                Ok(reply(ended.count, ended.rev, &ctx.door))
             }
         }
     }
 }
 
-/// The answer to a `disconnect`.
-pub fn body(answer: Answer<Outcome>, door: &Door) -> Vec<u8> {
+fn reply(count: usize, rev: u64, door: &Door) -> Reply {
     let mut out = Vec::with_capacity(48);
-    if let Outcome::Disconnected { count, .. } = answer.outcome {
-        json::push(&mut out, "{\"disconnected\":");
-        json::push_number(&mut out, count as u64);
-        writes::push_rev(&mut out, answer.rev, door);
-        out.push(b'}');
-    }
+    json::push(&mut out, "{\"disconnected\":");
+    json::push_number(&mut out, count as u64);
+    writes::push_rev(&mut out, rev, door);
+    out.push(b'}');
     out
 }

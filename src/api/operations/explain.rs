@@ -1,9 +1,10 @@
-//! `explain`: why a user is shown as it is. For people on call.
+//! `explain`: the reasons for what others see of a user. For people on call.
 
 use serde_json::{Value, json};
 
+use super::context::Context;
+use super::reply::Reply;
 use crate::api::request::fields::{Fields, missing};
-use crate::api::transport::responder::Responder;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
@@ -24,14 +25,12 @@ impl Explain {
         Ok(Self { user })
     }
 
-    pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
-        let then = service.clone();
-        service.when_fresh(true, None, deadline_ms, move |fresh| {
-            responder.result(fresh.and_then(|()| self.answer(&then)));
-        });
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        ctx.service.all_stored(ctx.deadline_ms).await?;
+        self.answer(&ctx.service)
     }
 
-    fn answer(&self, service: &Service) -> Result<Vec<u8>, Refusal> {
+    fn answer(&self, service: &Service) -> Result<Reply, Refusal> {
         let user = &self.user;
         let found = service.store.users.with_stored(user, |stored| {
             let (stored, rev) = stored?;
@@ -82,8 +81,8 @@ impl Explain {
         })
     }
 
-    /// What this daemon knows of a connection. Its own monotonic clock tells when it was heard; the
-    /// wall clock only says it to people.
+    /// The daemon's view of a connection. Times are measured on the monotonic clock, and converted
+    /// to wall time for people.
     fn connection(&self, service: &Service, connection: &Connection, now: Now) -> Value {
         let (heard, key) = match &connection.lease {
             Some(lease) => (service.store.leases().heard(lease), lease),

@@ -1,10 +1,11 @@
-//! `heartbeat`: connections or a lease are still there. The answer says which are unknown and must
+//! `heartbeat`: keeps connections or a lease alive. The answer names the unknown ones, which must
 //! connect again.
 
+use super::context::Context;
+use super::reply::{Reply, push_heartbeat};
 use crate::api::heartbeats::fast_path;
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
-use crate::api::transport::responder::Responder;
 use crate::presence::entity::Stored;
 use crate::presence::id::{self, Id, IdRef};
 use crate::presence::json;
@@ -14,12 +15,12 @@ use crate::service::{Service, unreadable};
 /// The most connections in one heartbeat.
 pub const MAX_CONNECTIONS: usize = 1000;
 
-/// The longest body of one, in bytes: so many connections with the longest ids, each character
-/// escaped. What is longer is not worth the parsing.
-pub const MAX_BYTES: usize = MAX_CONNECTIONS * (2 * 6 * id::MAX_BYTES + NAMES);
+/// The longest body, in bytes: the most connections with the longest ids, each character escaped. A
+/// longer body is refused before it is parsed.
+pub const MAX_BYTES: usize = MAX_CONNECTIONS * (2 * 6 * id::MAX_BYTES + FIELD_NAME_BYTES);
 
-/// What the names of the fields of a connection may take, in bytes.
-const NAMES: usize = 256;
+/// The room for the field names of one connection, in bytes.
+const FIELD_NAME_BYTES: usize = 256;
 
 /// A parsed `heartbeat`.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,9 +53,12 @@ impl Heartbeat {
         }
     }
 
-    /// Reads any heartbeat, and says what is wrong with it.
+    /// Parses any heartbeat, and names what is wrong with it.
     pub fn parse_any(body: &[u8], door: &Door) -> Result<Self, Refusal> {
-        let mut fields = door.fields(body)?;
+        Self::parse_fields(door.fields(body)?, door)
+    }
+
+    fn parse_fields(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
         let lease = fields.id("lease")?;
         let connections = fields.array("connections", MAX_CONNECTIONS)?;
         let heartbeat = match (lease, connections) {
@@ -77,7 +81,8 @@ impl Heartbeat {
         Ok(heartbeat)
     }
 
-    pub fn run(self, service: &Service, deadline_ms: u64, mut responder: Responder) {
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        let service = &ctx.service;
         if let Self::Connections(connections) = &self
             && let [(user, _)] = connections.as_slice()
             && service
@@ -85,25 +90,22 @@ impl Heartbeat {
                 .users
                 .with_stored(user, |stored| matches!(stored, Some((Stored::Unreadable, _))))
         {
-            return responder.refuse(&unreadable().field("user_id"));
+            return Err(unreadable().field("user_id"));
         }
-        responder.invisible = self.is_invisible(service);
+        ctx.set_invisible(self.is_invisible(service));
         match self.answer(service) {
-            (body, false) => responder.ok(body),
-            // Perhaps it is only unknown here, and for a moment: look again when all is seen that
-            // is stored now.
+            (reply, false) => Ok(reply),
+            // It may be unknown here only, and for a moment.
             (_, true) => {
-                let again = service.clone();
-                service.when_fresh(true, None, deadline_ms, move |fresh| {
-                    // It may have become invisible by what this daemon had not seen yet.
-                    responder.invisible |= self.is_invisible(&again);
-                    responder.result(fresh.map(|()| self.answer(&again).0));
-                });
+                let fresh = service.all_stored(ctx.deadline_ms).await;
+                // A write that this daemon had not seen may have made the user invisible.
+                ctx.set_invisible(ctx.is_invisible() || self.is_invisible(service));
+                fresh.map(|()| self.answer(service).0)
             }
         }
     }
 
-    /// Whether it is for connections of invisible users only.
+    /// Whether the heartbeat is for connections of invisible users only.
     fn is_invisible(&self, service: &Service) -> bool {
         match self {
             Self::Lease(_) => false,
@@ -114,10 +116,10 @@ impl Heartbeat {
         }
     }
 
-    /// The answer as things are known now, and whether something is unknown.
-    fn answer(&self, service: &Service) -> (Vec<u8>, bool) {
+    /// The answer from the replica, and whether something is unknown.
+    fn answer(&self, service: &Service) -> (Reply, bool) {
         let mut out = b"{\"unknown\":".to_vec();
-        let doubtful = match self {
+        let is_unknown = match self {
             Self::Lease(lease) => {
                 let held = service.store.leases().held(lease);
                 let unknown = held.is_none().then_some(lease);
@@ -129,7 +131,7 @@ impl Heartbeat {
                 held.is_none()
             }
             Self::Connections(connections) => {
-                // Nobody can say of a record that cannot be read what it does not hold.
+                // An unreadable record may hold the connection.
                 let is_unknown = |(user, connection): &&(Id, Id)| {
                     service.store.users.with_stored(user, |stored| match stored {
                         Some((Stored::Present(record), _)) => {
@@ -150,8 +152,10 @@ impl Heartbeat {
                 !unknown.is_empty()
             }
         };
+        out.push(b',');
+        push_heartbeat(&mut out, &service.liveness);
         out.push(b'}');
-        (out, doubtful)
+        (out, is_unknown)
     }
 }
 

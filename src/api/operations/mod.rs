@@ -1,95 +1,33 @@
-//! The operations by name, and one file for each.
+//! One file per operation.
 //!
-//! `channel` and `writes` hold what several operations share.
+//! Every operation is a parsed value with `async fn run(self, ctx: &Context) -> Result<Reply,
+//! Refusal>`. It submits its commands before it first awaits, so that requests take effect in the
+//! order in which they are polled first. [`Request`] is the list of all; `channel`, `queries` and
+//! `writes` hold what several share.
 
-pub mod batch;
+mod batch;
 mod channel;
-pub mod connect;
-pub mod count_users;
-pub mod delete_channel;
-pub mod delete_users;
-pub mod disconnect;
-pub mod explain;
+mod connect;
+mod context;
+mod count_users;
+mod delete_channel;
+mod delete_users;
+mod disconnect;
+mod explain;
 pub mod heartbeat;
-pub mod query_channels;
-pub mod query_users;
-pub mod update_connection;
-pub mod upsert_channel;
-pub mod upsert_users;
-pub mod watch_channel;
-pub mod writes;
+mod operation;
+mod queries;
+mod query_channels;
+mod query_users;
+mod reply;
+mod request;
+mod update_connection;
+mod upsert_channel;
+mod upsert_users;
+mod watch_channel;
+mod writes;
 
-/// An operation of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operation {
-    Connect,
-    UpdateConnection,
-    Heartbeat,
-    Disconnect,
-    UpsertUsers,
-    DeleteUsers,
-    QueryUsers,
-    CountUsers,
-    UpsertChannel,
-    DeleteChannel,
-    WatchChannel,
-    QueryChannels,
-    Batch,
-    Explain,
-}
-
-/// All operations, in the order of their discriminants.
-pub const OPERATIONS: [Operation; 14] = [
-    Operation::Connect,
-    Operation::UpdateConnection,
-    Operation::Heartbeat,
-    Operation::Disconnect,
-    Operation::UpsertUsers,
-    Operation::DeleteUsers,
-    Operation::QueryUsers,
-    Operation::CountUsers,
-    Operation::UpsertChannel,
-    Operation::DeleteChannel,
-    Operation::WatchChannel,
-    Operation::QueryChannels,
-    Operation::Batch,
-    Operation::Explain,
-];
-
-impl Operation {
-    pub fn parse(name: &str) -> Option<Self> {
-        OPERATIONS.into_iter().find(|operation| operation.name() == name)
-    }
-
-    /// The token of the operation in a subject.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::UpdateConnection => "update_connection",
-            Self::Heartbeat => "heartbeat",
-            Self::Disconnect => "disconnect",
-            Self::UpsertUsers => "upsert_users",
-            Self::DeleteUsers => "delete_users",
-            Self::QueryUsers => "query_users",
-            Self::CountUsers => "count_users",
-            Self::UpsertChannel => "upsert_channel",
-            Self::DeleteChannel => "delete_channel",
-            Self::WatchChannel => "watch_channel",
-            Self::QueryChannels => "query_channels",
-            Self::Batch => "batch",
-            Self::Explain => "explain",
-        }
-    }
-
-    /// Whether the operation exists for trusted services only.
-    pub fn is_trusted(self) -> bool {
-        matches!(
-            self,
-            Self::DeleteUsers
-                | Self::UpsertChannel
-                | Self::DeleteChannel
-                | Self::Batch
-                | Self::Explain
-        )
-    }
-}
+pub use context::Context;
+pub use operation::{OPERATIONS, Operation};
+pub use reply::{Reply, push_refusal, too_large};
+pub use request::Request;

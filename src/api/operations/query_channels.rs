@@ -1,12 +1,13 @@
-//! `query_channels`: the channels that match, and whom of their members to watch.
+//! `query_channels`: the channels that match, and the members to watch.
 
 use std::collections::HashSet;
 
 use super::channel;
-use super::query_users::{min_rev, sort_text, to_usize};
+use super::context::Context;
+use super::queries::{Freshness, sort_text, to_usize};
+use super::reply::Reply;
 use crate::api::request::door::Door;
 use crate::api::request::fields::Fields;
-use crate::api::transport::responder::Responder;
 use crate::presence::channel::{Page, Watched, watch};
 use crate::presence::field::Kind;
 use crate::presence::filter::Filter;
@@ -27,11 +28,11 @@ pub struct QueryChannels {
     query: ChannelQuery,
     presence: bool,
     viewer: Option<Id>,
-    min_rev: Option<u64>,
+    freshness: Freshness,
 }
 
 impl QueryChannels {
-    /// `body` is the text that `fields` were read from: the order of sort keys is only there.
+    /// Parses `fields`, which were read from `body`: only the text has the order of sort keys.
     pub fn parse(mut fields: Fields, body: &[u8], door: &Door) -> Result<Self, Refusal> {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Channels, &filter));
         let sort = fields.take("sort").and_then(|_| sort_text(body));
@@ -40,7 +41,7 @@ impl QueryChannels {
         let member_limit = channel::member_limit(&mut fields)?;
         let presence = fields.boolean("presence")?.unwrap_or(false);
         let viewer = door.viewer(fields.id("as")?)?;
-        let min_rev = min_rev(&mut fields, door)?;
+        let freshness = Freshness::parse(&mut fields, presence, door)?;
         fields.finish()?;
         let query = ChannelQuery {
             filter: filter.transpose()?,
@@ -50,41 +51,25 @@ impl QueryChannels {
             member_limit,
             of_member: if door.is_trusted() { None } else { viewer.clone() },
         };
-        Ok(Self { query, presence, viewer, min_rev })
+        Ok(Self { query, presence, viewer, freshness })
     }
 
-    pub fn run(
-        self,
-        service: &Service,
-        events: &str,
-        door: &Door,
-        deadline_ms: u64,
-        responder: Responder,
-    ) {
-        let Self { query, presence, viewer, min_rev } = self;
-        let (then, events) = (service.clone(), presence.then(|| events.to_owned()));
-        let (members, all_stored) = (query.member_limit, presence || !door.is_trusted());
-        service.when_fresh(all_stored, min_rev, deadline_ms, move |fresh| {
-            if let Err(refusal) = fresh {
-                return responder.refuse(&refusal);
-            }
-            let answers = then.clone();
-            then.query_channels(query, deadline_ms, move |found| {
-                responder.result(found.and_then(|pages| {
-                    body(&answers, &pages, members, viewer.as_ref(), events.as_deref())
-                }));
-            });
-        });
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        self.freshness.wait(ctx).await?;
+        let (members, viewer) = (self.query.member_limit, self.viewer.as_ref());
+        let pages = ctx.service.query_channels(self.query, ctx.deadline_ms).await?;
+        let event_prefix = self.presence.then_some(&*ctx.event_prefix);
+        reply(&ctx.service, &pages, members, viewer, event_prefix)
     }
 }
 
-fn body(
+fn reply(
     service: &Service,
     pages: &[Page],
     members: usize,
     viewer: Option<&Id>,
-    events: Option<&str>,
-) -> Result<Vec<u8>, Refusal> {
+    event_prefix: Option<&str>,
+) -> Result<Reply, Refusal> {
     let mut out = b"{\"channels\":[".to_vec();
     let mut union = Union::default();
     for (index, page) in pages.iter().enumerate() {
@@ -92,20 +77,20 @@ fn body(
             out.push(b',');
         }
         let watched = watched(service, page, members)?;
-        let presence = events.map(|events| (events, &watched));
+        let presence = event_prefix.map(|prefix| (prefix, &watched));
         service.push_channel(&mut out, page, members, viewer, presence);
         union.add(watched);
     }
     out.push(b']');
-    if let Some(events) = events {
+    if let Some(event_prefix) = event_prefix {
         json::push(&mut out, ",\"presence\":");
-        push_watched(&mut out, events, &union.close());
+        push_watched(&mut out, event_prefix, &union.finish());
     }
     out.push(b'}');
     Ok(out)
 }
 
-/// Whom a watch of one of the channels follows.
+/// The members that a watch of one channel follows.
 fn watched(service: &Service, page: &Page, members: usize) -> Result<Watched, Refusal> {
     if !service.channel_type(&page.key).presence {
         return Ok(Watched::default());
@@ -114,7 +99,7 @@ fn watched(service: &Service, page: &Page, members: usize) -> Result<Watched, Re
     Ok(Watched { truncated: page.member_count > watched.users.len(), ..watched })
 }
 
-/// The watches of several channels as one: each user once.
+/// The union of the watches of several channels, each user once.
 #[derive(Default)]
 struct Union {
     watched: Watched,
@@ -137,8 +122,8 @@ impl Union {
         }
     }
 
-    /// Whoever is left out of one channel and followed in another is not left out.
-    fn close(mut self) -> Watched {
+    /// A user who is left out of one channel and followed in another is not left out.
+    fn finish(mut self) -> Watched {
         let followed = self.followed;
         self.watched.not_watched.retain(|id| !followed.contains(id));
         self.watched

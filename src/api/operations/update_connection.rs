@@ -1,15 +1,15 @@
 //! `update_connection`: one connection becomes idle or active, or is another kind of device.
 
 use super::connect::device;
+use super::context::Context;
+use super::reply::Reply;
 use super::writes;
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing};
-use crate::api::transport::responder::Responder;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
 use crate::presence::user::{Command, Device, Outcome};
-use crate::service::Service;
 use crate::store::stripe::Answer;
 
 /// A parsed `update_connection`.
@@ -34,8 +34,7 @@ impl UpdateConnection {
         Ok(Self { user, connection, idle, device })
     }
 
-    /// What is to happen to the user.
-    pub fn command(&self) -> Command {
+    fn command(&self) -> Command {
         Command::UpdateConnection {
             connection: self.connection.clone(),
             idle: self.idle,
@@ -43,24 +42,21 @@ impl UpdateConnection {
         }
     }
 
-    /// At most how many bytes the answer will have.
+    /// An upper bound of the answer, in bytes.
     pub fn answer_bytes(&self) -> usize {
         2 * (self.user.as_str().len() + self.connection.as_str().len()) + 128
     }
 
-    pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
-        let was_invisible = service.is_invisible(&self.user);
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        let was_invisible = ctx.service.is_invisible(&self.user);
         let (user, command) = (self.user.clone(), self.command());
-        let reply = move |result: writes::Done| {
-            let mut responder = responder;
-            responder.invisible = writes::is_invisible(&result, was_invisible);
-            responder.result(result.map(|answer| self.body(&answer, &door)));
-        };
-        service.command(user, command, deadline_ms, Box::new(reply));
+        let result = ctx.service.command(user, command, ctx.deadline_ms).await;
+        ctx.set_invisible(writes::is_invisible(&result, was_invisible));
+        Ok(self.reply(&result?, &ctx.door))
     }
 
     /// The answer: the connection is `unknown` if it is not there.
-    pub fn body(&self, answer: &Answer<Outcome>, door: &Door) -> Vec<u8> {
+    fn reply(&self, answer: &Answer<Outcome>, door: &Door) -> Reply {
         let known = matches!(answer.outcome, Outcome::ConnectionUpdated { known: true, .. });
         let mut out = b"{\"unknown\":".to_vec();
         json::push_array(&mut out, (!known).then_some(self), |out, each| {

@@ -1,10 +1,11 @@
-//! `upsert_channel`: makes a channel or changes its data and members.
+//! `upsert_channel`: creates a channel, or changes its data and members.
 
 use super::channel::{self, MAX_MEMBERS_PER_CALL};
+use super::context::Context;
+use super::reply::Reply;
 use super::writes;
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, too_many, wrong};
-use crate::api::transport::responder::Responder;
 use crate::presence::channel::{ChannelKey, Command, Edit, Outcome, Page, Patch, Record};
 use crate::presence::refusal::Refusal;
 use crate::service::Service;
@@ -41,28 +42,22 @@ impl UpsertChannel {
         Ok(Self { key, patch, edit })
     }
 
-    pub fn run(self, service: &Service, deadline_ms: u64, responder: Responder) {
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         let Self { key, patch, edit } = self;
-        let command = Command::Upsert { patch, edit };
-        // Nothing is written that could not be answered.
-        let preview = service.preview_channel(&key, &command).and_then(|record| {
-            responder.has_room_for(record.map_or(0, |record| body(service, &key, &record, 0).len()))
-        });
-        if let Err(refusal) = preview {
-            return responder.refuse(&refusal);
+        let (service, command) = (&ctx.service, Command::Upsert { patch, edit });
+        // Nothing is written whose answer would be too large.
+        if let Some(record) = service.preview_channel(&key, &command)? {
+            ctx.has_room_for(reply(service, &key, &record, 0).len())?;
         }
-        let (then, named) = (service.clone(), key.clone());
-        let reply = move |result: channel::Done| {
-            responder.result(result.map(|answer| match answer.outcome {
-                Outcome::Channel(record) => body(&then, &named, &record, answer.rev),
-                Outcome::Deleted(_) => Vec::new(),
-            }));
-        };
-        service.channel_command(key, command, deadline_ms, Box::new(reply));
+        let answer = service.channel_command(key.clone(), command, ctx.deadline_ms).await?;
+        Ok(match answer.outcome {
+            Outcome::Channel(record) => reply(service, &key, &record, answer.rev),
+            Outcome::Deleted(_) => Vec::new(),
+        })
     }
 }
 
-fn body(service: &Service, key: &ChannelKey, record: &Record, rev: u64) -> Vec<u8> {
+fn reply(service: &Service, key: &ChannelKey, record: &Record, rev: u64) -> Reply {
     let mut out = b"{\"channel\":".to_vec();
     let page = Page::of(key, record, channel::MAX_SHOWN);
     service.push_channel(&mut out, &page, channel::MAX_SHOWN, None, None);

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::writes::{self, Done, Gather, RequestRules};
+use super::context::Context;
+use super::reply::Reply;
+use super::writes::{self, RequestRules, UsersShown, Written};
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
-use crate::api::transport::responder::Responder;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -43,84 +44,68 @@ impl UpsertUsers {
         self.users.iter().map(|(user, _)| user)
     }
 
-    /// How many users are named.
+    /// The number of users named.
     pub fn len(&self) -> usize {
         self.users.len()
     }
 
-    /// At most how many bytes the answer will have, without custom fields.
-    pub fn answer_bytes(&self, service: &Service) -> usize {
+    /// An upper bound of the answer without custom fields, in bytes.
+    pub fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
+        if shows == UsersShown::None {
+            return 64;
+        }
         let user = |(user, patch): &(Id, Patch)| {
             2 * user.as_str().len() + 8 + writes::me_bytes(service, user, patch)
         };
         64 + self.users.iter().map(user).sum::<usize>()
     }
 
-    /// What is to happen to which user.
-    pub fn commands(self, custom_in_answer: bool) -> Vec<(Id, Command)> {
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        self.checked(UsersShown::All, ctx).await?.write(ctx).await
+    }
+
+    /// Refuses the whole request if one user of it would be refused. The answer shows
+    /// users by `shows`.
+    pub async fn checked(self, shows: UsersShown, ctx: &Context) -> Result<CheckedUpsert, Refusal> {
+        let custom_in_answer = shows.with_custom();
         let command = |(user, patch)| (user, Command::Upsert { patch, custom_in_answer });
-        self.users.into_iter().map(command).collect()
-    }
-
-    pub fn run(self, service: &Service, door: Door, deadline_ms: u64, responder: Responder) {
-        let commands = self.commands(true);
-        if commands.is_empty() {
-            let rev = service.store.context.barrier.position();
-            return responder.ok(body(&[], Vec::new(), rev, &door));
+        let commands = self.users.into_iter().map(command).collect();
+        let checked = CheckedUpsert { commands, shows };
+        if checked.check(ctx).is_err() {
+            // The reason may be a write that this daemon has not seen.
+            ctx.service.all_stored(ctx.deadline_ms).await?;
+            checked.check(ctx)?;
         }
-        if service.check(&commands).and_then(|bytes| responder.has_room_for(bytes)).is_ok() {
-            return write(commands, service, door, deadline_ms, responder);
-        }
-        // Perhaps it is refused only by what this daemon has not seen yet.
-        let then = service.clone();
-        service.when_fresh(true, None, deadline_ms, move |fresh| {
-            let checked = fresh.and_then(|()| then.check(&commands));
-            match checked.and_then(|bytes| responder.has_room_for(bytes)) {
-                Ok(()) => write(commands, &then, door, deadline_ms, responder),
-                Err(refusal) => responder.refuse(&refusal),
-            }
-        });
+        Ok(checked)
     }
 }
 
-/// Writes users that were all found in order.
-fn write(
+/// An `upsert_users` of which no user is refused.
+#[derive(Debug)]
+pub struct CheckedUpsert {
     commands: Vec<(Id, Command)>,
-    service: &Service,
-    door: Door,
-    deadline_ms: u64,
-    responder: Responder,
-) {
-    let ids: Vec<_> = commands.iter().map(|(user, _)| user.clone()).collect();
-    let gather =
-        Gather::new(ids.len(), move |results| responder.result(answer(&ids, results, &door)));
-    for (index, (user, command)) in commands.into_iter().enumerate() {
-        service.command(user, command, deadline_ms, gather.place(index));
+    shows: UsersShown,
+}
+
+impl CheckedUpsert {
+    fn check(&self, ctx: &Context) -> Result<(), Refusal> {
+        let bytes = ctx.service.check(&self.commands)?;
+        if self.shows == UsersShown::None { Ok(()) } else { ctx.has_room_for(bytes) }
+    }
+
+    pub async fn write(self, ctx: &Context) -> Result<Reply, Refusal> {
+        Ok(reply(writes::submit(self.commands, ctx).await?, self.shows, &ctx.door))
     }
 }
 
-/// The answer to an `upsert_users` of `ids` with those results.
-pub fn answer(ids: &[Id], results: Vec<Done>, door: &Door) -> Result<Vec<u8>, Refusal> {
-    if let Some(failure) = results.iter().find_map(|result| result.as_ref().err()) {
-        let written = ids.iter().zip(&results).filter(|(_, result)| result.is_ok());
-        return Err(writes::partly(failure, written.map(|(id, _)| id.clone())));
-    }
-    let answers: Vec<_> = results.into_iter().flatten().collect();
-    let rev = answers.iter().map(|answer| answer.rev).max().unwrap_or(0);
-    let users = answers.into_iter().map(|answer| match answer.outcome {
-        Outcome::Upserted { me } => me,
-        _ => Vec::new(),
-    });
-    Ok(body(ids, users.collect(), rev, door))
-}
-
-fn body(ids: &[Id], users: Vec<Vec<u8>>, rev: u64, door: &Door) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64 + 400 * ids.len());
+fn reply(written: Written, shows: UsersShown, door: &Door) -> Reply {
+    let mut out = Vec::with_capacity(64 + 400 * written.outcomes.len());
     json::push(&mut out, "{\"users\":{");
     let mut first = true;
-    for (index, (id, user)) in ids.iter().zip(users).enumerate() {
-        // A user who is named twice is shown as the last of it left it.
-        if ids[index + 1..].contains(id) {
+    let shown = if shows == UsersShown::None { &[] } else { written.outcomes.as_slice() };
+    for (index, (id, outcome)) in shown.iter().enumerate() {
+        // A user who is named twice is shown as the last change left it.
+        if shown[index + 1..].iter().any(|(later, _)| later == id) {
             continue;
         }
         if !std::mem::take(&mut first) {
@@ -128,10 +113,12 @@ fn body(ids: &[Id], users: Vec<Vec<u8>>, rev: u64, door: &Door) -> Vec<u8> {
         }
         json::push_str(&mut out, id.as_str());
         out.push(b':');
-        out.extend_from_slice(&user);
+        if let Outcome::Upserted { me } = outcome {
+            out.extend_from_slice(me);
+        }
     }
     out.push(b'}');
-    writes::push_rev(&mut out, rev, door);
+    writes::push_rev(&mut out, written.rev, door);
     out.push(b'}');
     out
 }

@@ -1,12 +1,13 @@
-//! `watch_channel`: a channel, made if there is none, and whom of its members to watch.
+//! `watch_channel`: a channel, created if it does not exist, and the members to watch.
 
 use serde_json::{Map, Value};
 
-use super::channel::{self, Done, MAX_MEMBERS_PER_CALL};
-use super::query_users::min_rev;
+use super::channel::{self, MAX_MEMBERS_PER_CALL};
+use super::context::Context;
+use super::queries::Freshness;
+use super::reply::Reply;
 use crate::api::request::door::Door;
 use crate::api::request::fields::Fields;
-use crate::api::transport::responder::Responder;
 use crate::config::Limits;
 use crate::presence::channel::{
     ChannelKey, Command, MAX_WATCHED, Outcome, Page, Patch, Record, Watched, choose, watch,
@@ -14,7 +15,6 @@ use crate::presence::channel::{
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
-use crate::service::Service;
 use crate::service::channels::push_watched;
 
 /// A parsed `watch_channel`.
@@ -27,12 +27,11 @@ pub struct WatchChannel {
     chosen: Option<Vec<Id>>,
     member_limit: usize,
     viewer: Option<Id>,
-    min_rev: Option<u64>,
-    door: Door,
+    freshness: Freshness,
 }
 
 impl WatchChannel {
-    pub fn parse(mut fields: Fields, door: Door, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door, limits: &Limits) -> Result<Self, Refusal> {
         let key = channel::key(&mut fields)?;
         let mut data =
             Fields::of(fields.take("data").unwrap_or_else(|| Value::Object(Map::new())), "data")?;
@@ -53,36 +52,23 @@ impl WatchChannel {
         };
         let member_limit = channel::member_limit(&mut fields)?;
         let viewer = door.viewer(fields.id("as")?)?;
-        let min_rev = min_rev(&mut fields, &door)?;
+        let freshness = Freshness::parse(&mut fields, presence, door)?;
         fields.finish()?;
-        Ok(Self { key, patch, members, presence, chosen, member_limit, viewer, min_rev, door })
+        Ok(Self { key, patch, members, presence, chosen, member_limit, viewer, freshness })
     }
 
-    pub fn run(self, service: &Service, events: &str, deadline_ms: u64, responder: Responder) {
-        let all_stored = self.presence || !self.door.is_trusted();
-        let (then, events) = (service.clone(), events.to_owned());
-        service.when_fresh(all_stored, self.min_rev, deadline_ms, move |fresh| match fresh {
-            Ok(()) => self.get_or_create(then, events, deadline_ms, responder),
-            Err(refusal) => responder.refuse(&refusal),
-        });
-    }
-
-    fn get_or_create(
-        mut self,
-        service: Service,
-        events: String,
-        deadline_ms: u64,
-        responder: Responder,
-    ) {
+    pub async fn run(mut self, ctx: &Context) -> Result<Reply, Refusal> {
+        self.freshness.wait(ctx).await?;
+        let service = &ctx.service;
         let found = service.store.channels.with_record(&self.key, |record| record.cloned());
         if let Some(record) = found {
-            return responder.result(self.answer(&service, &events, &record));
+            return self.reply(ctx, &record);
         }
-        if let Door::Own(user) = &self.door {
+        if let Door::Own(user) = &ctx.door {
             if !service.channel_type(&self.key).client_create {
-                return responder.refuse(&not_found());
+                return Err(not_found());
             }
-            // Whoever makes a channel is in it, and was so first.
+            // The creator of a channel is its first member.
             if !self.members.contains(user) {
                 self.members.insert(0, user.clone());
             }
@@ -92,40 +78,33 @@ impl WatchChannel {
             members: self.members.clone(),
             chosen: self.chosen.clone(),
         };
-        // Nothing is made that could not be answered.
-        let preview =
-            service.preview_channel(&self.key, &command).and_then(|record| match record {
-                Some(record) => self.answer(&service, &events, &record).map(|answer| answer.len()),
-                None => Ok(0),
-            });
-        if let Err(refusal) = preview.and_then(|bytes| responder.has_room_for(bytes)) {
-            return responder.refuse(&refusal);
+        // Nothing is created whose answer would be too large.
+        if let Some(record) = service.preview_channel(&self.key, &command)? {
+            ctx.has_room_for(self.reply(ctx, &record)?.len())?;
         }
-        let (key, then) = (self.key.clone(), service.clone());
-        let reply = Box::new(move |result: Done| {
-            responder.result(result.and_then(|answer| match answer.outcome {
-                Outcome::Channel(record) => self.answer(&then, &events, &record),
-                Outcome::Deleted(_) => Err(not_found()),
-            }));
-        });
-        service.channel_command(key, command, deadline_ms, reply);
+        let key = self.key.clone();
+        match service.channel_command(key, command, ctx.deadline_ms).await?.outcome {
+            Outcome::Channel(record) => self.reply(ctx, &record),
+            Outcome::Deleted(_) => Err(not_found()),
+        }
     }
 
-    fn answer(&self, service: &Service, events: &str, record: &Record) -> Result<Vec<u8>, Refusal> {
-        if let Door::Own(user) = &self.door
+    fn reply(&self, ctx: &Context, record: &Record) -> Result<Reply, Refusal> {
+        if let Door::Own(user) = &ctx.door
             && !record.is_member(user)
         {
             return Err(not_found());
         }
         let watched = watch(&record.members, self.member_limit, self.chosen.as_deref())?;
         let page = Page::of(&self.key, record, self.member_limit.max(MAX_WATCHED));
+        let (service, viewer) = (&ctx.service, self.viewer.as_ref());
         let mut out = b"{\"channel\":".to_vec();
-        service.push_channel(&mut out, &page, self.member_limit, self.viewer.as_ref(), None);
+        service.push_channel(&mut out, &page, self.member_limit, viewer, None);
         if self.presence {
             let enabled = service.channel_type(&self.key).presence;
             let watched = if enabled { watched } else { Watched::default() };
             json::push(&mut out, ",\"presence\":");
-            push_watched(&mut out, events, &watched);
+            push_watched(&mut out, &ctx.event_prefix, &watched);
         }
         out.push(b'}');
         Ok(out)

@@ -1,18 +1,18 @@
-//! What the operations that write have in common: the users they name, and the answers of several
-//! commands gathered into one.
+//! The parts that writing operations share: users in a request, and one answer to several commands.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use serde_json::{Map, Value};
 
+use super::context::Context;
 use crate::api::request::door::Door;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
-use crate::presence::user::{Outcome, Patch, Users};
-use crate::service::Service;
-use crate::store::keyspace::Reply;
+use crate::presence::user::{Command, Outcome, Patch, Users};
+use crate::service::{Service, millis};
+use crate::store::keyspace::CommandResult;
 use crate::store::stripe::Answer;
 
 /// What the settings say about requests that write users.
@@ -29,12 +29,26 @@ impl RequestRules {
         Self {
             trusted_fields: service.limits().trusted_fields.clone(),
             allow_invisible: service.user_settings.allow_invisible,
-            lease_ms: u64::try_from(service.liveness.lease.as_millis()).unwrap_or(u64::MAX),
+            lease_ms: millis(service.liveness.lease),
         }
     }
 }
 
-/// A user and the fields to change, as they stand at `path` of a request.
+/// The users in the answer to a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsersShown {
+    All,
+    WithoutCustom,
+    None,
+}
+
+impl UsersShown {
+    pub fn with_custom(self) -> bool {
+        self == Self::All
+    }
+}
+
+/// Parses a user and its changed fields, which stand at `path` of a request.
 pub fn user(
     fields: &Map<String, Value>,
     path: &str,
@@ -45,7 +59,7 @@ pub fn user(
     Ok((id, patch(fields, path, door, rules)?))
 }
 
-/// The fields of a user to change, as far as `door` may change them.
+/// Parses the changed fields of a user, as far as `door` may change them.
 pub fn patch(
     fields: &Map<String, Value>,
     path: &str,
@@ -65,8 +79,7 @@ pub fn patch(
     }
 }
 
-/// Appends `,"rev":…`, which only trusted services are told: it would tell of others' invisible
-/// writes.
+/// Appends `,"rev":…` for trusted services only: a revision reveals invisible writes of others.
 pub fn push_rev(out: &mut Vec<u8>, rev: u64, door: &Door) {
     if door.is_trusted() {
         json::push(out, ",\"rev\":");
@@ -74,7 +87,7 @@ pub fn push_rev(out: &mut Vec<u8>, rev: u64, door: &Door) {
     }
 }
 
-/// At most how many bytes a user takes in an answer after a patch, without custom fields.
+/// An upper bound of a patched user in an answer, without custom fields, in bytes.
 pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
     let json_bytes = |text: &str| {
         let mut out = Vec::new();
@@ -97,12 +110,9 @@ pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
     512 + json_bytes(user.as_str()) + status + devices
 }
 
-/// What became of one command.
-pub type Done = Result<Answer<Outcome>, Refusal>;
-
-/// Whether nobody but the user may know of a connect or disconnect that came to this. A refusal does
-/// not tell; then it counts whether the user was invisible before.
-pub fn is_invisible(result: &Done, was_invisible: bool) -> bool {
+/// Whether only the user itself may know of a connect or disconnect with this result. A refusal
+/// does not show it; then the visibility before the command counts.
+pub fn is_invisible(result: &CommandResult<Users>, was_invisible: bool) -> bool {
     match result {
         Ok(Answer { outcome, .. }) => matches!(
             outcome,
@@ -114,57 +124,48 @@ pub fn is_invisible(result: &Done, was_invisible: bool) -> bool {
     }
 }
 
-/// Gathers the answers of several commands, in their order.
-pub struct Gather {
-    inner: Mutex<Gathered>,
+/// The outcomes of several commands of one request, in order.
+#[derive(Debug)]
+pub struct Written {
+    pub outcomes: Vec<(Id, Outcome)>,
+    /// The revision at which the store shows all of them.
+    pub rev: u64,
 }
 
-struct Gathered {
-    results: Vec<Option<Done>>,
-    missing: usize,
-    then: Option<Box<dyn FnOnce(Vec<Done>) + Send>>,
-}
-
-impl Gather {
-    /// Awaits `count` answers and then calls `then` with them.
-    pub fn new(count: usize, then: impl FnOnce(Vec<Done>) + Send + 'static) -> Arc<Self> {
-        let results = (0..count).map(|_| None).collect();
-        Arc::new(Self {
-            inner: Mutex::new(Gathered { results, missing: count, then: Some(Box::new(then)) }),
+/// Submits all commands in order before it first awaits, then awaits their answers.
+pub async fn submit(commands: Vec<(Id, Command)>, ctx: &Context) -> Result<Written, Refusal> {
+    if commands.is_empty() {
+        let rev = ctx.service.store.context.barrier.position();
+        return Ok(Written { outcomes: Vec::new(), rev });
+    }
+    let (ids, answers): (Vec<_>, Vec<_>) = commands
+        .into_iter()
+        .map(|(user, command)| {
+            let answer = ctx.service.command(user.clone(), command, ctx.deadline_ms);
+            (user, answer)
         })
+        .unzip();
+    let results = join_all(answers).await;
+    if let Some(failure) = results.iter().find_map(|result| result.as_ref().err()) {
+        let written = ids.iter().zip(&results).filter(|(_, result)| result.is_ok());
+        return Err(partly(failure, written.map(|(id, _)| id)));
     }
-
-    /// The place for the answer of command `index`.
-    pub fn place(self: &Arc<Self>, index: usize) -> Reply<Users> {
-        let this = Arc::clone(self);
-        Box::new(move |result| this.put(index, result))
+    let mut written = Written { outcomes: Vec::with_capacity(ids.len()), rev: 0 };
+    for (id, answer) in ids.into_iter().zip(results.into_iter().flatten()) {
+        written.rev = written.rev.max(answer.rev);
+        written.outcomes.push((id, answer.outcome));
     }
-
-    fn put(&self, index: usize, result: Done) {
-        let complete = {
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            inner.results[index] = Some(result);
-            inner.missing -= 1;
-            if inner.missing > 0 {
-                return;
-            }
-            let results = std::mem::take(&mut inner.results);
-            inner.then.take().map(|then| (then, results))
-        };
-        if let Some((then, results)) = complete {
-            then(results.into_iter().flatten().collect());
-        }
-    }
+    Ok(written)
 }
 
-/// The refusal of a whole request of which a part failed: the first failure, with the ids that are
-/// known to be written.
-pub fn partly(failure: &Refusal, written: impl Iterator<Item = Id>) -> Refusal {
+/// The refusal of a request of which a part failed: the first failure, with the ids that are known
+/// to be written.
+fn partly<'a>(failure: &Refusal, written: impl Iterator<Item = &'a Id>) -> Refusal {
     let written: BTreeSet<_> = written.map(|id| id.as_str().to_owned()).collect();
     let mut refusal = failure.clone();
     if !written.is_empty() && !matches!(failure.code, Code::Contended | Code::Unavailable) {
-        // All was in order when it was checked, and others came in between: a repeat will say
-        // what is wrong and change nothing.
+        // The check passed, and others wrote in between. A repeat names what is wrong and changes
+        // nothing.
         refusal = Refusal::new(
             Code::Contended,
             format!(

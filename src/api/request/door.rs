@@ -1,10 +1,10 @@
-//! The two doors: who a request acts as (`PROTOCOL`, section 1, *Two doors*).
+//! The two doors: the user that a request acts as (`PROTOCOL`, section 1, *Two doors*).
 
-use super::fields::Fields;
+use super::fields::{Fields, flawed};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 
-/// Through which door a request came.
+/// The door through which a request came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Door {
     /// A trusted service, which acts for the ids that it names.
@@ -14,7 +14,7 @@ pub enum Door {
 }
 
 impl Door {
-    /// The user that a request acts as; `named` is what its body says in `field`.
+    /// The user that a request acts as. The body names `named` in `field`.
     pub fn user(&self, named: Option<Id>, field: &str) -> Result<Id, Refusal> {
         match (self, named) {
             (Self::Trusted, Some(id)) => Ok(id),
@@ -29,7 +29,7 @@ impl Door {
         }
     }
 
-    /// Who looks: the user of the subject, or whom a trusted service names with `as`.
+    /// The viewer: the user of the subject, or the user that a trusted service names with `as`.
     pub fn viewer(&self, named: Option<Id>) -> Result<Option<Id>, Refusal> {
         match self {
             Self::Trusted => Ok(named),
@@ -37,9 +37,13 @@ impl Door {
         }
     }
 
-    /// The fields of a request. Only trusted services may name a lease, whatever the operation.
+    /// The fields of a request without flaws. Only trusted services may name a lease, in any
+    /// operation.
     pub fn fields(&self, body: &[u8]) -> Result<Fields, Refusal> {
-        let fields = Fields::parse(body)?;
+        let (fields, flaws) = Fields::parse(body)?;
+        if let Some(flaw) = flaws.first() {
+            return Err(flawed(flaw));
+        }
         match self {
             Self::Own(_) if fields.has("lease") => {
                 Err(mismatch("lease", "can be named only by trusted services"))

@@ -1,29 +1,31 @@
-//! Takes a request apart, field by field, so that an error can name the one at fault and one that
-//! nobody asked for is not passed over.
+//! Takes a request apart, field by field.
+//!
+//! An error names the field, and an unknown field is never ignored.
 
 use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use super::json_strict;
+use super::json_strict::{self, Flaw};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 
-/// The fields of an object that have not been taken yet.
+/// The fields of an object that were not taken yet.
 #[derive(Debug)]
 pub struct Fields {
     fields: Map<String, Value>,
-    /// Where the object stands in the request, with a dot at the end; empty at the top.
+    /// The place of the object in the request, with a dot at the end; empty at the top.
     path: String,
 }
 
 impl Fields {
-    /// The fields of a whole request.
-    pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        match json_strict::parse(body) {
-            Ok(Value::Object(fields)) => Ok(Self { fields, path: String::new() }),
-            Ok(_) => Err(invalid("the body must be a JSON object")),
-            Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),
+    /// The fields of a whole request, and the flaws in it.
+    pub fn parse(body: &[u8]) -> Result<(Self, Vec<Flaw>), Refusal> {
+        let parsed = json_strict::parse(body)
+            .map_err(|error| invalid(format!("the body is not JSON: {error}")))?;
+        match parsed.value {
+            Value::Object(fields) => Ok((Self { fields, path: String::new() }, parsed.flaws)),
+            _ => Err(invalid("the body must be a JSON object")),
         }
     }
 
@@ -129,12 +131,12 @@ impl Fields {
         values.into_iter().enumerate().map(parse).collect::<Result<_, _>>().map(Some)
     }
 
-    /// What is left over.
+    /// The fields that were not taken.
     pub fn rest(self) -> Map<String, Value> {
         self.fields
     }
 
-    /// Refuses what is left over.
+    /// Refuses fields that were not taken.
     pub fn finish(self) -> Result<(), Refusal> {
         match self.fields.keys().next() {
             None => Ok(()),
@@ -145,17 +147,22 @@ impl Fields {
     }
 }
 
-/// A refusal of a field that is missing.
+/// The refusal of a flaw of the text.
+pub fn flawed(flaw: &Flaw) -> Refusal {
+    wrong(&flaw.path(), flaw.what)
+}
+
+/// The refusal of a missing field.
 pub fn missing(path: &str, takes: &str) -> Refusal {
     wrong(path, &format!("is missing; it takes {takes}"))
 }
 
-/// A refusal of a field with a wrong value.
+/// The refusal of a field with a wrong value.
 pub fn wrong(path: &str, what: &str) -> Refusal {
     invalid(format!("`{path}` {what}")).field(path)
 }
 
-/// A refusal of an array that is too long.
+/// The refusal of an array that is too long.
 pub fn too_many(path: &str, count: usize, limit: usize) -> Refusal {
     let message = format!("`{path}` has {count} entries, and at most {limit} are accepted");
     Refusal::new(Code::LimitExceeded, message).field(path).limit(limit as u64)

@@ -2,4 +2,4 @@
 
 pub mod door;
 pub mod fields;
-mod json_strict;
+pub mod json_strict;

@@ -1,9 +1,11 @@
-//! Takes requests in: which are executed, which are refused, which are dropped.
+//! Takes requests in: executes, refuses or drops them.
 //!
-//! One loop reads the subscription, notes when each request came, and leaves it to the executor: it
-//! never blocks, so that nothing waits unnoticed. It also notices when the daemon itself was
-//! stalled: what lay in queues meanwhile, here or in the server, is refused rather than applied
-//! late. A message to ourselves on the same connection, the fence, tells where the old ones end.
+//! One loop reads the subscription, dates each request, and queues it for the executor. The loop
+//! never blocks, so that no request waits unnoticed.
+//!
+//! The loop also detects that the daemon was stalled. Requests that waited meanwhile, here or in
+//! the server, are refused rather than applied late. The fence, a message from the daemon to itself
+//! on the same connection, marks where they end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::drain::{ArrivalRate, drain};
-use super::executor::{QueuedRequest, RequestQueue};
+use super::queue::{QueuedRequest, RequestQueue};
 use super::responder::{ReplyContext, Responder};
 use super::subjects::Subjects;
 use crate::api::operations::Operation;
@@ -26,31 +28,34 @@ use crate::watchdog::WatchdogTap;
 /// The queue group of the daemons.
 pub const QUEUE_GROUP: &str = "presenced";
 
-/// How often the loop checks that it was not stalled.
+/// The interval of checks for a stall.
 const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often a fence that does not come back is sent again, in milliseconds.
+/// The interval at which a missing fence is sent again.
 const FENCE_RETRY_MS: u64 = 1000;
 
-/// The way in.
+/// The intake of a daemon.
 #[derive(Debug)]
 pub struct Intake {
     pub service: Service,
     pub context: Arc<ReplyContext>,
     pub client: Client,
     pub subjects: Subjects,
-    /// Where fences come back.
+    /// The subject of fences.
     pub fence_subject: String,
-    /// Where requests wait to be executed.
+    /// The queue to the executor.
     pub queue: RequestQueue,
 }
 
-/// The time from taking a request in to its deadline, and the longest pause of the loop that is
-/// no stall. Together they are less than `limits.request_timeout`: a request may have waited for a
-/// pause before it was taken in.
+/// The division of `limits.request_timeout`.
+///
+/// A request may have waited for a pause before it was taken in, so the deadline and the pause
+/// together stay within the timeout.
 #[derive(Debug, Clone, Copy)]
 struct RequestBudget {
+    /// From the intake of a request to its deadline.
     deadline_ms: u64,
+    /// The longest pause of the loop that is no stall.
     pause_ms: u64,
 }
 
@@ -61,18 +66,18 @@ impl RequestBudget {
     }
 }
 
-/// What the loop knows of stalls.
+/// Detects pauses of the loop.
 #[derive(Debug)]
 struct StallDetector {
     budget: RequestBudget,
     last_ms: u64,
-    /// The number of the fence that is awaited and when it was sent.
+    /// The number of the awaited fence, and the time at which it was sent.
     fence: Option<(u64, u64)>,
     fences: u64,
 }
 
 impl Intake {
-    /// Takes requests in until `stop`, then those that are still under way to us.
+    /// Takes requests in until `stop`, then the last ones under way to this daemon.
     pub async fn run(
         self,
         mut requests: Subscriber,
@@ -92,16 +97,16 @@ impl Intake {
                 () = stop.cancelled() => break,
                 fence = fences.next() => {
                     if let Some(fence) = fence
-                        && detector.comes_back(&fence.payload)
+                        && detector.on_fence(&fence.payload)
                     {
                         self.refuse_queued(&mut requests);
                     }
                 }
                 ping = tap.next() => ping.answer(),
-                _ = beat.tick() => self.look(&mut detector).await,
+                _ = beat.tick() => self.check_stall(&mut detector).await,
                 request = requests.next() => match request {
                     Some(request) => {
-                        self.look(&mut detector).await;
+                        self.check_stall(&mut detector).await;
                         rate.count(detector.last_ms);
                         self.take(request, &detector);
                     }
@@ -110,7 +115,7 @@ impl Intake {
             }
         }
         drain(&self.client, requests, &rate, |request| {
-            detector.passes(self.service.now().mono_ms);
+            detector.on_turn(self.service.now().mono_ms);
             self.take(request, &detector);
         })
         .await;
@@ -120,11 +125,11 @@ impl Intake {
         RequestBudget::of(self.service.limits().request_timeout)
     }
 
-    /// Notices a stall, and sends a fence after it.
-    async fn look(&self, detector: &mut StallDetector) {
+    /// Detects a stall, and sends a fence after it.
+    async fn check_stall(&self, detector: &mut StallDetector) {
         detector.budget = self.budget();
         let now_ms = self.service.now().mono_ms;
-        if let Some(number) = detector.passes(now_ms) {
+        if let Some(number) = detector.on_turn(now_ms) {
             let payload = number.to_string().into();
             let sent = self.client.publish(self.fence_subject.clone(), payload);
             if tokio::time::timeout(STALL_CHECK_INTERVAL, sent).await.is_err() {
@@ -133,9 +138,9 @@ impl Intake {
         }
     }
 
-    /// Refuses what came before a fence that has just come back.
+    /// Refuses requests that arrived before the fence that has just come back.
     fn refuse_queued(&self, requests: &mut Subscriber) {
-        // Unconstrained: the runtime's budget would end the loop after some hundred requests.
+        // The budget of the runtime would end the loop after some hundred requests.
         while let Some(Some(request)) = unconstrained(requests.next()).now_or_never() {
             self.refuse_old(request);
         }
@@ -144,16 +149,16 @@ impl Intake {
     fn refuse_old(&self, request: Message) {
         if let Some((operation, responder)) = self.responder(&request) {
             tracing::debug!(operation = operation.name(), "refused a request that had waited");
-            responder.refuse(&unavailable(
+            responder.respond(Err(unavailable(
                 "the daemon was stalled; nothing was done; repeat the request",
-            ));
+            )));
         }
     }
 
-    /// Takes one request in, for the executor.
+    /// Takes one request in and queues it.
     fn take(&self, mut request: Message, detector: &StallDetector) {
         if request.reply.is_none() && self.is_heartbeat(&request) {
-            // Every daemon has heard it already, on another connection.
+            // Every daemon records it on another connection.
             return;
         }
         if detector.fence.is_some() {
@@ -161,11 +166,11 @@ impl Intake {
         }
         let Some((operation, responder)) = self.responder(&request) else { return };
         if self.queue.is_full(self.service.limits().pending_requests) {
-            return responder.refuse(&overloaded());
+            return responder.respond(Err(overloaded()));
         }
-        // They mean nothing here, and taken apart they hold many times their text.
+        // Headers mean nothing here, and parsed they take many times their text.
         request.headers = None;
-        // From the last look at the clock on: a stop since then must not make the request fresh.
+        // The last check of the clock counts: a stall since then must not make the request fresh.
         let deadline_ms = detector.last_ms + detector.budget.deadline_ms;
         self.queue.push(QueuedRequest { operation, request, responder, deadline_ms });
     }
@@ -175,7 +180,7 @@ impl Intake {
         named.is_some_and(|(name, _)| name == Operation::Heartbeat.name())
     }
 
-    /// The answer that a request waits for; `None` for a request that is to be dropped.
+    /// The responder of a request; `None` if the request is dropped.
     fn responder(&self, request: &Message) -> Option<(Operation, Responder)> {
         let reply = request.reply.as_ref().map(|reply| reply.as_str());
         if reply.is_some_and(|reply| self.subjects.is_forbidden_reply(reply)) {
@@ -188,7 +193,6 @@ impl Intake {
             reply: reply.map(str::to_owned),
             taken_ns: self.context.clock.elapsed_ns(),
             invisible: false,
-            permit: None,
         };
         let name = self.subjects.name_and_token(request.subject.as_str()).map(|(name, _)| name);
         match name.and_then(Operation::parse) {
@@ -206,8 +210,8 @@ impl Intake {
 }
 
 impl StallDetector {
-    /// The loop is at work at `now_ms`. Returns the number of a fence to send.
-    fn passes(&mut self, now_ms: u64) -> Option<u64> {
+    /// Records a turn of the loop at `now_ms`. Returns the number of a fence to send.
+    fn on_turn(&mut self, now_ms: u64) -> Option<u64> {
         let paused_ms = now_ms.saturating_sub(std::mem::replace(&mut self.last_ms, now_ms));
         let stalled = paused_ms > self.budget.pause_ms;
         if stalled {
@@ -222,8 +226,8 @@ impl StallDetector {
         Some(self.fences)
     }
 
-    /// Whether that fence is the one that was awaited.
-    fn comes_back(&mut self, payload: &[u8]) -> bool {
+    /// Records a fence that came back. Returns whether it is the awaited one.
+    fn on_fence(&mut self, payload: &[u8]) -> bool {
         let number = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
         let awaited = number.is_some() && number == self.fence.map(|(number, _)| number);
         if awaited {
@@ -241,13 +245,13 @@ mod tests {
     fn a_pause_raises_a_fence_and_only_the_newest_one_lowers_it() {
         let budget = RequestBudget::of(Duration::from_secs(2));
         let mut detector = StallDetector { budget, last_ms: 0, fence: None, fences: 0 };
-        assert_eq!(detector.passes(700), None);
-        assert_eq!(detector.passes(60_700), Some(1));
-        assert_eq!(detector.passes(61_000), None);
-        assert_eq!(detector.passes(61_700), Some(2));
-        assert!(!detector.comes_back(b"1"));
+        assert_eq!(detector.on_turn(700), None);
+        assert_eq!(detector.on_turn(60_700), Some(1));
+        assert_eq!(detector.on_turn(61_000), None);
+        assert_eq!(detector.on_turn(61_700), Some(2));
+        assert!(!detector.on_fence(b"1"));
         assert!(detector.fence.is_some());
-        assert!(detector.comes_back(b"2"));
+        assert!(detector.on_fence(b"2"));
         assert!(detector.fence.is_none());
     }
 

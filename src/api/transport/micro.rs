@@ -1,8 +1,7 @@
 //! The NATS service protocol (ADR-32): `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`.
 //!
-//! Answered by hand rather than through the client's service framework: that gives every endpoint
-//! a subscription and a lock of its own, cannot drop or refuse a request before it is counted, and
-//! goes on answering pings after it was stopped.
+//! The client's service framework does not fit: it gives every endpoint a subscription and a lock,
+//! counts a request before it can be dropped or refused, and answers pings after a stop.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,10 +28,12 @@ pub struct Micro {
     pub daemon: DaemonId,
     pub context: Arc<ReplyContext>,
     pub subjects: Subjects,
+    /// What tells this instance from others.
+    pub metadata: Value,
     pub started: Time,
 }
 
-/// The three things that can be asked.
+/// The verb of an inquiry.
 #[derive(Debug, Clone, Copy)]
 enum Asked {
     Ping,
@@ -41,7 +42,7 @@ enum Asked {
 }
 
 impl Micro {
-    /// Answers until `inquiries` end.
+    /// Answers inquiries until they end.
     pub async fn run(self, mut inquiries: SelectAll<Subscriber>) {
         while let Some(inquiry) = inquiries.next().await {
             self.answer(&inquiry);
@@ -80,7 +81,7 @@ impl Micro {
             "name": NAME,
             "id": self.daemon.to_string(),
             "version": env!("CARGO_PKG_VERSION"),
-            "metadata": {},
+            "metadata": self.metadata,
         });
         match asked {
             Asked::Ping => {}
@@ -122,7 +123,7 @@ impl Micro {
     }
 }
 
-/// Subscribes to all that may be asked of this instance.
+/// Subscribes to all inquiries for this instance.
 pub async fn inquiries(
     client: &Client,
     daemon: DaemonId,
@@ -134,7 +135,7 @@ pub async fn inquiries(
     Ok(select_all(subscribers))
 }
 
-/// All that may be asked of the instance with that id.
+/// The subjects of all inquiries for the instance `id`.
 pub fn subjects(id: &str) -> [String; 9] {
     let whom = [String::new(), format!(".{NAME}"), format!(".{NAME}.{id}")];
     std::array::from_fn(|n| format!("$SRV.{}{}", ["PING", "INFO", "STATS"][n / 3], whom[n % 3]))

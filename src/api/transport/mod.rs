@@ -1,12 +1,14 @@
 //! Requests in, answers out.
 //!
-//! [`subjects`] reads the subjects of the cell, [`intake`] takes requests in (and `drain` the last
-//! of them), [`executor`] executes them in order, [`responder`] sends answers, and [`micro`] speaks
-//! the NATS service protocol.
+//! - [`subjects`] reads the subjects of the cell.
+//! - [`intake`] takes requests in and puts them into [`queue`]; `drain` takes the last ones.
+//! - [`executor`] executes requests in order, and [`responder`] sends their answers.
+//! - [`micro`] speaks the NATS service protocol.
 
 mod drain;
 pub mod executor;
 pub mod intake;
 pub mod micro;
+pub mod queue;
 pub mod responder;
 pub mod subjects;

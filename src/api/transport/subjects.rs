@@ -1,4 +1,4 @@
-//! What the subjects of requests say.
+//! The subjects of requests.
 
 use crate::api::operations::Operation;
 use crate::api::request::door::Door;
@@ -16,7 +16,7 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    /// Whether an answer there would be written to a place that is not the requester's
+    /// Whether the daemon must not answer to `reply`, which cannot be the requester's own
     /// (`PROTOCOL`, section 1).
     pub fn is_forbidden_reply(&self, reply: &str) -> bool {
         let lies_under = |subject: &str| {
@@ -36,7 +36,7 @@ impl Subjects {
         }
     }
 
-    /// Through which door a request for `operation` came.
+    /// The door through which a request for `operation` came.
     pub fn door(&self, operation: Operation, subject: &str) -> Result<Door, Refusal> {
         let Some((_, Some(token))) = self.name_and_token(subject) else {
             return Ok(Door::Trusted);

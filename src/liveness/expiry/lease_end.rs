@@ -44,8 +44,8 @@ impl Expiry {
         }
     }
 
-    /// Records that this daemon's writes for the end of a lease are done or void. Broadcasts the end
-    /// if all its connections are ended; otherwise the end is taken over.
+    /// Records that this daemon's writes for the end of a lease are done or void. Broadcasts the
+    /// end if all its connections are ended; otherwise the end is taken over.
     pub fn on_writes_done(&mut self, view: &impl View, lease: &Id) -> Option<Effect> {
         let done = self.ends.contains(lease) && self.remaining(view, lease).is_empty();
         done.then(|| self.finish_end(view, lease))

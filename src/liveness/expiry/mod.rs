@@ -1,9 +1,9 @@
-//! Expires leases, ends graces, refreshes `last_active`. Sans-IO: inputs carry the time and what the
-//! daemon knows ([`View`]), effects come out as [`Effect`] values, to be carried out in their order.
-//! The shell around it is [`expiry_task`](super::expiry_task).
+//! Expires leases, ends graces, refreshes `last_active`. Sans-IO: inputs carry the time and what
+//! the daemon knows ([`View`]), effects come out as [`Effect`] values, to be carried out in their
+//! order. The shell around it is [`expiry_task`](super::expiry_task).
 //!
-//! A lease expires in two steps: the daemon proposes its end, and ends it if no other daemon objects.
-//! Graces and `last_active` depend on the bucket alone, so they need no proposal.
+//! A lease expires in two steps: the daemon proposes its end, and ends it if no other daemon
+//! objects. Graces and `last_active` depend on the bucket alone, so they need no proposal.
 //!
 //! Every daemon watches all leases. The first in rendezvous order acts; each further one acts a
 //! second later, if its replica still shows that there is something to do.

@@ -1,5 +1,5 @@
-//! Expiry in two steps: a daemon proposes the end of silent leases, and ends those to which no other
-//! daemon objects.
+//! Expiry in two steps: a daemon proposes the end of silent leases, and ends those to which no
+//! other daemon objects.
 
 use std::collections::BTreeMap;
 

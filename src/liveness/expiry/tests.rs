@@ -75,9 +75,9 @@ impl DaemonView {
         let mut hearing = self.hearing.borrow_mut();
         let number = hearing.probe(now_ms);
         if hearing.asks_bucket(now_ms) {
-            hearing.bucket_answered(true);
+            hearing.on_bucket_answer(true);
         }
-        [0, 1].into_iter().for_each(|lane| hearing.probed(lane, number, now_ms));
+        [0, 1].into_iter().for_each(|lane| hearing.on_probe(lane, number, now_ms));
     }
 
     fn beat(&self, at_ms: u64) {
@@ -240,7 +240,7 @@ fn many_small_leases_are_granted_as_much_time_as_a_large_one() {
 fn a_daemon_that_has_become_deaf_ends_nothing() {
     let view = DaemonView::new();
     let (mut expiry, _) = proposed(&view);
-    view.hearing.borrow_mut().trouble(DUE_MS + 100, "it was cut off");
+    view.hearing.borrow_mut().on_trouble(DUE_MS + 100, "it was cut off");
     view.probe(DUE_MS + OBJECTION_MS);
     for second in 0..LEASE_MS / 1000 {
         view.probe(DUE_MS + OBJECTION_MS + second * 1000);
@@ -301,7 +301,7 @@ fn an_end_with_an_incomplete_list_has_not_begun() {
 #[test]
 fn a_deaf_daemon_takes_over_no_end() {
     let (view, mut expiry) = begun_by_other();
-    view.hearing.borrow_mut().trouble(DUE_MS, "it was cut off");
+    view.hearing.borrow_mut().on_trouble(DUE_MS, "it was cut off");
     view.probe(DUE_MS + 900);
     assert!(expiry.on_tick(&view, at(DUE_MS + 1000)).is_empty());
     assert_eq!(view.holds(), Some(2), "the end is dropped");

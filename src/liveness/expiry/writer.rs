@@ -43,19 +43,15 @@ pub async fn carry_out(store: Store, mut writes: mpsc::UnboundedReceiver<QueuedW
         let PendingWrite { user, command, deadline_ms } = write;
         let metrics = Arc::clone(&store.context.metrics);
         let is_lapse = matches!(command, Command::Lapse { .. });
-        store.users.command(
-            user,
-            command,
-            deadline_ms,
-            Box::new(move |result| {
-                if let (true, Ok(Answer { outcome: Outcome::Disconnected { count, .. }, .. })) =
-                    (is_lapse, result)
-                {
-                    metrics.lapses.inc_by(count as u64);
-                }
-                drop(permit);
-                drop(ending);
-            }),
-        );
+        let answer = store.users.command(user, command, deadline_ms);
+        store.context.tracker.spawn(async move {
+            if let (true, Ok(Ok(Answer { outcome: Outcome::Disconnected { count, .. }, .. }))) =
+                (is_lapse, answer.await)
+            {
+                metrics.lapses.inc_by(count as u64);
+            }
+            drop(permit);
+            drop(ending);
+        });
     }
 }

@@ -78,8 +78,8 @@ pub enum Effect<E: Entity, T> {
     },
     /// Read the key from the leader of the stream.
     Read { key: E::Key, read: u64 },
-    /// Call [`on_verified`](super::Stripe::on_verified) when the replica has seen all that is stored
-    /// now.
+    /// Call [`on_verified`](super::Stripe::on_verified) when the replica has seen all that is
+    /// stored now.
     Verify { key: E::Key, verify: u64 },
     /// Apply a change to what the indexes of all stripes have in common.
     ChangeShared(E::SharedChange),

@@ -11,7 +11,8 @@ pub(super) struct Pending<E: Entity, T> {
     /// `None` once the command is answered.
     pub(super) ticket: Option<T>,
     pub(super) deadline_ms: u64,
-    /// Whether a write of it may have been stored, so that no answer may claim that nothing changed.
+    /// Whether a write of it may have been stored, so that no answer may claim that nothing
+    /// changed.
     pub(super) maybe_stored: bool,
 }
 

@@ -77,7 +77,7 @@ async fn that_of_the_server_is_told_once_and_waited_for() {
     authority.issue("server", EXPIRED);
     let mut server = authority.server("server", false).await;
     let mut daemon = launch(&server.url(), &[("NATS__TLS_CA", &authority.path("ca.pem"))]);
-    only_error(&mut daemon, &["certificate expired", "does not let us in"]).await;
+    only_error(&mut daemon, &["certificate expired", "refuses the connection"]).await;
     authority.issue("server", VALID);
     server.reload(authority.config("server", false)).await;
     daemon.says("\"ready\"").await;
@@ -97,7 +97,7 @@ async fn that_of_the_daemon_is_told_once_and_its_file_read_again() {
         ("NATS__TLS_KEY", key.as_str()),
     ];
     let mut daemon = launch(&server.url(), settings);
-    only_error(&mut daemon, &["CertificateExpired", "does not let us in"]).await;
+    only_error(&mut daemon, &["CertificateExpired", "refuses the connection"]).await;
     authority.issue("client", VALID);
     daemon.says("\"ready\"").await;
     assert_eq!(errors(&daemon).len(), 1);
@@ -116,4 +116,53 @@ async fn one_that_expires_while_the_daemon_serves_is_told_when_it_connects_again
     daemon.says("certificate expired").await;
     let told = errors(&daemon);
     assert_eq!(told.len(), 1, "three connections, one cause: {told:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_begins_with_tls_is_reached_with_tls_first() {
+    let authority = Authority::new();
+    authority.issue("server", VALID);
+    let config = authority.config("server", false).replace(" }\n", ", handshake_first: true }\n");
+    let server = Server::start_with(Options { config, ..Options::default() }).await;
+    let ca = authority.path("ca.pem");
+    let mut daemon = launch(&server.url(), &[("NATS__TLS_CA", &ca), ("NATS__TLS_FIRST", "true")]);
+    daemon.says("\"ready\"").await;
+}
+
+#[tokio::test]
+async fn common_mistakes_with_certificates_are_named_with_what_to_do() {
+    let authority = Authority::new();
+    authority.issue("server", VALID);
+    authority.issue("client", VALID);
+    let other = Authority::new();
+    let server = authority.server("server", true).await;
+    let [ca, cert] = ["ca.pem", "client.pem"].map(|file| authority.path(file));
+    let others = other.path("ca.pem");
+    only_error(
+        &mut launch(&server.url(), &[("NATS__TLS_CA", &others)]),
+        &["`nats.tls_ca`", "not trusted"],
+    )
+    .await;
+
+    authority.write(
+        "encrypted.key",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    );
+    let encrypted = authority.path("encrypted.key");
+    for (key, advice) in [(&encrypted, "not encrypted"), (&authority.path("server.key"), "belong")]
+    {
+        let settings =
+            [("NATS__TLS_CA", ca.as_str()), ("NATS__TLS_CERT", &cert), ("NATS__TLS_KEY", key)];
+        only_error(&mut launch(&server.url(), &settings), &["`nats.tls_key`", advice]).await;
+    }
+
+    // A certificate that signs itself, and is used by a server.
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = KeyPair::generate().unwrap();
+    authority.write("self.pem", &params.self_signed(&own).unwrap().pem());
+    authority.write("self.key", &own.serialize_pem());
+    let server = authority.server("self", false).await;
+    let mut daemon = launch(&server.url(), &[("NATS__TLS_CA", &authority.path("self.pem"))]);
+    only_error(&mut daemon, &["itself an authority"]).await;
 }

@@ -32,7 +32,7 @@ async fn a_wrong_password_is_told_once_and_waited_for() {
     let mut server = server_that_knows("user: daemon, password: right").await;
     let settings = &[("NATS__USER", "daemon"), ("NATS__PASSWORD", "wrong")];
     let mut daemon = launch(&server.url(), settings);
-    only_error(&mut daemon, &["authorization violation", "does not let us in"]).await;
+    only_error(&mut daemon, &["authorization violation", "refuses the connection"]).await;
     server.reload(knows("user: daemon, password: wrong")).await;
     daemon.ready(&server).await;
     assert_eq!(errors(&daemon).len(), 1);
@@ -77,10 +77,10 @@ async fn a_login_that_is_taken_away_is_told_and_served_on_when_it_is_back() {
     let settings = &[("NATS__USER", "daemon"), ("NATS__PASSWORD", "right")];
     let mut daemon = Daemon::spawn(&server, settings).await;
     server.reload(knows("user: daemon, password: changed")).await;
-    daemon.says("does not let us in").await;
+    daemon.says("refuses the connection").await;
     let told = || async {
         let lines = errors(&daemon);
-        lines.iter().filter(|line| line.contains("does not let us in")).count()
+        lines.iter().filter(|line| line.contains("refuses the connection")).count()
     };
     assert_eq!(told().await, 1, "three connections, one cause");
     server.reload(knows(right)).await;

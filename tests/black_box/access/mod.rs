@@ -4,6 +4,7 @@
 mod certificates;
 mod credentials;
 mod permissions;
+mod renewal;
 
 use serde_json::Value;
 

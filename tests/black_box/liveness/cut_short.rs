@@ -65,14 +65,18 @@ async fn the_other_ends_the_rest_of_the_lease_but_nobody_who_connected_again() {
     pair.daemons[dying].kill();
     let other = pair.clients()[1 - dying].clone();
     let answer = other.get("heartbeat", json!({"lease": "gw"})).await;
-    assert_eq!(answer, json!({"unknown": ["gw"], "held": 0}), "its end has begun");
+    assert_eq!(
+        (&answer["unknown"], &answer["held"]),
+        (&json!(["gw"]), &json!(0)),
+        "its end has begun"
+    );
 
     reconnect(&other).await;
     let _heart = Heart::of_lease(&other, "gw");
     let back = (0..USERS).filter(|user| comes_back(*user)).count();
     eventually("only who came back is on it", LEASE + LATEST + AFTER_A_FAULT, async || {
         let answer = other.get("heartbeat", json!({"lease": "gw"})).await;
-        (answer == json!({"unknown": [], "held": back})).then_some(())
+        (answer["unknown"] == json!([]) && answer["held"] == json!(back)).then_some(())
     })
     .await;
     // What the one that died had stored and not told is told by the other when it is missed.

@@ -108,7 +108,7 @@ async fn nats_restarts_and_nobody_who_is_there_goes_offline() {
     only_the("dying", &gone, back + LEASE);
     events.silent_for(2 * LEASE).await;
     let answer = client.get("heartbeat", json!({"lease": "gw"})).await;
-    assert_eq!(answer, json!({"unknown": [], "held": 20}));
+    assert_eq!((&answer["unknown"], &answer["held"]), (&json!([]), &json!(20)));
 }
 
 /// A gateway as it should be written: asks in every heartbeat, and connects all of its users again

@@ -36,21 +36,22 @@ async fn what_is_unknown_comes_back_and_a_lease_tells_what_it_holds() {
     let john = |connection: &str| json!({"user_id": "john", "connection_id": connection});
     assert_eq!(unknown(client, "john", "c").await, json!([]));
     assert_eq!(unknown(client, "john", "other").await, json!([john("other")]));
+    let told = json!({"interval_ms": 1000, "lease_ms": 2000});
     let nobody = json!({"user_id": "nobody", "connection_id": "c"});
     let all = json!({"connections": [john("c"), nobody, john("x"), john("c")]});
     let answer = client.get("heartbeat", all).await;
-    assert_eq!(answer, json!({"unknown": [nobody, john("x")]}));
+    assert_eq!(answer, json!({"unknown": [nobody, john("x")], "heartbeat": told}));
     let lease = |name: &str| client.get("heartbeat", json!({"lease": name}));
-    assert_eq!(lease("gw").await, json!({"unknown": [], "held": 3}));
-    assert_eq!(lease("other").await, json!({"unknown": ["other"], "held": 0}));
+    assert_eq!(lease("gw").await, json!({"unknown": [], "held": 3, "heartbeat": told}));
+    assert_eq!(lease("other").await, json!({"unknown": ["other"], "held": 0, "heartbeat": told}));
     // A connection that changes its lease is held by the new one alone.
     let moved = json!({"user": {"id": "user-0"}, "connection_id": "c", "lease": "other"});
     client.get("connect", moved).await;
-    assert_eq!(lease("gw").await, json!({"unknown": [], "held": 2}));
-    assert_eq!(lease("other").await, json!({"unknown": [], "held": 1}));
+    assert_eq!(lease("gw").await, json!({"unknown": [], "held": 2, "heartbeat": told}));
+    assert_eq!(lease("other").await, json!({"unknown": [], "held": 1, "heartbeat": told}));
     let ended = client.get("disconnect", json!({"lease": "gw"})).await;
     assert_eq!(ended["disconnected"], 2);
-    assert_eq!(lease("gw").await, json!({"unknown": ["gw"], "held": 0}));
+    assert_eq!(lease("gw").await, json!({"unknown": ["gw"], "held": 0, "heartbeat": told}));
 }
 
 #[tokio::test]
@@ -73,7 +74,7 @@ async fn a_users_own_client_keeps_itself_through_the_second_door() {
     john.get("connect", json!({"connection_id": "c"})).await;
     assert!(stage.events.only().online);
     let body = json!({"connection_id": "c"});
-    assert_eq!(john.get("heartbeat", body.clone()).await, json!({"unknown": []}));
+    assert_eq!(john.get("heartbeat", body.clone()).await["unknown"], json!([]));
     let heart = Heart::beat(&john, body);
     stage.events.silent_for(2 * LEASE).await;
     let last = heart.stop(&john).await;

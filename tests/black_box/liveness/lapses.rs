@@ -34,7 +34,7 @@ async fn one_heartbeat_keeps_all_users_of_a_gateway_and_they_lapse_together() {
     let gone = all_offline(&mut stage.events, USERS, last + LEASE + LATEST).await;
     assert!(gone[0].1 >= last + LEASE, "{:?} after its last heartbeat", gone[0].1 - last);
     let answer = stage.client.get("heartbeat", json!({"lease": "gw"})).await;
-    assert_eq!(answer, json!({"unknown": ["gw"], "held": 0}));
+    assert_eq!((&answer["unknown"], &answer["held"]), (&json!(["gw"]), &json!(0)));
 }
 
 #[tokio::test]

@@ -163,7 +163,7 @@ async fn moves_to_another_key_without_a_gap() {
     service.client.connect_user("jack", "c").await;
     let (seed, inbox) = Guarded::daemon_login();
     let old = &[("NATS__NKEY", seed), ("NATS__INBOX_PREFIX", inbox)];
-    Daemon::launch(&server.url(), old).says("does not let us in").await;
+    Daemon::launch(&server.url(), old).says("refuses the connection").await;
     let lines = second.lines();
     assert!(!lines.iter().any(|line| line.to_string().contains("lost the connection")));
     second.stop().await;

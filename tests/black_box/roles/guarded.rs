@@ -27,6 +27,8 @@ const REFUSAL: Duration = Duration::from_secs(8);
 /// The other halves of the example keys, with the inbox prefix that goes with each.
 const DAEMON: Login<'static> =
     ("SUAB2IHVIM7BHZ5FZSMNNQ5TG3R45UOEC7XVDWDQMJC7BF3CRPKRVN6JZM", "_INBOX_presenced");
+const KEEPER: Login<'static> =
+    ("SUANDFN4QPDHOPMMEYNCPNNCVB7G7QCJQBVUNLSGEND42L6XF4CZJULEAQ", "_INBOX_keeper");
 const SERVICE: Login<'static> =
     ("SUAEZ2BIFO2OWMYAA56ASWJ2F3RRZ6PTNN7H4DTBH3N3M4UBLSGSYT552I", "_INBOX_service");
 const JOHN: Login<'static> =
@@ -149,6 +151,10 @@ impl Guarded {
 
     pub async fn service(&self) -> Member {
         Member::log_in(&self.url(), SERVICE).await
+    }
+
+    pub async fn keeper(&self) -> Member {
+        Member::log_in(&self.url(), KEEPER).await
     }
 
     pub async fn operator(&self) -> Member {

@@ -4,4 +4,5 @@ mod clients;
 mod daemons;
 mod guarded;
 mod intruders;
+mod keeper;
 mod services;

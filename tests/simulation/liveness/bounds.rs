@@ -1,25 +1,26 @@
-//! The bounds of `PROTOCOL`, section 4: who is gone goes in time, and `last_active` does not grow old.
+//! The bounds of `PROTOCOL`, section 4: silent connections end in time, and `last_active` does not
 
 use presenced::presence::id::Id;
 use presenced::presence::time::Time;
 use presenced::presence::user::{Connection, Record};
 
+use super::Broken;
 use super::gateway::made_by;
 use super::truth::Voice;
 use super::world::{World, id};
 
-/// Nothing broke, and nothing has been for a while.
+/// The bound of a lapse without any fault, now or shortly before.
 pub const BOUND_MS: u64 = 2000;
-/// A grace takes at most so much longer.
+/// The additional time for a grace.
 const GRACE_BOUND_MS: u64 = 1000;
-/// How much later everything may be where daemons or NATS were away.
+/// The additional time after a fault of daemons or NATS.
 pub const AFTER_A_FAULT_MS: u64 = 5000;
-/// After so long nothing is left of a fault but that daemons are deaf.
+/// After this long no effect of a fault is left but deaf daemons.
 const FORGOTTEN_MS: u64 = 5000;
 
 impl World {
     /// Checks the bounds at this moment.
-    pub fn check(&mut self) -> Result<(), String> {
+    pub fn check(&mut self) -> Result<(), Broken> {
         if self.routes.closed_until_ms <= self.agenda.now_ms {
             self.routes.closed.clear();
         }
@@ -37,7 +38,7 @@ impl World {
         Ok(())
     }
 
-    /// Since when some daemon has been able to do all that is promised, if there is one.
+    /// Since when a reliable daemon has been there, if there is one.
     pub fn reliable_since_ms(&self) -> Option<u64> {
         let now_ms = self.agenda.now_ms;
         let able = self.daemons.values().filter(|daemon| {
@@ -47,13 +48,13 @@ impl World {
         since.filter(|since_ms| *since_ms <= now_ms)
     }
 
-    /// Whether nothing was broken then, and nothing is left of what had been.
+    /// Whether there was no fault then, and no effect of an earlier one.
     pub fn is_quiet(&self, at_ms: u64) -> bool {
         self.disturbed_ms + FORGOTTEN_MS + self.settings.lease_ms <= at_ms
     }
 
-    /// By when something must have happened that nothing hinders since `from_ms`, and that takes
-    /// `bound_ms` if nothing breaks.
+    /// The latest time for something that is unhindered since `from_ms`, and that takes `bound_ms`
+    /// without a fault.
     fn latest_ms(&self, since_ms: u64, due_ms: u64, bound_ms: u64, reliable_ms: u64) -> u64 {
         let in_time_ms = due_ms + bound_ms;
         if self.is_quiet(since_ms) && reliable_ms <= since_ms {
@@ -62,13 +63,13 @@ impl World {
         (in_time_ms + AFTER_A_FAULT_MS).max(reliable_ms + AFTER_A_FAULT_MS)
     }
 
-    /// A connection that nobody keeps alive is not there for longer than is promised.
+    /// Checks that a connection without signs of life is ended in time.
     fn check_gone(
         &self,
         user: &Id,
         connection: &Connection,
         reliable_ms: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), Broken> {
         let now_ms = self.agenda.now_ms;
         let (number, run) = made_by(&connection.id);
         let gateway = &self.gateways[number];
@@ -84,14 +85,14 @@ impl World {
         let due_ms = sign_ms + self.settings.lease_ms;
         let latest_ms = self.latest_ms(sign_ms, due_ms, BOUND_MS, reliable_ms);
         if now_ms > latest_ms {
-            return Err(format!(
+            return Err(Broken(format!(
                 "{user:?} still has {connection:?}, last heard of at {sign_ms}, due until {latest_ms}"
-            ));
+            )));
         }
         Ok(())
     }
 
-    fn check_grace(&self, user: &Id, record: &Record, reliable_ms: u64) -> Result<(), String> {
+    fn check_grace(&self, user: &Id, record: &Record, reliable_ms: u64) -> Result<(), Broken> {
         let leaving = record.leaving.first();
         let (Some(since_ms), Some(_)) = (self.truth.graces.get(user), leaving) else {
             return Ok(());
@@ -99,18 +100,18 @@ impl World {
         let due_ms = since_ms + self.settings.grace_ms;
         let latest_ms = self.latest_ms(*since_ms, due_ms, GRACE_BOUND_MS, reliable_ms);
         if self.agenda.now_ms > latest_ms {
-            return Err(format!("the grace of {user:?} since {since_ms} has not ended"));
+            return Err(Broken(format!("the grace of {user:?} since {since_ms} has not ended")));
         }
         Ok(())
     }
 
-    /// Where clocks are right, `last_active` of who is connected is not older than promised.
+    /// Checks that `last_active` of a connected user is not too old, where clocks are right.
     fn check_last_active(
         &self,
         user: &Id,
         record: &Record,
         reliable_ms: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), Broken> {
         let Some(Time(active)) = record.last_active.filter(|_| !record.connections.is_empty())
         else {
             return Ok(());
@@ -124,13 +125,14 @@ impl World {
         let bound_ms = if shared { BOUND_MS } else { self.settings.interval_ms };
         let latest_ms = self.latest_ms(since_ms, due_ms, bound_ms, reliable_ms);
         if self.agenda.now_ms > latest_ms {
-            return Err(format!("{user:?} was last active at {since_ms}: {record:?}"));
+            return Err(Broken(format!("{user:?} was last active at {since_ms}: {record:?}")));
         }
         Ok(())
     }
 
-    /// When all has settled, exactly those are connected who are there, and all replicas agree.
-    pub fn check_the_end(&self) -> Result<(), String> {
+    /// Checks, when all faults are over, that exactly the live connections are stored, and that all
+    /// replicas agree.
+    pub fn check_the_end(&self) -> Result<(), Broken> {
         for number in 0..self.settings.users {
             let user = id(&format!("u{number}"));
             let stored = self.stored(&user);
@@ -147,19 +149,21 @@ impl World {
             there.sort_unstable();
             expected.sort_unstable();
             if there != expected {
-                return Err(format!("in the end {user:?} has {there:?}, and not {expected:?}"));
+                return Err(Broken(format!(
+                    "in the end {user:?} has {there:?}, and not {expected:?}"
+                )));
             }
             for daemon in self.daemons.values() {
-                let machine = daemon.known.machine.borrow();
+                let machine = daemon.view.machine.borrow();
                 let seen_all = daemon.position == self.bucket.last_seq;
                 if seen_all && machine.record(&user) != stored {
-                    return Err(format!("in the end {} knows another {user:?}", daemon.id));
+                    return Err(Broken(format!("in the end {} knows another {user:?}", daemon.id)));
                 }
             }
         }
         let idle = |gateway: &&super::gateway::Gateway| gateway.alive && !gateway.is_idle();
         if let Some(gateway) = self.gateways.iter().find(idle) {
-            return Err(format!("in the end not all is answered: {gateway:?}"));
+            return Err(Broken(format!("in the end not all is answered: {gateway:?}")));
         }
         Ok(())
     }

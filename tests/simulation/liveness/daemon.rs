@@ -20,18 +20,18 @@ use super::events::{Incoming, Reply, Then};
 use super::truth::Voice;
 use super::world::{Settings, id};
 
-/// How long a daemon may work on a request.
+/// The time-out of a request.
 pub const REQUEST_MS: u64 = 2000;
 
-/// What is to be told when a command is done.
+/// The recipient of a command's answer.
 #[derive(Debug)]
 pub enum Ticket {
     Request(Reply),
-    /// A write, and the lease that is ended by it and others.
+    /// A write, and the lease that this and other writes end.
     PendingWrite(Option<Id>),
 }
 
-/// What the judge may look at, as the parts of the store and the beacons are for a real daemon.
+/// The view of the expiry machine, in place of a real daemon's store and beacons.
 #[derive(Debug)]
 pub struct DaemonView {
     pub machine: RefCell<Stripe<Users, Ticket>>,
@@ -40,18 +40,18 @@ pub struct DaemonView {
     pub hearing: RefCell<Hearing>,
 }
 
-/// The connection on which a daemon hears heartbeats and other daemons.
+/// The connection on which a daemon receives heartbeats and the messages of other daemons.
 #[derive(Debug, Default)]
 pub struct Link {
-    /// While the time is before this, nothing gets through.
+    /// Until this time nothing gets through.
     pub cut_until_ms: u64,
-    /// While the time is before this, what arrives is late by so much.
+    /// Until this time messages are late by that much.
     pub slow_until_ms: u64,
     pub slow_by_ms: u64,
-    /// While the time is before this, heartbeats on these lanes are dropped.
+    /// Until this time heartbeats on these lanes are dropped.
     pub drops_until_ms: u64,
     pub drops: [bool; 2],
-    /// What was sent later arrives later.
+    /// A message sent later arrives later.
     pub last_ms: u64,
 }
 
@@ -61,29 +61,29 @@ pub struct Daemon {
     /// The server to which it is connected.
     pub node: usize,
     pub expiry: Expiry,
-    pub known: DaemonView,
+    pub view: DaemonView,
     born_ms: u64,
     /// How much faster its monotonic clock is, in millionths.
     drift: i64,
-    /// How far its wall clock is off, and how much it drifts, in thousandths.
+    /// The error of its wall clock, and its drift in thousandths.
     pub skew_ms: i64,
     pub wall_drift: i64,
     pub link: Link,
     pub stopped_until_ms: u64,
-    /// What arrived while it was stopped.
+    /// Messages that arrived while it was stopped.
     pub backlog: Vec<Incoming>,
     pub feed_slow_until_ms: u64,
     pub feed_due: bool,
     pub fetched: u64,
     pub position: u64,
     ready_from: Option<u64>,
-    /// What waits until the replica has seen all up to there.
+    /// Work that waits until the replica has seen that sequence.
     pub waiting: Vec<(u64, Then)>,
-    /// The leases that it is ending, with how many users are still to be written.
+    /// The leases that it ends, with the number of users left to be written.
     pub ending: BTreeMap<Id, usize>,
-    /// When it made the oldest proposal that may still hold to end what hangs on a voice.
+    /// The time of its oldest proposal for a voice that may still be decided.
     pub proposed_ms: BTreeMap<Voice, u64>,
-    /// Its proposal, and when it proposed them.
+    /// Its proposals, and their times.
     pub proposal: BTreeMap<u64, (u64, Rc<Proposal>)>,
 }
 
@@ -111,7 +111,7 @@ impl Daemon {
             id: daemon,
             node: rng.usize(0..super::world::NODES),
             expiry: Expiry::new(daemon, lease_ms),
-            known: DaemonView {
+            view: DaemonView {
                 machine: RefCell::new(machine),
                 leases,
                 peers: RefCell::new(Peers::new(daemon)),
@@ -158,21 +158,22 @@ impl Daemon {
         self.stopped_until_ms > now_ms
     }
 
-    /// The replica has seen all up to `position`. Returns whether it has just become whole.
+    /// The replica has seen all up to `position`. Returns whether it is complete for the first
+    /// time.
     pub fn catch_up(&mut self, position: u64, now_ms: u64) -> bool {
         self.position = self.position.max(position);
         let ready = self.ready_from.is_some_and(|from| from <= self.position);
         if ready {
             self.ready_from = None;
             let mono_ms = self.now(now_ms).mono_ms;
-            self.known.leases(Leases::listen);
-            self.known.machine.get_mut().index_mut().agenda.listen();
-            self.known.hearing.get_mut().trouble(mono_ms, "it has just started to listen");
+            self.view.leases(Leases::listen);
+            self.view.machine.get_mut().index_mut().agenda.listen();
+            self.view.hearing.get_mut().on_trouble(mono_ms, "it has just started to listen");
         }
         ready
     }
 
-    /// The voices that an objection says were heard, and how long ago; when they were proposed.
+    /// The voices of an objection with the ages of their heartbeats, and the time of the proposal.
     pub fn objected(&self, objection: &Objection) -> (u64, Vec<(Voice, u64)>) {
         let Some((at_ms, proposal)) = self.proposal.get(&objection.number) else {
             return (0, Vec::new());
@@ -186,7 +187,7 @@ impl Daemon {
         (*at_ms, own.chain(shared).collect())
     }
 
-    /// Takes what no longer has to wait for the replica.
+    /// Takes the work that no longer waits for the replica.
     pub fn seen(&mut self) -> Vec<Then> {
         let position = self.position;
         let seen = self.waiting.extract_if(.., |(last, _)| *last <= position);

@@ -1,4 +1,4 @@
-//! What becomes of the effects of a judge.
+//! Carries out the effects of the expiry machine.
 
 use std::rc::Rc;
 
@@ -8,16 +8,17 @@ use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::user::Command;
 
+use super::Broken;
 use super::daemon::Daemon;
 use super::events::{Event, Incoming};
 use super::truth::{Voice, ended_by};
 use super::world::{World, id as parse};
 
-/// A proposal that is older is void.
+/// The maximum age of a proposal that is decided.
 const DECIDED_WITHIN_MS: u64 = 2000;
 
 impl World {
-    pub fn carry_out_all(&mut self, id: DaemonId, effects: Vec<Effect>) -> Result<(), String> {
+    pub fn carry_out_all(&mut self, id: DaemonId, effects: Vec<Effect>) -> Result<(), Broken> {
         let mut carries_on = false;
         for effect in effects {
             match effect {
@@ -29,19 +30,19 @@ impl World {
                         let number = proposal.number;
                         daemon.proposal.insert(number, (self.agenda.now_ms, Rc::clone(&proposal)));
                     }
-                    self.tell_others(id, || Incoming::Proposal(Rc::clone(&proposal)));
+                    self.send_to_others(id, || Incoming::Proposal(Rc::clone(&proposal)));
                     self.strike(id);
                 }
                 Effect::Object { to, objection } => {
                     self.note(|| format!("{id} objects to {to}: {objection:?}"));
                     self.truth.counts.objections += 1;
-                    self.tell(id, to, Incoming::Objection(objection));
+                    self.send(id, to, Incoming::Objection(objection));
                 }
                 Effect::Broadcast(ending) => {
-                    self.note(|| format!("{id} tells {ending:?}"));
+                    self.note(|| format!("{id} broadcasts {ending:?}"));
                     carries_on = !ending.done && ending.number == 0;
                     let copy = || Incoming::Ending(ending.clone());
-                    self.tell_others(id, copy);
+                    self.send_to_others(id, copy);
                 }
                 Effect::Write(write) => self.write_due(id, write, None)?,
                 Effect::EndLease { lease, writes } => {
@@ -50,8 +51,8 @@ impl World {
                     }
                     let now_ms = self.agenda.now_ms;
                     if carries_on {
-                        self.truth.ends.go_on(&lease, &writes, now_ms)?;
-                        self.truth.counts.carried_on += 1;
+                        self.truth.ends.take_over(&lease, &writes, now_ms)?;
+                        self.truth.counts.taken_over += 1;
                     } else {
                         let contested = self.is_heard(&lease);
                         self.truth.ends.begin(&lease, &writes, contested, now_ms);
@@ -60,7 +61,7 @@ impl World {
                         self.write_due(id, write, Some((&lease, carries_on)))?;
                     }
                     self.strike(id);
-                    self.one_less(id, &lease)?;
+                    self.on_user_written(id, &lease)?;
                 }
             }
         }
@@ -80,7 +81,7 @@ impl World {
         }
     }
 
-    /// Whether some daemon has heard a lease of late.
+    /// Whether a daemon has heard a lease recently.
     fn is_heard(&self, lease: &Id) -> bool {
         let (now_ms, voice) = (self.agenda.now_ms, Voice::Lease(lease.clone()));
         let must =
@@ -88,13 +89,15 @@ impl World {
         self.daemons.values().any(must)
     }
 
-    /// A write, perhaps one of those that end a lease, which this daemon began or carries on.
+    /// A write of the expiry machine, possibly for the end of a lease that this daemon began or
+    /// took
+    /// over.
     fn write_due(
         &mut self,
         id: DaemonId,
         it: PendingWrite,
         lease: Option<(&Id, bool)>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Broken> {
         let now_ms = self.agenda.now_ms;
         self.note(|| format!("{id} writes {it:?}"));
         let carries_on = lease.is_some_and(|(_, carries_on)| carries_on);
@@ -103,7 +106,7 @@ impl World {
         if let Some(daemon) = self.daemons.get(&id).filter(|_| !carries_on) {
             for voice in &voices {
                 let checked = self.truth.check_end(daemon, voice, now_ms);
-                checked.map_err(|what| format!("{voice:?} is ended, and {what}"))?;
+                checked.map_err(|what| Broken(format!("{voice:?} is ended, and {what}")))?;
             }
         }
         // The refresh is timed from when each daemon saw the record, which may be long ago.
@@ -114,7 +117,7 @@ impl World {
         if self.is_quiet(now_ms.saturating_sub(counted_ms)) {
             let what = format!("{:?} {:?}", it.user, it.command);
             let alone = self.truth.acts_alone(id, what, now_ms);
-            alone.map_err(|how| format!("{it:?}: {how}"))?;
+            alone.map_err(|how| Broken(format!("{it:?}: {how}")))?;
         }
         let ms = if lease.is_some() { self.rng.u64(0..60) } else { self.rng.u64(0..4) };
         self.agenda.after(ms, Event::To(id, Incoming::CarryOut(it, lease.cloned())));
@@ -124,8 +127,8 @@ impl World {
         Ok(())
     }
 
-    /// One user less to write until a lease has ended.
-    pub fn one_less(&mut self, id: DaemonId, lease: &Id) -> Result<(), String> {
+    /// One user fewer to be written until a lease has ended.
+    pub fn on_user_written(&mut self, id: DaemonId, lease: &Id) -> Result<(), Broken> {
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         let Some(left) = daemon.ending.get_mut(lease) else { return Ok(()) };
         *left -= 1;
@@ -133,7 +136,7 @@ impl World {
             return Ok(());
         }
         daemon.ending.remove(lease);
-        let effect = daemon.expiry.on_writes_done(&daemon.known, lease);
+        let effect = daemon.expiry.on_writes_done(&daemon.view, lease);
         self.carry_out_all(id, effect.into_iter().collect())
     }
 }

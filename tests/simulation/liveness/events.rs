@@ -1,4 +1,4 @@
-//! What is on its way, and when it comes.
+//! The messages in flight, and their arrival.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -12,10 +12,10 @@ use presenced::presence::user::Command;
 
 use crate::bucket::{Message, Write};
 
-/// Something that will happen.
+/// A future event.
 #[derive(Debug)]
 pub enum Event {
-    /// Something breaks.
+    /// A fault.
     Fault,
     /// The promises are checked.
     Check,
@@ -23,32 +23,32 @@ pub enum Event {
     Start,
     /// A daemon dies.
     Die(DaemonId),
-    /// A stopped daemon may go on.
+    /// A stopped daemon may continue.
     Resume(DaemonId),
     /// A write reaches the bucket.
     Write(Write),
     /// A read of a key reaches the leader.
     Read { by: DaemonId, key: Id, read: u64 },
-    /// A read of the stream's last sequence reaches the leader.
+    /// A query of the stream's last sequence reaches the leader.
     Info { by: DaemonId, then: Then },
-    /// A daemon's question whether the bucket is there reaches the leader.
+    /// A daemon's leader check reaches the leader.
     AskBucket(DaemonId),
     /// A daemon publishes a probe.
     Probe { by: DaemonId, number: u64 },
-    /// Something reaches a daemon.
+    /// A message reaches a daemon.
     To(DaemonId, Incoming),
-    /// Something reaches a gateway, in that run of it.
+    /// A message reaches that run of a gateway.
     Gateway { number: usize, run: u64, what: ToGateway },
 }
 
-/// What a daemon waits for until its replica has seen all.
+/// The work that waits until the replica is fresh.
 #[derive(Debug, Clone)]
 pub enum Then {
     Verified { key: Id, verify: u64 },
     Answer { to: Reply, beat: Heartbeat },
 }
 
-/// Whom an answer is for.
+/// The recipient of an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply {
     pub number: usize,
@@ -66,24 +66,24 @@ pub enum Heartbeat {
 pub enum ToGateway {
     /// It dies.
     Die,
-    /// It is time to beat.
+    /// Its next heartbeat is due.
     Beat,
-    /// Its users come, go and reload.
-    Effect,
-    /// A request is sent, once more if it was not answered.
+    /// Its users connect, leave and reload.
+    Act,
+    /// A request is sent, or repeated without an answer.
     Send { request: u64 },
     /// A request was carried out.
     Done { request: u64 },
-    /// What of its connections is unknown.
+    /// The unknown ones of its connections.
     Unknown { connections: Vec<(Id, Id)> },
-    /// Whether the lease is known, and how many it holds.
+    /// Whether the lease is known, and how many connections it holds.
     Held { held: Option<usize> },
 }
 
-/// Something that reaches a daemon.
+/// A message to a daemon.
 #[derive(Debug)]
 pub enum Incoming {
-    /// On one of the lanes of heartbeats, on which probes travel too.
+    /// A heartbeat or a probe on one of the lanes.
     Heartbeat {
         lane: usize,
         beat: Heartbeat,
@@ -93,7 +93,7 @@ pub enum Incoming {
         lane: usize,
         number: u64,
     },
-    /// What befalls the connection on which it hears.
+    /// An event of the connection on which it listens.
     Dropped,
     CutOff,
     Connected,
@@ -104,7 +104,7 @@ pub enum Incoming {
     Proposal(Rc<Proposal>),
     Objection(Objection),
     Ending(Ending),
-    /// It is asked for the answer to a heartbeat.
+    /// A heartbeat that asks for an answer.
     Ask {
         to: Reply,
         beat: Heartbeat,
@@ -136,13 +136,13 @@ pub enum Incoming {
         then: Then,
         last: u64,
     },
-    /// The bucket answered the question whether it is there, or the question was given up.
+    /// The answer to a leader check, or its time-out.
     BucketAnswered {
         well: bool,
     },
     /// Entries of the feed.
     Feed,
-    /// A write of its own expiry, and the lease that is ended by it and others.
+    /// A write of its expiry machine, and the lease that this and other writes end.
     CarryOut(PendingWrite, Option<Id>),
     /// Its own timers.
     Tick,
@@ -152,9 +152,9 @@ pub enum Incoming {
 }
 
 impl Incoming {
-    /// What arrives on one way is taken in its order; a daemon that was stopped may take what came
-    /// on different ways in any order.
-    pub fn way(&self) -> usize {
+    /// The messages of one channel arrive in order. A daemon that was stopped may take those of
+    /// different channels in any order.
+    pub fn channel(&self) -> usize {
         match self {
             Self::Heartbeat { lane, .. } | Self::Probe { lane, .. } => *lane,
             Self::Dropped | Self::CutOff | Self::Connected => 2,
@@ -175,11 +175,11 @@ impl Incoming {
         }
     }
 
-    /// How many ways there are.
-    pub const WAYS: usize = 17;
+    /// The number of channels.
+    pub const CHANNELS: usize = 17;
 }
 
-/// The queue of all that will happen.
+/// The queue of future events.
 #[derive(Debug, Default)]
 pub struct Agenda {
     pub now_ms: u64,
@@ -197,7 +197,7 @@ impl Agenda {
         self.queue.insert((at_ms, self.count), event);
     }
 
-    /// Goes on to what happens next, if it happens before `until_ms`.
+    /// Advances to the next event, if it happens before `until_ms`.
     pub fn next(&mut self, until_ms: u64) -> Option<Event> {
         if self.queue.first_key_value()?.0.0 >= until_ms {
             return None;

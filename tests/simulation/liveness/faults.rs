@@ -1,16 +1,16 @@
-//! What breaks, and how it is made whole again.
+//! Faults, and their repair.
 
 use presenced::presence::entity::DaemonId;
 
 use super::events::{Event, Incoming, ToGateway};
 use super::world::{NODES, World};
 
-/// How long it takes at most until a daemon notices that it has missed something, or until what it
-/// missed has reached it.
+/// The longest time until a daemon detects that it has missed heartbeats, or until they have
+/// reached it.
 const NOTICED_MS: u64 = 2000;
 
 impl World {
-    /// Something breaks.
+    /// Causes a random fault.
     pub fn fault(&mut self) {
         if self.calm {
             return;
@@ -42,14 +42,14 @@ impl World {
                 6 => {
                     self.leaderless_until_ms = now_ms + self.rng.u64(100..3000);
                     let until_ms = self.leaderless_until_ms;
-                    self.note(|| format!("nobody leads the stream until {until_ms}"));
+                    self.note(|| format!("the stream has no leader until {until_ms}"));
                     self.all_unreliable(until_ms);
                 }
                 7 => {
                     self.leader = self.rng.usize(0..NODES);
                     let leader = self.leader;
                     self.note(|| format!("server {leader} leads the stream"));
-                    // It may be one that the others do not reach.
+                    // The other servers may not reach it.
                     self.all_unreliable(now_ms.max(self.routes.closed_until_ms));
                 }
                 8 => self.partition(),
@@ -71,7 +71,7 @@ impl World {
         }
     }
 
-    /// A daemon that does something grave may be stopped or killed before it is done.
+    /// At a decisive moment a daemon may be stopped or killed.
     pub fn strike(&mut self, id: DaemonId) {
         if !self.calm && self.chance(self.settings.struck) {
             if self.rng.bool() {
@@ -95,24 +95,24 @@ impl World {
         }
     }
 
-    /// A daemon that was stopped takes what has come meanwhile: on each way in its order.
+    /// A daemon that was stopped takes the messages since then: those of each channel in order.
     pub fn resume(&mut self, id: DaemonId) {
         let Some(daemon) = self.daemons.get_mut(&id) else { return };
         daemon.stopped_until_ms = 0;
         let now_ms = self.agenda.now_ms;
-        let mut taken_ms = [now_ms; Incoming::WAYS];
+        let mut taken_ms = [now_ms; Incoming::CHANNELS];
         for incoming in std::mem::take(&mut daemon.backlog) {
-            let way = incoming.way();
-            taken_ms[way] += self.rng.u64(0..=2);
-            self.agenda.at(taken_ms[way], Event::To(id, incoming));
+            let channel = incoming.channel();
+            taken_ms[channel] += self.rng.u64(0..=2);
+            self.agenda.at(taken_ms[channel], Event::To(id, incoming));
         }
-        // What comes from now on lies behind it.
+        // Messages from here on lie behind it.
         let last_ms = taken_ms.into_iter().max().unwrap_or(now_ms);
         daemon.link.last_ms = daemon.link.last_ms.max(last_ms);
         self.note(|| format!("{id} goes on"));
     }
 
-    /// The connection on which a daemon hears is lost for a while.
+    /// The connection on which a daemon listens is lost for a while.
     fn cut_off(&mut self, id: DaemonId) {
         let now_ms = self.agenda.now_ms;
         let length_ms = self.rng.u64(50..2 * self.settings.lease_ms);
@@ -128,12 +128,13 @@ impl World {
         self.unreliable(id, now_ms + length_ms);
     }
 
-    /// Heartbeats come faster than a daemon takes them. The event that says so may be dropped too;
-    /// then it goes on for long enough to take a probe along.
+    /// Heartbeats arrive faster than a daemon takes them. The event about that may be dropped too;
+    /// then
+    /// the fault lasts long enough to drop a probe.
     fn drop_heartbeats(&mut self, id: DaemonId) {
         let now_ms = self.agenda.now_ms;
-        let told = self.rng.bool();
-        let length_ms = if told { self.rng.u64(10..3000) } else { self.rng.u64(600..3000) };
+        let is_reported = self.rng.bool();
+        let length_ms = if is_reported { self.rng.u64(10..3000) } else { self.rng.u64(600..3000) };
         let drops = *self.rng.choice(&[[true, true], [true, false], [false, true]]).expect("some");
         let Some(daemon) = self.daemons.get_mut(&id) else { return };
         if daemon.link.drops_until_ms > now_ms {
@@ -141,7 +142,7 @@ impl World {
         }
         (daemon.link.drops_until_ms, daemon.link.drops) = (now_ms + length_ms, drops);
         self.note(|| format!("{id} loses heartbeats on {drops:?} for {length_ms} ms"));
-        if told {
+        if is_reported {
             for after_ms in [1, length_ms] {
                 self.agenda.after(after_ms, Event::To(id, Incoming::Dropped));
             }
@@ -188,7 +189,7 @@ impl World {
         }
     }
 
-    /// A wall clock jumps, by minutes and either way.
+    /// A wall clock jumps, by minutes and in either direction.
     fn move_a_clock(&mut self, id: DaemonId) {
         let by_ms = self.rng.i64(-600_000..=600_000);
         if self.settings.wall_clocks_lie
@@ -199,12 +200,12 @@ impl World {
         }
     }
 
-    /// Something is broken until then.
+    /// A fault lasts until then.
     pub fn disturb(&mut self, until_ms: u64) {
         self.disturbed_ms = self.disturbed_ms.max(until_ms);
     }
 
-    /// A daemon cannot be relied on until a lease after it hears and sees again.
+    /// A daemon is unreliable until a lease after it hears and sees again.
     fn unreliable(&mut self, id: DaemonId, until_ms: u64) {
         self.disturb(until_ms);
         let reliable_ms = self.reliable_ms.entry(id).or_default();
@@ -220,10 +221,10 @@ impl World {
         }
     }
 
-    /// Nothing breaks any more but that a gateway dies once all is as it was.
+    /// Ends all faults, except that a gateway dies later.
     pub fn calm_down(&mut self) {
         self.calm = true;
-        self.note(|| "all is well again".to_owned());
+        self.note(|| "all faults are over".to_owned());
         let (now_ms, lease_ms) = (self.agenda.now_ms, self.settings.lease_ms);
         self.disturb(now_ms);
         self.leaderless_until_ms = 0;

@@ -1,5 +1,5 @@
-//! The gateways through which users are connected. They beat, ask for answers, connect again what is
-//! unknown, and repeat what is not answered; their users come, go and reload their pages.
+//! The gateways through which users are connected. They send heartbeats, query answers, reconnect
+//! unknown connections, and repeat requests; their users connect, leave and reload their pages.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,24 +10,25 @@ use super::events::{Event, Heartbeat, Incoming, Reply, ToGateway};
 use super::truth::{Beat, Voice};
 use super::world::{NODES, World, id};
 
-/// After so long a request is repeated: what became of it is settled by then.
+/// The time after which a request is repeated: its outcome is settled by then.
 const REPEAT_MS: u64 = 3000;
 
 #[derive(Debug)]
 pub struct Gateway {
     /// The server to which it is connected.
     pub node: usize,
-    /// Counts its starts.
+    /// The number of its starts.
     pub run: u64,
     pub alive: bool,
     pub paused_until_ms: u64,
-    /// Whether all its connections hang on one lease.
+    /// Whether all its connections are on one lease.
     on_lease: bool,
-    /// Whether its connections beat together.
+    /// Whether it sends one heartbeat for all its connections.
     in_lists: bool,
     pub members: BTreeMap<(Id, Id), Member>,
-    /// Connections that went while it was paused: it ends them when it finds them gone, unless its
-    /// lease has lapsed and they with it.
+    /// Connections that went while it was paused: it ends them afterwards, unless its lease has
+    /// lapsed
+    /// and they with it.
     vanished: BTreeSet<(Id, Id)>,
     requests: BTreeMap<u64, Request>,
     last_number: u64,
@@ -44,7 +45,7 @@ pub struct Member {
 struct Request {
     user: Id,
     connection: Id,
-    generation: bool,
+    connects: bool,
 }
 
 impl Gateway {
@@ -64,7 +65,7 @@ impl Gateway {
         }
     }
 
-    /// Starts anew: nothing is left of what was.
+    /// Starts again, with nothing left.
     pub fn restart(&mut self) {
         self.run += 1;
         self.alive = true;
@@ -73,7 +74,7 @@ impl Gateway {
         self.requests.clear();
     }
 
-    /// It is paused, and if all its connections hang on a lease one of them may go meanwhile.
+    /// Pauses; if all its connections are on a lease, one of them may go meanwhile.
     pub fn pause(&mut self, until_ms: u64, rng: &mut fastrand::Rng) {
         self.paused_until_ms = until_ms;
         let idle = self.idle_members();
@@ -83,7 +84,7 @@ impl Gateway {
         }
     }
 
-    /// The connections that are acknowledged, and about which it has nothing to ask.
+    /// The acknowledged connections without a pending request.
     fn idle_members(&self) -> Vec<(Id, Id)> {
         let idle =
             |(id, member): &(&(Id, Id), &Member)| member.acknowledged && !self.is_asked_for(id);
@@ -105,9 +106,9 @@ impl Gateway {
         self.on_lease.then(|| id(&format!("gateway-{number}-{}", self.run)))
     }
 
-    fn request(&mut self, user: Id, connection: Id, generation: bool) -> u64 {
+    fn request(&mut self, user: Id, connection: Id, connects: bool) -> u64 {
         self.last_number += 1;
-        self.requests.insert(self.last_number, Request { user, connection, generation });
+        self.requests.insert(self.last_number, Request { user, connection, connects });
         self.last_number
     }
 
@@ -116,7 +117,7 @@ impl Gateway {
     }
 }
 
-/// Which gateway, and which run of it, a connection was made by.
+/// The gateway, and its run, that made a connection.
 pub fn made_by(connection: &Id) -> (usize, u64) {
     let mut numbers = connection.as_str().split('-').map(|part| part.parse().expect("a number"));
     let number = numbers.next().expect("a gateway");
@@ -125,7 +126,7 @@ pub fn made_by(connection: &Id) -> (usize, u64) {
 }
 
 impl World {
-    /// Something reaches a gateway, unless it has ended since; if it is paused, later.
+    /// A message reaches a gateway, unless that run has ended; if it is paused, later.
     pub fn reach_gateway(&mut self, number: usize, run: u64, what: ToGateway) {
         let now_ms = self.agenda.now_ms;
         let gateway = &mut self.gateways[number];
@@ -143,10 +144,10 @@ impl World {
                 self.note(|| format!("gateway {number} dies"));
             }
             ToGateway::Beat => self.beat(number),
-            ToGateway::Effect => self.act(number),
+            ToGateway::Act => self.act(number),
             ToGateway::Send { request } => self.send_request(number, request),
             ToGateway::Done { request } => {
-                let Some(done) = gateway.requests.remove(&request).filter(|done| done.generation)
+                let Some(done) = gateway.requests.remove(&request).filter(|done| done.connects)
                 else {
                     return;
                 };
@@ -211,7 +212,7 @@ impl World {
         self.agenda.after(ms, Event::Gateway { number, run, what: ToGateway::Beat });
     }
 
-    /// Sends a request to some daemon that a gateway can reach.
+    /// Sends a request to a daemon that the gateway can reach.
     fn ask(&mut self, node: usize, incoming: Incoming) {
         let daemons = self.daemons.values().filter(|daemon| daemon.is_ready());
         let reached = daemons.filter(|daemon| self.routes.is_open(node, daemon.node));
@@ -222,19 +223,18 @@ impl World {
         }
     }
 
-    /// Sends a request, and again until it is answered.
+    /// Sends a request, and repeats it until it is answered.
     fn send_request(&mut self, number: usize, request: u64) {
         let gateway = &self.gateways[number];
-        let Some(Request { user, connection, generation }) =
-            gateway.requests.get(&request).cloned()
+        let Some(Request { user, connection, connects }) = gateway.requests.get(&request).cloned()
         else {
             return;
         };
         let (node, run, lease) = (gateway.node, gateway.run, gateway.lease(number));
         self.note(|| {
-            format!("gateway {number} asks: {user:?}/{connection:?} generation: {generation}")
+            format!("gateway {number} asks: {user:?}/{connection:?} connects: {connects}")
         });
-        let command = if generation {
+        let command = if connects {
             let connection = NewConnection { lease, ..NewConnection::plain(connection) };
             let patch = Patch::default();
             Command::Connect { patch, defaults: None, connection, custom_in_answer: false }
@@ -249,7 +249,7 @@ impl World {
         self.agenda.after(REPEAT_MS, Event::Gateway { number, run, what });
     }
 
-    /// Users come, go, or reload.
+    /// Users connect, leave, or reload.
     fn act(&mut self, number: usize) {
         if self.calm {
             return;
@@ -258,10 +258,10 @@ impl World {
         match self.rng.u32(0..10) {
             0..5 => self.join(number, None),
             5..7 => {
-                self.part(number);
+                self.leave(number);
             }
             _ => {
-                if let Some(user) = self.part(number) {
+                if let Some(user) = self.leave(number) {
                     let alive = (0..self.gateways.len()).filter(|n| self.gateways[*n].alive);
                     let to = self.rng.choice(alive.collect::<Vec<_>>()).unwrap_or(number);
                     self.join(to, Some(user));
@@ -269,10 +269,10 @@ impl World {
             }
         }
         let ms = self.rng.u64(200..2000);
-        self.agenda.after(ms, Event::Gateway { number, run, what: ToGateway::Effect });
+        self.agenda.after(ms, Event::Gateway { number, run, what: ToGateway::Act });
     }
 
-    /// A user generation: at once, or a little later if it has just parted.
+    /// A user connects: at once, or a little later after a reload.
     fn join(&mut self, number: usize, reloads: Option<Id>) {
         let ms = if reloads.is_some() { self.rng.u64(0..=self.settings.grace_ms) } else { 0 };
         let user = reloads.unwrap_or_else(|| {
@@ -288,8 +288,8 @@ impl World {
         self.agenda.after(ms, Event::Gateway { number, run, what });
     }
 
-    /// Some connection ends. Whose it was.
-    fn part(&mut self, number: usize) -> Option<Id> {
+    /// Ends a random connection. Returns its user.
+    fn leave(&mut self, number: usize) -> Option<Id> {
         let idle = self.gateways[number].idle_members();
         let (user, connection) = self.rng.choice(idle)?;
         self.gateways[number].members.remove(&(user.clone(), connection.clone()));

@@ -1,7 +1,7 @@
-//! The liveness of several daemons: the real judges, hearing, peers, indexes and stripes against a model
-//! of the bucket and of the ways between them. Clocks drift and jump, heartbeats, proposal and
-//! objections are lost and late, daemons die and are stopped, servers do not reach each other, and
-//! gateways die, pause and come back. Held against `PROTOCOL`, section 4.
+//! The liveness of several daemons: the real expiry, hearing, peers, indexes and stripes against a
+//! model of the bucket and the network. Clocks drift and jump. Heartbeats, proposals and objections
+//! are lost and late. Daemons die and are stopped, servers are partitioned, and gateways die, pause
+//! and come back. The results are checked against `PROTOCOL`, section 4.
 
 mod bounds;
 mod daemon;
@@ -18,7 +18,12 @@ mod world;
 pub use truth::Counts;
 use world::World;
 
-/// Runs one seed, and tells what happened if a promise was broken.
+/// A broken promise.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Broken(String);
+
+/// Runs one seed, and panics with the trace if a promise was broken.
 pub fn run(seed: u64) -> Counts {
     let mut world = World::new(seed, false);
     if world.run().is_err() {

@@ -1,4 +1,4 @@
-//! What a daemon makes of what reaches it: the shell around the machines, in small.
+//! The inputs of a simulated daemon: a small version of the shell around the machines.
 
 use presenced::liveness::expiry::{Effect, PendingWrite, View};
 use presenced::liveness::hearing::PROBE_MS;
@@ -9,6 +9,7 @@ use presenced::presence::time::Now;
 use presenced::presence::user::Users;
 use presenced::store::stripe::{Effect as StoreEffect, Failure, Found, Job, Stripe};
 
+use super::Broken;
 use super::daemon::{Daemon, REQUEST_MS, Ticket};
 use super::events::{Event, Heartbeat, Incoming, Reply, Then, ToGateway};
 use super::truth::{Voice, is_known};
@@ -16,12 +17,13 @@ use super::world::World;
 use crate::bucket::Write;
 
 const TICK_MS: u64 = 50;
-/// An objection within that time after the proposal must be heeded.
+/// The age of a proposal up to which an objection must be heeded.
 const IN_TIME_MS: u64 = 295;
 
 impl World {
-    /// Something reaches a daemon, if it is alive; if it is stopped, it lies there until it goes on.
-    pub fn reach(&mut self, id: DaemonId, incoming: Incoming) -> Result<(), String> {
+    /// A message reaches a daemon, if it is alive; if it is stopped, it waits until the daemon
+    /// continues.
+    pub fn reach(&mut self, id: DaemonId, incoming: Incoming) -> Result<(), Broken> {
         let now_ms = self.agenda.now_ms;
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         if daemon.is_stopped(now_ms) {
@@ -32,61 +34,63 @@ impl World {
         match incoming {
             Incoming::Heartbeat { lane, beat, sent_ms } => self.hear(id, lane, &beat, sent_ms),
             Incoming::Probe { lane, number } => {
-                daemon.known.hearing.get_mut().probed(lane, number, now.mono_ms);
+                daemon.view.hearing.get_mut().on_probe(lane, number, now.mono_ms);
             }
             Incoming::Dropped => {
-                let hearing = daemon.known.hearing.get_mut();
-                hearing.trouble(now.mono_ms, "heartbeats came faster than they were taken");
+                let hearing = daemon.view.hearing.get_mut();
+                hearing.on_trouble(now.mono_ms, "heartbeats came faster than they were taken");
             }
             Incoming::CutOff => {
-                daemon.known.hearing.get_mut().cut_off(now.mono_ms, "it was cut off");
+                daemon.view.hearing.get_mut().on_cut_off(now.mono_ms, "it was cut off");
             }
             Incoming::Connected => {
-                daemon.known.hearing.get_mut().connected(now.mono_ms, "it is back");
+                daemon.view.hearing.get_mut().on_connected(now.mono_ms, "it is back");
             }
             Incoming::Beacon { from, status } => {
-                if daemon.known.peers.get_mut().on_beacon(from, status, now.mono_ms) {
+                if daemon.view.peers.get_mut().on_beacon(from, status, now.mono_ms) {
                     self.send_beacon(id);
                 }
             }
             Incoming::Proposal(proposal) => {
                 let must = self.truth.objections(daemon, &proposal, now_ms);
-                let effect = daemon.expiry.on_proposal(&daemon.known, &proposal, now);
-                let told = match &effect {
+                let effect = daemon.expiry.on_proposal(&daemon.view, &proposal, now);
+                let objected = match &effect {
                     Some(Effect::Object { objection, .. }) => {
                         let places =
-                            |told: &[(usize, u64)]| told.iter().map(|(at, _)| *at).collect();
+                            |items: &[(usize, u64)]| items.iter().map(|(at, _)| *at).collect();
                         (places(&objection.connections), places(&objection.leases))
                     }
                     _ => (Vec::new(), Vec::new()),
                 };
-                let all = must.0.iter().all(|at| told.0.contains(at))
-                    && must.1.iter().all(|at| told.1.contains(at));
+                let all = must.0.iter().all(|at| objected.0.contains(at))
+                    && must.1.iter().all(|at| objected.1.contains(at));
                 let reliable_ms = self.reliable_ms.get(&id).copied().unwrap_or(u64::MAX);
                 if !all && reliable_ms <= now_ms {
-                    return Err(format!("{id} heard {must:?} of {proposal:?}, and says {told:?}"));
+                    return Err(Broken(format!(
+                        "{id} heard {must:?} of {proposal:?}, and objects to {objected:?}"
+                    )));
                 }
                 self.carry_out_all(id, effect.into_iter().collect())?;
             }
             Incoming::Objection(objection) => {
-                let deaf = daemon.known.hearing(|hearing| hearing.deaf(now.mono_ms).is_some());
+                let deaf = daemon.view.hearing(|hearing| hearing.deaf(now.mono_ms).is_some());
                 let (proposed_ms, heard) = daemon.objected(&objection);
                 for (voice, age_ms) in heard {
                     if !deaf && now_ms < proposed_ms + IN_TIME_MS {
-                        self.truth.told(id, voice, now.mono_ms.saturating_sub(age_ms));
+                        self.truth.objected(id, voice, now.mono_ms.saturating_sub(age_ms));
                     }
                 }
-                daemon.expiry.on_objection(&daemon.known, &objection, now);
+                daemon.expiry.on_objection(&daemon.view, &objection, now);
                 self.note(|| format!("{id} yields to {objection:?}"));
             }
-            Incoming::Ending(ending) => daemon.expiry.on_ending(&daemon.known, &ending, now),
+            Incoming::Ending(ending) => daemon.expiry.on_ending(&daemon.view, &ending, now),
             Incoming::Ask { to, beat, since_ms } => {
                 if now_ms < since_ms + REQUEST_MS {
                     self.answer_heartbeat(id, to, &beat, true);
                 }
             }
             Incoming::Request { to, user, command, since_ms } => {
-                // A daemon that was stalled drops what it had queued.
+                // A daemon that was stalled drops its queue.
                 if now_ms < since_ms + REQUEST_MS {
                     let deadline_ms = now.mono_ms + REQUEST_MS;
                     let job = Job { command: *command, ticket: Ticket::Request(to), deadline_ms };
@@ -116,7 +120,7 @@ impl World {
                 self.seen(id)?;
             }
             Incoming::BucketAnswered { well } => {
-                daemon.known.hearing.get_mut().bucket_answered(well);
+                daemon.view.hearing.get_mut().on_bucket_answer(well);
             }
             Incoming::Feed => self.feed(id)?,
             Incoming::CarryOut(PendingWrite { user, command, deadline_ms }, lease) => {
@@ -130,14 +134,14 @@ impl World {
             Incoming::Look => {
                 self.agenda.after(TICK_MS, Event::To(id, Incoming::Look));
                 if daemon.is_ready() {
-                    let effects = daemon.expiry.on_tick(&daemon.known, now);
+                    let effects = daemon.expiry.on_tick(&daemon.view, now);
                     self.carry_out_all(id, effects)?;
                 }
             }
             Incoming::Beat => {
                 self.agenda.after(BEACON_MS, Event::To(id, Incoming::Beat));
-                let peers = daemon.known.peers.get_mut();
-                if daemon.known.hearing.get_mut().is_cut_off() {
+                let peers = daemon.view.peers.get_mut();
+                if daemon.view.hearing.get_mut().is_cut_off() {
                     peers.on_cut_off(now.mono_ms);
                 }
                 peers.detect_failures(now.mono_ms);
@@ -145,7 +149,7 @@ impl World {
             }
             Incoming::SendProbe => {
                 self.agenda.after(PROBE_MS, Event::To(id, Incoming::SendProbe));
-                let hearing = daemon.known.hearing.get_mut();
+                let hearing = daemon.view.hearing.get_mut();
                 let number = hearing.probe(now.mono_ms);
                 if hearing.asks_bucket(now.mono_ms) {
                     let ms = self.rng.u64(0..=8);
@@ -166,7 +170,7 @@ impl World {
     fn hear(&mut self, id: DaemonId, lane: usize, beat: &Heartbeat, sent_ms: u64) {
         let Some(daemon) = self.daemons.get_mut(&id) else { return };
         let now_ms = daemon.now(self.agenda.now_ms).mono_ms;
-        let at_ms = daemon.known.hearing(|hearing| hearing.heard_ms(lane, now_ms));
+        let at_ms = daemon.view.hearing(|hearing| hearing.heard_ms(lane, now_ms));
         let sent_ms = daemon.now(sent_ms).mono_ms;
         for voice in Voice::all(beat) {
             if !is_known(daemon, &voice) {
@@ -174,10 +178,10 @@ impl World {
             }
             match &voice {
                 Voice::Lease(lease) => {
-                    daemon.known.leases(|leases| leases.heartbeat(lease, at_ms));
+                    daemon.view.leases(|leases| leases.heartbeat(lease, at_ms));
                 }
                 Voice::Own(user, connection) => daemon
-                    .known
+                    .view
                     .with_index(user, |index| index.agenda.heartbeat(user, connection, at_ms)),
             }
             self.truth.taken(id, voice, sent_ms);
@@ -193,21 +197,21 @@ impl World {
     fn send_beacon(&mut self, id: DaemonId) {
         let Some(daemon) = self.daemons.get(&id) else { return };
         let mono_ms = daemon.now(self.agenda.now_ms).mono_ms;
-        let deaf = daemon.known.hearing(|hearing| hearing.deaf(mono_ms).is_some());
+        let deaf = daemon.view.hearing(|hearing| hearing.deaf(mono_ms).is_some());
         let status = PeerStatus { deaf, starting: false };
-        self.tell_others(id, || Incoming::Beacon { from: id, status });
+        self.send_to_others(id, || Incoming::Beacon { from: id, status });
     }
 
-    /// As the operation `heartbeat`: what is unknown is looked at again when all has been seen.
+    /// As the operation `heartbeat`: unknown connections are checked again on a fresh replica.
     fn answer_heartbeat(&mut self, id: DaemonId, to: Reply, beat: &Heartbeat, may_wait: bool) {
         let Some(daemon) = self.daemons.get(&id) else { return };
         let (answer, doubtful) = match beat {
             Heartbeat::Lease(lease) => {
-                let held = daemon.known.leases(|leases| leases.held(lease));
+                let held = daemon.view.leases(|leases| leases.held(lease));
                 (ToGateway::Held { held }, held.is_none())
             }
             Heartbeat::Connections(all) => {
-                let machine = daemon.known.machine.borrow();
+                let machine = daemon.view.machine.borrow();
                 let is_unknown = |(user, connection): &&(Id, Id)| {
                     let record = machine.record(user);
                     !record.is_some_and(|r| r.connections.iter().any(|c| c.id == *connection))
@@ -240,7 +244,7 @@ impl World {
     }
 
     /// Some entries of the feed reach a daemon.
-    fn feed(&mut self, id: DaemonId) -> Result<(), String> {
+    fn feed(&mut self, id: DaemonId) -> Result<(), Broken> {
         let reached = self.reaches_leader(id);
         let some = self.rng.usize(1..=8);
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
@@ -272,7 +276,7 @@ impl World {
         }
     }
 
-    fn seen(&mut self, id: DaemonId) -> Result<(), String> {
+    fn seen(&mut self, id: DaemonId) -> Result<(), Broken> {
         self.schedule_feed_if_behind(id);
         for then in self.daemons.get_mut(&id).map(Daemon::seen).unwrap_or_default() {
             match then {
@@ -292,16 +296,16 @@ impl World {
         }
     }
 
-    /// Gives the machine of a daemon an input and carries out what it wants.
+    /// Hands an input to the machine of a daemon and carries out its effects.
     pub fn drive(
         &mut self,
         id: DaemonId,
         input: impl FnOnce(&mut Stripe<Users, Ticket>, Now),
-    ) -> Result<(), String> {
+    ) -> Result<(), Broken> {
         let now_ms = self.agenda.now_ms;
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         let now = daemon.now(now_ms);
-        let machine = daemon.known.machine.get_mut();
+        let machine = daemon.view.machine.get_mut();
         input(machine, now);
         for effect in machine.take_effects() {
             let ms = self.rng.u64(0..=8);
@@ -319,7 +323,7 @@ impl World {
                 }
                 StoreEffect::Answer { ticket: Ticket::PendingWrite(lease), .. } => {
                     if let Some(lease) = lease {
-                        self.one_less(id, &lease)?;
+                        self.on_user_written(id, &lease)?;
                     }
                 }
                 StoreEffect::Answer { ticket: Ticket::Request(to), result } => {
@@ -331,7 +335,7 @@ impl World {
                 StoreEffect::ChangeShared(change) => {
                     let Some(daemon) = self.daemons.get(&id) else { continue };
                     let now = daemon.now(self.agenda.now_ms);
-                    change.apply(&mut daemon.known.leases.borrow_mut(), now);
+                    change.apply(&mut daemon.view.leases.borrow_mut(), now);
                 }
                 StoreEffect::Announce(_) | StoreEffect::RemoteChange { .. } => {}
             }
@@ -339,7 +343,7 @@ impl World {
         Ok(())
     }
 
-    /// What is stored, as far as it can be read.
+    /// The stored record of a user, if it can be read.
     pub fn stored(&self, user: &Id) -> Option<&presenced::presence::user::Record> {
         self.bucket.last(user).map(|message| &message.stored).and_then(Stored::record)
     }

@@ -1,5 +1,6 @@
-//! What confirmed happened: who sent a heartbeat when, which of them got where, and what each daemon
-//! can know. Judgements are held against it, not against what the machines remember.
+//! The truth: which heartbeats were sent when, which of them arrived where, and what each daemon
+//! can
+//! know. Expiry is checked against it, not against the memory of the machines.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,21 +10,21 @@ use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::user::{Command, Connection, Record};
 
+use super::Broken;
 use super::daemon::Daemon;
 use super::lease_ends::LeaseEnds;
 use crate::liveness::events::Heartbeat;
 
-/// How long a lapse may take to be stored after it was written, and how long after its proposal
-/// it may be written.
+/// The longest time from the proposal of a lapse to its write, and from there until it is stored.
 pub const WRITTEN_WITHIN_MS: u64 = 1100 + 2000;
-/// How long the end of a lease takes at most, until it is done and all know it.
+/// The longest duration of a lease's end, until all daemons know that it is done.
 const ENDED_WITHIN_MS: u64 = 6000;
-/// Who comes next effects so much later.
-const TURN_MS: u64 = 900;
-/// How long the beats of a voice are remembered.
-const REMEMBER_MS: u64 = 60_000;
+/// The minimum delay of the next rank.
+const MIN_STEP_MS: u64 = 900;
+/// How long the heartbeats of a voice are remembered.
+const BEATS_TTL_MS: u64 = 60_000;
 
-/// What keeps a connection alive: a shared lease, or its own heartbeats.
+/// The source of a connection's signs of life: a shared lease, or its own heartbeats.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Voice {
     Lease(Id),
@@ -50,14 +51,14 @@ impl Voice {
     }
 }
 
-/// A heartbeat that was sent, and the servers that it reached.
+/// A heartbeat, and the servers that it reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Beat {
     pub sent_ms: u64,
     pub nodes: [bool; super::world::NODES],
 }
 
-/// How often what happened, to know that a run is worth something.
+/// Counters of what happened, to prove that a run covers it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Connections that lapsed.
@@ -67,10 +68,10 @@ pub struct Counts {
     pub objections: u64,
     pub graces: u64,
     pub refreshes: u64,
-    /// Graces that a connect put an end to.
+    /// Graces that a connect ended.
     pub reloads: u64,
-    /// LeaseEnds of leases that were carried on.
-    pub carried_on: u64,
+    /// Ends of leases that were taken over.
+    pub taken_over: u64,
 }
 
 impl Counts {
@@ -81,7 +82,7 @@ impl Counts {
         self.graces += other.graces;
         self.refreshes += other.refreshes;
         self.reloads += other.reloads;
-        self.carried_on += other.carried_on;
+        self.taken_over += other.taken_over;
     }
 }
 
@@ -90,23 +91,22 @@ pub struct Truth {
     lease_ms: u64,
     grace_ms: u64,
     beats: BTreeMap<Voice, VecDeque<Beat>>,
-    /// When, on its own clock, the last heartbeat was sent that each daemon took of something that
-    /// it knew.
+    /// When, on the daemon's clock, the last heartbeat was sent that it took for a known voice.
     taken: BTreeMap<(DaemonId, Voice), u64>,
-    /// The same of what others told it in objections.
-    told: BTreeMap<(DaemonId, Voice), u64>,
+    /// The same for heartbeats that other daemons objected with.
+    objected: BTreeMap<(DaemonId, Voice), u64>,
     /// When a connect was last stored: of a connection, and of any on a lease.
     connected: BTreeMap<Voice, u64>,
-    generations: BTreeMap<(Id, Id), u64>,
+    connected_ms: BTreeMap<(Id, Id), u64>,
     pub ends: LeaseEnds,
     /// When a heartbeat or a probe to a daemon was last dropped.
     dropped: BTreeMap<DaemonId, u64>,
     pub ready: BTreeMap<DaemonId, u64>,
-    /// Who last written whom to what, and when.
-    written: BTreeMap<String, (DaemonId, u64)>,
-    /// What was asked to be disconnected.
+    /// The last write of each kind for a user: the daemon and the time.
+    last_writes: BTreeMap<String, (DaemonId, u64)>,
+    /// Connections with a request to disconnect.
     pub left: BTreeSet<(Id, Id)>,
-    /// When the grace that a record shows was stored.
+    /// When the grace of a record was stored.
     pub graces: BTreeMap<Id, u64>,
     pub counts: Counts,
 }
@@ -120,13 +120,13 @@ impl Truth {
         for voice in voices {
             let beats = self.beats.entry(voice.clone()).or_default();
             beats.push_back(beat);
-            while beats.front().is_some_and(|first| first.sent_ms + REMEMBER_MS < beat.sent_ms) {
+            while beats.front().is_some_and(|first| first.sent_ms + BEATS_TTL_MS < beat.sent_ms) {
                 beats.pop_front();
             }
         }
     }
 
-    /// When anything was last heard from a voice, by anyone: a heartbeat or a connect.
+    /// The last sign of life of a voice at any daemon: a heartbeat or a connect.
     pub fn last_sign_ms(&self, voice: &Voice) -> u64 {
         let beat = self.beats.get(voice).and_then(VecDeque::back).map_or(0, |beat| beat.sent_ms);
         beat.max(self.connected.get(voice).copied().unwrap_or(0))
@@ -137,14 +137,14 @@ impl Truth {
         *taken = sent_ms.max(*taken);
     }
 
-    /// A daemon has forgotten what it knows no longer.
+    /// A daemon forgets the voices that it no longer knows.
     pub fn forget_unknown(&mut self, daemon: &Daemon) {
         self.taken.retain(|(of, voice), _| *of != daemon.id || is_known(daemon, voice));
     }
 
-    pub fn told(&mut self, daemon: DaemonId, voice: Voice, heard_ms: u64) {
-        let told = self.told.entry((daemon, voice)).or_default();
-        *told = heard_ms.max(*told);
+    pub fn objected(&mut self, daemon: DaemonId, voice: Voice, heard_ms: u64) {
+        let last_ms = self.objected.entry((daemon, voice)).or_default();
+        *last_ms = heard_ms.max(*last_ms);
     }
 
     pub fn dropped(&mut self, daemon: DaemonId, now_ms: u64) {
@@ -157,49 +157,52 @@ impl Truth {
         taken.is_some_and(|at_ms| at_ms + self.lease_ms > mono_ms)
     }
 
-    /// A daemon ends what hangs on a voice: it must not have heard it, nor been told, nor may it
-    /// have missed a heartbeat that came its way before it proposed that end.
-    pub fn check_end(&self, daemon: &Daemon, voice: &Voice, now_ms: u64) -> Result<(), String> {
+    /// Checks the end of a voice by a daemon. It must not have heard the voice, nor received an
+    /// objection, nor missed a heartbeat that was sent its way before it proposed the end.
+    pub fn check_end(&self, daemon: &Daemon, voice: &Voice, now_ms: u64) -> Result<(), Broken> {
         let (id, mono_ms) = (daemon.id, daemon.now(now_ms).mono_ms);
         let key = (id, voice.clone());
-        for (known, how) in [(&self.taken, "heard it"), (&self.told, "was told")] {
-            if let Some(at_ms) = known.get(&key)
+        for (heard, how) in [(&self.taken, "heard it"), (&self.objected, "got an objection")] {
+            if let Some(at_ms) = heard.get(&key)
                 && at_ms + self.lease_ms > mono_ms
             {
-                return Err(format!("{id} {how} {} ms ago", mono_ms - at_ms));
+                return Err(Broken(format!("{id} {how} {} ms ago", mono_ms - at_ms)));
             }
         }
         let proposed_ms = daemon.proposed_ms.get(voice).copied();
-        let proposed_ms = proposed_ms.ok_or_else(|| format!("{id} never proposed it"))?;
-        // While a lease ends, its heartbeats are told to be unknown, and do not count.
+        let proposed_ms = proposed_ms.ok_or_else(|| Broken(format!("{id} never proposed it")))?;
+        // While a lease ends, its heartbeats are answered as unknown, and do not count.
         let ignored_ms = self.ends.last_ms(voice).map_or(0, |at_ms| at_ms + ENDED_WITHIN_MS);
         let within = |at_ms: u64| at_ms <= proposed_ms && at_ms + self.short_lease_ms() > now_ms;
         let mut beats = self.beats.get(voice).into_iter().flatten();
         let counts = |beat: &&Beat| beat.sent_ms >= ignored_ms && within(beat.sent_ms);
         if let Some(beat) = beats.find(|beat| beat.nodes[daemon.node] && counts(beat)) {
-            return Err(format!("a heartbeat was sent to {id} {} ms ago", now_ms - beat.sent_ms));
+            return Err(Broken(format!(
+                "a heartbeat was sent to {id} {} ms ago",
+                now_ms - beat.sent_ms
+            )));
         }
         if let Some(at_ms) = self.dropped.get(&id).filter(|at_ms| within(**at_ms)) {
-            return Err(format!("{id} was deaf {} ms ago", now_ms - at_ms));
+            return Err(Broken(format!("{id} was deaf {} ms ago", now_ms - at_ms)));
         }
         let ready_ms = self.ready.get(&id).copied().unwrap_or(now_ms);
         if ready_ms + self.short_lease_ms() > now_ms {
-            return Err(format!("{id} has listened only for {} ms", now_ms - ready_ms));
+            return Err(Broken(format!("{id} has listened only for {} ms", now_ms - ready_ms)));
         }
         Ok(())
     }
 
-    /// While nothing is broken only the first in order effects.
-    pub fn acts_alone(&mut self, id: DaemonId, what: String, now_ms: u64) -> Result<(), String> {
-        match self.written.insert(what, (id, now_ms)) {
-            Some((other, at_ms)) if other != id && at_ms + TURN_MS > now_ms => {
-                Err(format!("{other} did so {} ms ago, and now {id} does", now_ms - at_ms))
+    /// Checks that only the first daemon in order acts while there is no fault.
+    pub fn acts_alone(&mut self, id: DaemonId, what: String, now_ms: u64) -> Result<(), Broken> {
+        match self.last_writes.insert(what, (id, now_ms)) {
+            Some((other, at_ms)) if other != id && at_ms + MIN_STEP_MS > now_ms => {
+                Err(Broken(format!("{other} did so {} ms ago, and now {id} does", now_ms - at_ms)))
             }
             _ => Ok(()),
         }
     }
 
-    /// The proposal of another daemon to which this one must object, if it can be relied on.
+    /// The items of another daemon's proposal to which this daemon must object, if it is reliable.
     pub fn objections(
         &self,
         daemon: &Daemon,
@@ -220,23 +223,25 @@ impl Truth {
         (connections.map(|(at, _)| at).collect(), leases.map(|(at, _)| at).collect())
     }
 
-    /// A write was stored: what it ended was silent for a lease not long ago, or was asked to end.
+    /// Checks a stored write: the connections that it ended were silent for a lease not long ago,
+    /// or
+    /// had a request to disconnect.
     pub fn stored(
         &mut self,
         user: &Id,
         (before, after): (Option<&Record>, Option<&Record>),
         writer: (DaemonId, usize),
         now_ms: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), Broken> {
         let connections = |record: Option<&Record>| {
             record.map_or(Vec::new(), |record| record.connections.clone())
         };
         let (old, new) = (connections(before), connections(after));
         for each in &new {
-            let known = old.iter().find(|other| other.id == each.id);
-            if known.is_none_or(|known| known.generation != each.generation) {
+            let before = old.iter().find(|other| other.id == each.id);
+            if before.is_none_or(|before| before.generation != each.generation) {
                 self.connected.insert(Voice::of(user, each), now_ms);
-                self.generations.insert((user.clone(), each.id.clone()), now_ms);
+                self.connected_ms.insert((user.clone(), each.id.clone()), now_ms);
             }
         }
         for each in old.iter().filter(|each| new.iter().all(|other| other.id != each.id)) {
@@ -251,7 +256,7 @@ impl Truth {
             let since_ms = self.graces.get(user).copied().unwrap_or(0);
             self.counts.graces += 1;
             if now_ms - since_ms + self.grace_ms / 500 + 2 < self.grace_ms {
-                return Err(format!("a grace ended after {} ms", now_ms - since_ms));
+                return Err(Broken(format!("a grace ended after {} ms", now_ms - since_ms)));
             }
         } else if grace(before).is_some() && !new.is_empty() {
             self.counts.reloads += 1;
@@ -266,21 +271,22 @@ impl Truth {
         Ok(())
     }
 
-    /// A connection lapsed. Its voice must have been silent, where the writer sits, for a lease that
-    /// ended no longer ago than a write may take.
+    /// Checks a lapse. The voice must have been silent at the writer's server, for a lease that
+    /// ended
+    /// no longer ago than a write may take.
     fn check_lapse(
         &mut self,
         user: &Id,
         connection: &Connection,
         (writer, node): (DaemonId, usize),
         now_ms: u64,
-    ) -> Result<(), String> {
-        if self.ends.is_carried_on(user, connection, now_ms) {
+    ) -> Result<(), Broken> {
+        if self.ends.is_taken_over(user, connection, now_ms) {
             return Ok(());
         }
         let voice = Voice::of(user, connection);
-        let connection_gen = (user.clone(), connection.id.clone());
-        let connected_ms = self.generations.get(&connection_gen).copied().unwrap_or(0);
+        let key = (user.clone(), connection.id.clone());
+        let connected_ms = self.connected_ms.get(&key).copied().unwrap_or(0);
         let beats = || self.beats.get(&voice).into_iter().flatten();
         let silent = |mut signs: Vec<u64>| {
             signs.extend([connected_ms, now_ms]);
@@ -294,9 +300,9 @@ impl Truth {
         let here = beats().filter(|beat| beat.nodes[node]).map(|beat| beat.sent_ms).collect();
         if !silent(here) {
             let signs: Vec<_> = beats().map(|beat| beat.sent_ms).collect();
-            return Err(format!(
+            return Err(Broken(format!(
                 "{writer} ended {connection:?}, connected at {connected_ms}, which beat at {signs:?}"
-            ));
+            )));
         }
         if !silent(beats().map(|beat| beat.sent_ms).collect()) {
             self.counts.far_side += 1;
@@ -304,7 +310,7 @@ impl Truth {
         Ok(())
     }
 
-    /// A lease by a clock that is as fast as any, less what a millisecond is cut off.
+    /// A lease by the fastest clock, less a millisecond for rounding.
     fn short_lease_ms(&self) -> u64 {
         self.lease_ms - self.lease_ms / 500 - 2
     }
@@ -313,9 +319,9 @@ impl Truth {
 /// Whether a daemon takes heartbeats of a voice.
 pub fn is_known(daemon: &Daemon, voice: &Voice) -> bool {
     match voice {
-        Voice::Lease(lease) => daemon.known.leases(|leases| leases.held(lease).is_some()),
+        Voice::Lease(lease) => daemon.view.leases(|leases| leases.held(lease).is_some()),
         Voice::Own(user, connection) => {
-            daemon.known.with_index(user, |index| index.agenda.heard(user, connection).is_some())
+            daemon.view.with_index(user, |index| index.agenda.heard(user, connection).is_some())
         }
     }
 }

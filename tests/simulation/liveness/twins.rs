@@ -1,7 +1,8 @@
-//! The same history twice, given the same clock, once without what invisible users do and what
-//! becomes of it: heartbeats, lapses, refreshes, graces. Nobody else can tell the two apart, to the byte
-//! (`PROTOCOL`, section 5). A daemon with the real machines stands behind each, and a bucket that takes
-//! every write at once.
+//! The same history twice, with the same clock: once in full, once without the actions of invisible
+//! users and their consequences: heartbeats, lapses, refreshes, graces. Others cannot tell the two
+//! apart, to the byte (`PROTOCOL`, section 5). Each history has a daemon with the real machines,
+//! and
+//! a bucket that takes every write at once.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +25,7 @@ const STEPS: usize = 60;
 const TICK_MS: u64 = 50;
 const LEASE_MS: u64 = 3000;
 
-/// Something that happens in a history.
+/// A step of a history.
 #[derive(Debug, Clone)]
 enum Step {
     Connect {
@@ -96,7 +97,7 @@ impl Step {
         }
     }
 
-    /// The user whose deed it is, and the patch that it carries.
+    /// The user who acts, and the patch of the step.
     fn patch(&self) -> Option<(&Id, &Patch)> {
         match self {
             Self::Connect { user, patch, .. } | Self::Upsert { user, patch } => Some((user, patch)),
@@ -104,16 +105,16 @@ impl Step {
         }
     }
 
-    /// What is left of it in a history without what an invisible user does in hiding.
-    fn without_hiding(&self, hidden: &BTreeSet<Id>) -> Option<Self> {
+    /// The step without the actions of users who are invisible.
+    fn without_invisible(&self, invisible: &BTreeSet<Id>) -> Option<Self> {
         match self {
-            Self::Connect { user, patch, .. } if hidden.contains(user) => {
+            Self::Connect { user, patch, .. } if invisible.contains(user) => {
                 Some(Self::Upsert { user: user.clone(), patch: patch.clone() })
             }
             Self::Update { user, .. }
             | Self::Disconnect { user, .. }
             | Self::Heartbeat { user, .. }
-                if hidden.contains(user) =>
+                if invisible.contains(user) =>
             {
                 None
             }
@@ -129,7 +130,7 @@ fn patch(rng: &mut fastrand::Rng) -> Patch {
     Patch { invisible, status, custom: mood.into_iter().collect(), ..Patch::default() }
 }
 
-/// A daemon alone with a bucket, and all that it has announced.
+/// A daemon alone with a bucket, and all its events.
 #[derive(Debug)]
 struct Alone {
     daemon: Daemon,
@@ -185,47 +186,47 @@ impl Alone {
                 self.command(user, command, now_ms);
             }
             Step::DisconnectLease { lease } => {
-                for (user, _) in self.daemon.known.held_by(&lease) {
+                for (user, _) in self.daemon.view.held_by(&lease) {
                     let command = Command::DisconnectLease { lease: lease.clone(), grace_ms: None };
                     self.command(user, command, now_ms);
                 }
             }
             Step::Heartbeat { user, connection } => {
                 let at_ms = self.now(now_ms).mono_ms;
-                let known = &self.daemon.known;
-                known.with_index(&user, |i| i.agenda.heartbeat(&user, &connection, at_ms));
+                let view = &self.daemon.view;
+                view.with_index(&user, |i| i.agenda.heartbeat(&user, &connection, at_ms));
             }
             Step::HeartbeatOfLease { lease } => {
                 let at_ms = self.now(now_ms).mono_ms;
-                self.daemon.known.leases(|leases| leases.heartbeat(&lease, at_ms));
+                self.daemon.view.leases(|leases| leases.heartbeat(&lease, at_ms));
             }
             Step::Delete { user } => self.command(user, Command::Delete, now_ms),
             Step::Jump { by_ms } => self.daemon.skew_ms += by_ms,
         }
     }
 
-    /// A moment passes.
+    /// Time passes.
     fn tick(&mut self, now_ms: u64) {
         let now = self.now(now_ms);
         if self.probed_ms + PROBE_MS <= now_ms {
             self.probed_ms = now_ms;
-            let hearing = self.daemon.known.hearing.get_mut();
+            let hearing = self.daemon.view.hearing.get_mut();
             let number = hearing.probe(now.mono_ms);
             if hearing.asks_bucket(now.mono_ms) {
-                hearing.bucket_answered(true);
+                hearing.on_bucket_answer(true);
             }
             for lane in [0, 1] {
-                hearing.probed(lane, number, now.mono_ms);
+                hearing.on_probe(lane, number, now.mono_ms);
             }
         }
-        for effect in self.daemon.expiry.on_tick(&self.daemon.known, now) {
+        for effect in self.daemon.expiry.on_tick(&self.daemon.view, now) {
             match effect {
                 Effect::Write(write) => self.command(write.user, write.command, now_ms),
                 Effect::EndLease { lease, writes } => {
                     for write in writes {
                         self.command(write.user, write.command, now_ms);
                     }
-                    self.daemon.expiry.on_writes_done(&self.daemon.known, &lease);
+                    self.daemon.expiry.on_writes_done(&self.daemon.view, &lease);
                 }
                 Effect::Propose(_) | Effect::Object { .. } | Effect::Broadcast(_) => {}
             }
@@ -236,7 +237,7 @@ impl Alone {
         let deadline_ms = self.now(now_ms).mono_ms + REQUEST_MS;
         let job = Job { command, ticket: Ticket::PendingWrite(None), deadline_ms };
         let now = self.now(now_ms);
-        let machine = self.daemon.known.machine.get_mut();
+        let machine = self.daemon.view.machine.get_mut();
         machine.on_command(user, job, now);
         loop {
             let effects = machine.take_effects();
@@ -251,14 +252,14 @@ impl Alone {
                     }
                     StoreEffect::Verify { key, verify } => machine.on_verified(&key, verify, now),
                     StoreEffect::ChangeShared(change) => {
-                        change.apply(&mut self.daemon.known.leases.borrow_mut(), now);
+                        change.apply(&mut self.daemon.view.leases.borrow_mut(), now);
                     }
                     StoreEffect::Announce(event) => self.events.push(event),
                     StoreEffect::Answer { result, .. } => {
-                        result.expect("nothing hinders it");
+                        result.expect("no command is refused");
                     }
                     StoreEffect::Read { .. } | StoreEffect::RemoteChange { .. } => {
-                        unreachable!("every write is taken, and nobody else writes")
+                        unreachable!("every write is taken, and there is no other writer")
                     }
                 }
             }
@@ -269,13 +270,13 @@ impl Alone {
         self.daemon.now(now_ms)
     }
 
-    fn record<R>(&self, user: &Id, look: impl FnOnce(Option<&Record>) -> R) -> R {
-        look(self.daemon.known.machine.borrow().record(user))
+    fn record<R>(&self, user: &Id, work: impl FnOnce(Option<&Record>) -> R) -> R {
+        work(self.daemon.view.machine.borrow().record(user))
     }
 
-    /// All that anyone else can see of the users: their views, or of one who is gone the version.
+    /// All that others can see of the users: their views, or the versions of deleted ones.
     fn public(&self) -> String {
-        let machine = self.daemon.known.machine.borrow();
+        let machine = self.daemon.view.machine.borrow();
         let mut views = Vec::new();
         for number in 0..USERS {
             let user = id(&format!("u{number}"));
@@ -290,9 +291,10 @@ impl Alone {
         String::from_utf8(views).expect("JSON is text")
     }
 
-    /// The connections of a user who is about to show itself end, as it would be seen with those
-    /// that it made in hiding.
-    fn leave_hiding(&mut self, user: &Id, now_ms: u64) {
+    /// Ends the connections that a user made while invisible, before it becomes visible: the end
+    /// would
+    /// be visible otherwise.
+    fn before_visible(&mut self, user: &Id, now_ms: u64) {
         let connections = self
             .record(user, |record| record.map_or(Vec::new(), |record| record.connections.clone()));
         for connection in connections {
@@ -316,24 +318,25 @@ pub fn run(seed: u64) {
             compare(seed, &full, &twin, &trace);
         }
         let step = Step::any(&mut rng);
-        let mut hidden: BTreeSet<_> = (0..USERS).map(|number| id(&format!("u{number}"))).collect();
-        hidden.retain(|user| full.record(user, |record| record.is_some_and(|r| r.invisible)));
+        let mut invisible: BTreeSet<_> =
+            (0..USERS).map(|number| id(&format!("u{number}"))).collect();
+        invisible.retain(|user| full.record(user, |record| record.is_some_and(|r| r.invisible)));
         if let Some((user, patch)) = step.patch() {
             match patch.invisible {
-                Some(false) if hidden.remove(user) => {
-                    full.leave_hiding(user, now_ms);
-                    twin.leave_hiding(user, now_ms);
+                Some(false) if invisible.remove(user) => {
+                    full.before_visible(user, now_ms);
+                    twin.before_visible(user, now_ms);
                 }
-                // Whoever generation invisible does so in hiding.
+                // A user who connects as invisible does so unseen.
                 Some(true) if matches!(step, Step::Connect { .. }) => {
-                    hidden.insert(user.clone());
+                    invisible.insert(user.clone());
                 }
                 _ => {}
             }
         }
         trace.push(format!("{now_ms:>6} {step:?}"));
         full.take(&step, now_ms);
-        if let Some(step) = step.without_hiding(&hidden) {
+        if let Some(step) = step.without_invisible(&invisible) {
             twin.take(&step, now_ms);
         }
         compare(seed, &full, &twin, &trace);
@@ -343,11 +346,11 @@ pub fn run(seed: u64) {
 fn compare(seed: u64, full: &Alone, twin: &Alone, trace: &[String]) {
     let (trace, seed) = (|| trace.join("\n"), format!("SIMULATION_SEED={seed}"));
     assert_eq!(full.public(), twin.public(), "{}\n{seed}: the views differ", trace());
-    let told = |alone: &Alone| alone.events.last().map(|event| event.body.clone());
-    let same = full.events.len() == twin.events.len() && told(full) == told(twin);
+    let last_event = |alone: &Alone| alone.events.last().map(|event| event.body.clone());
+    let same = full.events.len() == twin.events.len() && last_event(full) == last_event(twin);
     assert!(
         same,
-        "{}\n{seed}: {:?} was told, and without hiding {:?}",
+        "{}\n{seed}: {:?} was announced, and without invisible users {:?}",
         trace(),
         full.events.last(),
         twin.events.last()

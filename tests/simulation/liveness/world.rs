@@ -1,31 +1,32 @@
-//! One run: the bucket, the daemons and the gateways, and everything that goes wrong between them.
+//! One run: the bucket, the daemons, the gateways, and the faults between them.
 
 use std::collections::BTreeMap;
 
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 
+use super::Broken;
 use super::daemon::Daemon;
 use super::events::{Agenda, Event, Incoming, ToGateway};
 use super::gateway::Gateway;
 use super::truth::Truth;
 use crate::bucket::{Bucket, Write};
 
-/// The servers of the NATS cluster.
+/// The number of servers in the NATS cluster.
 pub const NODES: usize = 3;
 
-/// How long things go wrong.
+/// The duration of the faults.
 const STORMY_MS: u64 = 40_000;
-/// After so long a daemon gives up a question to the bucket.
+/// The time-out of a leader check.
 const GIVEN_UP_MS: u64 = 1000;
-/// How often the promises are checked.
+/// The period of the checks.
 const CHECK_MS: u64 = 100;
 
 pub fn id(text: &str) -> Id {
     Id::parse(text, "id").expect("a good id")
 }
 
-/// What a run is set to.
+/// The settings of a run.
 #[derive(Debug)]
 pub struct Settings {
     pub lease_ms: u64,
@@ -33,16 +34,16 @@ pub struct Settings {
     pub grace_ms: u64,
     pub refresh_ms: u64,
     pub users: usize,
-    /// Whether wall clocks are off by minutes, drift and jump.
+    /// Whether wall clocks are wrong by minutes, drift and jump.
     pub wall_clocks_lie: bool,
-    /// Of 1000 objections or proposal so many are lost, and as many late.
+    /// Lost objections or proposals per 1000, and as many late ones.
     pub lost: u32,
-    /// Of 1000 proposals, writes and beginnings of an end, so many are the last thing that a daemon does
-    /// before it is stopped or killed.
+    /// Proposals, writes and beginnings of an end, per 1000, after which the daemon is stopped or
+    /// killed.
     pub struck: u32,
 }
 
-/// Which servers reach each other.
+/// The pairs of servers that reach each other.
 #[derive(Debug, Default)]
 pub struct Routes {
     pub closed: Vec<(usize, usize)>,
@@ -61,7 +62,7 @@ pub struct World {
     pub rng: fastrand::Rng,
     pub settings: Settings,
     pub bucket: Bucket,
-    /// The server that leads the stream, and until when nobody does.
+    /// The server that leads the stream, and until when there is no leader.
     pub leader: usize,
     pub leaderless_until_ms: u64,
     pub routes: Routes,
@@ -69,7 +70,7 @@ pub struct World {
     pub gateways: Vec<Gateway>,
     pub truth: Truth,
     pub calm: bool,
-    /// Until when something was broken, and from when each daemon can be relied on.
+    /// Until when there was a fault, and since when each daemon is reliable.
     pub disturbed_ms: u64,
     pub reliable_ms: BTreeMap<DaemonId, u64>,
     last_daemon: u64,
@@ -121,8 +122,8 @@ impl World {
         world
     }
 
-    /// Lets everything happen.
-    pub fn run(&mut self) -> Result<(), String> {
+    /// Runs to the end.
+    pub fn run(&mut self) -> Result<(), Broken> {
         self.run_until(STORMY_MS)?;
         self.calm_down();
         let settle_ms = 3 * self.settings.lease_ms + 15_000;
@@ -140,7 +141,7 @@ impl World {
         }
     }
 
-    fn run_until(&mut self, until_ms: u64) -> Result<(), String> {
+    fn run_until(&mut self, until_ms: u64) -> Result<(), Broken> {
         while let Some(event) = self.agenda.next(until_ms) {
             match event {
                 Event::Fault => self.fault(),
@@ -209,7 +210,7 @@ impl World {
         self.schedule_feed(daemon_id);
     }
 
-    /// The replica of a daemon is whole. What befell it before may last longer than its start.
+    /// The replica of a daemon is complete. A fault from before may last longer than its start.
     pub fn is_ready(&mut self, daemon: DaemonId) {
         let now_ms = self.agenda.now_ms;
         self.note(|| format!("{daemon} is ready"));
@@ -220,13 +221,13 @@ impl World {
 
     pub fn start_gateway(&mut self, number: usize) {
         let run = self.gateways[number].run;
-        for what in [ToGateway::Beat, ToGateway::Effect] {
+        for what in [ToGateway::Beat, ToGateway::Act] {
             let ms = self.rng.u64(1..self.settings.interval_ms);
             self.agenda.after(ms, Event::Gateway { number, run, what });
         }
     }
 
-    /// Something is published to a daemon on the connection on which it hears.
+    /// A message is published to a daemon on the connection on which it listens.
     pub fn publish(&mut self, to: DaemonId, from_node: usize, incoming: Incoming) {
         let now_ms = self.agenda.now_ms;
         let Some(daemon) = self.daemons.get_mut(&to) else { return };
@@ -250,17 +251,17 @@ impl World {
         self.agenda.at(link.last_ms, Event::To(to, incoming));
     }
 
-    /// A daemon publishes something to all others.
-    pub fn tell_others(&mut self, from: DaemonId, message: impl Fn() -> Incoming) {
+    /// A daemon publishes a message to all others.
+    pub fn send_to_others(&mut self, from: DaemonId, message: impl Fn() -> Incoming) {
         for to in self.all_daemons() {
             if to != from {
-                self.tell(from, to, message());
+                self.send(from, to, message());
             }
         }
     }
 
-    /// A daemon publishes something to another. Proposal and objections may be lost or late.
-    pub fn tell(&mut self, from: DaemonId, to: DaemonId, incoming: Incoming) {
+    /// A daemon publishes a message to another. Proposals and objections may be lost or late.
+    pub fn send(&mut self, from: DaemonId, to: DaemonId, incoming: Incoming) {
         let now_ms = self.agenda.now_ms;
         let Some(sender) = self.daemons.get(&from) else { return };
         if sender.link.cut_until_ms > now_ms {
@@ -293,7 +294,7 @@ impl World {
         open && self.leaderless_until_ms <= self.agenda.now_ms
     }
 
-    fn write(&mut self, write: Write) -> Result<(), String> {
+    fn write(&mut self, write: Write) -> Result<(), Broken> {
         let (from, number, now_ms) = (write.from, write.number, self.agenda.now_ms);
         let answer = if !self.reaches_leader(from) {
             Incoming::NoLeader { write: number }
@@ -329,7 +330,7 @@ impl World {
         }
     }
 
-    /// Whether something happens that happens `of_1000` times in 1000.
+    /// Returns true `of_1000` times in 1000.
     pub fn chance(&mut self, of_1000: u32) -> bool {
         self.rng.u32(0..1000) < of_1000
     }

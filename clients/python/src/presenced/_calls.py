@@ -98,7 +98,5 @@ class Calls:
         await asyncio.sleep(pause)
         if not self.link.is_up:
             left = None if deadline is None else max(0.0, deadline - clock())
-            try:
-                await asyncio.wait_for(self.link.wait_up(), left)
-            except asyncio.TimeoutError:
-                raise error from None
+            if not await self.link.wait_up(left):
+                raise error

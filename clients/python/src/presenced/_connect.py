@@ -45,8 +45,8 @@ async def connect(
         return callback
 
     callbacks = {name: signal(name) for name in _CALLBACKS}
-    settings: dict[str, Any] = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, **options}
-    nc = await nats.connect(servers, **callbacks, **settings)
+    settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "ping_interval": 10}
+    nc = await nats.connect(servers, **callbacks, **{**settings, **options})
     door = Service(nc, **own) if user is None else UserClient(nc, user, **own)
     links.append(door.link)
     door.own(nc)

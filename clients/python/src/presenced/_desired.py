@@ -47,7 +47,11 @@ class Desired:
         """Returns when all that is wanted now was acknowledged; raises what refuses it."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        await asyncio.wait_for(waiter, timeout)
+        await asyncio.wait({waiter}, timeout=timeout)
+        if not waiter.done():
+            waiter.cancel()
+            raise asyncio.TimeoutError
+        waiter.result()
 
     def connect_body(self, id: Optional[str]) -> Json:
         """The user, device and idleness of a connect; all of it now counts as sent."""
@@ -105,7 +109,7 @@ class Desired:
 
     def on_refusal(self, error: PresenceError) -> bool:
         """What was sent is wrong; True if a repeat without it may be accepted."""
-        if (error.field or "").split(".")[0] == "defaults" and not self._no_defaults:
+        if (error.field or "").endswith("defaults") and not self._no_defaults:
             self._no_defaults = True  # A daemon of an older version.
             self.on_failure()
             return True

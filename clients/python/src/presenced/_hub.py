@@ -18,7 +18,7 @@ from nats.aio.subscription import Subscription
 from ._calls import Calls
 from ._link import Link
 from ._model import User, parse_event, parse_user
-from ._pace import Backoff, clock
+from ._pace import Backoff, clock, wait_set
 from ._picture import Entry, Step
 from ._tokens import decode, encode
 from .errors import Closed, Denied, Malformed, PresenceError
@@ -195,10 +195,7 @@ class Hub:
             times.append(self._not_before)
         if any(slot.unused_since is not None for slot in self._slots.values()):
             times.append(clock() + _LINGER)
-        try:
-            await asyncio.wait_for(self._wake.wait(), max(0.0, min(times) - clock()))
-        except asyncio.TimeoutError:
-            pass
+        await wait_set(self._wake, max(0.0, min(times) - clock()))
         self._wake.clear()
 
     async def _let_go(self) -> None:

@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ._pace import TRY_TIMEOUT, clock
+from ._pace import TRY_TIMEOUT, clock, wait_set
 from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
 
 _POLL = 0.25
@@ -111,14 +111,20 @@ class Link:
         if self._wake is not None:
             self._wake.set()
 
-    async def wait_up(self) -> None:
-        """Returns when the connection is there; raises Closed when it never will be."""
+    async def wait_up(self, timeout: Optional[float] = None) -> bool:
+        """Waits for the connection; raises Closed when it never will be there again."""
         self.start()
+        assert self._up is not None
+        deadline = None if timeout is None else clock() + timeout
         while not self.is_up:
             if self.closed or self._nc.is_closed:
                 raise Closed("the NATS connection is closed")
-            assert self._up is not None
-            await self._up.wait()
+            self._up.clear()  # The loss may not have been seen yet.
+            self.observe()
+            left = None if deadline is None else deadline - clock()
+            if not await wait_set(self._up, left) and deadline is not None:
+                return False
+        return True
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """One try of a request."""
@@ -218,13 +224,16 @@ class Link:
             await self._force()
         return False
 
-    async def _force(self) -> None:
+    async def _force(self) -> bool:
+        """Has nats-py reconnect; False where it cannot be told to."""
         force: Optional[Callable[[], Awaitable[None]]]
-        force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.13
-        if force is not None:
-            self._forced += 1
-            await force()
+        force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.15
+        if force is None:
+            return False
+        self._forced += 1
+        await force()
         self.observe()
+        return True
 
     def _check_up(self) -> None:
         self.start()
@@ -262,8 +271,8 @@ class Link:
             return
         await asyncio.wait({ping}, timeout=TRY_TIMEOUT if self._nc.is_connected else 0)
         if not ping.done():
-            if self._nc.is_connected:
-                await self._force()
+            if self._nc.is_connected and not await self._force():
+                return  # The PING stays with the connection, which it must not end.
             # The read loop of the abandoned transport ends before its PONG can count.
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -281,10 +290,7 @@ class Link:
         assert self._wake is not None
         seen_at = clock()
         while not self.closed:
-            try:
-                await asyncio.wait_for(self._wake.wait(), _POLL)
-            except asyncio.TimeoutError:
-                pass
+            await wait_set(self._wake, _POLL)
             self._wake.clear()
             late = clock() - seen_at > _POLL + _LATE
             seen_at = clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from dataclasses import dataclass
@@ -20,6 +21,19 @@ def clock() -> float:
     """Monotonic seconds that, where the system tells, also pass while the machine sleeps."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+async def wait_set(event: asyncio.Event, timeout: Optional[float]) -> bool:
+    """Waits until an event is set, or for a time.
+
+    ``asyncio.wait_for`` before Python 3.12 loses a cancellation that comes together with the event.
+    """
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiter}, timeout=timeout)
+    finally:
+        waiter.cancel()
+    return event.is_set()
 
 
 class Backoff:

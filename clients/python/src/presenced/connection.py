@@ -15,7 +15,7 @@ from ._calls import Calls, pause_after
 from ._desired import Desired
 from ._link import Link
 from ._model import ConnectionState, Me, Status, parse_me
-from ._pace import CALL_TIMEOUT, Backoff, Pace, clock
+from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, wait_set
 from ._patch import patch_of
 from ._states import States
 from ._tokens import random_id
@@ -218,10 +218,7 @@ class Connection:
     async def _idle(self) -> None:
         if not self._connected or self._desired.dirty:
             return
-        try:
-            await asyncio.wait_for(self._wake.wait(), max(0.0, self._beat_at - clock()))
-        except asyncio.TimeoutError:
-            pass
+        await wait_set(self._wake, max(0.0, self._beat_at - clock()))
         self._wake.clear()
 
     async def _connect(self) -> None:

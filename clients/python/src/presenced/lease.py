@@ -11,7 +11,7 @@ from ._calls import Calls, dumps, pause_after
 from ._desired import Desired
 from ._link import Link
 from ._model import ConnectionState, Status
-from ._pace import CALL_TIMEOUT, Backoff, Pace, clock
+from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, wait_set
 from ._patch import patch_of
 from ._states import States
 from ._tokens import encode, random_id
@@ -367,10 +367,7 @@ class Lease:
 
     async def _beat(self) -> None:
         while True:
-            try:
-                await asyncio.wait_for(self._beat_now.wait(), self._pace.next_interval())
-            except asyncio.TimeoutError:
-                pass
+            await wait_set(self._beat_now, self._pace.next_interval())
             self._beat_now.clear()
             await self._link.wait_up()
             if not self._seats:

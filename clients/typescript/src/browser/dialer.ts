@@ -77,8 +77,10 @@ export class Dialer {
           await new Promise<void>((resolve) => (this.#lost = resolve));
         } catch (error) {
           this.#onFailure(error);
+          // A refused login is tried once more at once, with a fresh token.
+          if (this.#refusals === 1 && !this.link.closed) continue;
           this.#onAttempted();
-          if (!this.link.closed && this.#refusals !== 1) await this.#sleep(this.#backoffMs());
+          if (!this.link.closed) await this.#sleep(this.#backoffMs());
         }
       }
     }

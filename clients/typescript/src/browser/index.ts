@@ -35,6 +35,8 @@ export interface OpenOptions<F extends object = Fields> extends DoorOptions, Con
   idleAfterMs?: number;
   /** What a hidden page does: it stays online, or leaves after half a minute. */
   hidden?: "stay" | "leave";
+  /** After how long hidden it leaves. Half a minute. */
+  leaveAfterMs?: number;
   /** A script for the Worker, where the policy forbids `blob:`; `false` for the page's own timers. */
   worker?: URL | false;
   /** `_INBOX_<token of the user>` by default. */
@@ -54,14 +56,14 @@ export class BrowserPresence<F extends object = Fields> implements PresenceSourc
   readonly #dialer: Dialer;
   readonly #ticker: Ticker | WorkerTicker;
   readonly #activity: Activity | undefined;
-  readonly #hidden: "stay" | "leave";
+  readonly #leaveAfterMs: number | undefined;
   readonly #listening = new AbortController();
   #leaving: ReturnType<typeof setTimeout> | undefined;
 
   constructor(options: OpenOptions<F>) {
     const { user, logger, worker, hidden = "stay", idleAfterMs = IDLE_AFTER_MS } = options;
     this.user = user;
-    this.#hidden = hidden;
+    this.#leaveAfterMs = hidden === "leave" ? (options.leaveAfterMs ?? LEAVE_AFTER_MS) : undefined;
     this.#ticker =
       worker === false
         ? timerTicker
@@ -143,8 +145,8 @@ export class BrowserPresence<F extends object = Fields> implements PresenceSourc
     if (document.visibilityState === "visible") {
       this.connection.resume();
       doubt();
-    } else if (this.#hidden === "leave") {
-      this.#leaving = setTimeout(() => this.connection.leave(), LEAVE_AFTER_MS);
+    } else if (this.#leaveAfterMs !== undefined) {
+      this.#leaving = setTimeout(() => this.connection.leave(), this.#leaveAfterMs);
     }
   }
 

@@ -20,9 +20,13 @@ import type {
 const LINGER_MS = 1000;
 const Context = createContext<PresenceSource | null>(null);
 
+/** Presences of any app's fields; what the fields are is said where a hook is called. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+type AnySource = PresenceSource<any>;
+
 /** `value` may be `null` until the presence is open: all is unknown then, as on the server. */
-export function PresenceProvider(props: { value: PresenceSource | null; children?: ReactNode }): ReactNode {
-  return createElement(Context.Provider, { value: props.value }, props.children);
+export function PresenceProvider(props: { value: AnySource | null; children?: ReactNode }): ReactNode {
+  return createElement(Context.Provider, { value: props.value as PresenceSource | null }, props.children);
 }
 
 interface Held<W> {
@@ -132,32 +136,39 @@ function useWatch<W extends AnyWatch, V>(
   view: (watch: W, source: PresenceSource) => V,
 ): V {
   const source = useContext(Context);
-  const store = useMemo(() => {
-    let watch: W | undefined;
-    let seen: unknown;
-    let shown = LOADING as V;
-    return {
-      subscribe(onChange: () => void) {
-        if (!source) return nothing;
-        const [mine, release] = hold(source, key, () => make(source));
-        watch = mine;
-        const stop = mine.subscribe(onChange);
-        return () => {
-          stop();
-          release();
-        };
-      },
-      snapshot() {
-        const now = watch?.getSnapshot();
-        if (watch && source && now !== seen) {
-          seen = now;
-          shown = view(watch, source);
-        }
-        return shown;
-      },
-    };
-  }, [source, key, make, view]);
+  const store = useMemo(() => watchStore(source, key, make, view), [source, key, make, view]);
   return useSyncExternalStore(store.subscribe, store.snapshot, () => LOADING as V);
+}
+
+/** Begins the watch with the first subscriber; shows the same object until something changes. */
+function watchStore<W extends AnyWatch, V>(
+  source: PresenceSource | null,
+  key: string,
+  make: (source: PresenceSource) => W,
+  view: (watch: W, source: PresenceSource) => V,
+) {
+  let watch: W | undefined;
+  let seen: unknown;
+  let shown = LOADING as V;
+  const subscribe = (onChange: () => void) => {
+    if (!source) return nothing;
+    const [mine, release] = hold(source, key, () => make(source));
+    watch = mine;
+    const stop = mine.subscribe(onChange);
+    return () => {
+      stop();
+      release();
+    };
+  };
+  const snapshot = () => {
+    const now = watch?.getSnapshot();
+    if (watch && source && now !== seen) {
+      seen = now;
+      shown = view(watch, source);
+    }
+    return shown;
+  };
+  return { subscribe, snapshot };
 }
 
 function usersView(watch: AnyWatch): UsersView {
@@ -212,7 +223,7 @@ export function useIdle(): boolean {
 }
 
 export interface Known {
-  user(id: string): User | null | undefined;
+  user: (id: string) => User | null | undefined;
   connection: ConnectionSnapshot;
 }
 

@@ -15,6 +15,8 @@ export interface StackOptions {
   settings?: string;
   /** Lines of the server's configuration, such as users and permissions. */
   nats?: string;
+  /** A whole configuration in place of ours; addresses and the store are put in. */
+  config?: string;
   daemons?: number;
   /** How daemons log in. */
   daemonUrl?: (port: number) => string;
@@ -53,9 +55,14 @@ export class Stack {
 
   async startServer(): Promise<void> {
     const config = join(this.dir, "nats.conf");
+    const whole = this.#options.config
+      ?.replace('listen: "127.0.0.1:4222"', `listen: "127.0.0.1:${this.port}"`)
+      .replace('listen: "127.0.0.1:8080"', `listen: "127.0.0.1:${this.wsPort}"`)
+      .replace("/var/lib/nats", join(this.dir, "store"));
     await writeFile(
       config,
-      `listen: "127.0.0.1:${this.port}"
+      whole ??
+        `listen: "127.0.0.1:${this.port}"
        websocket { listen: "127.0.0.1:${this.wsPort}", no_tls: true }
        jetstream { store_dir: "${join(this.dir, "store")}" }
        ${this.#options.nats ?? ""}`,

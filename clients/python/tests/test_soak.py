@@ -1,0 +1,173 @@
+"""A soak: many operations under cuts, kills, hiding and deletes, then all must be right.
+
+SOAK_OPERATIONS, SOAK_SECONDS and SOAK_SEED set its size; ten minutes by hand are
+``SOAK_OPERATIONS=60000 SOAK_SECONDS=600``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+
+import pytest
+from conftest import LEASE, World, until
+from proxy import Proxy
+
+import presenced
+
+USERS = [f"u{number}" for number in range(200)]
+OPERATIONS = int(os.environ.get("SOAK_OPERATIONS", "6000"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "40"))
+SEED = int(os.environ.get("SOAK_SEED", "7"))
+
+
+class Actor:
+    """Acts for the users of one lease, and remembers who should be there."""
+
+    def __init__(self, service: presenced.Service, lease: presenced.Lease, seed: int) -> None:
+        self._service = service
+        self._lease = lease
+        self._random = random.Random(seed)
+        self._seats: dict[str, presenced.Seat] = {}
+        self.done = 0
+        self.failed = 0
+
+    async def act(self, users: list[str], operations: int, pause: float) -> None:
+        for _ in range(operations):
+            user = self._random.choice(users)
+            try:
+                await asyncio.wait_for(self._operate(user), 30)
+            except presenced.PresenceError as error:
+                assert error.retryable or isinstance(error, presenced.Closed), error
+                self.failed += 1
+            self.done += 1
+            await asyncio.sleep(self._random.uniform(0, 2 * pause))
+
+    async def _operate(self, user: str) -> None:
+        seat = self._seats.get(user)
+        if seat is None:
+            invisible = self._random.random() < 0.2
+            self._seats[user] = await self._lease.connect(user, invisible=invisible)
+            return
+        choice = self._random.random()
+        if choice < 0.3:
+            del self._seats[user]
+            await seat.close()
+        elif choice < 0.4:
+            await self._service.delete([user])
+        elif choice < 0.6:
+            await seat.update(invisible=self._random.random() < 0.5)
+        else:
+            await seat.update(status=str(self._random.random()))
+
+    @property
+    def seated(self) -> set[str]:
+        return {seat.user_id for seat in self._seats.values()}
+
+
+async def disturb(world: World, proxies: list[Proxy], ends: asyncio.Event) -> None:
+    """Cuts links and replaces daemons until the end."""
+    dice = random.Random(SEED)
+    while not ends.is_set():
+        await asyncio.sleep(dice.uniform(0.5, 2.0))
+        choice = dice.random()
+        if choice < 0.6:
+            dice.choice(proxies).cut()
+        elif choice < 0.75:
+            dice.choice(proxies).black_hole_now()
+        else:
+            world.start_daemon()
+            await asyncio.sleep(LEASE + 1)
+            how = signal.SIGKILL if dice.random() < 0.5 else signal.SIGTERM
+            world.kill_daemon(world.daemons[0], how)
+
+
+@pytest.mark.timeout(SECONDS * 3 + 120)
+async def test_nobody_is_wrong_after_a_soak(world: World) -> None:
+    world.start_daemon()
+    proxies = [await world.proxy() for _ in range(3)]
+    services = [await world.service(proxy.url) for proxy in proxies]
+    leases = [await service.lease("gw") for service in services]
+    watch = await services[0].watch(USERS)
+    versions: dict[str, int] = {}
+
+    async def follow() -> None:
+        async for change in watch:
+            if change.id is not None and change.user is not None:
+                assert change.user.version >= versions.get(change.id, 0)
+                versions[change.id] = change.user.version
+
+    following = asyncio.ensure_future(follow())
+    ends = asyncio.Event()
+    disturbing = asyncio.ensure_future(disturb(world, proxies, ends))
+    actors = [Actor(s, lease, SEED + i) for i, (s, lease) in enumerate(zip(services, leases))]
+    # Each user belongs to one actor, whose workers share its users in lanes.
+    lanes = 8
+    per_lane = OPERATIONS // (len(actors) * lanes)
+    await asyncio.gather(
+        *(
+            actor.act(
+                USERS[index * lanes + lane :: len(actors) * lanes], per_lane, SECONDS / per_lane
+            )
+            for index, actor in enumerate(actors)
+            for lane in range(lanes)
+        )
+    )
+    ends.set()
+    await disturbing
+    total = sum(actor.done for actor in actors)
+    assert total >= OPERATIONS * 0.95
+    reader = await world.service()
+
+    async def differing() -> list[object]:
+        answer = await reader.get_many(USERS)
+        pairs = ((watch.get(user), answer[user]) for user in USERS)
+        return [pair for pair in pairs if announced(pair[0]) != announced(pair[1])]
+
+    async def agrees() -> bool:
+        return not await differing()
+
+    async def seats_are_held() -> bool:
+        return all(
+            {seat.user_id for seat in lease.seats} >= actor.seated
+            and lease.held == len(lease.seats)
+            for lease, actor in zip(leases, actors)
+        )
+
+    await until(lambda: watch.state == "live", 30)
+    await until(seats_are_held, 60)
+    seated = {seat.user_id for lease in leases for seat in lease.seats}
+
+    async def nobody_is_wrong() -> bool:
+        """Who has a seat is online or invisible; who has none is offline."""
+        for user in USERS:
+            private = await reader.explain(user) if user in seated else {}
+            shown = watch.get(user)
+            online = shown is not None and shown.online
+            if user not in seated and online:
+                return False
+            if user in seated and not online and '"invisible": true' not in _text(private):
+                return False
+        return True
+
+    await until(nobody_is_wrong, 60)
+    try:
+        await until(agrees, 30)
+    except AssertionError:
+        raise AssertionError(f"wrong: {await differing()}") from None
+    await watch.close()
+    await following
+    print(f"{total} operations, {sum(actor.failed for actor in actors)} failed in time")
+
+
+def announced(user: presenced.User | None) -> object:
+    """What events tell of a user: an offline user without a status is deleted without one."""
+    user = user or presenced.User("")
+    return user.online, user.status, user.availability, user.devices
+
+
+def _text(body: object) -> str:
+    return json.dumps(body)

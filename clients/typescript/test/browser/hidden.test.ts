@@ -1,0 +1,56 @@
+/**
+ * A page behind another tab, whose timers the browser slows down to one a minute. Chromium does so
+ * after five minutes; here after ten seconds, with a lease as much shorter. `HIDDEN_TEST=long` waits
+ * for the browser's own time, with the daemons' default lease.
+ */
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import type { Browser } from "puppeteer-core";
+import type { Served } from "../support/browser.js";
+import { launch, online, serve } from "../support/browser.js";
+import { Stack } from "../support/stack.js";
+import { Witness } from "../support/witness.js";
+
+const LONG = process.env["HIDDEN_TEST"] === "long";
+const SETTINGS = LONG
+  ? ""
+  : `
+[liveness]
+heartbeat_interval = "5s"
+lease = "20s"
+offline_grace = "1s"
+`;
+const HIDDEN_MS = LONG ? 6.5 * 60_000 : 75_000;
+
+let stack: Stack;
+let browser: Browser;
+let pages: Served;
+before(async () => {
+  stack = await Stack.start({ settings: SETTINGS });
+  pages = await serve();
+  browser = await launch(
+    ...(LONG ? [] : ["--enable-features=IntensiveWakeUpThrottling:grace_period_seconds/10"]),
+  );
+});
+after(async () => {
+  await browser.close();
+  pages.close();
+  await stack.stop();
+});
+
+test("hidden for long: online by the Worker's beats, and not without", async () => {
+  const nc = await stack.connect();
+  const [steady, naive] = [await Witness.of(nc, "steady"), await Witness.of(nc, "naive")];
+  const url = `ws://127.0.0.1:${stack.wsPort}`;
+  const first = await online(browser, pages.url({ url, user: "steady" }));
+  const second = await online(browser, pages.url({ url, user: "naive", worker: false }));
+  const front = await browser.newPage();
+  await front.bringToFront();
+  for (const page of [first, second]) {
+    assert.equal(await page.evaluate(() => document.visibilityState), "hidden");
+  }
+  await new Promise((resolve) => setTimeout(resolve, HIDDEN_MS));
+  assert.deepEqual(steady.online, [true]);
+  assert.ok(naive.online.includes(false), "without a Worker the lease lapses");
+});

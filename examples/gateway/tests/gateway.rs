@@ -1,0 +1,118 @@
+//! 500 sockets on a gateway whose daemon, NATS and own process are killed.
+
+#[path = "../../../clients/rust/tests/support/mod.rs"]
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use presenced_client::filter::online;
+use presenced_client::{Patch, Service};
+use serde_json::Value;
+use support::{Daemon, Server, eventually};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+
+const SOCKETS: usize = 500;
+const SOON: Duration = Duration::from_secs(30);
+
+struct Gateway(Child);
+
+impl Gateway {
+    async fn start(url: &str, port: u16) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_presence-gateway"))
+            .args([url, &format!("127.0.0.1:{port}")])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let gateway = Self(child);
+        eventually("the gateway listens", SOON, async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+        })
+        .await;
+        gateway
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What each socket last heard of its neighbour.
+type Heard = Arc<Mutex<Vec<Value>>>;
+
+/// A user's client: comes back whenever its socket ends.
+async fn client(number: usize, port: u16, heard: Heard) {
+    let next = (number + 1) % SOCKETS;
+    let address = format!("ws://127.0.0.1:{port}/ws?user=u{number}&watch=u{next}");
+    loop {
+        if let Ok((mut socket, _)) = connect_async(&address).await {
+            if number == 0 {
+                let wish = r#"{"status":"first"}"#;
+                let _ = socket.send(Message::text(wish)).await;
+            }
+            while let Some(Ok(message)) = socket.next().await {
+                let Ok(text) = message.to_text() else { continue };
+                let frame: Value = serde_json::from_str(text).unwrap_or_default();
+                if let Some(user) = frame.get("user") {
+                    heard.lock().unwrap()[number] = user.clone();
+                }
+            }
+        }
+        // As a real client: not all at the same moment.
+        tokio::time::sleep(Duration::from_millis(50 + number as u64)).await;
+    }
+}
+
+async fn all_are_there(service: &Service, heard: &Heard, status: &str) {
+    let upsert = [Patch::new().status(status).of("u7").unwrap()];
+    service.upsert(upsert).await.unwrap();
+    eventually(&format!("all are online, {status}"), SOON, async || {
+        let count = service.users().filter(online()).fresh().pages().count().await;
+        let heard = heard.lock().unwrap();
+        let seen = heard.iter().filter(|user| user["online"] == true).count();
+        (count == SOCKETS && seen == SOCKETS && heard[6]["status"] == status).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn five_hundred_sockets_outlive_daemons_nats_and_the_gateway() {
+    let mut server = Server::start().await;
+    let first = Daemon::start(&server.url()).await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let gateway = Gateway::start(&server.url(), port).await;
+    let service = Service::new(server.connect().await);
+    let heard: Heard = Arc::new(Mutex::new(vec![Value::Null; SOCKETS]));
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..SOCKETS {
+        clients.spawn(client(number, port, heard.clone()));
+    }
+    all_are_there(&service, &heard, "at the start").await;
+    assert_eq!(heard.lock().unwrap()[SOCKETS - 1]["status"], "first");
+
+    let _second = Daemon::start(&server.url()).await;
+    drop(first);
+    all_are_there(&service, &heard, "after a daemon was killed").await;
+
+    server.vanish();
+    server.appear().await;
+    all_are_there(&service, &heard, "after NATS was killed").await;
+
+    drop(gateway);
+    let _gateway = Gateway::start(&server.url(), port).await;
+    heard.lock().unwrap().fill(Value::Null);
+    all_are_there(&service, &heard, "after the gateway was killed").await;
+
+    clients.shutdown().await;
+    eventually("all go", SOON, async || {
+        let count = service.users().filter(online()).fresh().pages().count().await;
+        (count == 0).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,71 @@
+//! The circumstances of one request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::operation::Operation;
+use super::reply::too_large;
+use crate::api::request::door::Door;
+use crate::presence::refusal::Refusal;
+use crate::service::Service;
+
+/// The circumstances in which an operation runs.
+#[derive(Debug)]
+pub struct Context {
+    pub service: Arc<Service>,
+    pub operation: Operation,
+    pub door: Door,
+    /// The prefix of event subjects.
+    pub event_prefix: Arc<str>,
+    /// The deadline of the request, on the monotonic clock.
+    pub deadline_ms: u64,
+    /// The largest answer that the server takes, in bytes.
+    pub max_answer: usize,
+    invisible: AtomicBool,
+}
+
+impl Context {
+    pub fn new(
+        service: Arc<Service>,
+        operation: Operation,
+        door: Door,
+        event_prefix: Arc<str>,
+        deadline_ms: u64,
+        max_answer: usize,
+    ) -> Self {
+        let invisible = AtomicBool::new(false);
+        Self { service, operation, door, event_prefix, deadline_ms, max_answer, invisible }
+    }
+
+    /// The context of one operation of a batch.
+    pub fn of_part(&self) -> Self {
+        Self::new(
+            Arc::clone(&self.service),
+            self.operation,
+            self.door.clone(),
+            Arc::clone(&self.event_prefix),
+            self.deadline_ms,
+            self.max_answer,
+        )
+    }
+
+    /// Refuses an answer that the server would not take.
+    pub fn has_room_for(&self, bytes: usize) -> Result<(), Refusal> {
+        if bytes <= self.max_answer {
+            Ok(())
+        } else {
+            Err(too_large(self.operation, bytes, self.max_answer))
+        }
+    }
+
+    /// Notes that the request concerns invisible users only, so that the statistics of the service
+    /// must not move with it.
+    pub fn set_invisible(&self, invisible: bool) {
+        self.invisible.store(invisible, Ordering::Relaxed);
+    }
+
+    /// Whether the request concerns invisible users only.
+    pub fn is_invisible(&self) -> bool {
+        self.invisible.load(Ordering::Relaxed)
+    }
+}

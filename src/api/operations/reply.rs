@@ -1,0 +1,54 @@
+//! The body of an answer.
+
+use super::operation::Operation;
+use crate::config::Liveness;
+use crate::presence::json;
+use crate::presence::refusal::{Code, Refusal};
+use crate::service::millis;
+
+/// The body of an answer, as JSON.
+pub type Reply = Vec<u8>;
+
+/// Appends `"heartbeat":{…}`: how often clients send heartbeats, and how long a lease lasts.
+pub fn push_heartbeat(out: &mut Vec<u8>, liveness: &Liveness) {
+    json::push(out, "\"heartbeat\":{\"interval_ms\":");
+    json::push_number(out, millis(liveness.heartbeat_interval));
+    json::push(out, ",\"lease_ms\":");
+    json::push_number(out, millis(liveness.lease));
+    out.push(b'}');
+}
+
+/// Appends the object that describes a refusal.
+pub fn push_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
+    json::push(out, "{\"code\":");
+    json::push_str(out, refusal.code.as_str());
+    json::push(out, ",\"message\":");
+    json::push_str(out, &refusal.message);
+    json::push(out, ",\"details\":");
+    json::push(out, &serde_json::Value::Object(with_retry(refusal)).to_string());
+    out.push(b'}');
+}
+
+/// The details, with a hint when to repeat where the protocol promises one.
+fn with_retry(refusal: &Refusal) -> serde_json::Map<String, serde_json::Value> {
+    let mut details = refusal.details.clone();
+    if matches!(refusal.code, Code::Overloaded | Code::Unavailable) {
+        details.entry("retry_after_ms").or_insert_with(|| fastrand::u64(200..1000).into());
+    }
+    details
+}
+
+/// The refusal of an answer beyond the server's limit. It names the field to lower.
+pub fn too_large(operation: Operation, bytes: usize, limit: usize) -> Refusal {
+    let (field, advice) = match operation {
+        Operation::QueryChannels => ("member_limit", "lower `member_limit` or `limit`"),
+        Operation::WatchChannel => ("member_limit", "lower `member_limit`"),
+        Operation::UpsertUsers => ("users", "name fewer `users`"),
+        Operation::Batch => ("ops", "send fewer `ops`"),
+        _ => ("limit", "lower `limit`"),
+    };
+    let message = format!(
+        "the answer would have {bytes} bytes, and the NATS server's `max_payload` leaves room for {limit}: {advice}"
+    );
+    Refusal::new(Code::TooLarge, message).field(field).limit(limit as u64)
+}

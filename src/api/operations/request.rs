@@ -1,0 +1,109 @@
+//! A request of any operation: parsed, weighed and run in one way.
+
+use super::batch::Batch;
+use super::connect::Connect;
+use super::context::Context;
+use super::count_users::CountUsers;
+use super::delete_channel::DeleteChannel;
+use super::delete_users::DeleteUsers;
+use super::disconnect::Disconnect;
+use super::explain::Explain;
+use super::heartbeat::Heartbeat;
+use super::operation::Operation;
+use super::query_channels::QueryChannels;
+use super::query_users::QueryUsers;
+use super::reply::Reply;
+use super::update_connection::UpdateConnection;
+use super::upsert_channel::UpsertChannel;
+use super::upsert_users::UpsertUsers;
+use super::watch_channel::WatchChannel;
+use super::writes::RequestRules;
+use crate::api::request::door::Door;
+use crate::presence::refusal::Refusal;
+use crate::service::Service;
+
+/// A parsed request.
+#[derive(Debug)]
+pub enum Request {
+    Connect(Connect),
+    UpdateConnection(UpdateConnection),
+    Heartbeat(Heartbeat),
+    Disconnect(Disconnect),
+    UpsertUsers(UpsertUsers),
+    DeleteUsers(DeleteUsers),
+    QueryUsers(QueryUsers),
+    CountUsers(CountUsers),
+    UpsertChannel(UpsertChannel),
+    DeleteChannel(DeleteChannel),
+    WatchChannel(WatchChannel),
+    QueryChannels(QueryChannels),
+    Batch(Batch),
+    Explain(Explain),
+}
+
+impl Request {
+    pub fn parse(
+        operation: Operation,
+        body: &[u8],
+        door: &Door,
+        service: &Service,
+    ) -> Result<Self, Refusal> {
+        let fields = || door.fields(body);
+        let rules = || RequestRules::of(service);
+        Ok(match operation {
+            Operation::Heartbeat => Self::Heartbeat(Heartbeat::parse(body, door)?),
+            Operation::Connect => Self::Connect(Connect::parse(fields()?, door, &rules())?),
+            Operation::UpdateConnection => {
+                Self::UpdateConnection(UpdateConnection::parse(fields()?, door)?)
+            }
+            Operation::Disconnect => {
+                Self::Disconnect(Disconnect::parse(fields()?, door, &rules())?)
+            }
+            Operation::UpsertUsers => {
+                Self::UpsertUsers(UpsertUsers::parse(fields()?, door, &rules())?)
+            }
+            Operation::DeleteUsers => Self::DeleteUsers(DeleteUsers::parse(fields()?)?),
+            Operation::QueryUsers => Self::QueryUsers(QueryUsers::parse(fields()?, body, door)?),
+            Operation::CountUsers => Self::CountUsers(CountUsers::parse(fields()?, door)?),
+            Operation::UpsertChannel => Self::UpsertChannel(UpsertChannel::parse(fields()?)?),
+            Operation::DeleteChannel => Self::DeleteChannel(DeleteChannel::parse(fields()?)?),
+            Operation::WatchChannel => {
+                Self::WatchChannel(WatchChannel::parse(fields()?, door, &service.limits())?)
+            }
+            Operation::QueryChannels => {
+                Self::QueryChannels(QueryChannels::parse(fields()?, body, door)?)
+            }
+            Operation::Batch => Self::Batch(Batch::parse(body, &rules())?),
+            Operation::Explain => Self::Explain(Explain::parse(fields()?)?),
+        })
+    }
+
+    /// The number of commands that the request counts as in the bound on pending commands.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::UpsertUsers(upsert) => upsert.len(),
+            Self::DeleteUsers(delete) => delete.len(),
+            Self::Batch(batch) => batch.users(),
+            _ => 1,
+        }
+    }
+
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        match self {
+            Self::Connect(connect) => connect.run(ctx).await,
+            Self::UpdateConnection(update) => update.run(ctx).await,
+            Self::Heartbeat(heartbeat) => heartbeat.run(ctx).await,
+            Self::Disconnect(disconnect) => disconnect.run(ctx).await,
+            Self::UpsertUsers(upsert) => upsert.run(ctx).await,
+            Self::DeleteUsers(delete) => delete.run(ctx).await,
+            Self::QueryUsers(query) => query.run(ctx).await,
+            Self::CountUsers(count) => count.run(ctx).await,
+            Self::UpsertChannel(upsert) => upsert.run(ctx).await,
+            Self::DeleteChannel(delete) => delete.run(ctx).await,
+            Self::WatchChannel(watch) => watch.run(ctx).await,
+            Self::QueryChannels(query) => query.run(ctx).await,
+            Self::Batch(batch) => batch.run(ctx).await,
+            Self::Explain(explain) => explain.run(ctx).await,
+        }
+    }
+}
