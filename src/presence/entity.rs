@@ -37,7 +37,7 @@ impl fmt::Debug for DaemonId {
 /// What is stored under a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored<R> {
-    /// Nothing. `version` is what a deleted record left behind, or 0, and `changed_by` who made the
+    /// Nothing. `version` is what a deleted record left behind, or 0, and `changed_by` made the
     /// visible change that it counts: not always the daemon that deleted it.
     Absent { version: u64, changed_by: Option<DaemonId> },
     /// A record.
@@ -73,7 +73,7 @@ pub struct Event {
 /// What a command does to a record.
 #[derive(Debug)]
 pub struct Decision<E: Entity + ?Sized> {
-    /// What is to be stored instead; `None` if the command changes nothing.
+    /// What is stored instead; `None` if the command changes nothing.
     pub next: Option<Stored<E::Record>>,
     /// What others are told.
     pub event: Option<Event>,

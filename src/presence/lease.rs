@@ -36,7 +36,7 @@ impl Heard {
         Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, confirmed) }
     }
 
-    /// A heartbeat came, which was sent then.
+    /// Records a heartbeat sent at `at_ms`.
     pub fn beat(&mut self, at_ms: u64) {
         self.at_ms = self.at_ms.max(at_ms);
         self.beat_ms = self.beat_ms.max(Some(at_ms));
@@ -116,7 +116,7 @@ impl Leases {
         }
     }
 
-    /// A heartbeat came, which was sent then. One for a lease whose end has begun does not stop
+    /// Records a heartbeat sent at `at_ms`. One for a lease whose end has begun does not stop
     /// that: it counts for those who have connected since, when it has ended.
     pub fn heartbeat(&mut self, name: &impl AsRef<str>, at_ms: u64) {
         match self.by_name.get_mut(name.as_ref()) {
@@ -156,7 +156,7 @@ impl Leases {
     }
 
     /// The end of a lease is `done`: what it holds now has connected since it began. Or it is given
-    /// up: the lease is judged again.
+    /// up: the lease may lapse again.
     pub fn ended(&mut self, name: &Id, done: bool) {
         let Some(lease) = self.by_name.get_mut(name) else { return };
         let Some(End { since_ms, beat_ms }) = lease.ending.take() else { return };
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_while_a_lease_ends_count_for_later_connects() {
+    fn heartbeats_while_a_lease_ends_count_for_connects_meanwhile() {
         for done in [true, false] {
             let mut leases = held();
             leases.begin_end(&gateway(), 1500);

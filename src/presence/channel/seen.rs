@@ -7,7 +7,7 @@ use super::record::Record;
 use crate::presence::field::{Datum, Field, Subject};
 use crate::presence::number::Number;
 
-/// A channel before the eyes of a filter.
+/// A channel as a filter sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     pub key: &'a ChannelKey,

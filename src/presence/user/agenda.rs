@@ -388,3 +388,61 @@ fn status_wait_ms(end: Time, now: Now) -> u64 {
     let left_ms = end.0.saturating_sub(now.wall.0);
     u64::try_from(left_ms).unwrap_or(0).min(MAX_STATUS_WAIT_MS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::user::Leaving;
+
+    const PERIODS: Periods = Periods { lease_ms: 60_000, grace_ms: 5000, refresh_ms: 900_000 };
+    /// The first of all daemons.
+    const FIRST: Turn = Turn { hearing_ms: 0, any_ms: 0 };
+
+    fn john() -> Id {
+        Id::parse("john", "id").unwrap()
+    }
+
+    fn at(mono_ms: u64) -> Now {
+        Now { mono_ms, wall: Time(1_000_000 + i64::try_from(mono_ms).unwrap()) }
+    }
+
+    fn leaving(generation: u64, grace_ms: Option<u64>) -> Leaving {
+        Leaving { grace_ms, ..Leaving::of_user(Time(0), generation) }
+    }
+
+    fn due(agenda: &mut Agenda, now: Now, turn: Turn) -> Option<Due> {
+        agenda.take_due(now, u64::MAX, |_| turn)
+    }
+
+    #[test]
+    fn each_grace_ends_at_its_time_and_again_until_it_is_written() {
+        let mut record = Record::new(Time(0), 0);
+        record.leaving = vec![leaving(1, None), leaving(2, Some(9000))];
+        let mut agenda = Agenda::new(PERIODS);
+        agenda.observe(&john(), Some(&record), at(0));
+        assert_eq!(due(&mut agenda, at(4999), FIRST), None);
+        let first = [record.leaving[0].key()];
+        assert_eq!(due(&mut agenda, at(5000), FIRST).unwrap().left, first);
+        record.leaving.remove(0);
+        agenda.observe(&john(), Some(&record), at(5010));
+        assert_eq!(due(&mut agenda, at(8999), FIRST), None);
+        for at_ms in [9000, 9000 + RETRY_MS] {
+            let left = due(&mut agenda, at(at_ms), FIRST).unwrap().left;
+            assert_eq!(left, [record.leaving[0].key()]);
+        }
+        agenda.observe(&john(), None, at(20_000));
+        assert_eq!(due(&mut agenda, at(60_000), FIRST), None);
+    }
+
+    #[test]
+    fn a_status_ends_by_the_wall_clock_in_the_turn_of_the_daemon() {
+        let mut record = Record::new(Time(0), 0);
+        record.status_expires_at = Some(at(3000).wall);
+        let mut agenda = Agenda::new(PERIODS);
+        agenda.observe(&john(), Some(&record), at(0));
+        let second = Turn { hearing_ms: 0, any_ms: 1000 };
+        assert_eq!(due(&mut agenda, at(3999), second), None);
+        let expired = due(&mut agenda, at(4000), second).unwrap().expired;
+        assert_eq!(expired, record.status_expires_at);
+    }
+}

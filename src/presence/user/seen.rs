@@ -7,7 +7,7 @@ use super::view::{Shown, Viewer, shown};
 use crate::presence::field::{Datum, Field, Subject};
 use crate::presence::id::Id;
 
-/// A user before the eyes of a viewer.
+/// A user as one viewer may see it.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen<'a> {
     pub id: &'a Id,
