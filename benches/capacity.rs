@@ -333,7 +333,7 @@ async fn to_daemon(
         let wanted = before + (sent.saturating_sub(left) * each) as u64;
         while heard_so_far(metrics).await? < wanted {
             anyhow::ensure!(start.elapsed() < Duration::from_secs(60), "heartbeats were dropped");
-            // Whoever asks all the time takes the processor away from what it measures.
+            // Asking all the time takes the processor away from what is measured.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

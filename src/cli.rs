@@ -57,7 +57,8 @@ pub struct Dev {
     /// Forget everything at the end
     #[arg(long, conflicts_with = "dir")]
     pub ephemeral: bool,
-    /// Where the data goes, and survives a restart [default: presenced/dev in the state folder of the user]
+    /// Where the data goes, and survives a restart [default: presenced/dev in the state folder of
+    /// the user]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// The port of the nats-server on the loopback interface; 0 for any that is free

@@ -5,15 +5,16 @@
 //!
 //! 1. [`presence`]: the pure core. Ids, records, decisions, the one projection, filters.
 //! 2. [`store`]: JetStream. The replica in memory, and every change as one compare-and-set write.
-//! 3. [`liveness`]: who of the daemons is alive, and whose turn it is to act.
+//! 3. [`liveness`]: which daemons are alive, and which one acts.
 //! 4. [`service`]: joins core, store and liveness: a command in, an answer out.
 //! 5. [`api`]: the edge to NATS. One file per operation, errors, the service protocol.
-//! 6. [`daemon`]: wiring. Connect, replay, serve, drain.
+//! 6. [`daemon`]: wiring. Connect, replay, serve, leave.
 //!
 //! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong),
 //! [`cli`], [`logging`], [`health`] (what keeps a daemon from serving), [`metrics`], [`watchdog`]
-//! (whether its loops turn), [`process`] (memory, processor time, files), [`version`], [`systemd`] (notifications), [`reload`] (SIGHUP), [`round_trip`]
-//! (whether the server has processed what was sent) and [`clock`].
+//! (whether its loops run), [`process`] (memory, processor time, files), [`version`], [`systemd`]
+//! (notifications), [`reload`] (SIGHUP), [`round_trip`] (whether the server has processed what was
+//! sent) and [`clock`].
 
 pub mod api;
 pub mod cli;

@@ -57,8 +57,8 @@ fn filter(settings: &Log) -> EnvFilter {
     EnvFilter::new(directives(&settings.level))
 }
 
-/// The NATS client logs its connection too, at INFO, and each failed attempt at ERROR. The daemon logs
-/// the same once. Unless the directives name the client, it is therefore left out below DEBUG.
+/// The NATS client logs its connection too, at INFO, and each failed attempt at ERROR. The daemon
+/// logs the same once. Unless the directives name the client, it is therefore left out below DEBUG.
 fn directives(level: &str) -> String {
     let general = level.split(',').map(str::trim).find(|directive| !directive.contains('='));
     if level.contains("async_nats") {

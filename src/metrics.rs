@@ -1,5 +1,5 @@
-//! Metrics in the format of Prometheus. Modules count where things happen; the daemon serves the page
-//! at `metrics.listen`. No id of a user, channel or lease is ever a label.
+//! Metrics in the format of Prometheus. Modules count where things happen; the daemon serves the
+//! page at `metrics.listen`. No id of a user, channel or lease is ever a label.
 //!
 //! Seconds and bytes are the only units, by convention. Names begin with `presence_`, those of the
 //! process with `process_`.
@@ -98,8 +98,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Counters at zero for all `operations` and all `kinds` of records. Each exists from the start,
-    /// so that the first event is an increase.
+    /// Counters at zero for all `operations` and all `kinds` of records. Each exists from the
+    /// start, so that the first event is an increase.
     pub fn new(
         operations: impl IntoIterator<Item = &'static str>,
         kinds: impl IntoIterator<Item = &'static str>,
@@ -267,34 +267,34 @@ impl Metrics {
         }
     }
 
-    /// A request was answered; `error` is the code of its error.
+    /// Counts an answer; `error` is the code of its error.
     pub fn answered(&self, operation: &'static str, error: Option<&'static str>, took: Duration) {
         let result = error.unwrap_or(OK);
         self.requests.get_or_create(&Answered { operation, result }).inc();
         self.durations.get_or_create(&Asked { operation }).observe(took.as_secs_f64());
     }
 
-    /// JetStream stored a write.
+    /// Counts a stored write.
     pub fn committed(&self, kind: &'static str) {
         self.commits.get_or_create(&Kind { kind }).inc();
     }
 
-    /// A write lost to another daemon's write.
+    /// Counts a write that lost to another daemon's.
     pub fn conflicted(&self, kind: &'static str) {
         self.conflicts.get_or_create(&Kind { kind }).inc();
     }
 
-    /// A write that JetStream did not take is tried again.
+    /// Counts a write that is tried again.
     pub fn retried(&self, kind: &'static str) {
         self.retries.get_or_create(&Kind { kind }).inc();
     }
 
-    /// A message with the heartbeats of `count` connections came.
+    /// Counts a message with `count` heartbeats.
     pub fn heard_connections(&self, count: usize) {
         self.connections_heard.inc_by(count as u64);
     }
 
-    /// The heartbeat of a shared lease came.
+    /// Counts a heartbeat of a shared lease.
     pub fn heard_lease(&self) {
         self.leases_heard.inc();
     }

@@ -9,7 +9,7 @@ use super::*;
 use crate::watchdog::{Watchdog, WatchdogTap};
 
 /// Longer than a round of the watchdog takes on a busy machine.
-const SILENCE: Duration = Duration::from_secs(2);
+const QUIET_PERIOD: Duration = Duration::from_secs(2);
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -61,13 +61,13 @@ async fn one_loop_that_hangs_stops_the_watchdog_though_all_others_turn() {
     tracker.spawn(serve(watchdog.register("other"), Arc::default(), Arc::default()));
     tracker.spawn(watchdog.run(health.clone()));
     let starting = async { while receive(&theirs).await != "WATCHDOG=1\n" {} };
-    assert!(timeout(SILENCE, starting).await.is_err(), "it is fed before it serves");
+    assert!(timeout(QUIET_PERIOD, starting).await.is_err(), "it is fed before it serves");
     health.serving();
     timeout(TIMEOUT, watchdog_fed(&theirs)).await.expect("all loops turn");
 
     let held = lock.lock().await;
     work.notify_one();
-    let silence = async { while timeout(SILENCE, watchdog_fed(&theirs)).await.is_ok() {} };
+    let silence = async { while timeout(QUIET_PERIOD, watchdog_fed(&theirs)).await.is_ok() {} };
     timeout(TIMEOUT, silence).await.expect("silence while one loop hangs");
     drop(held);
     timeout(TIMEOUT, watchdog_fed(&theirs)).await.expect("it goes on");

@@ -1,5 +1,5 @@
-//! Whether the loops that serve still run. Each is pinged and answers in the same `select!` in which
-//! it does its work: a loop that hangs, or has ended, does not answer.
+//! Whether the loops that serve still run. Each is pinged and answers in the same `select!` in
+//! which it does its work: a loop that hangs, or has ended, does not answer.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -49,8 +49,8 @@ impl WatchdogTap {
         }
     }
 
-    /// Does `work`, which may have to wait for NATS. Pings are answered meanwhile only while the loop is
-    /// `exempt`.
+    /// Does `work`, which may have to wait for NATS. Pings are answered meanwhile only while the
+    /// loop is `exempt`.
     pub async fn during<T>(
         &mut self,
         exempt: impl Fn() -> bool,
@@ -88,8 +88,8 @@ impl Watchdog {
         WatchdogTap(pings)
     }
 
-    /// Pings the loops periodically. Reports in `health` that all have answered, or the loops that do
-    /// not.
+    /// Pings the loops periodically. Reports in `health` that all have answered, or the loops that
+    /// do not.
     pub async fn run(self, health: Health) {
         let mut ticks = interval(PING_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

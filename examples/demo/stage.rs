@@ -15,10 +15,10 @@ use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
 /// How long any single thing may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long nothing must happen before it counts as nothing.
-const SILENCE: Duration = Duration::from_millis(400);
+const QUIET_PERIOD: Duration = Duration::from_millis(400);
 
 pub struct Stage {
     client: Client,
@@ -36,7 +36,7 @@ impl Stage {
         let daemons = (0..2).map(|_| daemon(server.url())).collect::<Result<Vec<_>>>()?;
         let client = async_nats::connect(server.url()).await?;
         let stage = Self { client, server, daemons, _dir: dir };
-        timeout(PATIENCE, stage.both_answer()).await.context("the daemons do not answer")??;
+        timeout(STEP_TIMEOUT, stage.both_answer()).await.context("the daemons do not answer")??;
         println!("Two daemons serve on it.");
         Ok(stage)
     }
@@ -47,7 +47,7 @@ impl Stage {
             let pid = daemon.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
             kill_process(pid.context("a daemon ended during the demo")?, Signal::TERM)?;
             let status =
-                timeout(PATIENCE, daemon.wait()).await.context("a daemon does not stop")??;
+                timeout(STEP_TIMEOUT, daemon.wait()).await.context("a daemon does not stop")??;
             ensure!(status.success(), "a daemon ended with {status}");
         }
         self.server.stop().await
@@ -65,7 +65,7 @@ impl Stage {
         println!("  > {operation} {body}");
         let request =
             self.client.request(format!("presence.v1.{operation}"), body.to_string().into());
-        let answer = timeout(PATIENCE, request).await.context("no answer")??;
+        let answer = timeout(STEP_TIMEOUT, request).await.context("no answer")??;
         Ok(serde_json::from_slice(&answer.payload)?)
     }
 
@@ -86,7 +86,7 @@ impl Stage {
             let mut answers = self.client.subscribe(inbox.clone()).await?;
             self.client.publish_with_reply("$SRV.PING.presence", inbox, "".into()).await?;
             let two = async { (answers.next().await, answers.next().await) };
-            if let Ok((Some(first), Some(second))) = timeout(SILENCE, two).await
+            if let Ok((Some(first), Some(second))) = timeout(QUIET_PERIOD, two).await
                 && first.status.is_none()
                 && second.status.is_none()
             {
@@ -116,7 +116,7 @@ pub struct Watch(futures_util::stream::SelectAll<Subscriber>);
 impl Watch {
     /// The next change must be of this user, with these values.
     pub async fn sees(&mut self, user: &str, online: bool, status: Option<&str>) -> Result<Value> {
-        let next = timeout(PATIENCE, self.0.next()).await;
+        let next = timeout(STEP_TIMEOUT, self.0.next()).await;
         let change =
             next.with_context(|| format!("no change of {user} came"))?.context("closed")?;
         let event: Value = serde_json::from_slice(&change.payload)?;
@@ -129,7 +129,7 @@ impl Watch {
 
     /// Nothing may be heard for a while.
     pub async fn sees_nothing(&mut self) -> Result<()> {
-        match timeout(SILENCE, self.0.next()).await {
+        match timeout(QUIET_PERIOD, self.0.next()).await {
             Err(_) => Ok(()),
             Ok(change) => bail!("nothing was to be seen, but {change:?}"),
         }

@@ -1,5 +1,5 @@
-//! All settings by their dotted names, with their defaults. Channel types are separate: their section
-//! is keyed by names that the operator chooses.
+//! All settings by their dotted names, with their defaults. Channel types are separate: their
+//! section is keyed by names that the operator chooses.
 
 use figment::value::{Dict, Value};
 

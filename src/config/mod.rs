@@ -2,8 +2,8 @@
 //! other module reads a file of settings or the environment.
 //!
 //! In reading order: `keys` (all settings, with defaults), `layers` (the sources of values), `read`
-//! (one value at a time), `nats`, `subjects`, `sections` (the rules of each), `sources` (reading them
-//! again).
+//! (one value at a time), `nats`, `subjects`, `sections` (the rules of each), `sources` (reading
+//! them again).
 
 mod error;
 mod keys;

@@ -70,8 +70,8 @@ impl Access {
     pub fn on_server_error(&self, text: &str) -> bool {
         let Some(violation) = Violation::parse(text) else { return false };
         let Some(missing) = self.0.permissions.missing(&violation) else {
-            // A client can ask for its answer on a subject that the daemon may not publish to. Such a
-            // subject may hold the id of a user, as an inbox prefix does.
+            // A client can ask for its answer on a subject that the daemon may not publish to. Such
+            // a subject may hold the id of a user, as an inbox prefix does.
             let subject = violation.subject;
             debug!(subject, "NATS refused a subject that the daemon does not need");
             if self.is_due("an answer was refused") {
@@ -138,8 +138,8 @@ impl Access {
         }
     }
 
-    /// Probes permissions; `refused` holds the missing ones afterwards. Returns whether the probe came
-    /// to an end: otherwise nothing is known, and refused permissions still count as refused.
+    /// Probes permissions; `refused` holds the missing ones afterwards. Returns whether the probe
+    /// came to an end: otherwise nothing is known, and refused permissions still count as refused.
     async fn probe(&self, client: &Client, permissions: &[Permission]) -> bool {
         let mut before = {
             let mut refused = self.refused();

@@ -234,8 +234,8 @@ impl Connection {
     }
 }
 
-/// How long to wait before the attempt of this number, from 1. The first is made almost at once. All
-/// are spread out, as many clients lose one server at the same moment.
+/// How long to wait before the attempt of this number, from 1. The first is made almost at once.
+/// All are spread out, as many clients lose one server at the same moment.
 fn delay(attempt: usize, refused: bool) -> Duration {
     if refused {
         return REFUSED_RECONNECT_DELAY.mul_f64(1.0 + fastrand::f64());
@@ -267,7 +267,8 @@ fn log(event: &Event, access: &Access) {
                 error!(error = text, "NATS refused something");
             }
         }
-        // One for each failed attempt to connect again, without the reason, which `report_failures` logs.
+        // One for each failed attempt to connect again, without the reason, which `report_failures`
+        // logs.
         Event::ClientError(failure) => debug!(error = %failure, "still without NATS"),
     }
 }

@@ -1,8 +1,8 @@
-//! HTTP at `metrics.listen`: `/metrics` for Prometheus, `/healthz` and `/readyz` for supervisors and
-//! load balancers.
+//! HTTP at `metrics.listen`: `/metrics` for Prometheus, `/healthz` and `/readyz` for supervisors
+//! and load balancers.
 //!
-//! Connections are few and short. Clients that open many, or send nothing, must not use up the files
-//! that the daemon may open and needs for NATS.
+//! Connections are few and short. Clients that open many, or send nothing, must not use up the
+//! files that the daemon may open and needs for NATS.
 
 use std::convert::Infallible;
 use std::io;

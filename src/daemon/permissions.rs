@@ -142,8 +142,8 @@ impl Permissions {
 
     /// The permission whose lack explains `violation`.
     ///
-    /// Clients choose the subjects of their answers, so a refused answer is no fault of the daemon's
-    /// user, unless it goes to another account.
+    /// Clients choose the subjects of their answers, so a refused answer is no fault of the
+    /// daemon's user, unless it goes to another account.
     pub fn missing(&self, violation: &Violation<'_>) -> Option<Permission> {
         let mut needed = self.always.iter().chain(&self.sometimes);
         let found = needed.find(|each| each.covers(violation)).cloned();
@@ -160,8 +160,8 @@ pub struct Violation<'a> {
 }
 
 impl<'a> Violation<'a> {
-    /// Parses the server's text, such as `Permissions Violation for Publish to "a.b"`, which more text
-    /// may follow. The server gives no other form.
+    /// Parses the server's text, such as `Permissions Violation for Publish to "a.b"`, which more
+    /// text may follow. The server gives no other form.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (_, rest) = text.split_once("Permissions Violation for ")?;
         let (verb, rest) = match rest.split_once(" to \"")? {

@@ -21,8 +21,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct NatsServer {
     child: Child,
     url: String,
-    /// Held locked: two servers in one folder would destroy each other's data. The server inherits the
-    /// open file, so the lock lasts as long as either process.
+    /// Held locked: two servers in one folder would destroy each other's data. The server inherits
+    /// the open file, so the lock lasts as long as either process.
     _lock: OwnedFd,
 }
 

@@ -1,7 +1,7 @@
 //! The leader check: whether this daemon is on the side of a partition that can write.
 //!
-//! The leader of the stream answers, and it reports a majority. [`Hearing`](super::hearing::Hearing)
-//! decides what a missing or bad answer means.
+//! The leader of the stream answers, and it reports a majority.
+//! [`Hearing`](super::hearing::Hearing) decides what a missing or bad answer means.
 
 use std::time::Duration;
 

@@ -37,8 +37,8 @@ impl fmt::Debug for DaemonId {
 /// What is stored under a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored<R> {
-    /// Nothing. `version` is what a deleted record left behind, or 0, and `changed_by` made the
-    /// visible change that it counts: not always the daemon that deleted it.
+    /// Nothing. `version` is the deleted record's, or 0; `changed_by` is the daemon of its last
+    /// visible change.
     Absent { version: u64, changed_by: Option<DaemonId> },
     /// A record.
     Present(Box<R>),
@@ -75,9 +75,9 @@ pub struct Event {
 pub struct Decision<E: Entity + ?Sized> {
     /// What is stored instead; `None` if the command changes nothing.
     pub next: Option<Stored<E::Record>>,
-    /// What others are told.
+    /// The event for others.
     pub event: Option<Event>,
-    /// What the sender of the command is told.
+    /// The outcome for the sender.
     pub outcome: E::Outcome,
 }
 
@@ -93,7 +93,7 @@ pub trait Entity: fmt::Debug + 'static {
     type Index: fmt::Debug + Send;
     /// What the indexes of all stripes have in common.
     type Shared: fmt::Debug + Send;
-    /// A change of that.
+    /// A change of `Shared`.
     type SharedChange: fmt::Debug + Send;
 
     /// The first token of the keys of this kind in the bucket.

@@ -75,7 +75,7 @@ impl AsRef<str> for Id {
     }
 }
 
-/// An identifier in a text that belongs to someone else: what is only looked up costs no copy.
+/// A borrowed identifier: a lookup copies nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdRef<'a>(&'a str);
 

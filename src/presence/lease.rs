@@ -10,15 +10,14 @@ use super::id::Id;
 /// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
 const RETRY_MS: u64 = 5000;
 
-/// When a lease is looked at whose end goes on: not before that has ended.
+/// The next check of a lease whose end is under way: not before that is done.
 const NEVER_MS: u64 = u64::MAX;
 
 /// When something was last heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
     pub at_ms: u64,
-    /// Whether it was really heard, or is only given the benefit of the doubt since this daemon
-    /// began to listen.
+    /// Whether it was heard; otherwise it is assumed alive since this daemon began to listen.
     pub confirmed: bool,
     /// When its last heartbeat came. A connect is seen in the bucket as late as the replica is, by
     /// all; only a heartbeat tells others something that they cannot see themselves.
@@ -54,11 +53,11 @@ struct Lease {
     ending: Option<End>,
 }
 
-/// The end of a lease that goes on.
+/// An end of a lease that is under way.
 #[derive(Debug, Clone, Copy)]
 struct End {
     since_ms: u64,
-    /// The last heartbeat since then. It is one of those that connect meanwhile, if there are any.
+    /// The last heartbeat since then. It counts for connections made meanwhile, if there are any.
     beat_ms: Option<u64>,
 }
 
@@ -83,8 +82,8 @@ impl Leases {
         self.listening = true;
     }
 
-    /// A connection joined a lease, by connecting. That of an `invisible` user is no sign of life of a
-    /// lease on which others hang: they would be seen to lapse later for it.
+    /// A connection joined a lease by connecting. A connect of an `invisible` user is no sign of
+    /// life for a lease that others share: their lapse would visibly move.
     pub fn joined(&mut self, name: &Id, invisible: bool, now_ms: u64) {
         let heard = Heard::connected(now_ms, self.listening);
         let due_ms = now_ms + self.lease_ms;
@@ -116,8 +115,8 @@ impl Leases {
         }
     }
 
-    /// Records a heartbeat sent at `at_ms`. One for a lease whose end has begun does not stop
-    /// that: it counts for those who have connected since, when it has ended.
+    /// Records a heartbeat sent at `at_ms`. During the end of the lease it counts only for
+    /// connections made since the end began.
     pub fn heartbeat(&mut self, name: &impl AsRef<str>, at_ms: u64) {
         match self.by_name.get_mut(name.as_ref()) {
             Some(Lease { ending: Some(end), .. }) => end.beat_ms = end.beat_ms.max(Some(at_ms)),
@@ -126,9 +125,8 @@ impl Leases {
         }
     }
 
-    /// Another daemon has heard a lease that was handed out as due: it is looked at again when a
-    /// lease has passed since then. One whose end has begun goes on to end: the other does not know
-    /// of it yet.
+    /// Another daemon has heard a lease that was handed out as due: it is due again a lease after
+    /// that. An end that is under way continues: the other daemon does not know of it yet.
     pub fn objected(&mut self, name: &Id, at_ms: u64) {
         self.heartbeat(name, at_ms);
         self.look_at(name, at_ms + self.lease_ms);
@@ -201,7 +199,7 @@ impl Leases {
         due
     }
 
-    /// Looks at a lease then, if it would only be looked at later.
+    /// Moves the next check of a lease forward to `at_ms`.
     fn look_at(&mut self, name: &Id, at_ms: u64) {
         if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.due_ms > at_ms) {
             lease.due_ms = at_ms;

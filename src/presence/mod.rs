@@ -1,9 +1,9 @@
 //! The pure core: what presence means. No clock, no NATS, no async: time comes in as a value,
 //! effects go out as values. It imports nothing else of this crate.
 //!
-//! In reading order: [`id`], [`time`] and [`refusal`] are the words; [`user`] is what this daemon
-//! is for (record, decision, projection); [`channel`] is where users meet; [`entity`] is what the store needs to know of a kind of
-//! record; [`field`], [`filter`] and [`sort`] are the query language.
+//! In reading order: [`id`], [`time`] and [`refusal`] are the vocabulary; [`user`] holds record,
+//! decision and projection; [`channel`] the same of channels; [`entity`] is the store's interface;
+//! [`field`], [`filter`] and [`sort`] are the query language.
 
 pub mod channel;
 pub mod custom;

@@ -33,9 +33,8 @@ impl Time {
         Some(Self(time.timestamp_millis()))
     }
 
-    /// `now`, or `previous` where that is later: no time of a record moves backwards. One that is
-    /// more than an hour ahead was written by a broken clock, and counts as absent
-    /// (`PROTOCOL`, section 1).
+    /// The later of `now` and `previous`: no time of a record moves backwards. A `previous` more
+    /// than an hour ahead came from a broken clock, and counts as absent (`PROTOCOL`, section 1).
     pub fn latest(previous: Option<Self>, now: Self) -> Self {
         previous
             .filter(|previous| previous.counts_at(now))

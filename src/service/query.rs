@@ -101,10 +101,10 @@ impl Service {
         scan: impl FnOnce() -> Result<R, Refusal> + Send + 'static,
     ) -> Result<R, Refusal> {
         let max_pending = self.limits().pending_scans;
-        let place = self.scans.join(max_pending).ok_or_else(overloaded)?;
+        let slot = self.scans.join(max_pending).ok_or_else(overloaded)?;
         let permit = self.scans.permit().await;
         let found = tokio::task::spawn_blocking(scan).await;
-        drop((permit, place));
+        drop((permit, slot));
         found.unwrap_or_else(|_| Err(unavailable("the query could not be finished")))
     }
 

@@ -15,11 +15,11 @@ pub(super) struct Scans {
     pending: Arc<AtomicUsize>,
 }
 
-/// The place of one scan among those that run or wait; given back when dropped.
+/// One scan among those that run or wait; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(super) struct ScanSlot(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for ScanSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -31,10 +31,10 @@ impl Scans {
     }
 
     /// Admits one more scan, unless `max_pending` run or wait already.
-    pub fn join(&self, max_pending: usize) -> Option<Place> {
+    pub fn join(&self, max_pending: usize) -> Option<ScanSlot> {
         let before = self.pending.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(&self.pending));
-        (before < max_pending).then_some(place)
+        let slot = ScanSlot(Arc::clone(&self.pending));
+        (before < max_pending).then_some(slot)
     }
 
     /// The number of scans that run or wait.

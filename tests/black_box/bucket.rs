@@ -9,7 +9,7 @@ use crate::support::stage::NO_GRACE;
 use crate::support::{Client, Events, Pair, eventually};
 
 /// Daemons make a bucket again that has been missing for five seconds.
-const AGAIN: Duration = Duration::from_secs(15);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 async fn is_unknown(client: &Client) -> bool {
     let bound = Duration::from_secs(3);
@@ -18,10 +18,10 @@ async fn is_unknown(client: &Client) -> bool {
     matches!(answer, Some(Ok(body)) if body["unknown"] == json!([connection]))
 }
 
-/// All are absent, and whoever connects again is seen on both daemons.
-async fn begin_anew(pair: &Pair) {
+/// All users are absent; a user that connects again is seen on both daemons.
+async fn begin_again(pair: &Pair) {
     for client in pair.clients() {
-        eventually("the old connection is unknown", AGAIN, async || {
+        eventually("the old connection is unknown", RECOVERY_TIMEOUT, async || {
             is_unknown(client).await.then_some(())
         })
         .await;
@@ -47,7 +47,7 @@ async fn a_deleted_bucket_is_made_again_and_all_users_are_absent() {
     pair.one.connect_user("john", "c").await;
     let js = jetstream::new(pair.one.nats.clone());
     js.delete_stream("KV_presence").await.unwrap();
-    begin_anew(&pair).await;
+    begin_again(&pair).await;
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_bucket_that_was_replaced_at_once_is_a_new_truth() {
     let config = js.get_stream("KV_presence").await.unwrap().cached_info().config.clone();
     js.delete_stream("KV_presence").await.unwrap();
     js.create_stream(config).await.unwrap();
-    begin_anew(&pair).await;
+    begin_again(&pair).await;
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ async fn a_watch_makes_a_channel_once_and_its_data_counts_only_then() {
 }
 
 #[tokio::test]
-async fn whoever_comes_second_to_make_a_channel_gets_that_of_the_first() {
+async fn the_second_request_for_a_channel_gets_that_of_the_first() {
     let pair = Pair::start(NO_GRACE).await;
     for n in 0..30 {
         let id = format!("c{n}");
@@ -130,7 +130,7 @@ async fn two_daemons_that_add_members_at_the_same_time_lose_none() {
 }
 
 #[tokio::test]
-async fn a_deleted_channel_is_gone_on_all_daemons_and_can_be_made_anew() {
+async fn a_deleted_channel_is_gone_on_all_daemons_and_can_be_made_again() {
     let pair = Pair::start(NO_GRACE).await;
     let (one, two) = (&pair.one, &pair.two);
     one.channel("c", json!({"members": ["john"], "data": {"color": "green"}})).await;
@@ -143,9 +143,9 @@ async fn a_deleted_channel_is_gone_on_all_daemons_and_can_be_made_anew() {
     }
     let again = one.get("delete_channel", of("c", json!({}))).await;
     assert_eq!(again["deleted"], false);
-    let anew = one.get("watch_channel", of("c", json!({}))).await;
+    let again = one.get("watch_channel", of("c", json!({}))).await;
     assert_eq!(
-        (&anew["channel"]["member_count"], &anew["channel"]["color"]),
+        (&again["channel"]["member_count"], &again["channel"]["color"]),
         (&json!(0), &Value::Null)
     );
 }

@@ -30,11 +30,11 @@ async fn a_delete_is_announced_once_without_custom_fields() {
 }
 
 #[tokio::test]
-async fn whoever_showed_nothing_is_deleted_without_an_event() {
+async fn a_user_who_showed_nothing_is_deleted_without_an_event() {
     let mut stage = Stage::start(NO_GRACE).await;
     stage.client.upsert(json!({"id": "john", "name": "J"})).await;
-    let hidden = json!({"user": {"id": "jack", "invisible": true}, "connection_id": "c"});
-    stage.client.get("connect", hidden).await;
+    let invisible = json!({"user": {"id": "jack", "invisible": true}, "connection_id": "c"});
+    stage.client.get("connect", invisible).await;
     let answer = stage.client.get("delete_users", json!({"ids": ["john", "jack"]})).await;
     assert_eq!(answer["deleted"], json!(["john", "jack"]));
     assert_eq!(stage.events.arrived().len(), 0);
@@ -63,9 +63,9 @@ async fn the_version_keeps_growing_over_a_delete_on_each_daemon() {
 #[tokio::test]
 async fn a_client_that_is_still_connected_is_unknown_and_connects_as_a_new_visible_user() {
     let pair = Pair::start(NO_GRACE).await;
-    let hidden =
+    let invisible =
         json!({"user": {"id": "john", "invisible": true, "name": "J"}, "connection_id": "c"});
-    pair.one.get("connect", hidden).await;
+    pair.one.get("connect", invisible).await;
     pair.one.get("delete_users", json!({"ids": ["john"]})).await;
     let connection = json!({"user_id": "john", "connection_id": "c"});
     for client in pair.clients() {

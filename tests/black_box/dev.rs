@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running `presenced dev`, and what it prints.
 struct Dev {
@@ -23,7 +23,7 @@ impl Dev {
     async fn start(dir: &Path) -> Self {
         let mut child = dev(dir).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let first = timeout(OUTPUT_TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
         let url = first.split(' ').find(|word| word.starts_with("nats://")).unwrap().to_owned();
         Self { child, lines, url }
     }
@@ -31,7 +31,7 @@ impl Dev {
     /// The next line with that in it.
     async fn says(&mut self, what: &str) -> String {
         loop {
-            let line = timeout(PATIENCE, self.lines.next_line()).await.unwrap().unwrap();
+            let line = timeout(OUTPUT_TIMEOUT, self.lines.next_line()).await.unwrap().unwrap();
             let line = line.unwrap_or_else(|| panic!("it ended before it said {what}"));
             if line.contains(what) {
                 return line;
@@ -50,7 +50,7 @@ impl Dev {
     async fn interrupt(mut self) {
         let pid = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         kill_process(pid, Signal::INT).unwrap();
-        let status = timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap();
+        let status = timeout(OUTPUT_TIMEOUT, self.child.wait()).await.unwrap().unwrap();
         assert!(status.success(), "{status}");
     }
 }
@@ -88,7 +88,7 @@ async fn it_serves_follows_the_changes_and_keeps_the_data_over_a_restart() {
 async fn two_of_them_do_not_share_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let first = Dev::start(dir.path()).await;
-    let second = timeout(PATIENCE, dev(dir.path()).output()).await.unwrap().unwrap();
+    let second = timeout(OUTPUT_TIMEOUT, dev(dir.path()).output()).await.unwrap().unwrap();
     assert!(!second.status.success());
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another nats-server"));
     first.interrupt().await;

@@ -151,8 +151,8 @@ async fn a_token_that_is_not_canonical_is_invalid_id() {
 #[tokio::test]
 async fn the_user_of_the_subject_is_the_viewer_and_sees_itself() {
     let pair = Pair::start(NO_GRACE).await;
-    let hidden = json!({"user": {"id": "john", "invisible": true}, "connection_id": "c"});
-    pair.one.get("connect", hidden).await;
+    let invisible = json!({"user": {"id": "john", "invisible": true}, "connection_id": "c"});
+    pair.one.get("connect", invisible).await;
     let all = json!({"filter": {"online": true}});
     for client in pair.clients() {
         let own = client.of("john").query(all.clone()).await;

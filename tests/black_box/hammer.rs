@@ -1,5 +1,5 @@
-//! Two daemons, 32 clients and the same 20 users for half a minute: nothing that was acknowledged is
-//! lost, and watchers come to see what queries say.
+//! Two daemons, 32 clients and the same 20 users for half a minute: nothing that was acknowledged
+//! is lost, and watchers come to see what queries say.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

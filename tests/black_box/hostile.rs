@@ -23,7 +23,7 @@ const AT_ONCE: usize = 64;
 const LARGE: usize = 200;
 
 /// After so much silence no more answers come.
-const SILENCE: Duration = Duration::from_secs(5);
+const QUIET_PERIOD: Duration = Duration::from_secs(5);
 
 const OPERATIONS: [&str; 8] = [
     "connect",
@@ -73,8 +73,8 @@ async fn each_is_answered_once_with_an_error_and_nothing_is_written() {
     });
     let mut codes: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     // Until all have their answer and for a moment longer, for those who would have two.
-    let mut patience = SILENCE;
-    while let Ok(Some(answer)) = timeout(patience, answers.next()).await {
+    let mut quiet_period = QUIET_PERIOD;
+    while let Ok(Some(answer)) = timeout(quiet_period, answers.next()).await {
         let n: usize = answer.subject.rsplit('.').next().unwrap().parse().unwrap();
         let code = match read(&answer) {
             Ok(body) => format!("ok: {body}"),
@@ -83,7 +83,7 @@ async fn each_is_answered_once_with_an_error_and_nothing_is_written() {
         codes.entry(n).or_default().push(code);
         places.add_permits(1);
         if codes.len() == REQUESTS {
-            patience = Duration::from_millis(300);
+            quiet_period = Duration::from_millis(300);
         }
     }
     let sent = sending.await.unwrap();

@@ -24,7 +24,7 @@ async fn show(pair: &Pair, id: &str) {
 }
 
 #[tokio::test]
-async fn whoever_connects_invisible_is_never_seen_online() {
+async fn a_user_who_connects_invisible_is_never_seen_online() {
     let pair = Pair::start(NO_GRACE).await;
     let mut events = Events::of_all(&pair.one).await;
     let body = json!({"user": {"id": "john", "invisible": true}, "connection_id": "c"});
@@ -50,7 +50,7 @@ async fn going_invisible_looks_like_a_disconnect_but_for_version_and_time() {
         events.only();
     }
     hide(&pair, "john").await;
-    let hidden = events.only().body;
+    let invisible = events.only().body;
     pair.one.disconnect("jack", "c").await;
     let left = events.only().body;
     let plain = |mut body: Value| {
@@ -62,7 +62,7 @@ async fn going_invisible_looks_like_a_disconnect_but_for_version_and_time() {
         }
         body
     };
-    assert_eq!(plain(hidden), plain(left));
+    assert_eq!(plain(invisible), plain(left));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn becoming_visible_while_not_connected_changes_nothing_that_others_see() 
     assert_eq!(
         seen(&pair, "john").await,
         frozen,
-        "what happened in hidden time is not shown later"
+        "what happened while invisible is not shown later"
     );
     assert_eq!(events.arrived().len(), 0);
     pair.one.connect_user("john", "c3").await;
@@ -210,8 +210,8 @@ async fn filters_and_order_show_an_invisible_user_as_offline_to_all_but_itself()
     ] {
         assert_eq!(ids(viewer.clone(), json!({"online": true}), by_id.clone()).await, online);
         assert_eq!(ids(viewer.clone(), json!({}), json!({"last_active": -1})).await, newest);
-        let hidden = if viewer == "john" { "john" } else { "" };
-        assert_eq!(ids(viewer.clone(), json!({"invisible": true}), by_id.clone()).await, hidden);
+        let invisible = if viewer == "john" { "john" } else { "" };
+        assert_eq!(ids(viewer.clone(), json!({"invisible": true}), by_id.clone()).await, invisible);
         let open = if viewer == "jack" { "jack" } else { "" };
         assert_eq!(ids(viewer, json!({"invisible": false}), by_id.clone()).await, open);
     }
@@ -247,14 +247,14 @@ async fn the_statistics_of_the_service_do_not_move_with_it() {
     assert_eq!(statistics().await, before, "refused");
     client.get("heartbeat", json!({"connections": [connection("a"), connection("b")]})).await;
     client.get("heartbeat", json!({"connections": [connection("a"), connection("x")]})).await;
-    assert_eq!(statistics().await, before, "a list of only hidden connections");
+    assert_eq!(statistics().await, before, "a list of only invisible connections");
     let op = |op: &str, mut body: Value| {
         body["op"] = json!(op);
         body
     };
     let ops = [op("connect", more), op("disconnect", connection("a"))];
     client.get("batch", json!({"ops": ops})).await;
-    assert_eq!(statistics().await, before, "a batch of nothing but hidden operations");
+    assert_eq!(statistics().await, before, "a batch of nothing but invisible operations");
     client.get("connect", json!({"user": {"id": "john"}, "connection_id": "c"})).await;
     assert_ne!(statistics().await, before);
     let before = statistics().await;

@@ -17,18 +17,18 @@ const SEED: u64 = 7;
 const USERS: usize = 8;
 const STEPS: usize = 250;
 
-/// One step, and whether it is hidden from others if its user is invisible.
+/// One step, and whether it is invisible from others if its user is invisible.
 struct Step {
     operation: &'static str,
     body: Value,
-    hidden: bool,
+    invisible: bool,
 }
 
 fn step(rng: &mut Rng) -> (usize, Step) {
     let user = rng.usize(..USERS);
     let (id, connection) = (format!("u{user}"), format!("c{}", rng.usize(..3)));
     let named = json!({"user_id": id, "connection_id": connection});
-    let (operation, body, hidden) = match rng.usize(..10) {
+    let (operation, body, invisible) = match rng.usize(..10) {
         0..4 => ("connect", json!({"user": {"id": id}, "connection_id": connection}), true),
         4..7 => ("disconnect", named, true),
         7 => ("heartbeat", named, true),
@@ -38,7 +38,7 @@ fn step(rng: &mut Rng) -> (usize, Step) {
         }
         _ => ("upsert_users", json!({"users": [{"id": id, "mood": rng.u8(..3)}]}), false),
     };
-    (user, Step { operation, body, hidden })
+    (user, Step { operation, body, invisible })
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn nobody_can_tell_a_history_from_the_same_without_hidden_deeds() {
         let (user, step) = step(&mut rng);
         a_later_millisecond().await;
         full.client.get(step.operation, step.body.clone()).await;
-        if !(step.hidden && invisible.contains(&user)) {
+        if !(step.invisible && invisible.contains(&user)) {
             twin.client.get(step.operation, step.body).await;
         }
         // Over time ever more users hide, and stay so.
@@ -83,9 +83,9 @@ const HASTY: Settings<'static> = &[
 ];
 
 /// Those who hide; the others are kept alive by their own heartbeats or by a gateway's.
-const HIDDEN: [&str; 4] = ["u4", "u5", "u6", "u7"];
+const INVISIBLE: [&str; 4] = ["u4", "u5", "u6", "u7"];
 
-/// How long they do things in hiding: long enough for what they leave to lapse several times.
+/// How long they do things while invisible: long enough for what they leave to lapse several times.
 const IN_HIDING: Duration = Duration::from_secs(8);
 
 /// Connects all users, and has those hide who will.
@@ -99,17 +99,17 @@ async fn begin(stage: &Stage) -> Vec<Heart> {
         }
         client.get("connect", body).await;
     }
-    for user in HIDDEN {
+    for user in INVISIBLE {
         client.upsert(json!({"id": user, "invisible": true})).await;
     }
     let own = ["u0", "u2"].map(|user| Heart::of(client, user, "c"));
     own.into_iter().chain([Heart::of_lease(client, "gateway")]).collect()
 }
 
-/// Something in hiding: whatever connects here beats no more, or lapses with a lease that nobody
+/// Something while invisible: whatever connects here beats no more, or lapses with a lease that nobody
 /// keeps alive, unless it beats once more or ends.
 async fn hidden_deed(client: &Client, rng: &mut Rng) {
-    let user = HIDDEN[rng.usize(..HIDDEN.len())];
+    let user = INVISIBLE[rng.usize(..INVISIBLE.len())];
     let named = json!({"user_id": user, "connection_id": format!("c{}", rng.usize(..3))});
     let mut connect = json!({"user": {"id": user}, "connection_id": named["connection_id"]});
     match rng.usize(..10) {
@@ -129,10 +129,10 @@ async fn hidden_deed(client: &Client, rng: &mut Rng) {
     };
 }
 
-/// How many connections the hidden users have, and when they were last active, as they see it.
-async fn in_hiding(client: &Client) -> (usize, Vec<Value>) {
+/// How many connections the invisible users have, and when they were last active, as they see it.
+async fn while_invisible(client: &Client) -> (usize, Vec<Value>) {
     let (mut connections, mut active) = (0, Vec::new());
-    for user in HIDDEN {
+    for user in INVISIBLE {
         let explained = client.get("explain", json!({"user_id": user})).await;
         connections += explained["connections"].as_array().unwrap().len();
         active.push(explained["record"]["last_active"].clone());
@@ -144,14 +144,14 @@ async fn in_hiding(client: &Client) -> (usize, Vec<Value>) {
 async fn nobody_can_tell_a_history_from_the_same_without_hidden_lapses_and_refreshes() {
     let (mut full, mut twin) = tokio::join!(Stage::start(HASTY), Stage::start(HASTY));
     let (mut hearts, mut twins_hearts) = tokio::join!(begin(&full), begin(&twin));
-    let frozen = full.client.see_all(&HIDDEN).await;
+    let frozen = full.client.see_all(&INVISIBLE).await;
     let mut rng = Rng::with_seed(SEED);
     let (mut lapses, mut refreshes, start) = (0, 0, Instant::now());
     while start.elapsed() < IN_HIDING {
         for _ in 0..3 {
             hidden_deed(&full.client, &mut rng).await;
         }
-        let (before, active) = in_hiding(&full.client).await;
+        let (before, active) = while_invisible(&full.client).await;
         // Those whom all see are there on both sides; what is compared does not depend on when.
         assert_eq!(
             steady_views(&full.client).await,
@@ -159,10 +159,14 @@ async fn nobody_can_tell_a_history_from_the_same_without_hidden_lapses_and_refre
             "seed {SEED}"
         );
         sleep(Duration::from_millis(300)).await;
-        let (after, later) = in_hiding(&full.client).await;
+        let (after, later) = while_invisible(&full.client).await;
         lapses += usize::from(after < before);
         refreshes += usize::from(later != active);
-        assert_eq!(full.client.see_all(&HIDDEN).await, frozen, "what is hidden moves nothing");
+        assert_eq!(
+            full.client.see_all(&INVISIBLE).await,
+            frozen,
+            "what is invisible moves nothing"
+        );
     }
     assert!(lapses > 0 && refreshes > 0, "{lapses} lapses and {refreshes} refreshes were seen");
     // One of those whom all see falls silent on both sides, and lapses.
@@ -176,7 +180,7 @@ async fn nobody_can_tell_a_history_from_the_same_without_hidden_lapses_and_refre
         .await;
     }
     assert_eq!(steady_views(&full.client).await, steady_views(&twin.client).await, "seed {SEED}");
-    assert_eq!(full.client.see_all(&HIDDEN).await, frozen);
+    assert_eq!(full.client.see_all(&INVISIBLE).await, frozen);
     let told = |stage: &mut Stage| {
         let mut told: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for event in stage.events.arrived() {
@@ -203,7 +207,7 @@ async fn steady_views(client: &Client) -> Vec<Value> {
         json!({"filter": {"online": true}}),
         json!({"filter": {"online": false}, "sort": {"id": -1}, "limit": 3}),
         json!({"sort": [{"online": -1}, {"updated_at": 1}]}),
-        json!({"filter": {"id": {"$in": HIDDEN}}, "sort": {"last_active": 1}}),
+        json!({"filter": {"id": {"$in": INVISIBLE}}, "sort": {"last_active": 1}}),
         json!({"filter": {"invisible": true}}),
         json!({"filter": {"invisible": {"$ne": true}}}),
         json!({"filter": {"status": {"$in": ["s0", "s1", "here"]}}}),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::stage::NO_GRACE;
 use crate::support::{Client, Daemon, Manager, Server};
 
-const AGAIN: &str = "read the settings again";
+const RELOADED_LINE: &str = "read the settings again";
 
 const FIXED: &str = "changed settings that count only after a restart";
 const UNUSABLE: &str = "the settings cannot be used; the previous ones stay in force";
@@ -58,7 +58,7 @@ async fn a_changed_limit_and_log_level_count_once_systemd_hears_ready() {
     let own = json!({"users": [{"role": "admin"}]});
     let refused = client.of("john").refused("upsert_users", own).await;
     assert_eq!(refused.code, "forbidden_field");
-    let said = daemon.says(AGAIN).await;
+    let said = daemon.says(RELOADED_LINE).await;
     assert_eq!(said["changed"], "limits.connections_per_user, limits.trusted_fields, log.level");
     daemon.says("async_nats").await;
     assert!(debugs(&daemon) && saying(&daemon, FIXED).is_empty());
@@ -141,7 +141,7 @@ async fn a_signal_while_it_starts_counts_when_it_serves_and_without_systemd() {
     daemon.hang_up();
     server.appear().await;
     daemon.ready(&server).await;
-    assert_eq!(daemon.says(AGAIN).await["changed"], "limits.connections_per_user");
+    assert_eq!(daemon.says(RELOADED_LINE).await["changed"], "limits.connections_per_user");
     let client = Client::connect(&server).await;
     client.connect_user("john", "1").await;
     let second = json!({"user": {"id": "john"}, "connection_id": "2"});

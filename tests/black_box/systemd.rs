@@ -109,7 +109,7 @@ async fn its_status_tells_of_a_server_that_is_lost_and_that_it_is_back() {
 
 #[tokio::test]
 async fn the_watchdog_is_fed_while_it_serves_and_not_while_it_stands_still() {
-    const PATIENCE: Duration = Duration::from_secs(8);
+    const WATCHDOG_PERIOD: Duration = Duration::from_secs(8);
     let mut server = Server::absent(Options::default());
     let manager = Manager::at_a_path();
     let daemon = launch(&server, &watched(&manager, "8000000"));
@@ -120,19 +120,19 @@ async fn the_watchdog_is_fed_while_it_serves_and_not_while_it_stands_still() {
     let mut last = Instant::now();
     for _ in 0..4 {
         fed().await;
-        assert!(last.elapsed() < PATIENCE / 2, "fed only after {:?}", last.elapsed());
+        assert!(last.elapsed() < WATCHDOG_PERIOD / 2, "fed only after {:?}", last.elapsed());
         last = Instant::now();
     }
     daemon.pause();
     // What was sent before may still lie in the socket.
-    let silent = tokio::time::timeout(PATIENCE, async {
+    let silent = tokio::time::timeout(WATCHDOG_PERIOD, async {
         loop {
             manager.hear_until("WATCHDOG", |said| said.says("WATCHDOG=1")).await;
             last = Instant::now();
         }
     });
     assert!(silent.await.is_err());
-    assert!(last.elapsed() > PATIENCE / 2, "a daemon that stands still was fed");
+    assert!(last.elapsed() > WATCHDOG_PERIOD / 2, "a daemon that stands still was fed");
     daemon.resume();
     fed().await;
     daemon.stop().await;

@@ -35,7 +35,7 @@ impl Daemons {
         self.running.push(daemon);
     }
 
-    /// Kills one without a farewell.
+    /// Kills one with SIGKILL.
     pub fn kill(&mut self, n: usize) {
         self.running.remove(n).kill();
     }

@@ -87,7 +87,7 @@ impl Gateway {
         self.beating = Some(tokio::spawn(run.beat(self.interval, left)));
     }
 
-    /// It falls silent, without a farewell; when its last heartbeat was sent.
+    /// Falls silent without a disconnect. Returns when its last heartbeat was sent.
     pub fn die(&mut self) -> Instant {
         if let Some(beating) = self.beating.take() {
             beating.abort();
@@ -128,7 +128,7 @@ impl Run {
         }
     }
 
-    /// Connects whoever is not, and asks now and then who that is.
+    /// Connects missing users, and queries now and then which are missing.
     async fn care(self, every: Duration, mut left: Vec<String>) {
         let mut differs = false;
         loop {

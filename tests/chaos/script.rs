@@ -178,7 +178,7 @@ impl Stage {
             let early = self.gone(n, died, bound, &mut phase).await;
             phase.false_offlines += early;
         }
-        // Long enough that whoever was taken for dead by mistake is seen.
+        // Long enough to see users that were taken for dead by mistake.
         sleep(lease).await;
         for n in dying {
             if fault == Fault::GatewayPaused {
@@ -225,7 +225,7 @@ impl Stage {
         early
     }
 
-    /// Whoever was there all the time was never shown offline. What becomes of those on the far
+    /// Users whose gateway was always there were never shown offline. What becomes of those on the far
     /// side of a cut is counted apart: they cannot be told from the dead.
     fn hold_the_living(&self, began: Instant, dying: [usize; 2], far: &[bool], phase: &mut Phase) {
         for (n, gateway) in self.gateways.iter().enumerate() {

@@ -136,7 +136,7 @@ impl Op {
             effects.push((Register::Status, if set { Value::By(number) } else { Value::Absent }));
         }
         if let Some(invisible) = fields.invisible {
-            let value = if invisible { Value::Hidden } else { Value::Absent };
+            let value = if invisible { Value::Invisible } else { Value::Absent };
             effects.push((Register::Invisible, value));
         }
         effects

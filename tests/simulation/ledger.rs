@@ -53,7 +53,7 @@ impl Register {
                 let value = record.status.as_deref().and_then(|status| status.parse().ok());
                 value.map_or(Value::Absent, Value::By)
             }
-            Self::Invisible if record.invisible => Value::Hidden,
+            Self::Invisible if record.invisible => Value::Invisible,
             Self::Invisible => Value::Absent,
         }
     }
@@ -66,7 +66,7 @@ pub enum Value {
     By(OpId),
     Own,
     OnLease,
-    Hidden,
+    Invisible,
     /// Only as an effect: the end of the lease.
     AbsentIfOnLease,
 }

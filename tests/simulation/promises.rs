@@ -177,7 +177,7 @@ fn value_in(me: &Json, register: Register) -> Option<Value> {
     match register {
         Register::Custom(client) => Some(by(me[format!("f{client}")].as_u64())),
         Register::Status => Some(by(me["status"].as_str().and_then(|text| text.parse().ok()))),
-        Register::Invisible if me["invisible"] == true => Some(Value::Hidden),
+        Register::Invisible if me["invisible"] == true => Some(Value::Invisible),
         Register::Invisible => Some(Value::Absent),
         Register::Connection(_) => None,
     }

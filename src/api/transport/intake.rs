@@ -1,4 +1,4 @@
-//! Takes requests in: executes, refuses or drops them.
+//! Takes requests in: queues, refuses or drops them.
 //!
 //! One loop reads the subscription, dates each request, and queues it for the executor. The loop
 //! never blocks, so that no request waits unnoticed.

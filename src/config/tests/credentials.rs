@@ -9,20 +9,20 @@ const FILE: &str = "[nats]\ncreds = \"$CREDENTIALS_DIRECTORY/nats.creds\"\n\
      tls_ca = \"$CREDENTIALS_DIRECTORY/ca.pem\"\ntls_cert = \"$CREDENTIALS_DIRECTORY/cert.pem\"\n\
      tls_key = \"/etc/key.pem\"\n";
 
-const AT: &str = "/run/credentials/presenced.service";
+const CREDENTIALS_DIR: &str = "/run/credentials/presenced.service";
 
 #[test]
 fn a_path_may_lie_among_the_credentials_of_the_service() {
-    let given = Given::file(FILE).env("CREDENTIALS_DIRECTORY", AT);
+    let given = Given::file(FILE).env("CREDENTIALS_DIRECTORY", CREDENTIALS_DIR);
     let nats = given.load().unwrap().nats;
-    assert_eq!(nats.auth, Auth::Creds(Path::new(AT).join("nats.creds")));
-    assert_eq!(nats.tls_ca, Some(Path::new(AT).join("ca.pem")));
-    let (cert, key) = (Path::new(AT).join("cert.pem"), "/etc/key.pem".into());
+    assert_eq!(nats.auth, Auth::Creds(Path::new(CREDENTIALS_DIR).join("nats.creds")));
+    assert_eq!(nats.tls_ca, Some(Path::new(CREDENTIALS_DIR).join("ca.pem")));
+    let (cert, key) = (Path::new(CREDENTIALS_DIR).join("cert.pem"), "/etc/key.pem".into());
     assert_eq!(nats.tls_identity, Some(TlsIdentity { cert, key }));
 
     let given = Given::file("[nats]\nnkey = \"$CREDENTIALS_DIRECTORY/nats.nk\"\n");
-    let nats = given.env("CREDENTIALS_DIRECTORY", AT).load().unwrap().nats;
-    assert_eq!(nats.auth, Auth::NkeyFile(Path::new(AT).join("nats.nk")));
+    let nats = given.env("CREDENTIALS_DIRECTORY", CREDENTIALS_DIR).load().unwrap().nats;
+    assert_eq!(nats.auth, Auth::NkeyFile(Path::new(CREDENTIALS_DIR).join("nats.nk")));
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub enum Command {
     Delete,
 }
 
-/// What the sender of a command is told.
+/// The outcome of a command, for its answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The channel as it is now.

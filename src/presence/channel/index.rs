@@ -1,4 +1,4 @@
-//! Which channels a user is a member of, so that nobody has to look through all of them.
+//! The channels of each member, so that a lookup needs no scan.
 
 use std::collections::{HashMap, HashSet};
 

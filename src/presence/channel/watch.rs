@@ -6,11 +6,11 @@ use crate::presence::refusal::{Code, Refusal};
 /// The most users that one watch of a channel follows.
 pub const MAX_WATCHED: usize = 10;
 
-/// Whom a watch follows, and who was left out.
+/// The members that a watch follows, and those left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watched {
     pub users: Vec<Id>,
-    /// Whether the channel has more members than are followed, though nobody chose so.
+    /// Whether members are left out because of the limit, not by choice.
     pub truncated: bool,
     /// The members that are shown and not followed.
     pub not_watched: Vec<Id>,
@@ -36,7 +36,7 @@ pub fn choose(named: Vec<Id>, field: &str) -> Result<Vec<Id>, Refusal> {
     Ok(chosen)
 }
 
-/// Whom a watch follows: those that were chosen, in order of joining, or the first ten members.
+/// The followed members: the chosen ones in order of joining, or the first ten.
 /// `shown` is how many members the answer shows.
 pub fn watch(members: &[Id], shown: usize, chosen: Option<&[Id]>) -> Result<Watched, Refusal> {
     let Some(chosen) = chosen else {

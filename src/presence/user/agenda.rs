@@ -1,6 +1,5 @@
-//! What time asks for of each user: connections that keep themselves alive lapse, graces end, a
-//! status ends, `last_active` grows old. Pure: the time comes in as a value. One entry of a queue
-//! per user with anything to come: no task each, and no scan of all.
+//! Expires own leases, ends graces and statuses, refreshes `last_active`. Pure: the time comes in
+//! as a value. One queue entry per user with something due: no tasks, no scan.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -81,8 +80,8 @@ struct UserAgenda {
 struct StatusEnd {
     /// By the wall clock.
     at: Time,
-    /// When it is looked at, on the monotonic clock. Nothing else moves it, least of all what an
-    /// invisible user does: the end that others see would come earlier for it.
+    /// The next check, on the monotonic clock. Actions of an invisible user do not move it, since
+    /// the visible end would move too.
     look_ms: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How reachable a user is: its own choice, and what that and its connections come to.
+//! The availability of a user: its own choice, combined with its connections.
 
 /// What a user chose to be shown as while it is online.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

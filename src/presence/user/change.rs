@@ -1,4 +1,4 @@
-//! One decision in the making: from the record as it is to the record, version and event.
+//! Builds one decision: record, version and event from the present record.
 
 use super::Users;
 use super::connection::{Connection, Leaving, LeavingKey};
@@ -27,9 +27,9 @@ pub(super) struct Change<'a> {
 /// Why connections end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Departure {
-    /// They were silent for a lease, which is grace enough.
+    /// Silent for a lease; no grace follows.
     Lapsed,
-    /// Somebody disconnected them, with a grace of so long or the usual one.
+    /// Disconnected, with a grace of `grace_ms` or the default.
     Asked { grace_ms: Option<u64> },
 }
 
@@ -120,7 +120,7 @@ impl<'a> Change<'a> {
             return unchanged(Outcome::Disconnected { count: 0, invisible });
         };
         let grace = match departure {
-            // Hidden time knows no grace: what nobody sees does not flicker.
+            // No grace while invisible: others see no change that could flicker.
             _ if invisible => None,
             Departure::Lapsed | Departure::Asked { grace_ms: Some(0) } => None,
             Departure::Asked { grace_ms: None } if self.rules.no_grace => None,
@@ -135,7 +135,7 @@ impl<'a> Change<'a> {
             }
             count += 1;
         }
-        // The oldest make room: what ends must not pile up.
+        // Drops the oldest, so that leaving connections stay bounded.
         let surplus = record.leaving.len().saturating_sub(self.rules.connections_per_user);
         record.leaving.drain(..surplus);
         self.put(record, |_| Outcome::Disconnected { count, invisible })

@@ -33,10 +33,10 @@ pub struct Connection {
     /// The shared lease that keeps it alive; `None` if its own heartbeats do.
     pub lease: Option<Id>,
     pub device: Option<Device>,
-    /// Whether the client says that its user is not at it.
+    /// Whether the client reports its user as idle.
     pub idle: bool,
-    /// Which of the user's generations was its last. Only its own `connect` moves it, so a daemon
-    /// that sees it move has heard from the client.
+    /// The generation of its last connect. Only its own `connect` changes it, so that a change is a
+    /// sign of life of the client.
     pub generation: u64,
     /// Members of the stored object that this version does not know, kept as they are.
     pub unknown: Option<Box<str>>,
@@ -45,7 +45,7 @@ pub struct Connection {
 /// A connection that ended and counts as before for a grace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leaving {
-    /// `None` if a daemon wrote it that knew no leaving connections, only graces of users.
+    /// `None` if written by a daemon that knew only graces of users.
     pub connection: Option<Id>,
     pub device: Option<Device>,
     pub idle: bool,

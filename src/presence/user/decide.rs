@@ -17,7 +17,7 @@ use crate::presence::time::{Now, Time};
 pub struct Rules {
     /// How many connections a user may have.
     pub connections_per_user: usize,
-    /// Whether an end is the end, without a grace, where no grace is asked for.
+    /// Whether connections end without a grace unless one is requested.
     pub no_grace: bool,
     /// The custom fields that belong to what is announced.
     pub announced_fields: AnnouncedFields,
@@ -49,7 +49,7 @@ pub enum Command {
     DisconnectLease { lease: Id, grace_ms: Option<u64> },
     /// Ends connections that have been silent for too long, unless they have connected again.
     Lapse { generations: Vec<ConnectionGen> },
-    /// The user is still there: `last_active` becomes now, if it is still the one that was seen.
+    /// Sets `last_active` to now, if it still has the value that was seen.
     Refresh { seen: Option<Time> },
     /// Makes the user if there is none and applies the fields.
     Upsert { patch: Patch, custom_in_answer: bool },
@@ -57,7 +57,7 @@ pub enum Command {
     Delete,
     /// Ends the graces of these leaving connections, as far as they are still leaving.
     EndLeaving { ended: Vec<LeavingKey> },
-    /// Ends the status that ends then, if it is still the one.
+    /// Ends the status that ends then, if it is still set.
     ExpireStatus { expires_at: Time },
 }
 
@@ -77,7 +77,7 @@ impl NewConnection {
     }
 }
 
-/// What the sender of a command is told.
+/// The outcome of a command, for its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The user as it sees itself, as JSON, and whether this made it. `invisible`: the user was

@@ -1,5 +1,4 @@
-//! What is kept beside the records of users: which connections hang on which shared lease, what
-//! time asks for, and how many users there are.
+//! The index over users: the connections on each shared lease, the agenda, and the census.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +13,7 @@ use crate::presence::time::Now;
 pub struct Index {
     /// For each shared lease, its connections: user and connection id.
     leases: HashMap<Id, HashSet<(Id, Id)>>,
-    /// What time asks for of these users.
+    /// What is due for these users, and when.
     pub agenda: Agenda,
     census: Census,
 }

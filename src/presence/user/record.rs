@@ -14,7 +14,7 @@ pub struct Record {
     pub created_at: Time,
     /// When `status` or a custom field last changed its value.
     pub updated_at: Time,
-    /// Grows with every change of what others see of what is announced.
+    /// Grows with every visible change of announced fields.
     pub version: u64,
     /// Which daemon made the change that `version` counts.
     pub changed_by: Option<DaemonId>,
@@ -38,14 +38,14 @@ pub struct Record {
     pub connections: Vec<Connection>,
     /// The connections that ended and count for a grace; none while the user is invisible.
     pub leaving: Vec<Leaving>,
-    /// How often any connection connected: what a connection's own count goes on from, so that one
-    /// that ended and came again is not taken for what it was.
+    /// The number of connects so far. A connection takes its generation from here, so that a
+    /// connection made again differs from its predecessor.
     pub generation: u64,
     /// Members of the stored object that this version does not know, kept as they are.
     pub unknown: Option<Box<str>>,
 }
 
-/// What a set of connections comes to.
+/// The summary of a set of connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reachability<'a> {
     pub online: bool,
@@ -85,14 +85,14 @@ impl Record {
         !self.connections.is_empty() || !self.leaving.is_empty()
     }
 
-    /// What all connections come to, leaving ones too.
+    /// The summary of all connections, leaving ones too.
     pub fn reachability(&self) -> Reachability<'_> {
         let live = self.connections.iter().map(|each| (each.device.as_ref(), each.idle));
         let leaving = self.leaving.iter().map(|each| (each.device.as_ref(), each.idle));
         self.reached_by(live.chain(leaving))
     }
 
-    /// What the live connections come to, but for the one at `without`.
+    /// The summary of the live connections except that at `without`.
     pub fn live_reachability(&self, without: Option<usize>) -> Reachability<'_> {
         let live = self.connections.iter().enumerate();
         let counted = live.filter(|(index, _)| Some(*index) != without);
@@ -117,9 +117,8 @@ impl Record {
         Reachability { online, availability: Availability::of(self.choice, all_idle), devices }
     }
 
-    /// The `last_active` that must not grow old while the user is connected: that which all see, or,
-    /// while the user is invisible, the one that it sees itself. They may differ where a clock was
-    /// put back, and what was done while invisible must not move what is refreshed visibly.
+    /// The `last_active` to refresh while connected: the visible one, or the private one while the
+    /// user is invisible. Invisible time must not move the visible refreshes.
     pub fn refreshed_last_active(&self) -> Option<Time> {
         if self.invisible { self.last_active } else { self.shown_last_active }
     }

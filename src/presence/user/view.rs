@@ -46,7 +46,7 @@ pub struct Shown<'a> {
     pub devices: Vec<&'a str>,
 }
 
-/// The custom fields of which others are told by events.
+/// The custom fields whose changes are announced by events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnnouncedFields {
     All,
@@ -129,8 +129,7 @@ impl Record {
     }
 }
 
-/// How many bytes of JSON the user takes for others, now or when it goes offline: one that fits
-/// does not outgrow the limit by that.
+/// The largest size of the user for others, in bytes of JSON, online or offline.
 pub fn largest_view(id: &Id, record: &Record) -> usize {
     let bytes = |shown: &Shown<'_>, version| {
         let mut view = Vec::with_capacity(512);

@@ -12,7 +12,8 @@ use crate::support::http::Http;
 use crate::support::server::Options;
 use crate::support::{Client, Server, Stage, eventually, within};
 
-/// Why a daemon is deaf whose server cut it off as a slow consumer, or whose client dropped messages.
+/// Why a daemon is deaf whose server cut it off as a slow consumer, or whose client dropped
+/// messages.
 const SLOW_CONSUMER: [&str; 3] = [
     "it was cut off from NATS",
     "it has just been connected to NATS again",

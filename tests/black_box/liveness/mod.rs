@@ -5,7 +5,7 @@ mod explain;
 mod faults;
 mod hearing;
 mod heartbeats;
-mod hidden;
+mod invisible;
 mod lapses;
 mod refresh;
 
@@ -18,7 +18,7 @@ use crate::support::{Client, Event, Events, Refused, Settings};
 
 const LEASE: Duration = Duration::from_secs(2);
 
-/// After one lease, and this, whoever is silent is offline.
+/// After one lease, and this, a silent user is offline.
 const LATEST: Duration = Duration::from_secs(2);
 
 /// What a bound may be exceeded by where daemons or NATS were away.

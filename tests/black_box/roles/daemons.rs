@@ -59,7 +59,7 @@ async fn daemons_that_show(
 }
 
 #[tokio::test]
-async fn hears_judges_buries_and_leaves_beside_another() {
+async fn hears_expires_detects_failures_and_leaves_beside_another() {
     let (server, mut first, service) = Guarded::served(SHORT).await;
     // Enough for the feed of the second one to need flow control.
     let status = "x".repeat(1000);

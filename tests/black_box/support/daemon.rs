@@ -159,7 +159,7 @@ impl Daemon {
         self.process.signal(Signal::TERM);
     }
 
-    /// Ends the daemon without a farewell.
+    /// Ends the daemon with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
     }

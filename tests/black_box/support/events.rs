@@ -13,7 +13,7 @@ use super::wait::{keys, within};
 use super::{Client, token};
 
 /// An event that did not come after so long will not come.
-const LONGEST: Duration = Duration::from_secs(8);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What hears the events of some users.
 pub struct Events {
@@ -43,8 +43,8 @@ impl Events {
         events
     }
 
-    /// For those who may not publish to themselves: the server may not know of it yet. What they ask
-    /// for over the same connection comes after it.
+    /// For those who may not publish to themselves: the server may not know of it yet. What they
+    /// ask for over the same connection comes after it.
     pub async fn unsettled(client: &Client, subject: &str) -> Self {
         let subscriber = client.nats.subscribe(subject.to_owned()).await.unwrap();
         Self { subscriber, newest: None }
@@ -66,7 +66,7 @@ impl Events {
     }
 
     pub async fn next(&mut self) -> Event {
-        self.next_within(LONGEST).await
+        self.next_within(EVENT_TIMEOUT).await
     }
 
     pub async fn next_within(&mut self, bound: Duration) -> Event {

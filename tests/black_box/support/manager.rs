@@ -10,7 +10,7 @@ use tokio::net::UnixDatagram;
 use super::wait::within;
 
 /// How long a daemon may take to say what is awaited.
-const PATIENCE: Duration = Duration::from_secs(30);
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Manager {
     socket: UnixDatagram,
@@ -65,7 +65,7 @@ impl Manager {
     /// The next message.
     pub async fn hear(&self) -> Said {
         let mut bytes = vec![0; 4096];
-        let received = within("a message to systemd", PATIENCE, self.socket.recv(&mut bytes));
+        let received = within("a message to systemd", NOTICE_TIMEOUT, self.socket.recv(&mut bytes));
         let length = received.await.unwrap();
         bytes.truncate(length);
         Said(String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect())
@@ -79,7 +79,7 @@ impl Manager {
                 heard.push(self.hear().await);
             }
         };
-        within(&format!("{what} is said to systemd"), PATIENCE, all).await;
+        within(&format!("{what} is sent to systemd"), NOTICE_TIMEOUT, all).await;
         heard
     }
 

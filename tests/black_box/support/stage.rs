@@ -3,7 +3,7 @@
 use super::server::last_seq;
 use super::{Client, Daemon, Events, Server, Settings};
 
-/// Whoever leaves is offline at once.
+/// A user that leaves is offline at once.
 pub const NO_GRACE: Settings<'static> = &[("LIVENESS__OFFLINE_GRACE", "0s")];
 
 /// The same, and no request is too old however busy the machine is.

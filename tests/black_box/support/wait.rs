@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
-const LOOK: Duration = Duration::from_millis(15);
+const POLL_INTERVAL: Duration = Duration::from_millis(15);
 
 /// Looks again and again until there is something to see.
 pub async fn eventually<T>(
@@ -21,7 +21,7 @@ pub async fn eventually<T>(
             return seen;
         }
         assert!(start.elapsed() < bound, "not within {bound:?}: {what}");
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -1,4 +1,4 @@
-"""``presenced.connect``: a NATS connection of one's own, with its callbacks wired up."""
+"""``presenced.connect``: a NATS connection with its callbacks wired up."""
 
 from __future__ import annotations
 

@@ -311,10 +311,10 @@ class Link:
             _tell(self.on_closed)
             return
         generation, is_up = self._reconnects(), self._nc.is_connected
-        anew = generation != self._generation
-        if self._was_up and (anew or not is_up):
+        reconnected = generation != self._generation
+        if self._was_up and (reconnected or not is_up):
             self._on_loss(generation, is_up)
-        if is_up and (anew or not self._was_up):
+        if is_up and (reconnected or not self._was_up):
             assert self._up is not None
             self._up.set()
             _tell(self.on_up)

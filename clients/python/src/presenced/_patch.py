@@ -24,7 +24,7 @@ def _value(value: Any) -> Any:
 
 
 def merge(older: Mapping[str, Any], newer: Mapping[str, Any]) -> Json:
-    """Both patches as one. A status that is set anew has its own end or none."""
+    """Both patches as one. A new status has its own end or none."""
     merged = dict(older)
     if "status" in newer and "status_expires_at" not in newer:
         merged.pop("status_expires_at", None)

@@ -193,7 +193,7 @@ class Watch(Mapping[str, Optional[User]]):
         self.last_error = error
 
     def look(self, error: Optional[PresenceError] = None) -> None:
-        """Finds the state anew."""
+        """Finds the state again."""
         if self._state is WatchState.CLOSED:
             return
         if error is not None:

@@ -36,7 +36,7 @@ async fn connections(client: &Client) -> usize {
     explained["connections"].as_array().unwrap().len()
 }
 
-/// `jack` stays online all the time; `john` has hidden while connected.
+/// `jack` stays online all the time; `john` becomes invisible while connected.
 async fn hide(stage: &mut Stage) -> Heart {
     let client = &stage.client;
     client.connect_user("jack", "c").await;

@@ -1,4 +1,4 @@
-//! Members in the answers about channels: who is deleted, who is hidden, and to whom.
+//! Members in the answers about channels: deleted users, invisible users, and their viewers.
 
 use serde_json::{Value, json};
 
