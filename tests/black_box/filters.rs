@@ -82,7 +82,7 @@ async fn the_query_of_the_page_returns_both_users_sorted_with_presence() {
 async fn a_query_without_presence_has_no_such_block() {
     let stage = Stage::start(NO_GRACE).await;
     let answer = stage.client.get("query_users", json!({})).await;
-    assert_eq!(answer, json!({"users": []}));
+    assert_eq!(answer, json!({"users": [], "more": false}));
 }
 
 #[tokio::test]
@@ -101,4 +101,32 @@ async fn pages_of_a_sorted_query_hold_each_user_once() {
         seen.iter().map(|user| (-user["team"].as_i64().unwrap(), user["id"].to_string())).collect();
     assert_eq!(keys.len(), 70);
     assert!(keys.is_sorted_by(|one, next| one < next), "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_page_says_whether_others_match_behind_it_and_holds_all_named_ids() {
+    let stage = Stage::start(NO_GRACE).await;
+    let ids: Vec<_> = (0..60).map(|n| format!("u{n:02}")).collect();
+    let users: Vec<_> = ids.iter().map(|id| json!({"id": id})).collect();
+    stage.client.get("upsert_users", json!({"users": users})).await;
+    let page = async |body| {
+        let answer = stage.client.get("query_users", body).await;
+        (answer["users"].as_array().unwrap().len(), answer["more"].as_bool().unwrap())
+    };
+    assert_eq!(page(json!({"filter": {"id": {"$in": ids}}, "presence": true})).await, (60, false));
+    assert_eq!(page(json!({"filter": {"id": {"$in": ids}}, "limit": 59})).await, (59, true));
+    assert_eq!(page(json!({"presence": true})).await, (30, true));
+    assert_eq!(page(json!({"offset": 30, "presence": true})).await, (30, false));
+    assert_eq!(page(json!({"offset": 60, "presence": true})).await, (0, false));
+
+    for n in 0..3 {
+        let channel = json!({"type": "messaging", "id": format!("c{n}")});
+        stage.client.get("upsert_channel", channel).await;
+    }
+    for (limit, more) in [(2, true), (3, false)] {
+        let body = json!({"limit": limit, "presence": true});
+        let answer = stage.client.get("query_channels", body).await;
+        assert_eq!(answer["channels"].as_array().unwrap().len(), limit);
+        assert_eq!(answer["more"], more);
+    }
 }

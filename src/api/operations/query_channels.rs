@@ -26,6 +26,7 @@ const MAX_OFFSET: u64 = 1000;
 #[derive(Debug)]
 pub struct QueryChannels {
     query: ChannelQuery,
+    limit: usize,
     presence: bool,
     viewer: Option<Id>,
     freshness: Freshness,
@@ -37,6 +38,7 @@ impl QueryChannels {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Channels, &filter));
         let sort = fields.take("sort").and_then(|_| sort_text(body));
         let limit = fields.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+        let limit = to_usize(limit);
         let offset = fields.number("offset", 0..=MAX_OFFSET)?.unwrap_or(0);
         let member_limit = channel::member_limit(&mut fields)?;
         let presence = fields.boolean("presence")?.unwrap_or(false);
@@ -46,26 +48,30 @@ impl QueryChannels {
         let query = ChannelQuery {
             filter: filter.transpose()?,
             sort: Sort::parse(Kind::Channels, sort.as_deref())?,
-            limit: to_usize(limit),
+            // One more tells whether others match behind this page.
+            limit: limit + 1,
             offset: to_usize(offset),
             member_limit,
             of_member: if door.is_trusted() { None } else { viewer.clone() },
         };
-        Ok(Self { query, presence, viewer, freshness })
+        Ok(Self { query, limit, presence, viewer, freshness })
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         self.freshness.wait(ctx).await?;
         let (members, viewer) = (self.query.member_limit, self.viewer.as_ref());
-        let pages = ctx.service.query_channels(self.query, ctx.deadline_ms).await?;
+        let mut pages = ctx.service.query_channels(self.query, ctx.deadline_ms).await?;
+        let more = pages.len() > self.limit;
+        pages.truncate(self.limit);
         let event_prefix = self.presence.then_some(&*ctx.event_prefix);
-        reply(&ctx.service, &pages, members, viewer, event_prefix)
+        reply(&ctx.service, &pages, more, members, viewer, event_prefix)
     }
 }
 
 fn reply(
     service: &Service,
     pages: &[Page],
+    more: bool,
     members: usize,
     viewer: Option<&Id>,
     event_prefix: Option<&str>,
@@ -81,7 +87,8 @@ fn reply(
         service.push_channel(&mut out, page, members, viewer, presence);
         union.add(watched);
     }
-    out.push(b']');
+    json::push(&mut out, "],\"more\":");
+    json::push_bool(&mut out, more);
     if let Some(event_prefix) = event_prefix {
         json::push(&mut out, ",\"presence\":");
         push_watched(&mut out, event_prefix, &union.finish());

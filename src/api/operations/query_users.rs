@@ -6,7 +6,7 @@ use super::reply::Reply;
 use crate::api::request::door::Door;
 use crate::api::request::fields::Fields;
 use crate::presence::channel::Watched;
-use crate::presence::field::Kind;
+use crate::presence::field::{Field, Kind};
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
 use crate::presence::json;
@@ -16,13 +16,14 @@ use crate::service::channels::push_watched;
 use crate::service::query::UserQuery;
 
 const MAX_LIMIT: u64 = 100;
-const DEFAULT_LIMIT: u64 = 30;
+const DEFAULT_LIMIT: usize = 30;
 const MAX_OFFSET: u64 = 1000;
 
 /// A parsed `query_users`.
 #[derive(Debug)]
 pub struct QueryUsers {
     query: UserQuery,
+    limit: usize,
     presence: bool,
     freshness: Freshness,
 }
@@ -32,34 +33,47 @@ impl QueryUsers {
     pub fn parse(mut fields: Fields, body: &[u8], door: &Door) -> Result<Self, Refusal> {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Users, &filter));
         let sort = fields.take("sort").and_then(|_| sort_text(body));
-        let limit = fields.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+        let limit = fields.number("limit", 1..=MAX_LIMIT)?.map(to_usize);
         let offset = fields.number("offset", 0..=MAX_OFFSET)?.unwrap_or(0);
         let presence = fields.boolean("presence")?.unwrap_or(false);
         let viewer = door.viewer(fields.id("as")?)?;
         let freshness = Freshness::parse(&mut fields, presence, door)?;
         fields.finish()?;
+        let filter = filter.transpose()?;
+        let limit = limit.unwrap_or_else(|| default_limit(filter.as_ref()));
         let query = UserQuery {
-            filter: filter.transpose()?,
+            filter,
             sort: Sort::parse(Kind::Users, sort.as_deref())?,
-            limit: to_usize(limit),
+            // One more tells whether others match behind this page.
+            limit: limit + 1,
             offset: to_usize(offset),
             viewer,
         };
-        Ok(Self { query, presence, freshness })
+        Ok(Self { query, limit, presence, freshness })
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         self.freshness.wait(ctx).await?;
-        let users = ctx.service.query_users(self.query, ctx.deadline_ms).await?;
-        Ok(reply(&users, self.presence.then_some(&*ctx.event_prefix)))
+        let mut users = ctx.service.query_users(self.query, ctx.deadline_ms).await?;
+        let more = users.len() > self.limit;
+        users.truncate(self.limit);
+        Ok(reply(&users, more, self.presence.then_some(&*ctx.event_prefix)))
     }
 }
 
-fn reply(users: &[(Id, Vec<u8>)], event_prefix: Option<&str>) -> Reply {
+/// As many as the filter names in `id`, if those are more than the usual page.
+fn default_limit(filter: Option<&Filter>) -> usize {
+    let named = filter.and_then(|filter| filter.candidates(&Field::Id)).map_or(0, |ids| ids.len());
+    named.clamp(DEFAULT_LIMIT, to_usize(MAX_LIMIT))
+}
+
+fn reply(users: &[(Id, Vec<u8>)], more: bool, event_prefix: Option<&str>) -> Reply {
     let mut out =
         Vec::with_capacity(64 + users.iter().map(|(_, user)| user.len() + 64).sum::<usize>());
     json::push(&mut out, "{\"users\":");
     json::push_array(&mut out, users, |out, (_, user)| out.extend_from_slice(user));
+    json::push(&mut out, ",\"more\":");
+    json::push_bool(&mut out, more);
     if let Some(event_prefix) = event_prefix {
         json::push(&mut out, ",\"presence\":");
         let users = users.iter().map(|(id, _)| id.clone()).collect();
