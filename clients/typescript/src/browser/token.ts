@@ -29,7 +29,7 @@ export class TokenSource {
     this.#auth = auth;
   }
 
-  /** Fetches anew where there is none, where it is at its end, or where it was refused. */
+  /** Fetches a new token where there is none, or the old one is at its end or was refused. */
   async authenticator(fresh: boolean): Promise<Authenticator | undefined> {
     const auth = this.#auth;
     if (!auth) return undefined;

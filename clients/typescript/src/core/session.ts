@@ -158,7 +158,7 @@ export class Session<F extends object = Fields> {
     this.#show({ error });
   }
 
-  /** Leaves for a while. The id is spent with the disconnect, whoever sends it. */
+  /** Leaves for a while. The id is spent with the disconnect, sent by the page or the library. */
   pause(): { connection_id: string } | undefined {
     if (this.#paused) return undefined;
     this.#paused = true;
