@@ -16,12 +16,13 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::config::{self, Limits, Liveness, Settings};
+use crate::liveness::early_disconnects;
 use crate::liveness::internal::Beacons;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
-use crate::presence::user::{Command, Record, Rules, Users};
+use crate::presence::user::{Command, EarlyDisconnect, Record, Rules, Users};
 use crate::store::Store;
 use crate::store::keyspace::CommandResult;
 use channels::ChannelTypes;
@@ -133,6 +134,23 @@ impl Service {
     ) -> impl Future<Output = CommandResult<Users>> + Send + use<> {
         let answer = self.store.users.command(user, command, deadline_ms);
         async move { answer.await.unwrap_or_else(|_| Err(stopped())) }
+    }
+
+    /// The command that ends a connection whose disconnect came before the connect that arrives
+    /// now.
+    pub fn early_end(&self, user: &Id, connection: &Id) -> Option<Command> {
+        let now_ms = self.now().mono_ms;
+        self.store.users.with_index(user, |index| {
+            let early = index.early_disconnects.before_connect(user, connection, now_ms);
+            early.map(EarlyDisconnect::command)
+        })
+    }
+
+    /// A disconnect found no connection: should the connect arrive within
+    /// `limits.request_timeout`, at whichever daemon, the connection is ended at once.
+    pub async fn publish_early(&self, user: &Id, early: EarlyDisconnect) {
+        let within_ms = millis(self.limits().request_timeout);
+        early_disconnects::publish(&self.store, &self.beacons, user, early, within_ms).await;
     }
 
     /// Decides several commands on the replica, each on top of those before it, and writes nothing.

@@ -146,6 +146,15 @@ impl<E: Entity> Keyspace<E> {
         work(self.lock(self.stripe_of(key)).index_mut())
     }
 
+    /// Works on the stripe of a key.
+    pub fn for_stripe_of<R>(
+        &self,
+        key: &E::Key,
+        work: impl FnOnce(&mut TicketStripe<E>) -> R,
+    ) -> R {
+        work(&mut self.lock(self.stripe_of(key)))
+    }
+
     /// Visits the stripes one by one, each under its lock.
     pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut TicketStripe<E>)) {
         for stripe in 0..self.stripes.len() {

@@ -37,6 +37,7 @@ mod jetstream;
 mod leaving;
 mod liveness;
 mod metrics;
+mod overtaking;
 mod read_your_writes;
 mod readme;
 mod records;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::agenda::{Agenda, Periods};
+use super::early::EarlyDisconnects;
 use super::record::Record;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
@@ -15,6 +16,7 @@ pub struct Index {
     leases: HashMap<Id, HashSet<(Id, Id)>>,
     /// What is due for these users, and when.
     pub agenda: Agenda,
+    pub early_disconnects: EarlyDisconnects,
     census: Census,
 }
 
@@ -50,7 +52,12 @@ impl LeaseChange {
 
 impl Index {
     pub fn new(periods: Periods) -> Self {
-        Self { leases: HashMap::new(), agenda: Agenda::new(periods), census: Census::default() }
+        Self {
+            leases: HashMap::new(),
+            agenda: Agenda::new(periods),
+            early_disconnects: EarlyDisconnects::default(),
+            census: Census::default(),
+        }
     }
 
     /// How many users there are.
@@ -74,6 +81,7 @@ impl Index {
     ) -> Vec<LeaseChange> {
         self.census.observe(before, after);
         self.agenda.observe(user, after, now);
+        self.early_disconnects.observe(user, after, now.mono_ms);
         self.observe_leases(user, before, after)
     }
 
