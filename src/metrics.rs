@@ -80,6 +80,9 @@ pub struct Metrics {
     queues: Family<RequestQueue, Gauge>,
     /// Events that were published.
     pub events: Counter,
+    /// Announcements of how many members of a channel are online.
+    pub occupancy_events: Counter,
+    counted_channels: Gauge,
     /// Connections that were ended because their lease had lapsed.
     pub lapses: Counter,
     /// Heartbeat messages that were dropped before they were processed, as far as that is known.
@@ -119,6 +122,8 @@ impl Metrics {
             users: Family::default(),
             queues: Family::default(),
             events: Counter::default(),
+            occupancy_events: Counter::default(),
+            counted_channels: Gauge::default(),
             lapses: Counter::default(),
             heartbeats_dropped: Counter::default(),
             beacons: Counter::default(),
@@ -172,6 +177,16 @@ impl Metrics {
         );
         to.register("channels", "Channels of the cell", self.channels.clone());
         to.register("events", "Presence events published", self.events.clone());
+        to.register(
+            "occupancy_events",
+            "Announcements of how many members of a channel are online",
+            self.occupancy_events.clone(),
+        );
+        to.register(
+            "counted_channels",
+            "Channels whose members online are counted for announcements",
+            self.counted_channels.clone(),
+        );
         to.register(
             "commits",
             "Writes that JetStream stored, by kind of record",
@@ -304,6 +319,11 @@ impl Metrics {
         self.users.get_or_create(&State { state: "known" }).set(count(known));
         self.users.get_or_create(&State { state: "online" }).set(count(online));
         self.channels.set(count(channels));
+    }
+
+    /// Sets the number of channels whose members online are counted.
+    pub fn set_counted_channels(&self, channels: usize) {
+        self.counted_channels.set(count(channels));
     }
 
     /// Sets the length of a queue.

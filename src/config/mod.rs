@@ -107,11 +107,13 @@ pub struct ChannelType {
     pub presence: bool,
     /// Whether a user's own client may make a channel.
     pub client_create: bool,
+    /// At most how often the number of members online is announced; never if absent.
+    pub occupancy_interval: Option<Duration>,
 }
 
 impl Default for ChannelType {
     fn default() -> Self {
-        Self { presence: true, client_create: false }
+        Self { presence: true, client_create: false, occupancy_interval: None }
     }
 }
 

@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::presence::entity::DaemonId;
 use crate::presence::user::Periods;
 use crate::round_trip::round_trip;
+use crate::service::occupancy::{self, OccupancyTask};
 use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
@@ -109,6 +110,7 @@ impl Daemon {
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
         startup.expire_leases(&store, &beacons).await?;
+        startup.announce_occupancy(&store, &beacons).await?;
         let context = startup.answer_inquiries(&requests, &answers).await?;
         let service = Service::new(store, beacons, &startup.settings);
         startup.serve(service, requests, internal, context).await
@@ -236,6 +238,19 @@ impl Startup {
         let tap = self.tasks.watchdog.register("expiry");
         self.tasks.spawn(expiry.run(tap));
         self.tasks.spawn(beacons.clone().announce_if_first(store.clone()));
+        Ok(())
+    }
+
+    /// Counts the members online of channels whose types announce that.
+    async fn announce_occupancy(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {
+        let intervals = occupancy::intervals(&self.settings);
+        if intervals.is_empty() {
+            return Ok(());
+        }
+        let prefix = self.settings.subjects.channel_events.clone();
+        let task = OccupancyTask::new(store.clone(), beacons.clone(), intervals, prefix).await?;
+        let tap = self.tasks.watchdog.register("occupancy");
+        self.tasks.spawn(task.run(tap));
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 pub mod channels;
 mod lease;
+pub mod occupancy;
 pub mod query;
 mod scans;
 
@@ -38,6 +39,8 @@ pub struct Service {
     /// Read at each request, as a reload may change them at any time.
     limits: Arc<ArcSwap<Limits>>,
     channel_types: ChannelTypes,
+    /// The prefix of the subjects on which counts of channels are announced.
+    channel_events: Arc<str>,
     pending: Arc<AtomicUsize>,
     scans: Arc<Scans>,
 }
@@ -66,7 +69,7 @@ pub fn rules(limits: &Limits, liveness: &Liveness, users: &config::Users) -> Rul
 
 impl Service {
     pub fn new(store: Store, beacons: Beacons, settings: &Settings) -> Self {
-        let Settings { liveness, users, limits, channel_types, .. } = settings.clone();
+        let Settings { liveness, users, limits, channel_types, subjects, .. } = settings.clone();
         Self {
             store,
             beacons,
@@ -75,6 +78,7 @@ impl Service {
             scans: Arc::new(Scans::new(limits.concurrent_scans)),
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             channel_types: Arc::new(channel_types),
+            channel_events: subjects.channel_events.into(),
             pending: Arc::default(),
         }
     }

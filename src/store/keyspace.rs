@@ -54,6 +54,21 @@ pub struct StoreContext {
     pub tracker: TaskTracker,
 }
 
+impl StoreContext {
+    /// Publishes the JSON of an event of that version.
+    pub fn publish(&self, subject: String, version: u64, body: Vec<u8>) {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(wire::VERSION, version.to_string());
+        self.events.send(Message {
+            subject,
+            reply: None,
+            headers: Some(headers),
+            payload: body.into(),
+            not_after_ms: None,
+        });
+    }
+}
+
 /// A visible change by another daemon, which that daemon announces.
 #[derive(Debug)]
 struct RemoteChange<K> {
@@ -342,15 +357,7 @@ impl<E: Entity> Keyspace<E> {
         self.context.metrics.events.inc();
         let mut subject = format!("{}.", self.context.event_prefix);
         crate::presence::id::push_token(&mut subject, Id::as_str(&event.user));
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert(wire::VERSION, event.version.to_string());
-        self.context.events.send(Message {
-            subject,
-            reply: None,
-            headers: Some(headers),
-            payload: event.body.into(),
-            not_after_ms: None,
-        });
+        self.context.publish(subject, event.version, event.body);
     }
 
     fn subject(&self, key: &E::Key) -> String {

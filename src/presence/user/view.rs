@@ -123,6 +123,11 @@ impl Record {
         }
     }
 
+    /// Whether `viewer` sees the user, whose id is `id`, online.
+    pub fn is_online_for(&self, id: &Id, viewer: Viewer<'_>) -> bool {
+        if viewer.is(id) { self.is_online() } else { self.is_shown_online() }
+    }
+
     /// Whether others see the user online.
     pub fn is_shown_online(&self) -> bool {
         self.is_online() && !self.invisible
