@@ -80,6 +80,8 @@ pub struct Metrics {
     queues: Family<RequestQueue, Gauge>,
     /// Events that were published.
     pub events: Counter,
+    /// Users that this daemon deleted as they were not touched for long.
+    pub forgotten: Counter,
     /// Announcements of how many members of a channel are online.
     pub occupancy_events: Counter,
     counted_channels: Gauge,
@@ -122,6 +124,7 @@ impl Metrics {
             users: Family::default(),
             queues: Family::default(),
             events: Counter::default(),
+            forgotten: Counter::default(),
             occupancy_events: Counter::default(),
             counted_channels: Gauge::default(),
             lapses: Counter::default(),
@@ -177,6 +180,11 @@ impl Metrics {
         );
         to.register("channels", "Channels of the cell", self.channels.clone());
         to.register("events", "Presence events published", self.events.clone());
+        to.register(
+            "forgotten_users",
+            "Users deleted because they were offline and not touched for users.forget_after",
+            self.forgotten.clone(),
+        );
         to.register(
             "occupancy_events",
             "Announcements of how many members of a channel are online",

@@ -44,6 +44,7 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("liveness.last_active_refresh", Text("15m")),
     ("users.announced_fields", EmptyList),
     ("users.allow_invisible", Flag(true)),
+    ("users.forget_after", Nothing),
     ("limits.request_timeout", Text("2s")),
     ("limits.connections_per_user", Number(50)),
     ("limits.trusted_fields", EmptyList),

@@ -82,6 +82,8 @@ pub struct Users {
     pub announced_fields: AnnouncedFields,
     /// Whether a user's own client may make the user invisible.
     pub allow_invisible: bool,
+    /// A user who is offline and was not touched for so long is deleted; never if absent.
+    pub forget_after: Option<Duration>,
 }
 
 /// Limits on everything that can grow.

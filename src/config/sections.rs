@@ -99,7 +99,13 @@ impl Users {
             }
             _ => return Err(reader.refusal(key, must)),
         };
-        Ok(Self { announced_fields, allow_invisible: reader.flag("users.allow_invisible")? })
+        let key = "users.forget_after";
+        let forget_after = match reader.text(key, "a duration, such as \"90days\"")? {
+            Some(_) => Some(reader.duration(key, SECOND..=100 * 366 * DAY)?),
+            None => None,
+        };
+        let allow_invisible = reader.flag("users.allow_invisible")?;
+        Ok(Self { announced_fields, allow_invisible, forget_after })
     }
 }
 

@@ -3,6 +3,8 @@
 //! Subjects and JSON requests belong to the edge and are unknown here.
 
 pub mod channels;
+mod erase;
+pub mod forget;
 mod lease;
 pub mod occupancy;
 pub mod query;

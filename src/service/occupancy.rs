@@ -18,6 +18,7 @@ use crate::presence::entity::DaemonId;
 use crate::presence::id::{Id, push_token};
 use crate::presence::user::Record;
 use crate::store::Store;
+use crate::store::stream_clock::StreamClock;
 use crate::watchdog::WatchdogTap;
 
 /// How often the replica is looked at.
@@ -59,6 +60,7 @@ pub struct OccupancyTask {
     /// The prefix of the subjects of announcements.
     prefix: String,
     announcements: Subscriber,
+    stream_clock: Arc<StreamClock>,
     occupancy: Occupancy,
     peers: BTreeSet<DaemonId>,
     /// Whether it is settled which daemon announces what was before this one.
@@ -86,6 +88,7 @@ impl OccupancyTask {
         beacons: Beacons,
         intervals: Intervals,
         prefix: String,
+        stream_clock: Arc<StreamClock>,
     ) -> Result<Self, async_nats::SubscribeError> {
         let announcements = beacons.client().subscribe(format!("{prefix}.*.*")).await?;
         Ok(Self {
@@ -94,6 +97,7 @@ impl OccupancyTask {
             intervals: Arc::new(intervals),
             prefix,
             announcements,
+            stream_clock,
             occupancy: Occupancy::default(),
             peers: BTreeSet::new(),
             settled: false,
@@ -177,7 +181,8 @@ impl OccupancyTask {
 
     fn announce(&mut self) {
         let context = &self.store.context;
-        let now = context.clock.now();
+        // Versions go by JetStream's clock, which all daemons share.
+        let Some(now) = self.stream_clock.at(context.clock.now()) else { return };
         let wait_ms = |key: &ChannelKey| {
             let rank = self.beacons.peers().rank(key.cid(), RankFilter::Alive);
             u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)

@@ -9,6 +9,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::{ErrorCode, stream};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -58,6 +59,8 @@ pub enum BucketError {
 pub struct Info {
     /// When the stream was created; another time means another bucket.
     pub created: String,
+    /// The time of the server that answered.
+    pub ts: DateTime<Utc>,
     pub state: State,
     pub config: stream::Config,
     /// Absent from a server outside any cluster.
@@ -294,9 +297,13 @@ mod tests {
                 .collect();
             let cluster: Cluster =
                 serde_json::from_value(serde_json::json!({ "replicas": replicas })).unwrap();
-            let (created, config) = (String::new(), stream::Config::default());
-            let info =
-                Info { created, state: State { last_seq: 0 }, config, cluster: Some(cluster) };
+            let info = Info {
+                created: String::new(),
+                ts: DateTime::default(),
+                state: State { last_seq: 0 },
+                config: stream::Config::default(),
+                cluster: Some(cluster),
+            };
             info.has_majority()
         };
         assert!(leads(&[]), "a single server is a majority");

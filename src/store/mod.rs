@@ -11,6 +11,7 @@ mod feed;
 pub mod keyspace;
 mod open;
 pub mod outbox;
+pub mod stream_clock;
 pub mod stripe;
 mod wire;
 

@@ -30,6 +30,7 @@ mod doors;
 mod errors;
 mod events;
 mod filters;
+mod forgetting;
 mod hammer;
 mod hostile;
 mod invisible;

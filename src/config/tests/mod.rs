@@ -183,6 +183,8 @@ fn each_impossible_value_is_refused() {
         ("subjects.events = 'presence.v1.changed'", "subjects.events"),
         ("subjects.events = 'presence.internal.v1'", "subjects.events"),
         ("subjects.channel_events = 'user'", "subjects.channel_events"),
+        ("users.forget_after = 'never'", "users.forget_after"),
+        ("users.forget_after = '10ms'", "users.forget_after"),
         ("store.bucket = 'a.b'", "store.bucket"),
         ("store.replicas = 0", "store.replicas"),
         ("store.replicas = 1.5", "store.replicas"),

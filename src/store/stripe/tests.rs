@@ -278,7 +278,7 @@ fn a_deletion_leaves_its_version_until_its_marker_has_expired_and_after() {
     let mut rig = rig();
     rig.command(1, connect("a"), 50);
     rig.acked(1, 1, 50);
-    assert_eq!(rig.command(2, Command::Delete, 0), ["write 2 on 1 shows 1051"]);
+    assert_eq!(rig.command(2, Command::Delete { only: None }, 0), ["write 2 on 1 shows 1051"]);
     assert_eq!(rig.acked(2, 2, 0), ["announce 1051", "answer 2 at 2"]);
     assert_eq!(rig.known(), Stored::Absent { version: 1051, changed_by: Some(OWN) });
     assert_eq!(rig.command(3, connect("a"), 0), ["write 3 on 2 shows 1052"]);
@@ -297,6 +297,6 @@ fn an_abandoned_write_is_announced_under_an_invisible_deletion_by_another_daemon
     assert_eq!(rig.command(2, disconnect("a"), 0), ["write 2 on 1 shows 1001"]);
     assert_eq!(rig.tick(2000), ["answer 2 unavailable", "read 3"]);
     let offline = rig.own(2).stored;
-    assert_eq!(rig.fed(other(&offline, &Command::Delete, 3)), ["announce 1001"]);
+    assert_eq!(rig.fed(other(&offline, &Command::Delete { only: None }, 3)), ["announce 1001"]);
     rig.is_done();
 }
