@@ -202,7 +202,7 @@ impl Startup {
     async fn join_peers(&self, store: &Store, internal: &Client) -> Result<Beacons, Error> {
         let hearing = Hearing::new(millis(self.settings.liveness.lease), self.clock.now().mono_ms);
         let bucket = &self.settings.store.bucket;
-        let beacons = Beacons::new(internal.clone(), bucket, self.id, hearing);
+        let beacons = Beacons::new(internal.clone(), bucket, self.id, &host(), hearing);
         let messages = internal.subscribe(beacons.subject(BEACON)).await?;
         self.tasks.spawn(beacons.clone().run(store.clone(), messages));
         Ok(beacons)

@@ -1,6 +1,7 @@
 //! The beacons between the daemons of a cell, on `presence.internal.v1.<bucket>.beacon`: a daemon
 //! is alive, or leaves.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,6 +29,9 @@ const SETTLE_DELAY: Duration = Duration::from_millis(2500);
 #[derive(Debug, Serialize, Deserialize)]
 struct Beacon {
     daemon: String,
+    /// The machine of the daemon; daemons of older versions do not tell.
+    #[serde(default)]
+    host: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     leaving: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -43,6 +47,10 @@ pub struct Beacons {
     /// The prefix of all subjects between the daemons of this cell.
     prefix: String,
     daemon: DaemonId,
+    /// The name of this machine.
+    host: Arc<str>,
+    /// The machines of the other daemons, for the log.
+    hosts: Arc<Mutex<HashMap<DaemonId, String>>>,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
     settled: Arc<AtomicBool>,
@@ -52,8 +60,16 @@ pub struct Beacons {
 
 impl Beacons {
     /// The beacons of a daemon that keeps its records in `bucket`.
-    pub fn new(client: Client, bucket: &str, daemon: DaemonId, hearing: Hearing) -> Self {
+    pub fn new(
+        client: Client,
+        bucket: &str,
+        daemon: DaemonId,
+        host: &str,
+        hearing: Hearing,
+    ) -> Self {
         Self {
+            host: host.into(),
+            hosts: Arc::default(),
             client,
             prefix: format!("{INTERNAL}.{bucket}"),
             daemon,
@@ -146,14 +162,31 @@ impl Beacons {
         let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return false };
         let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return false };
         if beacon.leaving {
+            if daemon != self.daemon {
+                tracing::info!(%daemon, host = self.host_of(daemon), "another daemon leaves");
+            }
             self.peers().on_leave(daemon);
+            self.hosts().remove(&daemon);
             return false;
         }
         if daemon != self.daemon {
             store.context.metrics.beacons.inc();
         }
         let status = PeerStatus { deaf: beacon.deaf, starting: beacon.starting };
-        self.peers().on_beacon(daemon, status, now_ms)
+        let is_new = self.peers().on_beacon(daemon, status, now_ms);
+        if is_new {
+            tracing::info!(%daemon, host = beacon.host, "another daemon is there");
+            self.hosts().insert(daemon, beacon.host);
+        }
+        is_new
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<DaemonId, String>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn host_of(&self, daemon: DaemonId) -> String {
+        self.hosts().get(&daemon).cloned().unwrap_or_default()
     }
 
     async fn send_beacon(&self, now_ms: u64) {
@@ -178,13 +211,15 @@ impl Beacons {
         for FailedPeer { daemon, last_heard_ms, .. } in failed {
             let since_ms = last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
             let users = store.users.announce_for(daemon, since_ms);
-            tracing::info!(%daemon, users, "a daemon is gone; announced its last changes");
+            let host = self.hosts().remove(&daemon).unwrap_or_default();
+            tracing::info!(%daemon, host, users, "a daemon is gone; announced its last changes");
         }
     }
 
     async fn send(&self, leaving: bool, deaf: bool) {
         let starting = !self.is_settled();
-        let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf, starting };
+        let (daemon, host) = (self.daemon.to_string(), self.host.to_string());
+        let beacon = Beacon { daemon, host, leaving, deaf, starting };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(self.subject(BEACON), payload.into());
         // A beacon that cannot be sent now is of no use later.

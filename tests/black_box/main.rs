@@ -32,6 +32,7 @@ mod events;
 mod filters;
 mod forgetting;
 mod hammer;
+mod history;
 mod hostile;
 mod invisible;
 mod invisible_twin;

@@ -158,13 +158,41 @@ async fn a_status_ends_with_one_event_whether_its_user_is_online_offline_or_invi
         assert_eq!((&seen["online"], &seen["status"]), (&json!(false), &Value::Null));
     }
     assert_eq!(events.arrived().len(), 0, "each status ended once");
-    for past in [
-        json!({"id": "x", "status": "s", "status_expires_at": "2020-01-01T00:00:00Z"}),
-        json!({"id": "x", "status_expires_at": in_ms(60_000)}),
+}
+
+#[tokio::test]
+async fn a_wrong_end_of_a_status_is_named_by_its_whole_path() {
+    let stage = Stage::start(NO_GRACE).await;
+    let past = json!({"status": "s", "status_expires_at": "2020-01-01T00:00:00Z"});
+    let with_id = |id: &str| {
+        let mut user = past.clone();
+        user["id"] = json!(id);
+        user
+    };
+    let connect = json!({"user": with_id("x")});
+    let defaults = json!({"user": {"id": "x"}, "defaults": past});
+    for (operation, body, field) in [
+        (
+            "upsert_users",
+            json!({"users": [{"id": "a"}, with_id("x")]}),
+            "users[1].status_expires_at",
+        ),
+        (
+            "upsert_users",
+            json!({"users": [{"id": "x", "status_expires_at": in_ms(60_000)}]}),
+            "users[0].status_expires_at",
+        ),
+        ("connect", connect.clone(), "user.status_expires_at"),
+        ("connect", defaults, "defaults.status_expires_at"),
     ] {
-        let refused = pair.one.refused("upsert_users", json!({"users": [past]})).await;
-        assert_eq!(refused.what(), ("invalid_request", Some("status_expires_at")));
+        let refused = stage.client.refused(operation, body).await;
+        assert_eq!(refused.what(), ("invalid_request", Some(field)));
     }
+    let mut op = connect;
+    op["op"] = json!("connect");
+    let answer = stage.client.get("batch", json!({"ops": [op]})).await;
+    let error = &answer["results"][0]["error"];
+    assert_eq!(error["details"]["field"], "ops[0].user.status_expires_at", "{error}");
 }
 
 #[tokio::test]
