@@ -29,6 +29,7 @@ mod doors;
 mod errors;
 mod events;
 mod filters;
+mod ground;
 mod hammer;
 mod hostile;
 mod invisible;
