@@ -106,8 +106,14 @@ impl Service {
         self.store.context.clock.now()
     }
 
-    /// Admits a request of `weight` commands, or refuses it while too many are pending.
+    /// Admits a request of `weight` commands, or refuses it while too many are pending or the
+    /// replica is not what is stored.
     pub fn admit(&self, weight: usize) -> Result<Permit, Refusal> {
+        if !self.store.is_whole() {
+            return Err(unavailable(
+                "the store is not what it was, and is read anew; repeat the request",
+            ));
+        }
         let before = self.pending.fetch_add(weight, Ordering::Relaxed);
         let permit = Permit { pending: Arc::clone(&self.pending), weight };
         if before < self.limits().pending_requests { Ok(permit) } else { Err(overloaded()) }

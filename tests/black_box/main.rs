@@ -31,6 +31,7 @@ mod errors;
 mod events;
 mod filters;
 mod forgetting;
+mod ground;
 mod hammer;
 mod hostile;
 mod invisible;
