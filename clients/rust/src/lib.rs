@@ -16,7 +16,6 @@ mod merge;
 mod patch;
 mod query;
 mod retry;
-mod seats;
 mod signals;
 mod user;
 mod watch;

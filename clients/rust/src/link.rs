@@ -215,6 +215,14 @@ pub(crate) fn parse(status: Option<u16>, payload: &[u8]) -> Result<Value, Error>
     }
 }
 
+/// Waits until a moment, or for ever.
+pub(crate) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A part of an answer as its type.
 pub(crate) fn part<T: serde::de::DeserializeOwned>(
     answer: &mut Value,

@@ -1,0 +1,146 @@
+//! A lease: the connections of many users, kept alive by one heartbeat.
+
+mod seats;
+mod task;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use self::seats::Key;
+use self::task::Task;
+use crate::error::Error;
+use crate::hub::HubHandle;
+use crate::id::Id;
+use crate::link::Link;
+use crate::patch::Patch;
+
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How a lease stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeaseState {
+    /// The name of now; another after the service had lost the lease.
+    pub name: Id,
+    /// Whether NATS is reached.
+    pub up: bool,
+    /// Seats that there should be.
+    pub seats: usize,
+    /// Seats that the service has acknowledged.
+    pub acknowledged: usize,
+    /// How many heartbeats were sent.
+    pub heartbeats: u64,
+    /// Whether it has ended.
+    pub closed: bool,
+}
+
+/// Connections of many users under one heartbeat, for gateways.
+///
+/// When it is dropped, it lives on until the last of its seats is gone.
+#[derive(Debug)]
+pub struct Lease {
+    commands: mpsc::UnboundedSender<Command>,
+    state: watch::Receiver<LeaseState>,
+    _hub: HubHandle,
+}
+
+/// A connection of a user on a [`Lease`]. Dropping it disconnects without waiting.
+#[derive(Debug)]
+pub struct Seat {
+    key: Option<Key>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Patch(Key, Patch, oneshot::Sender<Result<(), Error>>),
+    Close(Key, Option<oneshot::Sender<Result<(), Error>>>),
+    End { grace: bool, reply: oneshot::Sender<Result<(), Error>> },
+}
+
+impl Lease {
+    pub(crate) fn open(link: Arc<Link>, hub: HubHandle, prefix: &str) -> Result<Self, Error> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (task, states) = Task::new(link, Id::parse(prefix)?)?;
+        tokio::spawn(task.run(receiver));
+        Ok(Self { commands, state: states, _hub: hub })
+    }
+
+    /// Connects a user. Many calls at a time share a request.
+    ///
+    /// # Errors
+    /// What the service refuses. While it cannot be reached this waits.
+    pub async fn connect(&self, user: impl AsRef<str>, patch: Patch) -> Result<Seat, Error> {
+        let key = Key { user: Id::parse(user)?, connection: fastrand::u128(..) };
+        // Made first: a caller that gives up disconnects by dropping it.
+        let seat = Seat { key: Some(key.clone()), commands: self.commands.clone() };
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Patch(key, patch, reply)).map_err(|_| Error::Closed)?;
+        answer.await.unwrap_or(Err(Error::Closed))?;
+        Ok(seat)
+    }
+
+    /// How the lease stands.
+    pub fn state(&self) -> LeaseState {
+        self.state.borrow().clone()
+    }
+
+    /// How the lease stands, to wait for a change.
+    pub fn states(&self) -> watch::Receiver<LeaseState> {
+        self.state.clone()
+    }
+
+    /// Disconnects all seats with one request.
+    ///
+    /// # Errors
+    /// When the service did not confirm it; then the connections lapse.
+    pub async fn close(self) -> Result<(), Error> {
+        self.end(false).await
+    }
+
+    /// Ends for a planned restart: the users stay online for a lease, to connect to the next process.
+    ///
+    /// # Errors
+    /// As [`Lease::close`].
+    pub async fn hand_over(self) -> Result<(), Error> {
+        self.end(true).await
+    }
+
+    async fn end(self, grace: bool) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::End { grace, reply }).map_err(|_| Error::Closed)?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+impl Seat {
+    /// Changes the user.
+    ///
+    /// # Errors
+    /// What the service refuses, and [`Error::Closed`].
+    pub async fn update(&self, patch: Patch) -> Result<(), Error> {
+        let key = self.key.clone().ok_or(Error::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Patch(key, patch, reply)).map_err(|_| Error::Closed)?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Disconnects, and waits up to two seconds for it; it is tried on by the lease in any case.
+    pub async fn close(mut self) {
+        let Some(key) = self.key.take() else { return };
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Close(key, Some(reply))).is_ok() {
+            let _ = timeout(GOODBYE, answer).await;
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            let _ = self.commands.send(Command::Close(key, None));
+        }
+    }
+}
