@@ -82,6 +82,11 @@ impl Link {
         format!("{}.{}", self.events, user.token())
     }
 
+    /// The events of all users.
+    pub fn all_events_subject(&self) -> String {
+        format!("{}.*", self.events)
+    }
+
     pub async fn subscribe(&self, subject: String) -> Result<Subscriber, Error> {
         let down = Error::Disconnected { may_have_applied: false };
         match timeout(CALL_TIMEOUT, self.nats.subscribe(subject)).await {

@@ -1,20 +1,23 @@
 //! A connection of a user that keeps itself alive.
 
+mod connect;
 mod task;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::connect::Connect;
 use self::task::Task;
 use crate::error::Error;
 use crate::hub::HubHandle;
 use crate::id::Id;
 use crate::link::Link;
 use crate::patch::Patch;
-use crate::user::Seen;
+use crate::user::{CustomFields, Fields, Seen};
 
 const INTERVAL: Duration = Duration::from_secs(20);
 
@@ -33,7 +36,12 @@ pub enum ConnectionState {
 }
 
 /// How a connection describes itself.
-#[derive(Debug, Clone, Default)]
+///
+/// ```
+/// use presenced_client::Device;
+/// let device = Device::of("mobile").idle(true);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Device {
     /// The kind of device: 1 to 32 of `[a-z0-9_-]`, such as `mobile`.
     pub kind: Option<String>,
@@ -41,15 +49,37 @@ pub struct Device {
     pub idle: bool,
 }
 
+impl Device {
+    /// A device of this kind.
+    pub fn of(kind: &str) -> Self {
+        Self { kind: Some(kind.to_owned()), idle: false }
+    }
+
+    /// Whether the person is away from it.
+    pub fn idle(self, idle: bool) -> Self {
+        Self { idle, ..self }
+    }
+
+    pub(crate) fn put(&self, body: &mut Value) {
+        if let Some(kind) = &self.kind {
+            body["device"] = kind.as_str().into();
+        }
+        if self.idle {
+            body["idle"] = true.into();
+        }
+    }
+}
+
 /// A live connection of a user. Dropping it disconnects without waiting.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Connection<F = Fields> {
     id: Id,
     commands: mpsc::UnboundedSender<Command>,
     closing: watch::Sender<bool>,
     states: watch::Receiver<ConnectionState>,
     me: watch::Receiver<Option<Arc<Seen>>>,
     _hub: HubHandle,
+    fields: PhantomData<fn() -> F>,
 }
 
 enum Command {
@@ -57,14 +87,15 @@ enum Command {
     Device(Device, oneshot::Sender<Result<(), Error>>),
 }
 
-impl Connection {
+impl<F: CustomFields> Connection<F> {
     /// Connects, and returns when the service has acknowledged it. A link that is down is waited for.
-    pub(crate) async fn open(
+    async fn open(
         link: Arc<Link>,
         hub: HubHandle,
         user: Id,
         patch: Patch,
         device: Device,
+        defaults: Patch,
     ) -> Result<Self, Error> {
         let id = Id::random("");
         let (commands, receiver) = mpsc::unbounded_channel();
@@ -77,14 +108,23 @@ impl Connection {
             id: id.clone(),
             pending: patch,
             device,
-            defaults: Map::new(),
+            given: defaults.fields(),
+            remembered: Map::new(),
             waiting: Vec::new(),
             interval: INTERVAL,
             state,
             me,
         };
         tokio::spawn(task.run(receiver, closed));
-        let connection = Self { id, commands, closing, states: states.clone(), me: my, _hub: hub };
+        let connection = Self {
+            id,
+            commands,
+            closing,
+            states: states.clone(),
+            me: my,
+            _hub: hub,
+            fields: PhantomData,
+        };
         let settled = |state: &ConnectionState| {
             matches!(state, ConnectionState::Online | ConnectionState::Closed(_))
         };
@@ -111,8 +151,10 @@ impl Connection {
     }
 
     /// The user as it sees itself, as of the last answer.
-    pub fn me(&self) -> Option<Arc<Seen>> {
-        self.me.borrow().clone()
+    ///
+    /// `None` also where its custom fields are not of the application's type.
+    pub fn me(&self) -> Option<Arc<Seen<F>>> {
+        self.me.borrow().as_ref()?.typed().ok()
     }
 
     /// Changes the user. While the link is down the changes are kept, and merged into one.

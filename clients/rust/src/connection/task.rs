@@ -26,8 +26,10 @@ pub struct Task {
     /// What the service has not acknowledged.
     pub pending: Patch,
     pub device: Device,
+    /// The defaults that the application gave.
+    pub given: Map<String, Value>,
     /// What a record that is gone would forget.
-    pub defaults: Map<String, Value>,
+    pub remembered: Map<String, Value>,
     pub waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     pub interval: Duration,
     pub state: watch::Sender<ConnectionState>,
@@ -102,14 +104,11 @@ impl Task {
             let mut user = sent.fields();
             user.insert("id".to_owned(), self.user.as_str().into());
             let mut body = json!({"user": user, "connection_id": self.id});
-            if let Some(kind) = &self.device.kind {
-                body["device"] = kind.as_str().into();
-            }
-            if self.device.idle {
-                body["idle"] = true.into();
-            }
-            if !self.defaults.is_empty() {
-                body["defaults"] = Value::Object(self.defaults.clone());
+            self.device.put(&mut body);
+            let defaults: Map<_, _> =
+                self.given.clone().into_iter().chain(self.remembered.clone()).collect();
+            if !defaults.is_empty() {
+                body["defaults"] = Value::Object(defaults);
             }
             match self.link.ask_once("connect", &body).await {
                 Ok(answer) => {
@@ -121,8 +120,6 @@ impl Task {
                     failed += 1;
                     sleep(retry::wait(&error, failed)).await;
                 }
-                // An older daemon does not know them.
-                Err(error) if error.field() == Some("defaults") => self.defaults.clear(),
                 Err(error) if self.waiting.is_empty() => return Err(error),
                 // The fault may lie in the changes that ride along: it goes on without them.
                 Err(error) => {
@@ -155,7 +152,7 @@ impl Task {
             self.interval = Duration::from_millis(ms.max(50));
         }
         if let Some(me) = answer[part].as_object() {
-            self.defaults = Patch::defaults_from(me);
+            self.remembered = Patch::defaults_from(me);
             if let Ok(me) = serde_json::from_value(Value::Object(me.clone())) {
                 self.me.send_replace(Some(Arc::new(me)));
             }

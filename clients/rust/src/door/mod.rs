@@ -4,6 +4,7 @@ mod service;
 mod user;
 
 use std::collections::HashSet;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,14 @@ use serde_json::{Map, Value, json};
 pub use self::service::Service;
 pub use self::user::User;
 use crate::error::Error;
+use crate::filter::{Filter, Sort};
 use crate::hub::{HubHandle, Source, members};
 use crate::id::Id;
 use crate::link::{Link, part};
+use crate::query::UsersQuery;
 use crate::signals::Signals;
-use crate::watch::Watch;
+use crate::user::{CustomFields, Fields};
+use crate::watch::{Found, Watch};
 
 const AUDIT: Duration = Duration::from_secs(600);
 
@@ -68,7 +72,7 @@ impl Builder {
 
     /// A door for trusted services. Needs a Tokio runtime.
     pub fn build(self) -> Service {
-        Service { door: self.open(None) }
+        Service { door: self.open(None), fields: PhantomData }
     }
 
     /// A door for one user. Needs a Tokio runtime.
@@ -77,7 +81,7 @@ impl Builder {
     /// [`Error::Refused`] if that is no id.
     pub fn user(self, id: impl AsRef<str>) -> Result<User, Error> {
         let id = Id::parse(id)?;
-        Ok(User { door: self.open(Some(id.clone())), id })
+        Ok(User { door: self.open(Some(id.clone())), id, fields: PhantomData })
     }
 
     fn open(self, user: Option<Id>) -> Door {
@@ -107,9 +111,30 @@ pub struct Stats {
 }
 
 impl Door {
-    fn watch<S: AsRef<str>>(&self, ids: impl IntoIterator<Item = S>) -> Result<Watch, Error> {
+    fn watch<S: AsRef<str>, F: CustomFields>(
+        &self,
+        ids: impl IntoIterator<Item = S>,
+    ) -> Result<Watch<F>, Error> {
         let ids: HashSet<Id> = ids.into_iter().map(Id::parse).collect::<Result<_, _>>()?;
         Ok(Watch::new(self.hub.clone(), ids))
+    }
+
+    fn watch_where<F: CustomFields>(
+        &self,
+        filter: Filter,
+        sort: Option<Sort>,
+        limit: u32,
+    ) -> Watch<F, Found> {
+        let query = UsersQuery::new(self.link.clone()).filter(filter).limit(limit);
+        let query = match sort {
+            Some(sort) => query.sort(sort),
+            None => query,
+        };
+        Watch::matching(query, self.hub.clone())
+    }
+
+    fn watch_all<F: CustomFields>(&self) -> Watch<F, Found> {
+        Watch::all(self.link.clone(), self.hub.clone(), self.audit)
     }
 
     /// Gets or makes a channel, and names those of its members that come with their presence.
@@ -142,11 +167,20 @@ impl Door {
 
 /// A channel whose members are watched.
 #[derive(Debug)]
-pub struct ChannelWatch {
+pub struct ChannelWatch<F = Fields> {
     /// The channel as it was: `cid`, `member_count`, `members`, and its data.
     pub channel: Map<String, Value>,
     /// Its members.
-    pub watch: Watch,
+    pub watch: Watch<F>,
+}
+
+/// Users that were deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deleted {
+    /// Their ids.
+    pub ids: Vec<String>,
+    /// Whether others match.
+    pub more: bool,
 }
 
 /// What a write changed, and when it can be read.

@@ -1,22 +1,36 @@
 //! The door of one user's own client.
 
+use std::marker::PhantomData;
+
 use async_nats::Client;
 use serde_json::{Map, Value};
 
 use super::{Builder, ChannelWatch, Door, Stats};
-use crate::connection::{Connection, Device};
+use crate::connection::Connect;
 use crate::error::Error;
+use crate::filter::{Filter, Sort};
 use crate::hub::{HubHandle, Source};
 use crate::id::Id;
 use crate::patch::Patch;
 use crate::query::{ChannelsQuery, UsersQuery};
-use crate::watch::Watch;
+use crate::user::{CustomFields, Fields};
+use crate::watch::{Found, Watch};
 
 /// One user's own client: it acts, and looks, as that user only.
-#[derive(Debug, Clone)]
-pub struct User {
+///
+/// `F` is the type of custom fields: see [`User::typed`].
+#[derive(Debug)]
+pub struct User<F = Fields> {
     pub(super) door: Door,
     pub(super) id: Id,
+    pub(super) fields: PhantomData<fn() -> F>,
+}
+
+// Derived, it would ask for fields that can be cloned, of which there are none.
+impl<F> Clone for User<F> {
+    fn clone(&self) -> Self {
+        Self { door: self.door.clone(), id: self.id.clone(), fields: PhantomData }
+    }
 }
 
 impl User {
@@ -28,34 +42,46 @@ impl User {
         Builder::new(nats).user(id)
     }
 
+    /// The same door, with custom fields as a type of the application, as
+    /// [`Service::typed`](crate::Service::typed) has it.
+    pub fn typed<F: CustomFields>(&self) -> User<F> {
+        User { door: self.door.clone(), id: self.id.clone(), fields: PhantomData }
+    }
+}
+
+impl<F: CustomFields> User<F> {
     /// The user.
     pub fn id(&self) -> &Id {
         &self.id
     }
 
     /// Connects; the connection then keeps itself alive.
-    ///
-    /// # Errors
-    /// What the service refuses; a link that is down is waited for.
-    pub async fn connect(&self, patch: Patch) -> Result<Connection, Error> {
-        self.connect_as(patch, Device::default()).await
-    }
-
-    /// Connects from a device of a kind.
-    ///
-    /// # Errors
-    /// As [`User::connect`].
-    pub async fn connect_as(&self, patch: Patch, device: Device) -> Result<Connection, Error> {
-        let Door { link, hub, .. } = self.door.clone();
-        Connection::open(link, hub, self.id.clone(), patch, device).await
+    pub fn connect(&self, patch: Patch) -> Connect<F> {
+        Connect::new(self.door.link.clone(), self.door.hub.clone(), Ok(self.id.clone()), patch)
     }
 
     /// Watches users. Needs the permission for `query_users`.
     ///
     /// # Errors
     /// [`Error::Refused`] if one is no id.
-    pub fn watch<S: AsRef<str>>(&self, ids: impl IntoIterator<Item = S>) -> Result<Watch, Error> {
+    pub fn watch<S: AsRef<str>>(
+        &self,
+        ids: impl IntoIterator<Item = S>,
+    ) -> Result<Watch<F>, Error> {
         self.door.watch(ids)
+    }
+
+    /// Watches the first `limit` users that match, in an order: 1 to 100, as
+    /// [`Service::watch_where`](crate::Service::watch_where) does.
+    ///
+    /// Needs the permissions for `query_users`, and for the events of those who are found.
+    pub fn watch_where(&self, filter: Filter, sort: Option<Sort>, limit: u32) -> Watch<F, Found> {
+        self.door.watch_where(filter, sort, limit)
+    }
+
+    /// Watches all users. Needs the permissions for `query_users` and the events of all.
+    pub fn watch_all(&self) -> Watch<F, Found> {
+        self.door.watch_all()
     }
 
     /// Gets or makes a channel, and watches its members: the first 100 in the order of joining.
@@ -70,7 +96,7 @@ impl User {
         kind: impl AsRef<str>,
         id: impl AsRef<str>,
         data: Option<Map<String, Value>>,
-    ) -> Result<ChannelWatch, Error> {
+    ) -> Result<ChannelWatch<F>, Error> {
         let (kind, id) = (Id::parse(kind)?, Id::parse(id)?);
         let (channel, ids) = self.door.channel(&kind, &id, data).await?;
         let source = Source::Channel { kind, id };
@@ -80,7 +106,7 @@ impl User {
     }
 
     /// Asks for users, as this user sees them.
-    pub fn users(&self) -> UsersQuery {
+    pub fn users(&self) -> UsersQuery<F> {
         UsersQuery::new(self.door.link.clone())
     }
 

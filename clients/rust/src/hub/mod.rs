@@ -24,7 +24,7 @@ use crate::id::Id;
 use crate::link::{LOOK_INTERVAL, Link, LinkState, until};
 use crate::merge::{Known, Merge, Merged};
 use crate::signals::Signal;
-use crate::watch::{Shared, WatchState};
+use crate::watch::{Picture, WatchState};
 
 const GATHER: Duration = Duration::from_millis(10);
 const LINGER: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ const QUERIES: usize = 4;
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Watch { number: u64, shared: Arc<Shared>, ids: HashSet<Id> },
+    Watch { number: u64, picture: Arc<dyn Picture>, ids: HashSet<Id> },
     Add { number: u64, ids: HashSet<Id> },
     Remove { number: u64, id: Id },
     Unwatch { number: u64 },
@@ -77,7 +77,7 @@ impl HubHandle {
 }
 
 struct Watched {
-    shared: Arc<Shared>,
+    picture: Arc<dyn Picture>,
     ids: HashSet<Id>,
     /// Users of which there is no fresh answer.
     pending: HashSet<Id>,
@@ -166,7 +166,7 @@ impl Hub {
             }
         }
         for watched in self.watches.values() {
-            watched.shared.is(WatchState::Closed);
+            watched.picture.is(WatchState::Closed);
         }
     }
 
@@ -176,9 +176,9 @@ impl Hub {
 
     async fn on_command(&mut self, command: Command) {
         match command {
-            Command::Watch { number, shared, ids } => {
+            Command::Watch { number, picture, ids } => {
                 let watched = Watched {
-                    shared,
+                    picture,
                     ids: HashSet::new(),
                     pending: HashSet::new(),
                     denied: None,
@@ -193,14 +193,14 @@ impl Hub {
                 if let Some(watched) = self.watches.get_mut(&number) {
                     watched.ids.remove(&id);
                     watched.pending.remove(&id);
-                    watched.shared.hide(&id);
+                    watched.picture.hide(&id);
                     self.leave(number, &id);
                     self.settle(number);
                 }
             }
             Command::Unwatch { number } => {
                 if let Some(watched) = self.watches.remove(&number) {
-                    watched.shared.is(WatchState::Closed);
+                    watched.picture.is(WatchState::Closed);
                     for id in &watched.ids {
                         self.leave(number, id);
                     }
@@ -236,7 +236,7 @@ impl Hub {
             watched.pending.insert(id.clone());
             let known = self.merge.get(id.as_str());
             if known != Known::Unknown {
-                watched.shared.show(&id, known);
+                watched.picture.show(&id, known);
             }
             self.due.push_back(id);
         }
@@ -271,7 +271,7 @@ impl Hub {
         }
         for number in &followed.watches {
             if let Some(watched) = self.watches.get(number) {
-                watched.shared.show(&merged.id, merged.now.clone());
+                watched.picture.show(&merged.id, merged.now.clone());
             }
         }
     }

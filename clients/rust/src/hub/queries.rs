@@ -115,7 +115,7 @@ impl Hub {
         for watched in self.watches.values_mut() {
             if ids.iter().any(|id| watched.ids.contains(id)) {
                 watched.denied = Some(error.clone());
-                watched.shared.is(WatchState::Denied(error.clone()));
+                watched.picture.is(WatchState::Denied(error.clone()));
             }
         }
     }

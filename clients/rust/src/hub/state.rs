@@ -24,9 +24,9 @@ impl Hub {
         let error = Error::Permission { subject: subject.to_owned(), may_have_applied: false };
         for number in &followed.watches {
             if let Some(watched) = self.watches.get_mut(number) {
-                watched.shared.show(&id, Known::Unknown);
+                watched.picture.show(&id, Known::Unknown);
                 watched.denied = Some(error.clone());
-                watched.shared.is(WatchState::Denied(error.clone()));
+                watched.picture.is(WatchState::Denied(error.clone()));
             }
         }
     }
@@ -44,7 +44,7 @@ impl Hub {
             watched.was_live = true;
             watched.stale = None;
         }
-        watched.shared.is(state);
+        watched.picture.is(state);
     }
 
     pub(super) fn go_stale(&mut self, why: &'static str) {

@@ -3,14 +3,17 @@
 mod seats;
 mod task;
 
+use std::future::IntoFuture;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use self::seats::Key;
+use self::seats::{Key, Reply};
 use self::task::Task;
+use crate::connection::Device;
 use crate::error::Error;
 use crate::hub::HubHandle;
 use crate::id::Id;
@@ -55,9 +58,11 @@ pub struct Seat {
 
 #[derive(Debug)]
 enum Command {
-    Patch(Key, Patch, oneshot::Sender<Result<(), Error>>),
-    Close(Key, Option<oneshot::Sender<Result<(), Error>>>),
-    End { grace: bool, reply: oneshot::Sender<Result<(), Error>> },
+    Connect { key: Key, patch: Patch, device: Device, defaults: Patch, reply: Reply },
+    Patch(Key, Patch, Reply),
+    Device(Key, Device, Reply),
+    Close(Key, Option<Reply>),
+    End { grace: bool, reply: Reply },
 }
 
 impl Lease {
@@ -69,17 +74,14 @@ impl Lease {
     }
 
     /// Connects a user. Many calls at a time share a request.
-    ///
-    /// # Errors
-    /// What the service refuses. While it cannot be reached this waits.
-    pub async fn connect(&self, user: impl AsRef<str>, patch: Patch) -> Result<Seat, Error> {
-        let key = Key { user: Id::parse(user)?, connection: fastrand::u128(..) };
-        // Made first: a caller that gives up disconnects by dropping it.
-        let seat = Seat { key: Some(key.clone()), commands: self.commands.clone() };
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Patch(key, patch, reply)).map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))?;
-        Ok(seat)
+    pub fn connect(&self, user: impl AsRef<str>, patch: Patch) -> ConnectSeat {
+        ConnectSeat {
+            user: Id::parse(user),
+            commands: self.commands.clone(),
+            patch,
+            device: Device::default(),
+            defaults: Patch::new(),
+        }
     }
 
     /// How the lease stands.
@@ -109,10 +111,63 @@ impl Lease {
     }
 
     async fn end(self, grace: bool) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::End { grace, reply }).map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        command(&self.commands, |reply| Command::End { grace, reply }).await
     }
+}
+
+/// A seat that is to be made. `await` it: it ends when the service has acknowledged it.
+///
+/// # Errors
+/// What the service refuses. While it cannot be reached this waits.
+#[derive(Debug)]
+#[must_use = "a seat is made when it is awaited"]
+pub struct ConnectSeat {
+    /// An error is that of an id that is none.
+    user: Result<Id, Error>,
+    commands: mpsc::UnboundedSender<Command>,
+    patch: Patch,
+    device: Device,
+    defaults: Patch,
+}
+
+impl ConnectSeat {
+    /// From a device of this kind, with the person at it or away from it.
+    pub fn device(mut self, device: Device) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// What counts only if the user does not exist yet.
+    pub fn defaults(mut self, defaults: Patch) -> Self {
+        self.defaults = defaults;
+        self
+    }
+}
+
+impl IntoFuture for ConnectSeat {
+    type Output = Result<Seat, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { user, commands, patch, device, defaults } = self;
+        Box::pin(async move {
+            let key = Key { user: user?, connection: fastrand::u128(..) };
+            // Made first: a caller that gives up disconnects by dropping it.
+            let seat = Seat { key: Some(key.clone()), commands };
+            let connect = |reply| Command::Connect { key, patch, device, defaults, reply };
+            command(&seat.commands, connect).await?;
+            Ok(seat)
+        })
+    }
+}
+
+async fn command(
+    commands: &mpsc::UnboundedSender<Command>,
+    command: impl FnOnce(Reply) -> Command,
+) -> Result<(), Error> {
+    let (reply, answer) = oneshot::channel();
+    commands.send(command(reply)).map_err(|_| Error::Closed)?;
+    answer.await.unwrap_or(Err(Error::Closed))
 }
 
 impl Seat {
@@ -122,9 +177,16 @@ impl Seat {
     /// What the service refuses, and [`Error::Closed`].
     pub async fn update(&self, patch: Patch) -> Result<(), Error> {
         let key = self.key.clone().ok_or(Error::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Patch(key, patch, reply)).map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        command(&self.commands, |reply| Command::Patch(key, patch, reply)).await
+    }
+
+    /// Changes the kind of device, or whether the person is away from it.
+    ///
+    /// # Errors
+    /// As [`Seat::update`].
+    pub async fn set_device(&self, device: Device) -> Result<(), Error> {
+        let key = self.key.clone().ok_or(Error::Closed)?;
+        command(&self.commands, |reply| Command::Device(key, device, reply)).await
     }
 
     /// Disconnects, and waits up to two seconds for it; it is tried on by the lease in any case.

@@ -36,8 +36,6 @@ pub struct Task {
     batches: FuturesUnordered<Batch>,
     /// How many operations a batch has: fewer after one was too large.
     batch: usize,
-    /// An older daemon does not know `"me":false`.
-    plain_me: bool,
     /// The name before this one, to be ended when all are connected to the new one.
     old: Option<Id>,
     lease_ms: u64,
@@ -64,7 +62,6 @@ impl Task {
             seats: Seats::new(),
             batches: FuturesUnordered::new(),
             batch: BATCH,
-            plain_me: false,
             old: None,
             lease_ms: 60_000,
             interval: INTERVAL,
@@ -126,6 +123,10 @@ impl Task {
 
     fn on_command(&mut self, command: Command) {
         match command {
+            Command::Connect { key, patch, device, defaults, reply } => {
+                self.seats.on_connect(key, patch, device, defaults, reply);
+            }
+            Command::Device(key, device, reply) => self.seats.on_device(key, device, reply),
             Command::Patch(key, patch, reply) => self.seats.on_patch(key, patch, reply),
             Command::Close(key, reply) => self.seats.on_close(key, reply),
             Command::End { .. } => {}
@@ -146,10 +147,7 @@ impl Task {
                 return;
             }
             let link = self.link.clone();
-            let mut body = json!({"ops": ops});
-            if !self.plain_me {
-                body["me"] = false.into();
-            }
+            let body = json!({"ops": ops, "me": false});
             self.batches.push(Box::pin(async move {
                 let answer = link.ask_once("batch", &body).await;
                 let results = answer.and_then(|mut answer| match answer["results"].take() {
@@ -178,21 +176,17 @@ impl Task {
                     if let Err(error) = &result {
                         wait = wait.max(retry::wait(error, 1));
                     }
-                    again.extend(self.seats.on_result(sent, result));
+                    again.extend(self.seats.on_result(sent, result.map(|()| value)));
                 }
             }
             Err(error) => {
-                // Those that were sent before the first such answer get it, too.
-                let unknown_me = error.field() == Some("me");
                 let too_large = error.code() == "too_large" && sent.len() > 1;
-                let at_once = unknown_me || too_large;
-                self.plain_me |= unknown_me;
                 if too_large {
                     self.batch = self.batch.min(sent.len() / 2);
                 }
-                wait = if at_once { GATHER } else { retry::wait(&error, 1) };
+                wait = if too_large { GATHER } else { retry::wait(&error, 1) };
                 for sent in sent {
-                    let error = match at_once {
+                    let error = match too_large {
                         true => Error::Disconnected { may_have_applied: false },
                         false => error.clone(),
                     };
