@@ -13,6 +13,7 @@ mod support;
 mod access;
 mod batch;
 mod bucket;
+mod cases;
 mod channels;
 mod channels_data;
 mod channels_doors;
