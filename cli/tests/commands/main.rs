@@ -1,0 +1,10 @@
+//! Each command against two daemons.
+
+#[path = "../../../clients/rust/tests/support/mod.rs"]
+mod servers;
+mod support;
+
+mod connection;
+mod failures;
+mod users;
+mod watching;
