@@ -3,7 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    channel, connect, count, daemons, delete, explain, get, query, set, wait, watch, who,
+    channel, check, connect, count, daemons, delete, explain, get, keys, manual, permissions,
+    query, set, wait, watch, who,
 };
 use crate::output::OutputFlags;
 use crate::session::Flags;
@@ -33,6 +34,15 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    OnNats(OnNats),
+    #[command(flatten)]
+    Alone(Alone),
+}
+
+/// Commands that ask the service.
+#[derive(Subcommand)]
+pub enum OnNats {
     /// Show who is online
     Who(who::Who),
     /// Show one user
@@ -58,6 +68,21 @@ pub enum Command {
     Explain(explain::Explain),
     /// Show the daemons that serve
     Daemons(daemons::Daemons),
+}
+
+/// Commands that need no connection, or make their own.
+#[derive(Subcommand)]
+pub enum Alone {
+    /// Check the service, for monitoring systems
+    Check(check::Check),
+    /// Print what NATS has to allow to a user's own client
+    Permissions(permissions::Permissions),
+    /// Make a pair of keys for a login
+    Keys(keys::Keys),
+    /// Print the completion of a shell
+    Completion(manual::Completion),
+    /// Write the manual pages
+    Man(manual::Man),
 }
 
 /// What `set` and `connect` change of a user.

@@ -42,6 +42,9 @@ pub enum Failure {
     /// A file or a stream.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The result of `check`, which has been printed.
+    #[error("")]
+    Check(u8),
     /// Ctrl-C.
     #[error("")]
     Interrupted,
@@ -76,13 +79,14 @@ impl Failure {
             Self::Usage(_) => code::USAGE,
             Self::Unreachable(_) => code::UNREACHABLE,
             Self::Context(_) => code::CONTEXT,
+            Self::Check(code) => *code,
             Self::Interrupted => code::INTERRUPTED,
         }
     }
 
     /// Whether there is nothing to say: the reader of a pipe has gone, or the user knows already.
     pub fn is_silent(&self) -> bool {
-        matches!(self, Self::Interrupted) || self.is_broken_pipe()
+        matches!(self, Self::Check(_) | Self::Interrupted) || self.is_broken_pipe()
     }
 
     pub fn is_broken_pipe(&self) -> bool {

@@ -15,10 +15,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Alone, Cli, Command, OnNats};
 use failure::Failure;
 use output::{Output, printable};
-use session::{Session, interrupted};
+use session::{Flags, Session, interrupted};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -41,34 +41,52 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(&cli.output);
-    let session = tokio::select! {
-        session = Session::open(&cli.connection) => session?,
-        () = interrupted() => return Err(Failure::Interrupted),
-    };
-    let done = match cli.command {
-        // It disconnects before it ends.
-        Command::Connect(command) => command.run(&session, &output).await,
-        command => tokio::select! {
-            done = on_nats(command, &session, &output) => done,
-            () = interrupted() => Err(Failure::Interrupted),
-        },
-    };
-    done.map_err(|failure| session.explain(failure))
+    match cli.command {
+        Command::Alone(command) => alone(command, &cli.connection, &output).await,
+        Command::OnNats(command) => {
+            let session = tokio::select! {
+                session = Session::open(&cli.connection) => session?,
+                () = interrupted() => return Err(Failure::Interrupted),
+            };
+            let done = on_nats(command, &session, &output).await;
+            done.map_err(|failure| session.explain(failure))
+        }
+    }
 }
 
-async fn on_nats(command: Command, session: &Session, output: &Output) -> Result<(), Failure> {
+async fn alone(command: Alone, flags: &Flags, output: &Output) -> Result<(), Failure> {
     match command {
-        Command::Who(command) => command.run(session, output).await,
-        Command::Get(command) => command.run(session, output).await,
-        Command::Query(command) => command.run(session, output).await,
-        Command::Count(command) => command.run(session, output).await,
-        Command::Watch(command) => command.run(session, output).await,
-        Command::Wait(command) => command.run(session, output).await,
-        Command::Connect(command) => command.run(session, output).await,
-        Command::Set(command) => command.run(session, output).await,
-        Command::Delete(command) => command.run(session, output).await,
-        Command::Channel(command) => command.run(session, output).await,
-        Command::Explain(command) => command.run(session, output).await,
-        Command::Daemons(command) => command.run(session, output).await,
+        Alone::Check(command) => command.run(flags).await,
+        Alone::Permissions(command) => command.run(flags),
+        Alone::Keys(command) => command.run(output),
+        Alone::Completion(command) => command.run(),
+        Alone::Man(command) => command.run(),
+    }
+}
+
+async fn on_nats(command: OnNats, session: &Session, output: &Output) -> Result<(), Failure> {
+    match command {
+        OnNats::Who(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Get(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Query(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Count(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Watch(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Wait(command) => until_interrupted(command.run(session, output)).await,
+        // It disconnects before it ends.
+        OnNats::Connect(command) => command.run(session, output).await,
+        OnNats::Set(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Delete(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Channel(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Explain(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Daemons(command) => until_interrupted(command.run(session, output)).await,
+    }
+}
+
+async fn until_interrupted(
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        done = command => done,
+        () = interrupted() => Err(Failure::Interrupted),
     }
 }

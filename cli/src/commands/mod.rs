@@ -1,12 +1,16 @@
 //! One file per command: its flags, and what it does.
 
 pub mod channel;
+pub mod check;
 pub mod connect;
 pub mod count;
 pub mod daemons;
 pub mod delete;
 pub mod explain;
 pub mod get;
+pub mod keys;
+pub mod manual;
+pub mod permissions;
 pub mod query;
 pub mod set;
 pub mod wait;

@@ -6,5 +6,6 @@ mod support;
 
 mod connection;
 mod failures;
+mod operations;
 mod users;
 mod watching;
