@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    channel, check, connect, count, daemons, delete, explain, get, keys, manual, permissions,
-    query, set, wait, watch, who,
+    channel, check, connect, count, daemons, delete, explain, export, get, import, keys, manual,
+    permissions, query, set, wait, watch, who,
 };
 use crate::output::OutputFlags;
 use crate::session::Flags;
@@ -68,6 +68,10 @@ pub enum OnNats {
     Explain(explain::Explain),
     /// Show the daemons that serve
     Daemons(daemons::Daemons),
+    /// Write users to a file, with what they have set
+    Export(export::Export),
+    /// Read users from a file
+    Import(import::Import),
 }
 
 /// Commands that need no connection, or make their own.

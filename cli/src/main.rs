@@ -9,6 +9,7 @@ mod condition;
 mod daemons;
 mod failure;
 mod output;
+mod progress;
 mod session;
 
 use std::process::ExitCode;
@@ -79,6 +80,8 @@ async fn on_nats(command: OnNats, session: &Session, output: &Output) -> Result<
         OnNats::Channel(command) => until_interrupted(command.run(session, output)).await,
         OnNats::Explain(command) => until_interrupted(command.run(session, output)).await,
         OnNats::Daemons(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Export(command) => until_interrupted(command.run(session)).await,
+        OnNats::Import(command) => until_interrupted(command.run(session, output)).await,
     }
 }
 

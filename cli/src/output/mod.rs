@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 pub use columns::{Kind, mark};
 pub use table::{Paint, Table, Tone};
-pub use text::{Times, printable};
+pub use text::{Times, parse as parse_time, printable};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {

@@ -7,5 +7,6 @@ mod support;
 mod connection;
 mod failures;
 mod operations;
+mod transfer;
 mod users;
 mod watching;
