@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     channel, check, connect, count, daemons, delete, explain, export, get, import, keys, manual,
-    permissions, query, set, wait, watch, who,
+    permissions, query, set, top, wait, watch, who,
 };
 use crate::output::OutputFlags;
 use crate::session::Flags;
@@ -68,6 +68,8 @@ pub enum OnNats {
     Explain(explain::Explain),
     /// Show the daemons that serve
     Daemons(daemons::Daemons),
+    /// Show a live picture on the full screen
+    Top(top::Top),
     /// Write users to a file, with what they have set
     Export(export::Export),
     /// Read users from a file

@@ -8,6 +8,7 @@ mod commands;
 mod condition;
 mod daemons;
 mod failure;
+mod live;
 mod output;
 mod progress;
 mod session;
@@ -80,6 +81,7 @@ async fn on_nats(command: OnNats, session: &Session, output: &Output) -> Result<
         OnNats::Channel(command) => until_interrupted(command.run(session, output)).await,
         OnNats::Explain(command) => until_interrupted(command.run(session, output)).await,
         OnNats::Daemons(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Top(command) => until_interrupted(command.run(session, output)).await,
         OnNats::Export(command) => until_interrupted(command.run(session)).await,
         OnNats::Import(command) => until_interrupted(command.run(session, output)).await,
     }

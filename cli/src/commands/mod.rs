@@ -15,6 +15,7 @@ pub mod manual;
 pub mod permissions;
 pub mod query;
 pub mod set;
+pub mod top;
 pub mod wait;
 pub mod watch;
 pub mod who;

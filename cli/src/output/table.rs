@@ -38,6 +38,10 @@ impl Paint {
         Self { on, heading }
     }
 
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
     pub fn apply(&self, tone: Tone, text: &str) -> String {
         if !self.on {
             return text.to_owned();
