@@ -8,6 +8,7 @@ use crate::commands::{
 };
 use crate::output::OutputFlags;
 use crate::session::Flags;
+use crate::web::Web;
 
 const AFTER_HELP: &str = "\
 Output: a table on a terminal, JSON lines in a pipe; -o chooses another. Data goes to standard output, \
@@ -79,6 +80,8 @@ pub enum OnNats {
 /// Commands that need no connection, or make their own.
 #[derive(Subcommand)]
 pub enum Alone {
+    /// Serve a page to look at, on this machine
+    Web(Web),
     /// Check the service, for monitoring systems
     Check(check::Check),
     /// Print what NATS has to allow to a user's own client

@@ -12,6 +12,7 @@ mod live;
 mod output;
 mod progress;
 mod session;
+mod web;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 
 async fn alone(command: Alone, flags: &Flags, output: &Output) -> Result<(), Failure> {
     match command {
+        Alone::Web(command) => {
+            until_interrupted(async { command.run(Session::open(flags).await?).await }).await
+        }
         Alone::Check(command) => command.run(flags).await,
         Alone::Permissions(command) => command.run(flags),
         Alone::Keys(command) => command.run(output),

@@ -7,6 +7,7 @@ mod support;
 mod connection;
 mod failures;
 mod operations;
+mod page;
 mod screen;
 mod transfer;
 mod users;
