@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use serde_json::{Value, json};
 
 use crate::presence::user::Census;
 use crate::process::ProcessUsage;
@@ -366,6 +367,18 @@ impl Metrics {
 
     pub fn set_replica_lag(&self, lag: Duration) {
         self.replica_lag.set(lag.as_secs_f64());
+    }
+
+    /// The state of the daemon in the answer to `$SRV.STATS`: nothing that invisible users move.
+    pub fn summary(&self) -> Value {
+        let users = |state| self.users.get_or_create(&State { state }).get();
+        json!({
+            "deaf": self.deaf.get() == 1,
+            "lag_ms": Duration::from_secs_f64(self.replica_lag.get()).as_millis() as u64,
+            "daemons": self.daemons.get(),
+            "users": { "known": users("known"), "online": users("online") },
+            "channels": self.channels.get(),
+        })
     }
 
     /// The page.

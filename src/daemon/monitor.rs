@@ -54,6 +54,7 @@ impl Monitor {
     }
 
     fn measure_once(&self, since_last: Duration) {
+        self.service.follow_peers();
         let (store, beacons) = (&self.service.store, &self.service.beacons);
         let (mut census, mut channels) = (Census::default(), 0);
         store.users.for_each_stripe(|stripe| census = census.plus(&stripe.index().census()));

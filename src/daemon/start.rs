@@ -2,10 +2,12 @@
 //! expire leases, serve.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_nats::{Client, Event};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -76,6 +78,7 @@ struct Connections {
     requests: Client,
     /// The bucket.
     store: Client,
+    store_events: UnboundedReceiver<Event>,
     /// Heartbeats, and messages between daemons.
     internal: Client,
     internal_events: UnboundedReceiver<Event>,
@@ -105,9 +108,11 @@ impl Daemon {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
         let mut startup = Startup::new(settings, health, metrics);
-        let Connections { requests, store, internal, internal_events } = startup.connect().await?;
+        let Connections { requests, store, store_events, internal, internal_events } =
+            startup.connect().await?;
         let answers = startup.publish_answers(&requests);
         let store = startup.open_store(store, &answers).await?;
+        startup.tasks.spawn(store.clone().watch_connection(store_events));
         let beacons = startup.join_peers(&store, &internal).await?;
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
@@ -147,10 +152,10 @@ impl Startup {
         let [for_requests, for_store, for_liveness] = purposes;
         let (requests, _) = connect(nats, for_requests, &access).await?;
         access.settle(&requests).await;
-        let (store, _) = connect(nats, for_store, &access).await?;
+        let (store, store_events) = connect(nats, for_store, &access).await?;
         let (internal, internal_events) = connect(nats, for_liveness, &access).await?;
         self.tasks.spawn(access.keep(vec![requests.clone(), store.clone(), internal.clone()]));
-        Ok(Connections { requests, store, internal, internal_events })
+        Ok(Connections { requests, store, store_events, internal, internal_events })
     }
 
     /// Publishes answers and events, in the order in which they are given.
@@ -183,10 +188,19 @@ impl Startup {
             events: answers.clone(),
             event_prefix: settings.subjects.events.clone(),
             metrics: Arc::clone(&self.metrics),
+            health: self.health.clone(),
+            reconnected: Notify::new(),
+            suspicion: Notify::new(),
+            repairs: Notify::new(),
+            acked: AtomicU64::new(0),
             tracker: self.tasks.tracker.clone(),
         };
         let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
-        let rules = Arc::new(rules(&settings.limits, &settings.liveness, &settings.users));
+        let rules = Arc::new(rules(
+            &settings.limits,
+            millis(settings.liveness.offline_grace),
+            &settings.users,
+        ));
         let periods = Periods {
             lease_ms: millis(settings.liveness.lease),
             grace_ms: millis(settings.liveness.offline_grace),
@@ -202,7 +216,14 @@ impl Startup {
     async fn join_peers(&self, store: &Store, internal: &Client) -> Result<Beacons, Error> {
         let hearing = Hearing::new(millis(self.settings.liveness.lease), self.clock.now().mono_ms);
         let bucket = &self.settings.store.bucket;
-        let beacons = Beacons::new(internal.clone(), bucket, self.id, &host(), hearing);
+        let beacons = Beacons::new(
+            internal.clone(),
+            bucket,
+            self.id,
+            &host(),
+            millis(self.settings.liveness.offline_grace),
+            hearing,
+        );
         let messages = internal.subscribe(beacons.subject(BEACON)).await?;
         self.tasks.spawn(beacons.clone().run(store.clone(), messages));
         Ok(beacons)

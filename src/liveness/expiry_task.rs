@@ -117,6 +117,10 @@ impl ExpiryTask {
                     self.expiry.on_writes_done(&self.view, &lease).into_iter().collect()
                 }
                 _ = ticks.tick() => {
+                    if !self.view.store.is_whole() {
+                        // What the replica shows may not be stored any more.
+                        continue;
+                    }
                     let now = self.now();
                     self.expiry.on_tick(&self.view, now)
                 }

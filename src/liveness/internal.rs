@@ -38,6 +38,9 @@ struct Beacon {
     deaf: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     starting: bool,
+    /// Absent from daemons of older versions.
+    #[serde(default)]
+    grace_ms: u64,
 }
 
 /// The beacons of this daemon. Cheap to clone.
@@ -49,6 +52,8 @@ pub struct Beacons {
     daemon: DaemonId,
     /// The name of this machine.
     host: Arc<str>,
+    /// The `liveness.offline_grace` of this daemon, in milliseconds.
+    grace_ms: u64,
     /// The machines of the other daemons, for the log.
     hosts: Arc<Mutex<HashMap<DaemonId, String>>>,
     peers: Arc<Mutex<Peers>>,
@@ -65,10 +70,12 @@ impl Beacons {
         bucket: &str,
         daemon: DaemonId,
         host: &str,
+        grace_ms: u64,
         hearing: Hearing,
     ) -> Self {
         Self {
             host: host.into(),
+            grace_ms,
             hosts: Arc::default(),
             client,
             prefix: format!("{INTERNAL}.{bucket}"),
@@ -147,6 +154,11 @@ impl Beacons {
         }
     }
 
+    /// The longest `liveness.offline_grace` of the daemons that are alive, in milliseconds.
+    pub fn longest_grace_ms(&self) -> u64 {
+        self.grace_ms.max(self.peers().longest_grace_ms())
+    }
+
     /// Whether this daemon has been there for a while.
     pub fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)
@@ -172,10 +184,20 @@ impl Beacons {
         if daemon != self.daemon {
             store.context.metrics.beacons.inc();
         }
-        let status = PeerStatus { deaf: beacon.deaf, starting: beacon.starting };
+        let Beacon { deaf, starting, grace_ms, .. } = beacon;
+        let status = PeerStatus { deaf, starting, grace_ms };
         let is_new = self.peers().on_beacon(daemon, status, now_ms);
         if is_new {
             tracing::info!(%daemon, host = beacon.host, "another daemon is there");
+            if grace_ms != self.grace_ms {
+                tracing::warn!(
+                    %daemon,
+                    host = beacon.host,
+                    grace_ms,
+                    own_ms = self.grace_ms,
+                    "another daemon has another liveness.offline_grace; the longest counts"
+                );
+            }
             self.hosts().insert(daemon, beacon.host);
         }
         is_new
@@ -219,7 +241,7 @@ impl Beacons {
     async fn send(&self, leaving: bool, deaf: bool) {
         let starting = !self.is_settled();
         let (daemon, host) = (self.daemon.to_string(), self.host.to_string());
-        let beacon = Beacon { daemon, host, leaving, deaf, starting };
+        let beacon = Beacon { daemon, host, leaving, deaf, starting, grace_ms: self.grace_ms };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(self.subject(BEACON), payload.into());
         // A beacon that cannot be sent now is of no use later.

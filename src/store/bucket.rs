@@ -117,6 +117,7 @@ impl Info {
 #[derive(Debug, Clone, Deserialize)]
 pub struct State {
     pub last_seq: u64,
+    pub messages: u64,
 }
 
 /// A stored message.
@@ -229,6 +230,24 @@ impl Bucket {
         Ok(RawEntry { seq: message.sequence, headers: message.headers, payload: message.payload })
     }
 
+    /// When the leader stored message `seq`, in nanoseconds since 1970; `None` if it is not there.
+    pub async fn stored_at(&self, seq: u64) -> Result<Option<i64>, BucketError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            message: Stored,
+        }
+        #[derive(Deserialize)]
+        struct Stored {
+            time: DateTime<Utc>,
+        }
+        let request = format!("STREAM.MSG.GET.{}", self.stream());
+        match self.ask::<Reply>(&request, &serde_json::json!({ "seq": seq })).await {
+            Ok(Reply { message }) => Ok(Some(message.time.timestamp_nanos_opt().unwrap_or(0))),
+            Err(BucketError::NoKey) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the leader holds a message with sequence `seq` or a later one.
     pub async fn holds_from(&self, seq: u64) -> Result<bool, BucketError> {
         let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
@@ -300,7 +319,7 @@ mod tests {
             let info = Info {
                 created: String::new(),
                 ts: DateTime::default(),
-                state: State { last_seq: 0 },
+                state: State { last_seq: 0, messages: 0 },
                 config: stream::Config::default(),
                 cluster: Some(cluster),
             };

@@ -122,7 +122,7 @@ async fn it_counts_what_happens() {
         ("presence_requests_total{operation=\"query_users\",result=\"invalid_request\"}", 1.0),
         ("presence_request_duration_seconds_count{operation=\"connect\"}", 3.0),
         ("presence_events_total", 3.0),
-        ("presence_commits_total{kind=\"user\"}", 4.0),
+        ("presence_commits_total{kind=\"user\"}", 5.0),
         ("presence_commits_total{kind=\"channel\"}", 1.0),
         ("presence_heartbeats_total{kind=\"connection\"}", 3.0),
         ("presence_heartbeats_total{kind=\"lease\"}", 1.0),
@@ -139,7 +139,7 @@ async fn it_counts_what_happens() {
     let page = http.get("/metrics").await;
     assert!(page.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
     assert!(page.body.ends_with("# EOF\n"));
-    for id in ["john", "jack", "hidden", "away", "lobby", "nobody"] {
+    for id in ["john", "jack", "hidden", "absent", "lobby", "nobody"] {
         assert!(!page.body.contains(id), "{id} is named");
         let told = daemon.lines().iter().any(|line| line.to_string().contains(id));
         assert!(!told, "{id} is named in the log");

@@ -1,11 +1,11 @@
 //! Availability, devices, leaving connections, statuses with an end, defaults and counts.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::support::stage::NO_GRACE;
-use crate::support::{Client, Pair, Stage};
+use crate::support::{Client, Daemon, Pair, Server, Stage, eventually};
 
 /// A grace that no test waits for.
 const LONG_GRACE: &[(&str, &str)] = &[("LIVENESS__OFFLINE_GRACE", "60s")];
@@ -318,4 +318,40 @@ async fn explain_says_why() {
     assert!(leaving["until"].as_str() > leaving["since"].as_str(), "{answer}");
     assert_eq!(answer["status_expires_at"], end);
     assert_eq!(answer["connections"][0]["idle"], false);
+}
+
+#[tokio::test]
+async fn the_longest_grace_of_the_daemons_counts() {
+    let server = Server::start().await;
+    let settings =
+        |prefix, grace| [("SUBJECTS__PREFIX", prefix), ("LIVENESS__OFFLINE_GRACE", grace)];
+    let mut short = Daemon::spawn(&server, &settings("one", "0s")).await;
+    let mut long = Daemon::spawn(&server, &settings("two", "4s")).await;
+    for daemon in [&mut short, &mut long] {
+        daemon.says("another liveness.offline_grace").await;
+    }
+    let nats = server.connect().await;
+    let (one, two) = (Client::trusted(nats.clone(), "one"), Client::trusted(nats, "two"));
+    // The daemon without a grace looks at the settings of others once a second.
+    eventually("a disconnect leaves a grace", Duration::from_secs(8), async || {
+        let connection = format!("{:x}", fastrand::u64(..));
+        one.connect_user("probe", &connection).await;
+        one.disconnect("probe", &connection).await;
+        (one.see("probe").await?["online"] == true).then_some(())
+    })
+    .await;
+    for n in 0..8 {
+        one.connect_user(&format!("u{n}"), "c").await;
+        one.disconnect(&format!("u{n}"), "c").await;
+    }
+    let left = Instant::now();
+    let online = async || two.query(json!({"filter": {"online": true}, "presence": true})).await;
+    while left.elapsed() < Duration::from_secs(3) {
+        let there = online().await.iter().filter(|user| user["id"] != "probe").count();
+        assert_eq!(there, 8, "after {:?}", left.elapsed());
+    }
+    eventually("the grace is over", Duration::from_secs(6), async || {
+        online().await.is_empty().then_some(())
+    })
+    .await;
 }

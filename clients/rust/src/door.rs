@@ -15,6 +15,7 @@ use crate::lease::Lease;
 use crate::link::{Link, part};
 use crate::patch::{Patch, UserPatch};
 use crate::query::{ChannelsQuery, UsersQuery};
+use crate::retry::DEADLINE;
 use crate::signals::Signals;
 use crate::user::Seen;
 use crate::watch::Watch;
@@ -28,6 +29,7 @@ pub struct Builder {
     prefix: String,
     events: String,
     audit: Option<Duration>,
+    deadline: Duration,
     signals: Signals,
 }
 
@@ -38,6 +40,7 @@ impl Builder {
             prefix: "presence".to_owned(),
             events: "user.presence.changed".to_owned(),
             audit: Some(AUDIT),
+            deadline: DEADLINE,
             signals: Signals::none(),
         }
     }
@@ -57,6 +60,12 @@ impl Builder {
     /// How often some of what is watched is checked by a query; `None` is never.
     pub fn audit(mut self, every: Option<Duration>) -> Self {
         self.audit = every;
+        self
+    }
+
+    /// How long a request is repeated where a repeat may help: 10 s by default.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -81,8 +90,8 @@ impl Builder {
     }
 
     fn open(self, user: Option<Id>) -> Door {
-        let Self { nats, prefix, events, audit, signals } = self;
-        let link = Link::new(nats, &prefix, &events, user, signals);
+        let Self { nats, prefix, events, audit, deadline, signals } = self;
+        let link = Link::new(nats, &prefix, &events, user, deadline, signals);
         let hub = HubHandle::start(link.clone(), audit, Source::Users);
         Door { link, hub, audit }
     }
@@ -297,6 +306,14 @@ impl Service {
         self.0.link.ask("explain", &json!({"user_id": Id::parse(user)?})).await
     }
 
+    /// Asks for any operation, with the body and the answer as they stand on the wire.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn request(&self, operation: &str, body: &Value) -> Result<Value, Error> {
+        self.0.link.ask(operation, body).await
+    }
+
     /// Counts of what this door did.
     pub fn stats(&self) -> Stats {
         self.0.stats()
@@ -378,6 +395,14 @@ impl User {
     /// Asks for channels that this user is a member of.
     pub fn channels(&self) -> ChannelsQuery {
         ChannelsQuery::new(self.door.link.clone())
+    }
+
+    /// Asks for any operation, with the body and the answer as they stand on the wire.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn request(&self, operation: &str, body: &Value) -> Result<Value, Error> {
+        self.door.link.ask(operation, body).await
     }
 
     /// Counts of what this door did.

@@ -78,6 +78,11 @@ impl Entity for Channels {
         None
     }
 
+    /// Nobody is told of changes of channels: the store is the truth.
+    fn repair(_: &Stored<Record>, _: &Stored<Record>) -> Option<Command> {
+        None
+    }
+
     fn announcement(_: &ChannelKey, _: &Stored<Record>, _: Now) -> Option<Event> {
         None
     }

@@ -65,6 +65,9 @@ pub enum Command {
     EndLeaving { ended: Vec<LeavingKey> },
     /// Ends the status that ends then, if it is still set.
     ExpireStatus { expires_at: Time },
+    /// The store lost `lost`, which others have seen: the record gets a version above it, and
+    /// others are told what they see now.
+    Repair { lost: Box<Stored<Record>> },
 }
 
 /// A connection as its `connect` describes it.
@@ -103,6 +106,8 @@ pub enum Outcome {
     StatusExpired(bool),
     /// Whether `last_active` was refreshed.
     Refreshed(bool),
+    /// Others see what is stored.
+    Repaired,
 }
 
 impl Outcome {
@@ -115,7 +120,8 @@ impl Outcome {
             | Self::Deleted(_)
             | Self::LeavingEnded(_)
             | Self::StatusExpired(_)
-            | Self::Refreshed(_) => 0,
+            | Self::Refreshed(_)
+            | Self::Repaired => 0,
         }
     }
 }
@@ -180,6 +186,7 @@ pub(super) fn decide(
         }
         Command::EndLeaving { ended } => Ok(change.end_leaving(ended)),
         Command::ExpireStatus { expires_at } => Ok(change.expire_status(*expires_at)),
+        Command::Repair { lost } => Ok(change.repair(lost)),
     }
 }
 

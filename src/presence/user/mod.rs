@@ -9,6 +9,9 @@ mod early;
 mod index;
 mod patch;
 mod record;
+mod repair;
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod rich_tests;
 mod seen;
@@ -94,6 +97,10 @@ impl Entity for Users {
             Stored::Present(record) => record.changed_by,
             Stored::Unreadable => None,
         }
+    }
+
+    fn repair(lost: &Stored<Record>, found: &Stored<Record>) -> Option<Command> {
+        repair::needed(lost, found).then(|| Command::Repair { lost: Box::new(lost.clone()) })
     }
 
     fn announcement(key: &Id, stored: &Stored<Record>, now: Now) -> Option<Event> {

@@ -271,7 +271,10 @@ impl Alone {
                     StoreEffect::Answer { result, .. } => {
                         result.expect("no command is refused");
                     }
-                    StoreEffect::Read { .. } | StoreEffect::RemoteChange { .. } => {
+                    StoreEffect::Read { .. }
+                    | StoreEffect::RemoteChange { .. }
+                    | StoreEffect::Lost { .. }
+                    | StoreEffect::Suspect => {
                         unreachable!("every write is taken, and there is no other writer")
                     }
                 }
