@@ -176,7 +176,7 @@ impl<E: Entity> Keyspace<E> {
         rev: u64,
     ) -> Option<E::Key> {
         let key = E::from_tokens(tokens)?;
-        let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
+        let entry = wire::entry(rev, message.headers.as_ref(), &message.payload);
         self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now));
         Some(key)
     }
@@ -317,9 +317,7 @@ impl<E: Entity> Keyspace<E> {
 
     async fn read(self: Arc<Self>, stripe: usize, key: E::Key, read: u64) {
         let found = match self.context.bucket.last(&self.subject(&key)).await {
-            Ok(raw) => {
-                Found::Entry(wire::entry::<E>(raw.seq, &key, Some(&raw.headers), &raw.payload))
-            }
+            Ok(raw) => Found::Entry(wire::entry(raw.seq, Some(&raw.headers), &raw.payload)),
             Err(BucketError::NoKey) => Found::Nothing,
             Err(error) => {
                 tracing::debug!(%error, "a record could not be read");

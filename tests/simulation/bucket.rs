@@ -21,13 +21,8 @@ pub struct Message {
 }
 
 impl Message {
-    pub fn entry(&self) -> Entry<Record> {
-        Entry {
-            rev: self.seq,
-            stored: self.stored.clone(),
-            content: self.content.clone(),
-            writer: Some(self.writer),
-        }
+    pub fn entry(&self) -> Entry {
+        Entry { rev: self.seq, content: self.content.clone(), writer: Some(self.writer) }
     }
 
     pub fn version(&self) -> u64 {

@@ -103,12 +103,12 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Read `read` of a key has an answer.
-    pub fn on_found(&mut self, key: &E::Key, read: u64, found: Found<E::Record>, now: Now) {
+    pub fn on_found(&mut self, key: &E::Key, read: u64, found: Found, now: Now) {
         self.drive(key, |state, shared| state.on_found(read, found, shared, now));
     }
 
     /// The feed delivered an entry.
-    pub fn on_fed(&mut self, key: &E::Key, entry: Entry<E::Record>, now: Now) {
+    pub fn on_fed(&mut self, key: &E::Key, entry: Entry, now: Now) {
         let Some(state) = self.active.get_mut(key) else {
             self.shared.take_entry(key, entry, now);
             return;

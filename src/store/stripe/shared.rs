@@ -84,21 +84,26 @@ impl<E: Entity, T> Shared<E, T> {
     /// That is a change of this daemon whose acknowledgement did not come: a write that was given
     /// up has been done after all, or one in flight has been overwritten by an invisible change,
     /// which no other daemon announces.
-    pub(super) fn take_entry(
-        &mut self,
-        key: &E::Key,
-        entry: Entry<E::Record>,
-        now: Now,
-    ) -> Option<u64> {
+    pub(super) fn take_entry(&mut self, key: &E::Key, entry: Entry, now: Now) -> Option<u64> {
         let (known_rev, known_version) =
             self.slots.get(key).map_or((0, 0), |slot| (slot.rev, E::version(&slot.stored)));
         if entry.rev <= known_rev {
             return None;
         }
-        let version = E::version(&entry.stored);
-        let changed_by = E::changed_by(&entry.stored).or(entry.writer);
+        let stored = entry.content.decode::<E>().unwrap_or_else(|reason| {
+            tracing::error!(
+                kind = E::KIND,
+                revision = entry.rev,
+                %reason,
+                "a record cannot be read; it stays as it is, and requests for it are answered `unavailable`"
+            );
+            tracing::debug!(?key, revision = entry.rev, "the record that cannot be read");
+            Stored::Unreadable
+        });
+        let version = E::version(&stored);
+        let changed_by = E::changed_by(&stored).or(entry.writer);
         let is_own = [entry.writer, changed_by].contains(&Some(self.daemon));
-        self.store(key, entry.stored, entry.rev, now);
+        self.store(key, stored, entry.rev, now);
         if version <= known_version {
             return None;
         }
