@@ -152,7 +152,7 @@ fn last_connect(connections: &[Connection]) -> u64 {
     connections.iter().map(|each| each.generation).max().unwrap_or(0)
 }
 
-fn push_member(out: &mut Vec<u8>, name: &str, number: impl Into<i128>) {
+fn push_member(out: &mut Vec<u8>, name: &str, number: impl itoa::Integer) {
     out.push(b',');
     json::push_str(out, name);
     out.push(b':');
@@ -231,9 +231,15 @@ impl<'de> Deserialize<'de> for Record {
                                 map.next_value()?;
                             record.custom = Custom::from_values(&values);
                         }
-                        "connections" => record.connections = map.next_value()?,
+                        "connections" => {
+                            record.connections = map.next_value()?;
+                            record.connections.shrink_to_fit();
+                        }
                         "connects" => record.generation = map.next_value()?,
-                        "leaving" => record.leaving = map.next_value()?,
+                        "leaving" => {
+                            record.leaving = map.next_value()?;
+                            record.leaving.shrink_to_fit();
+                        }
                         "grace_since" => grace_since = Some(Time(map.next_value()?)),
                         _ => unknown.add(&name, map.next_value::<&RawValue>()?),
                     }
@@ -281,8 +287,10 @@ impl<'de> Deserialize<'de> for Connection {
                             id = Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?)
                         }
                         "lease" => {
+                            let name = map.next_value::<Cow<'de, str>>()?;
+                            let shared = Id::parse_shared(&name, "lease");
                             lease =
-                                Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?);
+                                Some(shared.map_err(|refusal| A::Error::custom(refusal.message))?);
                         }
                         "device" => {
                             device = stored_device(&map.next_value::<Cow<'de, str>>()?);
