@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use arcstr::ArcStr;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::refusal::{Code, Refusal};
 
@@ -98,9 +99,56 @@ impl fmt::Debug for Id {
     }
 }
 
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = Id;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Id, E> {
+                Id::parse(text, "id").map_err(|refusal| E::custom(refusal.message))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
 impl AsRef<str> for Id {
     fn as_ref(&self) -> &str {
         &self.0
+    }
+}
+
+/// Serialises an optional id that many records share ([`Id::parse_shared`]).
+pub mod shared {
+    use std::borrow::Cow;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use super::Id;
+
+    /// A text that is borrowed if it can be.
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    pub fn serialize<S: Serializer>(id: &Option<Id>, serializer: S) -> Result<S::Ok, S::Error> {
+        id.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Id>, D::Error> {
+        let text = Option::<Text<'de>>::deserialize(deserializer)?;
+        let parse = |Text(text): Text<'de>| Id::parse_shared(&text, "id");
+        text.map(parse).transpose().map_err(|refusal| de::Error::custom(refusal.message))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use chrono::{DateTime, Datelike, Timelike};
 
 /// One reading of both clocks of a daemon.
@@ -19,7 +21,7 @@ pub struct Now {
 const MAX_AHEAD_MS: i64 = 3_600_000;
 
 /// A wall-clock time in milliseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub i64);
 
 impl Time {

@@ -6,6 +6,7 @@ mod change;
 mod connection;
 mod decide;
 mod index;
+mod packed;
 mod patch;
 mod record;
 #[cfg(test)]
@@ -29,6 +30,10 @@ pub use view::{
     push_member_without_presence, push_own, push_seen_by, shown,
 };
 
+use std::sync::Arc;
+
+use packed::Packed;
+
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::id::Id;
 use super::lease::Leases;
@@ -42,6 +47,7 @@ pub struct Users;
 impl Entity for Users {
     type Key = Id;
     type Record = Record;
+    type Kept = Packed;
     type Command = Command;
     type Outcome = Outcome;
     type Rules = Rules;
@@ -76,6 +82,18 @@ impl Entity for Users {
 
     fn decode(text: &[u8]) -> Result<Record, serde_json::Error> {
         Record::decode(text)
+    }
+
+    fn keep(record: Arc<Record>) -> Packed {
+        Packed::new(&record)
+    }
+
+    fn restore(kept: &Packed) -> Arc<Record> {
+        Arc::new(kept.record())
+    }
+
+    fn kept_change(kept: &Packed) -> (u64, Option<DaemonId>) {
+        kept.change()
     }
 
     fn version(stored: &Stored<Record>) -> u64 {

@@ -1,5 +1,7 @@
 //! The inputs and effects of a stripe.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
@@ -28,7 +30,7 @@ impl Content {
     /// What it means. A record costs its decoding: an entry that is known already is not decoded.
     pub fn decode<E: Entity>(&self) -> Result<Stored<E::Record>, serde_json::Error> {
         Ok(match self {
-            Self::Put(text) => Stored::Present(Box::new(E::decode(text)?)),
+            Self::Put(text) => Stored::Present(Arc::new(E::decode(text)?)),
             Self::Purge { version, changed_by } => {
                 Stored::Absent { version: *version, changed_by: *changed_by }
             }

@@ -1,35 +1,25 @@
 //! The state that the machines of one stripe share: known records, numbers, pending effects.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::Timing;
 use super::effect::{Effect, Entry};
+use super::slots::{Slot, Slots};
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
 
 /// How long the marker of a deleted record is kept: a little longer than in the bucket.
 const TOMBSTONE_TTL_MS: u64 = 25 * 3_600_000;
 
-/// What is known of one key.
-#[derive(Debug)]
-pub(super) struct Slot<R> {
-    pub(super) rev: u64,
-    pub(super) stored: Stored<R>,
-}
-
-impl<R> Default for Slot<R> {
-    fn default() -> Self {
-        Self { rev: 0, stored: Stored::default() }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Shared<E: Entity, T> {
     pub(super) daemon: DaemonId,
     pub(super) rules: Arc<E::Rules>,
     pub(super) timing: Timing,
-    pub(super) slots: HashMap<E::Key, Slot<E::Record>>,
+    pub(super) slots: Slots<E>,
     /// The key of each write in flight, by the write's number.
     pub(super) writes: HashMap<u64, E::Key>,
     /// Markers in the order in which they were seen: when, the key, its revision.
@@ -52,7 +42,7 @@ impl<E: Entity, T> Shared<E, T> {
             daemon,
             rules,
             timing,
-            slots: HashMap::new(),
+            slots: Slots::new(),
             writes: HashMap::new(),
             tombstones: VecDeque::new(),
             index,
@@ -64,18 +54,22 @@ impl<E: Entity, T> Shared<E, T> {
 
     /// The newest known revision of a key; 0 if there is none.
     pub(super) fn rev(&self, key: &E::Key) -> u64 {
-        self.slots.get(key).map_or(0, |slot| slot.rev)
+        self.slots.rev(key)
     }
 
     /// Makes `stored` the newest known content of a key, and updates the index.
     pub(super) fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
-        let slot = self.slots.entry(key.clone()).or_default();
-        let changes = E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        let slot = self.slots.get(key);
+        let before = slot.map(Slot::stored);
+        let before = before.as_ref().and_then(Stored::record);
+        // The key that is known, so that all share its text.
+        let key = &slot.map_or(key, |slot| &slot.key).clone();
+        let changes = E::observe(&mut self.index, key, before, stored.record(), now);
         self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         if matches!(stored, Stored::Absent { .. }) {
             self.tombstones.push_back((now.mono_ms, key.clone(), rev));
         }
-        *slot = Slot { rev, stored };
+        self.slots.put(key, rev, stored);
     }
 
     /// Stores an entry that is newer than what is known. Returns the version of the visible change
@@ -86,7 +80,7 @@ impl<E: Entity, T> Shared<E, T> {
     /// which no other daemon announces.
     pub(super) fn take_entry(&mut self, key: &E::Key, entry: Entry, now: Now) -> Option<u64> {
         let (known_rev, known_version) =
-            self.slots.get(key).map_or((0, 0), |slot| (slot.rev, E::version(&slot.stored)));
+            self.slots.get(key).map_or((0, 0), |slot| (slot.rev, slot.change().0));
         if entry.rev <= known_rev {
             return None;
         }
@@ -119,14 +113,14 @@ impl<E: Entity, T> Shared<E, T> {
     /// The key is not in the bucket: if a marker of its deletion is known, that has expired.
     pub(super) fn take_absence(&mut self, key: &E::Key, now: Now) {
         if let Some(slot) = self.slots.get(key).filter(|slot| slot.rev > 0) {
-            let (version, changed_by) = (E::version(&slot.stored), E::changed_by(&slot.stored));
+            let (version, changed_by) = slot.change();
             self.store(key, Stored::Absent { version, changed_by }, 0, now);
         }
     }
 
     /// The present view of a key as an event.
     pub(super) fn announcement(&self, key: &E::Key, now: Now) -> Option<Event> {
-        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored, now))
+        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored(), now))
     }
 
     /// A number that no write, read or verification of this stripe has had.
@@ -138,8 +132,9 @@ impl<E: Entity, T> Shared<E, T> {
     /// Forgets all records: a new bucket is followed.
     pub(super) fn reset(&mut self, now: Now) {
         self.epoch += 1;
-        for (key, slot) in std::mem::take(&mut self.slots) {
-            let changes = E::observe(&mut self.index, &key, slot.stored.record(), None, now);
+        for slot in self.slots.take() {
+            let before = slot.stored();
+            let changes = E::observe(&mut self.index, &slot.key, before.record(), None, now);
             self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         }
         self.tombstones.clear();
