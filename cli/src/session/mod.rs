@@ -224,8 +224,8 @@ impl Door {
         device: Device,
     ) -> Result<Connection, Error> {
         match self {
-            Self::Service(service) => service.connect(user, patch, device).await,
-            Self::User(user) => user.connect_as(patch, device).await,
+            Self::Service(service) => service.connect(user, patch).device(device).await,
+            Self::User(user) => user.connect(patch).device(device).await,
         }
     }
 }
