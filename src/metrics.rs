@@ -81,6 +81,11 @@ pub struct Metrics {
     queues: Family<RequestQueue, Gauge>,
     /// Events that were published.
     pub events: Counter,
+    /// Users that this daemon deleted as they were not touched for long.
+    pub forgotten: Counter,
+    /// Announcements of how many members of a channel are online.
+    pub occupancy_events: Counter,
+    counted_channels: Gauge,
     /// Connections that were ended because their lease had lapsed.
     pub lapses: Counter,
     /// Heartbeat messages that were dropped before they were processed, as far as that is known.
@@ -120,6 +125,9 @@ impl Metrics {
             users: Family::default(),
             queues: Family::default(),
             events: Counter::default(),
+            forgotten: Counter::default(),
+            occupancy_events: Counter::default(),
+            counted_channels: Gauge::default(),
             lapses: Counter::default(),
             heartbeats_dropped: Counter::default(),
             beacons: Counter::default(),
@@ -173,6 +181,21 @@ impl Metrics {
         );
         to.register("channels", "Channels of the cell", self.channels.clone());
         to.register("events", "Presence events published", self.events.clone());
+        to.register(
+            "forgotten_users",
+            "Users deleted because they were offline and not touched for users.forget_after",
+            self.forgotten.clone(),
+        );
+        to.register(
+            "occupancy_events",
+            "Announcements of how many members of a channel are online",
+            self.occupancy_events.clone(),
+        );
+        to.register(
+            "counted_channels",
+            "Channels whose members online are counted for announcements",
+            self.counted_channels.clone(),
+        );
         to.register(
             "commits",
             "Writes that JetStream stored, by kind of record",
@@ -305,6 +328,11 @@ impl Metrics {
         self.users.get_or_create(&State { state: "known" }).set(count(known));
         self.users.get_or_create(&State { state: "online" }).set(count(online));
         self.channels.set(count(channels));
+    }
+
+    /// Sets the number of channels whose members online are counted.
+    pub fn set_counted_channels(&self, channels: usize) {
+        self.counted_channels.set(count(channels));
     }
 
     /// Sets the length of a queue.

@@ -128,6 +128,10 @@ pub trait Entity: fmt::Debug + 'static {
     /// The daemon that made the newest visible change.
     fn changed_by(stored: &Stored<Self::Record>) -> Option<DaemonId>;
 
+    /// The command for a key of which the store lost what was known, and holds `found` instead;
+    /// `None` if others see no difference.
+    fn repair(lost: &Stored<Self::Record>, found: &Stored<Self::Record>) -> Option<Self::Command>;
+
     /// The present view as an event, for a change whose announcement may have been lost.
     fn announcement(key: &Self::Key, stored: &Stored<Self::Record>, now: Now) -> Option<Event>;
 

@@ -48,6 +48,14 @@ pub fn write(
     }
 }
 
+/// Whether a stored message is the marker of a deletion.
+pub fn is_marker(headers: Option<&HeaderMap>) -> bool {
+    headers.is_some_and(|headers| {
+        headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
+            || headers.get(MARKER_REASON).is_some()
+    })
+}
+
 /// Reads a stored message. An unreadable record is logged, once per message.
 pub fn entry<E: Entity>(
     rev: u64,
@@ -59,9 +67,7 @@ pub fn entry<E: Entity>(
         headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str)
     };
     let writer = header(WRITER).and_then(DaemonId::parse);
-    if header(OPERATION).is_some_and(|operation| operation != "PUT")
-        || header(MARKER_REASON).is_some()
-    {
+    if is_marker(headers) {
         let version = header(VERSION).and_then(|text| text.parse().ok()).unwrap_or(0);
         let changed_by = header(CHANGED_BY).and_then(DaemonId::parse);
         let stored = Stored::Absent { version, changed_by };

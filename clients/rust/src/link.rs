@@ -85,6 +85,11 @@ impl Link {
         format!("{}.{}", self.events, user.token())
     }
 
+    /// The events of all users.
+    pub fn all_events_subject(&self) -> String {
+        format!("{}.*", self.events)
+    }
+
     pub async fn subscribe(&self, subject: String) -> Result<Subscriber, Error> {
         let down = Error::Disconnected { may_have_applied: false };
         match timeout(CALL_TIMEOUT, self.nats.subscribe(subject)).await {
@@ -215,6 +220,14 @@ pub(crate) fn parse(status: Option<u16>, payload: &[u8]) -> Result<Value, Error>
         _ if status.is_some() => Err(Error::of_reply(status, &Value::Null)),
         _ if body.is_object() => Ok(body),
         _ => Err(Error::Malformed("an answer is an object".to_owned())),
+    }
+}
+
+/// Waits until a moment, or for ever.
+pub(crate) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 mod decide;
 mod index;
 mod key;
+mod occupancy;
 mod patch;
 mod record;
 mod seen;
@@ -12,6 +13,7 @@ mod watch;
 pub use decide::{Command, Edit, MAX_DATA_BYTES, MAX_ID_BYTES, MAX_MEMBERS, Outcome};
 pub use index::Index;
 pub use key::ChannelKey;
+pub use occupancy::{Announcement, Counts, Occupancy};
 pub use patch::Patch;
 pub use record::Record;
 pub use seen::Seen;
@@ -73,6 +75,11 @@ impl Entity for Channels {
     }
 
     fn changed_by(_: &Stored<Record>) -> Option<DaemonId> {
+        None
+    }
+
+    /// Nobody is told of changes of channels: the store is the truth.
+    fn repair(_: &Stored<Record>, _: &Stored<Record>) -> Option<Command> {
         None
     }
 

@@ -16,11 +16,11 @@ pub(super) struct Change<'a> {
     pub id: &'a Id,
     pub before: Option<&'a Record>,
     /// The version of what is stored.
-    version: u64,
+    pub version: u64,
     /// Which daemon made the change that it counts.
-    changed_by: Option<DaemonId>,
+    pub changed_by: Option<DaemonId>,
     pub rules: &'a Rules,
-    daemon: DaemonId,
+    pub daemon: DaemonId,
     pub now: Now,
 }
 
@@ -204,7 +204,7 @@ impl<'a> Change<'a> {
     }
 
     /// `PROTOCOL`, section 2: `max(previous + 1, milliseconds since 1970)`.
-    fn next_version(&self) -> u64 {
+    pub fn next_version(&self) -> u64 {
         (self.version + 1).max(u64::try_from(self.now.wall.0).unwrap_or(0))
     }
 }
@@ -214,7 +214,7 @@ pub(super) fn unchanged(outcome: Outcome) -> Decision<Users> {
 }
 
 /// Turns an invisible user visible or a visible one invisible.
-fn turn(record: &mut Record, now: Now) {
+pub(super) fn turn(record: &mut Record, now: Now) {
     record.invisible = !record.invisible;
     if record.invisible {
         record.leaving.clear();

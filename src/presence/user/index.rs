@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::agenda::{Agenda, Periods};
+use super::early::EarlyDisconnects;
 use super::record::Record;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
@@ -15,7 +16,10 @@ pub struct Index {
     leases: HashMap<Id, HashSet<(Id, Id)>>,
     /// What is due for these users, and when.
     pub agenda: Agenda,
+    pub early_disconnects: EarlyDisconnects,
     census: Census,
+    /// How others see users come and go since the last look, if that is asked for.
+    online_changes: Option<HashMap<Id, bool>>,
 }
 
 /// How many users there are, as others see them.
@@ -50,7 +54,23 @@ impl LeaseChange {
 
 impl Index {
     pub fn new(periods: Periods) -> Self {
-        Self { leases: HashMap::new(), agenda: Agenda::new(periods), census: Census::default() }
+        Self {
+            leases: HashMap::new(),
+            agenda: Agenda::new(periods),
+            early_disconnects: EarlyDisconnects::default(),
+            census: Census::default(),
+            online_changes: None,
+        }
+    }
+
+    /// Begins to note whom others see come and go.
+    pub fn track_online(&mut self) {
+        self.online_changes.get_or_insert_default();
+    }
+
+    /// The users whom others saw come or go since the last call, and whether they are online.
+    pub fn take_online_changes(&mut self) -> HashMap<Id, bool> {
+        self.online_changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// How many users there are.
@@ -73,7 +93,14 @@ impl Index {
         now: Now,
     ) -> Vec<LeaseChange> {
         self.census.observe(before, after);
+        if let Some(changes) = &mut self.online_changes {
+            let is_online = |record: Option<&Record>| record.is_some_and(Record::is_shown_online);
+            if is_online(before) != is_online(after) {
+                changes.insert(user.clone(), is_online(after));
+            }
+        }
         self.agenda.observe(user, after, now);
+        self.early_disconnects.observe(user, after, now.mono_ms);
         self.observe_leases(user, before, after)
     }
 

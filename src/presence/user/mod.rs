@@ -5,9 +5,13 @@ mod availability;
 mod change;
 mod connection;
 mod decide;
+mod early;
 mod index;
 mod patch;
 mod record;
+mod repair;
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod rich_tests;
 mod seen;
@@ -20,6 +24,7 @@ pub use agenda::{Agenda, ConnectionGen, Due, Periods, Turn};
 pub use availability::{Availability, Choice};
 pub use connection::{Connection, Device, Leaving, LeavingKey};
 pub use decide::{Command, NewConnection, Outcome, Rules};
+pub use early::EarlyDisconnect;
 pub use index::{Census, Index, LeaseChange};
 pub use patch::{MAX_STATUS_BYTES, Patch, check_custom_name};
 pub use record::{Reachability, Record};
@@ -92,6 +97,10 @@ impl Entity for Users {
             Stored::Present(record) => record.changed_by,
             Stored::Unreadable => None,
         }
+    }
+
+    fn repair(lost: &Stored<Record>, found: &Stored<Record>) -> Option<Command> {
+        repair::needed(lost, found).then(|| Command::Repair { lost: Box::new(lost.clone()) })
     }
 
     fn announcement(key: &Id, stored: &Stored<Record>, now: Now) -> Option<Event> {

@@ -123,6 +123,16 @@ impl Record {
         if self.invisible { self.last_active } else { self.shown_last_active }
     }
 
+    /// When something last happened to the user, in truth. A time more than an hour ahead of `now`
+    /// came from a broken clock, and counts as absent.
+    pub fn touched(&self, now: Time) -> Time {
+        let changes = [Some(self.created_at), Some(self.updated_at)];
+        let times = [self.last_active, self.shown_last_active];
+        let ends = [self.offline_since, self.shown_offline_since];
+        let all = changes.into_iter().chain(times).chain(ends).flatten();
+        all.filter(|time| time.counts_at(now)).max().unwrap_or(now)
+    }
+
     /// The connections that hang on a shared lease.
     pub fn generations_on(&self, lease: &Id) -> Vec<ConnectionGen> {
         let held = self.connections.iter().filter(|each| each.lease.as_ref() == Some(lease));

@@ -66,7 +66,7 @@ impl Step {
             Self::Refresh => {
                 Command::Refresh { seen: stored.record().and_then(Record::refreshed_last_active) }
             }
-            Self::Delete => Command::Delete,
+            Self::Delete => Command::Delete { only: None },
         }
     }
 

@@ -24,12 +24,18 @@ pub enum Viewer<'a> {
     Other,
     /// This user, who sees the truth about itself.
     User(&'a Id),
+    /// A trusted service that chooses users to erase, by the truth about all. Nothing is shown.
+    Eraser,
 }
 
 impl Viewer<'_> {
-    /// Whether this viewer is the user with that id.
-    pub fn is(self, id: &Id) -> bool {
-        matches!(self, Self::User(own) if own == id)
+    /// Whether this viewer sees the truth about the user with that id.
+    pub fn sees_truth_of(self, id: &Id) -> bool {
+        match self {
+            Self::Other => false,
+            Self::User(own) => own == id,
+            Self::Eraser => true,
+        }
     }
 }
 
@@ -123,6 +129,11 @@ impl Record {
         }
     }
 
+    /// Whether `viewer` sees the user, whose id is `id`, online.
+    pub fn is_online_for(&self, id: &Id, viewer: Viewer<'_>) -> bool {
+        if viewer.sees_truth_of(id) { self.is_online() } else { self.is_shown_online() }
+    }
+
     /// Whether others see the user online.
     pub fn is_shown_online(&self) -> bool {
         self.is_online() && !self.invisible
@@ -156,7 +167,7 @@ pub fn largest_view(id: &Id, record: &Record) -> usize {
 
 /// Appends the user as `viewer` sees it.
 pub fn push_seen_by(out: &mut Vec<u8>, id: &Id, record: &Record, viewer: Viewer<'_>) {
-    if viewer.is(id) {
+    if viewer.sees_truth_of(id) {
         push_own(out, id, record, true);
     } else {
         push_public(out, id, record);

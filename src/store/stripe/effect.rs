@@ -87,6 +87,10 @@ pub enum Effect<E: Entity, T> {
     Announce(Event),
     /// Answer a command.
     Answer { ticket: T, result: Result<Answer<E::Outcome>, Refusal> },
+    /// The stream does not hold any more what was known of a key: repair what others see.
+    Lost { key: E::Key, lost: Stored<E::Record> },
+    /// The leader holds an older revision of a key than the known one.
+    Suspect,
     /// Remember a visible change by another daemon, which that daemon announces.
     RemoteChange { key: E::Key, by: DaemonId },
 }

@@ -107,16 +107,19 @@ impl<E: Entity, T> Stripe<E, T> {
         self.drive(key, |state, shared| state.on_found(read, found, shared, now));
     }
 
-    /// The feed delivered an entry.
-    pub fn on_fed(&mut self, key: &E::Key, entry: Entry<E::Record>, now: Now) {
-        let Some(state) = self.active.get_mut(key) else {
+    /// The feed delivered an entry. Returns the revision of the key that it delivered before; 0 if
+    /// none.
+    pub fn on_fed(&mut self, key: &E::Key, entry: Entry<E::Record>, now: Now) -> u64 {
+        let rev = entry.rev;
+        if let Some(state) = self.active.get_mut(key) {
+            state.on_fed(entry, &mut self.shared, now);
+            if state.is_idle() {
+                self.active.remove(key);
+            }
+        } else {
             self.shared.take_entry(key, entry, now);
-            return;
-        };
-        state.on_fed(entry, &mut self.shared, now);
-        if state.is_idle() {
-            self.active.remove(key);
         }
+        self.shared.note_fed(key, rev)
     }
 
     /// The replica has seen all that was stored when verification `verify` was asked for.
@@ -132,11 +135,20 @@ impl<E: Entity, T> Stripe<E, T> {
         }
     }
 
-    /// The bucket was deleted and made again: all that was known is void.
-    pub fn on_reset(&mut self, now: Now) {
-        self.shared.reset(now);
+    /// The stream is not the one that was known any more: the feed delivers it from its beginning.
+    /// Commands wait until [`on_replayed`](Stripe::on_replayed).
+    pub fn on_ground_lost(&mut self, now: Now) {
+        self.shared.begin_replay();
         for key in self.active_keys() {
-            self.drive(&key, |state, shared| state.on_reset(shared, now));
+            self.drive(&key, |state, shared| state.on_ground_lost(shared, now));
+        }
+    }
+
+    /// The feed has delivered all that the stream held when it began.
+    pub fn on_replayed(&mut self, now: Now) {
+        self.shared.end_replay(now);
+        for key in self.active_keys() {
+            self.drive(&key, |state, shared| state.on_replayed(shared, now));
         }
     }
 

@@ -15,13 +15,11 @@ const TOMBSTONE_TTL_MS: u64 = 25 * 3_600_000;
 #[derive(Debug)]
 pub(super) struct Slot<R> {
     pub(super) rev: u64,
+    /// The revision that the feed delivered last in this epoch; 0 if none.
+    fed: u64,
+    /// The epoch to which the revisions belong.
+    epoch: u32,
     pub(super) stored: Stored<R>,
-}
-
-impl<R> Default for Slot<R> {
-    fn default() -> Self {
-        Self { rev: 0, stored: Stored::default() }
-    }
 }
 
 #[derive(Debug)]
@@ -36,8 +34,10 @@ pub(super) struct Shared<E: Entity, T> {
     tombstones: VecDeque<(u64, E::Key, u64)>,
     pub(super) index: E::Index,
     last_number: u64,
-    /// How often the bucket was replaced by a new one.
+    /// How often the stream was found to be another than the one that was known.
     pub(super) epoch: u32,
+    /// Whether the feed delivers the stream of a new epoch. Nothing is decided meanwhile.
+    pub(super) replaying: bool,
     pub(super) effects: Vec<Effect<E, T>>,
 }
 
@@ -58,24 +58,33 @@ impl<E: Entity, T> Shared<E, T> {
             index,
             last_number: 0,
             epoch: 0,
+            replaying: false,
             effects: Vec::new(),
         }
     }
 
-    /// The newest known revision of a key; 0 if there is none.
+    /// The newest known revision of a key in this epoch; 0 if there is none.
     pub(super) fn rev(&self, key: &E::Key) -> u64 {
-        self.slots.get(key).map_or(0, |slot| slot.rev)
+        self.slots.get(key).filter(|slot| slot.epoch == self.epoch).map_or(0, |slot| slot.rev)
+    }
+
+    /// The feed has delivered revision `rev` of a key. Returns the one that it delivered before.
+    pub(super) fn note_fed(&mut self, key: &E::Key, rev: u64) -> u64 {
+        self.slots.get_mut(key).map_or(0, |slot| std::mem::replace(&mut slot.fed, rev))
     }
 
     /// Makes `stored` the newest known content of a key, and updates the index.
     pub(super) fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
-        let slot = self.slots.entry(key.clone()).or_default();
+        let epoch = self.epoch;
+        let slot = self.slots.entry(key.clone());
+        let slot = slot.or_insert_with(|| Slot { rev, fed: 0, epoch, stored: Stored::default() });
         let changes = E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
         self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         if matches!(stored, Stored::Absent { .. }) {
             self.tombstones.push_back((now.mono_ms, key.clone(), rev));
         }
-        *slot = Slot { rev, stored };
+        let fed = if slot.epoch == epoch { slot.fed } else { 0 };
+        *slot = Slot { rev, fed, epoch, stored };
     }
 
     /// Stores an entry that is newer than what is known. Returns the version of the visible change
@@ -90,11 +99,16 @@ impl<E: Entity, T> Shared<E, T> {
         entry: Entry<E::Record>,
         now: Now,
     ) -> Option<u64> {
-        let (known_rev, known_version) =
-            self.slots.get(key).map_or((0, 0), |slot| (slot.rev, E::version(&slot.stored)));
-        if entry.rev <= known_rev {
+        if entry.rev <= self.rev(key) {
             return None;
         }
+        let known_version = match self.slots.get(key) {
+            Some(former) if former.epoch != self.epoch => {
+                self.replace_former(key, entry, now);
+                return None;
+            }
+            known => known.map_or(0, |slot| E::version(&slot.stored)),
+        };
         let version = E::version(&entry.stored);
         let changed_by = E::changed_by(&entry.stored).or(entry.writer);
         let is_own = [entry.writer, changed_by].contains(&Some(self.daemon));
@@ -111,12 +125,42 @@ impl<E: Entity, T> Shared<E, T> {
         None
     }
 
-    /// The key is not in the bucket: if a marker of its deletion is known, that has expired.
-    pub(super) fn take_absence(&mut self, key: &E::Key, now: Now) {
-        if let Some(slot) = self.slots.get(key).filter(|slot| slot.rev > 0) {
-            let (version, changed_by) = (E::version(&slot.stored), E::changed_by(&slot.stored));
-            self.store(key, Stored::Absent { version, changed_by }, 0, now);
+    /// Takes the entry in place of what a former epoch knew of the key.
+    fn replace_former(&mut self, key: &E::Key, entry: Entry<E::Record>, now: Now) {
+        let Some(former) = self.slots.get_mut(key) else { return };
+        if former.rev == entry.rev && former.stored == entry.stored {
+            (former.epoch, former.fed) = (self.epoch, 0);
+            return;
         }
+        let lost = std::mem::replace(&mut former.stored, entry.stored);
+        let changes = E::observe(&mut self.index, key, lost.record(), former.stored.record(), now);
+        (former.rev, former.fed, former.epoch) = (entry.rev, 0, self.epoch);
+        if matches!(former.stored, Stored::Absent { .. }) {
+            self.tombstones.push_back((now.mono_ms, key.clone(), entry.rev));
+        }
+        if E::repair(&lost, &former.stored).is_some() {
+            self.effects.push(Effect::Lost { key: key.clone(), lost });
+        }
+        self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
+    }
+
+    /// The key is not in the bucket. If a record of it is known, that was lost; if a marker, that
+    /// has expired. Later versions of the key continue from the known one.
+    pub(super) fn take_absence(&mut self, key: &E::Key, now: Now) {
+        let epoch = self.epoch;
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if slot.epoch == epoch && slot.rev == 0 {
+            return;
+        }
+        let (version, changed_by) = (E::version(&slot.stored), E::changed_by(&slot.stored));
+        let lost = std::mem::replace(&mut slot.stored, Stored::Absent { version, changed_by });
+        let changes = E::observe(&mut self.index, key, lost.record(), None, now);
+        (slot.rev, slot.epoch) = (0, epoch);
+        self.tombstones.push_back((now.mono_ms, key.clone(), 0));
+        if E::repair(&lost, &slot.stored).is_some() {
+            self.effects.push(Effect::Lost { key: key.clone(), lost });
+        }
+        self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
     }
 
     /// The present view of a key as an event.
@@ -130,14 +174,21 @@ impl<E: Entity, T> Shared<E, T> {
         self.last_number
     }
 
-    /// Forgets all records: a new bucket is followed.
-    pub(super) fn reset(&mut self, now: Now) {
+    /// The stream is another than the one that was known. What was known stays, to be compared with
+    /// what the feed delivers from here on.
+    pub(super) fn begin_replay(&mut self) {
         self.epoch += 1;
-        for (key, slot) in std::mem::take(&mut self.slots) {
-            let changes = E::observe(&mut self.index, &key, slot.stored.record(), None, now);
-            self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
-        }
-        self.tombstones.clear();
+        self.replaying = true;
+    }
+
+    /// The feed has delivered all of the stream: what it did not deliver is not there.
+    pub(super) fn end_replay(&mut self, now: Now) {
+        self.replaying = false;
+        let is_former = |slot: &Slot<E::Record>| slot.epoch != self.epoch;
+        let former = self.slots.iter().filter(|(_, slot)| is_former(slot));
+        let mut former: Vec<_> = former.map(|(key, _)| key.clone()).collect();
+        former.sort_unstable();
+        former.iter().for_each(|key| self.take_absence(key, now));
     }
 
     /// Forgets markers that the bucket has forgotten too, unless their key has unfinished work.

@@ -200,7 +200,7 @@ impl Alone {
                 let at_ms = self.now(now_ms).mono_ms;
                 self.daemon.view.leases(|leases| leases.heartbeat(&lease, at_ms));
             }
-            Step::Delete { user } => self.command(user, Command::Delete, now_ms),
+            Step::Delete { user } => self.command(user, Command::Delete { only: None }, now_ms),
             Step::Jump { by_ms } => self.daemon.skew_ms += by_ms,
         }
     }
@@ -258,7 +258,10 @@ impl Alone {
                     StoreEffect::Answer { result, .. } => {
                         result.expect("no command is refused");
                     }
-                    StoreEffect::Read { .. } | StoreEffect::RemoteChange { .. } => {
+                    StoreEffect::Read { .. }
+                    | StoreEffect::RemoteChange { .. }
+                    | StoreEffect::Lost { .. }
+                    | StoreEffect::Suspect => {
                         unreachable!("every write is taken, and there is no other writer")
                     }
                 }

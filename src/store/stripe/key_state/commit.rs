@@ -1,6 +1,6 @@
 //! From waiting commands to one write, and from its outcome to answers.
 
-use super::{KeyState, Phase, Sent};
+use super::{KeyState, Phase, REPLAY_WAIT_MS, Sent};
 use crate::presence::entity::Entity;
 use crate::presence::refusal::Refusal;
 use crate::presence::time::Now;
@@ -33,6 +33,11 @@ impl<E: Entity, T> KeyState<E, T> {
         shared: &mut Shared<E, T>,
         now: Now,
     ) {
+        if shared.replaying && !self.waiting.is_empty() {
+            let until_ms = now.mono_ms + REPLAY_WAIT_MS;
+            self.phase = Phase::Waiting { until_ms, newer_than: None };
+            return;
+        }
         let decider = Decider {
             key: &self.key,
             rules: &*shared.rules,

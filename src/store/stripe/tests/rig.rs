@@ -115,8 +115,13 @@ impl Rig {
         self.effects()
     }
 
-    pub(super) fn reset(&mut self) -> Vec<String> {
-        self.machine.on_reset(at(0));
+    pub(super) fn ground_lost(&mut self) -> Vec<String> {
+        self.machine.on_ground_lost(at(0));
+        self.effects()
+    }
+
+    pub(super) fn replayed(&mut self, now_ms: u64) -> Vec<String> {
+        self.machine.on_replayed(at(now_ms));
         self.effects()
     }
 
@@ -158,6 +163,8 @@ impl Rig {
             Effect::Answer { ticket, result: Err(refusal) } => {
                 format!("answer {ticket} {}", refusal.code.as_str())
             }
+            Effect::Lost { lost, .. } => format!("lost {}", Users::version(&lost)),
+            Effect::Suspect => "suspect".to_owned(),
             Effect::RemoteChange { by, .. } => format!("changed by {}", by.0),
         }
     }
