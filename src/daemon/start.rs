@@ -37,9 +37,11 @@ use crate::round_trip::round_trip;
 use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
+use crate::store::clock_skew::ClockSkew;
 use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stripe::Timing;
+use crate::store::write_health::WriteHealth;
 use crate::store::{self, Store};
 use crate::version::{COMMIT, VERSION};
 use crate::watchdog::Watchdog;
@@ -185,6 +187,8 @@ impl Startup {
             event_prefix: settings.subjects.events.clone(),
             metrics: Arc::clone(&self.metrics),
             health: self.health.clone(),
+            write_health: WriteHealth::new(self.health.clone()),
+            clock_skew: ClockSkew::default(),
             reconnected: Notify::new(),
             suspicion: Notify::new(),
             repairs: Notify::new(),

@@ -7,6 +7,7 @@
 mod acks;
 pub mod barrier;
 pub mod bucket;
+pub mod clock_skew;
 mod feed;
 mod ground;
 pub mod keyspace;
@@ -14,6 +15,7 @@ mod open;
 pub mod outbox;
 pub mod stripe;
 mod wire;
+pub mod write_health;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -142,7 +144,9 @@ impl Store {
             }
             self.users.tick();
             self.channels.tick();
-            self.context.barrier.expire(self.context.clock.now().mono_ms);
+            let now = self.context.clock.now();
+            self.context.barrier.expire(now.mono_ms);
+            self.context.write_health.on_tick(now);
         }
     }
 
@@ -182,6 +186,7 @@ impl Store {
 
     /// The stream was compared with what was known.
     fn set_certain(&self) {
+        self.context.write_health.on_reconnected();
         self.uncertain.store(false, Ordering::Relaxed);
     }
 

@@ -1,5 +1,7 @@
 //! The inputs and effects of a stripe.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
@@ -47,9 +49,9 @@ pub enum Found<R> {
 /// The reason why a write was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// JetStream cannot take it at the moment. The write is retried until the deadlines of its
-    /// commands.
-    Retry,
+    /// JetStream cannot take it at the moment, for the reason that it gave, if any. The write is
+    /// retried until the deadlines of its commands.
+    Retry(Option<Arc<str>>),
     /// It can never be done; its commands get this refusal.
     Refused(Refusal),
 }
