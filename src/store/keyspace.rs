@@ -22,6 +22,7 @@ use super::write_health::WriteHealth;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::payload_limit::PayloadLimit;
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
@@ -59,6 +60,7 @@ pub struct StoreContext {
     pub ack_inbox: String,
     pub metrics: Arc<Metrics>,
     pub health: Health,
+    pub payload_limit: PayloadLimit,
     pub write_health: WriteHealth,
     pub clock_skew: ClockSkew,
     /// Notified when the connection to the stream's server is a new one.

@@ -113,7 +113,8 @@ impl Store {
         let acks = client.subscribe(format!("{}.>", self.context.ack_inbox)).await?;
         let tracker = &self.context.tracker;
         let (store, bucket) = (self.clone(), self.context.bucket.clone());
-        let writes = writes.run(client, self.context.clock, watchdog.register("writes"));
+        let limit = self.context.payload_limit.clone();
+        let writes = writes.run(client, self.context.clock, limit, watchdog.register("writes"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(writes));
         let acks = acks::run(self.clone(), acks, watchdog.register("acknowledgements"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(acks));
@@ -155,6 +156,12 @@ impl Store {
         self.context.bucket.set_timeout(bucket_timeout(request_timeout));
         self.users.for_each_stripe(|stripe| stripe.adjust(Arc::clone(rules), request_timeout));
         self.channels.for_each_stripe(|stripe| stripe.adjust(Arc::new(()), request_timeout));
+    }
+
+    /// Sets the largest value that the server takes, from the next decision on.
+    pub fn set_max_value(&self, bytes: usize) {
+        self.users.for_each_stripe(|stripe| stripe.set_max_value(bytes));
+        self.channels.for_each_stripe(|stripe| stripe.set_max_value(bytes));
     }
 
     /// The shared leases that hold connections.

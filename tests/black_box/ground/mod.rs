@@ -2,6 +2,7 @@
 
 mod clock;
 mod lost_tail;
+mod payload;
 mod purge;
 mod refused;
 
