@@ -28,11 +28,14 @@ test-web: ## the TypeScript client: types, packaging, and tests over TCP and in 
 	@scripts/test-web
 
 test-rust: ## the Rust client, the gateway and the login, against real servers
-	@$(NATS); cargo build --quiet --bin presenced; PRESENCED="$$PWD/target/debug/presenced"; export PRESENCED; \
+	@$(NATS); cargo build --quiet --bin presenced; PRESENCED="$${CARGO_TARGET_DIR:-$$PWD/target}/debug/presenced"; export PRESENCED; \
 	if cargo nextest --version >/dev/null 2>&1; \
-	then cargo nextest run -p presenced-client -p presence-gateway -p presence-login; \
+	then cargo nextest run $(NEXTEST) -p presenced-client -p presence-gateway -p presence-login; \
 	else cargo test -p presenced-client -p presence-gateway -p presence-login; fi; \
 	cargo test --doc --quiet -p presenced-client
+
+test-page: ## the page of presencectl in Chromium
+	@scripts/test-page
 
 test-python: ## the Python client: ruff, mypy, tests against real servers, packages
 	@scripts/test-python
@@ -65,4 +68,4 @@ deny: ## licences, sources and bans of the dependencies
 	scripts/deny
 
 ci: NEXTEST = --profile ci
-ci: fmt-check lint doc alerts deny test test-deb ## all that CI checks
+ci: fmt-check lint doc alerts deny test test-rust test-python test-web test-deb ## all that CI checks

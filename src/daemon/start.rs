@@ -36,12 +36,15 @@ use crate::payload_limit::PayloadLimit;
 use crate::presence::entity::DaemonId;
 use crate::presence::user::Periods;
 use crate::round_trip::round_trip;
+use crate::service::forget::Forgetting;
+use crate::service::occupancy::{self, OccupancyTask};
 use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::clock_skew::ClockSkew;
 use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
+use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Timing;
 use crate::store::write_health::WriteHealth;
 use crate::store::{self, Store};
@@ -118,6 +121,7 @@ impl Daemon {
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
         startup.expire_leases(&store, &beacons).await?;
+        startup.count_and_forget(&store, &beacons).await?;
         let context = startup.answer_inquiries(&requests, &answers).await?;
         let service = Service::new(store, beacons, &startup.settings);
         startup.serve(service, requests, internal, context).await
@@ -256,6 +260,32 @@ impl Startup {
         let tap = self.tasks.watchdog.register("expiry");
         self.tasks.spawn(expiry.run(tap));
         self.tasks.spawn(beacons.clone().announce_if_first(store.clone()));
+        Ok(())
+    }
+
+    /// Announces counts of channels and forgets users, where the settings ask for it.
+    async fn count_and_forget(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {
+        let intervals = occupancy::intervals(&self.settings);
+        let forget_after = self.settings.users.forget_after;
+        if intervals.is_empty() && forget_after.is_none() {
+            return Ok(());
+        }
+        let stream_clock = Arc::new(StreamClock::default());
+        let (compared, bucket) = (Arc::clone(&stream_clock), store.context.bucket.clone());
+        let clock = self.clock;
+        self.tasks.spawn(async move { compared.run(&bucket, clock).await });
+        let (store, beacons) = (store.clone(), beacons.clone());
+        if let Some(after) = forget_after {
+            let (store, beacons) = (store.clone(), beacons.clone());
+            let stream_clock = Arc::clone(&stream_clock);
+            self.tasks.spawn(Forgetting { store, beacons, stream_clock, after }.run());
+        }
+        if !intervals.is_empty() {
+            let prefix = self.settings.subjects.channel_events.clone();
+            let task = OccupancyTask::new(store, beacons, intervals, prefix, stream_clock).await?;
+            let tap = self.tasks.watchdog.register("occupancy");
+            self.tasks.spawn(task.run(tap));
+        }
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! All records of one kind: the stripes, and their effects on NATS.
 
 use std::borrow::Borrow;
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
@@ -9,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use hashbrown::DefaultHashBuilder;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -76,6 +76,19 @@ pub struct StoreContext {
 }
 
 impl StoreContext {
+    /// Publishes the JSON of an event of that version.
+    pub fn publish(&self, subject: String, version: u64, body: Vec<u8>) {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(wire::VERSION, version.to_string());
+        self.events.send(Message {
+            subject,
+            reply: None,
+            headers: Some(headers),
+            payload: body.into(),
+            not_after_ms: None,
+        });
+    }
+
     /// The newest revision that a write of this daemon was stored at.
     pub fn acked_rev(&self) -> u64 {
         self.acked.load(Ordering::Relaxed)
@@ -94,7 +107,7 @@ struct RemoteChange<K> {
 pub struct Keyspace<E: Entity> {
     context: Arc<StoreContext>,
     stripes: Vec<Mutex<TicketStripe<E>>>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     shared: Mutex<E::Shared>,
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
     /// Keys of which the store lost what was known.
@@ -128,7 +141,7 @@ impl<E: Entity> Keyspace<E> {
         Self {
             context,
             stripes,
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             shared: Mutex::new(shared),
             remote_changes: Mutex::default(),
             lost: Mutex::default(),
@@ -161,7 +174,8 @@ impl<E: Entity> Keyspace<E> {
 
     /// Works on the record under a key.
     pub fn with_record<R>(&self, key: &E::Key, work: impl FnOnce(Option<&E::Record>) -> R) -> R {
-        work(self.lock(self.stripe_of(key)).record(key))
+        let record = self.lock(self.stripe_of(key)).record(key);
+        work(record.as_deref())
     }
 
     /// Works on the stored content of a key and its revision.
@@ -170,7 +184,8 @@ impl<E: Entity> Keyspace<E> {
         key: &E::Key,
         work: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
     ) -> R {
-        work(self.lock(self.stripe_of(key)).known(key))
+        let known = self.lock(self.stripe_of(key)).known(key);
+        work(known.as_ref().map(|(stored, rev)| (stored, *rev)))
     }
 
     /// Works on the index of a key's stripe; the key may be given in borrowed form.
@@ -180,6 +195,15 @@ impl<E: Entity> Keyspace<E> {
         Q: Hash + ?Sized,
     {
         work(self.lock(self.stripe_of(key)).index_mut())
+    }
+
+    /// Works on the stripe of a key.
+    pub fn for_stripe_of<R>(
+        &self,
+        key: &E::Key,
+        work: impl FnOnce(&mut TicketStripe<E>) -> R,
+    ) -> R {
+        work(&mut self.lock(self.stripe_of(key)))
     }
 
     /// Visits the stripes one by one, each under its lock.
@@ -213,7 +237,7 @@ impl<E: Entity> Keyspace<E> {
         rev: u64,
     ) -> Option<u64> {
         let key = E::from_tokens(tokens)?;
-        let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
+        let entry = wire::entry(rev, message.headers.as_ref(), &message.payload);
         Some(self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now)))
     }
 
@@ -291,21 +315,20 @@ impl<E: Entity> Keyspace<E> {
     pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
         self.for_each_stripe(|stripe| {
-            for (_, stored) in stripe.all() {
-                let (version, by) = (E::version(stored), E::changed_by(stored));
+            for (_, (version, by)) in stripe.changes() {
                 if let Some(by) = by.filter(|by| !alive(*by)) {
                     let newest = newest.entry(by).or_default();
                     *newest = version.max(*newest);
                 }
             }
         });
-        let is_new = |stored: &Stored<E::Record>| {
-            let last = E::changed_by(stored).and_then(|by| newest.get(&by)).copied();
-            last.is_some_and(|last| E::version(stored) + NEWEST_CHANGES_MS >= last)
+        let is_new = |(version, by): (u64, Option<DaemonId>)| {
+            let last = by.and_then(|by| newest.get(&by)).copied();
+            last.is_some_and(|last| version + NEWEST_CHANGES_MS >= last)
         };
         let mut keys = Vec::new();
         self.for_each_stripe(|stripe| {
-            let new = stripe.all().filter(|(_, stored)| is_new(stored));
+            let new = stripe.changes().filter(|(_, change)| is_new(*change));
             keys.extend(new.map(|(key, _)| key.clone()));
         });
         keys.iter().for_each(|key| self.announce(key));
@@ -392,9 +415,7 @@ impl<E: Entity> Keyspace<E> {
 
     async fn read(self: Arc<Self>, stripe: usize, key: E::Key, read: u64) {
         let found = match self.context.bucket.last(&self.subject(&key)).await {
-            Ok(raw) => {
-                Found::Entry(wire::entry::<E>(raw.seq, &key, Some(&raw.headers), &raw.payload))
-            }
+            Ok(raw) => Found::Entry(wire::entry(raw.seq, Some(&raw.headers), &raw.payload)),
             Err(BucketError::NoKey) => Found::Nothing,
             Err(error) => {
                 tracing::debug!(%error, "a record could not be read");
@@ -408,15 +429,7 @@ impl<E: Entity> Keyspace<E> {
         self.context.metrics.events.inc();
         let mut subject = format!("{}.", self.context.event_prefix);
         crate::presence::id::push_token(&mut subject, Id::as_str(&event.user));
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert(wire::VERSION, event.version.to_string());
-        self.context.events.send(Message {
-            subject,
-            reply: None,
-            headers: Some(headers),
-            payload: event.body.into(),
-            not_after_ms: None,
-        });
+        self.context.publish(subject, event.version, event.body);
     }
 
     fn subject(&self, key: &E::Key) -> String {

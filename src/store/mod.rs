@@ -13,6 +13,7 @@ mod ground;
 pub mod keyspace;
 mod open;
 pub mod outbox;
+pub mod stream_clock;
 pub mod stripe;
 mod wire;
 pub mod write_health;

@@ -1,4 +1,4 @@
-//! The programs of the README, run as they stand there.
+//! The programs of the README and of the page on clients, run as they stand there.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::support::wait::within;
 /// How long a program may take to say something, an interpreter's start included.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// The code block of the README in a language.
-fn program(language: &str) -> String {
-    let readme = std::fs::read_to_string(in_project("README.md")).unwrap();
+/// The code block of a page in a language.
+fn program(page: &str, language: &str) -> String {
+    let page = std::fs::read_to_string(in_project(page)).unwrap();
     let begin = format!("```{language}\n");
-    let (_, rest) = readme.split_once(&begin).unwrap();
+    let (_, rest) = page.split_once(&begin).unwrap();
     rest.split_once("```").unwrap().0.to_owned()
 }
 
@@ -56,7 +56,7 @@ impl Watcher {
 }
 
 /// The program shows who is there, and follows what changes.
-async fn follows(command: Command, offline: &str) {
+async fn follows(command: Command, offline: &str) -> Stage {
     let stage = Stage::start(NO_GRACE).await;
     stage.client.get("connect", json!({"user": {"id": "john", "status": "here"}})).await;
     let mut watcher = Watcher::start(command, &stage);
@@ -65,24 +65,41 @@ async fn follows(command: Command, offline: &str) {
     watcher.prints(&["john", "there"]).await;
     stage.client.upsert(json!({"id": "john", "invisible": true})).await;
     watcher.prints(&["john", offline]).await;
+    stage
+}
+
+/// Python with nats-py and our client at hand, to run the program of a page.
+fn python(page: &str) -> Command {
+    let nats_py = Command::new(in_project("scripts/nats-py")).output().unwrap();
+    let nats_py = String::from_utf8(nats_py.stdout).unwrap();
+    let mut python = Command::new("python3");
+    python.env("PYTHONPATH", format!("{}:{}", nats_py.trim(), in_project("clients/python/src")));
+    python.arg("-c").arg(program(page, "python"));
+    python
 }
 
 #[tokio::test]
 async fn the_program_in_python_follows_a_user() {
-    let nats_py = Command::new(in_project("scripts/nats-py")).output().unwrap();
-    let mut python = Command::new("python3");
-    python.env("PYTHONPATH", String::from_utf8(nats_py.stdout).unwrap().trim());
-    python.arg("-c").arg(program("python"));
-    follows(python, "offline").await;
+    follows(python("README.md"), "offline").await;
+}
+
+#[tokio::test]
+async fn the_client_written_by_hand_follows_a_user_and_is_there() {
+    let mut python = python("docs/writing-a-client.md");
+    python.args(["ann", "john"]);
+    let stage = follows(python, "offline").await;
+    let ann = json!({"filter": {"id": "ann"}, "presence": true});
+    let seen = stage.client.get("query_users", ann).await;
+    assert_eq!(seen["users"][0]["online"], true, "{seen}");
 }
 
 #[tokio::test]
 async fn the_program_in_rust_follows_a_user() {
-    let example = std::fs::read_to_string(in_project("examples/watch.rs")).unwrap();
-    assert_eq!(program("rust"), example, "the README shows examples/watch.rs");
+    let example = std::fs::read_to_string(in_project("clients/rust/examples/watch.rs")).unwrap();
+    assert_eq!(program("README.md", "rust"), example, "the README shows the client's example");
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--example", "watch"]).current_dir(in_project(""));
-    assert!(build.status().unwrap().success());
+    build.args(["build", "--quiet", "--package", "presenced-client", "--example", "watch"]);
+    assert!(build.current_dir(in_project("")).status().unwrap().success());
     let daemon = std::path::Path::new(env!("CARGO_BIN_EXE_presenced"));
     follows(Command::new(daemon.with_file_name("examples").join("watch")), "online false").await;
 }

@@ -102,7 +102,7 @@ impl Op {
             Action::Upsert(fields) => {
                 Command::Upsert { patch: self.patch(*fields, number), custom_in_answer: true }
             }
-            Action::Delete => Command::Delete,
+            Action::Delete => Command::Delete { only: None },
             Action::EndLeaving { ended } => Command::EndLeaving { ended: ended.clone() },
             Action::Repair { lost } => Command::Repair { lost: lost.clone() },
         }

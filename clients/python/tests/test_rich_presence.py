@@ -1,4 +1,4 @@
-"""Devices, idleness, availability, counts: skipped where the daemon does not know them yet."""
+"""Devices, idleness, availability, statuses with an end, counts and graces."""
 
 from __future__ import annotations
 
@@ -10,19 +10,9 @@ from conftest import World, until
 import presenced
 
 
-@pytest.fixture
-async def rich(world: World) -> World:
+async def test_devices_and_idleness_are_seen(world: World) -> None:
     service = await world.service()
-    try:
-        await service.count()
-    except presenced.Refused:
-        pytest.skip("the daemon is an older one")
-    return world
-
-
-async def test_devices_and_idleness_are_seen(rich: World) -> None:
-    service = await rich.service()
-    me = await rich.user("john")
+    me = await world.user("john")
     async with me.connect(device="desktop") as desk, service.watch(["john"]) as watch:
         async with me.connect(device="mobile", idle=True):
             await until(lambda: getattr(watch["john"], "devices", ()) == ("desktop", "mobile"))
@@ -36,8 +26,8 @@ async def test_devices_and_idleness_are_seen(rich: World) -> None:
         await until(lambda: getattr(watch["john"], "availability", "") == "busy")
 
 
-async def test_seats_have_devices_and_idleness(rich: World) -> None:
-    service = await rich.service()
+async def test_seats_have_devices_and_idleness(world: World) -> None:
+    service = await world.service()
     async with service.lease("gw") as lease, service.watch(["john"]) as watch:
         seat = await lease.connect("john", device="web")
         await seat.set_idle(True)
@@ -45,17 +35,17 @@ async def test_seats_have_devices_and_idleness(rich: World) -> None:
         assert getattr(watch["john"], "devices", ()) == ("web",)
 
 
-async def test_a_status_ends_by_itself(rich: World) -> None:
-    me = await rich.user("john")
+async def test_a_status_ends_by_itself(world: World) -> None:
+    me = await world.user("john")
     end = datetime.now(timezone.utc) + timedelta(seconds=2)
     async with me.connect(status="lunch", status_expires_at=end) as connection:
         assert connection.me is not None and connection.me.status_expires_at is not None
-        async with (await rich.service()).watch(["john"]) as watch:
+        async with (await world.service()).watch(["john"]) as watch:
             await until(lambda: watch["john"] is not None and watch["john"].status is None)
 
 
-async def test_users_are_counted_and_deleted_by_filter(rich: World) -> None:
-    service = await rich.service()
+async def test_users_are_counted_and_deleted_by_filter(world: World) -> None:
+    service = await world.service()
     await service.upsert({"id": f"u{n}", "n": n} for n in range(150))
     assert await service.count({"n": {"$gte": 20}}) == 130
     try:
@@ -66,8 +56,8 @@ async def test_users_are_counted_and_deleted_by_filter(rich: World) -> None:
     assert await service.count() == 20
 
 
-async def test_a_restart_with_a_grace_is_seen_by_nobody(rich: World) -> None:
-    service, others = await rich.service(), await rich.service()
+async def test_a_restart_with_a_grace_is_seen_by_nobody(world: World) -> None:
+    service, others = await world.service(), await world.service()
     lease = await service.lease("gw")
     await lease.connect("john")
     async with others.watch(["john"]) as watch:

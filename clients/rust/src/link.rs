@@ -35,6 +35,8 @@ pub(crate) struct Link {
     prefix: String,
     events: String,
     user: Option<Id>,
+    /// How long a request is repeated.
+    deadline: Duration,
     signals: Signals,
     state: watch::Sender<LinkState>,
 }
@@ -45,11 +47,12 @@ impl Link {
         prefix: &str,
         events: &str,
         user: Option<Id>,
+        deadline: Duration,
         signals: Signals,
     ) -> Arc<Self> {
         let state = watch::Sender::new(look(&nats));
         let (prefix, events) = (format!("{prefix}.v1"), events.to_owned());
-        Arc::new(Self { nats, prefix, events, user, signals, state })
+        Arc::new(Self { nats, prefix, events, user, deadline, signals, state })
     }
 
     pub fn user(&self) -> Option<&Id> {
@@ -82,6 +85,11 @@ impl Link {
         format!("{}.{}", self.events, user.token())
     }
 
+    /// The events of all users.
+    pub fn all_events_subject(&self) -> String {
+        format!("{}.*", self.events)
+    }
+
     pub async fn subscribe(&self, subject: String) -> Result<Subscriber, Error> {
         let down = Error::Disconnected { may_have_applied: false };
         match timeout(CALL_TIMEOUT, self.nats.subscribe(subject)).await {
@@ -107,7 +115,7 @@ impl Link {
 
     /// Asks, and repeats what may succeed later, until the deadline.
     pub async fn ask(&self, operation: &str, body: &Value) -> Result<Value, Error> {
-        self.ask_within(operation, body, retry::DEADLINE).await
+        self.ask_within(operation, body, self.deadline).await
     }
 
     pub async fn ask_within(
@@ -212,6 +220,14 @@ pub(crate) fn parse(status: Option<u16>, payload: &[u8]) -> Result<Value, Error>
         _ if status.is_some() => Err(Error::of_reply(status, &Value::Null)),
         _ if body.is_object() => Ok(body),
         _ => Err(Error::Malformed("an answer is an object".to_owned())),
+    }
+}
+
+/// Waits until a moment, or for ever.
+pub(crate) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

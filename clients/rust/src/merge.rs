@@ -6,28 +6,57 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::id::Id;
-use crate::user::Seen;
+use crate::user::{CustomFields, Fields, Seen};
 
 const TYPE: &str = "user.presence.changed";
 
 /// What is known of a user.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Known {
+#[derive(Debug, Default, PartialEq)]
+pub enum Known<F = Fields> {
     /// Nothing yet. That is not offline.
     #[default]
     Unknown,
     /// A fresh answer does not name the user: nobody of that id.
     Absent,
     /// The user.
-    User(Arc<Seen>),
+    User(Arc<Seen<F>>),
+    /// The user has custom fields that are not of the application's type; what serde says of them.
+    Unreadable(Arc<str>),
 }
 
-impl Known {
+// Derived, it would ask for fields that can be cloned, which are shared instead.
+impl<F> Clone for Known<F> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Unknown => Self::Unknown,
+            Self::Absent => Self::Absent,
+            Self::User(user) => Self::User(user.clone()),
+            Self::Unreadable(error) => Self::Unreadable(error.clone()),
+        }
+    }
+}
+
+impl<F> Known<F> {
     /// The user, if there is one.
-    pub fn user(&self) -> Option<&Arc<Seen>> {
+    pub fn user(&self) -> Option<&Arc<Seen<F>>> {
         match self {
             Self::User(user) => Some(user),
             _ => None,
+        }
+    }
+}
+
+impl Known {
+    /// The same with custom fields as another type.
+    pub(crate) fn typed<F: CustomFields>(self) -> Known<F> {
+        match self {
+            Self::Unknown => Known::Unknown,
+            Self::Absent => Known::Absent,
+            Self::Unreadable(error) => Known::Unreadable(error),
+            Self::User(user) => match user.typed() {
+                Ok(user) => Known::User(user),
+                Err(error) => Known::Unreadable(error.to_string().into()),
+            },
         }
     }
 }

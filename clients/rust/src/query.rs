@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::IntoFuture;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -13,31 +14,44 @@ use crate::error::Error;
 use crate::filter::{Filter, Sort, id};
 use crate::id::Id;
 use crate::link::{Link, part};
-use crate::user::Seen;
+use crate::user::{CustomFields, Fields, Seen};
 
 type Asked<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 /// A query of users. `await` it for one page, or take [`UsersQuery::pages`] for all.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 #[must_use = "a query is sent when it is awaited"]
-pub struct UsersQuery {
+pub struct UsersQuery<F = Fields> {
     link: Arc<Link>,
     filter: Filter,
     body: Map<String, Value>,
+    fields: PhantomData<fn() -> F>,
+}
+
+// Derived, it would ask for fields that can be cloned, of which there are none.
+impl<F> Clone for UsersQuery<F> {
+    fn clone(&self) -> Self {
+        let (link, filter, body) = (self.link.clone(), self.filter.clone(), self.body.clone());
+        Self { link, filter, body, fields: PhantomData }
+    }
 }
 
 /// A page of users.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Users {
+pub struct Users<F = Fields> {
     /// The users, in the order that was asked for.
-    pub users: Vec<Seen>,
+    pub users: Vec<Seen<F>>,
     /// Whether others match behind this page.
     pub more: bool,
 }
 
-impl UsersQuery {
+impl<F: CustomFields> UsersQuery<F> {
     pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self { link, filter: Filter::all(), body: Map::new() }
+        Self { link, filter: Filter::all(), body: Map::new(), fields: PhantomData }
+    }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     /// Only those that match.
@@ -100,47 +114,47 @@ impl UsersQuery {
     }
 
     /// All users that match, by id, page by page.
-    pub fn pages(mut self) -> Pages {
+    pub fn pages(mut self) -> Pages<F> {
         self.body.remove("sort");
         self.body.remove("offset");
         self.body.entry("limit").or_insert_with(|| 100.into());
         Pages { query: self, asked: None, users: VecDeque::new(), last: None, done: false }
     }
 
-    async fn ask(self) -> Result<Users, Error> {
+    async fn ask(self) -> Result<Users<F>, Error> {
         let mut body = self.body;
         body.insert("filter".to_owned(), self.filter.to_json());
-        let limit = body.get("limit").and_then(Value::as_u64);
         let mut answer = self.link.ask("query_users", &Value::Object(body)).await?;
-        let users: Vec<Seen> = part(&mut answer, "users")?;
-        // An older daemon does not say it: then a full page may have others behind it.
-        let full = limit.is_some_and(|limit| users.len() as u64 >= limit);
-        let more = answer["more"].as_bool().unwrap_or(full);
+        let users: Vec<Seen<F>> = part(&mut answer, "users")?;
+        let more = part(&mut answer, "more")?;
         Ok(Users { users, more })
     }
 }
 
-impl IntoFuture for UsersQuery {
-    type Output = Result<Users, Error>;
-    type IntoFuture = Asked<Users>;
+impl<F: CustomFields> IntoFuture for UsersQuery<F> {
+    type Output = Result<Users<F>, Error>;
+    type IntoFuture = Asked<Users<F>>;
 
-    fn into_future(self) -> Asked<Users> {
+    fn into_future(self) -> Asked<Users<F>> {
         Box::pin(self.ask())
     }
 }
 
 /// All users of a query, as a [`Stream`].
 #[must_use = "a stream does nothing until it is polled"]
-pub struct Pages {
-    query: UsersQuery,
-    asked: Option<Asked<Users>>,
-    users: VecDeque<Seen>,
+pub struct Pages<F = Fields> {
+    query: UsersQuery<F>,
+    asked: Option<Asked<Users<F>>>,
+    users: VecDeque<Seen<F>>,
     last: Option<String>,
     done: bool,
 }
 
-impl Stream for Pages {
-    type Item = Result<Seen, Error>;
+// Users are moved out of their queue, never pinned in it.
+impl<F> Unpin for Pages<F> {}
+
+impl<F: CustomFields> Stream for Pages<F> {
+    type Item = Result<Seen<F>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -203,6 +217,30 @@ impl ChannelsQuery {
     /// At most so many: 1 to 30, 10 by default.
     pub fn limit(mut self, limit: u32) -> Self {
         self.body["limit"] = limit.into();
+        self
+    }
+
+    /// Without so many at the beginning: at most 1000.
+    pub fn offset(mut self, offset: u32) -> Self {
+        self.body["offset"] = offset.into();
+        self
+    }
+
+    /// At most so many members of each: 1 to 100, all of them by default.
+    pub fn member_limit(mut self, limit: u32) -> Self {
+        self.body["member_limit"] = limit.into();
+        self
+    }
+
+    /// With `online_count`: how many members are online.
+    pub fn online_count(mut self) -> Self {
+        self.body["online_count"] = true.into();
+        self
+    }
+
+    /// Not before the daemon has seen this revision, which a write returned.
+    pub fn read_after(mut self, rev: u64) -> Self {
+        self.body["min_rev"] = rev.into();
         self
     }
 }

@@ -1,14 +1,26 @@
 //! A user, as others or the user itself see it.
 
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+/// Custom fields as they stand.
+pub type Fields = Map<String, Value>;
+
+/// What custom fields can be read as: [`Fields`], or a type of the application.
+pub trait CustomFields: DeserializeOwned + PartialEq + Debug + Send + Sync + 'static {}
+
+impl<T: DeserializeOwned + PartialEq + Debug + Send + Sync + 'static> CustomFields for T {}
 
 /// A user. Times are RFC 3339 in UTC with milliseconds, so that their order as text is that in time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
-pub struct Seen {
+pub struct Seen<F = Fields> {
     /// The id.
     pub id: String,
     /// Whether the user is connected, or in the grace after the last connection.
@@ -47,9 +59,16 @@ pub struct Seen {
     /// Whether others do not see the times; only in the user's view of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hide_last_active: Option<bool>,
-    /// Custom fields, and what the contract of tomorrow adds.
+    /// Custom fields; as [`Fields`] also what the contract of tomorrow adds.
     #[serde(flatten)]
-    pub custom: Map<String, Value>,
+    pub custom: F,
+}
+
+impl<F> Seen<F> {
+    /// Whether somebody has made the user, and nobody has deleted it since.
+    pub fn exists(&self) -> bool {
+        self.created_at.is_some()
+    }
 }
 
 impl Seen {
@@ -66,8 +85,32 @@ impl Seen {
         self.custom.get(name)
     }
 
-    /// Whether somebody has made the user, and nobody has deleted it since.
-    pub fn exists(&self) -> bool {
-        self.created_at.is_some()
+    /// The same user with its custom fields as another type; shared if that is [`Fields`].
+    pub(crate) fn typed<F: CustomFields>(
+        self: &Arc<Self>,
+    ) -> Result<Arc<Seen<F>>, serde_json::Error> {
+        let shared: Arc<dyn Any + Send + Sync> = self.clone();
+        if let Ok(same) = shared.downcast::<Seen<F>>() {
+            return Ok(same);
+        }
+        let custom = self.fields()?;
+        let seen = Self::clone(self);
+        Ok(Arc::new(Seen {
+            custom,
+            id: seen.id,
+            online: seen.online,
+            status: seen.status,
+            last_active: seen.last_active,
+            offline_since: seen.offline_since,
+            availability: seen.availability,
+            devices: seen.devices,
+            status_expires_at: seen.status_expires_at,
+            created_at: seen.created_at,
+            updated_at: seen.updated_at,
+            version: seen.version,
+            invisible: seen.invisible,
+            availability_choice: seen.availability_choice,
+            hide_last_active: seen.hide_last_active,
+        }))
     }
 }

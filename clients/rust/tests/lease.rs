@@ -241,7 +241,7 @@ async fn no_task_is_left_after_close() {
     watch.live().await.unwrap();
     let lease = service.lease("gw").unwrap();
     let seat = lease.connect("john", Patch::new()).await.unwrap();
-    let connection = service.connect("jack", Patch::new(), Default::default()).await.unwrap();
+    let connection = service.connect("jack", Patch::new()).await.unwrap();
     assert!(tasks() > before);
     connection.close().await;
     seat.close().await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use presenced_client::filter::{field, ids, online};
 use presenced_client::{
-    Change, Connection, ConnectionState, Device, Error, Kind, Known, Patch, Service, User, Watch,
+    Change, Connection, ConnectionState, Error, Kind, Known, Patch, Service, User, Watch,
     WatchState,
 };
 use serde_json::json;
@@ -409,7 +409,7 @@ async fn queries_pages_and_writes_are_read_back() {
     let all: Vec<_> = red.pages().map(|user| user.unwrap().id).collect().await;
     assert_eq!(all.len(), 150);
     assert!(all.is_sorted());
-    let seat = service.connect("u000", Patch::new(), Device::default()).await.unwrap();
+    let seat = service.connect("u000", Patch::new()).await.unwrap();
     let found =
         service.users().filter(online().and(field("team").eq("red"))).fresh().await.unwrap();
     assert_eq!(found.users.len(), 1);
@@ -435,7 +435,7 @@ async fn users_that_are_added_and_removed() {
     let second = service.watch(["u7"]).unwrap();
     second.live().await.unwrap();
     drop(watch);
-    let seat = service.connect("u7", Patch::new(), Device::default()).await.unwrap();
+    let seat = service.connect("u7", Patch::new()).await.unwrap();
     is(&second, "u7", true).await;
     seat.close().await;
 }
@@ -453,7 +453,7 @@ async fn the_filters_of_the_cases_find_whom_they_name() {
     let mut connections = Vec::new();
     for user in cases["online"].as_array().unwrap() {
         let user = user.as_str().unwrap();
-        connections.push(service.connect(user, Patch::new(), Device::default()).await.unwrap());
+        connections.push(service.connect(user, Patch::new()).await.unwrap());
     }
     for case in cases["cases"].as_array().unwrap() {
         let filter = presenced_client::Filter::json(case["json"].clone());
@@ -491,7 +491,7 @@ async fn a_channel_is_watched_from_both_doors() {
         watch.live().await.unwrap();
         assert_eq!(watch.known("u24"), Known::Absent);
     }
-    let seat = service.connect("u24", Patch::new(), Device::default()).await.unwrap();
+    let seat = service.connect("u24", Patch::new()).await.unwrap();
     is(&all, "u24", true).await;
     is(&own, "u24", true).await;
     seat.close().await;

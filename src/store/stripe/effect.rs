@@ -26,12 +26,22 @@ pub enum Content {
     Purge { version: u64, changed_by: Option<DaemonId> },
 }
 
+impl Content {
+    /// What it means. A record costs its decoding: an entry that is known already is not decoded.
+    pub fn decode<E: Entity>(&self) -> Result<Stored<E::Record>, serde_json::Error> {
+        Ok(match self {
+            Self::Put(text) => Stored::Present(Arc::new(E::decode(text)?)),
+            Self::Purge { version, changed_by } => {
+                Stored::Absent { version: *version, changed_by: *changed_by }
+            }
+        })
+    }
+}
+
 /// A stored message of the bucket.
 #[derive(Debug)]
-pub struct Entry<R> {
+pub struct Entry {
     pub rev: u64,
-    pub stored: Stored<R>,
-    /// As written, to recognise a write of this daemon.
     pub content: Content,
     /// The daemon that wrote it.
     pub writer: Option<DaemonId>,
@@ -39,8 +49,8 @@ pub struct Entry<R> {
 
 /// The answer to a read of a key.
 #[derive(Debug)]
-pub enum Found<R> {
-    Entry(Entry<R>),
+pub enum Found {
+    Entry(Entry),
     Nothing,
     /// The read got no answer.
     Failed,

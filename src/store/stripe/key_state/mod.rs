@@ -155,7 +155,7 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn on_found(
         &mut self,
         read: u64,
-        found: Found<E::Record>,
+        found: Found,
         shared: &mut Shared<E, T>,
         now: Now,
     ) {
@@ -178,15 +178,16 @@ impl<E: Entity, T> KeyState<E, T> {
         }
     }
 
-    pub(super) fn on_fed(&mut self, entry: Entry<E::Record>, shared: &mut Shared<E, T>, now: Now) {
+    pub(super) fn on_fed(&mut self, entry: Entry, shared: &mut Shared<E, T>, now: Now) {
         if entry.rev <= shared.rev(&self.key) {
             return;
         }
-        let is_own = entry.writer == Some(shared.daemon);
-        let is_sent = |sent: &Sent<_>| sent.epoch == shared.epoch && sent.content == entry.content;
-        if is_own && self.sent().is_some_and(is_sent) {
+        let (is_own, epoch) = (entry.writer == Some(shared.daemon), shared.epoch);
+        let is_sent = |sent: &&mut Sent<_>| sent.epoch == epoch && sent.content == entry.content;
+        if let Some(sent) = self.sent_mut().filter(is_sent).filter(|_| is_own) {
+            let next = std::mem::take(&mut sent.next);
             self.drop_write(shared);
-            shared.store(&self.key, entry.stored, entry.rev, now);
+            shared.store(&self.key, next, entry.rev, now);
             self.finish(entry.rev, shared, now);
             return;
         }
@@ -241,7 +242,7 @@ impl<E: Entity, T> KeyState<E, T> {
     }
 
     /// Whether the leader holds less than what was known when it was asked.
-    fn is_suspect(&self, found: &Found<E::Record>, shared: &Shared<E, T>) -> bool {
+    fn is_suspect(&self, found: &Found, shared: &Shared<E, T>) -> bool {
         let Phase::Reading { known, .. } = self.phase else { return false };
         let is_same_epoch = known > 0 && known <= shared.rev(&self.key);
         is_same_epoch && matches!(found, Found::Entry(entry) if entry.rev < known)

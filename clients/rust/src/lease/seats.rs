@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use crate::connection::Device;
 use crate::error::Error;
 use crate::id::Id;
 use crate::patch::Patch;
@@ -17,14 +18,18 @@ pub struct Key {
     pub connection: u128,
 }
 
-type Reply = oneshot::Sender<Result<(), Error>>;
+pub type Reply = oneshot::Sender<Result<(), Error>>;
 
 #[derive(Debug, Default)]
 struct Seat {
     /// What the service has not acknowledged; boxed, as most seats have nothing.
     pending: Option<Box<Patch>>,
-    /// What a record that is gone would forget.
+    /// The application's defaults, and what a record that is gone would forget.
     defaults: Option<Box<Value>>,
+    /// `None` is no kind, and not idle.
+    device: Option<Box<Device>>,
+    /// The service has not acknowledged the device of now.
+    device_due: bool,
     waiting: Vec<Reply>,
     /// The lease's run under which the connection was acknowledged; 0 is none.
     run: u32,
@@ -55,6 +60,7 @@ pub struct Sent {
 enum SentKind {
     Connect(Patch),
     Update(Patch),
+    Device(Device),
     Disconnect,
 }
 
@@ -81,7 +87,36 @@ impl Seats {
         !self.queue.is_empty()
     }
 
-    /// A seat should change, or be made.
+    /// A seat should be made.
+    pub fn on_connect(
+        &mut self,
+        key: Key,
+        patch: Patch,
+        device: Device,
+        defaults: Patch,
+        reply: Reply,
+    ) {
+        let seat = self.seats.entry(key.clone()).or_default();
+        seat.device = boxed(device);
+        let defaults = (!defaults.is_empty()).then(|| Value::Object(defaults.fields()));
+        seat.defaults = defaults.map(Box::new);
+        self.on_patch(key, patch, reply);
+    }
+
+    /// A seat's device should change.
+    pub fn on_device(&mut self, key: Key, device: Device, reply: Reply) {
+        let Some(seat) = self.seats.get_mut(&key) else {
+            // Its owner has closed it, or the service has refused it.
+            let _ = reply.send(Err(Error::Closed));
+            return;
+        };
+        seat.device = boxed(device);
+        seat.device_due = true;
+        seat.waiting.push(reply);
+        self.enqueue(key);
+    }
+
+    /// A user should change.
     pub fn on_patch(&mut self, key: Key, patch: Patch, reply: Reply) {
         let seat = self.seats.entry(key.clone()).or_default();
         if !patch.is_empty() {
@@ -159,32 +194,37 @@ impl Seats {
     }
 
     /// The result of one operation. An error that may pass is tried again later, by [`Self::retry`].
-    pub fn on_result(&mut self, sent: Sent, result: Result<(), Error>) -> Option<Key> {
+    pub fn on_result(&mut self, sent: Sent, result: Result<Value, Error>) -> Option<Key> {
         let Sent { key, kind, run } = sent;
         let seat = self.seats.get_mut(&key)?;
         seat.busy = false;
-        match result {
+        let answer = match result {
             Err(error) if error.is_retryable() => return Some(key),
-            // An older daemon does not know them.
-            Err(error) if error.field().is_some_and(|field| field.ends_with(".defaults")) => {
-                seat.defaults = None;
-                return Some(key);
-            }
             Err(error) => {
                 fail(seat, &error);
                 match kind {
                     SentKind::Update(_) => seat.pending = None,
+                    SentKind::Device(_) => seat.device_due = false,
                     _ => self.forget(&key),
                 }
                 return None;
             }
-            Ok(()) => {}
-        }
+            Ok(answer) => answer,
+        };
         let patch = match kind {
             SentKind::Disconnect => {
                 succeed(seat);
                 self.forget(&key);
                 return None;
+            }
+            SentKind::Device(device) => {
+                seat.device_due &= seat.device.as_deref() != boxed(device).as_deref();
+                let unknown = answer["unknown"].as_array().is_some_and(|all| !all.is_empty());
+                if unknown && seat.run == self.run {
+                    seat.run = 0;
+                    self.acknowledged -= 1;
+                }
+                Patch::new()
             }
             SentKind::Connect(patch) => {
                 if run == self.run && seat.run != run {
@@ -202,7 +242,8 @@ impl Seats {
                 seat.pending = None;
             }
         }
-        if seat.run == self.run && seat.pending.is_none() && !seat.gone {
+        let done = seat.pending.is_none() && !seat.device_due && !seat.gone;
+        if seat.run == self.run && done {
             succeed(seat);
             return None;
         }
@@ -234,14 +275,28 @@ fn op(key: &Key, seat: &Seat, patch: Patch, lease: &Id, run: u32) -> Option<(Val
     if seat.run != run {
         let mut op =
             json!({"op": "connect", "user": user, "connection_id": connection, "lease": lease});
+        if let Some(device) = &seat.device {
+            device.put(&mut op);
+        }
         if let Some(defaults) = &seat.defaults {
             op["defaults"] = (**defaults).clone();
         }
         return Some((op, SentKind::Connect(patch)));
     }
+    if seat.device_due {
+        let device = seat.device.as_deref().cloned().unwrap_or_default();
+        let mut op = json!({"op": "update_connection", "user_id": key.user,
+            "connection_id": connection, "idle": device.idle});
+        device.put(&mut op);
+        return Some((op, SentKind::Device(device)));
+    }
     let update =
         || (json!({"op": "upsert_users", "users": [user]}), SentKind::Update(patch.clone()));
     (!patch.is_empty()).then(update)
+}
+
+fn boxed(device: Device) -> Option<Box<Device>> {
+    (device != Device::default()).then(|| Box::new(device))
 }
 
 /// Keeps what decides how the user appears, for a record that is made again.

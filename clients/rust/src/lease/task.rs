@@ -1,4 +1,4 @@
-//! A lease: the connections of many users, kept alive by one heartbeat.
+//! The task of a lease: batches, the heartbeat, and what is done when the service counts otherwise.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,182 +6,29 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
 
+use super::seats::{Seats, Sent};
+use super::{Command, GOODBYE, LeaseState};
 use crate::beat::Beat;
 use crate::error::Error;
-use crate::hub::HubHandle;
 use crate::id::Id;
-use crate::link::{Link, LinkState};
-use crate::patch::Patch;
+use crate::link::{Link, LinkState, until};
 use crate::retry;
-use crate::seats::{Key, Seats, Sent};
 
 const GATHER: Duration = Duration::from_millis(5);
 const BATCH: usize = 200;
 const BATCHES: usize = 4;
 const INTERVAL: Duration = Duration::from_secs(20);
-const GOODBYE: Duration = Duration::from_secs(2);
 /// How long the end of a whole lease is tried: a large one takes several requests.
 const END: Duration = Duration::from_secs(10);
 /// Heartbeats in a row that count other connections than the lease has, before it acts.
 const MISCOUNTS: u32 = 2;
 
-/// How a lease stands.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LeaseState {
-    /// The name of now; another after the service had lost the lease.
-    pub name: Id,
-    /// Whether NATS is reached.
-    pub up: bool,
-    /// Seats that there should be.
-    pub seats: usize,
-    /// Seats that the service has acknowledged.
-    pub acknowledged: usize,
-    /// How many heartbeats were sent.
-    pub heartbeats: u64,
-    /// Whether it has ended.
-    pub closed: bool,
-}
-
-/// Connections of many users under one heartbeat, for gateways.
-///
-/// When it is dropped, it lives on until the last of its seats is gone.
-#[derive(Debug)]
-pub struct Lease {
-    commands: mpsc::UnboundedSender<Command>,
-    state: watch::Receiver<LeaseState>,
-    _hub: HubHandle,
-}
-
-/// A connection of a user on a [`Lease`]. Dropping it disconnects without waiting.
-#[derive(Debug)]
-pub struct Seat {
-    key: Option<Key>,
-    commands: mpsc::UnboundedSender<Command>,
-}
-
-#[derive(Debug)]
-enum Command {
-    Patch(Key, Patch, oneshot::Sender<Result<(), Error>>),
-    Close(Key, Option<oneshot::Sender<Result<(), Error>>>),
-    End { grace: bool, reply: oneshot::Sender<Result<(), Error>> },
-}
-
-impl Lease {
-    pub(crate) fn open(link: Arc<Link>, hub: HubHandle, prefix: &str) -> Result<Self, Error> {
-        let prefix = Id::parse(prefix)?;
-        let name = renamed(&prefix)?;
-        let (commands, receiver) = mpsc::unbounded_channel();
-        let up = link.look().up;
-        let (state, states) = watch::channel(LeaseState {
-            name,
-            up,
-            seats: 0,
-            acknowledged: 0,
-            heartbeats: 0,
-            closed: false,
-        });
-        let task = Task {
-            link,
-            prefix,
-            state,
-            seats: Seats::new(),
-            batches: FuturesUnordered::new(),
-            batch: BATCH,
-            plain_me: false,
-            old: None,
-            lease_ms: 60_000,
-            interval: INTERVAL,
-            send_at: None,
-            miscounts: 0,
-            interval_changed: false,
-        };
-        tokio::spawn(task.run(receiver));
-        Ok(Self { commands, state: states, _hub: hub })
-    }
-
-    /// Connects a user. Many calls at a time share a request.
-    ///
-    /// # Errors
-    /// What the service refuses. While it cannot be reached this waits.
-    pub async fn connect(&self, user: impl AsRef<str>, patch: Patch) -> Result<Seat, Error> {
-        let key = Key { user: Id::parse(user)?, connection: fastrand::u128(..) };
-        // Made first: a caller that gives up disconnects by dropping it.
-        let seat = Seat { key: Some(key.clone()), commands: self.commands.clone() };
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Patch(key, patch, reply)).map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))?;
-        Ok(seat)
-    }
-
-    /// How the lease stands.
-    pub fn state(&self) -> LeaseState {
-        self.state.borrow().clone()
-    }
-
-    /// How the lease stands, to wait for a change.
-    pub fn states(&self) -> watch::Receiver<LeaseState> {
-        self.state.clone()
-    }
-
-    /// Disconnects all seats with one request.
-    ///
-    /// # Errors
-    /// When the service did not confirm it; then the connections lapse.
-    pub async fn close(self) -> Result<(), Error> {
-        self.end(false).await
-    }
-
-    /// Ends for a planned restart: the users stay online for a lease, to connect to the next process.
-    ///
-    /// # Errors
-    /// As [`Lease::close`].
-    pub async fn hand_over(self) -> Result<(), Error> {
-        self.end(true).await
-    }
-
-    async fn end(self, grace: bool) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::End { grace, reply }).map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
-    }
-}
-
-impl Seat {
-    /// Changes the user.
-    ///
-    /// # Errors
-    /// What the service refuses, and [`Error::Closed`].
-    pub async fn update(&self, patch: Patch) -> Result<(), Error> {
-        let key = self.key.clone().ok_or(Error::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Patch(key, patch, reply)).map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
-    }
-
-    /// Disconnects, and waits up to two seconds for it; it is tried on by the lease in any case.
-    pub async fn close(mut self) {
-        let Some(key) = self.key.take() else { return };
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Close(key, Some(reply))).is_ok() {
-            let _ = timeout(GOODBYE, answer).await;
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            let _ = self.commands.send(Command::Close(key, None));
-        }
-    }
-}
-
 type Batch = std::pin::Pin<Box<dyn Future<Output = (Vec<Sent>, Result<Vec<Value>, Error>)> + Send>>;
 
-struct Task {
+pub struct Task {
     link: Arc<Link>,
     prefix: Id,
     state: watch::Sender<LeaseState>,
@@ -189,8 +36,6 @@ struct Task {
     batches: FuturesUnordered<Batch>,
     /// How many operations a batch has: fewer after one was too large.
     batch: usize,
-    /// An older daemon does not know `"me":false`.
-    plain_me: bool,
     /// The name before this one, to be ended when all are connected to the new one.
     old: Option<Id>,
     lease_ms: u64,
@@ -201,7 +46,33 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+    pub fn new(link: Arc<Link>, prefix: Id) -> Result<(Self, watch::Receiver<LeaseState>), Error> {
+        let (state, states) = watch::channel(LeaseState {
+            name: renamed(&prefix)?,
+            up: link.look().up,
+            seats: 0,
+            acknowledged: 0,
+            heartbeats: 0,
+            closed: false,
+        });
+        let task = Self {
+            link,
+            prefix,
+            state,
+            seats: Seats::new(),
+            batches: FuturesUnordered::new(),
+            batch: BATCH,
+            old: None,
+            lease_ms: 60_000,
+            interval: INTERVAL,
+            send_at: None,
+            miscounts: 0,
+            interval_changed: false,
+        };
+        Ok((task, states))
+    }
+
+    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let mut links = self.link.states();
         let mut link = *links.borrow();
         let mut beat = Beat::new(self.interval, true, Instant::now());
@@ -252,6 +123,10 @@ impl Task {
 
     fn on_command(&mut self, command: Command) {
         match command {
+            Command::Connect { key, patch, device, defaults, reply } => {
+                self.seats.on_connect(key, patch, device, defaults, reply);
+            }
+            Command::Device(key, device, reply) => self.seats.on_device(key, device, reply),
             Command::Patch(key, patch, reply) => self.seats.on_patch(key, patch, reply),
             Command::Close(key, reply) => self.seats.on_close(key, reply),
             Command::End { .. } => {}
@@ -272,10 +147,7 @@ impl Task {
                 return;
             }
             let link = self.link.clone();
-            let mut body = json!({"ops": ops});
-            if !self.plain_me {
-                body["me"] = false.into();
-            }
+            let body = json!({"ops": ops, "me": false});
             self.batches.push(Box::pin(async move {
                 let answer = link.ask_once("batch", &body).await;
                 let results = answer.and_then(|mut answer| match answer["results"].take() {
@@ -304,21 +176,17 @@ impl Task {
                     if let Err(error) = &result {
                         wait = wait.max(retry::wait(error, 1));
                     }
-                    again.extend(self.seats.on_result(sent, result));
+                    again.extend(self.seats.on_result(sent, result.map(|()| value)));
                 }
             }
             Err(error) => {
-                // Those that were sent before the first such answer get it, too.
-                let unknown_me = error.field() == Some("me");
                 let too_large = error.code() == "too_large" && sent.len() > 1;
-                let at_once = unknown_me || too_large;
-                self.plain_me |= unknown_me;
                 if too_large {
                     self.batch = self.batch.min(sent.len() / 2);
                 }
-                wait = if at_once { GATHER } else { retry::wait(&error, 1) };
+                wait = if too_large { GATHER } else { retry::wait(&error, 1) };
                 for sent in sent {
-                    let error = match at_once {
+                    let error = match too_large {
                         true => Error::Disconnected { may_have_applied: false },
                         false => error.clone(),
                     };
@@ -420,13 +288,6 @@ impl Task {
 
 fn renamed(prefix: &Id) -> Result<Id, Error> {
     Id::parse(format!("{prefix}-{:016x}", fastrand::u64(..)))
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn changed(links: &mut watch::Receiver<LinkState>, known: LinkState) -> LinkState {

@@ -1,4 +1,4 @@
-//! A connection of a user that keeps itself alive.
+//! The task of a connection: connects, beats, and takes changes, for as long as the service lets it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::{Command, ConnectionState, Device};
 use crate::beat::Beat;
 use crate::error::Error;
-use crate::hub::HubHandle;
 use crate::id::Id;
 use crate::link::{Link, LinkState};
 use crate::patch::Patch;
@@ -18,154 +18,22 @@ use crate::user::Seen;
 
 /// How long a close tries to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
-const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Where a [`Connection`] stands.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum ConnectionState {
-    /// Not yet acknowledged.
-    Connecting,
-    /// Acknowledged by the service.
-    Online,
-    /// The link is down, or the service does not answer; others see the user online for a lease.
-    Interrupted,
-    /// Ended: by [`Connection::close`] with `None`, or by a refusal.
-    Closed(Option<Error>),
-}
-
-/// How a connection describes itself.
-#[derive(Debug, Clone, Default)]
-pub struct Device {
-    /// The kind of device: 1 to 32 of `[a-z0-9_-]`, such as `mobile`.
-    pub kind: Option<String>,
-    /// Whether the person is away from it.
-    pub idle: bool,
-}
-
-/// A live connection of a user. Dropping it disconnects without waiting.
-#[derive(Debug)]
-pub struct Connection {
-    id: Id,
-    commands: mpsc::UnboundedSender<Command>,
-    closing: watch::Sender<bool>,
-    states: watch::Receiver<ConnectionState>,
-    me: watch::Receiver<Option<Arc<Seen>>>,
-    _hub: HubHandle,
-}
-
-enum Command {
-    Update(Patch, oneshot::Sender<Result<(), Error>>),
-    Device(Device, oneshot::Sender<Result<(), Error>>),
-}
-
-impl Connection {
-    /// Connects, and returns when the service has acknowledged it. A link that is down is waited for.
-    pub(crate) async fn open(
-        link: Arc<Link>,
-        hub: HubHandle,
-        user: Id,
-        patch: Patch,
-        device: Device,
-    ) -> Result<Self, Error> {
-        let id = Id::random("");
-        let (commands, receiver) = mpsc::unbounded_channel();
-        let (closing, closed) = watch::channel(false);
-        let (state, mut states) = watch::channel(ConnectionState::Connecting);
-        let (me, my) = watch::channel(None);
-        let task = Task {
-            link,
-            user,
-            id: id.clone(),
-            pending: patch,
-            device,
-            defaults: Map::new(),
-            waiting: Vec::new(),
-            interval: INTERVAL,
-            state,
-            me,
-        };
-        tokio::spawn(task.run(receiver, closed));
-        let connection = Self { id, commands, closing, states: states.clone(), me: my, _hub: hub };
-        let settled = |state: &ConnectionState| {
-            matches!(state, ConnectionState::Online | ConnectionState::Closed(_))
-        };
-        match states.wait_for(settled).await.as_deref() {
-            Ok(ConnectionState::Online) => Ok(connection),
-            Ok(ConnectionState::Closed(Some(error))) => Err(error.clone()),
-            _ => Err(Error::Closed),
-        }
-    }
-
-    /// The id of the connection, random and never used again.
-    pub fn id(&self) -> &Id {
-        &self.id
-    }
-
-    /// The state now.
-    pub fn state(&self) -> ConnectionState {
-        self.states.borrow().clone()
-    }
-
-    /// The state, to wait for another.
-    pub fn states(&self) -> watch::Receiver<ConnectionState> {
-        self.states.clone()
-    }
-
-    /// The user as it sees itself, as of the last answer.
-    pub fn me(&self) -> Option<Arc<Seen>> {
-        self.me.borrow().clone()
-    }
-
-    /// Changes the user. While the link is down the changes are kept, and merged into one.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] for what cannot be accepted, [`Error::Closed`].
-    pub async fn update(&self, patch: Patch) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.command(Command::Update(patch, reply), answer).await
-    }
-
-    /// Changes the kind of device, or whether the person is away from it.
-    ///
-    /// # Errors
-    /// As [`Connection::update`].
-    pub async fn set_device(&self, device: Device) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.command(Command::Device(device, reply), answer).await
-    }
-
-    async fn command(
-        &self,
-        command: Command,
-        answer: oneshot::Receiver<Result<(), Error>>,
-    ) -> Result<(), Error> {
-        self.commands.send(command).map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
-    }
-
-    /// Disconnects; tried for two seconds, after which the lease ends it.
-    pub async fn close(self) {
-        self.closing.send_replace(true);
-        let mut states = self.states.clone();
-        // An error says that the task has ended.
-        let _ = states.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await;
-    }
-}
-
-struct Task {
-    link: Arc<Link>,
-    user: Id,
-    id: Id,
+pub struct Task {
+    pub link: Arc<Link>,
+    pub user: Id,
+    pub id: Id,
     /// What the service has not acknowledged.
-    pending: Patch,
-    device: Device,
+    pub pending: Patch,
+    pub device: Device,
+    /// The defaults that the application gave.
+    pub given: Map<String, Value>,
     /// What a record that is gone would forget.
-    defaults: Map<String, Value>,
-    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
-    interval: Duration,
-    state: watch::Sender<ConnectionState>,
-    me: watch::Sender<Option<Arc<Seen>>>,
+    pub remembered: Map<String, Value>,
+    pub waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+    pub interval: Duration,
+    pub state: watch::Sender<ConnectionState>,
+    pub me: watch::Sender<Option<Arc<Seen>>>,
 }
 
 /// Why a connection is to be made again, or not.
@@ -175,7 +43,7 @@ enum End {
 }
 
 impl Task {
-    async fn run(
+    pub async fn run(
         mut self,
         mut commands: mpsc::UnboundedReceiver<Command>,
         mut closing: watch::Receiver<bool>,
@@ -236,14 +104,11 @@ impl Task {
             let mut user = sent.fields();
             user.insert("id".to_owned(), self.user.as_str().into());
             let mut body = json!({"user": user, "connection_id": self.id});
-            if let Some(kind) = &self.device.kind {
-                body["device"] = kind.as_str().into();
-            }
-            if self.device.idle {
-                body["idle"] = true.into();
-            }
-            if !self.defaults.is_empty() {
-                body["defaults"] = Value::Object(self.defaults.clone());
+            self.device.put(&mut body);
+            let defaults: Map<_, _> =
+                self.given.clone().into_iter().chain(self.remembered.clone()).collect();
+            if !defaults.is_empty() {
+                body["defaults"] = Value::Object(defaults);
             }
             match self.link.ask_once("connect", &body).await {
                 Ok(answer) => {
@@ -255,8 +120,6 @@ impl Task {
                     failed += 1;
                     sleep(retry::wait(&error, failed)).await;
                 }
-                // An older daemon does not know them.
-                Err(error) if error.field() == Some("defaults") => self.defaults.clear(),
                 Err(error) if self.waiting.is_empty() => return Err(error),
                 // The fault may lie in the changes that ride along: it goes on without them.
                 Err(error) => {
@@ -289,7 +152,7 @@ impl Task {
             self.interval = Duration::from_millis(ms.max(50));
         }
         if let Some(me) = answer[part].as_object() {
-            self.defaults = Patch::defaults_from(me);
+            self.remembered = Patch::defaults_from(me);
             if let Ok(me) = serde_json::from_value(Value::Object(me.clone())) {
                 self.me.send_replace(Some(Arc::new(me)));
             }

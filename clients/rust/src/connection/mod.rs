@@ -1,0 +1,194 @@
+//! A connection of a user that keeps itself alive.
+
+mod connect;
+mod task;
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::connect::Connect;
+use self::task::Task;
+use crate::error::Error;
+use crate::hub::HubHandle;
+use crate::id::Id;
+use crate::link::Link;
+use crate::patch::Patch;
+use crate::user::{CustomFields, Fields, Seen};
+
+const INTERVAL: Duration = Duration::from_secs(20);
+
+/// Where a [`Connection`] stands.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// Not yet acknowledged.
+    Connecting,
+    /// Acknowledged by the service.
+    Online,
+    /// The link is down, or the service does not answer; others see the user online for a lease.
+    Interrupted,
+    /// Ended: by [`Connection::close`] with `None`, or by a refusal.
+    Closed(Option<Error>),
+}
+
+/// How a connection describes itself.
+///
+/// ```
+/// use presenced_client::Device;
+/// let device = Device::of("mobile").idle(true);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Device {
+    /// The kind of device: 1 to 32 of `[a-z0-9_-]`, such as `mobile`.
+    pub kind: Option<String>,
+    /// Whether the person is away from it.
+    pub idle: bool,
+}
+
+impl Device {
+    /// A device of this kind.
+    pub fn of(kind: &str) -> Self {
+        Self { kind: Some(kind.to_owned()), idle: false }
+    }
+
+    /// Whether the person is away from it.
+    pub fn idle(self, idle: bool) -> Self {
+        Self { idle, ..self }
+    }
+
+    pub(crate) fn put(&self, body: &mut Value) {
+        if let Some(kind) = &self.kind {
+            body["device"] = kind.as_str().into();
+        }
+        if self.idle {
+            body["idle"] = true.into();
+        }
+    }
+}
+
+/// A live connection of a user. Dropping it disconnects without waiting.
+#[derive(Debug)]
+pub struct Connection<F = Fields> {
+    id: Id,
+    commands: mpsc::UnboundedSender<Command>,
+    closing: watch::Sender<bool>,
+    states: watch::Receiver<ConnectionState>,
+    me: watch::Receiver<Option<Arc<Seen>>>,
+    _hub: HubHandle,
+    fields: PhantomData<fn() -> F>,
+}
+
+enum Command {
+    Update(Patch, oneshot::Sender<Result<(), Error>>),
+    Device(Device, oneshot::Sender<Result<(), Error>>),
+}
+
+impl<F: CustomFields> Connection<F> {
+    /// Connects, and returns when the service has acknowledged it. A link that is down is waited for.
+    async fn open(
+        link: Arc<Link>,
+        hub: HubHandle,
+        user: Id,
+        patch: Patch,
+        device: Device,
+        defaults: Patch,
+    ) -> Result<Self, Error> {
+        let id = Id::random("");
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (closing, closed) = watch::channel(false);
+        let (state, mut states) = watch::channel(ConnectionState::Connecting);
+        let (me, my) = watch::channel(None);
+        let task = Task {
+            link,
+            user,
+            id: id.clone(),
+            pending: patch,
+            device,
+            given: defaults.fields(),
+            remembered: Map::new(),
+            waiting: Vec::new(),
+            interval: INTERVAL,
+            state,
+            me,
+        };
+        tokio::spawn(task.run(receiver, closed));
+        let connection = Self {
+            id,
+            commands,
+            closing,
+            states: states.clone(),
+            me: my,
+            _hub: hub,
+            fields: PhantomData,
+        };
+        let settled = |state: &ConnectionState| {
+            matches!(state, ConnectionState::Online | ConnectionState::Closed(_))
+        };
+        match states.wait_for(settled).await.as_deref() {
+            Ok(ConnectionState::Online) => Ok(connection),
+            Ok(ConnectionState::Closed(Some(error))) => Err(error.clone()),
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// The id of the connection, random and never used again.
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// The state now.
+    pub fn state(&self) -> ConnectionState {
+        self.states.borrow().clone()
+    }
+
+    /// The state, to wait for another.
+    pub fn states(&self) -> watch::Receiver<ConnectionState> {
+        self.states.clone()
+    }
+
+    /// The user as it sees itself, as of the last answer.
+    ///
+    /// `None` also where its custom fields are not of the application's type.
+    pub fn me(&self) -> Option<Arc<Seen<F>>> {
+        self.me.borrow().as_ref()?.typed().ok()
+    }
+
+    /// Changes the user. While the link is down the changes are kept, and merged into one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for what cannot be accepted, [`Error::Closed`].
+    pub async fn update(&self, patch: Patch) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Update(patch, reply), answer).await
+    }
+
+    /// Changes the kind of device, or whether the person is away from it.
+    ///
+    /// # Errors
+    /// As [`Connection::update`].
+    pub async fn set_device(&self, device: Device) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Device(device, reply), answer).await
+    }
+
+    async fn command(
+        &self,
+        command: Command,
+        answer: oneshot::Receiver<Result<(), Error>>,
+    ) -> Result<(), Error> {
+        self.commands.send(command).map_err(|_| Error::Closed)?;
+        answer.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Disconnects; tried for two seconds, after which the lease ends it.
+    pub async fn close(self) {
+        self.closing.send_replace(true);
+        let mut states = self.states.clone();
+        // An error says that the task has ended.
+        let _ = states.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await;
+    }
+}

@@ -1,0 +1,278 @@
+//! One task per door: subscriptions, queries and their merge, shared by all watches.
+
+mod feed;
+mod queries;
+mod source;
+mod state;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::Message;
+use futures_util::StreamExt;
+use futures_util::stream::{FuturesUnordered, SelectAll};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use self::feed::Feed;
+use self::queries::Query;
+pub(crate) use self::source::{Source, members};
+use crate::error::Error;
+use crate::id::Id;
+use crate::link::{LOOK_INTERVAL, Link, LinkState, until};
+use crate::merge::{Known, Merge, Merged};
+use crate::signals::Signal;
+use crate::watch::{Picture, WatchState};
+
+const GATHER: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_secs(1);
+const QUERIES: usize = 4;
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Watch { number: u64, picture: Arc<dyn Picture>, ids: HashSet<Id> },
+    Add { number: u64, ids: HashSet<Id> },
+    Remove { number: u64, id: Id },
+    Unwatch { number: u64 },
+}
+
+/// What the objects of a door hold of its hub. The hub ends with the last of them.
+#[derive(Debug, Clone)]
+pub(crate) struct HubHandle {
+    commands: mpsc::UnboundedSender<Command>,
+    counts: Arc<Counts>,
+}
+
+/// What the hub counts.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    watches: AtomicU64,
+    pub foreign: AtomicU64,
+    pub missed: AtomicU64,
+    pub resyncs: AtomicU64,
+}
+
+impl HubHandle {
+    pub fn start(link: Arc<Link>, audit: Option<Duration>, source: Source) -> Self {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let counts = Arc::new(Counts::default());
+        tokio::spawn(Hub::new(link, source, receiver, audit, counts.clone()).run());
+        Self { commands, counts }
+    }
+
+    /// A hub that has ended closed all watches already.
+    pub fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    pub fn next_watch(&self) -> u64 {
+        self.counts.watches.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+}
+
+struct Watched {
+    picture: Arc<dyn Picture>,
+    ids: HashSet<Id>,
+    /// Users of which there is no fresh answer.
+    pending: HashSet<Id>,
+    denied: Option<Error>,
+    was_live: bool,
+    stale: Option<&'static str>,
+}
+
+struct Followed {
+    watches: HashSet<u64>,
+    /// Ends the subscription when it is dropped.
+    _stop: oneshot::Sender<()>,
+    linger_until: Option<Instant>,
+    denied: bool,
+}
+
+struct Hub {
+    link: Arc<Link>,
+    source: Source,
+    commands: mpsc::UnboundedReceiver<Command>,
+    counts: Arc<Counts>,
+    audit: Option<Duration>,
+    merge: Merge,
+    watches: HashMap<u64, Watched>,
+    users: HashMap<Id, Followed>,
+    events: SelectAll<Feed>,
+    queries: FuturesUnordered<Query>,
+    due: VecDeque<Id>,
+    due_at: Option<Instant>,
+    seen_link: LinkState,
+    /// Answers of queries up to this one do not make a watch live.
+    stale_until: u64,
+}
+
+impl Hub {
+    fn new(
+        link: Arc<Link>,
+        source: Source,
+        commands: mpsc::UnboundedReceiver<Command>,
+        audit: Option<Duration>,
+        counts: Arc<Counts>,
+    ) -> Self {
+        let seen_link = link.look();
+        Self {
+            link,
+            source,
+            commands,
+            counts,
+            audit,
+            merge: Merge::default(),
+            watches: HashMap::new(),
+            users: HashMap::new(),
+            events: SelectAll::new(),
+            queries: FuturesUnordered::new(),
+            due: VecDeque::new(),
+            due_at: None,
+            seen_link,
+            stale_until: 0,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut signals = self.link.signals().listen();
+        let mut audit_at = self.next_audit();
+        loop {
+            let due_at = self.due_at.filter(|_| self.seen_link.up && self.queries.len() < QUERIES);
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command).await,
+                    None => break,
+                },
+                Some((id, message)) = self.events.next() => self.on_event(&id, &message),
+                Some(answer) = self.queries.next() => self.on_answer(answer),
+                signal = signals.recv() => match signal {
+                    Ok(Signal::Denied(subject)) => self.on_denied(&subject),
+                    _ => self.resync("messages were dropped"),
+                },
+                () = until(due_at) => self.send_queries(),
+                () = until(audit_at) => {
+                    self.send_audit();
+                    audit_at = self.next_audit();
+                }
+                _ = looks.tick() => self.on_look(),
+            }
+        }
+        for watched in self.watches.values() {
+            watched.picture.is(WatchState::Closed);
+        }
+    }
+
+    fn next_audit(&self) -> Option<Instant> {
+        self.audit.map(|every| Instant::now() + every.mul_f64(0.8 + 0.4 * fastrand::f64()))
+    }
+
+    async fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Watch { number, picture, ids } => {
+                let watched = Watched {
+                    picture,
+                    ids: HashSet::new(),
+                    pending: HashSet::new(),
+                    denied: None,
+                    was_live: false,
+                    stale: None,
+                };
+                self.watches.insert(number, watched);
+                self.add(number, ids).await;
+            }
+            Command::Add { number, ids } => self.add(number, ids).await,
+            Command::Remove { number, id } => {
+                if let Some(watched) = self.watches.get_mut(&number) {
+                    watched.ids.remove(&id);
+                    watched.pending.remove(&id);
+                    watched.picture.hide(&id);
+                    self.leave(number, &id);
+                    self.settle(number);
+                }
+            }
+            Command::Unwatch { number } => {
+                if let Some(watched) = self.watches.remove(&number) {
+                    watched.picture.is(WatchState::Closed);
+                    for id in &watched.ids {
+                        self.leave(number, id);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn add(&mut self, number: u64, ids: HashSet<Id>) {
+        for id in ids {
+            if !self.users.contains_key(&id) {
+                let subject = self.link.event_subject(&id);
+                let Ok(subscriber) = self.link.subscribe(subject).await else {
+                    let Some(watched) = self.watches.get_mut(&number) else { return };
+                    watched.denied = Some(Error::Closed);
+                    continue;
+                };
+                let (stop, stopped) = oneshot::channel();
+                self.events.push(Feed { id: id.clone(), subscriber, stopped });
+                let followed = Followed {
+                    watches: HashSet::new(),
+                    _stop: stop,
+                    linger_until: None,
+                    denied: false,
+                };
+                self.users.insert(id.clone(), followed);
+            }
+            let Some(watched) = self.watches.get_mut(&number) else { return };
+            let Some(followed) = self.users.get_mut(&id) else { continue };
+            followed.watches.insert(number);
+            followed.linger_until = None;
+            watched.ids.insert(id.clone());
+            watched.pending.insert(id.clone());
+            let known = self.merge.get(id.as_str());
+            if known != Known::Unknown {
+                watched.picture.show(&id, known);
+            }
+            self.due.push_back(id);
+        }
+        let at = Instant::now() + GATHER;
+        self.due_at = Some(self.due_at.map_or(at, |due_at| due_at.min(at)));
+        self.settle(number);
+    }
+
+    fn leave(&mut self, number: u64, id: &Id) {
+        if let Some(followed) = self.users.get_mut(id) {
+            followed.watches.remove(&number);
+            if followed.watches.is_empty() {
+                followed.linger_until = Some(Instant::now() + LINGER);
+            }
+        }
+    }
+
+    fn on_event(&mut self, id: &Id, message: &Message) {
+        match self.merge.on_event(id, &message.payload) {
+            Ok(Some(merged)) => self.show(merged),
+            Ok(None) => {}
+            Err(_) => {
+                self.counts.foreign.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn show(&self, merged: Merged) {
+        let Some(followed) = self.users.get(&merged.id) else { return };
+        if followed.denied {
+            return;
+        }
+        for number in &followed.watches {
+            if let Some(watched) = self.watches.get(number) {
+                watched.picture.show(&merged.id, merged.now.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The queries of a hub: users that are due, the audit, and what answers mean for the watches.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Hub, QUERIES};
+use crate::error::Error;
+use crate::id::Id;
+use crate::merge::Known;
+use crate::user::Seen;
+use crate::watch::WatchState;
+
+pub(super) struct Answer {
+    query: u64,
+    ids: Vec<Id>,
+    audit: bool,
+    found: Result<Vec<Seen>, Error>,
+}
+
+pub(super) type Query = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+impl Hub {
+    pub(super) fn send_queries(&mut self) {
+        let mut chosen = HashSet::new();
+        while self.queries.len() < QUERIES && !self.due.is_empty() {
+            let mut ids = Vec::new();
+            while ids.len() < self.source.most() {
+                let Some(id) = self.due.pop_front() else { break };
+                if self.users.contains_key(&id) && chosen.insert(id.clone()) {
+                    ids.push(id);
+                }
+            }
+            if !ids.is_empty() {
+                self.query(ids, false);
+            }
+        }
+        self.due_at = (!self.due.is_empty()).then(Instant::now);
+    }
+
+    pub(super) fn send_audit(&mut self) {
+        if !self.seen_link.up || self.users.is_empty() {
+            return;
+        }
+        // A random place in the map goes round all users in time.
+        let skip = fastrand::usize(..self.users.len());
+        let round = self.users.keys().cycle().skip(skip);
+        let ids = round.take(self.source.most().min(self.users.len())).cloned().collect();
+        self.query(ids, true);
+    }
+
+    fn query(&mut self, ids: Vec<Id>, audit: bool) {
+        let query = self.merge.on_query();
+        let (link, source) = (self.link.clone(), self.source.clone());
+        self.queries.push(Box::pin(async move {
+            let found = source.ask(&link, &ids).await;
+            Answer { query, ids, audit, found }
+        }));
+    }
+
+    pub(super) fn on_answer(&mut self, answer: Answer) {
+        let Answer { query, ids, audit, found } = answer;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) if error.is_retryable() || error.code() == "too_large" && ids.len() > 1 => {
+                if error.code() == "too_large" {
+                    for half in ids.chunks(ids.len().div_ceil(2)) {
+                        self.query(half.to_vec(), audit);
+                    }
+                } else if !audit {
+                    self.due.extend(ids);
+                    let wait = Duration::from_millis(fastrand::u64(100..=1000));
+                    self.due_at.get_or_insert(Instant::now() + wait);
+                }
+                return;
+            }
+            Err(_) if audit => return,
+            Err(error) => return self.refuse(&ids, &error),
+        };
+        let merged = self.merge.on_answer(query, &ids, found);
+        let version = |known: &Known| known.user().map(|user| user.version);
+        let missed = merged.iter().any(|merged| {
+            version(&merged.before).is_some() && version(&merged.before) < version(&merged.now)
+        });
+        for merged in merged {
+            self.show(merged);
+        }
+        if audit && missed {
+            self.counts.missed.fetch_add(1, Ordering::Relaxed);
+            return self
+                .resync("events do not arrive: a permission is missing, or NATS drops them");
+        }
+        if query <= self.stale_until {
+            return;
+        }
+        let mut touched = HashSet::new();
+        for id in &ids {
+            let Some(followed) = self.users.get(id) else { continue };
+            for number in &followed.watches {
+                if let Some(watched) = self.watches.get_mut(number) {
+                    watched.pending.remove(id);
+                    touched.insert(*number);
+                }
+            }
+        }
+        for number in touched {
+            self.settle(number);
+        }
+    }
+
+    fn refuse(&mut self, ids: &[Id], error: &Error) {
+        for watched in self.watches.values_mut() {
+            if ids.iter().any(|id| watched.ids.contains(id)) {
+                watched.denied = Some(error.clone());
+                watched.picture.is(WatchState::Denied(error.clone()));
+            }
+        }
+    }
+}

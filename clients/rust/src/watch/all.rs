@@ -1,0 +1,272 @@
+//! A watch of all users: one subscription, and the picture page by page.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::{Message, Subscriber};
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{Found, Picture, Shared, Watch, WatchState};
+use crate::error::Error;
+use crate::hub::HubHandle;
+use crate::id::Id;
+use crate::link::{LOOK_INTERVAL, Link, LinkState, part, until};
+use crate::merge::{Known, Merge, Merged};
+use crate::retry;
+use crate::signals::Signal;
+use crate::user::{CustomFields, Seen};
+
+const PAGE: usize = 100;
+const DROPPED: &str = "messages were dropped";
+const MISSED: &str = "events do not arrive: a permission is missing, or NATS drops them";
+
+impl<F: CustomFields> Watch<F, Found> {
+    /// Watches all users.
+    pub(crate) fn all(link: Arc<Link>, hub: HubHandle, audit: Option<Duration>) -> Self {
+        let shared = Arc::new(Shared::new(true));
+        let (stop, stopped) = oneshot::channel();
+        let all = All {
+            seen_link: link.look(),
+            link,
+            hub: hub.clone(),
+            picture: shared.clone(),
+            audit,
+            merge: Merge::default(),
+            ids: BTreeSet::new(),
+            page: None,
+            due_at: Some(Instant::now()),
+            failed: 0,
+            complete: false,
+        };
+        tokio::spawn(all.run(stopped));
+        Self::found(shared, hub, stop)
+    }
+}
+
+/// A page that was asked for.
+struct Page {
+    query: u64,
+    /// The users behind this one were asked for.
+    behind: Option<Id>,
+    audit: bool,
+    found: Result<(Vec<Seen>, bool), Error>,
+}
+
+type Asked = Pin<Box<dyn Future<Output = Page> + Send>>;
+
+struct All {
+    link: Arc<Link>,
+    hub: HubHandle,
+    picture: Arc<dyn Picture>,
+    audit: Option<Duration>,
+    merge: Merge,
+    /// All users of which something is known, also those who are gone, until the next complete list.
+    ids: BTreeSet<Id>,
+    page: Option<Asked>,
+    /// When the list is begun anew.
+    due_at: Option<Instant>,
+    failed: u32,
+    complete: bool,
+    seen_link: LinkState,
+}
+
+impl All {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+        let subject = self.link.all_events_subject();
+        let mut events = tokio::select! {
+            events = self.link.subscribe(subject.clone()) => events,
+            _ = &mut stopped => return,
+        };
+        let mut looks = interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut signals = self.link.signals().listen();
+        let mut audit_at = self.next_audit();
+        loop {
+            let idle = self.page.is_none() && self.seen_link.up;
+            let due_at = self.due_at.filter(|_| idle);
+            let audit_due = audit_at.filter(|_| idle && self.complete && self.due_at.is_none());
+            tokio::select! {
+                _ = &mut stopped => break,
+                message = next(&mut events) => match message {
+                    Some(message) => self.on_event(&message),
+                    // The client of NATS has ended.
+                    None => break,
+                },
+                page = answer(&mut self.page) => self.on_page(page),
+                signal = signals.recv() => match signal {
+                    Ok(Signal::Denied(denied)) if denied == subject => {
+                        self.deny(Error::Permission { subject: denied, may_have_applied: false });
+                    }
+                    Ok(Signal::Denied(_)) => {}
+                    _ => self.resync(DROPPED),
+                },
+                () = until(due_at) => self.list(None),
+                () = until(audit_due) => {
+                    let skip = fastrand::usize(..self.ids.len().max(1));
+                    self.ask(self.ids.iter().nth(skip).cloned(), true);
+                    audit_at = self.next_audit();
+                }
+                _ = looks.tick() => self.on_look(),
+            }
+        }
+        self.picture.is(WatchState::Closed);
+    }
+
+    fn next_audit(&self) -> Option<Instant> {
+        self.audit.map(|every| Instant::now() + every.mul_f64(0.8 + 0.4 * fastrand::f64()))
+    }
+
+    /// Asks for the page behind a user; for the first one if there is none.
+    fn list(&mut self, behind: Option<Id>) {
+        self.due_at = None;
+        self.ask(behind, false);
+    }
+
+    fn ask(&mut self, behind: Option<Id>, audit: bool) {
+        let query = self.merge.on_query();
+        let link = self.link.clone();
+        self.page = Some(Box::pin(async move {
+            let mut body = json!({"limit": PAGE, "presence": true});
+            if let Some(behind) = &behind {
+                body["filter"] = json!({"id": {"$gt": behind}});
+            }
+            let found = async {
+                let mut answer = link.ask_once("query_users", &body).await?;
+                let users: Vec<Seen> = part(&mut answer, "users")?;
+                let more = part(&mut answer, "more")?;
+                Ok((users, more))
+            };
+            let found = found.await;
+            Page { query, behind, audit, found }
+        }));
+    }
+
+    fn on_page(&mut self, page: Page) {
+        let Page { query, behind, audit, found } = page;
+        let (users, more) = match found {
+            Ok(found) => found,
+            Err(_) if audit => return,
+            Err(error) if error.is_retryable() => {
+                self.failed += 1;
+                self.due_at = Some(Instant::now() + retry::wait(&error, self.failed));
+                return;
+            }
+            Err(error) => return self.deny(error),
+        };
+        self.failed = 0;
+        let last = users.last().and_then(|user| Id::parse(&user.id).ok());
+        let end = last.clone().filter(|_| more);
+        self.ids.extend(users.iter().filter_map(|user| Id::parse(&user.id).ok()));
+        let within = |id: &&Id| {
+            behind.as_ref().is_none_or(|behind| *id > behind)
+                && end.as_ref().is_none_or(|end| *id <= end)
+        };
+        let asked: Vec<Id> = self.ids.iter().filter(within).cloned().collect();
+        let merged = self.merge.on_answer(query, &asked, users);
+        let version = |known: &Known| known.user().map(|user| user.version);
+        let missed =
+            audit && merged.iter().any(|merged| version(&merged.before) < version(&merged.now));
+        for merged in merged {
+            self.show(merged);
+        }
+        if missed {
+            self.hub.counts().missed.fetch_add(1, Ordering::Relaxed);
+            self.resync(MISSED);
+        } else if audit || self.due_at.is_some() {
+            // A list that is to begin anew does not go on.
+        } else if let Some(end) = end {
+            self.list(Some(end));
+        } else {
+            self.complete = true;
+            self.forget_gone();
+            self.picture.is(WatchState::Live);
+        }
+    }
+
+    /// Versions of users who are gone count until a whole list has been asked for after that.
+    fn forget_gone(&mut self) {
+        let merge = &mut self.merge;
+        self.ids.retain(|id| {
+            let there = merge.get(id.as_str()) != Known::Absent;
+            if !there {
+                merge.forget(id.as_str());
+            }
+            there
+        });
+    }
+
+    fn on_event(&mut self, message: &Message) {
+        let token = message.subject.rsplit('.').next().unwrap_or_default();
+        let merged = match Id::from_token(token) {
+            Some(id) => self.merge.on_event(&id, &message.payload),
+            None => Err(crate::merge::Foreign),
+        };
+        match merged {
+            Ok(Some(merged)) => {
+                self.ids.insert(merged.id.clone());
+                self.show(merged);
+            }
+            Ok(None) => {}
+            Err(_) => {
+                self.hub.counts().foreign.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn show(&self, merged: Merged) {
+        self.picture.show(&merged.id, merged.now);
+    }
+
+    fn deny(&mut self, error: Error) {
+        self.due_at = None;
+        self.page = None;
+        self.picture.is(WatchState::Denied(error));
+    }
+
+    fn go_stale(&self, why: &'static str) {
+        if self.complete {
+            self.picture.is(WatchState::Stale(why));
+        }
+    }
+
+    fn resync(&mut self, why: &'static str) {
+        self.hub.counts().resyncs.fetch_add(1, Ordering::Relaxed);
+        self.go_stale(why);
+        let spread = if self.ids.len() > 1000 { 5000 } else { 1000 };
+        self.due_at = Some(Instant::now() + Duration::from_millis(fastrand::u64(0..spread)));
+    }
+
+    fn on_look(&mut self) {
+        let before = std::mem::replace(&mut self.seen_link, self.link.look());
+        if !self.seen_link.up && before.up {
+            self.go_stale("disconnected from NATS");
+        } else if self.seen_link.up && before != self.seen_link {
+            self.resync("the connection to NATS was made again");
+        }
+    }
+}
+
+async fn next(events: &mut Result<Subscriber, Error>) -> Option<Message> {
+    match events {
+        Ok(events) => events.next().await,
+        Err(_) => None,
+    }
+}
+
+/// The page that was asked for, which is then no longer under way.
+async fn answer(page: &mut Option<Asked>) -> Page {
+    match page {
+        Some(asked) => {
+            let answer = asked.await;
+            *page = None;
+            answer
+        }
+        None => std::future::pending().await,
+    }
+}
