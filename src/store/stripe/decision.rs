@@ -48,13 +48,19 @@ impl<E: Entity> Decider<'_, E> {
         if let Some(stored) = decision.next {
             let content = content_of::<E>(&stored);
             if let Content::Put(value) = &content
-                && value.len() > self.max_value
+                && let Some(bytes) = self.excess(value, decision.event.as_ref())
             {
-                return refused(job, too_large(value.len(), self.max_value), verify);
+                return refused(job, too_large(bytes, self.max_value), verify);
             }
             *next = Some((stored, content));
         }
         Decided { job, result: Ok(decision.outcome), event: decision.event, verify }
+    }
+
+    /// The size of a record, with its event, if one of them is beyond the limit.
+    fn excess(&self, value: &[u8], event: Option<&Event>) -> Option<usize> {
+        let bytes = value.len().max(event.map_or(0, |event| event.body.len()));
+        (bytes > self.max_value).then_some(bytes)
     }
 }
 

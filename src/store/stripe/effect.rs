@@ -59,9 +59,9 @@ pub enum Found {
 /// The reason why a write was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// JetStream cannot take it at the moment. The write is retried until the deadlines of its
-    /// commands.
-    Retry,
+    /// JetStream cannot take it at the moment, for the reason that it gave, if any. The write is
+    /// retried until the deadlines of its commands.
+    Retry(Option<Arc<str>>),
     /// It can never be done; its commands get this refusal.
     Refused(Refusal),
 }

@@ -81,6 +81,11 @@ impl<E: Entity, T> Stripe<E, T> {
         self.shared.rules = rules;
     }
 
+    /// Sets the largest value that the server takes.
+    pub fn set_max_value(&mut self, bytes: usize) {
+        self.shared.timing.max_value = bytes;
+    }
+
     /// Takes a command for a key.
     pub fn on_command(&mut self, key: E::Key, job: Job<E, T>, now: Now) {
         let mut active = match self.active.entry(key) {

@@ -54,7 +54,7 @@ impl<E: Entity, T> KeyState<E, T> {
             && let Some(mut job) = self.waiting.pop_front()
         {
             let verify = proofs.next().flatten();
-            if job.still_wanted(&mut shared.effects, now) {
+            if job.still_wanted(&mut shared.effects, self.trouble.as_deref(), now) {
                 self.decided.push(decider.decide(&known, &mut next, job, verify));
             }
         }
@@ -101,6 +101,7 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn finish(&mut self, rev: u64, shared: &mut Shared<E, T>, now: Now) {
         self.answer_first(self.decided.len(), rev, shared);
         self.conflicts = 0;
+        self.trouble = None;
         self.decide_waiting(&[], MAX_JOINED, shared, now);
     }
 

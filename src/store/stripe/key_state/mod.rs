@@ -3,6 +3,7 @@
 mod commit;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Timing;
 use super::decision::Decided;
@@ -64,6 +65,8 @@ pub(super) struct KeyState<E: Entity, T> {
     conflicts: u32,
     /// Events up to this version were announced before their write was acknowledged.
     announced: u64,
+    /// Why JetStream did not take the last write.
+    trouble: Option<Arc<str>>,
 }
 
 impl<E: Entity, T> KeyState<E, T> {
@@ -75,6 +78,7 @@ impl<E: Entity, T> KeyState<E, T> {
             waiting: VecDeque::new(),
             conflicts: 0,
             announced: 0,
+            trouble: None,
         }
     }
 
@@ -139,7 +143,8 @@ impl<E: Entity, T> KeyState<E, T> {
             return;
         }
         match failure {
-            Failure::Retry => {
+            Failure::Retry(reason) => {
+                self.trouble.clone_from(reason);
                 let until_ms = now.mono_ms + RETRY_MS;
                 self.phase = Phase::Waiting { until_ms, newer_than: None };
             }
@@ -209,12 +214,12 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn on_tick(&mut self, shared: &mut Shared<E, T>, now: Now) {
         let is_over = |job: &Pending<E, T>| job.deadline_ms <= now.mono_ms;
         for decided in self.decided.iter_mut().filter(|each| is_over(&each.job)) {
-            decided.job.expire(&mut shared.effects);
+            decided.job.expire(&mut shared.effects, self.trouble.as_deref());
         }
         self.waiting.retain_mut(|job| {
             let over = is_over(job);
             if over {
-                job.expire(&mut shared.effects);
+                job.expire(&mut shared.effects, self.trouble.as_deref());
             }
             !over
         });

@@ -91,7 +91,7 @@ impl Rig {
     }
 
     pub(super) fn failed(&mut self, write: u64, now_ms: u64) -> Vec<String> {
-        self.machine.on_failed(write, &Failure::Retry, at(now_ms));
+        self.machine.on_failed(write, &Failure::Retry(None), at(now_ms));
         self.effects()
     }
 
