@@ -99,6 +99,7 @@ pub struct Metrics {
     ready: Gauge,
     deaf_seconds: Seconds,
     replica_lag: Gauge<f64, AtomicU64>,
+    clock_skew: Gauge<f64, AtomicU64>,
     resident_bytes: Gauge,
     cpu_seconds: Seconds,
     open_files: Gauge,
@@ -138,6 +139,7 @@ impl Metrics {
             ready: Gauge::default(),
             deaf_seconds: Seconds::default(),
             replica_lag: Gauge::default(),
+            clock_skew: Gauge::default(),
             resident_bytes: Gauge::default(),
             cpu_seconds: Seconds::default(),
             open_files: Gauge::default(),
@@ -249,6 +251,12 @@ impl Metrics {
             "How long the replica took, or has been taking, to show all that was stored",
             Unit::Seconds,
             self.replica_lag.clone(),
+        );
+        to.register_with_unit(
+            "clock_skew",
+            "How far the clock of this machine is ahead of JetStream's; negative if it is behind",
+            Unit::Seconds,
+            self.clock_skew.clone(),
         );
         to.register(
             "queue_depth",
@@ -367,6 +375,11 @@ impl Metrics {
 
     pub fn set_replica_lag(&self, lag: Duration) {
         self.replica_lag.set(lag.as_secs_f64());
+    }
+
+    pub fn set_clock_skew(&self, off: Duration, is_behind: bool) {
+        let seconds = off.as_secs_f64();
+        self.clock_skew.set(if is_behind { -seconds } else { seconds });
     }
 
     /// The state of the daemon in the answer to `$SRV.STATS`: nothing that invisible users move.

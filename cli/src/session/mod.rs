@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
-use presenced_client::{Change, Connection, Device, Error, Patch, Service, Signals, User, Watch};
+use presenced_client::{
+    Change, Connection, Device, Error, Fields, Filter, Found, Patch, Service, Signals, User, Watch,
+};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -192,6 +194,23 @@ impl Door {
         }
     }
 
+    /// Watches the first users that match.
+    pub fn watch_where(&self, filter: Value) -> Watch<Fields, Found> {
+        let (filter, limit) = (Filter::json(filter), crate::commands::PAGE as u32);
+        match self {
+            Self::Service(service) => service.watch_where(filter, None, limit),
+            Self::User(user) => user.watch_where(filter, None, limit),
+        }
+    }
+
+    /// Watches all users.
+    pub fn watch_all(&self) -> Watch<Fields, Found> {
+        match self {
+            Self::Service(service) => service.watch_all(),
+            Self::User(user) => user.watch_all(),
+        }
+    }
+
     /// Watches the members of a channel that there is: the first 100.
     pub async fn watch_channel(&self, kind: &str, id: &str) -> Result<Watch, Failure> {
         match self {
@@ -224,8 +243,8 @@ impl Door {
         device: Device,
     ) -> Result<Connection, Error> {
         match self {
-            Self::Service(service) => service.connect(user, patch, device).await,
-            Self::User(user) => user.connect_as(patch, device).await,
+            Self::Service(service) => service.connect(user, patch).device(device).await,
+            Self::User(user) => user.connect(patch).device(device).await,
         }
     }
 }

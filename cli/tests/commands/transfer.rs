@@ -21,7 +21,7 @@ async fn users_move_from_one_service_to_another_without_their_connections() {
     }
     let hidden = Patch::new().invisible(true).availability(Availability::Busy).of("u000").unwrap();
     service.upsert([hidden]).await.unwrap();
-    let connection = service.connect("u001", Patch::new(), Default::default()).await.unwrap();
+    let connection = service.connect("u001", Patch::new()).await.unwrap();
 
     let file = stage.home.path().join("users.jsonl");
     let name = file.to_str().unwrap();

@@ -7,6 +7,7 @@ mod connection;
 mod decide;
 mod early;
 mod index;
+mod packed;
 mod patch;
 mod record;
 mod repair;
@@ -34,6 +35,10 @@ pub use view::{
     push_member_without_presence, push_own, push_seen_by, shown,
 };
 
+use std::sync::Arc;
+
+use packed::Packed;
+
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::id::Id;
 use super::lease::Leases;
@@ -47,6 +52,7 @@ pub struct Users;
 impl Entity for Users {
     type Key = Id;
     type Record = Record;
+    type Kept = Packed;
     type Command = Command;
     type Outcome = Outcome;
     type Rules = Rules;
@@ -81,6 +87,18 @@ impl Entity for Users {
 
     fn decode(text: &[u8]) -> Result<Record, serde_json::Error> {
         Record::decode(text)
+    }
+
+    fn keep(record: Arc<Record>) -> Packed {
+        Packed::new(&record)
+    }
+
+    fn restore(kept: &Packed) -> Arc<Record> {
+        Arc::new(kept.record())
+    }
+
+    fn kept_change(kept: &Packed) -> (u64, Option<DaemonId>) {
+        kept.change()
     }
 
     fn version(stored: &Stored<Record>) -> u64 {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use presenced::liveness::expiry::{Effect, View};
 use presenced::liveness::hearing::PROBE_MS;
-use presenced::presence::entity::{DaemonId, Entity, Event, Stored};
+use presenced::presence::entity::{DaemonId, Entity, Event};
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
 use presenced::presence::user::{
@@ -287,7 +287,7 @@ impl Alone {
     }
 
     fn record<R>(&self, user: &Id, work: impl FnOnce(Option<&Record>) -> R) -> R {
-        work(self.daemon.view.machine.borrow().record(user))
+        work(self.daemon.view.machine.borrow().record(user).as_deref())
     }
 
     /// All that others can see of the users: their views, or the versions of deleted ones.
@@ -296,11 +296,10 @@ impl Alone {
         let mut views = Vec::new();
         for number in 0..USERS {
             let user = id(&format!("u{number}"));
-            let nothing = Stored::default();
-            let stored = machine.known(&user).map_or(&nothing, |(stored, _)| stored);
+            let stored = machine.known(&user).map(|(stored, _)| stored).unwrap_or_default();
             match stored.record() {
                 Some(record) => push_seen_by(&mut views, &user, record, Viewer::Other),
-                None => views.extend(Users::version(stored).to_string().bytes()),
+                None => views.extend(Users::version(&stored).to_string().bytes()),
             }
             views.push(b'\n');
         }
