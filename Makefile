@@ -37,6 +37,9 @@ test-rust: ## the Rust client, the gateway and the login, against real servers
 	else cargo test $(CLIENTS); fi; \
 	cargo test --doc --quiet -p presenced-client
 
+test-page: ## the page of presencectl in Chromium
+	@scripts/test-page
+
 test-python: ## the Python client: ruff, mypy, tests against real servers, packages
 	@scripts/test-python
 

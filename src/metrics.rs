@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use serde_json::{Value, json};
 
 use crate::process::ProcessUsage;
 use crate::version::{COMMIT, VERSION};
@@ -80,6 +81,11 @@ pub struct Metrics {
     queues: Family<RequestQueue, Gauge>,
     /// Events that were published.
     pub events: Counter,
+    /// Users that this daemon deleted as they were not touched for long.
+    pub forgotten: Counter,
+    /// Announcements of how many members of a channel are online.
+    pub occupancy_events: Counter,
+    counted_channels: Gauge,
     /// Connections that were ended because their lease had lapsed.
     pub lapses: Counter,
     /// Heartbeat messages that were dropped before they were processed, as far as that is known.
@@ -119,6 +125,9 @@ impl Metrics {
             users: Family::default(),
             queues: Family::default(),
             events: Counter::default(),
+            forgotten: Counter::default(),
+            occupancy_events: Counter::default(),
+            counted_channels: Gauge::default(),
             lapses: Counter::default(),
             heartbeats_dropped: Counter::default(),
             beacons: Counter::default(),
@@ -172,6 +181,21 @@ impl Metrics {
         );
         to.register("channels", "Channels of the cell", self.channels.clone());
         to.register("events", "Presence events published", self.events.clone());
+        to.register(
+            "forgotten_users",
+            "Users deleted because they were offline and not touched for users.forget_after",
+            self.forgotten.clone(),
+        );
+        to.register(
+            "occupancy_events",
+            "Announcements of how many members of a channel are online",
+            self.occupancy_events.clone(),
+        );
+        to.register(
+            "counted_channels",
+            "Channels whose members online are counted for announcements",
+            self.counted_channels.clone(),
+        );
         to.register(
             "commits",
             "Writes that JetStream stored, by kind of record",
@@ -306,6 +330,11 @@ impl Metrics {
         self.channels.set(count(channels));
     }
 
+    /// Sets the number of channels whose members online are counted.
+    pub fn set_counted_channels(&self, channels: usize) {
+        self.counted_channels.set(count(channels));
+    }
+
     /// Sets the length of a queue.
     pub fn set_queue(&self, queue: &'static str, depth: usize) {
         self.queues.get_or_create(&RequestQueue { queue }).set(count(depth));
@@ -330,6 +359,18 @@ impl Metrics {
 
     pub fn set_replica_lag(&self, lag: Duration) {
         self.replica_lag.set(lag.as_secs_f64());
+    }
+
+    /// The state of the daemon in the answer to `$SRV.STATS`: nothing that invisible users move.
+    pub fn summary(&self) -> Value {
+        let users = |state| self.users.get_or_create(&State { state }).get();
+        json!({
+            "deaf": self.deaf.get() == 1,
+            "lag_ms": Duration::from_secs_f64(self.replica_lag.get()).as_millis() as u64,
+            "daemons": self.daemons.get(),
+            "users": { "known": users("known"), "online": users("online") },
+            "channels": self.channels.get(),
+        })
     }
 
     /// The page.

@@ -33,6 +33,7 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("nats.js_api_prefix", Nothing),
     ("subjects.prefix", Text("presence")),
     ("subjects.events", Text("user.presence.changed")),
+    ("subjects.channel_events", Text("channel.presence.changed")),
     ("store.bucket", Text("presence")),
     ("store.replicas", Number(1)),
     ("store.storage", Text("file")),
@@ -43,6 +44,7 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("liveness.last_active_refresh", Text("15m")),
     ("users.announced_fields", EmptyList),
     ("users.allow_invisible", Flag(true)),
+    ("users.forget_after", Nothing),
     ("limits.request_timeout", Text("2s")),
     ("limits.connections_per_user", Number(50)),
     ("limits.trusted_fields", EmptyList),
@@ -56,7 +58,7 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
 
 /// The section keyed by channel type, and the settings of each type.
 pub(super) const CHANNEL_TYPES: &str = "channel_types";
-pub(super) const CHANNEL_TYPE_KEYS: [&str; 2] = ["presence", "client_create"];
+pub(super) const CHANNEL_TYPE_KEYS: [&str; 3] = ["presence", "client_create", "occupancy_interval"];
 
 /// The settings of a login.
 pub(super) const LOGIN: [&str; 5] =

@@ -82,6 +82,8 @@ pub struct Users {
     pub announced_fields: AnnouncedFields,
     /// Whether a user's own client may make the user invisible.
     pub allow_invisible: bool,
+    /// A user who is offline and was not touched for so long is deleted; never if absent.
+    pub forget_after: Option<Duration>,
 }
 
 /// Limits on everything that can grow.
@@ -107,11 +109,13 @@ pub struct ChannelType {
     pub presence: bool,
     /// Whether a user's own client may make a channel.
     pub client_create: bool,
+    /// At most how often the number of members online is announced; never if absent.
+    pub occupancy_interval: Option<Duration>,
 }
 
 impl Default for ChannelType {
     fn default() -> Self {
-        Self { presence: true, client_create: false }
+        Self { presence: true, client_create: false, occupancy_interval: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use figment::value::Value;
+use figment::value::{Dict, Value};
 use humantime::format_duration;
 use tracing_subscriber::EnvFilter;
 
@@ -99,7 +99,13 @@ impl Users {
             }
             _ => return Err(reader.refusal(key, must)),
         };
-        Ok(Self { announced_fields, allow_invisible: reader.flag("users.allow_invisible")? })
+        let key = "users.forget_after";
+        let forget_after = match reader.text(key, "a duration, such as \"90days\"")? {
+            Some(_) => Some(reader.duration(key, SECOND..=100 * 366 * DAY)?),
+            None => None,
+        };
+        let allow_invisible = reader.flag("users.allow_invisible")?;
+        Ok(Self { announced_fields, allow_invisible, forget_after })
     }
 }
 
@@ -173,6 +179,24 @@ impl Metrics {
     }
 }
 
+/// A type without presence has no counts to announce.
+fn read_occupancy_interval(
+    reader: &Reader,
+    section: &str,
+    settings: &Dict,
+) -> Result<Option<Duration>, ConfigError> {
+    let Some(value) = settings.get("occupancy_interval") else { return Ok(None) };
+    let interval = value.as_str().and_then(|text| humantime::parse_duration(text).ok());
+    let interval = interval.filter(|interval| (100 * MS..=HOUR).contains(interval));
+    let has_presence = !matches!(settings.get("presence"), Some(Value::Bool(_, false)));
+    let must = match (interval, has_presence) {
+        (Some(interval), true) => return Ok(Some(interval)),
+        (Some(_), false) => "absent where `presence` is false",
+        (None, _) => "a duration from \"100ms\" to \"1h\", such as \"1s\"",
+    };
+    Err(reader.refusal_of(&format!("{section}.occupancy_interval"), value, must))
+}
+
 pub(super) fn read_channel_types(
     reader: &Reader,
 ) -> Result<BTreeMap<String, ChannelType>, ConfigError> {
@@ -199,6 +223,7 @@ pub(super) fn read_channel_types(
         let channel_type = ChannelType {
             presence: flag("presence", default.presence)?,
             client_create: flag("client_create", default.client_create)?,
+            occupancy_interval: read_occupancy_interval(reader, &section, &settings)?,
         };
         types.insert(name, channel_type);
     }

@@ -20,6 +20,8 @@ pub struct Subjects {
     pub prefix: String,
     /// The prefix of events.
     pub events: String,
+    /// The prefix of the announced counts of channels.
+    pub channel_events: String,
 }
 
 impl Subjects {
@@ -32,12 +34,15 @@ impl Subjects {
         let subjects = Self {
             prefix: read(reader, "subjects.prefix")?,
             events: read(reader, "subjects.events")?,
+            channel_events: read(reader, "subjects.channel_events")?,
         };
-        let requests = subjects.requests();
+        let (requests, events) = (subjects.requests(), subjects.events.as_str());
+        let channel_events = subjects.channel_events.as_str();
         for (key, subject, others) in [
             ("subjects.prefix", requests.as_str(), &[INTERNAL][..]),
-            ("subjects.events", subjects.events.as_str(), &[&requests, INTERNAL]),
-            ("nats.inbox_prefix", inbox_prefix, &[&requests, &subjects.events, INTERNAL]),
+            ("subjects.events", events, &[&requests, INTERNAL]),
+            ("subjects.channel_events", channel_events, &[&requests, events, INTERNAL]),
+            ("nats.inbox_prefix", inbox_prefix, &[&requests, events, channel_events, INTERNAL]),
         ] {
             if let Some(other) = others.iter().find(|other| overlap(subject, other)) {
                 let must = format!("subjects apart from `{other}`, which has another use");

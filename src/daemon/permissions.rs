@@ -53,10 +53,11 @@ impl Permission {
 
     /// A subject by which it can be probed.
     pub fn sample(&self) -> String {
-        match self.subject.strip_suffix(['*', '>']) {
-            Some(begin) => format!("{begin}{PERMISSION_NAME}"),
-            None => self.subject.clone(),
-        }
+        let tokens = self.subject.split('.').map(|token| match token {
+            "*" | ">" => PERMISSION_NAME,
+            token => token,
+        });
+        tokens.collect::<Vec<_>>().join(".")
     }
 
     /// Whether it can be probed: an answer needs a request.
@@ -88,7 +89,7 @@ fn covers(pattern: &str, subject: &str) -> bool {
 pub struct Permissions {
     /// Needed from the start on. The first one that covers a subject counts.
     pub always: Vec<Permission>,
-    /// Needed where the bucket is missing.
+    /// Needed where the bucket is missing, or with other settings.
     sometimes: Vec<Permission>,
     /// The subjects of replies to the daemon, if their prefix is the default of all clients.
     default_inbox: Option<String>,
@@ -124,7 +125,14 @@ impl Permissions {
             ..Permission::subscribe(format!("{requests}.>"))
         });
         always.extend(micro::subjects("*").map(Permission::subscribe));
-        let sometimes = vec![Permission::publish(format!("{api}.STREAM.CREATE.{stream}"))];
+        let mut sometimes = vec![Permission::publish(format!("{api}.STREAM.CREATE.{stream}"))];
+        let counts = format!("{}.*.*", settings.subjects.channel_events);
+        let for_counts = [Permission::publish(&counts), Permission::subscribe(&counts)];
+        if settings.channel_types.values().any(|each| each.occupancy_interval.is_some()) {
+            always.extend(for_counts);
+        } else {
+            sometimes.extend(for_counts);
+        }
         let default_inbox = (settings.nats.inbox_prefix == Settings::default().nats.inbox_prefix)
             .then(|| format!("{}.>", settings.nats.inbox_prefix));
         Self { always, sometimes, default_inbox }

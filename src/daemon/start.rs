@@ -2,10 +2,12 @@
 //! expire leases, serve.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_nats::{Client, Event};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,11 +34,14 @@ use crate::metrics::Metrics;
 use crate::presence::entity::DaemonId;
 use crate::presence::user::Periods;
 use crate::round_trip::round_trip;
+use crate::service::forget::Forgetting;
+use crate::service::occupancy::{self, OccupancyTask};
 use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
+use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Timing;
 use crate::store::{self, Store};
 use crate::version::{COMMIT, VERSION};
@@ -73,6 +78,7 @@ struct Connections {
     requests: Client,
     /// The bucket.
     store: Client,
+    store_events: UnboundedReceiver<Event>,
     /// Heartbeats, and messages between daemons.
     internal: Client,
     internal_events: UnboundedReceiver<Event>,
@@ -102,13 +108,16 @@ impl Daemon {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
         let mut startup = Startup::new(settings, health, metrics);
-        let Connections { requests, store, internal, internal_events } = startup.connect().await?;
+        let Connections { requests, store, store_events, internal, internal_events } =
+            startup.connect().await?;
         let answers = startup.publish_answers(&requests);
         let store = startup.open_store(store, &answers).await?;
+        startup.tasks.spawn(store.clone().watch_connection(store_events));
         let beacons = startup.join_peers(&store, &internal).await?;
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
         startup.expire_leases(&store, &beacons).await?;
+        startup.count_and_forget(&store, &beacons).await?;
         let context = startup.answer_inquiries(&requests, &answers).await?;
         let service = Service::new(store, beacons, &startup.settings);
         startup.serve(service, requests, internal, context).await
@@ -143,10 +152,10 @@ impl Startup {
         let [for_requests, for_store, for_liveness] = purposes;
         let (requests, _) = connect(nats, for_requests, &access).await?;
         access.settle(&requests).await;
-        let (store, _) = connect(nats, for_store, &access).await?;
+        let (store, store_events) = connect(nats, for_store, &access).await?;
         let (internal, internal_events) = connect(nats, for_liveness, &access).await?;
         self.tasks.spawn(access.keep(vec![requests.clone(), store.clone(), internal.clone()]));
-        Ok(Connections { requests, store, internal, internal_events })
+        Ok(Connections { requests, store, store_events, internal, internal_events })
     }
 
     /// Publishes answers and events, in the order in which they are given.
@@ -179,6 +188,11 @@ impl Startup {
             events: answers.clone(),
             event_prefix: settings.subjects.events.clone(),
             metrics: Arc::clone(&self.metrics),
+            health: self.health.clone(),
+            reconnected: Notify::new(),
+            suspicion: Notify::new(),
+            repairs: Notify::new(),
+            acked: AtomicU64::new(0),
             tracker: self.tasks.tracker.clone(),
         };
         let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
@@ -236,6 +250,32 @@ impl Startup {
         let tap = self.tasks.watchdog.register("expiry");
         self.tasks.spawn(expiry.run(tap));
         self.tasks.spawn(beacons.clone().announce_if_first(store.clone()));
+        Ok(())
+    }
+
+    /// Announces counts of channels and forgets users, where the settings ask for it.
+    async fn count_and_forget(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {
+        let intervals = occupancy::intervals(&self.settings);
+        let forget_after = self.settings.users.forget_after;
+        if intervals.is_empty() && forget_after.is_none() {
+            return Ok(());
+        }
+        let stream_clock = Arc::new(StreamClock::default());
+        let (compared, bucket) = (Arc::clone(&stream_clock), store.context.bucket.clone());
+        let clock = self.clock;
+        self.tasks.spawn(async move { compared.run(&bucket, clock).await });
+        let (store, beacons) = (store.clone(), beacons.clone());
+        if let Some(after) = forget_after {
+            let (store, beacons) = (store.clone(), beacons.clone());
+            let stream_clock = Arc::clone(&stream_clock);
+            self.tasks.spawn(Forgetting { store, beacons, stream_clock, after }.run());
+        }
+        if !intervals.is_empty() {
+            let prefix = self.settings.subjects.channel_events.clone();
+            let task = OccupancyTask::new(store, beacons, intervals, prefix, stream_clock).await?;
+            let tap = self.tasks.watchdog.register("occupancy");
+            self.tasks.spawn(task.run(tap));
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::early_disconnects::{self, EARLY_DISCONNECTS};
 use super::expiry::messages::{ENDINGS, Ending, OBJECTIONS, Objection, PROPOSALS, Proposal};
 use super::expiry::writer::{LeaseEndGuard, QueuedWrite, carry_out};
 use super::expiry::{Effect, Expiry, OBJECTION_MS, View};
@@ -45,6 +46,7 @@ struct Inbox {
     proposals: Subscriber,
     objections: Subscriber,
     endings: Subscriber,
+    early_disconnects: Subscriber,
 }
 
 /// What this daemon knows, in its store and from its beacons.
@@ -66,6 +68,7 @@ impl ExpiryTask {
             proposals: client.subscribe(beacons.subject(PROPOSALS)).await?,
             objections: client.subscribe(objections).await?,
             endings: client.subscribe(beacons.subject(ENDINGS)).await?,
+            early_disconnects: client.subscribe(beacons.subject(EARLY_DISCONNECTS)).await?,
         };
         let (writes, queue) = mpsc::unbounded_channel();
         store.context.tracker.spawn(carry_out(store.clone(), queue));
@@ -99,6 +102,13 @@ impl ExpiryTask {
                     self.on_ending(&message);
                     Vec::new()
                 }
+                message = self.inbox.early_disconnects.next() => {
+                    let Some(message) = message else { return };
+                    if let Some(early) = parse(&message) {
+                        early_disconnects::on_message(&self.view.store, &early);
+                    }
+                    Vec::new()
+                }
                 ping = tap.next() => {
                     ping.answer();
                     Vec::new()
@@ -107,6 +117,10 @@ impl ExpiryTask {
                     self.expiry.on_writes_done(&self.view, &lease).into_iter().collect()
                 }
                 _ = ticks.tick() => {
+                    if !self.view.store.is_whole() {
+                        // What the replica shows may not be stored any more.
+                        continue;
+                    }
                     let now = self.now();
                     self.expiry.on_tick(&self.view, now)
                 }

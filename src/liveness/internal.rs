@@ -46,6 +46,8 @@ pub struct Beacons {
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
     settled: Arc<AtomicBool>,
+    /// No other daemon was there when this one started.
+    first: Arc<AtomicBool>,
 }
 
 impl Beacons {
@@ -58,6 +60,7 @@ impl Beacons {
             peers: Arc::new(Mutex::new(Peers::new(daemon))),
             hearing: Arc::new(Mutex::new(hearing)),
             settled: Arc::default(),
+            first: Arc::default(),
         }
     }
 
@@ -118,12 +121,24 @@ impl Beacons {
     pub async fn announce_if_first(self, store: Store) {
         store.replayed.cancelled().await;
         tokio::time::sleep(SETTLE_DELAY).await;
-        self.settled.store(true, Ordering::Relaxed);
         // Daemons that start at the same time do not know either; a repeated event is harmless.
-        if !self.peers().has_settled() {
+        let is_first = !self.peers().has_settled();
+        self.first.store(is_first, Ordering::Relaxed);
+        self.settled.store(true, Ordering::Release);
+        if is_first {
             let users = store.users.announce_newest(|daemon| self.peers().is_alive(daemon));
             tracing::debug!(users, "announced the newest changes once more");
         }
+    }
+
+    /// Whether this daemon has been there for a while.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// Whether no other daemon was there when this one started. Known once it is settled.
+    pub fn is_first(&self) -> bool {
+        self.first.load(Ordering::Relaxed)
     }
 
     /// Records a beacon. Returns whether its daemon is new.
@@ -168,7 +183,7 @@ impl Beacons {
     }
 
     async fn send(&self, leaving: bool, deaf: bool) {
-        let starting = !self.settled.load(Ordering::Relaxed);
+        let starting = !self.is_settled();
         let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf, starting };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(self.subject(BEACON), payload.into());

@@ -1,6 +1,7 @@
 //! Liveness: which daemons are alive and hear, which of them acts, and what time does to leases,
 //! graces and `last_active`.
 
+pub mod early_disconnects;
 pub mod expiry;
 pub mod expiry_task;
 pub mod hearing;

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::query::max_inline_records;
-use super::{Service, stopped, unreadable};
+use super::{Service, occupancy, stopped, unreadable};
 use crate::config::ChannelType;
 use crate::presence::channel::{
     ChannelKey, Channels, Command, MAX_WATCHED, Outcome, Page, Record, Seen, Watched, push_fields,
@@ -123,7 +123,7 @@ impl Service {
                 // A viewer of the own channels only learns nothing of this one.
                 Some((Stored::Unreadable, _)) if query.of_member.is_none() => Err(unreadable()),
                 Some((Stored::Present(record), _)) => {
-                    offer(query, &mut best, key, record);
+                    offer(query, &mut best, key, &record);
                     Ok(())
                 }
                 _ => Ok(()),
@@ -149,7 +149,7 @@ impl Service {
             visited += keys.len();
             for key in keys {
                 if let Some(record) = stripe.record(key) {
-                    offer(query, &mut best, key, record);
+                    offer(query, &mut best, key, &record);
                 }
             }
         });
@@ -160,10 +160,49 @@ impl Service {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         self.scan_stripes(&self.store.channels, deadline_ms, |stripe| {
             for (key, record) in stripe.records() {
-                offer(query, &mut best, key, record);
+                offer(query, &mut best, key, &record);
             }
         })?;
         Ok(page(query, best))
+    }
+
+    /// How many of `members` the viewer sees online.
+    fn count_online(&self, members: &[Id], viewer: Option<&Id>) -> usize {
+        let viewer = viewer.map_or(Viewer::Other, Viewer::User);
+        let is_online = |id: &&Id| {
+            self.store.users.with_record(id, |record| {
+                record.is_some_and(|record| record.is_online_for(id, viewer))
+            })
+        };
+        members.iter().filter(is_online).count()
+    }
+
+    /// Counts the members of each channel that the viewer sees online, where the channel's type
+    /// has presence. Many members leave the calling thread, as a scan.
+    pub async fn with_online_counts(
+        &self,
+        mut pages: Vec<Page>,
+        viewer: Option<Id>,
+    ) -> Result<Vec<Page>, Refusal> {
+        let service = self.clone();
+        let members: usize = pages.iter().map(|page| page.member_count).sum();
+        let count = move || {
+            for page in pages.iter_mut().filter(|page| service.channel_type(&page.key).presence) {
+                let members = service.store.channels.with_record(&page.key, |record| {
+                    record.map_or_else(|| page.record.members.clone(), |now| now.members.clone())
+                });
+                page.member_count = members.len();
+                page.online_count = Some(service.count_online(&members, viewer.as_ref()));
+            }
+            Ok(pages)
+        };
+        if members <= max_inline_records(None) { count() } else { self.scan(count).await }
+    }
+
+    /// The subject on which the count of a channel is announced, if it is.
+    pub fn occupancy_subject(&self, key: &ChannelKey) -> Option<String> {
+        let interval = self.channel_type(key).occupancy_interval;
+        interval.map(|_| occupancy::subject(&self.channel_events, key))
     }
 
     /// Appends a channel as `viewer` sees it, with a presence block if `presence` is given.
@@ -192,14 +231,15 @@ impl Service {
         }
         if let Some((events, watched)) = presence {
             json::push(out, ",\"presence\":");
-            push_watched(out, events, watched);
+            push_watched(out, events, watched, self.occupancy_subject(&page.key).as_deref());
         }
         out.push(b'}');
     }
 }
 
-/// Appends a presence block: the users to watch, their subjects, and the users left out.
-pub fn push_watched(out: &mut Vec<u8>, events: &str, watched: &Watched) {
+/// Appends a presence block: the users to watch, their subjects, the users left out, and the
+/// subject of the channel's count if that is announced.
+pub fn push_watched(out: &mut Vec<u8>, events: &str, watched: &Watched, occupancy: Option<&str>) {
     json::push(out, "{\"users\":");
     let push_id = |out: &mut Vec<u8>, id: &Id| json::push_str(out, id.as_str());
     json::push_array(out, &watched.users, push_id);
@@ -213,6 +253,10 @@ pub fn push_watched(out: &mut Vec<u8>, events: &str, watched: &Watched) {
     json::push_bool(out, watched.truncated);
     json::push(out, ",\"not_watched\":");
     json::push_array(out, &watched.not_watched, push_id);
+    if let Some(subject) = occupancy {
+        json::push(out, ",\"occupancy_subject\":");
+        json::push_str(out, subject);
+    }
     out.push(b'}');
 }
 

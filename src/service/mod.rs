@@ -3,7 +3,10 @@
 //! Subjects and JSON requests belong to the edge and are unknown here.
 
 pub mod channels;
+mod erase;
+pub mod forget;
 mod lease;
+pub mod occupancy;
 pub mod query;
 mod scans;
 
@@ -16,12 +19,13 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::config::{self, Limits, Liveness, Settings};
+use crate::liveness::early_disconnects;
 use crate::liveness::internal::Beacons;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
-use crate::presence::user::{Command, Record, Rules, Users};
+use crate::presence::user::{Command, EarlyDisconnect, Record, Rules, Users};
 use crate::store::Store;
 use crate::store::keyspace::CommandResult;
 use channels::ChannelTypes;
@@ -37,6 +41,8 @@ pub struct Service {
     /// Read at each request, as a reload may change them at any time.
     limits: Arc<ArcSwap<Limits>>,
     channel_types: ChannelTypes,
+    /// The prefix of the subjects on which counts of channels are announced.
+    channel_events: Arc<str>,
     pending: Arc<AtomicUsize>,
     scans: Arc<Scans>,
 }
@@ -65,7 +71,7 @@ pub fn rules(limits: &Limits, liveness: &Liveness, users: &config::Users) -> Rul
 
 impl Service {
     pub fn new(store: Store, beacons: Beacons, settings: &Settings) -> Self {
-        let Settings { liveness, users, limits, channel_types, .. } = settings.clone();
+        let Settings { liveness, users, limits, channel_types, subjects, .. } = settings.clone();
         Self {
             store,
             beacons,
@@ -74,6 +80,7 @@ impl Service {
             scans: Arc::new(Scans::new(limits.concurrent_scans)),
             limits: Arc::new(ArcSwap::from_pointee(limits)),
             channel_types: Arc::new(channel_types),
+            channel_events: subjects.channel_events.into(),
             pending: Arc::default(),
         }
     }
@@ -99,8 +106,14 @@ impl Service {
         self.store.context.clock.now()
     }
 
-    /// Admits a request of `weight` commands, or refuses it while too many are pending.
+    /// Admits a request of `weight` commands, or refuses it while too many are pending or the
+    /// replica is not what is stored.
     pub fn admit(&self, weight: usize) -> Result<Permit, Refusal> {
+        if !self.store.is_whole() {
+            return Err(unavailable(
+                "the store is not what it was, and is read anew; repeat the request",
+            ));
+        }
         let before = self.pending.fetch_add(weight, Ordering::Relaxed);
         let permit = Permit { pending: Arc::clone(&self.pending), weight };
         if before < self.limits().pending_requests { Ok(permit) } else { Err(overloaded()) }
@@ -133,6 +146,23 @@ impl Service {
     ) -> impl Future<Output = CommandResult<Users>> + Send + use<> {
         let answer = self.store.users.command(user, command, deadline_ms);
         async move { answer.await.unwrap_or_else(|_| Err(stopped())) }
+    }
+
+    /// The command that ends a connection whose disconnect came before the connect that arrives
+    /// now.
+    pub fn early_end(&self, user: &Id, connection: &Id) -> Option<Command> {
+        let now_ms = self.now().mono_ms;
+        self.store.users.with_index(user, |index| {
+            let early = index.early_disconnects.before_connect(user, connection, now_ms);
+            early.map(EarlyDisconnect::command)
+        })
+    }
+
+    /// A disconnect found no connection: should the connect arrive within
+    /// `limits.request_timeout`, at whichever daemon, the connection is ended at once.
+    pub async fn publish_early(&self, user: &Id, early: EarlyDisconnect) {
+        let within_ms = millis(self.limits().request_timeout);
+        early_disconnects::publish(&self.store, &self.beacons, user, early, within_ms).await;
     }
 
     /// Decides several commands on the replica, each on top of those before it, and writes nothing.

@@ -113,13 +113,15 @@ impl Barrier {
         }
     }
 
-    /// The replica begins to follow the bucket created at `created`.
+    /// The replica follows the bucket created at `created`.
     pub fn follow(&self, created: &str) {
+        self.lock().bucket = Some(created.to_owned());
+    }
+
+    /// The stream is replayed from its beginning.
+    pub fn begin_again(&self) {
         let mut inner = self.lock();
-        if inner.bucket.as_deref() != Some(created) {
-            inner.bucket = Some(created.to_owned());
-            (inner.position, inner.stored) = (0, 0);
-        }
+        (inner.bucket, inner.position, inner.stored) = (None, 0, 0);
     }
 
     /// Fails waiters whose deadline has passed.
@@ -175,7 +177,11 @@ impl Barrier {
     ) -> bool {
         let mut inner = self.lock();
         let last = match answer {
-            Ok((created, last)) if inner.bucket.as_ref() == Some(&created) => last,
+            Ok((created, last))
+                if inner.bucket.as_ref() == Some(&created) && last >= inner.stored =>
+            {
+                last
+            }
             other => {
                 if !matches!(other, Err(BucketError::Timeout(_) | BucketError::Disconnected(_))) {
                     self.replaced.notify_one();

@@ -9,6 +9,7 @@ use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::{ErrorCode, stream};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -58,6 +59,8 @@ pub enum BucketError {
 pub struct Info {
     /// When the stream was created; another time means another bucket.
     pub created: String,
+    /// The time of the server that answered.
+    pub ts: DateTime<Utc>,
     pub state: State,
     pub config: stream::Config,
     /// Absent from a server outside any cluster.
@@ -114,6 +117,7 @@ impl Info {
 #[derive(Debug, Clone, Deserialize)]
 pub struct State {
     pub last_seq: u64,
+    pub messages: u64,
 }
 
 /// A stored message.
@@ -226,6 +230,24 @@ impl Bucket {
         Ok(RawEntry { seq: message.sequence, headers: message.headers, payload: message.payload })
     }
 
+    /// When the leader stored message `seq`, in nanoseconds since 1970; `None` if it is not there.
+    pub async fn stored_at(&self, seq: u64) -> Result<Option<i64>, BucketError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            message: Stored,
+        }
+        #[derive(Deserialize)]
+        struct Stored {
+            time: DateTime<Utc>,
+        }
+        let request = format!("STREAM.MSG.GET.{}", self.stream());
+        match self.ask::<Reply>(&request, &serde_json::json!({ "seq": seq })).await {
+            Ok(Reply { message }) => Ok(Some(message.time.timestamp_nanos_opt().unwrap_or(0))),
+            Err(BucketError::NoKey) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether the leader holds a message with sequence `seq` or a later one.
     pub async fn holds_from(&self, seq: u64) -> Result<bool, BucketError> {
         let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
@@ -294,9 +316,13 @@ mod tests {
                 .collect();
             let cluster: Cluster =
                 serde_json::from_value(serde_json::json!({ "replicas": replicas })).unwrap();
-            let (created, config) = (String::new(), stream::Config::default());
-            let info =
-                Info { created, state: State { last_seq: 0 }, config, cluster: Some(cluster) };
+            let info = Info {
+                created: String::new(),
+                ts: DateTime::default(),
+                state: State { last_seq: 0, messages: 0 },
+                config: stream::Config::default(),
+                cluster: Some(cluster),
+            };
             info.has_majority()
         };
         assert!(leads(&[]), "a single server is a majority");

@@ -4,6 +4,7 @@
 //! sequence, the number of pending entries, and which bucket is followed. So the feed creates and
 //! reads its consumer itself.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::Store;
-use super::bucket::{BucketError, Shape};
+use super::bucket::{BucketError, Info, Shape};
+use super::ground::{Ground, Loss, Witness};
+use super::wire;
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::user::Users;
@@ -33,6 +36,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A bucket that has been missing for this long is created again.
 const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The pause before a stream that seems to be another is asked once more.
+const CONFIRM_INTERVAL: Duration = Duration::from_millis(250);
+
 /// The pause before the feed follows a new consumer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -47,15 +53,28 @@ enum FeedError {
     Silence,
     #[error("the server that feeds us is behind the leader of the bucket")]
     Behind,
-    #[error("the bucket was replaced")]
-    Replaced,
+    #[error("the stream seems to be another than before")]
+    Suspect,
+    #[error("the leader of the stream has no majority")]
+    NoMajority,
     #[error("the subscription ended")]
     Ended,
 }
 
 /// Follows the bucket for as long as the daemon lives.
 pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
-    let mut feed = Feed { store, bucket: None, position: 0, gap: false, logged: None, tap };
+    let mut feed = Feed {
+        store,
+        bucket: None,
+        position: 0,
+        gap: false,
+        ground: Ground::new(None),
+        foreign: HashMap::new(),
+        loss: None,
+        stream_ms: 0,
+        logged: None,
+        tap,
+    };
     let mut missing_since: Option<Instant> = None;
     loop {
         let Err(error) = feed.follow().await;
@@ -67,7 +86,9 @@ pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
         } else {
             missing_since = None;
         }
-        feed.log_once(&error);
+        if !matches!(error, FeedError::Suspect) {
+            feed.log_once(&error);
+        }
         feed.bounded(tokio::time::sleep(RETRY_INTERVAL)).await;
     }
 }
@@ -82,6 +103,14 @@ struct Feed {
     /// was superseded before its delivery is missing, and the later entry comes in its own time.
     /// Until then the replica shows an older state than that at `position`.
     gap: bool,
+    /// What the stream was, to tell whether it still is.
+    ground: Ground,
+    /// The newest revisions of the keys that are no records.
+    foreign: HashMap<String, u64>,
+    /// What was found to have become of the stream.
+    loss: Option<Loss>,
+    /// The stream's clock at the last check, in milliseconds since 1970.
+    stream_ms: i64,
     /// The last error that was logged, until a consumer is created again.
     logged: Option<String>,
     tap: WatchdogTap,
@@ -113,7 +142,12 @@ impl Feed {
     async fn follow(&mut self) -> Result<Infallible, FeedError> {
         let bucket = self.store.context.bucket.clone();
         let info = self.bounded(bucket.info()).await?;
-        self.begin(&info.created);
+        if let Some(loss) = self.find_loss(&info).await? {
+            self.begin_again(&loss);
+        }
+        self.bucket.get_or_insert_with(|| info.created.clone());
+        self.store.set_certain();
+        self.store.context.barrier.follow(&info.created);
         let client = bucket.client();
         let inbox = client.new_inbox();
         let mut messages = client.subscribe(inbox.clone()).await.map_err(|_| FeedError::Ended)?;
@@ -167,6 +201,13 @@ impl Feed {
                     self.check_bucket().await?;
                     continue;
                 }
+                () = self.store.context.suspicion.notified() => {
+                    self.loss = Some(Loss::Older);
+                    return Err(FeedError::Suspect);
+                }
+                () = self.store.context.reconnected.notified() => {
+                    return Err(FeedError::Suspect);
+                }
             };
             match next {
                 Ok(None) => return Err(FeedError::Ended),
@@ -180,17 +221,17 @@ impl Feed {
                 Err(_) if heard.elapsed() >= SILENCE_TIMEOUT => return Err(FeedError::Silence),
                 Err(_) => {}
             }
-            if self.position >= until && !self.store.replayed.is_cancelled() {
-                self.store.set_replayed();
+            if self.position >= until && self.store.is_replaying() {
+                self.complete_replay();
             }
             if checked.elapsed() >= CHECK_INTERVAL {
                 checked = Instant::now();
                 self.check_bucket().await?;
             }
-            let awaited = if self.store.replayed.is_cancelled() {
-                self.store.context.barrier.awaited()
-            } else {
+            let awaited = if self.store.is_replaying() {
                 Some(until)
+            } else {
+                self.store.context.barrier.awaited()
             };
             let Some(awaited) = awaited else {
                 waiting = None;
@@ -207,30 +248,104 @@ impl Feed {
         }
     }
 
-    /// Follows the bucket created at `created` from its first entry, unless it is followed already.
-    fn begin(&mut self, created: &str) {
-        if self.bucket.as_deref() == Some(created) {
-            return;
-        }
-        if self.bucket.is_some() {
-            tracing::warn!("the bucket was deleted and created again: all users are absent");
-            self.store.users.reset();
-            self.store.channels.reset();
-        }
-        self.bucket = Some(created.to_owned());
-        self.position = 0;
-        self.gap = false;
-        self.store.context.barrier.follow(created);
+    /// The replica is complete.
+    fn complete_replay(&mut self) {
+        self.store.complete_replay();
+        self.advance(self.position);
     }
 
+    /// Forgets what was known of the stream, and follows it from its first entry.
+    fn begin_again(&mut self, loss: &Loss) {
+        tracing::warn!("the bucket is not what it was: {loss}; reading it anew");
+        self.store.begin_replay(loss);
+        (self.bucket, self.loss) = (None, None);
+        (self.position, self.gap) = (0, false);
+        self.ground = Ground::new(Some(loss));
+        self.foreign.clear();
+    }
+
+    /// Compares the stream with what was known of it.
+    async fn find_loss(&mut self, info: &Info) -> Result<Option<Loss>, FeedError> {
+        let Some(bucket) = &self.bucket else { return Ok(None) };
+        if *bucket != info.created {
+            return Ok(Some(Loss::Replaced));
+        }
+        let mut loss = match self.loss.take() {
+            Some(loss) => Some(loss),
+            None => self.find_lost_tail(info.state.last_seq).await?,
+        };
+        if loss.is_none() {
+            return Ok(None);
+        }
+        // A leader without a majority may be behind, and so may a new one for a moment.
+        self.bounded(tokio::time::sleep(CONFIRM_INTERVAL)).await;
+        let bucket = self.store.context.bucket.clone();
+        let again = self.bounded(bucket.info()).await?;
+        if !again.has_majority() {
+            return Err(FeedError::NoMajority);
+        }
+        if matches!(loss, Some(Loss::Shorter { .. } | Loss::Other { .. })) {
+            loss = self.find_lost_tail(again.state.last_seq).await?;
+        }
+        Ok(loss)
+    }
+
+    /// Whether the newest messages that were known are still in a stream that ends at `last`.
+    async fn find_lost_tail(&mut self, last: u64) -> Result<Option<Loss>, FeedError> {
+        let known = self.known();
+        if last < known {
+            return Ok(Some(Loss::Shorter { known, last }));
+        }
+        let bucket = self.store.context.bucket.clone();
+        let witnesses: Vec<_> = self.ground.witnesses().cloned().collect();
+        for Witness { seq, time_ns, subject, is_marker } in witnesses {
+            match self.bounded(bucket.stored_at(seq)).await? {
+                Some(at) if at == time_ns => return Ok(None),
+                Some(_) => return Ok(Some(Loss::Other { seq })),
+                // Markers expire.
+                None if is_marker => {}
+                None => match self.bounded(bucket.last(&subject)).await {
+                    Ok(newer) if newer.seq > seq => {}
+                    Ok(_) | Err(BucketError::NoKey) => return Ok(Some(Loss::Other { seq })),
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last sequence that this daemon knows of.
+    fn known(&self) -> u64 {
+        self.position.max(self.store.context.acked_rev())
+    }
+
+    /// Compares the stream with what is known of it, as far as that is cheap.
     async fn check_bucket(&mut self) -> Result<(), FeedError> {
+        let known = self.known();
         let bucket = self.store.context.bucket.clone();
         match self.bounded(bucket.info()).await {
-            Ok(info) if Some(&info.created) == self.bucket.as_ref() => Ok(()),
-            Ok(_) | Err(BucketError::Missing) => Err(FeedError::Replaced),
+            Ok(info) => {
+                let is_same = Some(&info.created) == self.bucket.as_ref();
+                if !is_same || info.state.last_seq < known {
+                    return Err(FeedError::Suspect);
+                }
+                self.ground.on_info(info.state.last_seq, info.state.messages);
+                self.stream_ms = info.ts.timestamp_millis();
+                self.compare()
+            }
+            Err(BucketError::Missing) => Err(FeedError::Suspect),
             // The next check decides; a silent consumer is detected as well.
             Err(_) => Ok(()),
         }
+    }
+
+    /// Compares the number of messages, if the feed is exactly where they were counted.
+    fn compare(&mut self) -> Result<(), FeedError> {
+        if self.gap || self.store.is_replaying() {
+            return Ok(());
+        }
+        self.loss = self.ground.compare(self.position, self.stream_ms);
+        if self.loss.is_some() { Err(FeedError::Suspect) } else { Ok(()) }
     }
 
     /// Whether all that was stored before has been delivered. The consumer delivers all that its
@@ -276,7 +391,7 @@ impl Feed {
         self.apply(&message, &meta);
         self.gap = meta.pending > 0 && (self.gap || meta.stream_seq != self.position + 1);
         self.advance(meta.stream_seq);
-        Ok(())
+        self.compare()
     }
 
     /// Answers flow control, and detects messages lost before an idle heartbeat.
@@ -295,25 +410,26 @@ impl Feed {
     }
 
     fn apply(&mut self, message: &Message, meta: &Meta) {
-        let prefix_len = self.store.context.bucket.prefix().len();
-        let Some(key) = message.subject.as_str().get(prefix_len..) else { return };
-        let applied = match key.split_once('.') {
-            Some((Users::KIND, tokens)) => {
-                self.store.users.feed(tokens, message, meta.stream_seq).map(|_| ())
-            }
-            Some((Channels::KIND, tokens)) => {
-                self.store.channels.feed(tokens, message, meta.stream_seq).map(|_| ())
-            }
+        let (subject, seq) = (message.subject.as_str(), meta.stream_seq);
+        let key = subject.get(self.store.context.bucket.prefix().len()..).unwrap_or_default();
+        let before = match key.split_once('.') {
+            Some((Users::KIND, tokens)) => self.store.users.feed(tokens, message, seq),
+            Some((Channels::KIND, tokens)) => self.store.channels.feed(tokens, message, seq),
             _ => None,
         };
-        if applied.is_none() {
+        let before = before.unwrap_or_else(|| {
             self.store.report_foreign(key);
-        }
+            self.foreign.insert(key.to_owned(), seq).unwrap_or(0)
+        });
+        let is_marker = wire::is_marker(message.headers.as_ref());
+        let (time_ns, subject) = (meta.time_ns, subject.to_owned());
+        self.ground.on_message(Witness { seq, time_ns, subject, is_marker }, before);
     }
 
     fn advance(&mut self, position: u64) {
         self.position = self.position.max(position);
-        if !self.gap {
+        // A replica that is replayed again is complete at its end, and not before.
+        if !self.gap && !self.store.is_replaying() {
             self.store.context.barrier.advance(self.position);
         }
     }
@@ -329,6 +445,8 @@ struct Consumer {
 struct Meta {
     stream_seq: u64,
     consumer_seq: u64,
+    /// When the stream stored it, in nanoseconds since 1970.
+    time_ns: i64,
     /// The number of entries left to deliver after this one.
     pending: u64,
 }
@@ -346,6 +464,7 @@ impl Meta {
         Some(Self {
             stream_seq: tokens.get(from)?.parse().ok()?,
             consumer_seq: tokens.get(from + 1)?.parse().ok()?,
+            time_ns: tokens.get(from + 2)?.parse().ok()?,
             pending: tokens.get(from + 3)?.parse().ok()?,
         })
     }

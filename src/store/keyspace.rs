@@ -1,13 +1,14 @@
 //! All records of one kind: the stripes, and their effects on NATS.
 
 use std::borrow::Borrow;
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::oneshot;
+use hashbrown::DefaultHashBuilder;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::barrier::Barrier;
@@ -16,6 +17,7 @@ use super::outbox::{Message, Outbox};
 use super::stripe::{Answer, Effect, Failure, Found, Job, Stripe, Timing};
 use super::wire;
 use crate::clock::Clock;
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::id::Id;
@@ -50,8 +52,37 @@ pub struct StoreContext {
     /// The prefix of the subjects of acknowledgements.
     pub ack_inbox: String,
     pub metrics: Arc<Metrics>,
+    pub health: Health,
+    /// Notified when the connection to the stream's server is a new one.
+    pub reconnected: Notify,
+    /// Notified when the leader holds an older record than a known one.
+    pub suspicion: Notify,
+    /// Notified when the store is found to have lost what was known.
+    pub repairs: Notify,
+    /// The newest revision of a write of this daemon.
+    pub acked: AtomicU64,
     /// The tasks that end before the daemon does.
     pub tracker: TaskTracker,
+}
+
+impl StoreContext {
+    /// Publishes the JSON of an event of that version.
+    pub fn publish(&self, subject: String, version: u64, body: Vec<u8>) {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(wire::VERSION, version.to_string());
+        self.events.send(Message {
+            subject,
+            reply: None,
+            headers: Some(headers),
+            payload: body.into(),
+            not_after_ms: None,
+        });
+    }
+
+    /// The newest revision that a write of this daemon was stored at.
+    pub fn acked_rev(&self) -> u64 {
+        self.acked.load(Ordering::Relaxed)
+    }
 }
 
 /// A visible change by another daemon, which that daemon announces.
@@ -66,9 +97,11 @@ struct RemoteChange<K> {
 pub struct Keyspace<E: Entity> {
     context: Arc<StoreContext>,
     stripes: Vec<Mutex<TicketStripe<E>>>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     shared: Mutex<E::Shared>,
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
+    /// Keys of which the store lost what was known.
+    lost: Mutex<Vec<(E::Key, Stored<E::Record>)>>,
 }
 
 /// The changes of a former daemon from this long before its last one are announced again by a
@@ -98,9 +131,10 @@ impl<E: Entity> Keyspace<E> {
         Self {
             context,
             stripes,
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             shared: Mutex::new(shared),
             remote_changes: Mutex::default(),
+            lost: Mutex::default(),
         }
     }
 
@@ -125,7 +159,8 @@ impl<E: Entity> Keyspace<E> {
 
     /// Works on the record under a key.
     pub fn with_record<R>(&self, key: &E::Key, work: impl FnOnce(Option<&E::Record>) -> R) -> R {
-        work(self.lock(self.stripe_of(key)).record(key))
+        let record = self.lock(self.stripe_of(key)).record(key);
+        work(record.as_deref())
     }
 
     /// Works on the stored content of a key and its revision.
@@ -134,7 +169,8 @@ impl<E: Entity> Keyspace<E> {
         key: &E::Key,
         work: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
     ) -> R {
-        work(self.lock(self.stripe_of(key)).known(key))
+        let known = self.lock(self.stripe_of(key)).known(key);
+        work(known.as_ref().map(|(stored, rev)| (stored, *rev)))
     }
 
     /// Works on the index of a key's stripe; the key may be given in borrowed form.
@@ -146,6 +182,15 @@ impl<E: Entity> Keyspace<E> {
         work(self.lock(self.stripe_of(key)).index_mut())
     }
 
+    /// Works on the stripe of a key.
+    pub fn for_stripe_of<R>(
+        &self,
+        key: &E::Key,
+        work: impl FnOnce(&mut TicketStripe<E>) -> R,
+    ) -> R {
+        work(&mut self.lock(self.stripe_of(key)))
+    }
+
     /// Visits the stripes one by one, each under its lock.
     pub fn for_each_stripe(&self, mut visit: impl FnMut(&mut TicketStripe<E>)) {
         for stripe in 0..self.stripes.len() {
@@ -154,31 +199,31 @@ impl<E: Entity> Keyspace<E> {
     }
 
     /// Hands an input to the stripe with that number, and carries out its effects.
-    pub(super) fn drive(
+    pub(super) fn drive<R>(
         self: &Arc<Self>,
         stripe: usize,
-        input: impl FnOnce(&mut TicketStripe<E>, Now),
-    ) {
+        input: impl FnOnce(&mut TicketStripe<E>, Now) -> R,
+    ) -> R {
         let mut locked = self.lock(stripe);
-        input(&mut locked, self.context.clock.now());
+        let result = input(&mut locked, self.context.clock.now());
         // Under the lock, so that the effects of one key leave in their order.
         for effect in locked.take_effects() {
             self.carry_out(stripe, effect);
         }
+        result
     }
 
-    /// Takes an entry of the feed under a key with those tokens. Returns `None` if they are no key
-    /// of this kind.
+    /// Takes an entry of the feed under a key with those tokens. Returns the revision of the key
+    /// that the feed delivered before, or `None` if they are no key of this kind.
     pub(super) fn feed(
         self: &Arc<Self>,
         tokens: &str,
         message: &async_nats::Message,
         rev: u64,
-    ) -> Option<E::Key> {
+    ) -> Option<u64> {
         let key = E::from_tokens(tokens)?;
-        let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
-        self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now));
-        Some(key)
+        let entry = wire::entry(rev, message.headers.as_ref(), &message.payload);
+        Some(self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now)))
     }
 
     /// Ticks all stripes, and forgets old remote changes.
@@ -196,10 +241,40 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// The bucket was deleted and created again.
-    pub(super) fn reset(self: &Arc<Self>) {
+    /// The stream is not the one that was known: it is replayed from here on.
+    pub(super) fn on_ground_lost(self: &Arc<Self>) {
         for stripe in 0..self.stripes.len() {
-            self.drive(stripe, Stripe::on_reset);
+            self.drive(stripe, Stripe::on_ground_lost);
+        }
+    }
+
+    /// The replay is over.
+    pub(super) fn on_replayed(self: &Arc<Self>) {
+        for stripe in 0..self.stripes.len() {
+            self.drive(stripe, Stripe::on_replayed);
+        }
+    }
+
+    /// Takes the keys of which the store lost what was known.
+    pub(super) fn take_lost(&self) -> Vec<(E::Key, Stored<E::Record>)> {
+        std::mem::take(&mut self.lost.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives a key of which the store lost what was known the version that others have seen, and
+    /// tells them what is left. Tries until that is stored.
+    pub(super) async fn repair(self: &Arc<Self>, key: E::Key, lost: Stored<E::Record>) {
+        loop {
+            let found = self.with_stored(&key, |found| {
+                let nothing = Stored::default();
+                E::repair(&lost, found.map_or(&nothing, |(found, _)| found))
+            });
+            let Some(command) = found else { return };
+            let deadline_ms = self.context.clock.now().mono_ms + REPAIR_TIMEOUT_MS;
+            match self.command(key.clone(), command, deadline_ms).await {
+                Ok(Err(refusal)) => tracing::debug!(?refusal, "a key could not be repaired yet"),
+                // It is done, or the daemon stops.
+                Ok(Ok(_)) | Err(_) => return,
+            }
         }
     }
 
@@ -222,21 +297,20 @@ impl<E: Entity> Keyspace<E> {
     pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
         self.for_each_stripe(|stripe| {
-            for (_, stored) in stripe.all() {
-                let (version, by) = (E::version(stored), E::changed_by(stored));
+            for (_, (version, by)) in stripe.changes() {
                 if let Some(by) = by.filter(|by| !alive(*by)) {
                     let newest = newest.entry(by).or_default();
                     *newest = version.max(*newest);
                 }
             }
         });
-        let is_new = |stored: &Stored<E::Record>| {
-            let last = E::changed_by(stored).and_then(|by| newest.get(&by)).copied();
-            last.is_some_and(|last| E::version(stored) + NEWEST_CHANGES_MS >= last)
+        let is_new = |(version, by): (u64, Option<DaemonId>)| {
+            let last = by.and_then(|by| newest.get(&by)).copied();
+            last.is_some_and(|last| version + NEWEST_CHANGES_MS >= last)
         };
         let mut keys = Vec::new();
         self.for_each_stripe(|stripe| {
-            let new = stripe.all().filter(|(_, stored)| is_new(stored));
+            let new = stripe.changes().filter(|(_, change)| is_new(*change));
             keys.extend(new.map(|(key, _)| key.clone()));
         });
         keys.iter().for_each(|key| self.announce(key));
@@ -306,6 +380,11 @@ impl<E: Entity> Keyspace<E> {
             Effect::Announce(event) => self.publish(event),
             // The receiver is gone only when its request is.
             Effect::Answer { ticket, result } => drop(ticket.send(result)),
+            Effect::Lost { key, lost } => {
+                self.lost.lock().unwrap_or_else(PoisonError::into_inner).push((key, lost));
+                self.context.repairs.notify_one();
+            }
+            Effect::Suspect => self.context.suspicion.notify_one(),
             Effect::RemoteChange { key, by } => {
                 let seen_ms = self.context.clock.now().mono_ms;
                 let mut remote_changes =
@@ -317,9 +396,7 @@ impl<E: Entity> Keyspace<E> {
 
     async fn read(self: Arc<Self>, stripe: usize, key: E::Key, read: u64) {
         let found = match self.context.bucket.last(&self.subject(&key)).await {
-            Ok(raw) => {
-                Found::Entry(wire::entry::<E>(raw.seq, &key, Some(&raw.headers), &raw.payload))
-            }
+            Ok(raw) => Found::Entry(wire::entry(raw.seq, Some(&raw.headers), &raw.payload)),
             Err(BucketError::NoKey) => Found::Nothing,
             Err(error) => {
                 tracing::debug!(%error, "a record could not be read");
@@ -333,15 +410,7 @@ impl<E: Entity> Keyspace<E> {
         self.context.metrics.events.inc();
         let mut subject = format!("{}.", self.context.event_prefix);
         crate::presence::id::push_token(&mut subject, Id::as_str(&event.user));
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert(wire::VERSION, event.version.to_string());
-        self.context.events.send(Message {
-            subject,
-            reply: None,
-            headers: Some(headers),
-            payload: event.body.into(),
-            not_after_ms: None,
-        });
+        self.context.publish(subject, event.version, event.body);
     }
 
     fn subject(&self, key: &E::Key) -> String {
@@ -352,6 +421,9 @@ impl<E: Entity> Keyspace<E> {
         format!("{}.{}", E::KIND, E::tokens(key))
     }
 }
+
+/// How long one attempt to repair a key may take, in milliseconds.
+const REPAIR_TIMEOUT_MS: u64 = 5000;
 
 /// The time-out of a verification, in milliseconds: longer than any command lives.
 const VERIFY_TIMEOUT_MS: u64 = 60_000;
@@ -368,7 +440,10 @@ pub(super) fn settle<E: Entity>(
     }
     let metrics = &keyspace.context.metrics;
     match &outcome {
-        WriteOutcome::Stored(_) => metrics.committed(E::KIND),
+        WriteOutcome::Stored(rev) => {
+            keyspace.context.acked.fetch_max(*rev, Ordering::Relaxed);
+            metrics.committed(E::KIND);
+        }
         WriteOutcome::Conflict => metrics.conflicted(E::KIND),
         WriteOutcome::Failed(Failure::Retry) => metrics.retried(E::KIND),
         WriteOutcome::Failed(Failure::Refused(_)) => {}

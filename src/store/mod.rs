@@ -8,17 +8,21 @@ mod acks;
 pub mod barrier;
 pub mod bucket;
 mod feed;
+mod ground;
 pub mod keyspace;
 mod open;
 pub mod outbox;
+pub mod stream_clock;
 pub mod stripe;
 mod wire;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::SubscribeError;
+use async_nats::{Event, SubscribeError};
+use futures_util::StreamExt;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::presence::channel::{self, Channels};
@@ -26,6 +30,7 @@ use crate::presence::lease::Leases;
 use crate::presence::user::{Index, Periods, Rules, Users};
 use crate::watchdog::{Watchdog, WatchdogTap};
 use bucket::Shape;
+use ground::Loss;
 use keyspace::{Keyspace, StoreContext};
 use outbox::Outgoing;
 use stripe::Timing;
@@ -35,6 +40,23 @@ pub use open::{UnusableBucket, check, open};
 /// The period of the stripes' ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How many keys are repaired at a time.
+const CONCURRENT_REPAIRS: usize = 256;
+
+/// Where a stream that is not what it was is reported in the health.
+const PROBLEM_KEY: &str = "bucket";
+
+/// How far the replica is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The feed delivers the stream from its beginning.
+    Replaying,
+    /// What others see of lost records is written.
+    Repairing,
+    /// The replica is what is stored.
+    Whole,
+}
+
 /// The records of this daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -43,6 +65,9 @@ pub struct Store {
     pub channels: Arc<Keyspace<Channels>>,
     /// Cancelled when the replica is complete for the first time.
     pub replayed: CancellationToken,
+    phase: Arc<Mutex<Phase>>,
+    /// Whether the stream was not compared since the connection was lost.
+    uncertain: Arc<AtomicBool>,
     /// Whether the bucket was seen to hold keys that are no records.
     has_foreign_keys: Arc<AtomicBool>,
 }
@@ -69,6 +94,8 @@ impl Store {
             channels: Arc::new(channels),
             context,
             replayed: CancellationToken::new(),
+            uncertain: Arc::default(),
+            phase: Arc::new(Mutex::new(Phase::Replaying)),
             has_foreign_keys: Arc::default(),
         }
     }
@@ -95,6 +122,7 @@ impl Store {
         tracker.spawn(stop.clone().run_until_cancelled_owned(async move {
             store.context.barrier.run(bucket, tap).await;
         }));
+        tracker.spawn(stop.clone().run_until_cancelled_owned(self.clone().run_repairs()));
         tracker.spawn(
             stop.run_until_cancelled_owned(self.clone().run_ticks(watchdog.register("stripes"))),
         );
@@ -136,11 +164,82 @@ impl Store {
         self.users.busy() + self.channels.busy()
     }
 
-    /// The replica is complete.
-    fn set_replayed(&self) {
+    /// Whether the replica is what is stored, as far as is known. Otherwise no request is served.
+    pub fn is_whole(&self) -> bool {
+        *self.phase() == Phase::Whole && !self.uncertain.load(Ordering::Relaxed)
+    }
+
+    /// Takes in the events of the connection to the stream: whoever answers on the next one may hold
+    /// something else.
+    pub async fn watch_connection(self, mut events: UnboundedReceiver<Event>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Disconnected => self.uncertain.store(true, Ordering::Relaxed),
+                Event::Connected => self.context.reconnected.notify_one(),
+                _ => {}
+            }
+        }
+    }
+
+    /// The stream was compared with what was known.
+    fn set_certain(&self) {
+        self.uncertain.store(false, Ordering::Relaxed);
+    }
+
+    fn is_replaying(&self) -> bool {
+        *self.phase() == Phase::Replaying
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stream is not the one that was known, and the feed delivers it from its beginning.
+    fn begin_replay(&self, loss: &Loss) {
+        *self.phase() = Phase::Replaying;
+        let problem = format!("it is not what it was: {loss}; reading it anew");
+        self.context.health.report(PROBLEM_KEY, problem);
+        self.context.acked.store(0, Ordering::Relaxed);
+        self.context.barrier.begin_again();
+        self.users.on_ground_lost();
+        self.channels.on_ground_lost();
+    }
+
+    /// The feed has delivered all that the stream held when it began.
+    fn complete_replay(&self) {
+        if self.replayed.is_cancelled() {
+            self.users.on_replayed();
+            self.channels.on_replayed();
+            *self.phase() = Phase::Repairing;
+            self.context.repairs.notify_one();
+            return;
+        }
         self.leases().listen();
         self.users.for_each_stripe(|stripe| stripe.index_mut().agenda.listen());
+        *self.phase() = Phase::Whole;
         self.replayed.cancel();
+    }
+
+    /// Repairs what others see of records that the store lost.
+    async fn run_repairs(self) {
+        loop {
+            self.context.repairs.notified().await;
+            let lost = self.users.take_lost();
+            let users = lost.len();
+            let repairs = lost.into_iter().map(|(user, lost)| self.users.repair(user, lost));
+            futures_util::stream::iter(repairs)
+                .for_each_concurrent(CONCURRENT_REPAIRS, |repair| repair)
+                .await;
+            let mut phase = self.phase();
+            if *phase == Phase::Repairing {
+                *phase = Phase::Whole;
+                self.context.health.clear(PROBLEM_KEY);
+                tracing::info!(
+                    users,
+                    "the bucket was read anew; users whose newest record is lost"
+                );
+            }
+        }
     }
 
     /// Logs the first key that is no presence record.

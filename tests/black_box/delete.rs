@@ -13,7 +13,7 @@ async fn a_delete_is_announced_once_without_custom_fields() {
     stage.client.get("connect", user).await;
     let before = stage.events.only();
     let answer = stage.client.get("delete_users", json!({"ids": ["john", "nobody"]})).await;
-    assert_eq!(keys(&answer), ["deleted", "rev"].into());
+    assert_eq!(keys(&answer), ["deleted", "more", "rev"].into());
     assert_eq!(answer["deleted"], json!(["john"]));
     let last = stage.events.only();
     assert!(last.version > before.version);
@@ -73,7 +73,7 @@ async fn a_client_that_is_still_connected_is_unknown_and_connects_as_a_new_visib
         assert_eq!(answer["unknown"], json!([connection]));
     }
     assert_eq!(pair.two.disconnect("john", "c").await["disconnected"], 0);
-    pair.two.connect_user("john", "c").await;
+    pair.two.connect_user("john", "d").await;
     let john = pair.one.see("john").await.unwrap();
     assert_eq!((&john["online"], john.get("name")), (&json!(true), None));
 }
@@ -91,4 +91,62 @@ async fn a_delete_leaves_a_marker_that_names_version_and_writer() {
     assert!(header("Presence-Writer").is_some());
     assert!(header("Nats-TTL").is_some());
     assert!(marker.payload.is_empty());
+}
+
+#[tokio::test]
+async fn a_filter_deletes_the_first_that_match_and_tells_of_more() {
+    let stage = Stage::start(NO_GRACE).await;
+    let client = &stage.client;
+    for n in 0..5 {
+        client.upsert(json!({"id": format!("g{n}"), "role": "guest"})).await;
+    }
+    client.upsert(json!({"id": "a", "role": "staff"})).await;
+    let guests = json!({"filter": {"role": "guest"}, "limit": 2});
+    for (deleted, more) in [
+        (json!(["g0", "g1"]), true),
+        (json!(["g2", "g3"]), true),
+        (json!(["g4"]), false),
+        (json!([]), false),
+    ] {
+        let answer = client.get("delete_users", guests.clone()).await;
+        assert_eq!((&answer["deleted"], &answer["more"]), (&deleted, &json!(more)));
+        assert!(answer["rev"].is_u64());
+    }
+    assert_eq!(client.query(json!({})).await.len(), 1);
+    let all = client.get("delete_users", json!({"filter": {}})).await;
+    assert_eq!(all["deleted"], json!(["a"]));
+    let named = client.get("delete_users", json!({"ids": ["a"]})).await;
+    assert_eq!((&named["deleted"], &named["more"]), (&json!([]), &json!(false)));
+}
+
+#[tokio::test]
+async fn a_filter_that_deletes_sees_users_as_they_truly_are() {
+    let mut stage = Stage::start(NO_GRACE).await;
+    let client = &stage.client;
+    for id in ["hidden", "left", "online"] {
+        client.get("connect", json!({"user": {"id": id}, "connection_id": "c"})).await;
+    }
+    client.upsert(json!({"id": "hidden", "invisible": true})).await;
+    client.disconnect("left", "c").await;
+    stage.events.arrived();
+    let offline = client.get("delete_users", json!({"filter": {"online": false}})).await;
+    assert_eq!(offline["deleted"], json!(["left"]), "the invisible one is online in truth");
+    let invisible = client.get("delete_users", json!({"filter": {"invisible": true}})).await;
+    assert_eq!(invisible["deleted"], json!(["hidden"]));
+    assert_eq!(stage.events.arrived().len(), 0, "others saw both offline");
+}
+
+#[tokio::test]
+async fn a_wrong_deletion_names_its_field() {
+    let stage = Stage::start(NO_GRACE).await;
+    for (body, what) in [
+        (json!({}), ("invalid_request", Some("ids"))),
+        (json!({"ids": [], "filter": {}}), ("invalid_request", Some("filter"))),
+        (json!({"ids": [], "limit": 5}), ("invalid_request", Some("limit"))),
+        (json!({"filter": {}, "limit": 101}), ("limit_exceeded", Some("limit"))),
+        (json!({"filter": {"online": {"$gt": 1}}}), ("invalid_filter", Some("online.$gt"))),
+    ] {
+        let refused = stage.client.refused("delete_users", body.clone()).await;
+        assert_eq!(refused.what(), what, "{body}");
+    }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::support::stage::NO_GRACE;
+use crate::support::wait::eventually;
 use crate::support::{Daemon, Stage};
 
 #[tokio::test]
@@ -68,6 +70,13 @@ async fn the_daemon_answers_as_a_nats_service_whose_endpoints_are_the_operations
     stage.client.refused("connect", json!({})).await;
     let stats = asked(&stage, &format!("$SRV.STATS.presence.{id}")).await;
     assert_eq!(stats["type"], "io.nats.micro.v1.stats_response");
+    let state = eventually("it counts the user", Duration::from_secs(5), async || {
+        let stats = asked(&stage, &format!("$SRV.STATS.presence.{id}")).await;
+        Some(stats["data"].clone()).filter(|state| state["users"]["online"] == 1)
+    });
+    let state = state.await;
+    assert!(state["deaf"].is_boolean() && state["lag_ms"].is_u64(), "{state}");
+    assert_eq!(state["daemons"], 1, "{state}");
     let stats = stats["endpoints"].as_array().unwrap();
     let connect = stats.iter().find(|endpoint| endpoint["name"] == "connect").unwrap();
     assert_eq!((&connect["num_requests"], &connect["num_errors"]), (&json!(2), &json!(1)));

@@ -1,5 +1,7 @@
 //! A model of the bucket: JetStream KV with a history of one.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -21,13 +23,8 @@ pub struct Message {
 }
 
 impl Message {
-    pub fn entry(&self) -> Entry<Record> {
-        Entry {
-            rev: self.seq,
-            stored: self.stored.clone(),
-            content: self.content.clone(),
-            writer: Some(self.writer),
-        }
+    pub fn entry(&self) -> Entry {
+        Entry { rev: self.seq, content: self.content.clone(), writer: Some(self.writer) }
     }
 
     pub fn version(&self) -> u64 {
@@ -49,13 +46,17 @@ pub struct Write {
 
 #[derive(Debug, Default)]
 pub struct Bucket {
-    /// How often it was deleted and created again.
+    /// How often it was deleted and created again, or lost its newest messages.
     pub epoch: u32,
+    /// The last sequence that survived the last loss; sequences above it mean other messages.
+    survived: u64,
     pub last_seq: u64,
     /// Until this time the stream has no leader.
     pub leaderless_until_ms: u64,
     live: BTreeMap<u64, Rc<Message>>,
     by_key: BTreeMap<Id, u64>,
+    /// All that was stored since the bucket was created, as far as it survived, and not expired.
+    log: Vec<Rc<Message>>,
     /// All that was ever stored, by bucket and key.
     history: BTreeMap<(u32, Id), Vec<Rc<Message>>>,
 }
@@ -66,14 +67,14 @@ impl Bucket {
         let last = self.by_key.get(&write.key).copied().unwrap_or(0);
         // Sequences of a former bucket may coincide with those of the new one. Only chance protects
         // from that, and with the short sequences of a simulation chance would not suffice.
-        let coincidence = write.epoch != self.epoch && write.expected > 0;
+        let coincidence = write.epoch != self.epoch && write.expected > self.survived;
         if last != write.expected || coincidence {
             return None;
         }
         self.last_seq += 1;
         let stored = match &write.content {
             Content::Put(text) => match Users::decode(text) {
-                Ok(record) => Stored::Present(Box::new(record)),
+                Ok(record) => Stored::Present(Arc::new(record)),
                 Err(_) => Stored::Unreadable,
             },
             Content::Purge { version, changed_by } => {
@@ -93,6 +94,7 @@ impl Bucket {
         self.by_key.insert(write.key.clone(), message.seq);
         let history = self.history.entry((self.epoch, write.key.clone())).or_default();
         history.push(Rc::clone(&message));
+        self.log.push(Rc::clone(&message));
         Some(message)
     }
 
@@ -112,15 +114,41 @@ impl Bucket {
             && let Some(message) = self.live.remove(&seq)
         {
             self.by_key.remove(&message.key);
+            // What it superseded does not come back either.
+            self.log.retain(|old| old.key != message.key || old.seq > seq);
         }
     }
 
     /// Deletes the bucket and creates it again.
     pub fn replace(&mut self) {
-        self.epoch += 1;
+        self.lose_tail(usize::MAX);
         self.last_seq = 0;
+    }
+
+    /// Loses its newest messages, and goes on from the one before them.
+    pub fn lose_tail(&mut self, count: usize) {
+        self.epoch += 1;
+        self.log.truncate(self.log.len().saturating_sub(count));
+        self.last_seq = self.log.last().map_or(0, |message| message.seq);
+        self.survived = self.last_seq;
         self.live.clear();
         self.by_key.clear();
+        for message in &self.log {
+            if let Some(older) = self.by_key.insert(message.key.clone(), message.seq) {
+                self.live.remove(&older);
+            }
+            self.live.insert(message.seq, Rc::clone(message));
+            let history = self.history.entry((self.epoch, message.key.clone())).or_default();
+            history.push(Rc::clone(message));
+        }
+    }
+
+    /// Purges a key, and leaves nothing behind.
+    pub fn purge(&mut self, key: &Id) {
+        let last_seq = self.last_seq;
+        self.log.retain(|message| message.key != *key);
+        self.lose_tail(0);
+        (self.last_seq, self.survived) = (last_seq, last_seq);
     }
 
     /// All that was stored under a key in the bucket of that epoch, oldest first.

@@ -99,6 +99,13 @@ impl Checks {
         })
     }
 
+    /// Whether the newest announcement of a user shows what is stored.
+    pub fn is_newest(&self, user: &Id, stored: &Stored<Record>) -> bool {
+        let of_user = self.announced.iter().filter(|((_, of, _), _)| of == user);
+        let newest = of_user.max_by_key(|((epoch, _, version), _)| (*version, *epoch));
+        newest.is_none_or(|(_, newest)| *newest == seen(stored))
+    }
+
     /// Whether the version in a user's record was announced.
     pub fn knows(&self, bucket: &Bucket, user: &Id, version: u64) -> bool {
         self.announced.contains_key(&(bucket.epoch, user.clone(), version))

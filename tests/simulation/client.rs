@@ -1,7 +1,8 @@
 //! The requests of clients, and the effect of each on the registers of the ledger.
 
+use presenced::presence::entity::Stored;
 use presenced::presence::id::Id;
-use presenced::presence::user::{Command, LeavingKey, NewConnection, Patch};
+use presenced::presence::user::{Command, LeavingKey, NewConnection, Patch, Record};
 use serde_json::json;
 
 use super::ledger::{OpId, Register, Value};
@@ -16,7 +17,7 @@ pub fn id(text: &str) -> Id {
     Id::parse(text, "id").expect("a good id")
 }
 
-/// A request of a client, or of a daemon that ends a grace.
+/// A request of a client, or of a daemon that ends a grace or repairs a key.
 #[derive(Debug, Clone)]
 pub struct Op {
     pub user: Id,
@@ -26,12 +27,21 @@ pub struct Op {
 
 #[derive(Debug, Clone)]
 pub enum Action {
-    Connect { on_lease: bool, fields: Fields },
+    Connect {
+        on_lease: bool,
+        fields: Fields,
+    },
     Disconnect,
     DisconnectLease,
     Upsert(Fields),
     Delete,
-    EndLeaving { ended: Vec<LeavingKey> },
+    EndLeaving {
+        ended: Vec<LeavingKey>,
+    },
+    /// A daemon found that the store lost this.
+    Repair {
+        lost: Box<Stored<Record>>,
+    },
 }
 
 /// The fields that a request sets. The values derive from the number of the request, so each value
@@ -92,8 +102,9 @@ impl Op {
             Action::Upsert(fields) => {
                 Command::Upsert { patch: self.patch(*fields, number), custom_in_answer: true }
             }
-            Action::Delete => Command::Delete,
+            Action::Delete => Command::Delete { only: None },
             Action::EndLeaving { ended } => Command::EndLeaving { ended: ended.clone() },
+            Action::Repair { lost } => Command::Repair { lost: lost.clone() },
         }
     }
 
@@ -110,7 +121,7 @@ impl Op {
             Action::DisconnectLease => vec![(connection, Value::AbsentIfOnLease)],
             Action::Upsert(fields) => self.set(*fields, number),
             Action::Delete => Register::all().map(|each| (each, Value::Absent)).collect(),
-            Action::EndLeaving { .. } => Vec::new(),
+            Action::EndLeaving { .. } | Action::Repair { .. } => Vec::new(),
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Daemon {
     pub feed_due: bool,
     /// It is ready when it has applied all entries up to here.
     ready_from: Option<u64>,
+    /// Whether it reads the stream anew.
+    replays: bool,
     pub verifications: Vec<(u64, Id, u64)>,
     /// Visible changes by other daemons: when seen, the user, the daemon.
     remote_changes: Vec<(u64, Id, DaemonId)>,
@@ -86,6 +88,7 @@ impl Daemon {
             pipe: VecDeque::new(),
             feed_due: false,
             ready_from: Some(bucket.last_seq),
+            replays: false,
             verifications: Vec::new(),
             remote_changes: Vec::new(),
             deadlines: BTreeMap::new(),
@@ -129,11 +132,18 @@ impl Daemon {
         }
     }
 
-    /// Follows a bucket that was created again.
-    pub fn follow(&mut self, epoch: u32) {
+    /// Follows a stream that is another, up to `last_seq` before it serves again.
+    pub fn follow(&mut self, epoch: u32, last_seq: u64) {
         self.epoch = epoch;
+        self.replays = true;
+        self.ready_from = Some(last_seq);
         (self.fetched, self.position, self.taken, self.gap) = (0, 0, 0, false);
         self.pipe.clear();
+    }
+
+    /// Whether the replay of another stream is done now.
+    pub fn ends_replay(&mut self) -> bool {
+        self.is_ready() && std::mem::take(&mut self.replays)
     }
 
     /// Takes the verifications that are done.

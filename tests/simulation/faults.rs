@@ -43,7 +43,7 @@ impl World {
                     let skew_ms = self.net.rng.i64(-4000..=4000);
                     self.with(id, |daemon, _| daemon.skew_ms = skew_ms);
                 }
-                11 if self.net.weather.replace => self.replace_bucket(),
+                11 if self.net.weather.replace => self.change_ground(),
                 _ => {}
             }
         }
@@ -69,10 +69,27 @@ impl World {
         self.net.after(ms, Event::Start);
     }
 
-    fn replace_bucket(&mut self) {
-        self.note(None, || "the bucket is deleted and created again".to_owned());
-        self.counts.replaced += 1;
-        self.bucket.replace();
+    /// The stream becomes another behind the daemons' back.
+    fn change_ground(&mut self) {
+        match self.net.rng.u32(0..3) {
+            0 => {
+                self.note(None, || "the bucket is deleted and created again".to_owned());
+                self.counts.replaced += 1;
+                self.bucket.replace();
+            }
+            1 => {
+                let count = self.net.rng.usize(1..=20);
+                self.note(None, || format!("the stream loses its last {count} messages"));
+                self.counts.lost_tails += 1;
+                self.bucket.lose_tail(count);
+            }
+            _ => {
+                let key = self.users[self.net.rng.usize(0..self.users.len())].clone();
+                self.note(None, || format!("{key:?} is purged"));
+                self.counts.purges += 1;
+                self.bucket.purge(&key);
+            }
+        }
         self.ledger.replaced_ms.push(self.net.now_ms);
         for id in self.daemons.keys().copied() {
             let ms = self.net.rng.u64(10..1500);

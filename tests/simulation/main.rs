@@ -30,9 +30,11 @@ fn all_promises_hold_between_daemons_and_bucket_under_any_fault() {
     let all = Mutex::new(world::Counts::default());
     let run = |seed| all.lock().expect("no run panicked").add(run(seed));
     if for_each_seed(SEEDS, run) >= SEEDS {
-        let world::Counts { crashes, pauses, leaderless, slow_feeds, replaced, conflicts } =
-            all.into_inner().expect("no run panicked");
-        happened(&[crashes, pauses, leaderless, slow_feeds, replaced, conflicts]);
+        let all = all.into_inner().expect("no run panicked");
+        let world::Counts { crashes, pauses, leaderless, slow_feeds, conflicts, .. } = all;
+        happened(&[crashes, pauses, leaderless, slow_feeds, conflicts]);
+        let world::Counts { replaced, lost_tails, purges, repairs, .. } = all;
+        happened(&[replaced, lost_tails, purges, repairs]);
     }
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use presenced::liveness::peers::PeerStatus;
-use presenced::presence::entity::DaemonId;
+use presenced::presence::entity::{DaemonId, Stored};
 use presenced::presence::id::Id;
 use presenced::presence::time::Now;
-use presenced::presence::user::{Rules, Users};
+use presenced::presence::user::{Record, Rules, Users};
 use presenced::store::stripe::{Content, Effect, Failure, Found, Job, Stripe};
 
 use super::bucket::{Bucket, Write};
@@ -31,6 +31,9 @@ pub struct Counts {
     pub leaderless: u64,
     pub slow_feeds: u64,
     pub replaced: u64,
+    pub lost_tails: u64,
+    pub purges: u64,
+    pub repairs: u64,
     pub conflicts: u64,
 }
 
@@ -41,6 +44,9 @@ impl Counts {
         self.leaderless += other.leaderless;
         self.slow_feeds += other.slow_feeds;
         self.replaced += other.replaced;
+        self.lost_tails += other.lost_tails;
+        self.purges += other.purges;
+        self.repairs += other.repairs;
         self.conflicts += other.conflicts;
     }
 }
@@ -228,7 +234,8 @@ impl World {
         match incoming {
             Incoming::Command { op, since_ms } => {
                 // A daemon that was stalled drops its queue.
-                let stalled = self.net.now_ms >= since_ms + REQUEST_MS;
+                let is_request = !matches!(op.action, Action::Repair { .. });
+                let stalled = is_request && self.net.now_ms >= since_ms + REQUEST_MS;
                 if stalled { Ok(()) } else { self.command(id, *op) }
             }
             Incoming::Acked { write, rev } => self.drive(id, |m, now| m.on_acked(write, rev, now)),
@@ -260,6 +267,15 @@ impl World {
             Incoming::Tick => self.tick(id),
             Incoming::Replaced => self.follow(id),
         }
+    }
+
+    /// Has a daemon repair a key, once more if that fails.
+    pub fn repair(&mut self, id: DaemonId, user: Id, lost: Stored<Record>) {
+        self.counts.repairs += 1;
+        let lost = Box::new(lost);
+        let op = Box::new(Op { user, client: 0, action: Action::Repair { lost } });
+        let since_ms = self.net.now_ms + 1;
+        self.net.after(1, Event::To(id, Incoming::Command { op, since_ms }));
     }
 
     pub fn command(&mut self, id: DaemonId, op: Op) -> Result<(), Broken> {
@@ -319,7 +335,9 @@ impl World {
             let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
             let Some((message, is_last)) = daemon.pipe.pop_front() else { break };
             daemon.take(message.seq, is_last);
-            self.drive(id, |machine, now| machine.on_fed(&message.key, message.entry(), now))?;
+            self.drive(id, |machine, now| {
+                machine.on_fed(&message.key, message.entry(), now);
+            })?;
         }
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         daemon.feed_due = false;
@@ -339,15 +357,22 @@ impl World {
                 self.schedule_feed(id);
             }
         }
+        if self.daemons.get_mut(&id).is_some_and(Daemon::ends_replay) {
+            self.note(None, || format!("{id} has read the stream anew"));
+            self.drive(id, Stripe::on_replayed)?;
+        }
         self.verified(id)
     }
 
     fn follow(&mut self, id: DaemonId) -> Result<(), Broken> {
-        let epoch = self.bucket.epoch;
-        self.note(None, || format!("{id} detects that the bucket was replaced"));
-        self.with(id, |daemon, _| daemon.follow(epoch));
+        let (epoch, last_seq) = (self.bucket.epoch, self.bucket.last_seq);
+        if self.daemons.get(&id).is_none_or(|daemon| daemon.epoch == epoch) {
+            return Ok(());
+        }
+        self.note(None, || format!("{id} detects that the stream is another"));
+        self.with(id, |daemon, _| daemon.follow(epoch, last_seq));
         self.checks.restart(id);
-        self.drive(id, Stripe::on_reset)?;
+        self.drive(id, Stripe::on_ground_lost)?;
         self.schedule_feed(id);
         Ok(())
     }
@@ -448,6 +473,8 @@ impl World {
                 self.checks.announced(&self.bucket, id, &event, false)?;
             }
             Effect::Answer { ticket, result } => self.answered(id, ticket, result)?,
+            Effect::Lost { key, lost } => self.repair(id, key, lost),
+            Effect::Suspect => self.net.after(0, Event::To(id, Incoming::Replaced)),
             Effect::RemoteChange { key, by } => {
                 let now_ms = self.net.now_ms;
                 self.with(id, |daemon, _| daemon.on_remote_change(key, by, now_ms));

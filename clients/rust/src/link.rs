@@ -35,6 +35,8 @@ pub(crate) struct Link {
     prefix: String,
     events: String,
     user: Option<Id>,
+    /// How long a request is repeated.
+    deadline: Duration,
     signals: Signals,
     state: watch::Sender<LinkState>,
 }
@@ -45,11 +47,12 @@ impl Link {
         prefix: &str,
         events: &str,
         user: Option<Id>,
+        deadline: Duration,
         signals: Signals,
     ) -> Arc<Self> {
         let state = watch::Sender::new(look(&nats));
         let (prefix, events) = (format!("{prefix}.v1"), events.to_owned());
-        Arc::new(Self { nats, prefix, events, user, signals, state })
+        Arc::new(Self { nats, prefix, events, user, deadline, signals, state })
     }
 
     pub fn user(&self) -> Option<&Id> {
@@ -112,7 +115,7 @@ impl Link {
 
     /// Asks, and repeats what may succeed later, until the deadline.
     pub async fn ask(&self, operation: &str, body: &Value) -> Result<Value, Error> {
-        self.ask_within(operation, body, retry::DEADLINE).await
+        self.ask_within(operation, body, self.deadline).await
     }
 
     pub async fn ask_within(

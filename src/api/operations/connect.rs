@@ -35,7 +35,7 @@ impl Connect {
         };
         let (user, patch) = writes::user(&user_fields, &path, door, rules)?;
         let connection = fields.id("connection_id")?;
-        let lease = fields.id("lease")?;
+        let lease = fields.lease()?;
         let defaults = defaults(&mut fields, door, rules)?;
         let device = device(&mut fields)?;
         let idle = fields.boolean("idle")?.unwrap_or(false);
@@ -67,8 +67,16 @@ impl Connect {
         let Self { user, patch, defaults, connection } = self;
         let was_invisible = ctx.service.is_invisible(&user);
         let custom_in_answer = shows.with_custom();
+        let early_end = ctx.service.early_end(&user, &connection.id);
         let command = Command::Connect { patch, defaults, connection, custom_in_answer };
-        let result = ctx.service.command(user, command, ctx.deadline_ms).await;
+        let connected = ctx.service.command(user.clone(), command, ctx.deadline_ms);
+        // Submitted right behind the connect, so that nothing comes between them.
+        let ended = early_end.map(|end| ctx.service.command(user, end, ctx.deadline_ms));
+        let result = connected.await;
+        if let Some(ended) = ended {
+            // What fails is ended when the replica shows the connection.
+            let _ = ended.await;
+        }
         ctx.set_invisible(writes::is_invisible(&result, was_invisible));
         Ok(reply(result?, shows, ctx))
     }

@@ -8,7 +8,7 @@ use crate::api::request::fields::{Fields, missing};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
-use crate::presence::user::{Command, Outcome};
+use crate::presence::user::{EarlyDisconnect, Outcome};
 
 /// A parsed `disconnect`.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub enum Disconnect {
 impl Disconnect {
     pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
         let grace_ms = fields.number("grace_ms", 0..=rules.lease_ms)?;
-        let lease = fields.id("lease")?;
+        let lease = fields.lease()?;
         if let Some(lease) = &lease
             && !fields.has("user_id")
             && !fields.has("connection_id")
@@ -49,14 +49,18 @@ impl Disconnect {
         match self {
             Self::Connection { user, connection, lease, grace_ms } => {
                 let was_invisible = ctx.service.is_invisible(&user);
-                let command = Command::Disconnect { connection, lease, grace_ms };
-                let result = ctx.service.command(user, command, ctx.deadline_ms).await;
+                let early = EarlyDisconnect { connection, lease, grace_ms };
+                let (service, command) = (&ctx.service, early.command());
+                let result = service.command(user.clone(), command, ctx.deadline_ms).await;
                 ctx.set_invisible(writes::is_invisible(&result, was_invisible));
                 let answer = result?;
                 let count = match answer.outcome {
                     Outcome::Disconnected { count, .. } => count,
                     _ => 0,
                 };
+                if count == 0 {
+                    service.publish_early(&user, early).await;
+                }
                 Ok(reply(count, answer.rev, &ctx.door))
             }
             Self::Lease { lease, grace_ms } => {

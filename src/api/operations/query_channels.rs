@@ -28,6 +28,7 @@ pub struct QueryChannels {
     query: ChannelQuery,
     limit: usize,
     presence: bool,
+    online_count: bool,
     viewer: Option<Id>,
     freshness: Freshness,
 }
@@ -42,6 +43,7 @@ impl QueryChannels {
         let offset = fields.number("offset", 0..=MAX_OFFSET)?.unwrap_or(0);
         let member_limit = channel::member_limit(&mut fields)?;
         let presence = fields.boolean("presence")?.unwrap_or(false);
+        let online_count = fields.boolean("online_count")?.unwrap_or(false);
         let viewer = door.viewer(fields.id("as")?)?;
         let freshness = Freshness::parse(&mut fields, presence, door)?;
         fields.finish()?;
@@ -54,7 +56,7 @@ impl QueryChannels {
             member_limit,
             of_member: if door.is_trusted() { None } else { viewer.clone() },
         };
-        Ok(Self { query, limit, presence, viewer, freshness })
+        Ok(Self { query, limit, presence, online_count, viewer, freshness })
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
@@ -63,6 +65,9 @@ impl QueryChannels {
         let mut pages = ctx.service.query_channels(self.query, ctx.deadline_ms).await?;
         let more = pages.len() > self.limit;
         pages.truncate(self.limit);
+        if self.online_count {
+            pages = ctx.service.with_online_counts(pages, self.viewer.clone()).await?;
+        }
         let event_prefix = self.presence.then_some(&*ctx.event_prefix);
         reply(&ctx.service, &pages, more, members, viewer, event_prefix)
     }
@@ -91,7 +96,7 @@ fn reply(
     json::push_bool(&mut out, more);
     if let Some(event_prefix) = event_prefix {
         json::push(&mut out, ",\"presence\":");
-        push_watched(&mut out, event_prefix, &union.finish());
+        push_watched(&mut out, event_prefix, &union.finish(), None);
     }
     out.push(b'}');
     Ok(out)

@@ -77,7 +77,7 @@ fn reply(users: &[(Id, Vec<u8>)], more: bool, event_prefix: Option<&str>) -> Rep
     if let Some(event_prefix) = event_prefix {
         json::push(&mut out, ",\"presence\":");
         let users = users.iter().map(|(id, _)| id.clone()).collect();
-        push_watched(&mut out, event_prefix, &Watched { users, ..Watched::default() });
+        push_watched(&mut out, event_prefix, &Watched { users, ..Watched::default() }, None);
     }
     out.push(b'}');
     out

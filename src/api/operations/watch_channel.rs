@@ -26,6 +26,7 @@ pub struct WatchChannel {
     presence: bool,
     chosen: Option<Vec<Id>>,
     member_limit: usize,
+    online_count: bool,
     viewer: Option<Id>,
     freshness: Freshness,
 }
@@ -51,10 +52,21 @@ impl WatchChannel {
             None => None,
         };
         let member_limit = channel::member_limit(&mut fields)?;
+        let online_count = fields.boolean("online_count")?.unwrap_or(false);
         let viewer = door.viewer(fields.id("as")?)?;
         let freshness = Freshness::parse(&mut fields, presence, door)?;
         fields.finish()?;
-        Ok(Self { key, patch, members, presence, chosen, member_limit, viewer, freshness })
+        Ok(Self {
+            key,
+            patch,
+            members,
+            presence,
+            chosen,
+            member_limit,
+            online_count,
+            viewer,
+            freshness,
+        })
     }
 
     pub async fn run(mut self, ctx: &Context) -> Result<Reply, Refusal> {
@@ -62,7 +74,7 @@ impl WatchChannel {
         let service = &ctx.service;
         let found = service.store.channels.with_record(&self.key, |record| record.cloned());
         if let Some(record) = found {
-            return self.reply(ctx, &record);
+            return self.answer(ctx, &record).await;
         }
         if let Door::Own(user) = &ctx.door {
             if !service.channel_type(&self.key).client_create {
@@ -80,34 +92,54 @@ impl WatchChannel {
         };
         // Nothing is created whose answer would be too large.
         if let Some(record) = service.preview_channel(&self.key, &command)? {
-            ctx.has_room_for(self.reply(ctx, &record)?.len())?;
+            let (page, watched) = self.page(ctx, &record)?;
+            let most = self.online_count.then_some(page.member_count);
+            let page = Page { online_count: most, ..page };
+            ctx.has_room_for(self.reply(ctx, &page, watched).len())?;
         }
         let key = self.key.clone();
         match service.channel_command(key, command, ctx.deadline_ms).await?.outcome {
-            Outcome::Channel(record) => self.reply(ctx, &record),
+            Outcome::Channel(record) => self.answer(ctx, &record).await,
             Outcome::Deleted(_) => Err(not_found()),
         }
     }
 
-    fn reply(&self, ctx: &Context, record: &Record) -> Result<Reply, Refusal> {
+    async fn answer(&self, ctx: &Context, record: &Record) -> Result<Reply, Refusal> {
+        let (page, watched) = self.page(ctx, record)?;
+        let page = if self.online_count {
+            let viewer = self.viewer.clone();
+            let counted = ctx.service.with_online_counts(vec![page.clone()], viewer).await?;
+            counted.into_iter().next().unwrap_or(page)
+        } else {
+            page
+        };
+        Ok(self.reply(ctx, &page, watched))
+    }
+
+    /// What is shown of the channel, and whom the watch follows.
+    fn page(&self, ctx: &Context, record: &Record) -> Result<(Page, Watched), Refusal> {
         if let Door::Own(user) = &ctx.door
             && !record.is_member(user)
         {
             return Err(not_found());
         }
         let watched = watch(&record.members, self.member_limit, self.chosen.as_deref())?;
-        let page = Page::of(&self.key, record, self.member_limit.max(MAX_WATCHED));
+        Ok((Page::of(&self.key, record, self.member_limit.max(MAX_WATCHED)), watched))
+    }
+
+    fn reply(&self, ctx: &Context, page: &Page, watched: Watched) -> Reply {
         let (service, viewer) = (&ctx.service, self.viewer.as_ref());
         let mut out = b"{\"channel\":".to_vec();
-        service.push_channel(&mut out, &page, self.member_limit, viewer, None);
+        service.push_channel(&mut out, page, self.member_limit, viewer, None);
         if self.presence {
             let enabled = service.channel_type(&self.key).presence;
             let watched = if enabled { watched } else { Watched::default() };
+            let occupancy = service.occupancy_subject(&self.key);
             json::push(&mut out, ",\"presence\":");
-            push_watched(&mut out, &ctx.event_prefix, &watched);
+            push_watched(&mut out, &ctx.event_prefix, &watched, occupancy.as_deref());
         }
         out.push(b'}');
-        Ok(out)
+        out
     }
 }
 

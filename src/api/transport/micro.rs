@@ -93,6 +93,7 @@ impl Micro {
             }
             Asked::Stats => {
                 body["started"] = json!(self.started.to_string());
+                body["data"] = self.context.metrics.summary();
                 body["endpoints"] = OPERATIONS
                     .iter()
                     .map(|each| {

@@ -40,7 +40,10 @@ fn the_documented_file_lists_every_setting_with_its_default_and_no_other() {
     let (_, messaging) = types.into_dict().unwrap().pop_first().unwrap();
     let messaging = messaging.into_dict().unwrap();
     let default = ChannelType::default();
-    assert_eq!(messaging.keys().collect::<Vec<_>>(), ["client_create", "presence"]);
+    assert_eq!(
+        messaging.keys().collect::<Vec<_>>(),
+        ["client_create", "occupancy_interval", "presence"]
+    );
     assert_eq!(messaging.len(), CHANNEL_TYPE_KEYS.len());
     assert_eq!(messaging["presence"].to_bool(), Some(default.presence));
     assert_eq!(messaging["client_create"].to_bool(), Some(default.client_create));

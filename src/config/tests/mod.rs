@@ -121,7 +121,8 @@ fn what_does_not_exist_is_refused_with_what_does() {
     );
     assert_eq!(
         Given::file("channel_types.x.y = 1").error(),
-        "channel_types.x.y in p.toml is not a setting; known here as a key: presence, client_create"
+        "channel_types.x.y in p.toml is not a setting; known here as a key: presence, client_create, \
+         occupancy_interval"
     );
     assert_eq!(
         Given::default().env("PRESENCED_NATS__ULR", "x").error(),
@@ -181,6 +182,9 @@ fn each_impossible_value_is_refused() {
         ("subjects.events = 'presence'", "subjects.events"),
         ("subjects.events = 'presence.v1.changed'", "subjects.events"),
         ("subjects.events = 'presence.internal.v1'", "subjects.events"),
+        ("subjects.channel_events = 'user'", "subjects.channel_events"),
+        ("users.forget_after = 'never'", "users.forget_after"),
+        ("users.forget_after = '10ms'", "users.forget_after"),
         ("store.bucket = 'a.b'", "store.bucket"),
         ("store.replicas = 0", "store.replicas"),
         ("store.replicas = 1.5", "store.replicas"),
@@ -198,6 +202,11 @@ fn each_impossible_value_is_refused() {
         ("limits.pending_scans = 0", "limits.pending_scans"),
         ("channel_types.'a:b'.presence = true", "channel_types"),
         ("channel_types.a.presence = 'yes'", "channel_types.\"a\".presence"),
+        ("channel_types.a.occupancy_interval = '1ms'", "channel_types.\"a\".occupancy_interval"),
+        (
+            "channel_types.a = { presence = false, occupancy_interval = '1s' }",
+            "channel_types.\"a\".occupancy_interval",
+        ),
         ("log.level = 'verbose'", "log.level"),
         ("log.level = 'info,presenced=loud'", "log.level"),
         ("log.format = 'xml'", "log.format"),

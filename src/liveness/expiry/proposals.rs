@@ -121,6 +121,12 @@ impl Expiry {
             |key: &Id| Turn { hearing_ms: wait_ms(key), any_ms: rank_ms(key, RankFilter::Alive) };
         let mut silent = Vec::new();
         view.each_index(|index| {
+            let wait_ms = |user: &Id| rank_ms(user, RankFilter::Alive);
+            let overtaken = index.early_disconnects.take_due(now_ms, wait_ms);
+            effects.extend(overtaken.into_iter().map(|(user, early)| {
+                let deadline_ms = now_ms + WRITE_MS;
+                Effect::Write(PendingWrite { user, command: early.command(), deadline_ms })
+            }));
             for _ in 0..MAX_USERS_PER_TICK {
                 let Some(due) = index.agenda.take_due(now, hears_from_ms, turn) else { break };
                 let user = &due.user;

@@ -1,6 +1,7 @@
 //! The channels of each member, so that a lookup needs no scan.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::key::ChannelKey;
 use super::record::Record;
@@ -13,9 +14,36 @@ pub struct Index {
     /// three times as much.
     channels: HashMap<Id, Vec<ChannelKey>>,
     count: usize,
+    tracked: Option<Tracked>,
+}
+
+/// The channels whose members changed since the last look.
+#[derive(Debug)]
+struct Tracked {
+    /// The types that are tracked.
+    types: Arc<BTreeMap<String, u64>>,
+    changed: BTreeSet<ChannelKey>,
 }
 
 impl Index {
+    /// Begins to note the channels of these types whose members change.
+    pub fn track_members(&mut self, types: Arc<BTreeMap<String, u64>>) {
+        self.tracked = Some(Tracked { types, changed: BTreeSet::new() });
+    }
+
+    /// Notes channels as changed.
+    pub fn note_changed(&mut self, keys: impl IntoIterator<Item = ChannelKey>) {
+        if let Some(tracked) = &mut self.tracked {
+            let keys = keys.into_iter().filter(|key| tracked.types.contains_key(key.kind()));
+            tracked.changed.extend(keys);
+        }
+    }
+
+    /// The tracked channels whose members changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<ChannelKey> {
+        self.tracked.as_mut().map(|each| std::mem::take(&mut each.changed)).unwrap_or_default()
+    }
+
     /// How many channels there are.
     pub fn count(&self) -> usize {
         self.count
@@ -40,6 +68,7 @@ impl Index {
         if old == new {
             return;
         }
+        self.note_changed([key.clone()]);
         let staying: HashSet<_> = new.iter().collect();
         for member in old.iter().filter(|member| !staying.contains(member)) {
             if let Some(channels) = self.channels.get_mut(member) {

@@ -3,6 +3,7 @@
 mod decide;
 mod index;
 mod key;
+mod occupancy;
 mod patch;
 mod record;
 mod seen;
@@ -12,6 +13,7 @@ mod watch;
 pub use decide::{Command, Edit, MAX_DATA_BYTES, MAX_ID_BYTES, MAX_MEMBERS, Outcome};
 pub use index::Index;
 pub use key::ChannelKey;
+pub use occupancy::{Announcement, Counts, Occupancy};
 pub use patch::Patch;
 pub use record::Record;
 pub use seen::Seen;
@@ -19,6 +21,7 @@ pub use view::{Page, push_fields};
 pub use watch::{MAX_WATCHED, Watched, choose, watch};
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::refusal::Refusal;
@@ -31,6 +34,7 @@ pub struct Channels;
 impl Entity for Channels {
     type Key = ChannelKey;
     type Record = Record;
+    type Kept = Arc<Record>;
     type Command = Command;
     type Outcome = Outcome;
     type Rules = ();
@@ -67,12 +71,29 @@ impl Entity for Channels {
         Record::decode(text)
     }
 
+    fn keep(record: Arc<Record>) -> Arc<Record> {
+        record
+    }
+
+    fn restore(kept: &Arc<Record>) -> Arc<Record> {
+        Arc::clone(kept)
+    }
+
+    fn kept_change(_: &Arc<Record>) -> (u64, Option<DaemonId>) {
+        (0, None)
+    }
+
     /// Channels have no versions: nobody is told of their changes.
     fn version(_: &Stored<Record>) -> u64 {
         0
     }
 
     fn changed_by(_: &Stored<Record>) -> Option<DaemonId> {
+        None
+    }
+
+    /// Nobody is told of changes of channels: the store is the truth.
+    fn repair(_: &Stored<Record>, _: &Stored<Record>) -> Option<Command> {
         None
     }
 

@@ -11,6 +11,8 @@ pub struct Page {
     pub key: ChannelKey,
     pub record: Record,
     pub member_count: usize,
+    /// How many of all members the viewer sees online, if that was asked for.
+    pub online_count: Option<usize>,
 }
 
 impl Page {
@@ -20,6 +22,7 @@ impl Page {
         Self {
             key: key.clone(),
             member_count: record.members.len(),
+            online_count: None,
             record: Record {
                 members: first,
                 custom: record.custom.clone(),
@@ -46,6 +49,10 @@ pub fn push_fields(
     json::push_str(out, page.key.cid());
     json::push(out, ",\"member_count\":");
     json::push_number(out, page.member_count as u64);
+    if let Some(count) = page.online_count {
+        json::push(out, ",\"online_count\":");
+        json::push_number(out, count as u64);
+    }
     json::push(out, ",\"members\":");
     json::push_array(out, page.record.members.iter().take(members), |out, id| {
         json::push(out, "{\"user_id\":");

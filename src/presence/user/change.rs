@@ -1,5 +1,7 @@
 //! Builds one decision: record, version and event from the present record.
 
+use std::sync::Arc;
+
 use super::Users;
 use super::connection::{Connection, Leaving, LeavingKey};
 use super::decide::{Outcome, Rules, touch};
@@ -16,11 +18,11 @@ pub(super) struct Change<'a> {
     pub id: &'a Id,
     pub before: Option<&'a Record>,
     /// The version of what is stored.
-    version: u64,
+    pub version: u64,
     /// Which daemon made the change that it counts.
-    changed_by: Option<DaemonId>,
+    pub changed_by: Option<DaemonId>,
     pub rules: &'a Rules,
-    daemon: DaemonId,
+    pub daemon: DaemonId,
     pub now: Now,
 }
 
@@ -93,7 +95,7 @@ impl<'a> Change<'a> {
         }
         let outcome = outcome(&record);
         let event = seen.then(|| view::event(self.id, &record, self.now));
-        Decision { next: Some(Stored::Present(Box::new(record))), event, outcome }
+        Decision { next: Some(Stored::Present(Arc::new(record))), event, outcome }
     }
 
     /// Notes when the user goes offline: in truth, and for others.
@@ -204,7 +206,7 @@ impl<'a> Change<'a> {
     }
 
     /// `PROTOCOL`, section 2: `max(previous + 1, milliseconds since 1970)`.
-    fn next_version(&self) -> u64 {
+    pub fn next_version(&self) -> u64 {
         (self.version + 1).max(u64::try_from(self.now.wall.0).unwrap_or(0))
     }
 }
@@ -214,7 +216,7 @@ pub(super) fn unchanged(outcome: Outcome) -> Decision<Users> {
 }
 
 /// Turns an invisible user visible or a visible one invisible.
-fn turn(record: &mut Record, now: Now) {
+pub(super) fn turn(record: &mut Record, now: Now) {
     record.invisible = !record.invisible;
     if record.invisible {
         record.leaving.clear();
@@ -225,6 +227,9 @@ fn turn(record: &mut Record, now: Now) {
 
 /// Refuses a user that is too large for others to see, whether online or offline.
 pub(super) fn check_size(id: &Id, record: &Record) -> Result<(), Refusal> {
+    if view::view_bound(id, record) <= MAX_USER_BYTES {
+        return Ok(());
+    }
     let bytes = view::largest_view(id, record);
     if bytes <= MAX_USER_BYTES {
         return Ok(());

@@ -1,13 +1,17 @@
 //! What each command does to the record of a user. Pure: the same inputs, the same decision.
 
+use std::sync::Arc;
+
 use super::Users;
 use super::agenda::ConnectionGen;
 use super::change::{Change, Departure, check_size, unchanged};
 use super::connection::{Connection, Device, LeavingKey};
 use super::patch::Patch;
 use super::record::Record;
-use super::view::{self, AnnouncedFields};
+use super::seen::Seen;
+use super::view::{self, AnnouncedFields, Viewer};
 use crate::presence::entity::{DaemonId, Decision, Stored};
+use crate::presence::filter::Filter;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
@@ -53,12 +57,17 @@ pub enum Command {
     Refresh { seen: Option<Time> },
     /// Makes the user if there is none and applies the fields.
     Upsert { patch: Patch, custom_in_answer: bool },
-    /// Removes the user.
-    Delete,
+    /// Removes the user; if a filter is named, only one that matches it as it truly is.
+    Delete { only: Option<Arc<Filter>> },
+    /// Removes the user, if it is offline and was last touched then.
+    Forget { touched: Time },
     /// Ends the graces of these leaving connections, as far as they are still leaving.
     EndLeaving { ended: Vec<LeavingKey> },
     /// Ends the status that ends then, if it is still set.
     ExpireStatus { expires_at: Time },
+    /// The store lost `lost`, which others have seen: the record gets a version above it, and
+    /// others are told what they see now.
+    Repair { lost: Box<Stored<Record>> },
 }
 
 /// A connection as its `connect` describes it.
@@ -97,6 +106,8 @@ pub enum Outcome {
     StatusExpired(bool),
     /// Whether `last_active` was refreshed.
     Refreshed(bool),
+    /// Others see what is stored.
+    Repaired,
 }
 
 impl Outcome {
@@ -109,7 +120,8 @@ impl Outcome {
             | Self::Deleted(_)
             | Self::LeavingEnded(_)
             | Self::StatusExpired(_)
-            | Self::Refreshed(_) => 0,
+            | Self::Refreshed(_)
+            | Self::Repaired => 0,
         }
     }
 }
@@ -155,9 +167,26 @@ pub(super) fn decide(
             Ok(change.without(Departure::Lapsed, lapsed))
         }
         Command::Refresh { seen } => Ok(change.refresh(*seen)),
-        Command::Delete => Ok(change.purge()),
+        Command::Delete { only } => {
+            let viewer = Viewer::Eraser;
+            let matches =
+                |filter: &Arc<Filter>, record| filter.matches(&Seen { id, record, viewer });
+            let is_spared = only
+                .as_ref()
+                .is_some_and(|filter| change.before.is_none_or(|record| !matches(filter, record)));
+            if is_spared { Ok(unchanged(Outcome::Deleted(false))) } else { Ok(change.purge()) }
+        }
+        Command::Forget { touched } => {
+            let is_meant =
+                |record: &&Record| !record.is_online() && record.touched(now.wall) == *touched;
+            match change.before.filter(is_meant) {
+                Some(_) => Ok(change.purge()),
+                None => Ok(unchanged(Outcome::Deleted(false))),
+            }
+        }
         Command::EndLeaving { ended } => Ok(change.end_leaving(ended)),
         Command::ExpireStatus { expires_at } => Ok(change.expire_status(*expires_at)),
+        Command::Repair { lost } => Ok(change.repair(lost)),
     }
 }
 
@@ -193,6 +222,7 @@ fn add(record: &mut Record, new: &NewConnection, limit: usize) -> Result<(), Ref
     if let Some(known) = record.connections.iter_mut().find(|known| known.id == id) {
         *known = Connection { lease, device, idle, generation, ..known.clone() };
     } else if record.connections.len() < limit {
+        record.connections.reserve_exact(1);
         record.connections.push(Connection { id, lease, device, idle, generation, unknown: None });
     } else {
         return Err(Refusal::new(

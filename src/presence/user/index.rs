@@ -1,8 +1,9 @@
 //! The index over users: the connections on each shared lease, the agenda, and the census.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::agenda::{Agenda, Periods};
+use super::early::EarlyDisconnects;
 use super::record::Record;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
@@ -11,11 +12,14 @@ use crate::presence::time::Now;
 /// The index over the users of one stripe.
 #[derive(Debug)]
 pub struct Index {
-    /// For each shared lease, its connections: user and connection id.
-    leases: HashMap<Id, HashSet<(Id, Id)>>,
+    /// For each shared lease, the users with connections on it.
+    leases: HashMap<Id, HashSet<Id>>,
     /// What is due for these users, and when.
     pub agenda: Agenda,
+    pub early_disconnects: EarlyDisconnects,
     census: Census,
+    /// How others see users come and go since the last look, if that is asked for.
+    online_changes: Option<HashMap<Id, bool>>,
 }
 
 /// How many users there are, as others see them.
@@ -50,7 +54,23 @@ impl LeaseChange {
 
 impl Index {
     pub fn new(periods: Periods) -> Self {
-        Self { leases: HashMap::new(), agenda: Agenda::new(periods), census: Census::default() }
+        Self {
+            leases: HashMap::new(),
+            agenda: Agenda::new(periods),
+            early_disconnects: EarlyDisconnects::default(),
+            census: Census::default(),
+            online_changes: None,
+        }
+    }
+
+    /// Begins to note whom others see come and go.
+    pub fn track_online(&mut self) {
+        self.online_changes.get_or_insert_default();
+    }
+
+    /// The users whom others saw come or go since the last call, and whether they are online.
+    pub fn take_online_changes(&mut self) -> HashMap<Id, bool> {
+        self.online_changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// How many users there are.
@@ -60,8 +80,7 @@ impl Index {
 
     /// The users with a connection on a lease, each once.
     pub fn holders(&self, lease: &Id) -> HashSet<Id> {
-        let connections = self.leases.get(lease).into_iter().flatten();
-        connections.map(|(user, _)| user.clone()).collect()
+        self.leases.get(lease).cloned().unwrap_or_default()
     }
 
     /// Keeps in step with the record of a user, and returns what that means for shared leases.
@@ -73,7 +92,14 @@ impl Index {
         now: Now,
     ) -> Vec<LeaseChange> {
         self.census.observe(before, after);
+        if let Some(changes) = &mut self.online_changes {
+            let is_online = |record: Option<&Record>| record.is_some_and(Record::is_shown_online);
+            if is_online(before) != is_online(after) {
+                changes.insert(user.clone(), is_online(after));
+            }
+        }
         self.agenda.observe(user, after, now);
+        self.early_disconnects.observe(user, after, now.mono_ms);
         self.observe_leases(user, before, after)
     }
 
@@ -104,23 +130,25 @@ impl Index {
         for (lease, connection, generation) in &new {
             let lease = lease.clone();
             if !is_in(&old, &lease, connection) {
-                let held = self.leases.entry(lease.clone()).or_default();
-                held.insert((user.clone(), connection.clone()));
+                self.leases.entry(lease.clone()).or_default().insert(user.clone());
                 changes.push(LeaseChange::Joined { lease, invisible });
             } else if !old.iter().any(|(l, c, n)| (l, c, n) == (&lease, connection, generation)) {
                 changes.push(LeaseChange::Rejoined { lease, invisible });
             }
         }
         for (lease, connection, _) in &old {
-            if !is_in(&new, lease, connection)
-                && let Some(held) = self.leases.get_mut(lease)
+            if is_in(&new, lease, connection) {
+                continue;
+            }
+            if !new.iter().any(|(l, ..)| l == lease)
+                && let Some(users) = self.leases.get_mut(lease)
             {
-                held.remove(&(user.clone(), connection.clone()));
-                if held.is_empty() {
+                users.remove(user);
+                if users.is_empty() {
                     self.leases.remove(lease);
                 }
-                changes.push(LeaseChange::Left { lease: lease.clone() });
             }
+            changes.push(LeaseChange::Left { lease: lease.clone() });
         }
         changes
     }

@@ -5,9 +5,14 @@ mod availability;
 mod change;
 mod connection;
 mod decide;
+mod early;
 mod index;
+mod packed;
 mod patch;
 mod record;
+mod repair;
+#[cfg(test)]
+mod repair_tests;
 #[cfg(test)]
 mod rich_tests;
 mod seen;
@@ -20,6 +25,7 @@ pub use agenda::{Agenda, ConnectionGen, Due, Periods, Turn};
 pub use availability::{Availability, Choice};
 pub use connection::{Connection, Device, Leaving, LeavingKey};
 pub use decide::{Command, NewConnection, Outcome, Rules};
+pub use early::EarlyDisconnect;
 pub use index::{Census, Index, LeaseChange};
 pub use patch::{MAX_STATUS_BYTES, Patch, check_custom_name};
 pub use record::{Reachability, Record};
@@ -28,6 +34,10 @@ pub use view::{
     AnnouncedFields, MAX_USER_BYTES, Shown, Viewer, is_announced, push_member,
     push_member_without_presence, push_own, push_seen_by, shown,
 };
+
+use std::sync::Arc;
+
+use packed::Packed;
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::id::Id;
@@ -42,6 +52,7 @@ pub struct Users;
 impl Entity for Users {
     type Key = Id;
     type Record = Record;
+    type Kept = Packed;
     type Command = Command;
     type Outcome = Outcome;
     type Rules = Rules;
@@ -78,6 +89,18 @@ impl Entity for Users {
         Record::decode(text)
     }
 
+    fn keep(record: Arc<Record>) -> Packed {
+        Packed::new(&record)
+    }
+
+    fn restore(kept: &Packed) -> Arc<Record> {
+        Arc::new(kept.record())
+    }
+
+    fn kept_change(kept: &Packed) -> (u64, Option<DaemonId>) {
+        kept.change()
+    }
+
     fn version(stored: &Stored<Record>) -> u64 {
         match stored {
             Stored::Absent { version, .. } => *version,
@@ -92,6 +115,10 @@ impl Entity for Users {
             Stored::Present(record) => record.changed_by,
             Stored::Unreadable => None,
         }
+    }
+
+    fn repair(lost: &Stored<Record>, found: &Stored<Record>) -> Option<Command> {
+        repair::needed(lost, found).then(|| Command::Repair { lost: Box::new(lost.clone()) })
     }
 
     fn announcement(key: &Id, stored: &Stored<Record>, now: Now) -> Option<Event> {

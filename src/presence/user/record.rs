@@ -1,5 +1,7 @@
 //! The private record of a user. Only the projection decides what of it anyone sees.
 
+use serde::{Deserialize, Serialize};
+
 use super::agenda::ConnectionGen;
 use super::availability::{Availability, Choice};
 use super::connection::{Connection, Device, Leaving};
@@ -9,14 +11,16 @@ use crate::presence::id::Id;
 use crate::presence::time::Time;
 
 /// All that is known of a user.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub created_at: Time,
     /// When `status` or a custom field last changed its value.
     pub updated_at: Time,
     /// Grows with every visible change of announced fields.
+    #[serde(skip)]
     pub version: u64,
     /// Which daemon made the change that `version` counts.
+    #[serde(skip)]
     pub changed_by: Option<DaemonId>,
     /// When the user was last active, in truth.
     pub last_active: Option<Time>,
@@ -121,6 +125,16 @@ impl Record {
     /// user is invisible. Invisible time must not move the visible refreshes.
     pub fn refreshed_last_active(&self) -> Option<Time> {
         if self.invisible { self.last_active } else { self.shown_last_active }
+    }
+
+    /// When something last happened to the user, in truth. A time more than an hour ahead of `now`
+    /// came from a broken clock, and counts as absent.
+    pub fn touched(&self, now: Time) -> Time {
+        let changes = [Some(self.created_at), Some(self.updated_at)];
+        let times = [self.last_active, self.shown_last_active];
+        let ends = [self.offline_since, self.shown_offline_since];
+        let all = changes.into_iter().chain(times).chain(ends).flatten();
+        all.filter(|time| time.counts_at(now)).max().unwrap_or(now)
     }
 
     /// The connections that hang on a shared lease.

@@ -17,7 +17,11 @@ pub struct Seen<'a> {
 
 impl Seen<'_> {
     fn shown(&self) -> Shown<'_> {
-        if self.viewer.is(self.id) { self.record.truth() } else { shown(Some(self.record)) }
+        if self.viewer.sees_truth_of(self.id) {
+            self.record.truth()
+        } else {
+            shown(Some(self.record))
+        }
     }
 }
 
@@ -26,7 +30,9 @@ impl Subject for Seen<'_> {
         match field {
             Field::Id => Datum::text(self.id.as_str()),
             Field::Online => Datum::Bool(self.shown().online),
-            Field::Invisible if self.viewer.is(self.id) => Datum::Bool(self.record.invisible),
+            Field::Invisible if self.viewer.sees_truth_of(self.id) => {
+                Datum::Bool(self.record.invisible)
+            }
             Field::Invisible => Datum::Concealed,
             Field::Status => self.shown().status.map_or(Datum::Absent, Datum::text),
             Field::LastActive => Datum::time(self.shown().last_active.map(|time| time.0)),

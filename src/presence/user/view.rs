@@ -14,6 +14,12 @@ use crate::presence::time::{Now, Time};
 /// The largest user, as others see it, in bytes of JSON.
 pub const MAX_USER_BYTES: usize = 5 * 1024;
 
+/// More than the names, times and numbers of a user take, in bytes.
+const FIXED_BYTES: usize = 512;
+
+/// The most bytes of JSON for one byte of a text (`\u001f`).
+const MAX_ESCAPED: usize = 6;
+
 /// A version with as many digits as any clock gives in this century.
 const LARGE_VERSION: u64 = 1_000_000_000_000;
 
@@ -24,12 +30,18 @@ pub enum Viewer<'a> {
     Other,
     /// This user, who sees the truth about itself.
     User(&'a Id),
+    /// A trusted service that chooses users to erase, by the truth about all. Nothing is shown.
+    Eraser,
 }
 
 impl Viewer<'_> {
-    /// Whether this viewer is the user with that id.
-    pub fn is(self, id: &Id) -> bool {
-        matches!(self, Self::User(own) if own == id)
+    /// Whether this viewer sees the truth about the user with that id.
+    pub fn sees_truth_of(self, id: &Id) -> bool {
+        match self {
+            Self::Other => false,
+            Self::User(own) => own == id,
+            Self::Eraser => true,
+        }
     }
 }
 
@@ -123,10 +135,25 @@ impl Record {
         }
     }
 
+    /// Whether `viewer` sees the user, whose id is `id`, online.
+    pub fn is_online_for(&self, id: &Id, viewer: Viewer<'_>) -> bool {
+        if viewer.sees_truth_of(id) { self.is_online() } else { self.is_shown_online() }
+    }
+
     /// Whether others see the user online.
     pub fn is_shown_online(&self) -> bool {
         self.is_online() && !self.invisible
     }
+}
+
+/// A bound of [`largest_view`] that costs no rendering: each byte of a text may be escaped, and
+/// names, times and numbers take less than [`FIXED_BYTES`].
+pub fn view_bound(id: &Id, record: &Record) -> usize {
+    let live = record.connections.iter().filter_map(|each| each.device.as_ref());
+    let leaving = record.leaving.iter().filter_map(|each| each.device.as_ref());
+    let devices: usize = live.chain(leaving).map(|device| device.as_str().len() + 3).sum();
+    let texts = id.as_str().len() + record.status.as_deref().map_or(0, str::len);
+    FIXED_BYTES + MAX_ESCAPED * texts + devices + record.custom.as_members().len()
 }
 
 /// The largest size of the user for others, in bytes of JSON, online or offline.
@@ -156,7 +183,7 @@ pub fn largest_view(id: &Id, record: &Record) -> usize {
 
 /// Appends the user as `viewer` sees it.
 pub fn push_seen_by(out: &mut Vec<u8>, id: &Id, record: &Record, viewer: Viewer<'_>) {
-    if viewer.is(id) {
+    if viewer.sees_truth_of(id) {
         push_own(out, id, record, true);
     } else {
         push_public(out, id, record);

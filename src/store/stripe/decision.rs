@@ -2,7 +2,6 @@
 
 use super::effect::Content;
 use super::pending::Pending;
-use super::shared::Slot;
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
@@ -32,19 +31,15 @@ pub(super) struct Decider<'a, E: Entity> {
 }
 
 impl<E: Entity> Decider<'_, E> {
-    /// Decides one command on top of `next`, or of the known record if nothing is decided yet.
+    /// Decides one command on top of `next`, or of the `known` content if nothing is decided yet.
     pub(super) fn decide<T>(
         &self,
-        slot: Option<&Slot<E::Record>>,
+        known: &Stored<E::Record>,
         next: &mut Option<Next<E::Record>>,
         job: Pending<E, T>,
         verify: Option<u64>,
     ) -> Decided<E, T> {
-        let nothing = Stored::default();
-        let base = match next {
-            Some((stored, _)) => stored,
-            None => slot.map_or(&nothing, |slot| &slot.stored),
-        };
+        let base = next.as_ref().map_or(known, |(stored, _)| stored);
         let decision = E::decide(self.key, base, &job.command, self.rules, self.daemon, self.now);
         let decision = match decision {
             Ok(decision) => decision,

@@ -13,13 +13,15 @@ mod effect;
 mod key_state;
 mod pending;
 mod shared;
+mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry as MapEntry;
 
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
@@ -48,6 +50,13 @@ impl Timing {
         let timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
         let (ack_timeout_ms, read_timeout_ms) = (timeout_ms / 4, timeout_ms / 2);
         Self { ack_timeout_ms, read_timeout_ms, attempts, max_value }
+    }
+}
+
+fn present<R>(stored: Stored<R>) -> Option<Arc<R>> {
+    match stored {
+        Stored::Present(record) => Some(record),
+        Stored::Absent { .. } | Stored::Unreadable => None,
     }
 }
 
@@ -103,20 +112,23 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Read `read` of a key has an answer.
-    pub fn on_found(&mut self, key: &E::Key, read: u64, found: Found<E::Record>, now: Now) {
+    pub fn on_found(&mut self, key: &E::Key, read: u64, found: Found, now: Now) {
         self.drive(key, |state, shared| state.on_found(read, found, shared, now));
     }
 
-    /// The feed delivered an entry.
-    pub fn on_fed(&mut self, key: &E::Key, entry: Entry<E::Record>, now: Now) {
-        let Some(state) = self.active.get_mut(key) else {
+    /// The feed delivered an entry. Returns the revision of the key that it delivered before; 0 if
+    /// none.
+    pub fn on_fed(&mut self, key: &E::Key, entry: Entry, now: Now) -> u64 {
+        let rev = entry.rev;
+        if let Some(state) = self.active.get_mut(key) {
+            state.on_fed(entry, &mut self.shared, now);
+            if state.is_idle() {
+                self.active.remove(key);
+            }
+        } else {
             self.shared.take_entry(key, entry, now);
-            return;
-        };
-        state.on_fed(entry, &mut self.shared, now);
-        if state.is_idle() {
-            self.active.remove(key);
         }
+        self.shared.note_fed(key, rev)
     }
 
     /// The replica has seen all that was stored when verification `verify` was asked for.
@@ -132,32 +144,41 @@ impl<E: Entity, T> Stripe<E, T> {
         }
     }
 
-    /// The bucket was deleted and made again: all that was known is void.
-    pub fn on_reset(&mut self, now: Now) {
-        self.shared.reset(now);
+    /// The stream is not the one that was known any more: the feed delivers it from its beginning.
+    /// Commands wait until [`on_replayed`](Stripe::on_replayed).
+    pub fn on_ground_lost(&mut self, now: Now) {
+        self.shared.begin_replay();
         for key in self.active_keys() {
-            self.drive(&key, |state, shared| state.on_reset(shared, now));
+            self.drive(&key, |state, shared| state.on_ground_lost(shared, now));
+        }
+    }
+
+    /// The feed has delivered all that the stream held when it began.
+    pub fn on_replayed(&mut self, now: Now) {
+        self.shared.end_replay(now);
+        for key in self.active_keys() {
+            self.drive(&key, |state, shared| state.on_replayed(shared, now));
         }
     }
 
     /// What is known to be stored under a key, and at which revision.
-    pub fn known(&self, key: &E::Key) -> Option<(&Stored<E::Record>, u64)> {
-        self.shared.slots.get(key).map(|slot| (&slot.stored, slot.rev))
+    pub fn known(&self, key: &E::Key) -> Option<(Stored<E::Record>, u64)> {
+        self.shared.slots.get(key).map(|slot| (slot.stored(), slot.rev))
     }
 
     /// The record under a key, if there is one that can be read.
-    pub fn record(&self, key: &E::Key) -> Option<&E::Record> {
-        self.shared.slots.get(key).and_then(|slot| slot.stored.record())
+    pub fn record(&self, key: &E::Key) -> Option<Arc<E::Record>> {
+        present(self.shared.slots.get(key)?.stored())
     }
 
-    /// All that is known of any key, markers too.
-    pub fn all(&self) -> impl Iterator<Item = (&E::Key, &Stored<E::Record>)> {
-        self.shared.slots.iter().map(|(key, slot)| (key, &slot.stored))
+    /// The newest change of each key, markers too: its version and the daemon that made it.
+    pub fn changes(&self) -> impl Iterator<Item = (&E::Key, (u64, Option<DaemonId>))> {
+        self.shared.slots.iter().map(|slot| (&slot.key, slot.change()))
     }
 
     /// All records.
-    pub fn records(&self) -> impl Iterator<Item = (&E::Key, &E::Record)> {
-        self.all().filter_map(|(key, stored)| Some((key, stored.record()?)))
+    pub fn records(&self) -> impl Iterator<Item = (&E::Key, Arc<E::Record>)> {
+        self.shared.slots.iter().filter_map(|slot| Some((&slot.key, present(slot.stored())?)))
     }
 
     pub fn index(&self) -> &E::Index {

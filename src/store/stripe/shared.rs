@@ -1,43 +1,35 @@
 //! The state that the machines of one stripe share: known records, numbers, pending effects.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::Timing;
 use super::effect::{Effect, Entry};
+use super::slots::{Position, Slot, Slots};
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
 
 /// How long the marker of a deleted record is kept: a little longer than in the bucket.
 const TOMBSTONE_TTL_MS: u64 = 25 * 3_600_000;
 
-/// What is known of one key.
-#[derive(Debug)]
-pub(super) struct Slot<R> {
-    pub(super) rev: u64,
-    pub(super) stored: Stored<R>,
-}
-
-impl<R> Default for Slot<R> {
-    fn default() -> Self {
-        Self { rev: 0, stored: Stored::default() }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Shared<E: Entity, T> {
     pub(super) daemon: DaemonId,
     pub(super) rules: Arc<E::Rules>,
     pub(super) timing: Timing,
-    pub(super) slots: HashMap<E::Key, Slot<E::Record>>,
+    pub(super) slots: Slots<E>,
     /// The key of each write in flight, by the write's number.
     pub(super) writes: HashMap<u64, E::Key>,
     /// Markers in the order in which they were seen: when, the key, its revision.
     tombstones: VecDeque<(u64, E::Key, u64)>,
     pub(super) index: E::Index,
     last_number: u64,
-    /// How often the bucket was replaced by a new one.
+    /// How often the stream was found to be another than the one that was known.
     pub(super) epoch: u32,
+    /// Whether the feed delivers the stream of a new epoch. Nothing is decided meanwhile.
+    pub(super) replaying: bool,
     pub(super) effects: Vec<Effect<E, T>>,
 }
 
@@ -52,30 +44,52 @@ impl<E: Entity, T> Shared<E, T> {
             daemon,
             rules,
             timing,
-            slots: HashMap::new(),
+            slots: Slots::new(),
             writes: HashMap::new(),
             tombstones: VecDeque::new(),
             index,
             last_number: 0,
             epoch: 0,
+            replaying: false,
             effects: Vec::new(),
         }
     }
 
-    /// The newest known revision of a key; 0 if there is none.
+    /// The newest known revision of a key in this epoch; 0 if there is none.
     pub(super) fn rev(&self, key: &E::Key) -> u64 {
-        self.slots.get(key).map_or(0, |slot| slot.rev)
+        self.slots.get(key).filter(|slot| slot.epoch == self.epoch).map_or(0, |slot| slot.rev)
+    }
+
+    /// The feed has delivered revision `rev` of a key. Returns the one that it delivered before.
+    pub(super) fn note_fed(&mut self, key: &E::Key, rev: u64) -> u64 {
+        self.slots.get_mut(key).map_or(0, |slot| std::mem::replace(&mut slot.fed, rev))
     }
 
     /// Makes `stored` the newest known content of a key, and updates the index.
     pub(super) fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
-        let slot = self.slots.entry(key.clone()).or_default();
-        let changes = E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        self.replace(key, stored, rev, now);
+    }
+
+    /// Replaces what is known of a key. Returns what was known.
+    fn replace(
+        &mut self,
+        key: &E::Key,
+        stored: Stored<E::Record>,
+        rev: u64,
+        now: Now,
+    ) -> Stored<E::Record> {
+        let slot = self.slots.get(key);
+        let before = slot.map(Slot::stored).unwrap_or_default();
+        let fed = slot.filter(|slot| slot.epoch == self.epoch).map_or(0, |slot| slot.fed);
+        // The key that is known, so that all share its text.
+        let key = &slot.map_or(key, |slot| &slot.key).clone();
+        let changes = E::observe(&mut self.index, key, before.record(), stored.record(), now);
         self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         if matches!(stored, Stored::Absent { .. }) {
             self.tombstones.push_back((now.mono_ms, key.clone(), rev));
         }
-        *slot = Slot { rev, stored };
+        self.slots.put(key, Position { rev, fed, epoch: self.epoch }, stored);
+        before
     }
 
     /// Stores an entry that is newer than what is known. Returns the version of the visible change
@@ -84,21 +98,31 @@ impl<E: Entity, T> Shared<E, T> {
     /// That is a change of this daemon whose acknowledgement did not come: a write that was given
     /// up has been done after all, or one in flight has been overwritten by an invisible change,
     /// which no other daemon announces.
-    pub(super) fn take_entry(
-        &mut self,
-        key: &E::Key,
-        entry: Entry<E::Record>,
-        now: Now,
-    ) -> Option<u64> {
-        let (known_rev, known_version) =
-            self.slots.get(key).map_or((0, 0), |slot| (slot.rev, E::version(&slot.stored)));
-        if entry.rev <= known_rev {
+    pub(super) fn take_entry(&mut self, key: &E::Key, entry: Entry, now: Now) -> Option<u64> {
+        if entry.rev <= self.rev(key) {
             return None;
         }
-        let version = E::version(&entry.stored);
-        let changed_by = E::changed_by(&entry.stored).or(entry.writer);
+        let stored = entry.content.decode::<E>().unwrap_or_else(|reason| {
+            tracing::error!(
+                kind = E::KIND,
+                revision = entry.rev,
+                %reason,
+                "a record cannot be read; it stays as it is, and requests for it are answered `unavailable`"
+            );
+            tracing::debug!(?key, revision = entry.rev, "the record that cannot be read");
+            Stored::Unreadable
+        });
+        let known_version = match self.slots.get(key) {
+            Some(former) if former.epoch != self.epoch => {
+                self.replace_former(key, stored, entry.rev, now);
+                return None;
+            }
+            known => known.map_or(0, |slot| slot.change().0),
+        };
+        let version = E::version(&stored);
+        let changed_by = E::changed_by(&stored).or(entry.writer);
         let is_own = [entry.writer, changed_by].contains(&Some(self.daemon));
-        self.store(key, entry.stored, entry.rev, now);
+        self.store(key, stored, entry.rev, now);
         if version <= known_version {
             return None;
         }
@@ -111,17 +135,39 @@ impl<E: Entity, T> Shared<E, T> {
         None
     }
 
-    /// The key is not in the bucket: if a marker of its deletion is known, that has expired.
-    pub(super) fn take_absence(&mut self, key: &E::Key, now: Now) {
-        if let Some(slot) = self.slots.get(key).filter(|slot| slot.rev > 0) {
-            let (version, changed_by) = (E::version(&slot.stored), E::changed_by(&slot.stored));
-            self.store(key, Stored::Absent { version, changed_by }, 0, now);
+    /// Takes `stored` in place of what a former epoch knew of the key.
+    fn replace_former(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
+        let Some(former) = self.slots.get_mut(key) else { return };
+        if former.rev == rev && former.stored() == stored {
+            (former.epoch, former.fed) = (self.epoch, 0);
+            return;
         }
+        let lost = self.replace(key, stored.clone(), rev, now);
+        self.note_lost(key, lost, &stored);
+    }
+
+    fn note_lost(&mut self, key: &E::Key, lost: Stored<E::Record>, found: &Stored<E::Record>) {
+        if E::repair(&lost, found).is_some() {
+            self.effects.push(Effect::Lost { key: key.clone(), lost });
+        }
+    }
+
+    /// The key is not in the bucket. If a record of it is known, that was lost; if a marker, that
+    /// has expired. Later versions of the key continue from the known one.
+    pub(super) fn take_absence(&mut self, key: &E::Key, now: Now) {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.epoch == self.epoch && slot.rev == 0 {
+            return;
+        }
+        let (version, changed_by) = slot.change();
+        let absent = Stored::Absent { version, changed_by };
+        let lost = self.replace(key, absent.clone(), 0, now);
+        self.note_lost(key, lost, &absent);
     }
 
     /// The present view of a key as an event.
     pub(super) fn announcement(&self, key: &E::Key, now: Now) -> Option<Event> {
-        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored, now))
+        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored(), now))
     }
 
     /// A number that no write, read or verification of this stripe has had.
@@ -130,14 +176,20 @@ impl<E: Entity, T> Shared<E, T> {
         self.last_number
     }
 
-    /// Forgets all records: a new bucket is followed.
-    pub(super) fn reset(&mut self, now: Now) {
+    /// The stream is another than the one that was known. What was known stays, to be compared with
+    /// what the feed delivers from here on.
+    pub(super) fn begin_replay(&mut self) {
         self.epoch += 1;
-        for (key, slot) in std::mem::take(&mut self.slots) {
-            let changes = E::observe(&mut self.index, &key, slot.stored.record(), None, now);
-            self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
-        }
-        self.tombstones.clear();
+        self.replaying = true;
+    }
+
+    /// The feed has delivered all of the stream: what it did not deliver is not there.
+    pub(super) fn end_replay(&mut self, now: Now) {
+        self.replaying = false;
+        let former = self.slots.iter().filter(|slot| slot.epoch != self.epoch);
+        let mut former: Vec<_> = former.map(|slot| slot.key.clone()).collect();
+        former.sort_unstable();
+        former.iter().for_each(|key| self.take_absence(key, now));
     }
 
     /// Forgets markers that the bucket has forgotten too, unless their key has unfinished work.

@@ -3,7 +3,7 @@
 mod rig;
 
 use super::*;
-use crate::presence::user::Command;
+use crate::presence::user::{Command, Record, Users};
 use rig::{OWN, Rig, connect, disconnect, id, john, other, rig, status};
 
 #[test]
@@ -193,6 +193,10 @@ fn the_feed_may_show_a_write_before_its_acknowledgement() {
 }
 
 /// A machine that has abandoned a write which is still in flight.
+fn stored(entry: &Entry) -> Stored<Record> {
+    entry.content.decode::<Users>().unwrap()
+}
+
 fn with_abandoned_write() -> Rig {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
@@ -212,7 +216,7 @@ fn an_abandoned_write_is_announced_when_it_is_stored_after_all() {
 #[test]
 fn an_abandoned_write_is_announced_under_an_invisible_change_by_another_daemon() {
     let mut rig = with_abandoned_write();
-    let covered = other(&rig.own(4).stored, &connect("b"), 5);
+    let covered = other(&stored(&rig.own(4)), &connect("b"), 5);
     assert_eq!(rig.fed(covered), ["announce 1000"]);
     rig.is_done();
 }
@@ -221,7 +225,7 @@ fn an_abandoned_write_is_announced_under_an_invisible_change_by_another_daemon()
 fn an_event_announced_before_the_acknowledgement_is_not_announced_again() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
-    let covered = other(&rig.own(4).stored, &connect("b"), 5);
+    let covered = other(&stored(&rig.own(4)), &connect("b"), 5);
     assert_eq!(rig.fed(covered), ["announce 1000"]);
     assert_eq!(rig.acked(1, 4, 1), ["answer 1 at 4"]);
     rig.is_done();
@@ -233,7 +237,7 @@ fn a_command_that_may_have_been_stored_is_not_refused_as_if_nothing_had_changed(
     rig.command(1, connect("a"), 0);
     assert_eq!(rig.tick(500), ["read 2"]);
     let one = other(&Stored::default(), &connect("b"), 8);
-    let both = other(&one.stored, &connect("c"), 9);
+    let both = other(&stored(&one), &connect("c"), 9);
     assert_eq!(rig.found(2, Found::Entry(both)), ["changed by 2", "verify 3"]);
     assert_eq!(rig.verified(3), ["answer 1 unavailable"]);
     assert_eq!(rig.command(2, connect("a"), 0), ["verify 4"]);
@@ -248,8 +252,9 @@ fn in_a_new_bucket_no_user_is_known() {
     rig.acked(1, 70, 1);
     let heard = |rig: &Rig| rig.machine.index().agenda.heard(&john(), &id("a")).is_some();
     assert!(heard(&rig));
-    assert!(rig.reset().is_empty());
-    assert!(rig.machine.known(&john()).is_none());
+    assert!(rig.ground_lost().is_empty());
+    assert_eq!(rig.replayed(1), ["lost 1000"]);
+    assert!(rig.machine.record(&john()).is_none());
     assert!(!heard(&rig));
     assert_eq!(rig.command(2, disconnect("a"), 2), ["verify 2"]);
     assert_eq!(rig.verified(2), ["answer 2 at 0"]);
@@ -266,11 +271,47 @@ fn in_a_new_bucket_no_user_is_known() {
 fn an_acknowledgement_from_before_the_new_bucket_proves_nothing() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
-    assert!(rig.reset().is_empty());
+    assert!(rig.ground_lost().is_empty());
     assert_eq!(rig.acked(1, 70, 1), ["read 2"]);
-    assert_eq!(rig.found(2, Found::Nothing), ["write 3 on 0 shows 1000"]);
-    assert_eq!(rig.acked(3, 1, 3), ["announce 1000", "answer 1 at 1"]);
+    assert!(rig.found(2, Found::Nothing).is_empty(), "nothing is decided during the replay");
+    assert_eq!(rig.replayed(2), ["write 3 on 0 shows 1002"]);
+    assert_eq!(rig.acked(3, 1, 3), ["announce 1002", "answer 1 at 1"]);
     rig.is_done();
+}
+
+#[test]
+fn a_replay_leaves_what_it_finds_as_it_was_and_takes_older_records() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.acked(1, 7, 1);
+    let first = rig.own(7);
+    let heard = |rig: &Rig| rig.machine.index().agenda.heard(&john(), &id("a"));
+    let heard_before = heard(&rig);
+    rig.ground_lost();
+    assert!(rig.fed(rig.own(7)).is_empty());
+    assert!(rig.replayed(2).is_empty());
+    assert_eq!(heard(&rig), heard_before);
+
+    rig.command(2, status("x"), 3);
+    rig.acked(2, 8, 4);
+    rig.ground_lost();
+    assert_eq!(rig.fed(first), ["lost 1003"]);
+    assert!(rig.command(3, status("y"), 5).is_empty());
+    assert_eq!(rig.replayed(6), ["write 3 on 7 shows 1006"]);
+    rig.acked(3, 8, 7);
+    rig.is_done();
+}
+
+#[test]
+fn a_leader_that_holds_less_than_was_known_is_suspect() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.acked(1, 7, 1);
+    rig.command(2, status("x"), 2);
+    rig.conflicted(2, 3);
+    assert_eq!(rig.tick(23), ["read 3"]);
+    let older = other(&Stored::default(), &connect("b"), 4);
+    assert_eq!(rig.found(3, Found::Entry(older)), ["suspect", "write 4 on 7 shows 1001"]);
 }
 
 #[test]
@@ -278,7 +319,7 @@ fn a_deletion_leaves_its_version_until_its_marker_has_expired_and_after() {
     let mut rig = rig();
     rig.command(1, connect("a"), 50);
     rig.acked(1, 1, 50);
-    assert_eq!(rig.command(2, Command::Delete, 0), ["write 2 on 1 shows 1051"]);
+    assert_eq!(rig.command(2, Command::Delete { only: None }, 0), ["write 2 on 1 shows 1051"]);
     assert_eq!(rig.acked(2, 2, 0), ["announce 1051", "answer 2 at 2"]);
     assert_eq!(rig.known(), Stored::Absent { version: 1051, changed_by: Some(OWN) });
     assert_eq!(rig.command(3, connect("a"), 0), ["write 3 on 2 shows 1052"]);
@@ -296,7 +337,7 @@ fn an_abandoned_write_is_announced_under_an_invisible_deletion_by_another_daemon
     rig.acked(1, 1, 0);
     assert_eq!(rig.command(2, disconnect("a"), 0), ["write 2 on 1 shows 1001"]);
     assert_eq!(rig.tick(2000), ["answer 2 unavailable", "read 3"]);
-    let offline = rig.own(2).stored;
-    assert_eq!(rig.fed(other(&offline, &Command::Delete, 3)), ["announce 1001"]);
+    let offline = stored(&rig.own(2));
+    assert_eq!(rig.fed(other(&offline, &Command::Delete { only: None }, 3)), ["announce 1001"]);
     rig.is_done();
 }

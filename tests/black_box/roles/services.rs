@@ -1,9 +1,11 @@
 //! Trusted services: any user, all events, and nothing of the daemons' own.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::guarded::{Guarded, written};
-use crate::support::Events;
+use crate::support::{Events, eventually};
 
 #[tokio::test]
 async fn act_for_any_user_hear_all_events_and_find_the_daemons() {
@@ -69,4 +71,20 @@ async fn are_told_of_events_as_the_protocol_has_them() {
     service.client.connect_user("john", "c").await;
     assert!(events.only().online);
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn hear_the_counts_that_daemons_announce() {
+    let settings = [("CHANNEL_TYPES__TEAM__OCCUPANCY_INTERVAL", "200ms")];
+    let (server, daemon, service) = Guarded::served(&settings).await;
+    let mut counts = service.hear("channel.presence.changed.*.*").await;
+    let channel = json!({"type": "team", "id": "a", "members": ["john"]});
+    service.client.get("upsert_channel", channel).await;
+    let heard = eventually("a count", Duration::from_secs(8), async || {
+        Some(counts.subjects()).filter(|subjects| !subjects.is_empty())
+    });
+    assert_eq!(heard.await[0], "channel.presence.changed.team.a");
+    service.may_not_say("channel.presence.changed.team.a", json!({})).await;
+    daemon.stop().await;
+    assert_eq!(server.violations().len(), 1, "that of the service");
 }

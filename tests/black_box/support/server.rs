@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -93,6 +94,20 @@ impl Server {
             .unwrap();
     }
 
+    /// Copies what the server has stored.
+    pub fn copy_store(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_files(&self.folder.path().join("jetstream"), copy.path());
+        copy
+    }
+
+    /// Puts a copy in place of what a server that is away had stored.
+    pub fn put_back(&self, copy: &TempDir) {
+        let store = self.folder.path().join("jetstream");
+        fs::remove_dir_all(&store).unwrap();
+        copy_files(copy.path(), &store);
+    }
+
     /// Stops the server in the middle of what it does; its connections stay.
     pub fn pause(&self) {
         self.process.as_ref().unwrap().pause();
@@ -118,6 +133,19 @@ impl Server {
             writeln!(text, "jetstream {{ store_dir: {store:?} }}").unwrap();
         }
         text + &self.options.config
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_files(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 

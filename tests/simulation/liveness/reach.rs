@@ -261,7 +261,9 @@ impl World {
         for message in left.iter().take(some) {
             let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
             daemon.fetched = message.seq;
-            self.drive(id, |machine, now| machine.on_fed(&message.key, message.entry(), now))?;
+            self.drive(id, |machine, now| {
+                machine.on_fed(&message.key, message.entry(), now);
+            })?;
             self.forget_unknown(id);
         }
         if all {
@@ -337,7 +339,10 @@ impl World {
                     let now = daemon.now(self.agenda.now_ms);
                     change.apply(&mut daemon.view.leases.borrow_mut(), now);
                 }
-                StoreEffect::Announce(_) | StoreEffect::RemoteChange { .. } => {}
+                StoreEffect::Announce(_)
+                | StoreEffect::RemoteChange { .. }
+                | StoreEffect::Lost { .. }
+                | StoreEffect::Suspect => {}
             }
         }
         Ok(())

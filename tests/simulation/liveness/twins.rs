@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use presenced::liveness::expiry::{Effect, View};
 use presenced::liveness::hearing::PROBE_MS;
-use presenced::presence::entity::{DaemonId, Entity, Event, Stored};
+use presenced::presence::entity::{DaemonId, Entity, Event};
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
 use presenced::presence::user::{
@@ -200,7 +200,7 @@ impl Alone {
                 let at_ms = self.now(now_ms).mono_ms;
                 self.daemon.view.leases(|leases| leases.heartbeat(&lease, at_ms));
             }
-            Step::Delete { user } => self.command(user, Command::Delete, now_ms),
+            Step::Delete { user } => self.command(user, Command::Delete { only: None }, now_ms),
             Step::Jump { by_ms } => self.daemon.skew_ms += by_ms,
         }
     }
@@ -258,7 +258,10 @@ impl Alone {
                     StoreEffect::Answer { result, .. } => {
                         result.expect("no command is refused");
                     }
-                    StoreEffect::Read { .. } | StoreEffect::RemoteChange { .. } => {
+                    StoreEffect::Read { .. }
+                    | StoreEffect::RemoteChange { .. }
+                    | StoreEffect::Lost { .. }
+                    | StoreEffect::Suspect => {
                         unreachable!("every write is taken, and there is no other writer")
                     }
                 }
@@ -271,7 +274,7 @@ impl Alone {
     }
 
     fn record<R>(&self, user: &Id, work: impl FnOnce(Option<&Record>) -> R) -> R {
-        work(self.daemon.view.machine.borrow().record(user))
+        work(self.daemon.view.machine.borrow().record(user).as_deref())
     }
 
     /// All that others can see of the users: their views, or the versions of deleted ones.
@@ -280,11 +283,10 @@ impl Alone {
         let mut views = Vec::new();
         for number in 0..USERS {
             let user = id(&format!("u{number}"));
-            let nothing = Stored::default();
-            let stored = machine.known(&user).map_or(&nothing, |(stored, _)| stored);
+            let stored = machine.known(&user).map(|(stored, _)| stored).unwrap_or_default();
             match stored.record() {
                 Some(record) => push_seen_by(&mut views, &user, record, Viewer::Other),
-                None => views.extend(Users::version(stored).to_string().bytes()),
+                None => views.extend(Users::version(&stored).to_string().bytes()),
             }
             views.push(b'\n');
         }

@@ -19,6 +19,7 @@ use crate::hub::{HubHandle, Source, members};
 use crate::id::Id;
 use crate::link::{Link, part};
 use crate::query::UsersQuery;
+use crate::retry::DEADLINE;
 use crate::signals::Signals;
 use crate::user::{CustomFields, Fields};
 use crate::watch::{Found, Watch};
@@ -32,6 +33,7 @@ pub struct Builder {
     prefix: String,
     events: String,
     audit: Option<Duration>,
+    deadline: Duration,
     signals: Signals,
 }
 
@@ -42,6 +44,7 @@ impl Builder {
             prefix: "presence".to_owned(),
             events: "user.presence.changed".to_owned(),
             audit: Some(AUDIT),
+            deadline: DEADLINE,
             signals: Signals::none(),
         }
     }
@@ -61,6 +64,12 @@ impl Builder {
     /// How often some of what is watched is checked by a query; `None` is never.
     pub fn audit(mut self, every: Option<Duration>) -> Self {
         self.audit = every;
+        self
+    }
+
+    /// How long a request is repeated where a repeat may help: 10 s by default.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
         self
     }
 
@@ -85,8 +94,8 @@ impl Builder {
     }
 
     fn open(self, user: Option<Id>) -> Door {
-        let Self { nats, prefix, events, audit, signals } = self;
-        let link = Link::new(nats, &prefix, &events, user, signals);
+        let Self { nats, prefix, events, audit, deadline, signals } = self;
+        let link = Link::new(nats, &prefix, &events, user, deadline, signals);
         let hub = HubHandle::start(link.clone(), audit, Source::Users);
         Door { link, hub, audit }
     }

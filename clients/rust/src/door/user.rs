@@ -115,6 +115,14 @@ impl<F: CustomFields> User<F> {
         ChannelsQuery::new(self.door.link.clone())
     }
 
+    /// Asks for any operation, with the body and the answer as they stand on the wire.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn request(&self, operation: &str, body: &Value) -> Result<Value, Error> {
+        self.door.link.ask(operation, body).await
+    }
+
     /// Counts of what this door did.
     pub fn stats(&self) -> Stats {
         self.door.stats()

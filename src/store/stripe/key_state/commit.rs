@@ -1,12 +1,13 @@
 //! From waiting commands to one write, and from its outcome to answers.
 
-use super::{KeyState, Phase, Sent};
+use super::{KeyState, Phase, REPLAY_WAIT_MS, Sent};
 use crate::presence::entity::Entity;
 use crate::presence::refusal::Refusal;
 use crate::presence::time::Now;
 use crate::store::stripe::decision::{Decider, Next};
 use crate::store::stripe::effect::{Answer, Effect};
 use crate::store::stripe::shared::Shared;
+use crate::store::stripe::slots::Slot;
 
 /// The maximum number of commands that one write joins; more wait for the next.
 const MAX_JOINED: usize = 256;
@@ -33,6 +34,11 @@ impl<E: Entity, T> KeyState<E, T> {
         shared: &mut Shared<E, T>,
         now: Now,
     ) {
+        if shared.replaying && !self.waiting.is_empty() {
+            let until_ms = now.mono_ms + REPLAY_WAIT_MS;
+            self.phase = Phase::Waiting { until_ms, newer_than: None };
+            return;
+        }
         let decider = Decider {
             key: &self.key,
             rules: &*shared.rules,
@@ -40,7 +46,8 @@ impl<E: Entity, T> KeyState<E, T> {
             max_value: shared.timing.max_value,
             now,
         };
-        let slot = shared.slots.get(&self.key);
+        let slot = shared.slots.get(&self.key).filter(|_| !self.waiting.is_empty());
+        let known = slot.map(Slot::stored).unwrap_or_default();
         let mut next = None;
         let mut proofs = proofs.iter().copied();
         while self.decided.len() < max_decided
@@ -48,7 +55,7 @@ impl<E: Entity, T> KeyState<E, T> {
         {
             let verify = proofs.next().flatten();
             if job.still_wanted(&mut shared.effects, now) {
-                self.decided.push(decider.decide(slot, &mut next, job, verify));
+                self.decided.push(decider.decide(&known, &mut next, job, verify));
             }
         }
         match next {

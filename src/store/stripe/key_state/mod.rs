@@ -16,6 +16,9 @@ use crate::presence::time::Now;
 /// How long a conflict waits for the feed to show its cause, before the record is read.
 const FEED_WAIT_MS: u64 = 20;
 
+/// How long commands wait at a time for the end of a replay.
+pub(super) const REPLAY_WAIT_MS: u64 = 100;
+
 /// How long a write that JetStream could not take waits for the next try.
 const RETRY_MS: u64 = 75;
 
@@ -41,8 +44,9 @@ enum Phase<R> {
     Idle,
     /// The acknowledgement of a write.
     Writing { sent: Sent<R>, since_ms: u64 },
-    /// A read: the acknowledgement did not come, or the feed did not explain a conflict.
-    Reading { read: u64, asked_ms: u64, sent: Option<Sent<R>> },
+    /// A read: the acknowledgement did not come, or the feed did not explain a conflict. Revision
+    /// `known` was known when it began.
+    Reading { read: u64, asked_ms: u64, known: u64, sent: Option<Sent<R>> },
     /// A better moment, or an entry newer than revision `newer_than`.
     Waiting { until_ms: u64, newer_than: Option<u64> },
     /// The proof that decisions which write nothing were made on the newest record.
@@ -146,12 +150,15 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn on_found(
         &mut self,
         read: u64,
-        found: Found<E::Record>,
+        found: Found,
         shared: &mut Shared<E, T>,
         now: Now,
     ) {
         if !self.is_reading(read) {
             return;
+        }
+        if self.is_suspect(&found, shared) {
+            shared.effects.push(Effect::Suspect);
         }
         match found {
             // The read is repeated by the first tick that finds it overdue.
@@ -166,15 +173,16 @@ impl<E: Entity, T> KeyState<E, T> {
         }
     }
 
-    pub(super) fn on_fed(&mut self, entry: Entry<E::Record>, shared: &mut Shared<E, T>, now: Now) {
+    pub(super) fn on_fed(&mut self, entry: Entry, shared: &mut Shared<E, T>, now: Now) {
         if entry.rev <= shared.rev(&self.key) {
             return;
         }
-        let is_own = entry.writer == Some(shared.daemon);
-        let is_sent = |sent: &Sent<_>| sent.epoch == shared.epoch && sent.content == entry.content;
-        if is_own && self.sent().is_some_and(is_sent) {
+        let (is_own, epoch) = (entry.writer == Some(shared.daemon), shared.epoch);
+        let is_sent = |sent: &&mut Sent<_>| sent.epoch == epoch && sent.content == entry.content;
+        if let Some(sent) = self.sent_mut().filter(is_sent).filter(|_| is_own) {
+            let next = std::mem::take(&mut sent.next);
             self.drop_write(shared);
-            shared.store(&self.key, entry.stored, entry.rev, now);
+            shared.store(&self.key, next, entry.rev, now);
             self.finish(entry.rev, shared, now);
             return;
         }
@@ -213,10 +221,26 @@ impl<E: Entity, T> KeyState<E, T> {
         self.pass_time(shared, now);
     }
 
-    /// The records of the former bucket are forgotten already.
-    pub(super) fn on_reset(&mut self, shared: &mut Shared<E, T>, now: Now) {
+    /// What is decided without a write is decided again after the replay. The write in flight gets
+    /// its own answer.
+    pub(super) fn on_ground_lost(&mut self, shared: &mut Shared<E, T>, now: Now) {
         self.announced = 0;
-        self.reconsider(shared, now);
+        if matches!(self.phase, Phase::Verifying) {
+            self.decide_again(shared, now);
+        }
+    }
+
+    pub(super) fn on_replayed(&mut self, shared: &mut Shared<E, T>, now: Now) {
+        if matches!(self.phase, Phase::Waiting { .. }) {
+            self.decide_again(shared, now);
+        }
+    }
+
+    /// Whether the leader holds less than what was known when it was asked.
+    fn is_suspect(&self, found: &Found, shared: &Shared<E, T>) -> bool {
+        let Phase::Reading { known, .. } = self.phase else { return false };
+        let is_same_epoch = known > 0 && known <= shared.rev(&self.key);
+        is_same_epoch && matches!(found, Found::Entry(entry) if entry.rev < known)
     }
 
     /// Does what is due in this phase.
@@ -267,7 +291,8 @@ impl<E: Entity, T> KeyState<E, T> {
             Phase::Reading { sent, .. } => sent,
             Phase::Idle | Phase::Waiting { .. } | Phase::Verifying => None,
         };
-        self.phase = Phase::Reading { read, asked_ms: now.mono_ms, sent };
+        let known = shared.rev(&self.key);
+        self.phase = Phase::Reading { read, asked_ms: now.mono_ms, known, sent };
         shared.effects.push(Effect::Read { key: self.key.clone(), read });
     }
 

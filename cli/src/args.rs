@@ -1,0 +1,124 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    channel, check, connect, count, daemons, delete, explain, export, get, import, keys, manual,
+    permissions, query, set, top, wait, watch, who,
+};
+use crate::output::OutputFlags;
+use crate::session::Flags;
+use crate::web::Web;
+
+const AFTER_HELP: &str = "\
+Output: a table on a terminal, JSON lines in a pipe; -o chooses another. Data goes to standard output, \
+all else to standard error.
+
+The connection is that of the nats command: the same flags, variables and contexts. A login that flags \
+give replaces that of the context.
+
+Exit status: 0. 1 refused, with the code on standard error. 2 a command line that cannot be understood. \
+3 not there, or not so in time. 69 NATS or the daemons cannot be reached. 77 login or permission. \
+78 a context that cannot be used. 130 Ctrl-C.";
+
+/// Asks, watches, changes and explains who is online, on NATS.
+#[derive(Parser)]
+#[command(name = "presencectl", version, after_long_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub output: OutputFlags,
+    #[command(flatten)]
+    pub connection: Flags,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    #[command(flatten)]
+    OnNats(OnNats),
+    #[command(flatten)]
+    Alone(Alone),
+}
+
+/// Commands that ask the service.
+#[derive(Subcommand)]
+pub enum OnNats {
+    /// Show who is online
+    Who(who::Who),
+    /// Show one user
+    Get(get::Get),
+    /// Find users or channels
+    Query(query::Query),
+    /// Count users
+    Count(count::Count),
+    /// Follow changes of users
+    Watch(watch::WatchUsers),
+    /// Return when users are online, offline, or have a status
+    Wait(wait::Wait),
+    /// Be online as a user, until Ctrl-C
+    Connect(connect::Connect),
+    /// Change a user, or make it
+    Set(set::Set),
+    /// Delete users
+    Delete(delete::Delete),
+    /// Make, change and delete channels
+    #[command(subcommand)]
+    Channel(channel::Channel),
+    /// Say why a user is shown as it is
+    Explain(explain::Explain),
+    /// Show the daemons that serve
+    Daemons(daemons::Daemons),
+    /// Show a live picture on the full screen
+    Top(top::Top),
+    /// Write users to a file, with what they have set
+    Export(export::Export),
+    /// Read users from a file
+    Import(import::Import),
+}
+
+/// Commands that need no connection, or make their own.
+#[derive(Subcommand)]
+pub enum Alone {
+    /// Serve a page to look at, on this machine
+    Web(Web),
+    /// Check the service, for monitoring systems
+    Check(check::Check),
+    /// Print what NATS has to allow to a user's own client
+    Permissions(permissions::Permissions),
+    /// Make a pair of keys for a login
+    Keys(keys::Keys),
+    /// Print the completion of a shell
+    Completion(manual::Completion),
+    /// Write the manual pages
+    Man(manual::Man),
+}
+
+/// What `set` and `connect` change of a user.
+#[derive(Args)]
+pub struct Changes {
+    /// The status
+    #[arg(long, value_name = "TEXT")]
+    pub status: Option<String>,
+    /// When the status ends, from now
+    #[arg(long, value_name = "DURATION", requires = "status", value_parser = humantime::parse_duration)]
+    pub status_for: Option<std::time::Duration>,
+    /// Be hidden from all others
+    #[arg(long)]
+    pub invisible: bool,
+    /// A custom field; JSON where it is JSON, else text. May be repeated
+    #[arg(short, long = "field", value_name = "NAME=VALUE")]
+    pub fields: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

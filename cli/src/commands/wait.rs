@@ -1,0 +1,89 @@
+//! `wait`: until users are as a script needs them.
+
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::StreamExt;
+use presenced_client::{Change, Seen, Watch, WatchState};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+use crate::output::{Kind, Output};
+use crate::session::Session;
+
+#[derive(Args)]
+pub struct Wait {
+    /// The ids of the users
+    #[arg(value_name = "USER", required = true)]
+    users: Vec<String>,
+    /// Until one of them is so
+    #[arg(long)]
+    any: bool,
+    /// Until all of them are so; the default
+    #[arg(long, conflicts_with = "any")]
+    all: bool,
+    /// Until they are online; the default
+    #[arg(long)]
+    online: bool,
+    /// Until they are offline
+    #[arg(long, conflicts_with_all = ["online", "status"])]
+    offline: bool,
+    /// Until they have this status
+    #[arg(long, value_name = "TEXT")]
+    status: Option<String>,
+    /// At most so long
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+}
+
+impl Wait {
+    pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
+        let door = session.door()?;
+        let watch = door.watch(&self.users)?;
+        let found = match self.duration {
+            None => self.until_so(watch).await?,
+            Some(duration) => match timeout(duration, self.until_so(watch)).await {
+                Ok(found) => found?,
+                Err(_) => {
+                    let waited = humantime::format_duration(duration);
+                    return Err(Failure::not_so(format!("not so within {waited}")));
+                }
+            },
+        };
+        output.records(Kind::User, &found)
+    }
+
+    async fn until_so(&self, mut watch: Watch) -> Result<Vec<Value>, Failure> {
+        let mut live = false;
+        loop {
+            if live {
+                let users = self.users.iter().map(|id| (id, watch.get(id)));
+                let so: Vec<_> = users.filter(|(_, user)| self.is_so(user.as_deref())).collect();
+                if so.len() == self.users.len() || self.any && !so.is_empty() {
+                    let shown = so.iter().filter_map(|(_, user)| user.as_deref());
+                    return Ok(shown.filter_map(|user| serde_json::to_value(user).ok()).collect());
+                }
+            }
+            match watch.next().await {
+                Some(Change::State(WatchState::Live)) => live = true,
+                Some(Change::State(WatchState::Denied(error))) => return Err(error.into()),
+                Some(_) => {}
+                None => return Err(presenced_client::Error::Closed.into()),
+            }
+        }
+    }
+
+    /// A user who does not exist is offline, without a status.
+    fn is_so(&self, user: Option<&Seen>) -> bool {
+        let online = user.is_some_and(|user| user.online);
+        match &self.status {
+            _ if self.offline => !online,
+            Some(status) => {
+                (online || !self.online)
+                    && user.is_some_and(|user| user.status.as_ref() == Some(status))
+            }
+            None => online,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `watch`: changes of users, as they come.
+
+use std::process::Stdio;
+
+use chrono::Utc;
+use clap::Args;
+use futures_util::StreamExt;
+use presenced_client::{Change, Watch, WatchState};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::channel_name;
+use crate::failure::Failure;
+use crate::output::{Kind, Output, Tone, line, mark, note, printable};
+use crate::session::{Session, kind_name};
+
+#[derive(Args)]
+pub struct WatchUsers {
+    /// The ids of the users
+    #[arg(value_name = "USER", required_unless_present = "channel", conflicts_with = "channel")]
+    users: Vec<String>,
+    /// The members of a channel
+    #[arg(long, value_name = "TYPE:ID", value_parser = channel_name)]
+    channel: Option<(String, String)>,
+    /// Run this with sh for each change, with the change as JSON on its standard input
+    #[arg(long, value_name = "COMMAND")]
+    exec: Option<String>,
+}
+
+impl WatchUsers {
+    pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
+        let door = session.door()?;
+        let mut watch = match &self.channel {
+            Some((kind, id)) => door.watch_channel(kind, id).await?,
+            None => door.watch(&self.users)?,
+        };
+        let mut shown = false;
+        while let Some(change) = watch.next().await {
+            match &change {
+                Change::User { .. } if output.is_live() && !shown => {}
+                Change::User { .. } => self.print(&change, output).await?,
+                Change::State(WatchState::Live) if !shown => {
+                    shown = true;
+                    show_all(&watch, output)?;
+                }
+                Change::State(WatchState::Live) => note("up to date again"),
+                Change::State(WatchState::Stale(why)) => note(&format!("may be old: {why}")),
+                Change::State(WatchState::Denied(error)) => return Err(error.clone().into()),
+                _ => {}
+            }
+        }
+        Err(presenced_client::Error::Closed.into())
+    }
+
+    async fn print(&self, change: &Change, output: &Output) -> Result<(), Failure> {
+        let Change::User { id, before, now, .. } = change else { return Ok(()) };
+        let kind = kind_name(change);
+        let (before, now) = (before.as_deref(), now.as_deref());
+        let json = json!({"kind": kind, "id": id, "before": before, "now": now});
+        if output.is_live() {
+            line(&row(id.as_str(), kind, &json["now"], output))?;
+        } else {
+            line(&json.to_string())?;
+        }
+        match &self.exec {
+            Some(command) => run(command, &json).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The first picture, as a table for people.
+fn show_all(watch: &Watch, output: &Output) -> Result<(), Failure> {
+    if !output.is_live() {
+        return Ok(());
+    }
+    let users: Vec<Value> =
+        watch.snapshot().iter().filter_map(|user| serde_json::to_value(&**user).ok()).collect();
+    output.records(Kind::User, &users)
+}
+
+fn row(id: &str, kind: &str, now: &Value, output: &Output) -> String {
+    let (mark, tone) = mark(now);
+    let what = match kind {
+        "came" => "came online",
+        "left" => "went offline",
+        "gone" => "is gone",
+        "status" => "has a status",
+        _ => "changed",
+    };
+    let time = output.paint.apply(Tone::Faint, &output.clock(Utc::now()));
+    let mark = tone.map_or_else(|| mark.to_owned(), |tone| output.paint.apply(tone, mark));
+    let status = now["status"].as_str().map(|status| format!("  {}", printable(status)));
+    format!("{time}  {mark} {} {what}{}", printable(id), status.unwrap_or_default())
+}
+
+/// Runs a command with the change on its standard input, and waits for its end.
+async fn run(command: &str, change: &Value) -> Result<(), Failure> {
+    let mut child = Command::new("sh").args(["-c", command]).stdin(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A command need not read it.
+        let _ = stdin.write_all(format!("{change}\n").as_bytes()).await;
+    }
+    let status = child.wait().await?;
+    if !status.success() {
+        note(&format!("{command}: {status}"));
+    }
+    Ok(())
+}

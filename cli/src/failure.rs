@@ -1,0 +1,160 @@
+//! Why a command did not succeed, its exit code, and the next step for its user.
+
+use std::fmt::Display;
+use std::io;
+
+use presenced_client::Error;
+
+/// Exit codes, besides 0, and 2 for a command line that cannot be understood.
+pub mod code {
+    pub const REFUSED: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const NOT_SO: u8 = 3;
+    pub const UNREACHABLE: u8 = 69;
+    pub const DENIED: u8 = 77;
+    pub const CONTEXT: u8 = 78;
+    pub const INTERRUPTED: u8 = 130;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// What the client of the service reports.
+    #[error("{0}")]
+    Presence(#[from] Error),
+    /// What was asked about does not exist, or did not come about in time.
+    #[error("{0}")]
+    NotSo(String),
+    /// The command line contradicts itself.
+    #[error("{0}")]
+    Usage(String),
+    /// NATS cannot be reached, or nobody serves.
+    #[error("{0}")]
+    Unreachable(String),
+    /// NATS refuses the login.
+    #[error("{0}")]
+    Login(String),
+    /// NATS refuses a subject.
+    #[error("NATS permission missing for {0}")]
+    Permission(String),
+    /// The context of the connection, or a file that it names, cannot be used.
+    #[error("{0}")]
+    Context(String),
+    /// A file or a stream.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The result of `check`, which has been printed.
+    #[error("")]
+    Check(u8),
+    /// Ctrl-C.
+    #[error("")]
+    Interrupted,
+}
+
+impl Failure {
+    pub fn not_so(text: impl Display) -> Self {
+        Self::NotSo(text.to_string())
+    }
+
+    pub fn usage(text: impl Display) -> Self {
+        Self::Usage(text.to_string())
+    }
+
+    pub fn context(text: impl Display) -> Self {
+        Self::Context(text.to_string())
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Presence(Error::Refused { code, .. }) if code.ends_with("_not_found") => {
+                code::NOT_SO
+            }
+            Self::Presence(Error::Permission { .. }) | Self::Permission(_) | Self::Login(_) => {
+                code::DENIED
+            }
+            Self::Presence(error) if error.is_retryable() || *error == Error::Closed => {
+                code::UNREACHABLE
+            }
+            Self::Presence(_) | Self::Io(_) => code::REFUSED,
+            Self::NotSo(_) => code::NOT_SO,
+            Self::Usage(_) => code::USAGE,
+            Self::Unreachable(_) => code::UNREACHABLE,
+            Self::Context(_) => code::CONTEXT,
+            Self::Check(code) => *code,
+            Self::Interrupted => code::INTERRUPTED,
+        }
+    }
+
+    /// Whether there is nothing to say: the reader of a pipe has gone, or the user knows already.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Check(_) | Self::Interrupted) || self.is_broken_pipe()
+    }
+
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// What to do about it. `events` is the prefix of events.
+    pub fn advice(&self, events: &str) -> Option<String> {
+        Some(match self {
+            Self::Presence(Error::NoDaemon { subject, .. }) => format!(
+                "NATS answers, but no daemon serves {subject} here. See `presencectl daemons`; \
+                 or the account lacks the import, or `--prefix` is another."
+            ),
+            Self::Presence(Error::NoAnswer { .. }) => "Try again with a longer --timeout; see \
+                 whether `presencectl daemons` answers."
+                .to_owned(),
+            Self::Presence(Error::Permission { subject, .. }) | Self::Permission(subject) => {
+                format!("Grant it to this login: {}", grant(subject, events))
+            }
+            Self::Presence(error @ Error::Busy { .. }) if error.may_have_applied() => {
+                "It may have been applied in part; the same command may be repeated.".to_owned()
+            }
+            Self::Unreachable(_) => "Name the server with --server or NATS_URL, or a context of \
+                 the nats command with --context."
+                .to_owned(),
+            Self::Login(_) => "Give a login with --creds, --nkey, --user or --token, or a context \
+                 of the nats command with --context."
+                .to_owned(),
+            Self::Context(_) => {
+                "Mend it with `nats context edit`, or pass --no-context.".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// The line of nats-server's configuration that allows a subject.
+fn grant(subject: &str, events: &str) -> String {
+    let inbox = subject.starts_with("_INBOX");
+    if inbox || subject.starts_with(events) {
+        let subject = if inbox { inbox_of(subject) } else { subject.to_owned() };
+        format!("subscribe: {{ allow: [\"{subject}\"] }}")
+    } else {
+        format!("publish: {{ allow: [\"{subject}\"] }}")
+    }
+}
+
+/// All answers of a login: the prefix of its inboxes without what is random.
+fn inbox_of(subject: &str) -> String {
+    format!("{}.>", subject.split('.').next().unwrap_or(subject))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permission(subject: &str) -> Failure {
+        Error::Permission { subject: subject.to_owned(), may_have_applied: false }.into()
+    }
+
+    #[test]
+    fn a_missing_permission_is_named_as_the_line_that_grants_it() {
+        let advice = |subject| permission(subject).advice("user.presence.changed").unwrap();
+        assert!(
+            advice("presence.v1.explain").contains(r#"publish: { allow: ["presence.v1.explain"#)
+        );
+        let events = "user.presence.changed.john";
+        assert!(advice(events).contains(&format!("subscribe: {{ allow: [\"{events}\"]")));
+        assert!(advice("_INBOX_ann.abc.1").contains(r#"subscribe: { allow: ["_INBOX_ann.>"]"#));
+    }
+}

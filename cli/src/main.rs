@@ -1,0 +1,101 @@
+//! `presencectl`: the command line of presence.
+//!
+//! `args` is the grammar, `commands` has a file for each command, `session` the connection, `output`
+//! what is printed. A command returns a `Failure`, whose exit code and advice are printed here.
+
+mod args;
+mod commands;
+mod condition;
+mod daemons;
+mod failure;
+mod live;
+mod output;
+mod progress;
+mod session;
+mod web;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Alone, Cli, Command, OnNats};
+use failure::Failure;
+use output::{Output, printable};
+use session::{Flags, Session, interrupted};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let events = cli.connection.events.clone();
+    match run(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_silent() {
+                eprintln!("presencectl: {}", printable(&failure.to_string()));
+            }
+            if let Some(advice) = failure.advice(&events) {
+                eprintln!("{}", printable(&advice));
+            }
+            failure.exit_code().into()
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let output = Output::new(&cli.output);
+    match cli.command {
+        Command::Alone(command) => alone(command, &cli.connection, &output).await,
+        Command::OnNats(command) => {
+            let session = tokio::select! {
+                session = Session::open(&cli.connection) => session?,
+                () = interrupted() => return Err(Failure::Interrupted),
+            };
+            let done = on_nats(command, &session, &output).await;
+            done.map_err(|failure| session.explain(failure))
+        }
+    }
+}
+
+async fn alone(command: Alone, flags: &Flags, output: &Output) -> Result<(), Failure> {
+    match command {
+        Alone::Web(command) => {
+            until_interrupted(async { command.run(Session::open(flags).await?).await }).await
+        }
+        Alone::Check(command) => command.run(flags).await,
+        Alone::Permissions(command) => command.run(flags),
+        Alone::Keys(command) => command.run(output),
+        Alone::Completion(command) => command.run(),
+        Alone::Man(command) => command.run(),
+    }
+}
+
+async fn on_nats(command: OnNats, session: &Session, output: &Output) -> Result<(), Failure> {
+    match command {
+        OnNats::Who(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Get(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Query(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Count(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Watch(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Wait(command) => until_interrupted(command.run(session, output)).await,
+        // It disconnects before it ends.
+        OnNats::Connect(command) => command.run(session, output).await,
+        OnNats::Set(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Delete(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Channel(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Explain(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Daemons(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Top(command) => until_interrupted(command.run(session, output)).await,
+        OnNats::Export(command) => until_interrupted(command.run(session)).await,
+        OnNats::Import(command) => until_interrupted(command.run(session, output)).await,
+    }
+}
+
+async fn until_interrupted(
+    command: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        done = command => done,
+        () = interrupted() => Err(Failure::Interrupted),
+    }
+}

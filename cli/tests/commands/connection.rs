@@ -1,0 +1,125 @@
+//! Logins, and contexts in the layout of the `nats` command.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::servers::Server;
+use crate::support::{Done, Stage, bare};
+
+const CONFIG: &str = "authorization { users: [ { user: all, password: all } ] }\n";
+
+async fn stage() -> Stage {
+    let all = [("NATS__USER", "all"), ("NATS__PASSWORD", "all")];
+    Stage::on(Server::start_with(CONFIG).await, &all).await
+}
+
+/// A context as `nats context add` writes it.
+fn write_context(folder: &Path, name: &str, changes: &Value) {
+    let mut context = json!({
+        "description": "", "url": "", "socks_proxy": "", "token": "", "user": "", "password": "",
+        "creds": "", "nkey": "", "cert": "", "key": "", "ca": "", "nsc": "", "jetstream_domain": "",
+        "jetstream_api_prefix": "", "jetstream_event_prefix": "", "inbox_prefix": "",
+        "user_jwt": "", "user_seed": "", "color_scheme": "", "tls_first": false,
+        "windows_cert_store": "", "windows_cert_match_by": "", "windows_cert_match": "",
+        "windows_ca_certs_match": null
+    });
+    context.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let contexts = folder.join("nats/context");
+    fs::create_dir_all(&contexts).unwrap();
+    fs::write(contexts.join(format!("{name}.json")), context.to_string()).unwrap();
+}
+
+/// Without a server in the environment.
+async fn run(stage: &Stage, arguments: &[&str]) -> Done {
+    Done::of(bare(&stage.home.path().to_owned(), arguments)).await
+}
+
+#[tokio::test]
+async fn the_context_that_is_named_or_selected_counts() {
+    let stage = stage().await;
+    let folder = stage.home.path().join(".config");
+    let there = json!({"url": stage.server.url(), "user": "all", "password": "all"});
+    write_context(&folder, "there", &there);
+    write_context(&folder, "nowhere", &json!({"url": "nats://127.0.0.1:1"}));
+    assert_eq!(run(&stage, &["--context", "there", "who"]).await.code, 0);
+    let mut command = bare(&stage.home.path().to_owned(), &["who"]);
+    assert_eq!(
+        Done::of({
+            command.env("NATS_CONTEXT", "there");
+            command
+        })
+        .await
+        .code,
+        0
+    );
+    fs::write(folder.join("nats/context.txt"), "there\n").unwrap();
+    assert_eq!(run(&stage, &["who"]).await.code, 0);
+    run(&stage, &["--context", "nowhere", "who"]).await.fails(69, "127.0.0.1:1");
+    run(&stage, &["--no-context", "who"]).await.fails(69, "127.0.0.1:4222");
+    let file = folder.join("nats/context/there.json");
+    assert_eq!(run(&stage, &["--context", file.to_str().unwrap(), "who"]).await.code, 0);
+    // A flag overrides what the context says.
+    run(&stage, &["--password", "wrong", "--user", "all", "who"]).await.fails(77, "login");
+    // `XDG_CONFIG_HOME` takes the place of `~/.config`.
+    let elsewhere = stage.home.path().join("elsewhere");
+    write_context(&elsewhere, "moved", &there);
+    let mut command = bare(&stage.home.path().to_owned(), &["--context", "moved", "who"]);
+    command.env("XDG_CONFIG_HOME", &elsewhere);
+    assert_eq!(Done::of(command).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_context_that_cannot_be_used_is_named() {
+    let stage = stage().await;
+    let folder = stage.home.path().join(".config");
+    run(&stage, &["--context", "none", "who"]).await.fails(78, "unknown context \"none\"");
+    run(&stage, &["--context", "../none", "who"]).await.fails(78, "no name of a context");
+    write_context(&folder, "creds", &json!({"creds": "~/none.creds"}));
+    let home = stage.home.path().display().to_string();
+    run(&stage, &["--context", "creds", "who"]).await.fails(78, &format!("{home}/none.creds"));
+    write_context(&folder, "proxy", &json!({"socks_proxy": "127.0.0.1:9"}));
+    run(&stage, &["--context", "proxy", "who"]).await.fails(78, "SOCKS");
+    fs::write(folder.join("nats/context/broken.json"), "{").unwrap();
+    run(&stage, &["--context", "broken", "who"]).await.fails(78, "broken.json");
+}
+
+#[tokio::test]
+async fn a_context_may_refer_to_nsc() {
+    let stage = stage().await;
+    let bin = stage.home.path().join("bin");
+    fs::create_dir(&bin).unwrap();
+    let profile = json!({"operator": {"service": [stage.server.url()]}}).to_string();
+    let nsc =
+        format!("#!/bin/sh\n[ \"$*\" = \"generate profile nsc://o/a/u\" ] && echo '{profile}'\n");
+    fs::write(bin.join("nsc"), nsc).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(bin.join("nsc"), executable).unwrap();
+    let context = json!({"nsc": "nsc://o/a/u", "user": "all", "password": "all"});
+    write_context(&stage.home.path().join(".config"), "nsc", &context);
+    let mut command = bare(&stage.home.path().to_owned(), &["--context", "nsc", "who"]);
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", bin.display()));
+    assert_eq!(Done::of(command).await.code, 0);
+}
+
+#[tokio::test]
+async fn logins_come_from_flags_and_from_the_environment() {
+    let seed = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
+    let public = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+    let config = format!(
+        "authorization {{ users: [ {{ user: all, password: all }}, {{ nkey: {public} }} ] }}\n"
+    );
+    let all = [("NATS__USER", "all"), ("NATS__PASSWORD", "all")];
+    let stage = Stage::on(Server::start_with(&config).await, &all).await;
+    let file = stage.home.path().join("user.nk");
+    fs::write(&file, format!("{seed}\n")).unwrap();
+    stage.run(&["who"]).await.fails(77, "refuses the login");
+    stage.ok(&["--nkey", file.to_str().unwrap(), "who"]).await;
+    let mut command = stage.command(&["who"]);
+    command.env("NATS_USER", "all").env("NATS_PASSWORD", "all");
+    assert_eq!(Done::of(command).await.code, 0);
+    let url = stage.server.url().replace("nats://", "nats://all:all@");
+    assert_eq!(run(&stage, &["-s", &url, "who"]).await.code, 0);
+}

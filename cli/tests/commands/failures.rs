@@ -1,0 +1,113 @@
+//! Each exit code, and the next step in its message.
+
+use crate::servers::{Daemon, Server};
+use crate::support::{Done, Stage, bare};
+
+#[tokio::test]
+async fn without_nats_every_command_says_so() {
+    let home = tempfile::tempdir().unwrap().path().to_owned();
+    for command in [vec!["who"], vec!["connect", "john"], vec!["daemons"], vec!["watch", "john"]] {
+        let nowhere = ["--server", "127.0.0.1:1"];
+        let done = Done::of(bare(&home, &[&nowhere, command.as_slice()].concat())).await;
+        done.fails(69, "cannot reach NATS at 127.0.0.1:1");
+        assert!(done.stderr.contains("--context"), "{done:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_daemons_every_command_says_so() {
+    let stage = Stage {
+        server: Server::start().await,
+        _daemons: Vec::new(),
+        home: tempfile::tempdir().unwrap(),
+    };
+    let commands: [&[&str]; 7] = [
+        &["who"],
+        &["get", "john"],
+        &["set", "john"],
+        &["connect", "john"],
+        &["explain", "john"],
+        &["delete", "john", "--yes"],
+        &["count"],
+    ];
+    for command in commands {
+        let done = stage.run(&[&["--timeout", "1s"], command].concat()).await;
+        done.fails(69, "no daemon serves presence.v1");
+        assert!(done.stderr.contains("presencectl daemons"), "{done:?}");
+    }
+    stage.run(&["daemons"]).await.fails(69, "no daemon serves presence.v1");
+}
+
+#[tokio::test]
+async fn a_refusal_names_its_code() {
+    let stage = Stage::start().await;
+    stage.run(&["set", "john", "--status", &"x".repeat(2000)]).await.fails(1, "too_large");
+    stage.run(&["query", "users", r#"{"online":{"$gt":1}}"#]).await.fails(1, "invalid_filter");
+    stage.run(&["query", "users", "--sort", "$x"]).await.fails(1, "invalid_sort");
+    stage.run(&["explain", ""]).await.fails(1, "invalid_id");
+    stage.run(&["connect", ""]).await.fails(1, "invalid_id");
+}
+
+#[tokio::test]
+async fn a_command_line_that_cannot_be_understood_is_a_usage_error() {
+    let stage = Stage::start().await;
+    stage.run(&["whom"]).await.fails(2, "unrecognized subcommand");
+    stage.run(&["query", "users", "team"]).await.fails(2, "field=value");
+    stage.run(&["set", "john", "-f", "team"]).await.fails(2, "name=value");
+    stage.run(&["delete", "john"]).await.fails(2, "--yes");
+    stage.run(&["--as", "john", "explain", "john"]).await.fails(2, "--as");
+    stage.run(&["--as", "john", "set", "jack"]).await.fails(2, "acts as that user only");
+    stage.run(&["-o", "xml", "who"]).await.fails(2, "jsonl");
+}
+
+const LIMITED: &str = r#"
+authorization { users: [
+  { user: all, password: all }
+  { user: some, password: some, permissions: {
+      publish: { allow: ["presence.v1.query_users", "presence.v1.count_users"] }
+      subscribe: { allow: ["_INBOX.>"] } } }
+  { user: deaf, password: deaf, permissions: {
+      publish: { allow: [">"] }, subscribe: { allow: ["none"] } } }
+] }
+"#;
+
+#[tokio::test]
+async fn a_missing_permission_is_named_as_the_line_that_grants_it() {
+    let all = [("NATS__USER", "all"), ("NATS__PASSWORD", "all")];
+    let stage = Stage::on(Server::start_with(LIMITED).await, &all).await;
+    let some = ["--user", "some", "--password", "some", "--timeout", "8s"];
+    let run = async |command: &[&str]| stage.run(&[&some, command].concat()).await;
+    assert_eq!(run(&["who"]).await.code, 0);
+    let grants = |subject: &str| format!("publish: {{ allow: [\"{subject}\"] }}");
+    run(&["explain", "john"]).await.fails(77, &grants("presence.v1.explain"));
+    run(&["set", "john"]).await.fails(77, &grants("presence.v1.upsert_users"));
+    run(&["connect", "john"]).await.fails(77, &grants("presence.v1.connect"));
+    run(&["daemons"]).await.fails(77, &grants("$SRV.STATS.presence"));
+    let events = "subscribe: { allow: [\"user.presence.changed.john\"] }";
+    let watched = run(&["watch", "john"]).await;
+    assert_eq!(watched.code, 77, "{watched:?}");
+    assert!(watched.stderr.contains(events), "{watched:?}");
+    let deaf = stage.run(&["--user", "deaf", "--password", "deaf", "--timeout", "1s", "who"]).await;
+    deaf.fails(77, "subscribe: { allow: [\"_INBOX.>\"] }");
+    stage
+        .run(&["--user", "all", "--password", "wrong", "who"])
+        .await
+        .fails(77, "refuses the login");
+}
+
+#[tokio::test]
+async fn another_prefix_is_another_service() {
+    let server = Server::start().await;
+    let settings = [
+        ("SUBJECTS__PREFIX", "cell"),
+        ("SUBJECTS__EVENTS", "cell.changed"),
+        ("STORE__BUCKET", "cell"),
+    ];
+    let cell = Daemon::start_with(&server.url(), &settings).await;
+    let home = tempfile::tempdir().unwrap();
+    let stage = Stage { server, _daemons: vec![cell], home };
+    let flags = ["--prefix", "cell", "--events", "cell.changed"];
+    assert_eq!(stage.lines(&[&flags[..], &["daemons"]].concat()).await.len(), 1);
+    stage.ok(&[&flags[..], &["set", "john"]].concat()).await;
+    stage.run(&["daemons"]).await.fails(69, "no daemon serves presence.v1");
+}

@@ -1,0 +1,14 @@
+//! Each command against two daemons.
+
+#[path = "../../../clients/rust/tests/support/mod.rs"]
+mod servers;
+mod support;
+
+mod connection;
+mod failures;
+mod operations;
+mod page;
+mod screen;
+mod transfer;
+mod users;
+mod watching;

@@ -1,0 +1,84 @@
+//! Commands that go on: `watch`, `wait`, `connect`.
+
+use serde_json::json;
+
+use crate::servers::eventually;
+use crate::support::{SOON, Stage};
+
+#[tokio::test]
+async fn a_watch_prints_each_change_as_a_line_of_json() {
+    let stage = Stage::start().await;
+    stage.ok(&["set", "john", "--status", "one"]).await;
+    let mut watch = stage.follow(&["watch", "john", "jack"]);
+    let mut first = [watch.json().await, watch.json().await];
+    first.sort_by_key(|change| change["id"].to_string());
+    let [jack, john] = first;
+    assert_eq!((&jack["id"], &jack["kind"]), (&json!("jack"), &json!("gone")), "{jack}");
+    assert_eq!((&john["kind"], &john["now"]["status"]), (&json!("first"), &json!("one")));
+    stage.ok(&["set", "john", "--status", "two"]).await;
+    let change = watch.json().await;
+    assert_eq!((&change["kind"], &change["before"]["status"]), (&json!("status"), &json!("one")));
+    let mut connected = stage.follow(&["connect", "john"]);
+    assert_eq!(watch.json().await["kind"], "came");
+    assert_eq!(connected.json().await["state"], "online");
+    assert_eq!(connected.interrupt().await, 130);
+    assert_eq!(watch.json().await["kind"], "left");
+    assert_eq!(watch.interrupt().await, 130);
+}
+
+#[tokio::test]
+async fn a_watch_runs_a_command_for_each_change() {
+    let stage = Stage::start().await;
+    stage.ok(&["channel", "create", "team:red", "john"]).await;
+    let file = stage.home.path().join("changes");
+    let command = format!("cat >> {}", file.display());
+    let _watch = stage.follow(&["watch", "--channel", "team:red", "--exec", &command]);
+    let changes = async || std::fs::read_to_string(&file).ok();
+    eventually("the first picture", SOON, async || {
+        changes().await.filter(|text| text.contains("john"))
+    })
+    .await;
+    stage.ok(&["set", "john", "--status", "it's `here`"]).await;
+    eventually("the change", SOON, async || {
+        changes().await.filter(|text| text.contains("it's `here`"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wait_returns_when_it_is_so_or_says_that_it_is_not() {
+    let stage = Stage::start().await;
+    stage.ok(&["set", "jack", "--status", "ready"]).await;
+    let found = stage.lines(&["wait", "jack", "--status", "ready", "--for", "20s"]).await;
+    assert_eq!(found[0]["id"], "jack");
+    stage.ok(&["wait", "jack", "nobody", "--offline", "--for", "20s"]).await;
+    stage.run(&["wait", "jack", "--for", "300ms"]).await.fails(3, "not so within 300ms");
+
+    let mut all = stage.follow(&["wait", "john", "jack"]);
+    let mut any = stage.follow(&["wait", "john", "jack", "--any"]);
+    let mut john = stage.follow(&["connect", "john"]);
+    john.json().await;
+    assert_eq!(any.json().await["id"], "john");
+    assert_eq!(any.ends().await, 0);
+    let mut jack = stage.follow(&["connect", "jack"]);
+    jack.json().await;
+    assert_eq!(
+        (&all.json().await["id"], &all.json().await["id"]),
+        (&json!("john"), &json!("jack"))
+    );
+    assert_eq!(all.ends().await, 0);
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_time_and_the_user_is_offline() {
+    let stage = Stage::start().await;
+    let states =
+        stage.lines(&["connect", "john", "--invisible", "-f", "n=1", "--for", "200ms"]).await;
+    let states: Vec<_> = states.iter().map(|state| state["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["online", "closed"]);
+    let me = stage.lines(&["--as", "john", "get", "john"]).await;
+    assert_eq!(
+        (&me[0]["online"], &me[0]["invisible"], &me[0]["n"]),
+        (&json!(false), &json!(true), &json!(1))
+    );
+}

@@ -1,0 +1,242 @@
+//! The counts of members online that are announced, kept incrementally. Pure: the time comes in as
+//! a value.
+//!
+//! Every daemon counts all channels and hears all announcements. The first in rendezvous order
+//! announces a count that differs from the last announced one; the others do so a while later, if
+//! it still differs.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::key::ChannelKey;
+use crate::presence::id::Id;
+use crate::presence::json;
+use crate::presence::time::Now;
+
+/// How many members a channel has, and how many of them others see online.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub online: usize,
+    pub members: usize,
+}
+
+/// The last announcement of a channel.
+#[derive(Debug, Clone, Copy)]
+struct Announced {
+    /// `None` if it is unknown what was announced.
+    counts: Option<Counts>,
+    version: u64,
+    at_ms: Option<u64>,
+    /// Not heard, but taken for what the daemons before this one had announced.
+    assumed: bool,
+}
+
+impl Default for Announced {
+    /// A channel that is not there has no members.
+    fn default() -> Self {
+        Self { counts: Some(Counts::default()), version: 0, at_ms: None, assumed: false }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    members: HashSet<Id>,
+    online: usize,
+    announced: Announced,
+    /// Since when the counts have differed from what was announced.
+    differs_since_ms: Option<u64>,
+    interval_ms: u64,
+}
+
+impl Channel {
+    fn counts(&self) -> Counts {
+        Counts { online: self.online, members: self.members.len() }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Member {
+    online: bool,
+    channels: Vec<ChannelKey>,
+}
+
+/// What is to be announced of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    pub key: ChannelKey,
+    pub counts: Counts,
+    /// The version of the announcement before it.
+    pub after: u64,
+}
+
+/// The counts of the channels whose types announce them.
+#[derive(Debug, Default)]
+pub struct Occupancy {
+    channels: HashMap<ChannelKey, Channel>,
+    members: HashMap<Id, Member>,
+    /// The channels whose counts differ from what was announced.
+    differing: BTreeSet<ChannelKey>,
+}
+
+impl Occupancy {
+    /// Takes the members of a channel, of which none are left when it is deleted. `is_online`
+    /// tells how others see a user who was no member of any channel.
+    pub fn on_members(
+        &mut self,
+        key: &ChannelKey,
+        members: &[Id],
+        interval_ms: u64,
+        is_online: impl Fn(&Id) -> bool,
+        now_ms: u64,
+    ) {
+        let channel = self.channels.entry(key.clone()).or_default();
+        channel.interval_ms = interval_ms;
+        let after: HashSet<Id> = members.iter().cloned().collect();
+        for left in channel.members.difference(&after) {
+            let Some(member) = self.members.get_mut(left) else { continue };
+            channel.online -= usize::from(member.online);
+            member.channels.retain(|known| known != key);
+            if member.channels.is_empty() {
+                self.members.remove(left);
+            }
+        }
+        for joined in after.difference(&channel.members) {
+            let member = self.members.entry(joined.clone()).or_insert_with(|| Member {
+                online: is_online(joined),
+                channels: Vec::with_capacity(1),
+            });
+            channel.online += usize::from(member.online);
+            member.channels.push(key.clone());
+        }
+        channel.members = after;
+        self.compare(key, now_ms);
+    }
+
+    /// Others see a user come or go.
+    pub fn on_user(&mut self, user: &Id, online: bool, now_ms: u64) {
+        let Some(member) = self.members.get_mut(user).filter(|member| member.online != online)
+        else {
+            return;
+        };
+        member.online = online;
+        for key in member.channels.clone() {
+            if let Some(channel) = self.channels.get_mut(&key) {
+                channel.online = channel.online + usize::from(online) - usize::from(!online);
+            }
+            self.compare(&key, now_ms);
+        }
+    }
+
+    /// Takes an announcement of this daemon or of another one.
+    pub fn on_announced(&mut self, key: &ChannelKey, counts: Counts, version: u64, now_ms: u64) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        if version > channel.announced.version {
+            let (counts, at_ms) = (Some(counts), Some(now_ms));
+            channel.announced = Announced { counts, version, at_ms, assumed: false };
+            channel.differs_since_ms = None;
+            self.compare(key, now_ms);
+        }
+    }
+
+    /// Takes the present counts for announced: the daemons that are there have done so.
+    pub fn assume_announced(&mut self) {
+        for channel in self.channels.values_mut() {
+            let counts = Some(channel.counts());
+            channel.announced = Announced { counts, assumed: true, ..channel.announced };
+            channel.differs_since_ms = None;
+        }
+        self.differing.clear();
+    }
+
+    /// A daemon is gone, or none was there before this one: what was only assumed to be announced
+    /// is announced.
+    pub fn announce_assumed(&mut self, now_ms: u64) {
+        let assumed = self.channels.iter_mut().filter(|(_, channel)| channel.announced.assumed);
+        let keys: Vec<_> = assumed
+            .map(|(key, channel)| {
+                channel.announced.counts = None;
+                channel.announced.assumed = false;
+                key.clone()
+            })
+            .collect();
+        for key in keys {
+            self.compare(&key, now_ms);
+        }
+    }
+
+    /// What is to be announced now: a count that differs, no earlier than an interval after the
+    /// last announcement and `wait_ms` after its time. At most `limit` at once.
+    pub fn due(
+        &self,
+        now_ms: u64,
+        limit: usize,
+        wait_ms: impl Fn(&ChannelKey) -> u64,
+    ) -> Vec<Announcement> {
+        let is_due = |(key, channel): &(&ChannelKey, &Channel)| {
+            let Some(since_ms) = channel.differs_since_ms else { return false };
+            let next_ms = channel.announced.at_ms.map_or(0, |at_ms| at_ms + channel.interval_ms);
+            since_ms.max(next_ms) + wait_ms(key) <= now_ms
+        };
+        let differing = self.differing.iter().filter_map(|key| self.channels.get_key_value(key));
+        let announcement = |(key, channel): (&ChannelKey, &Channel)| Announcement {
+            key: key.clone(),
+            counts: channel.counts(),
+            after: channel.announced.version,
+        };
+        differing.filter(is_due).take(limit).map(announcement).collect()
+    }
+
+    /// Forgets channels without members of which nothing is to be announced.
+    pub fn forget_empty(&mut self) {
+        let is_over =
+            |channel: &Channel| channel.members.is_empty() && channel.differs_since_ms.is_none();
+        self.channels.retain(|_, channel| !is_over(channel));
+    }
+
+    /// The number of channels that are counted.
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Notes whether the counts of a channel differ from what was announced.
+    fn compare(&mut self, key: &ChannelKey, now_ms: u64) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        if channel.announced.counts != Some(channel.counts()) {
+            channel.differs_since_ms.get_or_insert(now_ms);
+            self.differing.insert(key.clone());
+        } else {
+            channel.differs_since_ms = None;
+            self.differing.remove(key);
+        }
+    }
+}
+
+impl Announcement {
+    /// `PROTOCOL`, section 3: the version of an announcement made at `now`.
+    pub fn version(&self, now: Now) -> u64 {
+        (self.after + 1).max(u64::try_from(now.wall.0).unwrap_or(0))
+    }
+
+    /// The JSON body.
+    pub fn body(&self, version: u64, now: Now) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        json::push(&mut out, "{\"type\":\"channel.presence.changed\",\"created_at\":");
+        json::push_optional_time(&mut out, Some(now.wall));
+        json::push(&mut out, ",\"channel\":{\"type\":");
+        json::push_str(&mut out, self.key.kind());
+        json::push(&mut out, ",\"id\":");
+        json::push_str(&mut out, self.key.id());
+        json::push(&mut out, ",\"cid\":");
+        json::push_str(&mut out, self.key.cid());
+        json::push(&mut out, ",\"online_count\":");
+        json::push_number(&mut out, self.counts.online as u64);
+        json::push(&mut out, ",\"member_count\":");
+        json::push_number(&mut out, self.counts.members as u64);
+        json::push(&mut out, ",\"version\":");
+        json::push_number(&mut out, version);
+        json::push(&mut out, "}}");
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+use super::*;
+use crate::presence::time::Time;
+
+const NOTHING: [usize; 0] = [];
+
+fn id(text: &str) -> Id {
+    Id::parse(text, "id").unwrap()
+}
+
+fn key() -> ChannelKey {
+    ChannelKey::from_cid("team:x").unwrap()
+}
+
+/// A channel of `ann`, who is online, and of `bob`, who is not; announced at 0.
+fn announced() -> Occupancy {
+    let mut occupancy = Occupancy::default();
+    let is_online = |user: &Id| user.as_str() == "ann";
+    occupancy.on_members(&key(), &[id("ann"), id("bob")], 1000, is_online, 0);
+    let due = occupancy.due(0, 9, |_| 0);
+    assert_eq!(due[0].counts, Counts { online: 1, members: 2 });
+    occupancy.on_announced(&key(), due[0].counts, 7, 0);
+    occupancy
+}
+
+fn due(occupancy: &Occupancy, now_ms: u64) -> Vec<usize> {
+    occupancy.due(now_ms, 9, |_| 0).iter().map(|each| each.counts.online).collect()
+}
+
+#[test]
+fn a_change_is_due_an_interval_after_the_last_announcement() {
+    let mut occupancy = announced();
+    occupancy.on_user(&id("bob"), true, 300);
+    occupancy.on_user(&id("bob"), true, 400);
+    occupancy.on_user(&id("eve"), true, 400);
+    assert_eq!(due(&occupancy, 999), NOTHING);
+    assert_eq!(due(&occupancy, 1000), [2]);
+    let second = |now_ms| occupancy.due(now_ms, 9, |_| 1000).len();
+    assert_eq!((second(1999), second(2000)), (0, 1), "the turn of another daemon");
+}
+
+#[test]
+fn what_is_announced_already_is_not_due() {
+    let mut occupancy = announced();
+    occupancy.on_user(&id("bob"), true, 100);
+    occupancy.on_user(&id("bob"), false, 200);
+    assert_eq!(due(&occupancy, 5000), NOTHING);
+    occupancy.on_user(&id("bob"), true, 5000);
+    occupancy.on_announced(&key(), Counts { online: 2, members: 2 }, 8, 5001);
+    assert_eq!(due(&occupancy, 9000), NOTHING, "another daemon announced it");
+    occupancy.on_announced(&key(), Counts { online: 9, members: 9 }, 6, 5002);
+    assert_eq!(due(&occupancy, 9000), NOTHING, "an older announcement");
+}
+
+#[test]
+fn members_who_leave_or_join_are_counted() {
+    let mut occupancy = announced();
+    occupancy.on_members(
+        &key(),
+        &[id("bob"), id("eve"), id("jim"), id("jim")],
+        1000,
+        |_| true,
+        100,
+    );
+    let counts = occupancy.due(2000, 9, |_| 0)[0].counts;
+    assert_eq!(counts, Counts { online: 2, members: 3 });
+    occupancy.on_user(&id("ann"), false, 100);
+    assert_eq!(due(&occupancy, 2000), [2], "ann is no member");
+    occupancy.on_members(&key(), &[], 1000, |_| true, 200);
+    occupancy.forget_empty();
+    assert_eq!(due(&occupancy, 2000), [0], "the end of a channel is announced");
+    occupancy.on_announced(&key(), Counts::default(), 9, 2000);
+    occupancy.forget_empty();
+    assert!(occupancy.channels.is_empty() && occupancy.members.is_empty());
+}
+
+#[test]
+fn what_is_only_assumed_is_announced_once_a_daemon_is_gone() {
+    let mut occupancy = Occupancy::default();
+    occupancy.on_members(&key(), &[id("ann")], 1000, |_| true, 0);
+    occupancy.assume_announced();
+    assert_eq!(due(&occupancy, 9000), NOTHING);
+    occupancy.announce_assumed(9000);
+    assert_eq!(due(&occupancy, 9000), [1]);
+    occupancy.on_announced(&key(), Counts { online: 1, members: 1 }, 1, 9000);
+    occupancy.announce_assumed(20_000);
+    assert_eq!(due(&occupancy, 20_000), NOTHING);
+}
+
+#[test]
+fn an_announcement_has_a_version_that_grows() {
+    let announcement = Announcement { key: key(), counts: Counts::default(), after: 41 };
+    let at = |wall| announcement.version(Now { mono_ms: 0, wall: Time(wall) });
+    assert_eq!((at(7), at(42), at(50)), (42, 42, 50));
+    let body = announcement.body(42, Now { mono_ms: 0, wall: Time(0) });
+    assert_eq!(
+        String::from_utf8(body).unwrap(),
+        "{\"type\":\"channel.presence.changed\",\"created_at\":\"1970-01-01T00:00:00.000Z\",\
+         \"channel\":{\"type\":\"team\",\"id\":\"x\",\"cid\":\"team:x\",\"online_count\":0,\
+         \"member_count\":0,\"version\":42}}"
+    );
+}

@@ -1,0 +1,190 @@
+//! Disconnects that overtook their connects: two requests of one client may be taken by two
+//! daemons. Pure: the time comes in as a value.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::connection::Connection;
+use super::decide::Command;
+use super::record::Record;
+use crate::presence::id::Id;
+
+/// The most disconnects that one stripe remembers; beyond them the oldest are forgotten.
+const MAX_REMEMBERED: usize = 512;
+
+/// How long after its time a connect may still appear in the replica, in milliseconds: it arrived
+/// in time, and the feed lags behind.
+const FEED_LAG_MS: u64 = 1000;
+
+/// How long an end that was handed out rests before it is handed out again, in milliseconds.
+const RETRY_MS: u64 = 5000;
+
+/// A disconnect of a connection that was not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlyDisconnect {
+    pub connection: Id,
+    /// Ends only a connection that hangs on this lease, if one is named.
+    pub lease: Option<Id>,
+    pub grace_ms: Option<u64>,
+}
+
+impl EarlyDisconnect {
+    /// The command that ends the connection once it is there.
+    pub fn command(&self) -> Command {
+        Command::Disconnect {
+            connection: self.connection.clone(),
+            lease: self.lease.clone(),
+            grace_ms: self.grace_ms,
+        }
+    }
+
+    fn ends(&self, connection: &Connection) -> bool {
+        self.connection == connection.id && (self.lease.is_none() || self.lease == connection.lease)
+    }
+}
+
+/// The end of a connection that appeared after its disconnect.
+#[derive(Debug)]
+struct DueEnd {
+    user: Id,
+    early: EarlyDisconnect,
+    at_ms: u64,
+}
+
+/// The early disconnects of the users of one stripe.
+#[derive(Debug, Default)]
+pub struct EarlyDisconnects {
+    /// By user and connection, each with the time until which a connect is ended.
+    remembered: HashMap<(Id, Id), (u64, EarlyDisconnect)>,
+    /// In the order of their times.
+    order: VecDeque<(u64, (Id, Id))>,
+    due: Vec<DueEnd>,
+}
+
+impl EarlyDisconnects {
+    /// Remembers a disconnect: a connect that comes until `until_ms` is ended.
+    pub fn insert(&mut self, user: &Id, early: EarlyDisconnect, until_ms: u64, now_ms: u64) {
+        let is_over = |at_ms: u64| at_ms + FEED_LAG_MS <= now_ms;
+        while self.order.len() >= MAX_REMEMBERED
+            || self.order.front().is_some_and(|(at_ms, _)| is_over(*at_ms))
+        {
+            let Some((at_ms, key)) = self.order.pop_front() else { break };
+            if self.remembered.get(&key).is_some_and(|(until_ms, _)| *until_ms == at_ms) {
+                self.remembered.remove(&key);
+            }
+        }
+        let key = (user.clone(), early.connection.clone());
+        self.order.push_back((until_ms, key.clone()));
+        self.remembered.insert(key, (until_ms, early));
+    }
+
+    /// The disconnect that came before a connect that arrives now.
+    pub fn before_connect(
+        &self,
+        user: &Id,
+        connection: &Id,
+        now_ms: u64,
+    ) -> Option<&EarlyDisconnect> {
+        let (until_ms, early) = self.remembered.get(&(user.clone(), connection.clone()))?;
+        (*until_ms > now_ms).then_some(early)
+    }
+
+    /// Keeps in step with the record of a user: a remembered connection that is there is to end.
+    pub fn observe(&mut self, user: &Id, after: Option<&Record>, now_ms: u64) {
+        if self.remembered.is_empty() && self.due.is_empty() {
+            return;
+        }
+        let connections = after.map(|record| &*record.connections).unwrap_or_default();
+        self.due.retain(|due| due.user != *user || connections.iter().any(|c| due.early.ends(c)));
+        for connection in connections {
+            let key = (user.clone(), connection.id.clone());
+            let Some((until_ms, early)) = self.remembered.get(&key) else { continue };
+            let is_known =
+                || self.due.iter().any(|due| due.user == *user && due.early.ends(connection));
+            if until_ms + FEED_LAG_MS > now_ms && early.ends(connection) && !is_known() {
+                let due = DueEnd { user: user.clone(), early: early.clone(), at_ms: now_ms };
+                self.due.push(due);
+            }
+        }
+    }
+
+    /// Takes the ends that are due, `wait_ms(user)` after the connection appeared. What is not
+    /// done is due again a while later.
+    pub fn take_due(
+        &mut self,
+        now_ms: u64,
+        wait_ms: impl Fn(&Id) -> u64,
+    ) -> Vec<(Id, EarlyDisconnect)> {
+        let mut taken = Vec::new();
+        for due in &mut self.due {
+            if due.at_ms + wait_ms(&due.user) <= now_ms {
+                due.at_ms = now_ms + RETRY_MS;
+                taken.push((due.user.clone(), due.early.clone()));
+            }
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::time::Time;
+
+    fn id(text: &str) -> Id {
+        Id::parse(text, "id").unwrap()
+    }
+
+    fn early(lease: Option<&str>) -> EarlyDisconnect {
+        EarlyDisconnect { connection: id("c"), lease: lease.map(id), grace_ms: None }
+    }
+
+    fn connected(lease: Option<&str>) -> Record {
+        let mut record = Record::new(Time(0), 0);
+        let lease = lease.map(id);
+        let (device, unknown) = (None, None);
+        let id = id("c");
+        let connection = Connection { id, lease, device, idle: false, generation: 1, unknown };
+        record.connections = vec![connection];
+        record
+    }
+
+    #[test]
+    fn a_connection_that_appears_after_its_disconnect_is_ended_in_turn() {
+        let mut ends = EarlyDisconnects::default();
+        ends.insert(&id("ann"), early(None), 2000, 0);
+        ends.observe(&id("bob"), Some(&connected(None)), 100);
+        ends.observe(&id("ann"), Some(&connected(None)), 100);
+        assert_eq!(ends.take_due(1099, |_| 1000), []);
+        assert_eq!(ends.take_due(1100, |_| 1000), [(id("ann"), early(None))]);
+        assert_eq!(ends.take_due(1101, |_| 0), [], "it is being written");
+        assert_eq!(ends.take_due(1100 + RETRY_MS, |_| 0).len(), 1, "it was not written");
+        ends.observe(&id("ann"), None, 7000);
+        assert_eq!(ends.take_due(u64::MAX - RETRY_MS, |_| 0), []);
+    }
+
+    #[test]
+    fn an_early_disconnect_counts_for_its_time_and_its_lease() {
+        let mut ends = EarlyDisconnects::default();
+        ends.insert(&id("ann"), early(Some("gw")), 2000, 0);
+        ends.observe(&id("ann"), Some(&connected(Some("other"))), 100);
+        ends.observe(&id("ann"), Some(&connected(Some("gw"))), 2000 + FEED_LAG_MS);
+        assert_eq!(ends.take_due(9000, |_| 0), []);
+        assert!(ends.before_connect(&id("ann"), &id("c"), 1999).is_some());
+        assert!(ends.before_connect(&id("ann"), &id("c"), 2000).is_none());
+        assert!(ends.before_connect(&id("ann"), &id("d"), 0).is_none());
+    }
+
+    #[test]
+    fn the_number_of_remembered_disconnects_is_bounded() {
+        let mut ends = EarlyDisconnects::default();
+        for n in 0..MAX_REMEMBERED + 10 {
+            let user = id(&format!("u{n}"));
+            ends.insert(&user, early(None), 2000, 0);
+            ends.insert(&user, early(None), 2001, 1);
+        }
+        assert!(ends.order.len() <= MAX_REMEMBERED && ends.remembered.len() <= MAX_REMEMBERED);
+        assert!(ends.before_connect(&id("u0"), &id("c"), 0).is_none(), "the oldest");
+        ends.insert(&id("last"), early(None), 9000, 8000);
+        assert_eq!((ends.order.len(), ends.remembered.len()), (1, 1));
+    }
+}

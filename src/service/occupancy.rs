@@ -1,0 +1,212 @@
+//! Announces how many members of a channel are online, for the channel types that ask for it. All
+//! decisions are [`Occupancy`]'s; this feeds it from the replica and publishes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Message, Subscriber};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::config::Settings;
+use crate::liveness::internal::Beacons;
+use crate::liveness::peers::RankFilter;
+use crate::presence::channel::{Announcement, ChannelKey, Counts, Occupancy};
+use crate::presence::entity::DaemonId;
+use crate::presence::id::{Id, push_token};
+use crate::presence::user::Record;
+use crate::store::Store;
+use crate::store::stream_clock::StreamClock;
+use crate::watchdog::WatchdogTap;
+
+/// How often the replica is looked at.
+const TICK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The delay between two consecutive ranks, in milliseconds.
+const STEP_MS: u64 = 1000;
+
+/// The most announcements at one tick: after a start alone, every channel has one.
+const MAX_PER_TICK: usize = 500;
+
+/// The channel types whose counts are announced, each with its interval in milliseconds.
+pub type Intervals = BTreeMap<String, u64>;
+
+/// The intervals of the channel types that have one.
+pub fn intervals(settings: &Settings) -> Intervals {
+    let types = settings.channel_types.iter();
+    let announced = types.filter_map(|(name, settings)| {
+        Some((name.clone(), super::millis(settings.occupancy_interval?)))
+    });
+    announced.collect()
+}
+
+/// The subject on which the count of a channel is announced.
+pub fn subject(prefix: &str, key: &ChannelKey) -> String {
+    let mut subject = format!("{prefix}.");
+    push_token(&mut subject, key.kind());
+    subject.push('.');
+    push_token(&mut subject, key.id());
+    subject
+}
+
+/// Counts, announces, and hears what other daemons announce.
+#[derive(Debug)]
+pub struct OccupancyTask {
+    store: Store,
+    beacons: Beacons,
+    intervals: Arc<Intervals>,
+    /// The prefix of the subjects of announcements.
+    prefix: String,
+    announcements: Subscriber,
+    stream_clock: Arc<StreamClock>,
+    occupancy: Occupancy,
+    peers: BTreeSet<DaemonId>,
+    /// Whether it is settled which daemon announces what was before this one.
+    settled: bool,
+}
+
+/// An announcement of another daemon.
+#[derive(Deserialize)]
+struct Heard {
+    channel: HeardChannel,
+}
+
+#[derive(Deserialize)]
+struct HeardChannel {
+    cid: String,
+    online_count: usize,
+    member_count: usize,
+    version: u64,
+}
+
+impl OccupancyTask {
+    /// Begins to hear announcements. `prefix` is that of their subjects.
+    pub async fn new(
+        store: Store,
+        beacons: Beacons,
+        intervals: Intervals,
+        prefix: String,
+        stream_clock: Arc<StreamClock>,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let announcements = beacons.client().subscribe(format!("{prefix}.*.*")).await?;
+        Ok(Self {
+            store,
+            beacons,
+            intervals: Arc::new(intervals),
+            prefix,
+            announcements,
+            stream_clock,
+            occupancy: Occupancy::default(),
+            peers: BTreeSet::new(),
+            settled: false,
+        })
+    }
+
+    /// Runs until the connection ends. The replica is whole.
+    pub async fn run(mut self, mut tap: WatchdogTap) {
+        self.begin();
+        let mut ticks = interval(TICK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                ping = tap.next() => ping.answer(),
+                message = self.announcements.next() => {
+                    let Some(message) = message else { return };
+                    self.on_announcement(&message);
+                }
+                _ = ticks.tick() => {
+                    self.observe_replica();
+                    self.observe_peers();
+                    self.announce();
+                }
+            }
+        }
+    }
+
+    /// Takes what the replica holds. The daemons that are there have announced it.
+    fn begin(&mut self) {
+        self.store.users.for_each_stripe(|stripe| stripe.index_mut().track_online());
+        self.store.channels.for_each_stripe(|stripe| {
+            stripe.index_mut().track_members(Arc::clone(&self.intervals));
+            let counted: Vec<_> = stripe
+                .records()
+                .map(|(key, _)| key.clone())
+                .filter(|key| self.intervals.contains_key(key.kind()))
+                .collect();
+            stripe.index_mut().note_changed(counted);
+        });
+        self.observe_replica();
+        self.occupancy.assume_announced();
+        self.peers = self.beacons.peers().alive().collect();
+    }
+
+    fn observe_replica(&mut self) {
+        let now_ms = self.store.context.clock.now().mono_ms;
+        let mut online = Vec::new();
+        self.store
+            .users
+            .for_each_stripe(|stripe| online.extend(stripe.index_mut().take_online_changes()));
+        let mut changed = Vec::new();
+        self.store
+            .channels
+            .for_each_stripe(|stripe| changed.extend(stripe.index_mut().take_changed()));
+        for (user, is_online) in online {
+            self.occupancy.on_user(&user, is_online, now_ms);
+        }
+        for key in changed {
+            let Some(interval_ms) = self.intervals.get(key.kind()) else { continue };
+            let members = self.store.channels.with_record(&key, |record| {
+                record.map(|record| record.members.clone()).unwrap_or_default()
+            });
+            let users = &self.store.users;
+            let is_online = |user: &Id| {
+                users.with_record(user, |record| record.is_some_and(Record::is_shown_online))
+            };
+            self.occupancy.on_members(&key, &members, *interval_ms, is_online, now_ms);
+        }
+    }
+
+    /// What another daemon may not have announced, as it is gone or never was, is announced again.
+    fn observe_peers(&mut self) {
+        let alive: BTreeSet<_> = self.beacons.peers().alive().collect();
+        let is_first = !self.settled && self.beacons.is_settled() && self.beacons.is_first();
+        self.settled = self.settled || self.beacons.is_settled();
+        if is_first || self.peers.iter().any(|peer| !alive.contains(peer)) {
+            self.occupancy.announce_assumed(self.store.context.clock.now().mono_ms);
+        }
+        self.peers = alive;
+    }
+
+    fn announce(&mut self) {
+        let context = &self.store.context;
+        // Versions go by JetStream's clock, which all daemons share.
+        let Some(now) = self.stream_clock.at(context.clock.now()) else { return };
+        let wait_ms = |key: &ChannelKey| {
+            let rank = self.beacons.peers().rank(key.cid(), RankFilter::Alive);
+            u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)
+        };
+        for announcement in self.occupancy.due(now.mono_ms, MAX_PER_TICK, wait_ms) {
+            let version = announcement.version(now);
+            let body = announcement.body(version, now);
+            context.publish(subject(&self.prefix, &announcement.key), version, body);
+            context.metrics.occupancy_events.inc();
+            let Announcement { key, counts, .. } = announcement;
+            self.occupancy.on_announced(&key, counts, version, now.mono_ms);
+        }
+        self.occupancy.forget_empty();
+        context.metrics.set_counted_channels(self.occupancy.channels());
+    }
+
+    fn on_announcement(&mut self, message: &Message) {
+        let Ok(Heard { channel }) = serde_json::from_slice::<Heard>(&message.payload) else {
+            return;
+        };
+        let HeardChannel { cid, online_count: online, member_count: members, version } = channel;
+        if let Some(key) = ChannelKey::from_cid(&cid) {
+            let now_ms = self.store.context.clock.now().mono_ms;
+            self.occupancy.on_announced(&key, Counts { online, members }, version, now_ms);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What a daemon knows of the stream below it, to be compared with the stream as it is. Pure.
+//!
+//! A stream may come back from a power cut or a backup without its newest messages, or be purged
+//! while daemons run. Neither shows in the stream's creation time, nor in the feed. So the feed
+//! remembers its newest messages, and counts the messages that the stream must hold.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// How many messages are remembered to recognise the stream by.
+const WITNESSES: usize = 32;
+
+/// Deletion markers expire after this age, in milliseconds of the stream's clock: a little earlier
+/// and a little later both count.
+const MARKER_AGE_MS: std::ops::Range<i64> = (24 * 3_600_000 - 300_000)..(24 * 3_600_000 + 300_000);
+
+/// How long the replica may know an expired marker.
+const FORGOTTEN_MS: i64 = 50 * 3_600_000;
+
+/// How many comparisons in a row must find another number of messages.
+const MISCOUNTS: u32 = 2;
+
+/// What became of the stream that was known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Loss {
+    #[error("it was deleted and created again")]
+    Replaced,
+    #[error("it ends at sequence {last}, and {known} was known: its newest messages are lost")]
+    Shorter { known: u64, last: u64 },
+    #[error("message {seq} is not the one that was known: the newest messages were lost")]
+    Other { seq: u64 },
+    #[error("it holds {found} messages instead of {expected}: it was purged, or restored")]
+    Miscounted { expected: u64, found: u64 },
+    #[error("its leader holds older revisions of records than those that were known")]
+    Older,
+}
+
+/// A message by which the stream is recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    pub seq: u64,
+    /// When the stream stored it, in nanoseconds since 1970.
+    pub time_ns: i64,
+    pub subject: String,
+    pub is_marker: bool,
+}
+
+/// What the feed knows of the stream.
+#[derive(Debug)]
+pub struct Ground {
+    /// The newest messages that are the last of their subject, in order.
+    witnesses: VecDeque<Witness>,
+    /// The number of subjects with a message.
+    messages: u64,
+    /// The deletion markers among them: when the stream stored each, in milliseconds since 1970.
+    markers: BTreeMap<u64, i64>,
+    /// The markers that have expired and do not count any more.
+    expired: BTreeMap<u64, i64>,
+    /// The stream's last sequence and number of messages, until the feed has come to that sequence.
+    awaited: Option<(u64, u64)>,
+    /// By how many messages the stream may differ, as reading it anew does not explain them; `None`
+    /// if the next comparison is to find that out.
+    unexplained: Option<i64>,
+    miscounts: u32,
+}
+
+impl Ground {
+    /// Nothing is known yet. If the stream is read anew for its number of messages, the number that
+    /// is found then is taken for right.
+    pub fn new(loss: Option<&Loss>) -> Self {
+        let is_counted_anew = matches!(loss, Some(Loss::Miscounted { .. }));
+        Self {
+            witnesses: VecDeque::new(),
+            messages: 0,
+            markers: BTreeMap::new(),
+            expired: BTreeMap::new(),
+            awaited: None,
+            unexplained: (!is_counted_anew).then_some(0),
+            miscounts: 0,
+        }
+    }
+
+    /// The feed delivered a message; `before` is the revision of its subject that it delivered
+    /// before, or 0.
+    pub fn on_message(&mut self, message: Witness, before: u64) {
+        if before == 0 || self.expired.remove(&before).is_some() {
+            self.messages += 1;
+        } else {
+            self.markers.remove(&before);
+            self.witnesses.retain(|witness| witness.seq != before);
+        }
+        if message.is_marker {
+            self.markers.insert(message.seq, message.time_ns / 1_000_000);
+        }
+        if self.witnesses.len() == WITNESSES {
+            self.witnesses.pop_front();
+        }
+        self.witnesses.push_back(message);
+    }
+
+    /// The messages by which the stream is recognised, the newest first.
+    pub fn witnesses(&self) -> impl Iterator<Item = &Witness> {
+        self.witnesses.iter().rev()
+    }
+
+    /// The stream held `messages` messages up to `last_seq`.
+    pub fn on_info(&mut self, last_seq: u64, messages: u64) {
+        self.awaited = Some((last_seq, messages));
+    }
+
+    /// All up to `position` was delivered, and nothing later. Compares with what the stream held
+    /// there.
+    pub fn compare(&mut self, position: u64, stream_ms: i64) -> Option<Loss> {
+        let (seq, found) = self.awaited?;
+        if position < seq {
+            return None;
+        }
+        self.awaited = None;
+        if position > seq {
+            return None;
+        }
+        self.forget_markers(stream_ms);
+        let expired = self.markers.values().take_while(|at| *at + MARKER_AGE_MS.start < stream_ms);
+        let optional = expired.count() as u64;
+        let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let surplus = signed(found) - signed(self.messages);
+        let unexplained = *self.unexplained.get_or_insert(surplus);
+        let is_explained = surplus <= unexplained && surplus + signed(optional) >= unexplained;
+        self.miscounts = if is_explained { 0 } else { self.miscounts + 1 };
+        let is_lost = self.miscounts >= MISCOUNTS;
+        is_lost.then_some(Loss::Miscounted { expected: self.messages, found })
+    }
+
+    /// Counts no more the markers that the stream has forgotten.
+    fn forget_markers(&mut self, stream_ms: i64) {
+        while let Some(oldest) = self.markers.first_entry()
+            && *oldest.get() + MARKER_AGE_MS.end < stream_ms
+        {
+            let (seq, at) = oldest.remove_entry();
+            self.expired.insert(seq, at);
+            self.messages -= 1;
+        }
+        while let Some(oldest) = self.expired.first_entry()
+            && *oldest.get() + FORGOTTEN_MS < stream_ms
+        {
+            oldest.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY_MS: i64 = 24 * 3_600_000;
+
+    fn message(seq: u64, is_marker: bool) -> Witness {
+        Witness { seq, time_ns: 0, subject: format!("s{seq}"), is_marker }
+    }
+
+    fn compare(ground: &mut Ground, seq: u64, messages: u64, stream_ms: i64) -> Option<Loss> {
+        (0..MISCOUNTS).fold(None, |_, _| {
+            ground.on_info(seq, messages);
+            ground.compare(seq, stream_ms)
+        })
+    }
+
+    #[test]
+    fn a_stream_that_holds_fewer_or_more_messages_is_another() {
+        let mut ground = Ground::new(None);
+        (1..=3).for_each(|seq| ground.on_message(message(seq, false), 0));
+        assert_eq!(compare(&mut ground, 3, 3, 0), None);
+        ground.on_message(message(4, false), 2);
+        assert_eq!(compare(&mut ground, 4, 3, 0), None);
+        let lost = |found| Some(Loss::Miscounted { expected: 3, found });
+        assert_eq!(compare(&mut ground, 4, 2, 0), lost(2));
+        assert_eq!(compare(&mut ground, 4, 4, 0), lost(4));
+        assert_eq!(compare(&mut ground, 4, 3, 0), None);
+    }
+
+    #[test]
+    fn a_stream_is_compared_where_the_feed_is_exactly_there() {
+        let mut ground = Ground::new(None);
+        ground.on_message(message(1, false), 0);
+        for _ in 0..MISCOUNTS {
+            ground.on_info(1, 1);
+            assert_eq!(ground.compare(1, 0), None);
+        }
+        ground.on_info(3, 9);
+        assert_eq!(ground.compare(2, 0), None, "not there yet");
+        assert_eq!(ground.compare(4, 0), None, "past it");
+        assert_eq!(ground.miscounts, 0);
+    }
+
+    #[test]
+    fn a_marker_may_expire_about_a_day_after_it_was_stored() {
+        let mut ground = Ground::new(None);
+        ground.on_message(message(1, false), 0);
+        ground.on_message(message(2, true), 0);
+        assert_eq!(compare(&mut ground, 2, 2, 0), None);
+        assert!(compare(&mut ground, 2, 1, 1000).is_some(), "too early");
+        assert_eq!(compare(&mut ground, 2, 1, DAY_MS), None);
+        assert_eq!(compare(&mut ground, 2, 2, DAY_MS), None);
+        assert_eq!(compare(&mut ground, 2, 1, DAY_MS * 2), None);
+    }
+
+    #[test]
+    fn the_newest_message_of_each_subject_is_a_witness() {
+        let mut ground = Ground::new(None);
+        for seq in 1..=40 {
+            ground.on_message(message(seq, false), 0);
+        }
+        ground.on_message(message(41, false), 40);
+        let seqs: Vec<_> = ground.witnesses().map(|witness| witness.seq).collect();
+        assert_eq!(seqs[..2], [41, 39]);
+        assert_eq!(seqs.len(), WITNESSES);
+    }
+}

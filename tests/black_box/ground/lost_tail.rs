@@ -1,0 +1,60 @@
+//! A server of one replica comes back without its newest acknowledged writes.
+
+use serde_json::json;
+
+use super::{HEALED, agree, answer, noticed};
+use crate::support::stage::NO_GRACE;
+use crate::support::{Client, Daemon, Events, Server};
+
+#[tokio::test]
+async fn a_stream_that_lost_its_newest_writes_is_read_anew() {
+    let mut server = Server::start().await;
+    let daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
+    let client = Client::connect(&server).await;
+    client.connect_user("ann", "1").await;
+    client.connect_user("hid", "1").await;
+    client.upsert(json!({"id": "gone", "status": "here"})).await;
+    let copy = server.copy_store();
+    for n in 0..40 {
+        client.upsert(json!({"id": "ann", "status": format!("s{n}")})).await;
+    }
+    let known = client.see("ann").await.unwrap()["version"].as_u64().unwrap();
+    client.connect_user("late", "1").await;
+    client.upsert(json!({"id": "hid", "invisible": true})).await;
+    client.get("delete_users", json!({"ids": ["gone"]})).await;
+
+    // The watcher is back before the daemons are.
+    daemons.iter().for_each(Daemon::pause);
+    server.vanish();
+    server.put_back(&copy);
+    server.appear().await;
+    let client = Client::connect(&server).await;
+    let mut events = Events::of_all(&client).await.newer_only();
+    daemons.iter().for_each(Daemon::resume);
+
+    // Others learn what is left, above the versions that they know.
+    let mut left = std::collections::BTreeMap::new();
+    while left.len() < 2 {
+        let event = events.next_within(HEALED).await;
+        left.insert(event.id.clone(), event);
+    }
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["ann", "late"]);
+    assert!(left["ann"].online && left["ann"].user["status"].is_null());
+    assert!(left["ann"].version > known);
+    assert!(!left["late"].online);
+    // A user who was made in the lost writes is unknown, and connects again.
+    let beat = json!({"user_id": "late", "connection_id": "1"});
+    let beaten = answer(&client, "heartbeat", beat.clone(), HEALED).await;
+    assert_eq!(beaten["unknown"], json!([beat]));
+    // All goes on; nobody who was hidden or deleted is back.
+    let body = json!({"users": [{"id": "ann", "status": "again"}]});
+    answer(&client, "upsert_users", body, HEALED).await;
+    client.connect_user("late", "2").await;
+    agree(&client, "ann", HEALED, |ann| ann.is_some_and(|ann| ann["status"] == "again")).await;
+    agree(&client, "late", HEALED, |late| late.is_some_and(|late| late["online"] == true)).await;
+    agree(&client, "hid", HEALED, |hid| hid.is_some_and(|hid| hid["online"] == false)).await;
+    agree(&client, "gone", HEALED, |gone| gone.is_none()).await;
+    for daemon in &daemons {
+        assert_eq!(noticed(daemon).len(), 1, "{:?}", noticed(daemon));
+    }
+}

@@ -1,0 +1,237 @@
+//! `channel.presence.changed`: announced counts of members online.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use crate::support::channels::of;
+use crate::support::client::barrier;
+use crate::support::events::assert_time;
+use crate::support::stage::NO_GRACE;
+use crate::support::wait::keys;
+use crate::support::{Client, Daemon, Pair, Server, token};
+
+const INTERVAL: Duration = Duration::from_millis(500);
+
+const TYPES: &str = "[channel_types.messaging]\noccupancy_interval = \"500ms\"\n";
+
+/// The newest count is announced within this time, also if a daemon dies; two noisy cores.
+const BOUND: Duration = Duration::from_millis(500 + 2000 + 1500);
+
+/// Hears the announcements of all channels.
+struct Counts {
+    subscriber: Subscriber,
+    versions: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    async fn hear(client: &Client) -> Self {
+        let subject = "channel.presence.changed.>".to_owned();
+        let subscriber = client.nats.subscribe(subject).await.unwrap();
+        barrier(&client.nats).await;
+        Self { subscriber, versions: BTreeMap::new() }
+    }
+
+    async fn next(&mut self) -> Value {
+        let message = timeout(BOUND, self.subscriber.next()).await.expect("an announcement");
+        self.read(&message.unwrap())
+    }
+
+    fn read(&mut self, message: &async_nats::Message) -> Value {
+        let mut body: Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!(keys(&body), ["channel", "created_at", "type"].into(), "{body}");
+        assert_eq!(body["type"], "channel.presence.changed");
+        assert_time(&body["created_at"]);
+        let channel = body["channel"].take();
+        let fields = ["cid", "id", "member_count", "online_count", "type", "version"];
+        assert_eq!(keys(&channel), fields.into(), "{channel}");
+        let id = channel["id"].as_str().unwrap();
+        assert_eq!(channel["cid"], format!("messaging:{id}"));
+        let subject = format!("channel.presence.changed.messaging.{}", token(id));
+        assert_eq!(message.subject.as_str(), subject);
+        let version = channel["version"].as_u64().unwrap();
+        let header = message.headers.as_ref().unwrap().get("Presence-Version").unwrap();
+        assert_eq!(header.as_str(), version.to_string());
+        let before = self.versions.insert(id.to_owned(), version);
+        assert!(before.is_none_or(|before| before < version), "{before:?} before {channel}");
+        channel
+    }
+
+    /// Waits until `channel` is announced with that count.
+    async fn until(&mut self, id: &str, online: u64) -> Value {
+        loop {
+            let channel = self.next().await;
+            if channel["id"] == id && channel["online_count"] == online {
+                return channel;
+            }
+        }
+    }
+
+    async fn silent_for(&mut self, bound: Duration) {
+        if let Ok(message) = timeout(bound, self.subscriber.next()).await {
+            panic!("an announcement that should not be: {}", self.read(&message.unwrap()));
+        }
+    }
+}
+
+async fn pair() -> Pair {
+    Pair::with_file(Server::start().await, NO_GRACE, TYPES).await
+}
+
+#[tokio::test]
+async fn a_count_is_announced_when_others_see_it_change_and_once() {
+    let pair = pair().await;
+    let mut counts = Counts::hear(&pair.one).await;
+    pair.one.channel("a b", json!({"members": ["ann", "bob"]})).await;
+    assert_eq!(counts.until("a b", 0).await["member_count"], 2);
+    pair.one.connect_user("ann", "c").await;
+    counts.until("a b", 1).await;
+    pair.two.connect_user("bob", "c").await;
+    counts.until("a b", 2).await;
+    pair.two.disconnect("ann", "c").await;
+    counts.until("a b", 1).await;
+    counts.silent_for(4 * INTERVAL).await;
+    pair.one.connect_user("bob", "another").await;
+    pair.one.upsert(json!({"id": "bob", "status": "s", "availability": "busy"})).await;
+    pair.one.connect_user("stranger", "c").await;
+    counts.silent_for(2 * INTERVAL).await;
+    pair.one.channel("a b", json!({"add_members": ["stranger"], "remove_members": ["ann"]})).await;
+    assert_eq!(counts.until("a b", 2).await["member_count"], 2);
+    pair.one.get("delete_users", json!({"ids": ["bob"]})).await;
+    counts.until("a b", 1).await;
+    pair.one.get("delete_channel", of("a b", json!({}))).await;
+    assert_eq!(counts.until("a b", 0).await["member_count"], 0);
+}
+
+#[tokio::test]
+async fn invisible_members_are_offline_to_a_count() {
+    let pair = pair().await;
+    let mut counts = Counts::hear(&pair.one).await;
+    pair.one.channel("c", json!({"members": ["ann", "bob"]})).await;
+    counts.until("c", 0).await;
+    let hidden = json!({"user": {"id": "ann", "invisible": true}, "connection_id": "c"});
+    pair.two.get("connect", hidden).await;
+    pair.two.disconnect("ann", "c").await;
+    pair.two.connect_user("ann", "d").await;
+    counts.silent_for(2 * INTERVAL).await;
+    pair.one.connect_user("bob", "c").await;
+    counts.until("c", 1).await;
+    pair.one.upsert(json!({"id": "bob", "invisible": true})).await;
+    counts.until("c", 0).await;
+    pair.one.upsert(json!({"id": "ann", "invisible": false})).await;
+    counts.until("c", 1).await;
+}
+
+#[tokio::test]
+async fn a_thousand_changes_cost_one_announcement_per_interval() {
+    let pair = pair().await;
+    let mut counts = Counts::hear(&pair.one).await;
+    let ids: Vec<_> = (0..100).map(|n| format!("u{n}")).collect();
+    pair.one.channel("c", json!({"members": ids})).await;
+    counts.until("c", 0).await;
+    let (start, mut changes) = (Instant::now(), 0);
+    while start.elapsed() < 4 * INTERVAL {
+        for op in ["connect", "disconnect"] {
+            let ops = ids.iter().map(|id| match op {
+                "connect" => {
+                    json!({"op": op, "user": {"id": id}, "connection_id": format!("c{changes}")})
+                }
+                _ => json!({"op": op, "user_id": id, "connection_id": format!("c{changes}")}),
+            });
+            let ops: Vec<_> = ops.collect();
+            pair.two.get("batch", json!({"ops": ops})).await;
+        }
+        changes += 1;
+    }
+    let spent = start.elapsed();
+    pair.one.connect_user("u7", "last").await;
+    let mut announced = 0;
+    loop {
+        announced += 1;
+        let channel = counts.next().await;
+        let last = pair.one.get("watch_channel", of("c", json!({"online_count": true}))).await;
+        if channel["online_count"] == 1 && last["channel"]["online_count"] == 1 {
+            break;
+        }
+    }
+    counts.silent_for(4 * INTERVAL).await;
+    let intervals = spent.as_millis() / INTERVAL.as_millis();
+    assert!(changes > 2 && announced <= intervals + 3, "{announced} in {spent:?}, {changes}");
+}
+
+#[tokio::test]
+async fn counts_are_announced_while_daemons_die_and_agree_in_the_end() {
+    let server = Server::start().await;
+    let url = server.url();
+    let start = || Daemon::launch_with_file(&url, NO_GRACE, TYPES);
+    let mut daemons = [start(), start()];
+    for daemon in &mut daemons {
+        daemon.ready(&server).await;
+    }
+    let client = Client::connect(&server).await;
+    let mut counts = Counts::hear(&client).await;
+    let channels: Vec<_> = (0..20).map(|n| format!("c{n}")).collect();
+    for (n, channel) in channels.iter().enumerate() {
+        let members: Vec<_> = (0..5).map(|member| format!("u{}", (n + member) % 20)).collect();
+        client.channel(channel, json!({"members": members})).await;
+    }
+    let attempt = async |operation: &str, body: Value| {
+        client.attempt(operation, body, Duration::from_millis(500)).await
+    };
+    for round in 0..6 {
+        for user in 0..20 {
+            let id = format!("u{user}");
+            if (user + round) % 3 == 0 {
+                let upsert = json!({"users": [{"id": id, "invisible": round % 2 == 0}]});
+                attempt("upsert_users", upsert).await;
+            }
+            let connect = json!({"user": {"id": id}, "connection_id": format!("c{round}-{user}")});
+            attempt("connect", connect).await;
+            if (user + round) % 2 == 0 {
+                let connection = format!("c{round}-{user}");
+                let disconnect = json!({"user_id": id, "connection_id": connection});
+                attempt("disconnect", disconnect).await;
+            }
+        }
+        let killed = &mut daemons[round % 2];
+        killed.kill();
+        *killed = start();
+        killed.ready(&server).await;
+    }
+    let deadline = Instant::now() + BOUND;
+    let mut newest = BTreeMap::new();
+    while let Ok(Some(message)) = tokio::time::timeout_at(deadline, counts.subscriber.next()).await
+    {
+        let body: Value = serde_json::from_slice(&message.payload).unwrap();
+        let (id, version) =
+            (body["channel"]["id"].to_string(), body["channel"]["version"].as_u64());
+        let known = newest.entry(id).or_insert((version, Value::Null));
+        if version >= known.0 {
+            *known = (version, body["channel"]["online_count"].clone());
+        }
+    }
+    for channel in &channels {
+        let watch = of(channel, json!({"online_count": true, "presence": true}));
+        let now = client.get("watch_channel", watch).await["channel"]["online_count"].take();
+        assert_eq!(newest[&json!(channel).to_string()].1, now, "{channel}");
+    }
+}
+
+#[tokio::test]
+async fn a_presence_block_names_the_subject_of_the_count() {
+    let pair = pair().await;
+    pair.one.channel("a b", json!({"members": ["ann"]})).await;
+    let subject = "channel.presence.changed.messaging.a=20b";
+    let watched = pair.one.watch("a b").await;
+    assert_eq!(watched["presence"]["occupancy_subject"], subject);
+    let found = pair.one.get("query_channels", json!({"presence": true})).await;
+    assert_eq!(found["channels"][0]["presence"]["occupancy_subject"], subject);
+    assert!(found["presence"].get("occupancy_subject").is_none(), "that is of many channels");
+    let other = json!({"type": "team", "id": "x", "presence": true});
+    let other = pair.one.get("watch_channel", other).await;
+    assert!(other["presence"].get("occupancy_subject").is_none(), "{other}");
+}

@@ -1,0 +1,132 @@
+//! A disconnect that overtakes its connect, as requests of one client may be taken by two daemons.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::stage::NO_GRACE;
+use crate::support::{Client, Daemon, Pair, Server, Stage, eventually};
+
+const ENDED: Duration = Duration::from_secs(8);
+
+/// How long a client waits for an answer before it repeats a request.
+const ANSWER: Duration = Duration::from_secs(3);
+
+async fn is_online(client: &Client, user: &str) -> bool {
+    client.see(user).await.is_some_and(|user| user["online"] == true)
+}
+
+async fn count(client: &Client, filter: Value) -> Value {
+    client.get("count_users", json!({"filter": filter, "presence": true})).await["count"].take()
+}
+
+/// A socket that opens and closes at once: neither request waits for the other.
+async fn open_and_close(client: &Client, socket: usize) {
+    let (user, connection) = (format!("u{socket}"), format!("c{socket}"));
+    let opened = client.attempt(
+        "connect",
+        json!({"user": {"id": user}, "connection_id": connection, "lease": "gw"}),
+        ANSWER,
+    );
+    let closed = async {
+        let disconnect = json!({"user_id": user, "connection_id": connection});
+        for _ in 0..5 {
+            if let Some(Ok(_)) = client.attempt("disconnect", disconnect.clone(), ANSWER).await {
+                return;
+            }
+        }
+        panic!("no answer to the disconnect of {user}");
+    };
+    tokio::join!(opened, closed);
+}
+
+async fn nobody_is_left(client: &Client) {
+    eventually("every connection has ended", ENDED, async || {
+        (count(client, json!({"online": true})).await == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sockets_that_open_and_close_at_once_leave_no_ghost_with_two_daemons() {
+    let server = Server::start().await;
+    let _daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
+    let client = Client::connect(&server).await;
+    join_all((0..500).map(|socket| open_and_close(&client, socket))).await;
+    nobody_is_left(&client).await;
+    assert_eq!(count(&client, json!({})).await, 500, "every connect was carried out");
+}
+
+#[tokio::test]
+async fn sockets_leave_no_ghost_while_one_of_three_daemons_is_killed() {
+    let server = Server::start().await;
+    let mut killed = Daemon::spawn(&server, NO_GRACE).await;
+    let _daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
+    let client = Client::connect(&server).await;
+    let sockets = join_all((0..500).map(|socket| open_and_close(&client, socket)));
+    let kill = async {
+        eventually("some sockets are done", ENDED, async || {
+            (count(&client, json!({})).await.as_u64() > Some(50)).then_some(())
+        })
+        .await;
+        killed.kill();
+    };
+    tokio::join!(sockets, kill);
+    nobody_is_left(&client).await;
+}
+
+#[tokio::test]
+async fn a_connect_behind_its_disconnect_is_ended_by_the_daemon_that_carries_it_out() {
+    let mut pair = Pair::start(NO_GRACE).await;
+    let answer = pair.two.disconnect("ann", "c").await;
+    assert_eq!(answer["disconnected"], 0);
+    pair.daemons[1].kill();
+    pair.one.connect_user("ann", "c").await;
+    assert!(!is_online(&pair.one, "ann").await, "by the time of the answer");
+    pair.one.connect_user("ann", "d").await;
+    assert!(is_online(&pair.one, "ann").await, "another connection is another");
+    pair.one.connect_user("bob", "c").await;
+    assert!(is_online(&pair.one, "bob").await, "and so is one of another user");
+}
+
+#[tokio::test]
+async fn a_connect_behind_its_disconnect_goes_through_its_grace() {
+    let pair = Pair::start(&[("LIVENESS__OFFLINE_GRACE", "60s")]).await;
+    let early = json!({"user_id": "ann", "connection_id": "c", "grace_ms": 700});
+    pair.two.get("disconnect", early).await;
+    pair.one.connect_user("ann", "c").await;
+    let told = pair.one.get("explain", json!({"user_id": "ann"})).await;
+    assert_eq!(told["connections"], json!([]), "{told}");
+    assert!(is_online(&pair.one, "ann").await, "the connection is leaving");
+    eventually("the grace that was named ends", ENDED, async || {
+        (!is_online(&pair.one, "ann").await).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_early_disconnect_for_another_lease_ends_nothing() {
+    let pair = Pair::start(NO_GRACE).await;
+    let early = json!({"user_id": "ann", "connection_id": "c", "lease": "old"});
+    pair.two.get("disconnect", early).await;
+    let connect = json!({"user": {"id": "ann"}, "connection_id": "c", "lease": "new"});
+    pair.one.get("connect", connect).await;
+    let explained = pair.two.get("explain", json!({"user_id": "ann"})).await;
+    assert!(explained["record"]["connections"][0]["id"] == "c", "{explained}");
+    assert!(is_online(&pair.one, "ann").await);
+}
+
+#[tokio::test]
+async fn a_late_disconnect_writes_nothing() {
+    let stage = Stage::start(NO_GRACE).await;
+    stage.client.connect_user("ann", "c").await;
+    stage.client.disconnect("ann", "c").await;
+    let before = stage.client.upsert(json!({"id": "bob"})).await["rev"].as_u64().unwrap();
+    for _ in 0..10 {
+        assert_eq!(stage.client.disconnect("ann", "c").await["disconnected"], 0);
+        assert_eq!(stage.client.disconnect("nobody", "c").await["disconnected"], 0);
+    }
+    let after = stage.client.upsert(json!({"id": "jim"})).await["rev"].as_u64().unwrap();
+    assert_eq!(after, before + 1);
+}
