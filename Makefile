@@ -27,11 +27,14 @@ test: ## the whole suite, against a real nats-server
 test-web: ## the TypeScript client: types, packaging, and tests over TCP and in Chromium
 	@scripts/test-web
 
+# With the schemas of the wire types, so that their test runs.
+CLIENTS = -p presenced-client -p presencectl -p presence-gateway -p presence-login --features presenced-client/schema
+
 test-rust: ## the Rust client, presencectl, the gateway and the login, against real servers
 	@$(NATS); cargo build --quiet --bin presenced; PRESENCED="$${CARGO_TARGET_DIR:-$$PWD/target}/debug/presenced"; export PRESENCED; \
 	if cargo nextest --version >/dev/null 2>&1; \
-	then cargo nextest run $(NEXTEST) -p presenced-client -p presencectl -p presence-gateway -p presence-login; \
-	else cargo test -p presenced-client -p presencectl -p presence-gateway -p presence-login; fi; \
+	then cargo nextest run $(NEXTEST) $(CLIENTS); \
+	else cargo test $(CLIENTS); fi; \
 	cargo test --doc --quiet -p presenced-client
 
 test-page: ## the page of presencectl in Chromium
@@ -56,7 +59,7 @@ fmt-check: ## refuse source that is not formatted
 	cargo fmt --all --check
 
 lint: ## clippy, with warnings denied
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features presenced-client/schema -- -D warnings
 
 doc: ## build the documentation, with warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -26,6 +26,7 @@ pub mod health;
 pub mod liveness;
 pub mod logging;
 pub mod metrics;
+pub mod payload_limit;
 pub mod presence;
 pub mod process;
 pub mod reload;

@@ -17,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use serde_json::{Value, json};
 
+use crate::presence::user::Census;
 use crate::process::ProcessUsage;
 use crate::version::{COMMIT, VERSION};
 
@@ -98,6 +99,7 @@ pub struct Metrics {
     ready: Gauge,
     deaf_seconds: Seconds,
     replica_lag: Gauge<f64, AtomicU64>,
+    clock_skew: Gauge<f64, AtomicU64>,
     resident_bytes: Gauge,
     cpu_seconds: Seconds,
     open_files: Gauge,
@@ -137,6 +139,7 @@ impl Metrics {
             ready: Gauge::default(),
             deaf_seconds: Seconds::default(),
             replica_lag: Gauge::default(),
+            clock_skew: Gauge::default(),
             resident_bytes: Gauge::default(),
             cpu_seconds: Seconds::default(),
             open_files: Gauge::default(),
@@ -176,7 +179,7 @@ impl Metrics {
         );
         to.register(
             "users",
-            "Users of the cell as others see them: known (all), and online",
+            "Users of the cell as others see them: known (all), online, and of these active, away, busy",
             self.users.clone(),
         );
         to.register("channels", "Channels of the cell", self.channels.clone());
@@ -248,6 +251,12 @@ impl Metrics {
             "How long the replica took, or has been taking, to show all that was stored",
             Unit::Seconds,
             self.replica_lag.clone(),
+        );
+        to.register_with_unit(
+            "clock_skew",
+            "How far the clock of this machine is ahead of JetStream's; negative if it is behind",
+            Unit::Seconds,
+            self.clock_skew.clone(),
         );
         to.register(
             "queue_depth",
@@ -324,9 +333,16 @@ impl Metrics {
     }
 
     /// Sets the numbers of records, as others see them.
-    pub fn set_census(&self, known: usize, online: usize, channels: usize) {
-        self.users.get_or_create(&State { state: "known" }).set(count(known));
-        self.users.get_or_create(&State { state: "online" }).set(count(online));
+    pub fn set_census(&self, census: &Census, channels: usize) {
+        for (state, users) in [
+            ("known", census.known),
+            ("online", census.online()),
+            ("active", census.active),
+            ("away", census.away),
+            ("busy", census.busy),
+        ] {
+            self.users.get_or_create(&State { state }).set(count(users));
+        }
         self.channels.set(count(channels));
     }
 
@@ -359,6 +375,11 @@ impl Metrics {
 
     pub fn set_replica_lag(&self, lag: Duration) {
         self.replica_lag.set(lag.as_secs_f64());
+    }
+
+    pub fn set_clock_skew(&self, off: Duration, is_behind: bool) {
+        let seconds = off.as_secs_f64();
+        self.clock_skew.set(if is_behind { -seconds } else { seconds });
     }
 
     /// The state of the daemon in the answer to `$SRV.STATS`: nothing that invisible users move.

@@ -6,10 +6,12 @@ pub mod connect;
 mod connect_error;
 mod http;
 mod leave;
+mod limits;
 mod log_throttle;
 mod login;
 mod monitor;
 mod permissions;
+mod sounding;
 mod start;
 
 use std::future::{Future, pending};

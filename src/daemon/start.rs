@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::access::Access;
 use super::connect::{Purpose, connect};
+use super::limits;
 use super::monitor::Monitor;
 use super::permissions::Permissions;
 use super::{Daemon, Error};
@@ -31,6 +32,7 @@ use crate::liveness::expiry_task::ExpiryTask;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::metrics::Metrics;
+use crate::payload_limit::PayloadLimit;
 use crate::presence::entity::DaemonId;
 use crate::presence::user::Periods;
 use crate::round_trip::round_trip;
@@ -39,10 +41,12 @@ use crate::service::occupancy::{self, OccupancyTask};
 use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
+use crate::store::clock_skew::ClockSkew;
 use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Timing;
+use crate::store::write_health::WriteHealth;
 use crate::store::{self, Store};
 use crate::version::{COMMIT, VERSION};
 use crate::watchdog::Watchdog;
@@ -55,9 +59,6 @@ const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
 /// way, and a record takes at least a hundred bytes.
 const FEED_CAPACITY: usize = 1 << 19;
 
-/// What the headers of a message may take of the server's `max_payload`, in bytes.
-const HEADER_BYTES: usize = 1024;
-
 /// How many conflicts in a row a write survives.
 const MAX_CONFLICTS: u32 = 40;
 
@@ -69,6 +70,7 @@ struct Startup {
     metrics: Arc<Metrics>,
     clock: Clock,
     id: DaemonId,
+    payload_limit: PayloadLimit,
     tasks: Tasks,
 }
 
@@ -113,6 +115,8 @@ impl Daemon {
         let answers = startup.publish_answers(&requests);
         let store = startup.open_store(store, &answers).await?;
         startup.tasks.spawn(store.clone().watch_connection(store_events));
+        let (nats, limit) = (startup.settings.nats.clone(), startup.payload_limit.clone());
+        startup.tasks.spawn(limits::keep(nats, requests.clone(), limit, store.clone()));
         let beacons = startup.join_peers(&store, &internal).await?;
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
@@ -131,7 +135,8 @@ impl Startup {
             events: settings.subjects.events.clone(),
         };
         let (clock, id) = (Clock::start(), DaemonId(fastrand::u64(1..)));
-        Self { settings, subjects, health, metrics, clock, id, tasks: Tasks::default() }
+        let (payload_limit, tasks) = (PayloadLimit::new(usize::MAX), Tasks::default());
+        Self { settings, subjects, health, metrics, clock, id, payload_limit, tasks }
     }
 
     /// Waits for NATS, and for the permissions of the daemon's user.
@@ -152,6 +157,7 @@ impl Startup {
         let [for_requests, for_store, for_liveness] = purposes;
         let (requests, _) = connect(nats, for_requests, &access).await?;
         access.settle(&requests).await;
+        self.payload_limit.set(limits::ask(nats, &requests).await);
         let (store, store_events) = connect(nats, for_store, &access).await?;
         let (internal, internal_events) = connect(nats, for_liveness, &access).await?;
         self.tasks.spawn(access.keep(vec![requests.clone(), store.clone(), internal.clone()]));
@@ -162,7 +168,8 @@ impl Startup {
     fn publish_answers(&mut self, client: &Client) -> Outbox {
         let (answers, outgoing) = outbox();
         let tap = self.tasks.watchdog.register("answers");
-        self.tasks.spawn(outgoing.run(client.clone(), self.clock, tap));
+        let limit = self.payload_limit.clone();
+        self.tasks.spawn(outgoing.run(client.clone(), self.clock, limit, tap));
         answers
     }
 
@@ -176,7 +183,7 @@ impl Startup {
         {
             tracing::warn!("{warning}");
         }
-        let max_value = bucket.client().max_payload().saturating_sub(HEADER_BYTES);
+        let max_value = self.payload_limit.body();
         let (writes, outgoing) = outbox();
         let context = StoreContext {
             clock: self.clock,
@@ -189,6 +196,9 @@ impl Startup {
             event_prefix: settings.subjects.events.clone(),
             metrics: Arc::clone(&self.metrics),
             health: self.health.clone(),
+            payload_limit: self.payload_limit.clone(),
+            write_health: WriteHealth::new(self.health.clone()),
+            clock_skew: ClockSkew::default(),
             reconnected: Notify::new(),
             suspicion: Notify::new(),
             repairs: Notify::new(),
@@ -196,7 +206,11 @@ impl Startup {
             tracker: self.tasks.tracker.clone(),
         };
         let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
-        let rules = Arc::new(rules(&settings.limits, &settings.liveness, &settings.users));
+        let rules = Arc::new(rules(
+            &settings.limits,
+            millis(settings.liveness.offline_grace),
+            &settings.users,
+        ));
         let periods = Periods {
             lease_ms: millis(settings.liveness.lease),
             grace_ms: millis(settings.liveness.offline_grace),
@@ -212,7 +226,14 @@ impl Startup {
     async fn join_peers(&self, store: &Store, internal: &Client) -> Result<Beacons, Error> {
         let hearing = Hearing::new(millis(self.settings.liveness.lease), self.clock.now().mono_ms);
         let bucket = &self.settings.store.bucket;
-        let beacons = Beacons::new(internal.clone(), bucket, self.id, hearing);
+        let beacons = Beacons::new(
+            internal.clone(),
+            bucket,
+            self.id,
+            &host(),
+            millis(self.settings.liveness.offline_grace),
+            hearing,
+        );
         let messages = internal.subscribe(beacons.subject(BEACON)).await?;
         self.tasks.spawn(beacons.clone().run(store.clone(), messages));
         Ok(beacons)
@@ -290,7 +311,7 @@ impl Startup {
             stats: Stats::default(),
             clock: self.clock,
             metrics: Arc::clone(&self.metrics),
-            max_answer: client.max_payload().saturating_sub(HEADER_BYTES),
+            payload_limit: self.payload_limit.clone(),
         });
         let micro = Micro {
             daemon: self.id,

@@ -71,10 +71,10 @@ pub fn on_message(store: &Store, message: &Message) {
 fn remember(store: &Store, user: &Id, early: EarlyDisconnect, within_ms: u64) {
     let now_ms = store.context.clock.now().mono_ms;
     store.users.for_stripe_of(user, |stripe| {
-        let record = stripe.record(user).cloned();
+        let record = stripe.record(user);
         let ends = &mut stripe.index_mut().early_disconnects;
         ends.insert(user, early, now_ms.saturating_add(within_ms), now_ms);
         // The connect may have overtaken this message.
-        ends.observe(user, record.as_ref(), now_ms);
+        ends.observe(user, record.as_deref(), now_ms);
     });
 }

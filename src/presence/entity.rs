@@ -3,13 +3,16 @@
 
 use std::fmt;
 use std::hash::Hash;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::id::Id;
 use super::refusal::Refusal;
 use super::time::Now;
 
 /// Which start of which daemon: a random number, new with every start.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DaemonId(pub u64);
 
 impl DaemonId {
@@ -41,7 +44,7 @@ pub enum Stored<R> {
     /// visible change.
     Absent { version: u64, changed_by: Option<DaemonId> },
     /// A record.
-    Present(Box<R>),
+    Present(Arc<R>),
     /// Something that this daemon cannot read. It is left alone.
     Unreadable,
 }
@@ -85,6 +88,8 @@ pub struct Decision<E: Entity + ?Sized> {
 pub trait Entity: fmt::Debug + 'static {
     type Key: Clone + Eq + Hash + Ord + fmt::Debug + Send + Sync;
     type Record: Clone + PartialEq + fmt::Debug + Send + Sync;
+    /// A record as the replica keeps it, among a million others.
+    type Kept: fmt::Debug + Send + Sync;
     type Command: fmt::Debug + Send;
     type Outcome: fmt::Debug + Send;
     /// What decisions depend on beside the record and the command.
@@ -121,6 +126,15 @@ pub trait Entity: fmt::Debug + 'static {
     /// Reads what [`encode`](Entity::encode) of this or a compatible version wrote; otherwise says
     /// why it cannot.
     fn decode(text: &[u8]) -> Result<Self::Record, serde_json::Error>;
+
+    /// Makes of a record what the replica keeps.
+    fn keep(record: Arc<Self::Record>) -> Self::Kept;
+
+    /// The record that is kept.
+    fn restore(kept: &Self::Kept) -> Arc<Self::Record>;
+
+    /// The version of what is kept, and the daemon that made the change which it counts.
+    fn kept_change(kept: &Self::Kept) -> (u64, Option<DaemonId>);
 
     /// The version that watchers compare, and who made it; 0 where the kind has none.
     fn version(stored: &Stored<Self::Record>) -> u64;

@@ -2,17 +2,30 @@
 //! (`PROTOCOL`, section 1, *Identifiers and subject tokens*).
 
 use std::borrow::Borrow;
+use std::cell::RefCell;
 use std::fmt;
+
+use arcstr::ArcStr;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::refusal::{Code, Refusal};
 
 /// The longest identifier, in bytes of UTF-8.
 pub const MAX_BYTES: usize = 255;
 
+/// The number of shared ids that a thread remembers.
+const RECENT_IDS: usize = 512;
+
+thread_local! {
+    /// The last shared id at each place of a small hash table.
+    static RECENT: RefCell<[Option<Id>; RECENT_IDS]> = const { RefCell::new([const { None }; RECENT_IDS]) };
+}
+
 /// An identifier of a user, connection, lease, channel type or channel: 1 to 255 bytes of UTF-8
-/// without control characters. Case-sensitive, not trimmed.
+/// without control characters. Case-sensitive, not trimmed. A clone shares the text: record, agenda
+/// and index hold one copy of it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(Box<str>);
+pub struct Id(ArcStr);
 
 impl Id {
     /// Accepts `text` if it is an identifier; `field` is what the error names.
@@ -27,6 +40,23 @@ impl Id {
             )
             .field(field)),
         }
+    }
+
+    /// [`parse`](Id::parse) for ids that many records have in common, such as leases: shares the
+    /// text of an equal id that was parsed lately.
+    pub fn parse_shared(text: &str, field: &str) -> Result<Self, Refusal> {
+        let place = text
+            .bytes()
+            .fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)))
+            % RECENT_IDS;
+        RECENT.with_borrow_mut(|recent| match &recent[place] {
+            Some(id) if id.0 == text => Ok(id.clone()),
+            _ => {
+                let id = Self::parse(text, field)?;
+                recent[place] = Some(id.clone());
+                Ok(id)
+            }
+        })
     }
 
     pub fn as_str(&self) -> &str {
@@ -59,7 +89,7 @@ impl Id {
             }
         }
         let text = String::from_utf8(bytes).ok()?;
-        flaw(&text).is_none().then(|| Self(text.into_boxed_str()))
+        flaw(&text).is_none().then(|| Self(text.into()))
     }
 }
 
@@ -69,9 +99,56 @@ impl fmt::Debug for Id {
     }
 }
 
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl de::Visitor<'_> for Text {
+            type Value = Id;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Id, E> {
+                Id::parse(text, "id").map_err(|refusal| E::custom(refusal.message))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
 impl AsRef<str> for Id {
     fn as_ref(&self) -> &str {
         &self.0
+    }
+}
+
+/// Serialises an optional id that many records share ([`Id::parse_shared`]).
+pub mod shared {
+    use std::borrow::Cow;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use super::Id;
+
+    /// A text that is borrowed if it can be.
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    pub fn serialize<S: Serializer>(id: &Option<Id>, serializer: S) -> Result<S::Ok, S::Error> {
+        id.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Id>, D::Error> {
+        let text = Option::<Text<'de>>::deserialize(deserializer)?;
+        let parse = |Text(text): Text<'de>| Id::parse_shared(&text, "id");
+        text.map(parse).transpose().map_err(|refusal| de::Error::custom(refusal.message))
     }
 }
 

@@ -1,23 +1,17 @@
 //! Writes JSON without a tree in between: answers and events are made by the thousand.
 
-use serde::Serialize;
-
 use super::time::Time;
 
 /// Appends `text` as a JSON string.
 pub fn push_str(out: &mut Vec<u8>, text: &str) {
-    push_value(out, text);
+    // Neither writing to memory nor a string can fail.
+    let written = serde_json::to_writer(out, text);
+    debug_assert!(written.is_ok(), "{written:?}");
 }
 
 /// Appends `number` in decimal digits.
-pub fn push_number(out: &mut Vec<u8>, number: impl Into<i128>) {
-    push_value(out, &number.into());
-}
-
-fn push_value(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
-    // Neither writing to memory nor a string or a number can fail.
-    let written = serde_json::to_writer(out, value);
-    debug_assert!(written.is_ok(), "{written:?}");
+pub fn push_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 pub fn push_bool(out: &mut Vec<u8>, value: bool) {

@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`id`], [`time`] and [`refusal`] are the vocabulary; [`user`] holds record,
 //! decision and projection; [`channel`] the same of channels; [`entity`] is the store's interface;
-//! [`field`], [`filter`] and [`sort`] are the query language.
+//! [`field`], [`filter`] and [`sort`] are the query language; [`table`] keeps millions of items.
 
 pub mod channel;
 pub mod custom;
@@ -16,5 +16,6 @@ pub mod lease;
 pub mod number;
 pub mod refusal;
 pub mod sort;
+pub mod table;
 pub mod time;
 pub mod user;

@@ -123,7 +123,7 @@ impl Service {
                 // A viewer of the own channels only learns nothing of this one.
                 Some((Stored::Unreadable, _)) if query.of_member.is_none() => Err(unreadable()),
                 Some((Stored::Present(record), _)) => {
-                    offer(query, &mut best, key, record);
+                    offer(query, &mut best, key, &record);
                     Ok(())
                 }
                 _ => Ok(()),
@@ -149,7 +149,7 @@ impl Service {
             visited += keys.len();
             for key in keys {
                 if let Some(record) = stripe.record(key) {
-                    offer(query, &mut best, key, record);
+                    offer(query, &mut best, key, &record);
                 }
             }
         });
@@ -160,7 +160,7 @@ impl Service {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         self.scan_stripes(&self.store.channels, deadline_ms, |stripe| {
             for (key, record) in stripe.records() {
-                offer(query, &mut best, key, record);
+                offer(query, &mut best, key, &record);
             }
         })?;
         Ok(page(query, best))

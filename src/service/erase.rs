@@ -59,7 +59,7 @@ impl Service {
             }
         } else {
             self.scan_stripes(&self.store.users, deadline_ms, |stripe| {
-                stripe.records().for_each(|(id, record)| offer(id, record));
+                stripe.records().for_each(|(id, record)| offer(id, &record));
             })?;
         }
         Ok(first.into_iter().collect())

@@ -131,7 +131,7 @@ impl Service {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
         self.scan_stripes(&self.store.users, deadline_ms, |stripe| {
             for (id, record) in stripe.records() {
-                offer(query, &mut best, id, record);
+                offer(query, &mut best, id, &record);
             }
         })?;
         Ok(page(query, best))

@@ -58,7 +58,7 @@ pub(super) async fn run(store: Store, mut inbox: Subscriber, mut tap: WatchdogTa
 fn outcome(message: &Message) -> WriteOutcome {
     if message.status.is_some() {
         // No responders: the stream has no leader at the moment, or is gone.
-        return WriteOutcome::Failed(Failure::Retry);
+        return refused("the stream has no leader at the moment, or is gone".to_owned());
     }
     match serde_json::from_slice::<Ack>(&message.payload) {
         Ok(Ack { error: Some(problem), .. }) => {
@@ -76,15 +76,14 @@ fn outcome(message: &Message) -> WriteOutcome {
                     "the record is larger than the bucket's stream accepts (its `max_msg_size`)",
                 )))
             } else {
-                tracing::warn!(
-                    code = problem.err_code,
-                    description = problem.description,
-                    "JetStream did not take a write; it is tried again"
-                );
-                WriteOutcome::Failed(Failure::Retry)
+                refused(format!("{} ({})", problem.description, problem.err_code))
             }
         }
         Ok(Ack { seq: Some(rev), .. }) => WriteOutcome::Stored(rev),
-        Ok(_) | Err(_) => WriteOutcome::Failed(Failure::Retry),
+        Ok(_) | Err(_) => WriteOutcome::Failed(Failure::Retry(None)),
     }
+}
+
+fn refused(reason: String) -> WriteOutcome {
+    WriteOutcome::Failed(Failure::Retry(Some(reason.into())))
 }

@@ -17,9 +17,10 @@ use tokio::time::{Instant, timeout};
 use super::Store;
 use super::bucket::{BucketError, Info, Shape};
 use super::ground::{Ground, Loss, Witness};
-use super::wire;
+use super::{open, wire};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
+use crate::presence::time::Time;
 use crate::presence::user::Users;
 use crate::watchdog::WatchdogTap;
 
@@ -35,6 +36,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A bucket that has been missing for this long is created again.
 const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where settings of the stream that do not do are reported.
+const SETTINGS_KEY: &str = "bucket settings";
 
 /// The pause before a stream that seems to be another is asked once more.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(250);
@@ -71,6 +75,7 @@ pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
         ground: Ground::new(None),
         foreign: HashMap::new(),
         loss: None,
+        unusable: None,
         stream_ms: 0,
         logged: None,
         tap,
@@ -109,6 +114,8 @@ struct Feed {
     foreign: HashMap<String, u64>,
     /// What was found to have become of the stream.
     loss: Option<Loss>,
+    /// Why the bucket cannot be used as its stream is set at present.
+    unusable: Option<String>,
     /// The stream's clock at the last check, in milliseconds since 1970.
     stream_ms: i64,
     /// The last error that was logged, until a consumer is created again.
@@ -141,7 +148,7 @@ impl Feed {
     /// Follows one consumer until it is lost.
     async fn follow(&mut self) -> Result<Infallible, FeedError> {
         let bucket = self.store.context.bucket.clone();
-        let info = self.bounded(bucket.info()).await?;
+        let info = self.ask_info().await?;
         if let Some(loss) = self.find_loss(&info).await? {
             self.begin_again(&loss);
         }
@@ -314,6 +321,31 @@ impl Feed {
         Ok(None)
     }
 
+    /// The state of the stream; compares its clock and its settings with what they should be.
+    async fn ask_info(&mut self) -> Result<Info, BucketError> {
+        let context = std::sync::Arc::clone(&self.store.context);
+        let asked = context.clock.now().wall;
+        let info = self.bounded(context.bucket.info()).await?;
+        let (answered, stream) = (context.clock.now().wall, Time(info.ts.timestamp_millis()));
+        let (health, metrics) = (&context.health, &context.metrics);
+        context.clock_skew.compare(asked, answered, stream, health, metrics);
+        let unusable = open::check(&context.bucket, &info).err().map(|reason| reason.to_string());
+        if unusable != self.unusable {
+            match &unusable {
+                Some(reason) => {
+                    tracing::error!(reason, "the bucket cannot be used as it is now");
+                    health.report(SETTINGS_KEY, reason.clone());
+                }
+                None => {
+                    tracing::info!("the bucket can be used again");
+                    health.clear(SETTINGS_KEY);
+                }
+            }
+            self.unusable = unusable;
+        }
+        Ok(info)
+    }
+
     /// The last sequence that this daemon knows of.
     fn known(&self) -> u64 {
         self.position.max(self.store.context.acked_rev())
@@ -322,8 +354,7 @@ impl Feed {
     /// Compares the stream with what is known of it, as far as that is cheap.
     async fn check_bucket(&mut self) -> Result<(), FeedError> {
         let known = self.known();
-        let bucket = self.store.context.bucket.clone();
-        match self.bounded(bucket.info()).await {
+        match self.ask_info().await {
             Ok(info) => {
                 let is_same = Some(&info.created) == self.bucket.as_ref();
                 if !is_same || info.state.last_seq < known {

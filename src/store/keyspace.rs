@@ -1,27 +1,31 @@
 //! All records of one kind: the stripes, and their effects on NATS.
 
 use std::borrow::Borrow;
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use hashbrown::DefaultHashBuilder;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::barrier::Barrier;
 use super::bucket::{Bucket, BucketError};
+use super::clock_skew::ClockSkew;
 use super::outbox::{Message, Outbox};
 use super::stripe::{Answer, Effect, Failure, Found, Job, Stripe, Timing};
 use super::wire;
+use super::write_health::WriteHealth;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::payload_limit::PayloadLimit;
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::id::Id;
-use crate::presence::refusal::Refusal;
+use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
 
 /// The number of stripes. A scan holds one stripe at a time, so that writes to the others go on.
@@ -32,6 +36,9 @@ pub type CommandResult<E> = Result<Answer<<E as Entity>::Outcome>, Refusal>;
 
 /// The sending half of a command's answer.
 pub type Ticket<E> = oneshot::Sender<CommandResult<E>>;
+
+/// Keys of which the store lost what was known, and what that was.
+type Lost<E> = Vec<(<E as Entity>::Key, Stored<<E as Entity>::Record>)>;
 
 /// A stripe of the records.
 pub type TicketStripe<E> = Stripe<E, Ticket<E>>;
@@ -53,6 +60,9 @@ pub struct StoreContext {
     pub ack_inbox: String,
     pub metrics: Arc<Metrics>,
     pub health: Health,
+    pub payload_limit: PayloadLimit,
+    pub write_health: WriteHealth,
+    pub clock_skew: ClockSkew,
     /// Notified when the connection to the stream's server is a new one.
     pub reconnected: Notify,
     /// Notified when the leader holds an older record than a known one.
@@ -97,11 +107,11 @@ struct RemoteChange<K> {
 pub struct Keyspace<E: Entity> {
     context: Arc<StoreContext>,
     stripes: Vec<Mutex<TicketStripe<E>>>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     shared: Mutex<E::Shared>,
     remote_changes: Mutex<VecDeque<RemoteChange<E::Key>>>,
     /// Keys of which the store lost what was known.
-    lost: Mutex<Vec<(E::Key, Stored<E::Record>)>>,
+    lost: Mutex<Lost<E>>,
 }
 
 /// The changes of a former daemon from this long before its last one are announced again by a
@@ -131,7 +141,7 @@ impl<E: Entity> Keyspace<E> {
         Self {
             context,
             stripes,
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             shared: Mutex::new(shared),
             remote_changes: Mutex::default(),
             lost: Mutex::default(),
@@ -152,6 +162,11 @@ impl<E: Entity> Keyspace<E> {
         deadline_ms: u64,
     ) -> oneshot::Receiver<CommandResult<E>> {
         let (ticket, answer) = oneshot::channel();
+        if self.context.clock_skew.is_wrong() {
+            // The receiver is not waiting yet.
+            let _ = ticket.send(Err(wrong_clock()));
+            return answer;
+        }
         let job = Job { command, ticket, deadline_ms };
         self.drive(self.stripe_of(&key), |stripe, now| stripe.on_command(key, job, now));
         answer
@@ -159,7 +174,8 @@ impl<E: Entity> Keyspace<E> {
 
     /// Works on the record under a key.
     pub fn with_record<R>(&self, key: &E::Key, work: impl FnOnce(Option<&E::Record>) -> R) -> R {
-        work(self.lock(self.stripe_of(key)).record(key))
+        let record = self.lock(self.stripe_of(key)).record(key);
+        work(record.as_deref())
     }
 
     /// Works on the stored content of a key and its revision.
@@ -168,7 +184,8 @@ impl<E: Entity> Keyspace<E> {
         key: &E::Key,
         work: impl FnOnce(Option<(&Stored<E::Record>, u64)>) -> R,
     ) -> R {
-        work(self.lock(self.stripe_of(key)).known(key))
+        let known = self.lock(self.stripe_of(key)).known(key);
+        work(known.as_ref().map(|(stored, rev)| (stored, *rev)))
     }
 
     /// Works on the index of a key's stripe; the key may be given in borrowed form.
@@ -220,7 +237,7 @@ impl<E: Entity> Keyspace<E> {
         rev: u64,
     ) -> Option<u64> {
         let key = E::from_tokens(tokens)?;
-        let entry = wire::entry::<E>(rev, &key, message.headers.as_ref(), &message.payload);
+        let entry = wire::entry(rev, message.headers.as_ref(), &message.payload);
         Some(self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now)))
     }
 
@@ -254,7 +271,7 @@ impl<E: Entity> Keyspace<E> {
     }
 
     /// Takes the keys of which the store lost what was known.
-    pub(super) fn take_lost(&self) -> Vec<(E::Key, Stored<E::Record>)> {
+    pub(super) fn take_lost(&self) -> Lost<E> {
         std::mem::take(&mut self.lost.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -269,7 +286,10 @@ impl<E: Entity> Keyspace<E> {
             let Some(command) = found else { return };
             let deadline_ms = self.context.clock.now().mono_ms + REPAIR_TIMEOUT_MS;
             match self.command(key.clone(), command, deadline_ms).await {
-                Ok(Err(refusal)) => tracing::debug!(?refusal, "a key could not be repaired yet"),
+                Ok(Err(refusal)) => {
+                    tracing::debug!(?refusal, "a key could not be repaired yet");
+                    tokio::time::sleep(REPAIR_PAUSE).await;
+                }
                 // It is done, or the daemon stops.
                 Ok(Ok(_)) | Err(_) => return,
             }
@@ -295,21 +315,20 @@ impl<E: Entity> Keyspace<E> {
     pub fn announce_newest(&self, alive: impl Fn(DaemonId) -> bool) -> usize {
         let mut newest: HashMap<DaemonId, u64> = HashMap::new();
         self.for_each_stripe(|stripe| {
-            for (_, stored) in stripe.all() {
-                let (version, by) = (E::version(stored), E::changed_by(stored));
+            for (_, (version, by)) in stripe.changes() {
                 if let Some(by) = by.filter(|by| !alive(*by)) {
                     let newest = newest.entry(by).or_default();
                     *newest = version.max(*newest);
                 }
             }
         });
-        let is_new = |stored: &Stored<E::Record>| {
-            let last = E::changed_by(stored).and_then(|by| newest.get(&by)).copied();
-            last.is_some_and(|last| E::version(stored) + NEWEST_CHANGES_MS >= last)
+        let is_new = |(version, by): (u64, Option<DaemonId>)| {
+            let last = by.and_then(|by| newest.get(&by)).copied();
+            last.is_some_and(|last| version + NEWEST_CHANGES_MS >= last)
         };
         let mut keys = Vec::new();
         self.for_each_stripe(|stripe| {
-            let new = stripe.all().filter(|(_, stored)| is_new(stored));
+            let new = stripe.changes().filter(|(_, change)| is_new(*change));
             keys.extend(new.map(|(key, _)| key.clone()));
         });
         keys.iter().for_each(|key| self.announce(key));
@@ -344,6 +363,7 @@ impl<E: Entity> Keyspace<E> {
     fn carry_out(self: &Arc<Self>, stripe: usize, effect: Effect<E, Ticket<E>>) {
         match effect {
             Effect::Write { key, write, expected, content, visible, not_after_ms } => {
+                self.context.write_health.on_sent(self.context.clock.now());
                 let daemon = self.context.daemon.to_string();
                 let (headers, payload) = wire::write(&daemon, expected, content, visible);
                 self.context.writes.send(Message {
@@ -395,9 +415,7 @@ impl<E: Entity> Keyspace<E> {
 
     async fn read(self: Arc<Self>, stripe: usize, key: E::Key, read: u64) {
         let found = match self.context.bucket.last(&self.subject(&key)).await {
-            Ok(raw) => {
-                Found::Entry(wire::entry::<E>(raw.seq, &key, Some(&raw.headers), &raw.payload))
-            }
+            Ok(raw) => Found::Entry(wire::entry(raw.seq, Some(&raw.headers), &raw.payload)),
             Err(BucketError::NoKey) => Found::Nothing,
             Err(error) => {
                 tracing::debug!(%error, "a record could not be read");
@@ -423,8 +441,19 @@ impl<E: Entity> Keyspace<E> {
     }
 }
 
+/// The refusal of a command of a daemon whose clock is wrong.
+fn wrong_clock() -> Refusal {
+    Refusal::new(
+        Code::Unavailable,
+        "the clock of the daemon's machine is wrong by more than an hour; nothing is written",
+    )
+}
+
 /// How long one attempt to repair a key may take, in milliseconds.
 const REPAIR_TIMEOUT_MS: u64 = 5000;
+
+/// The pause after an attempt that failed.
+const REPAIR_PAUSE: Duration = Duration::from_millis(100);
 
 /// The time-out of a verification, in milliseconds: longer than any command lives.
 const VERIFY_TIMEOUT_MS: u64 = 60_000;
@@ -439,15 +468,24 @@ pub(super) fn settle<E: Entity>(
     if stripe >= STRIPES {
         return;
     }
-    let metrics = &keyspace.context.metrics;
+    let StoreContext { metrics, write_health, .. } = &*keyspace.context;
     match &outcome {
         WriteOutcome::Stored(rev) => {
             keyspace.context.acked.fetch_max(*rev, Ordering::Relaxed);
+            write_health.on_stored();
             metrics.committed(E::KIND);
         }
-        WriteOutcome::Conflict => metrics.conflicted(E::KIND),
-        WriteOutcome::Failed(Failure::Retry) => metrics.retried(E::KIND),
-        WriteOutcome::Failed(Failure::Refused(_)) => {}
+        WriteOutcome::Conflict => {
+            write_health.on_answered();
+            metrics.conflicted(E::KIND);
+        }
+        WriteOutcome::Failed(Failure::Retry(reason)) => {
+            if let Some(reason) = reason {
+                write_health.on_refused(reason, keyspace.context.clock.now());
+            }
+            metrics.retried(E::KIND);
+        }
+        WriteOutcome::Failed(Failure::Refused(_)) => write_health.on_answered(),
     }
     keyspace.drive(stripe, |stripe, now| match outcome {
         WriteOutcome::Stored(rev) => stripe.on_acked(write, rev, now),

@@ -7,6 +7,7 @@
 mod acks;
 pub mod barrier;
 pub mod bucket;
+pub mod clock_skew;
 mod feed;
 mod ground;
 pub mod keyspace;
@@ -15,6 +16,7 @@ pub mod outbox;
 pub mod stream_clock;
 pub mod stripe;
 mod wire;
+pub mod write_health;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -112,7 +114,8 @@ impl Store {
         let acks = client.subscribe(format!("{}.>", self.context.ack_inbox)).await?;
         let tracker = &self.context.tracker;
         let (store, bucket) = (self.clone(), self.context.bucket.clone());
-        let writes = writes.run(client, self.context.clock, watchdog.register("writes"));
+        let limit = self.context.payload_limit.clone();
+        let writes = writes.run(client, self.context.clock, limit, watchdog.register("writes"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(writes));
         let acks = acks::run(self.clone(), acks, watchdog.register("acknowledgements"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(acks));
@@ -143,7 +146,9 @@ impl Store {
             }
             self.users.tick();
             self.channels.tick();
-            self.context.barrier.expire(self.context.clock.now().mono_ms);
+            let now = self.context.clock.now();
+            self.context.barrier.expire(now.mono_ms);
+            self.context.write_health.on_tick(now);
         }
     }
 
@@ -152,6 +157,12 @@ impl Store {
         self.context.bucket.set_timeout(bucket_timeout(request_timeout));
         self.users.for_each_stripe(|stripe| stripe.adjust(Arc::clone(rules), request_timeout));
         self.channels.for_each_stripe(|stripe| stripe.adjust(Arc::new(()), request_timeout));
+    }
+
+    /// Sets the largest value that the server takes, from the next decision on.
+    pub fn set_max_value(&self, bytes: usize) {
+        self.users.for_each_stripe(|stripe| stripe.set_max_value(bytes));
+        self.channels.for_each_stripe(|stripe| stripe.set_max_value(bytes));
     }
 
     /// The shared leases that hold connections.
@@ -183,6 +194,7 @@ impl Store {
 
     /// The stream was compared with what was known.
     fn set_certain(&self) {
+        self.context.write_health.on_reconnected();
         self.uncertain.store(false, Ordering::Relaxed);
     }
 

@@ -31,6 +31,10 @@ pub enum UnusableBucket {
         "the bucket {name} forgets its entries after {max_age:?}, so users would vanish; take the maximum age off the stream KV_{name}, or choose another `store.bucket`"
     )]
     MaxAge { name: String, max_age: Duration },
+    #[error(
+        "the bucket {name} is sealed, which cannot be undone: nothing can be written; remove the stream KV_{name}, or choose another `store.bucket`"
+    )]
+    Sealed { name: String },
 }
 
 /// Waits until the bucket is there, and creates it if it is missing. Logs from time to time what it
@@ -67,6 +71,9 @@ pub fn check(bucket: &Bucket, info: &Info) -> Result<(), UnusableBucket> {
     if config.subjects != [format!("{}>", bucket.prefix())] {
         let subjects = config.subjects.clone();
         return Err(UnusableBucket::NoBucket { stream: bucket.stream(), subjects });
+    }
+    if config.sealed {
+        return Err(UnusableBucket::Sealed { name });
     }
     if !config.allow_message_ttl || !config.allow_rollup {
         return Err(UnusableBucket::NoMarkers { name });

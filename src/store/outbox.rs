@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::payload_limit::PayloadLimit;
 use crate::watchdog::WatchdogTap;
 
 /// One message to publish.
@@ -58,7 +59,13 @@ impl Outbox {
 
 impl Outgoing {
     /// Publishes on `client` until every [`Outbox`] is gone.
-    pub async fn run(mut self, client: Client, clock: Clock, mut tap: WatchdogTap) {
+    pub async fn run(
+        mut self,
+        client: Client,
+        clock: Clock,
+        limit: PayloadLimit,
+        mut tap: WatchdogTap,
+    ) {
         // Waiting for the connection is no hang.
         let disconnected = || client.connection_state() != State::Connected;
         loop {
@@ -74,6 +81,11 @@ impl Outgoing {
             match item {
                 Item::Message(message) if is_late(&message, &client, clock) => {
                     tracing::debug!("dropped a late write");
+                }
+                Item::Message(message) if message.payload.len() > limit.body() => {
+                    // It was made before the limit was lowered, and would cost the connection.
+                    let bytes = message.payload.len();
+                    tracing::warn!(bytes, "dropped a message beyond the server's `max_payload`");
                 }
                 Item::Message(message) => {
                     tap.during(disconnected, publish(&client, message)).await;

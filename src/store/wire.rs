@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::bucket::MARKER_TTL;
 use super::stripe::{Content, Entry};
-use crate::presence::entity::{DaemonId, Entity, Stored};
+use crate::presence::entity::DaemonId;
 
 /// The daemon that wrote the message.
 const WRITER: HeaderName = HeaderName::from_static("Presence-Writer");
@@ -56,35 +56,17 @@ pub fn is_marker(headers: Option<&HeaderMap>) -> bool {
     })
 }
 
-/// Reads a stored message. An unreadable record is logged, once per message.
-pub fn entry<E: Entity>(
-    rev: u64,
-    key: &E::Key,
-    headers: Option<&HeaderMap>,
-    payload: &Bytes,
-) -> Entry<E::Record> {
+/// Reads a stored message.
+pub fn entry(rev: u64, headers: Option<&HeaderMap>, payload: &Bytes) -> Entry {
     let header = |name: HeaderName| {
         headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str)
     };
     let writer = header(WRITER).and_then(DaemonId::parse);
-    if is_marker(headers) {
+    let content = if is_marker(headers) {
         let version = header(VERSION).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let changed_by = header(CHANGED_BY).and_then(DaemonId::parse);
-        let stored = Stored::Absent { version, changed_by };
-        return Entry { rev, stored, content: Content::Purge { version, changed_by }, writer };
-    }
-    let stored = match E::decode(payload) {
-        Ok(record) => Stored::Present(Box::new(record)),
-        Err(reason) => {
-            tracing::error!(
-                kind = E::KIND,
-                revision = rev,
-                %reason,
-                "a record cannot be read; it stays as it is, and requests for it are answered `unavailable`"
-            );
-            tracing::debug!(?key, revision = rev, "the record that cannot be read");
-            Stored::Unreadable
-        }
+        Content::Purge { version, changed_by: header(CHANGED_BY).and_then(DaemonId::parse) }
+    } else {
+        Content::Put(payload.clone())
     };
-    Entry { rev, stored, content: Content::Put(payload.clone()), writer }
+    Entry { rev, content, writer }
 }

@@ -1,5 +1,7 @@
 //! A model of the bucket: JetStream KV with a history of one.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -21,13 +23,8 @@ pub struct Message {
 }
 
 impl Message {
-    pub fn entry(&self) -> Entry<Record> {
-        Entry {
-            rev: self.seq,
-            stored: self.stored.clone(),
-            content: self.content.clone(),
-            writer: Some(self.writer),
-        }
+    pub fn entry(&self) -> Entry {
+        Entry { rev: self.seq, content: self.content.clone(), writer: Some(self.writer) }
     }
 
     pub fn version(&self) -> u64 {
@@ -77,7 +74,7 @@ impl Bucket {
         self.last_seq += 1;
         let stored = match &write.content {
             Content::Put(text) => match Users::decode(text) {
-                Ok(record) => Stored::Present(Box::new(record)),
+                Ok(record) => Stored::Present(Arc::new(record)),
                 Err(_) => Stored::Unreadable,
             },
             Content::Purge { version, changed_by } => {

@@ -166,10 +166,10 @@ impl World {
             })?;
             for daemon in self.daemons.values() {
                 let known = daemon.machine.known(user);
-                let agrees = match known {
+                let agrees = match &known {
                     None => last.is_none(),
                     Some((known, rev)) => match last {
-                        Some(message) => message.seq == rev && message.stored == *known,
+                        Some(message) => message.seq == *rev && message.stored == *known,
                         None => known.record().is_none(),
                     },
                 };

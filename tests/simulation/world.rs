@@ -244,7 +244,7 @@ impl World {
                 self.drive(id, |m, now| m.on_conflicted(write, now))
             }
             Incoming::NoLeader { write } => {
-                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry, now))
+                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry(None), now))
             }
             Incoming::Found { key, read, found } => {
                 let found = match found {

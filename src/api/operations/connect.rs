@@ -35,7 +35,7 @@ impl Connect {
         };
         let (user, patch) = writes::user(&user_fields, &path, door, rules)?;
         let connection = fields.id("connection_id")?;
-        let lease = fields.id("lease")?;
+        let lease = fields.lease()?;
         let defaults = defaults(&mut fields, door, rules)?;
         let device = device(&mut fields)?;
         let idle = fields.boolean("idle")?.unwrap_or(false);

@@ -20,7 +20,7 @@ pub enum Disconnect {
 impl Disconnect {
     pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
         let grace_ms = fields.number("grace_ms", 0..=rules.lease_ms)?;
-        let lease = fields.id("lease")?;
+        let lease = fields.lease()?;
         if let Some(lease) = &lease
             && !fields.has("user_id")
             && !fields.has("connection_id")

@@ -59,7 +59,7 @@ impl Heartbeat {
     }
 
     fn parse_fields(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
-        let lease = fields.id("lease")?;
+        let lease = fields.lease()?;
         let connections = fields.array("connections", MAX_CONNECTIONS)?;
         let heartbeat = match (lease, connections) {
             (Some(lease), None) => Self::Lease(lease),

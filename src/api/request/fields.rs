@@ -58,6 +58,15 @@ impl Fields {
         }
     }
 
+    /// The shared lease that a request names.
+    pub fn lease(&mut self) -> Result<Option<Id>, Refusal> {
+        match self.take("lease") {
+            None => Ok(None),
+            Some(Value::String(id)) => Id::parse_shared(&id, &self.path("lease")).map(Some),
+            Some(_) => Err(wrong(&self.path("lease"), "takes a string")),
+        }
+    }
+
     pub fn text(&mut self, name: &str) -> Result<Option<String>, Refusal> {
         match self.take(name) {
             None => Ok(None),

@@ -90,7 +90,7 @@ impl Executor {
             door,
             Arc::clone(&self.event_prefix),
             *deadline_ms,
-            responder.context.max_answer,
+            responder.context.payload_limit.body(),
         );
         Ok((parsed, ctx))
     }

@@ -10,6 +10,7 @@ use async_nats::header::HeaderName;
 use crate::api::operations::{OPERATIONS, Operation, Reply, push_refusal, too_large};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::payload_limit::PayloadLimit;
 use crate::presence::refusal::{Code, Refusal};
 use crate::store::outbox::{Message, Outbox};
 
@@ -44,8 +45,7 @@ pub struct ReplyContext {
     pub stats: Stats,
     pub clock: Clock,
     pub metrics: Arc<Metrics>,
-    /// The largest answer that the server takes, in bytes.
-    pub max_answer: usize,
+    pub payload_limit: PayloadLimit,
 }
 
 /// Sends the answer to one request.
@@ -65,7 +65,7 @@ pub struct Responder {
 impl Responder {
     /// Sends the answer to a request, and counts it.
     pub fn respond(self, result: Result<Reply, Refusal>) {
-        let max_answer = self.context.max_answer;
+        let max_answer = self.context.payload_limit.body();
         let result = result.and_then(|body| match body.len() {
             bytes if bytes > max_answer => Err(too_large(self.operation, bytes, max_answer)),
             _ => Ok(body),

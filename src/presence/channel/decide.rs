@@ -1,5 +1,7 @@
 //! What each command does to the record of a channel.
 
+use std::sync::Arc;
+
 use std::collections::HashSet;
 
 use super::Channels;
@@ -102,7 +104,7 @@ fn upsert(
     check_size(&record)?;
     record.updated_at = record.updated_at.max(now.wall);
     let outcome = Outcome::Channel(Box::new(record.clone()));
-    Ok(Decision { next: Some(Stored::Present(Box::new(record))), event: None, outcome })
+    Ok(Decision { next: Some(Stored::Present(Arc::new(record))), event: None, outcome })
 }
 
 impl Edit {

@@ -21,6 +21,7 @@ pub use view::{Page, push_fields};
 pub use watch::{MAX_WATCHED, Watched, choose, watch};
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::refusal::Refusal;
@@ -33,6 +34,7 @@ pub struct Channels;
 impl Entity for Channels {
     type Key = ChannelKey;
     type Record = Record;
+    type Kept = Arc<Record>;
     type Command = Command;
     type Outcome = Outcome;
     type Rules = ();
@@ -67,6 +69,18 @@ impl Entity for Channels {
 
     fn decode(text: &[u8]) -> Result<Record, serde_json::Error> {
         Record::decode(text)
+    }
+
+    fn keep(record: Arc<Record>) -> Arc<Record> {
+        record
+    }
+
+    fn restore(kept: &Arc<Record>) -> Arc<Record> {
+        Arc::clone(kept)
+    }
+
+    fn kept_change(_: &Arc<Record>) -> (u64, Option<DaemonId>) {
+        (0, None)
     }
 
     /// Channels have no versions: nobody is told of their changes.

@@ -2,12 +2,13 @@
 //! as a value. One queue entry per user with something due: no tasks, no scan.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 
 use super::connection::LeavingKey;
 use super::record::Record;
 use crate::presence::id::Id;
 use crate::presence::lease::Heard;
+use crate::presence::table::{Keyed, Table};
 use crate::presence::time::{Now, Time};
 
 /// How long something that was handed out as due rests before it is handed out again, in
@@ -63,12 +64,20 @@ struct Grace {
 
 #[derive(Debug)]
 struct UserAgenda {
+    user: Id,
     /// When the user is looked at next; an entry of the queue with another time is void.
     due_ms: u64,
     /// The `last_active` that must not grow old, and whether it is the invisible one.
     active: (Option<Time>, bool),
     /// [`NEVER_MS`] without a live connection.
     refresh_due_ms: u64,
+    /// Nothing for a user of whom no more is to come, such as one on a shared lease.
+    details: Option<Box<Details>>,
+}
+
+/// What else is to come for a user.
+#[derive(Debug, Default)]
+struct Details {
     /// The connections that are kept alive by their own heartbeats.
     own: Box<[OwnLease]>,
     graces: Box<[Grace]>,
@@ -125,14 +134,24 @@ pub struct Turn {
 #[derive(Debug)]
 pub struct Agenda {
     periods: Periods,
-    users: HashMap<Id, UserAgenda>,
+    /// The grace of this daemon's settings; `periods` has the one that counts.
+    own_grace_ms: u64,
+    users: Table<UserAgenda>,
     queue: BinaryHeap<Reverse<(u64, Id)>>,
     listening: bool,
 }
 
 impl Agenda {
     pub fn new(periods: Periods) -> Self {
-        Self { periods, users: HashMap::new(), queue: BinaryHeap::new(), listening: false }
+        let own_grace_ms = periods.grace_ms;
+        let (users, queue) = (Table::default(), BinaryHeap::new());
+        Self { periods, own_grace_ms, users, queue, listening: false }
+    }
+
+    /// Daemons may have different settings: the longest grace of all counts. `others_ms` is that
+    /// of the other daemons.
+    pub fn adjust_grace(&mut self, others_ms: u64) {
+        self.periods.grace_ms = self.own_grace_ms.max(others_ms);
     }
 
     /// The replica is whole; from now on a connection that appears has just connected.
@@ -160,7 +179,7 @@ impl Agenda {
 
     /// When a connection that keeps itself alive was last heard of.
     pub fn heard(&self, user: &Id, connection: &Id) -> Option<Heard> {
-        let own = &self.users.get(user)?.own;
+        let own = &self.users.get(user)?.details.as_ref()?.own;
         own.iter()
             .find(|lease| lease.connection_gen.connection == *connection)
             .map(|lease| lease.heard)
@@ -168,13 +187,14 @@ impl Agenda {
 
     /// When this daemon first saw that a connection is leaving, on its monotonic clock.
     pub fn leaving_seen_ms(&self, user: &Id, key: &LeavingKey) -> Option<u64> {
-        let graces = &self.users.get(user)?.graces;
+        let graces = &self.users.get(user)?.details.as_ref()?.graces;
         graces.iter().find(|grace| grace.key == *key).map(|grace| grace.seen_ms)
     }
 
     /// Whether a connection has been silent for a lease, and is still the same.
     pub fn is_silent(&self, user: &Id, connection_gen: &ConnectionGen, now_ms: u64) -> bool {
-        let own = self.users.get(user).map(|agenda| &*agenda.own).unwrap_or_default();
+        let details = self.users.get(user).and_then(|agenda| agenda.details.as_ref());
+        let own = details.map(|details| &*details.own).unwrap_or_default();
         own.iter().any(|lease| {
             lease.connection_gen == *connection_gen
                 && lease.heard.at_ms + self.periods.lease_ms <= now_ms
@@ -195,13 +215,15 @@ impl Agenda {
             else {
                 continue;
             };
+            let mut none = Details::default();
             let mut due = Due::nothing(user);
             let turn = turn(&due.user);
             let next_ms = agenda.take_stale(&mut due, &self.periods, now, turn.hearing_ms);
             let hears = (hears_from_ms, turn.hearing_ms);
-            let next_ms = next_ms.min(agenda.take_silent(&mut due, &self.periods, now, hears));
-            let next_ms = next_ms.min(agenda.take_left(&mut due, &self.periods, now, turn.any_ms));
-            let next_ms = next_ms.min(agenda.take_expired(&mut due, now, turn.any_ms));
+            let details = agenda.details.as_deref_mut().unwrap_or(&mut none);
+            let next_ms = next_ms.min(details.take_silent(&mut due, &self.periods, now, hears));
+            let next_ms = next_ms.min(details.take_left(&mut due, &self.periods, now, turn.any_ms));
+            let next_ms = next_ms.min(details.take_expired(&mut due, now, turn.any_ms));
             agenda.due_ms = next_ms;
             self.queue.push(Reverse((next_ms, due.user.clone())));
             if due.is_something() {
@@ -216,13 +238,18 @@ impl Agenda {
         let old = self.users.remove(user);
         let has_more = |record: &&Record| record.is_online() || record.status_expires_at.is_some();
         let Some(record) = after.filter(has_more) else { return };
+        let known = old.as_ref().and_then(|old| old.details.as_deref());
+        let details = Details {
+            own: self.own_leases(record, known, now),
+            graces: graces(record, known, now),
+            status_end: status_end(record, known, now),
+        };
         let mut agenda = UserAgenda {
+            user: user.clone(),
             due_ms: NEVER_MS,
             active: (record.refreshed_last_active(), record.invisible),
             refresh_due_ms: NEVER_MS,
-            own: self.own_leases(record, old.as_ref(), now),
-            graces: graces(record, old.as_ref(), now),
-            status_end: status_end(record, old.as_ref(), now),
+            details: (!details.is_empty()).then(|| Box::new(details)),
         };
         if !record.connections.is_empty() {
             agenda.refresh_due_ms = match &old {
@@ -238,11 +265,11 @@ impl Agenda {
             self.queue.push(Reverse((wanted_ms, user.clone())));
             wanted_ms
         });
-        self.users.insert(user.clone(), agenda);
+        self.users.insert_new(agenda);
     }
 
     /// The connections of a record that keep themselves alive, with when they were heard.
-    fn own_leases(&self, record: &Record, old: Option<&UserAgenda>, now: Now) -> Box<[OwnLease]> {
+    fn own_leases(&self, record: &Record, old: Option<&Details>, now: Now) -> Box<[OwnLease]> {
         let known = old.map(|old| &*old.own).unwrap_or_default();
         let own = record.connections.iter().filter(|each| each.lease.is_none()).map(|each| {
             let connection_gen =
@@ -277,7 +304,7 @@ impl Agenda {
     }
 
     fn lease_mut(&mut self, user: &str, connection: &str) -> Option<&mut OwnLease> {
-        let own = &mut self.users.get_mut(user)?.own;
+        let own = &mut self.users.get_mut(user)?.details.as_mut()?.own;
         own.iter_mut().find(|lease| lease.connection_gen.connection.as_str() == connection)
     }
 }
@@ -285,13 +312,11 @@ impl Agenda {
 impl UserAgenda {
     /// When the first of all is due, if this daemon is the first to act.
     fn wanted_ms(&self, periods: &Periods) -> u64 {
-        let lapses = self.own.iter().map(|lease| lease.heard.at_ms + periods.lease_ms);
-        let ends = self.graces.iter().map(|grace| grace.ends_ms(periods));
-        let status = self.status_end.map(|end| end.look_ms);
-        lapses.chain(ends).chain(status).fold(self.refresh_due_ms, u64::min)
+        let details = self.details.as_deref().map(|details| details.wanted_ms(periods));
+        details.unwrap_or(NEVER_MS).min(self.refresh_due_ms)
     }
 
-    /// Each of these takes what is due, and returns when to look at the rest.
+    /// This and those of [`Details`] each take what is due, and returns when to look at the rest.
     fn take_stale(&mut self, due: &mut Due, periods: &Periods, now: Now, wait_ms: u64) -> u64 {
         // By a clock that is behind, it was only just refreshed: there is nothing to write.
         let is_new = |at: Time| at >= now.wall && at.counts_at(now.wall);
@@ -304,6 +329,27 @@ impl UserAgenda {
         }
         due.stale = Some(self.active.0);
         now.mono_ms + RETRY_MS
+    }
+}
+
+impl Keyed for UserAgenda {
+    type Key = Id;
+
+    fn key(&self) -> &Id {
+        &self.user
+    }
+}
+
+impl Details {
+    fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.graces.is_empty() && self.status_end.is_none()
+    }
+
+    fn wanted_ms(&self, periods: &Periods) -> u64 {
+        let lapses = self.own.iter().map(|lease| lease.heard.at_ms + periods.lease_ms);
+        let ends = self.graces.iter().map(|grace| grace.ends_ms(periods));
+        let status = self.status_end.map(|end| end.look_ms);
+        lapses.chain(ends).chain(status).min().unwrap_or(NEVER_MS)
     }
 
     fn take_silent(
@@ -363,7 +409,7 @@ impl Grace {
 }
 
 /// The graces of a record, each with when it was first seen.
-fn graces(record: &Record, old: Option<&UserAgenda>, now: Now) -> Box<[Grace]> {
+fn graces(record: &Record, old: Option<&Details>, now: Now) -> Box<[Grace]> {
     let known = old.map(|old| &*old.graces).unwrap_or_default();
     let graces = record.leaving.iter().map(|leaving| {
         let key = leaving.key();
@@ -375,7 +421,7 @@ fn graces(record: &Record, old: Option<&UserAgenda>, now: Now) -> Box<[Grace]> {
 }
 
 /// The end of the status of a record, and when to look at it.
-fn status_end(record: &Record, old: Option<&UserAgenda>, now: Now) -> Option<StatusEnd> {
+fn status_end(record: &Record, old: Option<&Details>, now: Now) -> Option<StatusEnd> {
     let at = record.status_expires_at?;
     let known = old.and_then(|old| old.status_end).filter(|known| known.at == at);
     let look_ms = now.mono_ms + status_wait_ms(at, now);
@@ -431,6 +477,25 @@ mod tests {
         }
         agenda.observe(&john(), None, at(20_000));
         assert_eq!(due(&mut agenda, at(60_000), FIRST), None);
+    }
+
+    #[test]
+    fn the_longest_grace_of_all_daemons_counts() {
+        let mut record = Record::new(Time(0), 0);
+        record.leaving = vec![leaving(1, None), leaving(2, Some(100))];
+        let mut agenda = Agenda::new(PERIODS);
+        agenda.observe(&john(), Some(&record), at(0));
+        agenda.adjust_grace(8000);
+        let named = [record.leaving[1].key()];
+        assert_eq!(due(&mut agenda, at(100), FIRST).unwrap().left, named);
+        record.leaving.pop();
+        agenda.observe(&john(), Some(&record), at(200));
+        assert_eq!(due(&mut agenda, at(7999), FIRST), None);
+        assert!(due(&mut agenda, at(8000), FIRST).is_some());
+        agenda.adjust_grace(1);
+        record.leaving = vec![leaving(3, None)];
+        agenda.observe(&john(), Some(&record), at(9000));
+        assert!(due(&mut agenda, at(14_000), FIRST).is_some(), "the own one");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The availability of a user: its own choice, combined with its connections.
 
+use serde::{Deserialize, Serialize};
+
 /// What a user chose to be shown as while it is online.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Choice {
     /// The connections decide.
     #[default]

@@ -1,6 +1,8 @@
 //! The connections of a user: live ones, and those that are leaving.
 
-use crate::presence::id::Id;
+use serde::{Deserialize, Serialize};
+
+use crate::presence::id::{Id, shared as shared_lease};
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Time;
 
@@ -8,7 +10,7 @@ use crate::presence::time::Time;
 const MAX_DEVICE_BYTES: usize = 32;
 
 /// The kind of device that a connection comes from: 1 to 32 of `[a-z0-9_-]`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Device(Box<str>);
 
 impl Device {
@@ -27,10 +29,11 @@ impl Device {
 }
 
 /// One live connection of a user.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Connection {
     pub id: Id,
     /// The shared lease that keeps it alive; `None` if its own heartbeats do.
+    #[serde(with = "shared_lease")]
     pub lease: Option<Id>,
     pub device: Option<Device>,
     /// Whether the client reports its user as idle.
@@ -43,7 +46,7 @@ pub struct Connection {
 }
 
 /// A connection that ended and counts as before for a grace.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Leaving {
     /// `None` if written by a daemon that knew only graces of users.
     pub connection: Option<Id>,

@@ -222,6 +222,7 @@ fn add(record: &mut Record, new: &NewConnection, limit: usize) -> Result<(), Ref
     if let Some(known) = record.connections.iter_mut().find(|known| known.id == id) {
         *known = Connection { lease, device, idle, generation, ..known.clone() };
     } else if record.connections.len() < limit {
+        record.connections.reserve_exact(1);
         record.connections.push(Connection { id, lease, device, idle, generation, unknown: None });
     } else {
         return Err(Refusal::new(

@@ -1,8 +1,9 @@
 //! The index over users: the connections on each shared lease, the agenda, and the census.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::agenda::{Agenda, Periods};
+use super::availability::Availability;
 use super::early::EarlyDisconnects;
 use super::record::Record;
 use crate::presence::id::Id;
@@ -12,8 +13,8 @@ use crate::presence::time::Now;
 /// The index over the users of one stripe.
 #[derive(Debug)]
 pub struct Index {
-    /// For each shared lease, its connections: user and connection id.
-    leases: HashMap<Id, HashSet<(Id, Id)>>,
+    /// For each shared lease, the users with connections on it.
+    leases: HashMap<Id, HashSet<Id>>,
     /// What is due for these users, and when.
     pub agenda: Agenda,
     pub early_disconnects: EarlyDisconnects,
@@ -26,7 +27,9 @@ pub struct Index {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
     pub known: usize,
-    pub online: usize,
+    pub active: usize,
+    pub away: usize,
+    pub busy: usize,
 }
 
 /// What a record's change means for a shared lease, which holds connections of many stripes.
@@ -80,8 +83,7 @@ impl Index {
 
     /// The users with a connection on a lease, each once.
     pub fn holders(&self, lease: &Id) -> HashSet<Id> {
-        let connections = self.leases.get(lease).into_iter().flatten();
-        connections.map(|(user, _)| user.clone()).collect()
+        self.leases.get(lease).cloned().unwrap_or_default()
     }
 
     /// Keeps in step with the record of a user, and returns what that means for shared leases.
@@ -131,33 +133,64 @@ impl Index {
         for (lease, connection, generation) in &new {
             let lease = lease.clone();
             if !is_in(&old, &lease, connection) {
-                let held = self.leases.entry(lease.clone()).or_default();
-                held.insert((user.clone(), connection.clone()));
+                self.leases.entry(lease.clone()).or_default().insert(user.clone());
                 changes.push(LeaseChange::Joined { lease, invisible });
             } else if !old.iter().any(|(l, c, n)| (l, c, n) == (&lease, connection, generation)) {
                 changes.push(LeaseChange::Rejoined { lease, invisible });
             }
         }
         for (lease, connection, _) in &old {
-            if !is_in(&new, lease, connection)
-                && let Some(held) = self.leases.get_mut(lease)
+            if is_in(&new, lease, connection) {
+                continue;
+            }
+            if !new.iter().any(|(l, ..)| l == lease)
+                && let Some(users) = self.leases.get_mut(lease)
             {
-                held.remove(&(user.clone(), connection.clone()));
-                if held.is_empty() {
+                users.remove(user);
+                if users.is_empty() {
                     self.leases.remove(lease);
                 }
-                changes.push(LeaseChange::Left { lease: lease.clone() });
             }
+            changes.push(LeaseChange::Left { lease: lease.clone() });
         }
         changes
     }
 }
 
 impl Census {
+    /// How many users are online.
+    pub fn online(&self) -> usize {
+        self.active + self.away + self.busy
+    }
+
+    /// The users of both.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            known: self.known + other.known,
+            active: self.active + other.active,
+            away: self.away + other.away,
+            busy: self.busy + other.busy,
+        }
+    }
+
     fn observe(&mut self, before: Option<&Record>, after: Option<&Record>) {
-        let online =
-            |record: Option<&Record>| usize::from(record.is_some_and(Record::is_shown_online));
-        self.known = self.known + usize::from(after.is_some()) - usize::from(before.is_some());
-        self.online = self.online + online(after) - online(before);
+        if let Some(record) = after {
+            self.known += 1;
+            self.shown(record.shown_availability()).into_iter().for_each(|count| *count += 1);
+        }
+        if let Some(record) = before {
+            self.known -= 1;
+            self.shown(record.shown_availability()).into_iter().for_each(|count| *count -= 1);
+        }
+    }
+
+    /// The count of the users who are online with that availability.
+    fn shown(&mut self, availability: Availability) -> Option<&mut usize> {
+        match availability {
+            Availability::Offline => None,
+            Availability::Active => Some(&mut self.active),
+            Availability::Away => Some(&mut self.away),
+            Availability::Busy => Some(&mut self.busy),
+        }
     }
 }

@@ -7,6 +7,7 @@ mod connection;
 mod decide;
 mod early;
 mod index;
+mod packed;
 mod patch;
 mod record;
 mod repair;
@@ -26,13 +27,17 @@ pub use connection::{Connection, Device, Leaving, LeavingKey};
 pub use decide::{Command, NewConnection, Outcome, Rules};
 pub use early::EarlyDisconnect;
 pub use index::{Census, Index, LeaseChange};
-pub use patch::{MAX_STATUS_BYTES, Patch, check_custom_name};
+pub use patch::{MAX_STATUS_BYTES, Patch, StatusEnd, check_custom_name};
 pub use record::{Reachability, Record};
 pub use seen::Seen;
 pub use view::{
     AnnouncedFields, MAX_USER_BYTES, Shown, Viewer, is_announced, push_member,
     push_member_without_presence, push_own, push_seen_by, shown,
 };
+
+use std::sync::Arc;
+
+use packed::Packed;
 
 use super::entity::{DaemonId, Decision, Entity, Event, Stored};
 use super::id::Id;
@@ -47,6 +52,7 @@ pub struct Users;
 impl Entity for Users {
     type Key = Id;
     type Record = Record;
+    type Kept = Packed;
     type Command = Command;
     type Outcome = Outcome;
     type Rules = Rules;
@@ -81,6 +87,18 @@ impl Entity for Users {
 
     fn decode(text: &[u8]) -> Result<Record, serde_json::Error> {
         Record::decode(text)
+    }
+
+    fn keep(record: Arc<Record>) -> Packed {
+        Packed::new(&record)
+    }
+
+    fn restore(kept: &Packed) -> Arc<Record> {
+        Arc::new(kept.record())
+    }
+
+    fn kept_change(kept: &Packed) -> (u64, Option<DaemonId>) {
+        kept.change()
     }
 
     fn version(stored: &Stored<Record>) -> u64 {

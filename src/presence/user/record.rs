@@ -1,5 +1,7 @@
 //! The private record of a user. Only the projection decides what of it anyone sees.
 
+use serde::{Deserialize, Serialize};
+
 use super::agenda::ConnectionGen;
 use super::availability::{Availability, Choice};
 use super::connection::{Connection, Device, Leaving};
@@ -9,14 +11,16 @@ use crate::presence::id::Id;
 use crate::presence::time::Time;
 
 /// All that is known of a user.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub created_at: Time,
     /// When `status` or a custom field last changed its value.
     pub updated_at: Time,
     /// Grows with every visible change of announced fields.
+    #[serde(skip)]
     pub version: u64,
     /// Which daemon made the change that `version` counts.
+    #[serde(skip)]
     pub changed_by: Option<DaemonId>,
     /// When the user was last active, in truth.
     pub last_active: Option<Time>,

@@ -1,6 +1,8 @@
 //! What others see of a user after the store lost a newer record of it: a version never goes back,
 //! and who was hidden or deleted does not come back into view.
 
+use std::sync::Arc;
+
 use super::change::{Change, turn, unchanged};
 use super::decide::Outcome;
 use super::record::Record;
@@ -61,7 +63,7 @@ impl Change<'_> {
         }
         let event = seen.then(|| view::event(self.id, &record, self.now));
         Decision {
-            next: Some(Stored::Present(Box::new(record))),
+            next: Some(Stored::Present(Arc::new(record))),
             event,
             outcome: Outcome::Repaired,
         }

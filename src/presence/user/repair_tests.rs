@@ -1,5 +1,7 @@
 //! What others see after the store lost the newest record of a user.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::presence::refusal::Refusal;
 use crate::presence::time::Time;
@@ -29,7 +31,7 @@ fn hidden(version: u64) -> Record {
 }
 
 fn present(record: Record) -> Stored<Record> {
-    Stored::Present(Box::new(record))
+    Stored::Present(Arc::new(record))
 }
 
 fn absent(version: u64) -> Stored<Record> {

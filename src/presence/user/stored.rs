@@ -95,7 +95,7 @@ impl Record {
     }
 
     pub fn decode(text: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(text)
+        serde_json::from_slice(text).map(|FromJson(record)| record)
     }
 
     /// What an older daemon takes for the end of the last connection.
@@ -147,12 +147,19 @@ impl Leaving {
     }
 }
 
+/// Read from the stored JSON text.
+struct FromJson<T>(T);
+
+fn list<T>(items: Vec<FromJson<T>>) -> Vec<T> {
+    items.into_iter().map(|FromJson(item)| item).collect()
+}
+
 /// The last connect of any of these connections. What is no more than that is not stored.
 fn last_connect(connections: &[Connection]) -> u64 {
     connections.iter().map(|each| each.generation).max().unwrap_or(0)
 }
 
-fn push_member(out: &mut Vec<u8>, name: &str, number: impl Into<i128>) {
+fn push_member(out: &mut Vec<u8>, name: &str, number: impl itoa::Integer) {
     out.push(b',');
     json::push_str(out, name);
     out.push(b':');
@@ -182,17 +189,20 @@ fn push_unknown(out: &mut Vec<u8>, members: Option<&str>) {
     }
 }
 
-impl<'de> Deserialize<'de> for Record {
+impl<'de> Deserialize<'de> for FromJson<Record> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Record;
+            type Value = FromJson<Record>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("the record of a user")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<FromJson<Record>, A::Error> {
                 let mut record = Record::new(Time(0), 0);
                 let (mut schema, mut created) = (None, false);
                 let (mut grace_since, mut status_end) = (None, None::<StatusEnd<'de>>);
@@ -231,9 +241,13 @@ impl<'de> Deserialize<'de> for Record {
                                 map.next_value()?;
                             record.custom = Custom::from_values(&values);
                         }
-                        "connections" => record.connections = map.next_value()?,
+                        "connections" => {
+                            record.connections = list(map.next_value()?);
+                        }
                         "connects" => record.generation = map.next_value()?,
-                        "leaving" => record.leaving = map.next_value()?,
+                        "leaving" => {
+                            record.leaving = list(map.next_value()?);
+                        }
                         "grace_since" => grace_since = Some(Time(map.next_value()?)),
                         _ => unknown.add(&name, map.next_value::<&RawValue>()?),
                     }
@@ -254,35 +268,38 @@ impl<'de> Deserialize<'de> for Record {
                 record.status_expires_at = status_end
                     .filter(|end| record.status.as_deref() == Some(&*end.status))
                     .map(|end| Time(end.at));
-                Ok(record)
+                Ok(FromJson(record))
             }
         }
         deserializer.deserialize_map(Members)
     }
 }
 
-impl<'de> Deserialize<'de> for Connection {
+impl<'de> Deserialize<'de> for FromJson<Connection> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Connection;
+            type Value = FromJson<Connection>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a connection")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Connection, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<FromJson<Connection>, A::Error> {
                 let (mut id, mut lease, mut generation) = (None, None, 0);
                 let (mut device, mut idle) = (None, false);
                 let mut unknown = Unknown::default();
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                     match &*name {
-                        "id" => {
-                            id = Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?)
-                        }
+                        "id" => id = Some(map.next_value()?),
                         "lease" => {
+                            let name = map.next_value::<Cow<'de, str>>()?;
+                            let shared = Id::parse_shared(&name, "lease");
                             lease =
-                                Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?);
+                                Some(shared.map_err(|refusal| A::Error::custom(refusal.message))?);
                         }
                         "device" => {
                             device = stored_device(&map.next_value::<Cow<'de, str>>()?);
@@ -294,32 +311,34 @@ impl<'de> Deserialize<'de> for Connection {
                 }
                 let id = id.ok_or_else(|| A::Error::missing_field("id"))?;
                 let unknown = unknown.into_members();
-                Ok(Connection { id, lease, device, idle, generation, unknown })
+                Ok(FromJson(Connection { id, lease, device, idle, generation, unknown }))
             }
         }
         deserializer.deserialize_map(Members)
     }
 }
 
-impl<'de> Deserialize<'de> for Leaving {
+impl<'de> Deserialize<'de> for FromJson<Leaving> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Leaving;
+            type Value = FromJson<Leaving>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a leaving connection")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Leaving, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<FromJson<Leaving>, A::Error> {
                 let mut leaving = Leaving::of_user(Time(0), 0);
                 let (mut since, mut unknown) = (None, Unknown::default());
                 while let Some(name) = map.next_key::<Cow<'de, str>>()? {
                     match &*name {
                         "since" => since = Some(Time(map.next_value()?)),
                         "id" => {
-                            leaving.connection =
-                                Some(stored_id::<A::Error>(&map.next_value::<Cow<'de, str>>()?)?);
+                            leaving.connection = Some(map.next_value()?);
                         }
                         "device" => {
                             leaving.device = stored_device(&map.next_value::<Cow<'de, str>>()?);
@@ -332,7 +351,7 @@ impl<'de> Deserialize<'de> for Leaving {
                 }
                 leaving.since = since.ok_or_else(|| A::Error::missing_field("since"))?;
                 leaving.unknown = unknown.into_members();
-                Ok(leaving)
+                Ok(FromJson(leaving))
             }
         }
         deserializer.deserialize_map(Members)
@@ -350,10 +369,6 @@ struct StatusEnd<'a> {
 /// A kind of device that this version would not have written is left out.
 fn stored_device(name: &str) -> Option<Device> {
     Device::parse(name, "device").ok()
-}
-
-fn stored_id<E: Error>(text: &str) -> Result<Id, E> {
-    Id::parse(text, "id").map_err(|refusal| E::custom(refusal.message))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What must hold after every history of commands, whatever the clocks show.
 
+use std::sync::Arc;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
@@ -120,7 +122,9 @@ fn a_patch() -> impl Strategy<Value = Patch> {
         // An end goes with a status, and lies ahead by every clock of a history.
         let is_set = matches!(status, Some(Some(_)));
         let end = Time(1_700_000_000_000 + 3_600_000);
-        let status_expires_at = expires.filter(|()| is_set).map(|()| Some(end));
+        let status_expires_at = expires
+            .filter(|()| is_set)
+            .map(|()| Some(StatusEnd { at: end, field: "status_expires_at".into() }));
         Patch { invisible, hide_last_active, choice, status, status_expires_at, custom }
     })
 }
@@ -226,7 +230,7 @@ fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
     let old = ConnectionGen { connection: id("a"), generation: generation(&stored) };
     let (stored, _) = apply(&stored, &disconnect("a"), Time(2));
     let stored = Users::decode(&Users::encode(stored.record().unwrap())).unwrap();
-    let (stored, _) = apply(&Stored::Present(Box::new(stored)), &connect, Time(3));
+    let (stored, _) = apply(&Stored::Present(Arc::new(stored)), &connect, Time(3));
     let now = Now { mono_ms: 0, wall: Time(4) };
     let lapse = |connection_gen: &ConnectionGen, stored: &Stored<Record>| {
         let command = Command::Lapse { generations: vec![connection_gen.clone()] };
@@ -346,6 +350,18 @@ proptest! {
                 let view: serde_json::Value = serde_json::from_str(&public(&after)).unwrap();
                 prop_assert_eq!(&view["availability"], "offline");
                 prop_assert!(view.get("devices").is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_is_kept_whole_and_its_size_is_bounded(history in a_history()) {
+        for (_, after, ..) in moments(&history) {
+            if let Stored::Present(record) = &after {
+                let kept = Users::keep(Arc::clone(record));
+                prop_assert_eq!(Users::kept_change(&kept), (record.version, record.changed_by));
+                prop_assert_eq!(&Users::restore(&kept), record);
+                prop_assert!(view::largest_view(&id("john"), record) <= view::view_bound(&id("john"), record));
             }
         }
     }

@@ -14,6 +14,12 @@ use crate::presence::time::{Now, Time};
 /// The largest user, as others see it, in bytes of JSON.
 pub const MAX_USER_BYTES: usize = 5 * 1024;
 
+/// More than the names, times and numbers of a user take, in bytes.
+const FIXED_BYTES: usize = 512;
+
+/// The most bytes of JSON for one byte of a text (`\u001f`).
+const MAX_ESCAPED: usize = 6;
+
 /// A version with as many digits as any clock gives in this century.
 const LARGE_VERSION: u64 = 1_000_000_000_000;
 
@@ -134,10 +140,30 @@ impl Record {
         if viewer.sees_truth_of(id) { self.is_online() } else { self.is_shown_online() }
     }
 
+    /// The availability that others see.
+    pub fn shown_availability(&self) -> Availability {
+        if !self.is_shown_online() {
+            return Availability::Offline;
+        }
+        let all_idle = self.connections.iter().all(|each| each.idle)
+            && self.leaving.iter().all(|each| each.idle);
+        Availability::of(self.choice, all_idle)
+    }
+
     /// Whether others see the user online.
     pub fn is_shown_online(&self) -> bool {
         self.is_online() && !self.invisible
     }
+}
+
+/// A bound of [`largest_view`] that costs no rendering: each byte of a text may be escaped, and
+/// names, times and numbers take less than [`FIXED_BYTES`].
+pub fn view_bound(id: &Id, record: &Record) -> usize {
+    let live = record.connections.iter().filter_map(|each| each.device.as_ref());
+    let leaving = record.leaving.iter().filter_map(|each| each.device.as_ref());
+    let devices: usize = live.chain(leaving).map(|device| device.as_str().len() + 3).sum();
+    let texts = id.as_str().len() + record.status.as_deref().map_or(0, str::len);
+    FIXED_BYTES + MAX_ESCAPED * texts + devices + record.custom.as_members().len()
 }
 
 /// The largest size of the user for others, in bytes of JSON, online or offline.

@@ -2,7 +2,6 @@
 
 use super::effect::Content;
 use super::pending::Pending;
-use super::shared::Slot;
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
@@ -32,19 +31,15 @@ pub(super) struct Decider<'a, E: Entity> {
 }
 
 impl<E: Entity> Decider<'_, E> {
-    /// Decides one command on top of `next`, or of the known record if nothing is decided yet.
+    /// Decides one command on top of `next`, or of the `known` content if nothing is decided yet.
     pub(super) fn decide<T>(
         &self,
-        slot: Option<&Slot<E::Record>>,
+        known: &Stored<E::Record>,
         next: &mut Option<Next<E::Record>>,
         job: Pending<E, T>,
         verify: Option<u64>,
     ) -> Decided<E, T> {
-        let nothing = Stored::default();
-        let base = match next {
-            Some((stored, _)) => stored,
-            None => slot.map_or(&nothing, |slot| &slot.stored),
-        };
+        let base = next.as_ref().map_or(known, |(stored, _)| stored);
         let decision = E::decide(self.key, base, &job.command, self.rules, self.daemon, self.now);
         let decision = match decision {
             Ok(decision) => decision,
@@ -53,13 +48,19 @@ impl<E: Entity> Decider<'_, E> {
         if let Some(stored) = decision.next {
             let content = content_of::<E>(&stored);
             if let Content::Put(value) = &content
-                && value.len() > self.max_value
+                && let Some(bytes) = self.excess(value, decision.event.as_ref())
             {
-                return refused(job, too_large(value.len(), self.max_value), verify);
+                return refused(job, too_large(bytes, self.max_value), verify);
             }
             *next = Some((stored, content));
         }
         Decided { job, result: Ok(decision.outcome), event: decision.event, verify }
+    }
+
+    /// The size of a record, with its event, if one of them is beyond the limit.
+    fn excess(&self, value: &[u8], event: Option<&Event>) -> Option<usize> {
+        let bytes = value.len().max(event.map_or(0, |event| event.body.len()));
+        (bytes > self.max_value).then_some(bytes)
     }
 }
 

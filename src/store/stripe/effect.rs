@@ -1,5 +1,7 @@
 //! The inputs and effects of a stripe.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
@@ -24,12 +26,22 @@ pub enum Content {
     Purge { version: u64, changed_by: Option<DaemonId> },
 }
 
+impl Content {
+    /// What it means. A record costs its decoding: an entry that is known already is not decoded.
+    pub fn decode<E: Entity>(&self) -> Result<Stored<E::Record>, serde_json::Error> {
+        Ok(match self {
+            Self::Put(text) => Stored::Present(Arc::new(E::decode(text)?)),
+            Self::Purge { version, changed_by } => {
+                Stored::Absent { version: *version, changed_by: *changed_by }
+            }
+        })
+    }
+}
+
 /// A stored message of the bucket.
 #[derive(Debug)]
-pub struct Entry<R> {
+pub struct Entry {
     pub rev: u64,
-    pub stored: Stored<R>,
-    /// As written, to recognise a write of this daemon.
     pub content: Content,
     /// The daemon that wrote it.
     pub writer: Option<DaemonId>,
@@ -37,8 +49,8 @@ pub struct Entry<R> {
 
 /// The answer to a read of a key.
 #[derive(Debug)]
-pub enum Found<R> {
-    Entry(Entry<R>),
+pub enum Found {
+    Entry(Entry),
     Nothing,
     /// The read got no answer.
     Failed,
@@ -47,9 +59,9 @@ pub enum Found<R> {
 /// The reason why a write was not done.
 #[derive(Debug)]
 pub enum Failure {
-    /// JetStream cannot take it at the moment. The write is retried until the deadlines of its
-    /// commands.
-    Retry,
+    /// JetStream cannot take it at the moment, for the reason that it gave, if any. The write is
+    /// retried until the deadlines of its commands.
+    Retry(Option<Arc<str>>),
     /// It can never be done; its commands get this refusal.
     Refused(Refusal),
 }

@@ -13,13 +13,15 @@ mod effect;
 mod key_state;
 mod pending;
 mod shared;
+mod slots;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry as MapEntry;
 
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
@@ -51,6 +53,13 @@ impl Timing {
     }
 }
 
+fn present<R>(stored: Stored<R>) -> Option<Arc<R>> {
+    match stored {
+        Stored::Present(record) => Some(record),
+        Stored::Absent { .. } | Stored::Unreadable => None,
+    }
+}
+
 /// A stripe of the records of one kind. `T` is the ticket that comes back with the answer to a
 /// command.
 #[derive(Debug)]
@@ -70,6 +79,11 @@ impl<E: Entity, T> Stripe<E, T> {
         let Timing { attempts, max_value, .. } = self.shared.timing;
         self.shared.timing = Timing::new(request_timeout, attempts, max_value);
         self.shared.rules = rules;
+    }
+
+    /// Sets the largest value that the server takes.
+    pub fn set_max_value(&mut self, bytes: usize) {
+        self.shared.timing.max_value = bytes;
     }
 
     /// Takes a command for a key.
@@ -103,13 +117,13 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Read `read` of a key has an answer.
-    pub fn on_found(&mut self, key: &E::Key, read: u64, found: Found<E::Record>, now: Now) {
+    pub fn on_found(&mut self, key: &E::Key, read: u64, found: Found, now: Now) {
         self.drive(key, |state, shared| state.on_found(read, found, shared, now));
     }
 
     /// The feed delivered an entry. Returns the revision of the key that it delivered before; 0 if
     /// none.
-    pub fn on_fed(&mut self, key: &E::Key, entry: Entry<E::Record>, now: Now) -> u64 {
+    pub fn on_fed(&mut self, key: &E::Key, entry: Entry, now: Now) -> u64 {
         let rev = entry.rev;
         if let Some(state) = self.active.get_mut(key) {
             state.on_fed(entry, &mut self.shared, now);
@@ -153,23 +167,23 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// What is known to be stored under a key, and at which revision.
-    pub fn known(&self, key: &E::Key) -> Option<(&Stored<E::Record>, u64)> {
-        self.shared.slots.get(key).map(|slot| (&slot.stored, slot.rev))
+    pub fn known(&self, key: &E::Key) -> Option<(Stored<E::Record>, u64)> {
+        self.shared.slots.get(key).map(|slot| (slot.stored(), slot.rev))
     }
 
     /// The record under a key, if there is one that can be read.
-    pub fn record(&self, key: &E::Key) -> Option<&E::Record> {
-        self.shared.slots.get(key).and_then(|slot| slot.stored.record())
+    pub fn record(&self, key: &E::Key) -> Option<Arc<E::Record>> {
+        present(self.shared.slots.get(key)?.stored())
     }
 
-    /// All that is known of any key, markers too.
-    pub fn all(&self) -> impl Iterator<Item = (&E::Key, &Stored<E::Record>)> {
-        self.shared.slots.iter().map(|(key, slot)| (key, &slot.stored))
+    /// The newest change of each key, markers too: its version and the daemon that made it.
+    pub fn changes(&self) -> impl Iterator<Item = (&E::Key, (u64, Option<DaemonId>))> {
+        self.shared.slots.iter().map(|slot| (&slot.key, slot.change()))
     }
 
     /// All records.
-    pub fn records(&self) -> impl Iterator<Item = (&E::Key, &E::Record)> {
-        self.all().filter_map(|(key, stored)| Some((key, stored.record()?)))
+    pub fn records(&self) -> impl Iterator<Item = (&E::Key, Arc<E::Record>)> {
+        self.shared.slots.iter().filter_map(|slot| Some((&slot.key, present(slot.stored())?)))
     }
 
     pub fn index(&self) -> &E::Index {

@@ -18,21 +18,30 @@ pub(super) struct Pending<E: Entity, T> {
 
 impl<E: Entity, T> Pending<E, T> {
     /// Whether it is not answered and its deadline has not passed. Answers it if that has passed.
-    pub(super) fn still_wanted(&mut self, effects: &mut Vec<Effect<E, T>>, now: Now) -> bool {
+    pub(super) fn still_wanted(
+        &mut self,
+        effects: &mut Vec<Effect<E, T>>,
+        trouble: Option<&str>,
+        now: Now,
+    ) -> bool {
         if self.ticket.is_some() && self.deadline_ms > now.mono_ms {
             return true;
         }
-        self.expire(effects);
+        self.expire(effects, trouble);
         false
     }
 
-    /// Answers it after its deadline.
-    pub(super) fn expire(&mut self, effects: &mut Vec<Effect<E, T>>) {
+    /// Answers it after its deadline; `trouble` is why JetStream did not take its write.
+    pub(super) fn expire(&mut self, effects: &mut Vec<Effect<E, T>>, trouble: Option<&str>) {
         if let Some(ticket) = self.ticket.take() {
-            let refusal = Refusal::new(
-                Code::Unavailable,
-                "the store did not answer within `limits.request_timeout`; repeat the request",
-            );
+            let message = match trouble {
+                Some(reason) => format!("the store does not take writes: {reason}"),
+                None => {
+                    "the store did not answer within `limits.request_timeout`; repeat the request"
+                        .to_owned()
+                }
+            };
+            let refusal = Refusal::new(Code::Unavailable, message);
             effects.push(Effect::Answer { ticket, result: Err(refusal) });
         }
     }

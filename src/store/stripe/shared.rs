@@ -1,33 +1,25 @@
 //! The state that the machines of one stripe share: known records, numbers, pending effects.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::Timing;
 use super::effect::{Effect, Entry};
+use super::slots::{Position, Slot, Slots};
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
 
 /// How long the marker of a deleted record is kept: a little longer than in the bucket.
 const TOMBSTONE_TTL_MS: u64 = 25 * 3_600_000;
 
-/// What is known of one key.
-#[derive(Debug)]
-pub(super) struct Slot<R> {
-    pub(super) rev: u64,
-    /// The revision that the feed delivered last in this epoch; 0 if none.
-    fed: u64,
-    /// The epoch to which the revisions belong.
-    epoch: u32,
-    pub(super) stored: Stored<R>,
-}
-
 #[derive(Debug)]
 pub(super) struct Shared<E: Entity, T> {
     pub(super) daemon: DaemonId,
     pub(super) rules: Arc<E::Rules>,
     pub(super) timing: Timing,
-    pub(super) slots: HashMap<E::Key, Slot<E::Record>>,
+    pub(super) slots: Slots<E>,
     /// The key of each write in flight, by the write's number.
     pub(super) writes: HashMap<u64, E::Key>,
     /// Markers in the order in which they were seen: when, the key, its revision.
@@ -52,7 +44,7 @@ impl<E: Entity, T> Shared<E, T> {
             daemon,
             rules,
             timing,
-            slots: HashMap::new(),
+            slots: Slots::new(),
             writes: HashMap::new(),
             tombstones: VecDeque::new(),
             index,
@@ -75,16 +67,29 @@ impl<E: Entity, T> Shared<E, T> {
 
     /// Makes `stored` the newest known content of a key, and updates the index.
     pub(super) fn store(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
-        let epoch = self.epoch;
-        let slot = self.slots.entry(key.clone());
-        let slot = slot.or_insert_with(|| Slot { rev, fed: 0, epoch, stored: Stored::default() });
-        let changes = E::observe(&mut self.index, key, slot.stored.record(), stored.record(), now);
+        self.replace(key, stored, rev, now);
+    }
+
+    /// Replaces what is known of a key. Returns what was known.
+    fn replace(
+        &mut self,
+        key: &E::Key,
+        stored: Stored<E::Record>,
+        rev: u64,
+        now: Now,
+    ) -> Stored<E::Record> {
+        let slot = self.slots.get(key);
+        let before = slot.map(Slot::stored).unwrap_or_default();
+        let fed = slot.filter(|slot| slot.epoch == self.epoch).map_or(0, |slot| slot.fed);
+        // The key that is known, so that all share its text.
+        let key = &slot.map_or(key, |slot| &slot.key).clone();
+        let changes = E::observe(&mut self.index, key, before.record(), stored.record(), now);
         self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
         if matches!(stored, Stored::Absent { .. }) {
             self.tombstones.push_back((now.mono_ms, key.clone(), rev));
         }
-        let fed = if slot.epoch == epoch { slot.fed } else { 0 };
-        *slot = Slot { rev, fed, epoch, stored };
+        self.slots.put(key, Position { rev, fed, epoch: self.epoch }, stored);
+        before
     }
 
     /// Stores an entry that is newer than what is known. Returns the version of the visible change
@@ -93,26 +98,31 @@ impl<E: Entity, T> Shared<E, T> {
     /// That is a change of this daemon whose acknowledgement did not come: a write that was given
     /// up has been done after all, or one in flight has been overwritten by an invisible change,
     /// which no other daemon announces.
-    pub(super) fn take_entry(
-        &mut self,
-        key: &E::Key,
-        entry: Entry<E::Record>,
-        now: Now,
-    ) -> Option<u64> {
+    pub(super) fn take_entry(&mut self, key: &E::Key, entry: Entry, now: Now) -> Option<u64> {
         if entry.rev <= self.rev(key) {
             return None;
         }
+        let stored = entry.content.decode::<E>().unwrap_or_else(|reason| {
+            tracing::error!(
+                kind = E::KIND,
+                revision = entry.rev,
+                %reason,
+                "a record cannot be read; it stays as it is, and requests for it are answered `unavailable`"
+            );
+            tracing::debug!(?key, revision = entry.rev, "the record that cannot be read");
+            Stored::Unreadable
+        });
         let known_version = match self.slots.get(key) {
             Some(former) if former.epoch != self.epoch => {
-                self.replace_former(key, entry, now);
+                self.replace_former(key, stored, entry.rev, now);
                 return None;
             }
-            known => known.map_or(0, |slot| E::version(&slot.stored)),
+            known => known.map_or(0, |slot| slot.change().0),
         };
-        let version = E::version(&entry.stored);
-        let changed_by = E::changed_by(&entry.stored).or(entry.writer);
+        let version = E::version(&stored);
+        let changed_by = E::changed_by(&stored).or(entry.writer);
         let is_own = [entry.writer, changed_by].contains(&Some(self.daemon));
-        self.store(key, entry.stored, entry.rev, now);
+        self.store(key, stored, entry.rev, now);
         if version <= known_version {
             return None;
         }
@@ -125,47 +135,39 @@ impl<E: Entity, T> Shared<E, T> {
         None
     }
 
-    /// Takes the entry in place of what a former epoch knew of the key.
-    fn replace_former(&mut self, key: &E::Key, entry: Entry<E::Record>, now: Now) {
+    /// Takes `stored` in place of what a former epoch knew of the key.
+    fn replace_former(&mut self, key: &E::Key, stored: Stored<E::Record>, rev: u64, now: Now) {
         let Some(former) = self.slots.get_mut(key) else { return };
-        if former.rev == entry.rev && former.stored == entry.stored {
+        if former.rev == rev && former.stored() == stored {
             (former.epoch, former.fed) = (self.epoch, 0);
             return;
         }
-        let lost = std::mem::replace(&mut former.stored, entry.stored);
-        let changes = E::observe(&mut self.index, key, lost.record(), former.stored.record(), now);
-        (former.rev, former.fed, former.epoch) = (entry.rev, 0, self.epoch);
-        if matches!(former.stored, Stored::Absent { .. }) {
-            self.tombstones.push_back((now.mono_ms, key.clone(), entry.rev));
-        }
-        if E::repair(&lost, &former.stored).is_some() {
+        let lost = self.replace(key, stored.clone(), rev, now);
+        self.note_lost(key, lost, &stored);
+    }
+
+    fn note_lost(&mut self, key: &E::Key, lost: Stored<E::Record>, found: &Stored<E::Record>) {
+        if E::repair(&lost, found).is_some() {
             self.effects.push(Effect::Lost { key: key.clone(), lost });
         }
-        self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
     }
 
     /// The key is not in the bucket. If a record of it is known, that was lost; if a marker, that
     /// has expired. Later versions of the key continue from the known one.
     pub(super) fn take_absence(&mut self, key: &E::Key, now: Now) {
-        let epoch = self.epoch;
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        if slot.epoch == epoch && slot.rev == 0 {
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.epoch == self.epoch && slot.rev == 0 {
             return;
         }
-        let (version, changed_by) = (E::version(&slot.stored), E::changed_by(&slot.stored));
-        let lost = std::mem::replace(&mut slot.stored, Stored::Absent { version, changed_by });
-        let changes = E::observe(&mut self.index, key, lost.record(), None, now);
-        (slot.rev, slot.epoch) = (0, epoch);
-        self.tombstones.push_back((now.mono_ms, key.clone(), 0));
-        if E::repair(&lost, &slot.stored).is_some() {
-            self.effects.push(Effect::Lost { key: key.clone(), lost });
-        }
-        self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
+        let (version, changed_by) = slot.change();
+        let absent = Stored::Absent { version, changed_by };
+        let lost = self.replace(key, absent.clone(), 0, now);
+        self.note_lost(key, lost, &absent);
     }
 
     /// The present view of a key as an event.
     pub(super) fn announcement(&self, key: &E::Key, now: Now) -> Option<Event> {
-        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored, now))
+        self.slots.get(key).and_then(|slot| E::announcement(key, &slot.stored(), now))
     }
 
     /// A number that no write, read or verification of this stripe has had.
@@ -184,9 +186,8 @@ impl<E: Entity, T> Shared<E, T> {
     /// The feed has delivered all of the stream: what it did not deliver is not there.
     pub(super) fn end_replay(&mut self, now: Now) {
         self.replaying = false;
-        let is_former = |slot: &Slot<E::Record>| slot.epoch != self.epoch;
-        let former = self.slots.iter().filter(|(_, slot)| is_former(slot));
-        let mut former: Vec<_> = former.map(|(key, _)| key.clone()).collect();
+        let former = self.slots.iter().filter(|slot| slot.epoch != self.epoch);
+        let mut former: Vec<_> = former.map(|slot| slot.key.clone()).collect();
         former.sort_unstable();
         former.iter().for_each(|key| self.take_absence(key, now));
     }

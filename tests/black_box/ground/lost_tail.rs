@@ -49,7 +49,8 @@ async fn a_stream_that_lost_its_newest_writes_is_read_anew() {
     // All goes on; nobody who was hidden or deleted is back.
     let body = json!({"users": [{"id": "ann", "status": "again"}]});
     answer(&client, "upsert_users", body, HEALED).await;
-    client.connect_user("late", "2").await;
+    let body = json!({"user": {"id": "late"}, "connection_id": "2"});
+    answer(&client, "connect", body, HEALED).await;
     agree(&client, "ann", HEALED, |ann| ann.is_some_and(|ann| ann["status"] == "again")).await;
     agree(&client, "late", HEALED, |late| late.is_some_and(|late| late["online"] == true)).await;
     agree(&client, "hid", HEALED, |hid| hid.is_some_and(|hid| hid["online"] == false)).await;

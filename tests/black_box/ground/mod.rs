@@ -1,7 +1,10 @@
 //! What may happen to the stream, the server, the clock and the login below running daemons.
 
+mod clock;
 mod lost_tail;
+mod payload;
 mod purge;
+mod refused;
 
 use std::time::Duration;
 

@@ -156,7 +156,7 @@ impl World {
             for daemon in self.daemons.values() {
                 let machine = daemon.view.machine.borrow();
                 let seen_all = daemon.position == self.bucket.last_seq;
-                if seen_all && machine.record(&user) != stored {
+                if seen_all && machine.record(&user).as_deref() != stored {
                     return Err(Broken(format!("in the end {} knows another {user:?}", daemon.id)));
                 }
             }

@@ -105,7 +105,7 @@ impl World {
                 self.drive(id, |m, now| m.on_conflicted(write, now))?
             }
             Incoming::NoLeader { write } => {
-                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry, now))?;
+                self.drive(id, |m, now| m.on_failed(write, &Failure::Retry(None), now))?;
             }
             Incoming::Found { key, read, found } => {
                 let found = match found {
@@ -198,7 +198,7 @@ impl World {
         let Some(daemon) = self.daemons.get(&id) else { return };
         let mono_ms = daemon.now(self.agenda.now_ms).mono_ms;
         let deaf = daemon.view.hearing(|hearing| hearing.deaf(mono_ms).is_some());
-        let status = PeerStatus { deaf, starting: false };
+        let status = PeerStatus { deaf, ..PeerStatus::default() };
         self.send_to_others(id, || Incoming::Beacon { from: id, status });
     }
 

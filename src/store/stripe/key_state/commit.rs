@@ -7,6 +7,7 @@ use crate::presence::time::Now;
 use crate::store::stripe::decision::{Decider, Next};
 use crate::store::stripe::effect::{Answer, Effect};
 use crate::store::stripe::shared::Shared;
+use crate::store::stripe::slots::Slot;
 
 /// The maximum number of commands that one write joins; more wait for the next.
 const MAX_JOINED: usize = 256;
@@ -45,15 +46,16 @@ impl<E: Entity, T> KeyState<E, T> {
             max_value: shared.timing.max_value,
             now,
         };
-        let slot = shared.slots.get(&self.key);
+        let slot = shared.slots.get(&self.key).filter(|_| !self.waiting.is_empty());
+        let known = slot.map(Slot::stored).unwrap_or_default();
         let mut next = None;
         let mut proofs = proofs.iter().copied();
         while self.decided.len() < max_decided
             && let Some(mut job) = self.waiting.pop_front()
         {
             let verify = proofs.next().flatten();
-            if job.still_wanted(&mut shared.effects, now) {
-                self.decided.push(decider.decide(slot, &mut next, job, verify));
+            if job.still_wanted(&mut shared.effects, self.trouble.as_deref(), now) {
+                self.decided.push(decider.decide(&known, &mut next, job, verify));
             }
         }
         match next {
@@ -99,6 +101,7 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn finish(&mut self, rev: u64, shared: &mut Shared<E, T>, now: Now) {
         self.answer_first(self.decided.len(), rev, shared);
         self.conflicts = 0;
+        self.trouble = None;
         self.decide_waiting(&[], MAX_JOINED, shared, now);
     }
 

@@ -3,6 +3,7 @@
 mod commit;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::Timing;
 use super::decision::Decided;
@@ -64,6 +65,8 @@ pub(super) struct KeyState<E: Entity, T> {
     conflicts: u32,
     /// Events up to this version were announced before their write was acknowledged.
     announced: u64,
+    /// Why JetStream did not take the last write.
+    trouble: Option<Arc<str>>,
 }
 
 impl<E: Entity, T> KeyState<E, T> {
@@ -75,6 +78,7 @@ impl<E: Entity, T> KeyState<E, T> {
             waiting: VecDeque::new(),
             conflicts: 0,
             announced: 0,
+            trouble: None,
         }
     }
 
@@ -139,7 +143,8 @@ impl<E: Entity, T> KeyState<E, T> {
             return;
         }
         match failure {
-            Failure::Retry => {
+            Failure::Retry(reason) => {
+                self.trouble.clone_from(reason);
                 let until_ms = now.mono_ms + RETRY_MS;
                 self.phase = Phase::Waiting { until_ms, newer_than: None };
             }
@@ -150,7 +155,7 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn on_found(
         &mut self,
         read: u64,
-        found: Found<E::Record>,
+        found: Found,
         shared: &mut Shared<E, T>,
         now: Now,
     ) {
@@ -173,15 +178,16 @@ impl<E: Entity, T> KeyState<E, T> {
         }
     }
 
-    pub(super) fn on_fed(&mut self, entry: Entry<E::Record>, shared: &mut Shared<E, T>, now: Now) {
+    pub(super) fn on_fed(&mut self, entry: Entry, shared: &mut Shared<E, T>, now: Now) {
         if entry.rev <= shared.rev(&self.key) {
             return;
         }
-        let is_own = entry.writer == Some(shared.daemon);
-        let is_sent = |sent: &Sent<_>| sent.epoch == shared.epoch && sent.content == entry.content;
-        if is_own && self.sent().is_some_and(is_sent) {
+        let (is_own, epoch) = (entry.writer == Some(shared.daemon), shared.epoch);
+        let is_sent = |sent: &&mut Sent<_>| sent.epoch == epoch && sent.content == entry.content;
+        if let Some(sent) = self.sent_mut().filter(is_sent).filter(|_| is_own) {
+            let next = std::mem::take(&mut sent.next);
             self.drop_write(shared);
-            shared.store(&self.key, entry.stored, entry.rev, now);
+            shared.store(&self.key, next, entry.rev, now);
             self.finish(entry.rev, shared, now);
             return;
         }
@@ -208,12 +214,12 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn on_tick(&mut self, shared: &mut Shared<E, T>, now: Now) {
         let is_over = |job: &Pending<E, T>| job.deadline_ms <= now.mono_ms;
         for decided in self.decided.iter_mut().filter(|each| is_over(&each.job)) {
-            decided.job.expire(&mut shared.effects);
+            decided.job.expire(&mut shared.effects, self.trouble.as_deref());
         }
         self.waiting.retain_mut(|job| {
             let over = is_over(job);
             if over {
-                job.expire(&mut shared.effects);
+                job.expire(&mut shared.effects, self.trouble.as_deref());
             }
             !over
         });
@@ -236,7 +242,7 @@ impl<E: Entity, T> KeyState<E, T> {
     }
 
     /// Whether the leader holds less than what was known when it was asked.
-    fn is_suspect(&self, found: &Found<E::Record>, shared: &Shared<E, T>) -> bool {
+    fn is_suspect(&self, found: &Found, shared: &Shared<E, T>) -> bool {
         let Phase::Reading { known, .. } = self.phase else { return false };
         let is_same_epoch = known > 0 && known <= shared.rev(&self.key);
         is_same_epoch && matches!(found, Found::Entry(entry) if entry.rev < known)

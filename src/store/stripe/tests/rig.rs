@@ -55,12 +55,12 @@ pub(super) fn status(status: &str) -> Command {
 }
 
 /// The entry that another daemon writes for `command` on top of `stored`.
-pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Entry<Record> {
+pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Entry {
     let rules = Rules::new(2, true);
     let decision = Users::decide(&john(), stored, command, &rules, OTHER, at(0)).unwrap();
     let stored = decision.next.unwrap();
     let content = content_of(&stored);
-    Entry { rev, stored, content, writer: Some(OTHER) }
+    Entry { rev, content, writer: Some(OTHER) }
 }
 
 fn content_of(stored: &Stored<Record>) -> Content {
@@ -91,16 +91,16 @@ impl Rig {
     }
 
     pub(super) fn failed(&mut self, write: u64, now_ms: u64) -> Vec<String> {
-        self.machine.on_failed(write, &Failure::Retry, at(now_ms));
+        self.machine.on_failed(write, &Failure::Retry(None), at(now_ms));
         self.effects()
     }
 
-    pub(super) fn found(&mut self, read: u64, found: Found<Record>) -> Vec<String> {
+    pub(super) fn found(&mut self, read: u64, found: Found) -> Vec<String> {
         self.machine.on_found(&john(), read, found, at(0));
         self.effects()
     }
 
-    pub(super) fn fed(&mut self, entry: Entry<Record>) -> Vec<String> {
+    pub(super) fn fed(&mut self, entry: Entry) -> Vec<String> {
         self.machine.on_fed(&john(), entry, at(0));
         self.effects()
     }
@@ -126,15 +126,9 @@ impl Rig {
     }
 
     /// The entry of the last write at `rev`.
-    pub(super) fn own(&self, rev: u64) -> Entry<Record> {
+    pub(super) fn own(&self, rev: u64) -> Entry {
         let content = self.written.clone().unwrap();
-        let stored = match &content {
-            Content::Put(text) => Stored::Present(Box::new(Users::decode(text).unwrap())),
-            Content::Purge { version, changed_by } => {
-                Stored::Absent { version: *version, changed_by: *changed_by }
-            }
-        };
-        Entry { rev, stored, content, writer: Some(OWN) }
+        Entry { rev, content, writer: Some(OWN) }
     }
 
     pub(super) fn known(&self) -> Stored<Record> {
