@@ -238,31 +238,31 @@ async fn the_statistics_of_the_service_do_not_move_with_it() {
         client.get("heartbeat", connection(id)).await;
     }
     assert_eq!(statistics().await, before, "one by one");
-    for id in ["a", "b"] {
+    for id in ["c", "d"] {
         client.get("connect", json!({"user": {"id": "ghost"}, "connection_id": id})).await;
     }
     let more = json!({"user": {"id": "ghost"}, "connection_id": "one too many"});
     let refused = client.ask("connect", more.clone()).await.unwrap_err();
     assert_eq!(refused.code, "limit_exceeded");
     assert_eq!(statistics().await, before, "refused");
-    client.get("heartbeat", json!({"connections": [connection("a"), connection("b")]})).await;
-    client.get("heartbeat", json!({"connections": [connection("a"), connection("x")]})).await;
+    client.get("heartbeat", json!({"connections": [connection("c"), connection("d")]})).await;
+    client.get("heartbeat", json!({"connections": [connection("c"), connection("x")]})).await;
     assert_eq!(statistics().await, before, "a list of only invisible connections");
     let op = |op: &str, mut body: Value| {
         body["op"] = json!(op);
         body
     };
-    let ops = [op("connect", more), op("disconnect", connection("a"))];
+    let ops = [op("connect", more), op("disconnect", connection("c"))];
     client.get("batch", json!({"ops": ops})).await;
     assert_eq!(statistics().await, before, "a batch of nothing but invisible operations");
     client.get("connect", json!({"user": {"id": "john"}, "connection_id": "c"})).await;
     assert_ne!(statistics().await, before);
     let before = statistics().await;
     let john = json!({"user_id": "john", "connection_id": "c"});
-    client.get("heartbeat", json!({"connections": [connection("b"), john.clone()]})).await;
+    client.get("heartbeat", json!({"connections": [connection("d"), john.clone()]})).await;
     assert_ne!(statistics().await, before, "a list that names others too");
     let before = statistics().await;
-    let ops = [op("disconnect", connection("b")), op("disconnect", john)];
+    let ops = [op("disconnect", connection("d")), op("disconnect", john)];
     client.get("batch", json!({"ops": ops})).await;
     assert_ne!(statistics().await, before, "a batch that names others too");
     assert_ne!(statistics().await, before);
