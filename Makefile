@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo test test-rust test-python test-web chaos deb test-deb fmt fmt-check lint doc alerts deny ci
+.PHONY: help dev demo test test-rust test-python test-web test-page chaos deb test-deb fmt fmt-check lint doc alerts deny ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -27,11 +27,14 @@ test: ## the whole suite, against a real nats-server
 test-web: ## the TypeScript client: types, packaging, and tests over TCP and in Chromium
 	@scripts/test-web
 
-test-rust: ## the Rust client, the gateway and the login, against real servers
+# With the schemas of the wire types, so that their test runs.
+CLIENTS = -p presenced-client -p presencectl -p presence-gateway -p presence-login --features presenced-client/schema
+
+test-rust: ## the Rust client, presencectl, the gateway and the login, against real servers
 	@$(NATS); cargo build --quiet --bin presenced; PRESENCED="$${CARGO_TARGET_DIR:-$$PWD/target}/debug/presenced"; export PRESENCED; \
 	if cargo nextest --version >/dev/null 2>&1; \
-	then cargo nextest run $(NEXTEST) -p presenced-client -p presence-gateway -p presence-login; \
-	else cargo test -p presenced-client -p presence-gateway -p presence-login; fi; \
+	then cargo nextest run $(NEXTEST) $(CLIENTS); \
+	else cargo test $(CLIENTS); fi; \
 	cargo test --doc --quiet -p presenced-client
 
 test-page: ## the page of presencectl in Chromium
@@ -43,10 +46,10 @@ test-python: ## the Python client: ruff, mypy, tests against real servers, packa
 chaos: ## faults on a real cluster, for some minutes: who is there stays, who is gone goes in time
 	@$(NATS); CHAOS_RUN=long cargo test --test chaos -- --nocapture
 
-deb: ## build the Debian package, into target/deb
+deb: ## build the Debian packages, into target/deb
 	scripts/deb
 
-test-deb: ## install the package in a clean machine with systemd, and live with it (as root)
+test-deb: ## install the packages in a clean machine with systemd, and live with it (as root)
 	@$(NATS); tests/package/run
 
 fmt: ## format the source
@@ -56,7 +59,7 @@ fmt-check: ## refuse source that is not formatted
 	cargo fmt --all --check
 
 lint: ## clippy, with warnings denied
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets --features presenced-client/schema -- -D warnings
 
 doc: ## build the documentation, with warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
@@ -68,4 +71,4 @@ deny: ## licences, sources and bans of the dependencies
 	scripts/deny
 
 ci: NEXTEST = --profile ci
-ci: fmt-check lint doc alerts deny test test-rust test-python test-web test-deb ## all that CI checks
+ci: fmt-check lint doc alerts deny test test-rust test-python test-web test-page test-deb ## all that CI checks

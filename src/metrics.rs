@@ -17,6 +17,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use serde_json::{Value, json};
 
+use crate::presence::user::Census;
 use crate::process::ProcessUsage;
 use crate::version::{COMMIT, VERSION};
 
@@ -180,7 +181,7 @@ impl Metrics {
         );
         to.register(
             "users",
-            "Users of the cell as others see them: known (all), and online",
+            "Users of the cell as others see them: known (all), online, and of these active, away, busy",
             self.users.clone(),
         );
         to.register("channels", "Channels of the cell", self.channels.clone());
@@ -339,9 +340,16 @@ impl Metrics {
     }
 
     /// Sets the numbers of records, as others see them.
-    pub fn set_census(&self, known: usize, online: usize, channels: usize) {
-        self.users.get_or_create(&State { state: "known" }).set(count(known));
-        self.users.get_or_create(&State { state: "online" }).set(count(online));
+    pub fn set_census(&self, census: &Census, channels: usize) {
+        for (state, users) in [
+            ("known", census.known),
+            ("online", census.online()),
+            ("active", census.active),
+            ("away", census.away),
+            ("busy", census.busy),
+        ] {
+            self.users.get_or_create(&State { state }).set(count(users));
+        }
         self.channels.set(count(channels));
     }
 

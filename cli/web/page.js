@@ -7,7 +7,6 @@ const REFRESH_MS = 5000;
 const FEED = 30;
 const main = document.getElementById("main");
 const state = document.getElementById("state");
-let write = false;
 let shown = "";
 let serial = 0;
 
@@ -17,10 +16,8 @@ async function view(path, query) {
     const kind = path.slice(1);
     return search(kind, query.get("q") ?? "", (text) => { location.hash = `#${path}?q=${encodeURIComponent(text)}`; });
   }
-  if (path.startsWith("/user/")) return user(decodeURIComponent(path.slice(6)), write, show);
-  const data = await ask("/api/overview");
-  write = data.write;
-  return overview(data, show);
+  if (path.startsWith("/user/")) return user(decodeURIComponent(path.slice(6)), show);
+  return overview(await ask("/api/overview"), show);
 }
 
 /** Shows the view of the address. A view that a newer one has overtaken is dropped. */

@@ -121,10 +121,10 @@ function users(found) {
 function channels(found) {
   const rows = found.channels.map((channel) => h("tr", {},
     h("th", { scope: "row" }, channel.cid),
-    h("td", {}, channel.member_count),
+    h("td", {}, `${channel.online_count} of ${channel.member_count}`),
     h("td", {}, channel.members.slice(0, 10).map((member) => [userLink(member.user_id), " "])),
     h("td", {}, ago(channel.last_message_at))));
-  return table(`${found.channels.length} channels${found.more ? " of more" : ""}`, ["Channel", "Members", "First members", "Last message"], rows);
+  return table(`${found.channels.length} channels${found.more ? " of more" : ""}`, ["Channel", "Online", "First members", "Last message"], rows);
 }
 
 /** When each connection was heard, and when it lapses, beside now. */
@@ -153,7 +153,7 @@ function timeline(connections) {
 }
 
 /** A user, why it is shown so, and what may be changed. */
-export async function user(id, write, again) {
+export async function user(id, again) {
   const title = h("h1", {}, id);
   let found;
   try {
@@ -161,7 +161,7 @@ export async function user(id, write, again) {
   } catch (error) {
     return [title, h("p", { class: "error", role: "alert" }, error.message)];
   }
-  const { user, explain } = found;
+  const { user, explain, write } = found;
   const fields = Object.entries(user ?? {}).map(([name, value]) =>
     [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))]);
   const rows = explain.connections.map((each) => h("tr", {},

@@ -9,6 +9,7 @@ use crate::stage::{Stage, expect};
 pub async fn channels(stage: &Stage) -> Result<()> {
     watches(stage).await?;
     queries(stage).await?;
+    counts(stage).await?;
     crowd(stage).await
 }
 
@@ -57,6 +58,28 @@ async fn queries(stage: &Stage) -> Result<()> {
     expect(&answer["presence"]["users"], json!(["john", "jack"]))
 }
 
+async fn counts(stage: &Stage) -> Result<()> {
+    println!(
+        "\nThe members online of a room are counted, and the count is announced as it changes."
+    );
+    let room = json!({"type": "room", "id": "lobby", "members": ["john", "jack", "jill"]});
+    stage.ask("upsert_channel", room).await?;
+    let watch = json!({"type": "room", "id": "lobby", "presence": true, "online_count": true});
+    let answer = stage.ask("watch_channel", watch).await?;
+    expect(&answer["channel"]["online_count"], 1)?;
+    let subject = answer["presence"]["occupancy_subject"].as_str().context("no subject")?;
+    let mut lobby = stage.watch([subject]).await?;
+    stage.ask("connect", json!({"user": {"id": "jill"}, "connection_id": "d1"})).await?;
+    lobby.counts(2).await?;
+    println!("\nJack, who is invisible, comes too: the count stays.");
+    stage.ask("connect", json!({"user": {"id": "jack"}, "connection_id": "d2"})).await?;
+    lobby.sees_nothing().await?;
+    stage.ask("disconnect", json!({"user_id": "jill", "connection_id": "d1"})).await?;
+    lobby.counts(1).await?;
+    let online = stage.ask("count_users", json!({"filter": {"online": true}})).await?;
+    expect(&online["count"], 1)
+}
+
 async fn crowd(stage: &Stage) -> Result<()> {
     println!("\nOf a channel of 25 members the first ten are watched, and the rest is named.");
     let ids =
@@ -68,7 +91,10 @@ async fn crowd(stage: &Stage) -> Result<()> {
     println!("  < presence {}", answer["presence"]);
     expect(&answer["presence"]["users"], json!(ids(0, 10)))?;
     expect(&answer["presence"]["truncated"], true)?;
-    let nobody = json!({"id": "member-00", "online": false, "status": null, "last_active": null, "version": 0});
+    let nobody = json!({
+        "id": "member-00", "online": false, "status": null, "last_active": null,
+        "offline_since": null, "availability": "offline", "version": 0,
+    });
     expect(&answer["channel"]["members"][0]["user"], nobody)?;
     expect(&answer["presence"]["not_watched"], json!(ids(10, 25)))?;
 

@@ -104,6 +104,7 @@ fn daemon(url: &str) -> Result<Child> {
     let daemon = Command::new(built)
         .args(["run", "--config", "/dev/null", "--nats-url", url, "--log-level", "warn"])
         .args(["--set", "liveness.offline_grace=1s"])
+        .args(["--set", "channel_types.room.occupancy_interval=200ms"])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .spawn();
@@ -125,6 +126,31 @@ impl Watch {
         expect(&event["user"]["online"], online)?;
         expect(&event["user"]["status"], status)?;
         Ok(event["user"].clone())
+    }
+
+    /// Announcements come until the count is this one.
+    pub async fn counts(&mut self, online: u64) -> Result<()> {
+        loop {
+            let next = timeout(STEP_TIMEOUT, self.0.next()).await;
+            let change =
+                next.with_context(|| format!("no count of {online} came"))?.context("closed")?;
+            let event: Value = serde_json::from_slice(&change.payload)?;
+            let channel = &event["channel"];
+            println!("  < {} {channel}", event["type"].as_str().unwrap_or_default());
+            if channel["online_count"] == online {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next change must be of this user, with these values of some fields.
+    pub async fn shows(&mut self, user: &str, fields: Value) -> Result<()> {
+        let status = fields.get("status").and_then(Value::as_str).map(str::to_owned);
+        let shown = self.sees(user, true, status.as_deref()).await?;
+        for (field, value) in fields.as_object().context("no fields")? {
+            expect(&shown[field], value.clone())?;
+        }
+        Ok(())
     }
 
     /// Nothing may be heard for a while.

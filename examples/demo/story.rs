@@ -1,7 +1,9 @@
 //! John and Jack come, hide, and go, and an onlooker sees what others may see.
 
 use anyhow::Result;
-use serde_json::json;
+use presenced::clock::Clock;
+use presenced::presence::time::Time;
+use serde_json::{Value, json};
 
 use crate::stage::{Stage, Watch, expect};
 
@@ -18,6 +20,7 @@ pub async fn users(stage: &Stage) -> Result<()> {
     comes(stage, &mut onlooker).await?;
     hides(stage, &mut onlooker).await?;
     returns(stage, &mut onlooker).await?;
+    works(stage, &mut onlooker).await?;
     leaves(stage, &mut onlooker).await
 }
 
@@ -63,6 +66,45 @@ async fn returns(stage: &Stage, onlooker: &mut Watch) -> Result<()> {
     onlooker.sees("john", true, Some(EATING)).await.map(|_| ())
 }
 
+async fn works(stage: &Stage, onlooker: &mut Watch) -> Result<()> {
+    println!("\nJack sits at his desk, and has an idle phone with him.");
+    let desk = |field: &str, value: Value| {
+        let mut change = json!({"user_id": "jack", "connection_id": "c1"});
+        change[field] = value;
+        stage.ask("update_connection", change)
+    };
+    desk("device", json!("desktop")).await?;
+    onlooker.shows("jack", json!({"availability": "active", "devices": ["desktop"]})).await?;
+    let phone = json!({
+        "user": {"id": "jack"}, "connection_id": "p1", "device": "mobile", "idle": true,
+    });
+    stage.ask("connect", phone).await?;
+    let both = json!(["desktop", "mobile"]);
+    onlooker.shows("jack", json!({"availability": "active", "devices": both})).await?;
+    println!("\nHe stands up: every connection is idle, so he is away.");
+    desk("idle", json!(true)).await?;
+    onlooker.shows("jack", json!({"availability": "away", "devices": both})).await?;
+
+    println!("\nHe is in a meeting for two seconds, and busy whatever his connections say.");
+    let now = Clock::start().now().wall;
+    let meeting = json!({
+        "id": "jack", "availability": "busy", "status": "In a meeting",
+        "status_expires_at": Time(now.0 + 2000).to_string(),
+    });
+    stage.ask("upsert_users", json!({"users": [meeting]})).await?;
+    let busy = json!({"availability": "busy", "status": "In a meeting"});
+    onlooker.shows("jack", busy).await?;
+    onlooker.shows("jack", json!({"availability": "busy", "status": null})).await?;
+    let auto = json!({"id": "jack", "availability": "auto"});
+    stage.ask("upsert_users", json!({"users": [auto]})).await?;
+    onlooker.shows("jack", json!({"availability": "away"})).await?;
+    desk("idle", json!(false)).await?;
+    onlooker.shows("jack", json!({"availability": "active"})).await?;
+    let phone = json!({"user_id": "jack", "connection_id": "p1", "grace_ms": 0});
+    stage.ask("disconnect", phone).await?;
+    onlooker.shows("jack", json!({"devices": ["desktop"]})).await
+}
+
 async fn leaves(stage: &Stage, onlooker: &mut Watch) -> Result<()> {
     println!("\nJohn reloads his page: he is back before the grace is over, and nobody notices.");
     stage.ask("disconnect", json!({"user_id": "john", "connection_id": "c2"})).await?;
@@ -78,7 +120,7 @@ async fn leaves(stage: &Stage, onlooker: &mut Watch) -> Result<()> {
     onlooker.sees("jack", false, None).await.map(|_| ())
 }
 
-async fn query(stage: &Stage, viewer: Option<&str>) -> Result<serde_json::Value> {
+async fn query(stage: &Stage, viewer: Option<&str>) -> Result<Value> {
     let mut query = json!({
         "filter": {"id": {"$in": ["john", "jack"]}},
         "sort": {"id": -1},

@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::api::transport::queue::QueueGauge;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::presence::user::Census;
 use crate::service::Service;
 
 /// How often it measures.
@@ -53,14 +54,12 @@ impl Monitor {
     }
 
     fn measure_once(&self, since_last: Duration) {
+        self.service.follow_peers();
         let (store, beacons) = (&self.service.store, &self.service.beacons);
-        let (mut known, mut online, mut channels) = (0, 0, 0);
-        store.users.for_each_stripe(|stripe| {
-            let census = stripe.index().census();
-            (known, online) = (known + census.known, online + census.online);
-        });
+        let (mut census, mut channels) = (Census::default(), 0);
+        store.users.for_each_stripe(|stripe| census = census.plus(&stripe.index().census()));
         store.channels.for_each_stripe(|stripe| channels += stripe.index().count());
-        self.metrics.set_census(known, online, channels);
+        self.metrics.set_census(&census, channels);
         self.metrics.set_daemons(beacons.peers().alive().count() + 1);
         let deaf = beacons.hearing().deaf(self.service.now().mono_ms).is_some();
         self.metrics.set_deaf(deaf, since_last);

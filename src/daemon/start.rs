@@ -208,7 +208,11 @@ impl Startup {
             tracker: self.tasks.tracker.clone(),
         };
         let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
-        let rules = Arc::new(rules(&settings.limits, &settings.liveness, &settings.users));
+        let rules = Arc::new(rules(
+            &settings.limits,
+            millis(settings.liveness.offline_grace),
+            &settings.users,
+        ));
         let periods = Periods {
             lease_ms: millis(settings.liveness.lease),
             grace_ms: millis(settings.liveness.offline_grace),
@@ -224,7 +228,14 @@ impl Startup {
     async fn join_peers(&self, store: &Store, internal: &Client) -> Result<Beacons, Error> {
         let hearing = Hearing::new(millis(self.settings.liveness.lease), self.clock.now().mono_ms);
         let bucket = &self.settings.store.bucket;
-        let beacons = Beacons::new(internal.clone(), bucket, self.id, hearing);
+        let beacons = Beacons::new(
+            internal.clone(),
+            bucket,
+            self.id,
+            &host(),
+            millis(self.settings.liveness.offline_grace),
+            hearing,
+        );
         let messages = internal.subscribe(beacons.subject(BEACON)).await?;
         self.tasks.spawn(beacons.clone().run(store.clone(), messages));
         Ok(beacons)

@@ -8,8 +8,11 @@ use async_nats::Client;
 use futures_util::StreamExt;
 use serde_json::Value;
 
-/// The address, and three commands to try.
-pub fn welcome(url: &str, dir: &Path, prefix: &str) -> String {
+use crate::config::Subjects;
+
+/// The address, three commands to try, and the one that opens a page to look at.
+pub fn welcome(url: &str, dir: &Path, subjects: &Subjects) -> String {
+    let prefix = subjects.requests();
     let tries = [
         (
             "connect",
@@ -28,6 +31,10 @@ pub fn welcome(url: &str, dir: &Path, prefix: &str) -> String {
     for (operation, body) in tries {
         let _ = writeln!(text, "  nats --server {url} request {prefix}.{operation} '{body}'");
     }
+    let _ = writeln!(text, "\nA page to look at, with two lively users:");
+    let (prefix, events) = (&subjects.prefix, &subjects.events);
+    let cell = format!("--prefix {prefix} --events {events}");
+    let _ = writeln!(text, "  presencectl --server {url} {cell} web --write --demo --open");
     text.push_str("\nPresence changes, until Ctrl-C:");
     text
 }

@@ -58,7 +58,7 @@ pub async fn run(
     let client = async_nats::connect(&url).await.context("cannot connect to nats-server")?;
     let follow = async {
         timeout(START_TIMEOUT, answers(&client)).await.context("the daemon does not answer")?;
-        println!("{}", follow::welcome(&url, &dir, &subjects.requests()));
+        println!("{}", follow::welcome(&url, &dir, &subjects));
         follow::changes(&client, &subjects.events).await
     };
     let mut daemon = std::pin::pin!(daemon);

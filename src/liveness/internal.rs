@@ -1,6 +1,7 @@
 //! The beacons between the daemons of a cell, on `presence.internal.v1.<bucket>.beacon`: a daemon
 //! is alive, or leaves.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -28,12 +29,18 @@ const SETTLE_DELAY: Duration = Duration::from_millis(2500);
 #[derive(Debug, Serialize, Deserialize)]
 struct Beacon {
     daemon: String,
+    /// The machine of the daemon; daemons of older versions do not tell.
+    #[serde(default)]
+    host: String,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     leaving: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     deaf: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     starting: bool,
+    /// Absent from daemons of older versions.
+    #[serde(default)]
+    grace_ms: u64,
 }
 
 /// The beacons of this daemon. Cheap to clone.
@@ -43,6 +50,12 @@ pub struct Beacons {
     /// The prefix of all subjects between the daemons of this cell.
     prefix: String,
     daemon: DaemonId,
+    /// The name of this machine.
+    host: Arc<str>,
+    /// The `liveness.offline_grace` of this daemon, in milliseconds.
+    grace_ms: u64,
+    /// The machines of the other daemons, for the log.
+    hosts: Arc<Mutex<HashMap<DaemonId, String>>>,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
     settled: Arc<AtomicBool>,
@@ -52,8 +65,18 @@ pub struct Beacons {
 
 impl Beacons {
     /// The beacons of a daemon that keeps its records in `bucket`.
-    pub fn new(client: Client, bucket: &str, daemon: DaemonId, hearing: Hearing) -> Self {
+    pub fn new(
+        client: Client,
+        bucket: &str,
+        daemon: DaemonId,
+        host: &str,
+        grace_ms: u64,
+        hearing: Hearing,
+    ) -> Self {
         Self {
+            host: host.into(),
+            grace_ms,
+            hosts: Arc::default(),
             client,
             prefix: format!("{INTERNAL}.{bucket}"),
             daemon,
@@ -131,6 +154,11 @@ impl Beacons {
         }
     }
 
+    /// The longest `liveness.offline_grace` of the daemons that are alive, in milliseconds.
+    pub fn longest_grace_ms(&self) -> u64 {
+        self.grace_ms.max(self.peers().longest_grace_ms())
+    }
+
     /// Whether this daemon has been there for a while.
     pub fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)
@@ -146,14 +174,41 @@ impl Beacons {
         let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return false };
         let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return false };
         if beacon.leaving {
+            if daemon != self.daemon {
+                tracing::info!(%daemon, host = self.host_of(daemon), "another daemon leaves");
+            }
             self.peers().on_leave(daemon);
+            self.hosts().remove(&daemon);
             return false;
         }
         if daemon != self.daemon {
             store.context.metrics.beacons.inc();
         }
-        let status = PeerStatus { deaf: beacon.deaf, starting: beacon.starting };
-        self.peers().on_beacon(daemon, status, now_ms)
+        let Beacon { deaf, starting, grace_ms, .. } = beacon;
+        let status = PeerStatus { deaf, starting, grace_ms };
+        let is_new = self.peers().on_beacon(daemon, status, now_ms);
+        if is_new {
+            tracing::info!(%daemon, host = beacon.host, "another daemon is there");
+            if grace_ms != self.grace_ms {
+                tracing::warn!(
+                    %daemon,
+                    host = beacon.host,
+                    grace_ms,
+                    own_ms = self.grace_ms,
+                    "another daemon has another liveness.offline_grace; the longest counts"
+                );
+            }
+            self.hosts().insert(daemon, beacon.host);
+        }
+        is_new
+    }
+
+    fn hosts(&self) -> MutexGuard<'_, HashMap<DaemonId, String>> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn host_of(&self, daemon: DaemonId) -> String {
+        self.hosts().get(&daemon).cloned().unwrap_or_default()
     }
 
     async fn send_beacon(&self, now_ms: u64) {
@@ -178,13 +233,15 @@ impl Beacons {
         for FailedPeer { daemon, last_heard_ms, .. } in failed {
             let since_ms = last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
             let users = store.users.announce_for(daemon, since_ms);
-            tracing::info!(%daemon, users, "a daemon is gone; announced its last changes");
+            let host = self.hosts().remove(&daemon).unwrap_or_default();
+            tracing::info!(%daemon, host, users, "a daemon is gone; announced its last changes");
         }
     }
 
     async fn send(&self, leaving: bool, deaf: bool) {
         let starting = !self.is_settled();
-        let beacon = Beacon { daemon: self.daemon.to_string(), leaving, deaf, starting };
+        let (daemon, host) = (self.daemon.to_string(), self.host.to_string());
+        let beacon = Beacon { daemon, host, leaving, deaf, starting, grace_ms: self.grace_ms };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(self.subject(BEACON), payload.into());
         // A beacon that cannot be sent now is of no use later.

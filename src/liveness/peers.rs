@@ -43,6 +43,8 @@ pub struct PeerStatus {
     pub deaf: bool,
     /// It has only just started.
     pub starting: bool,
+    /// Its `liveness.offline_grace`, in milliseconds.
+    pub grace_ms: u64,
 }
 
 /// The daemons that a rank counts, and those that it places last.
@@ -189,6 +191,11 @@ impl Peers {
     /// Whether a daemon is alive; this one is.
     pub fn is_alive(&self, daemon: DaemonId) -> bool {
         daemon == self.own || self.peers.contains_key(&daemon)
+    }
+
+    /// The longest grace of the other daemons, in milliseconds.
+    pub fn longest_grace_ms(&self) -> u64 {
+        self.peers.values().map(|peer| peer.status.grace_ms).max().unwrap_or(0)
     }
 
     /// Whether another daemon has been there for a while.

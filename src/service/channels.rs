@@ -123,7 +123,7 @@ impl Service {
                 // A viewer of the own channels only learns nothing of this one.
                 Some((Stored::Unreadable, _)) if query.of_member.is_none() => Err(unreadable()),
                 Some((Stored::Present(record), _)) => {
-                    offer(query, &mut best, key, &record);
+                    offer(query, &mut best, key, record);
                     Ok(())
                 }
                 _ => Ok(()),

@@ -13,7 +13,7 @@ mod scans;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -45,6 +45,8 @@ pub struct Service {
     channel_events: Arc<str>,
     pending: Arc<AtomicUsize>,
     scans: Arc<Scans>,
+    /// Whether connections have a grace, as far as the rules in force say.
+    has_grace: Arc<AtomicBool>,
 }
 
 /// The share of one request in the bound on pending commands; given back when dropped.
@@ -60,11 +62,11 @@ impl Drop for Permit {
     }
 }
 
-/// The rules for decisions about users, from the settings.
-pub fn rules(limits: &Limits, liveness: &Liveness, users: &config::Users) -> Rules {
+/// The rules for decisions about users, from the settings and the longest grace of all daemons.
+pub fn rules(limits: &Limits, grace_ms: u64, users: &config::Users) -> Rules {
     Rules {
         connections_per_user: limits.connections_per_user,
-        no_grace: liveness.offline_grace.is_zero(),
+        no_grace: grace_ms == 0,
         announced_fields: users.announced_fields.clone(),
     }
 }
@@ -72,6 +74,7 @@ pub fn rules(limits: &Limits, liveness: &Liveness, users: &config::Users) -> Rul
 impl Service {
     pub fn new(store: Store, beacons: Beacons, settings: &Settings) -> Self {
         let Settings { liveness, users, limits, channel_types, subjects, .. } = settings.clone();
+        let has_grace = !liveness.offline_grace.is_zero();
         Self {
             store,
             beacons,
@@ -82,6 +85,7 @@ impl Service {
             channel_types: Arc::new(channel_types),
             channel_events: subjects.channel_events.into(),
             pending: Arc::default(),
+            has_grace: Arc::new(AtomicBool::new(has_grace)),
         }
     }
 
@@ -92,14 +96,30 @@ impl Service {
 
     /// Applies new limits from the next request on. Requests under way keep their deadlines.
     pub fn adopt(&self, limits: Limits) {
-        let rules = Arc::new(rules(&limits, &self.liveness, &self.user_settings));
-        self.store.adjust(&rules, limits.request_timeout);
+        self.adjust_rules(&limits);
         self.scans.resize(
             self.limits().concurrent_scans,
             limits.concurrent_scans,
             &self.store.context.tracker,
         );
         self.limits.store(Arc::new(limits));
+    }
+
+    /// Applies the rules that follow from these limits and from the settings of the other daemons.
+    fn adjust_rules(&self, limits: &Limits) {
+        let grace_ms = self.beacons.longest_grace_ms();
+        self.has_grace.store(grace_ms > 0, Ordering::Relaxed);
+        let rules = Arc::new(rules(limits, grace_ms, &self.user_settings));
+        self.store.adjust(&rules, limits.request_timeout);
+    }
+
+    /// Applies what other daemons' settings change in the rules: with a grace anywhere, there is
+    /// one everywhere.
+    pub fn follow_peers(&self) {
+        let has_grace = self.beacons.longest_grace_ms() > 0;
+        if has_grace != self.has_grace.load(Ordering::Relaxed) {
+            self.adjust_rules(&self.limits());
+        }
     }
 
     pub fn now(&self) -> Now {
@@ -170,7 +190,7 @@ impl Service {
     /// Returns the size of the users in their outcomes, in bytes, or the first refusal.
     pub fn check(&self, commands: &[(Id, Command)]) -> Result<usize, Refusal> {
         let (daemon, now) = (self.store.context.daemon, self.now());
-        let rules = rules(&self.limits(), &self.liveness, &self.user_settings);
+        let rules = rules(&self.limits(), self.beacons.longest_grace_ms(), &self.user_settings);
         let mut decided: HashMap<&Id, Stored<Record>> = HashMap::new();
         let mut bytes = 0;
         for (user, command) in commands {

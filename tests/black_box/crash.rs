@@ -119,3 +119,32 @@ async fn change_unsaid(client: &Client, id: &str) {
     let put = js.publish_with_headers(subject, headers, record.to_string().into());
     put.await.unwrap().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_log_names_other_daemons_by_id_and_host() {
+    let server = Server::start().await;
+    let mut staying = Daemon::spawn(&server, NO_GRACE).await;
+    let (mut killed, left) =
+        (Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let ids = [&killed, &left].map(|daemon| {
+        let ready = daemon.lines().into_iter().find(|line| line["message"] == "ready");
+        ready.unwrap()["daemon"].clone()
+    });
+    let named = async |staying: &Daemon, text: &str, id: &Value| {
+        eventually(&format!("{text}: {id}"), ANNOUNCED, async || {
+            let lines = staying.lines().into_iter();
+            let mut found = lines.filter(|line| line["message"].to_string().contains(text));
+            found.find(|line| line["daemon"] == *id && line["host"] == host)
+        })
+        .await;
+    };
+    for id in &ids {
+        named(&staying, "another daemon is there", id).await;
+    }
+    killed.kill();
+    left.stop().await;
+    named(&staying, "another daemon leaves", &ids[1]).await;
+    named(&staying, "a daemon is gone", &ids[0]).await;
+    assert!(staying.ended().is_none());
+}

@@ -72,6 +72,8 @@ async fn it_serves_follows_the_changes_and_keeps_the_data_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(dir.path()).await;
     dev.says("presence.v1.connect").await;
+    let page = format!("presencectl --server {} --prefix presence", dev.url);
+    assert!(dev.says(&page).await.ends_with("web --write --demo --open"));
     dev.says("Ctrl-C").await;
     let john = json!({"user": {"id": "john", "status": "Eating..."}, "connection_id": "c1"});
     assert_eq!(dev.ask("connect", john).await["me"]["online"], true);

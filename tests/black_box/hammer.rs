@@ -1,8 +1,9 @@
-//! Two daemons, 32 clients and the same 20 users for half a minute: nothing that was acknowledged
-//! is lost, and watchers come to see what queries say.
+//! Two daemons, 32 clients and the same 20 users for half a minute, who connect, idle, leave, reload,
+//! choose, hide and set statuses that end: nothing that was acknowledged is lost, and watchers come
+//! to see what queries say.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use crate::support::{Client, Event, Events, Pair, eventually};
 
 const CLIENTS: usize = 32;
 const USERS: usize = 20;
+const DEVICES: [&str; 3] = ["desktop", "mobile", "web"];
 const WHILE: Duration = Duration::from_secs(30);
 
 /// What one client knows to be true of one user: its own field, and its own connection.
@@ -20,6 +22,8 @@ const WHILE: Duration = Duration::from_secs(30);
 struct Ledger {
     field: u64,
     connected: bool,
+    /// How many of its connections have ended: an id is never used again.
+    ended: u64,
 }
 
 #[derive(Default)]
@@ -88,31 +92,54 @@ fn request(
     before: &Ledger,
     rng: &mut Rng,
 ) -> (&'static str, Value, Ledger) {
-    let (id, connection, field) = (format!("u{user}"), format!("c{n}"), format!("l{n}"));
+    let (id, field) = (format!("u{user}"), format!("l{n}"));
+    let connection = format!("c{n}-{}", before.ended);
     let named = json!({"user_id": id, "connection_id": connection});
     let status = if rng.bool() { json!(null) } else { json!(rng.u8(..5).to_string()) };
+    let device = DEVICES[rng.usize(..DEVICES.len())];
     let (noted, connected) =
         (Ledger { field: counter, ..before.clone() }, Ledger { connected: true, ..before.clone() });
-    let gone = Ledger { connected: false, ..before.clone() };
-    match rng.usize(..12) {
+    let gone = Ledger { connected: false, ended: before.ended + 1, ..before.clone() };
+    let with = |mut body: Value, name: &str, value: Value| {
+        body[name] = value;
+        body
+    };
+    let upsert = |name: &str, value: Value| {
+        let user = with(json!({"id": id}), name, value);
+        ("upsert_users", json!({"users": [user]}), before.clone())
+    };
+    match rng.usize(..16) {
         0..3 => {
             let user = json!({"id": id, "status": status});
-            ("connect", json!({"user": user, "connection_id": connection}), connected)
+            let connect = json!({"user": user, "connection_id": connection, "idle": rng.bool()});
+            ("connect", with(connect, "device", json!(device)), connected)
         }
-        3..5 => ("disconnect", named, gone),
-        5..8 => ("upsert_users", json!({"users": [{"id": id, field: counter}]}), noted),
-        8 => (
-            "upsert_users",
-            json!({"users": [{"id": id, "invisible": rng.bool()}]}),
-            before.clone(),
-        ),
-        9 => {
+        3 => ("disconnect", named, gone),
+        4 => ("disconnect", with(named, "grace_ms", json!(rng.u16(..300))), gone),
+        5 => {
+            // A page that is loaded again.
+            let next = format!("c{n}-{}", gone.ended);
+            let connect = json!({"op": "connect", "user": {"id": id}, "connection_id": next});
+            let ops = [with(named, "op", json!("disconnect")), connect];
+            ("batch", json!({"ops": ops}), Ledger { connected: true, ..gone })
+        }
+        6..8 => ("upsert_users", json!({"users": [{"id": id, field: counter}]}), noted),
+        8 => upsert("invisible", json!(rng.bool())),
+        9 => upsert("availability", json!(["auto", "away", "busy"][rng.usize(..3)])),
+        10 => {
+            let end = SystemTime::now() + Duration::from_millis(rng.u64(4000..7000));
+            let end = humantime::format_rfc3339_millis(end).to_string();
+            let user = json!({"id": id, "status": "for a while", "status_expires_at": end});
+            ("upsert_users", json!({"users": [user]}), before.clone())
+        }
+        11..13 => ("update_connection", with(named, "idle", json!(rng.bool())), before.clone()),
+        13 => {
             let connect = json!({"op": "connect", "user": {"id": id}, "connection_id": connection});
             let upsert = json!({"op": "upsert_users", "users": [{"id": id, field: counter}]});
-            let both = Ledger { field: counter, connected: true };
+            let both = Ledger { field: counter, connected: true, ..before.clone() };
             ("batch", json!({"ops": [connect, upsert]}), both)
         }
-        10 => ("heartbeat", named, before.clone()),
+        14 => ("heartbeat", named, before.clone()),
         _ => {
             let filter = json!({"id": {"$in": [id, "u0", "u1"]}});
             ("query_users", json!({"filter": filter, "presence": rng.bool()}), before.clone())
@@ -130,7 +157,7 @@ async fn check_ledgers(client: &Client, user: usize, reports: &[Report]) {
         let ledger = &report.ledgers[user];
         let field = shown[format!("l{n}")].as_u64().unwrap_or(0);
         assert_eq!(field, ledger.field, "the field of client {n} of {id}");
-        let connection = format!("c{n}");
+        let connection = format!("c{n}-{}", ledger.ended);
         let connected = connections.iter().any(|each| each["connection_id"] == connection);
         assert_eq!(connected, ledger.connected, "the connection of client {n} of {id}");
     }

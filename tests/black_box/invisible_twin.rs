@@ -24,13 +24,30 @@ struct Step {
     invisible: bool,
 }
 
-fn step(rng: &mut Rng) -> (usize, Step) {
-    let user = rng.usize(..USERS);
-    let (id, connection) = (format!("u{user}"), format!("c{}", rng.usize(..3)));
+/// The ids of three connections of each user: one that has ended is not used again.
+#[derive(Default)]
+struct Connections(BTreeMap<(usize, usize), usize>);
+
+impl Connections {
+    fn id(&self, user: usize, slot: usize) -> String {
+        format!("c{slot}-{}", self.0.get(&(user, slot)).unwrap_or(&0))
+    }
+
+    fn end(&mut self, user: usize, slot: usize) {
+        *self.0.entry((user, slot)).or_default() += 1;
+    }
+}
+
+fn step(rng: &mut Rng, connections: &mut Connections) -> (usize, Step) {
+    let (user, slot) = (rng.usize(..USERS), rng.usize(..3));
+    let (id, connection) = (format!("u{user}"), connections.id(user, slot));
     let named = json!({"user_id": id, "connection_id": connection});
     let (operation, body, invisible) = match rng.usize(..10) {
         0..4 => ("connect", json!({"user": {"id": id}, "connection_id": connection}), true),
-        4..7 => ("disconnect", named, true),
+        4..7 => {
+            connections.end(user, slot);
+            ("disconnect", named, true)
+        }
         7 => ("heartbeat", named, true),
         8 => {
             let status = format!("s{}", rng.usize(..3));
@@ -45,9 +62,9 @@ fn step(rng: &mut Rng) -> (usize, Step) {
 async fn nobody_can_tell_a_history_from_the_same_without_hidden_deeds() {
     let (mut full, mut twin) = tokio::join!(Stage::start(NO_GRACE), Stage::start(NO_GRACE));
     let mut rng = Rng::with_seed(SEED);
-    let mut invisible = BTreeSet::new();
+    let (mut invisible, mut connections) = (BTreeSet::new(), Connections::default());
     for n in 0..STEPS {
-        let (user, step) = step(&mut rng);
+        let (user, step) = step(&mut rng, &mut connections);
         a_later_millisecond().await;
         full.client.get(step.operation, step.body.clone()).await;
         if !(step.invisible && invisible.contains(&user)) {
@@ -108,9 +125,10 @@ async fn begin(stage: &Stage) -> Vec<Heart> {
 
 /// Something while invisible: whatever connects here beats no more, or lapses with a lease that nobody
 /// keeps alive, unless it beats once more or ends.
-async fn hidden_deed(client: &Client, rng: &mut Rng) {
-    let user = INVISIBLE[rng.usize(..INVISIBLE.len())];
-    let named = json!({"user_id": user, "connection_id": format!("c{}", rng.usize(..3))});
+async fn hidden_deed(client: &Client, rng: &mut Rng, connections: &mut Connections) {
+    let (number, slot) = (rng.usize(..INVISIBLE.len()), rng.usize(..3));
+    let (user, connection) = (INVISIBLE[number], connections.id(number, slot));
+    let named = json!({"user_id": user, "connection_id": connection});
     let mut connect = json!({"user": {"id": user}, "connection_id": named["connection_id"]});
     match rng.usize(..10) {
         0..3 => client.get("connect", connect).await,
@@ -125,7 +143,10 @@ async fn hidden_deed(client: &Client, rng: &mut Rng) {
             update["device"] = json!(["desktop", "mobile"][rng.usize(..2)]);
             client.get("update_connection", update).await
         }
-        _ => client.get("disconnect", named).await,
+        _ => {
+            connections.end(number, slot);
+            client.get("disconnect", named).await
+        }
     };
 }
 
@@ -145,11 +166,12 @@ async fn nobody_can_tell_a_history_from_the_same_without_hidden_lapses_and_refre
     let (mut full, mut twin) = tokio::join!(Stage::start(HASTY), Stage::start(HASTY));
     let (mut hearts, mut twins_hearts) = tokio::join!(begin(&full), begin(&twin));
     let frozen = full.client.see_all(&INVISIBLE).await;
+    let mut connections = Connections::default();
     let mut rng = Rng::with_seed(SEED);
     let (mut lapses, mut refreshes, start) = (0, 0, Instant::now());
     while start.elapsed() < IN_HIDING {
         for _ in 0..3 {
-            hidden_deed(&full.client, &mut rng).await;
+            hidden_deed(&full.client, &mut rng, &mut connections).await;
         }
         let (before, active) = while_invisible(&full.client).await;
         // Those whom all see are there on both sides; what is compared does not depend on when.

@@ -34,6 +34,7 @@ mod filters;
 mod forgetting;
 mod ground;
 mod hammer;
+mod history;
 mod hostile;
 mod invisible;
 mod invisible_twin;

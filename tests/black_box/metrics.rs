@@ -98,7 +98,8 @@ async fn it_counts_what_happens() {
     client
         .get("connect", json!({"user": {"id": "hidden", "invisible": true}, "connection_id": "c"}))
         .await;
-    client.get("upsert_users", json!({"users": [{"id": "away"}]})).await;
+    client.get("upsert_users", json!({"users": [{"id": "absent"}]})).await;
+    client.upsert(json!({"id": "jack", "availability": "busy"})).await;
     client.ask("query_users", json!({"limit": "many"})).await.unwrap_err();
     client.get("upsert_channel", json!({"type": "messaging", "id": "lobby"})).await;
     client.get("heartbeat", json!({"user_id": "john", "connection_id": "c"})).await;
@@ -112,13 +113,16 @@ async fn it_counts_what_happens() {
     until_metric(&http, "presence_users{state=\"known\"}", 4.0).await;
     for (series, value) in [
         ("presence_users{state=\"online\"}", 2.0),
+        ("presence_users{state=\"active\"}", 1.0),
+        ("presence_users{state=\"away\"}", 0.0),
+        ("presence_users{state=\"busy\"}", 1.0),
         ("presence_channels", 1.0),
         ("presence_daemons", 1.0),
         ("presence_requests_total{operation=\"connect\",result=\"ok\"}", 3.0),
         ("presence_requests_total{operation=\"query_users\",result=\"invalid_request\"}", 1.0),
         ("presence_request_duration_seconds_count{operation=\"connect\"}", 3.0),
-        ("presence_events_total", 2.0),
-        ("presence_commits_total{kind=\"user\"}", 4.0),
+        ("presence_events_total", 3.0),
+        ("presence_commits_total{kind=\"user\"}", 5.0),
         ("presence_commits_total{kind=\"channel\"}", 1.0),
         ("presence_heartbeats_total{kind=\"connection\"}", 3.0),
         ("presence_heartbeats_total{kind=\"lease\"}", 1.0),
@@ -135,7 +139,7 @@ async fn it_counts_what_happens() {
     let page = http.get("/metrics").await;
     assert!(page.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
     assert!(page.body.ends_with("# EOF\n"));
-    for id in ["john", "jack", "hidden", "away", "lobby", "nobody"] {
+    for id in ["john", "jack", "hidden", "absent", "lobby", "nobody"] {
         assert!(!page.body.contains(id), "{id} is named");
         let told = daemon.lines().iter().any(|line| line.to_string().contains(id));
         assert!(!told, "{id} is named in the log");

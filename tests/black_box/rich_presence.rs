@@ -1,11 +1,11 @@
 //! Availability, devices, leaving connections, statuses with an end, defaults and counts.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::support::stage::NO_GRACE;
-use crate::support::{Client, Pair, Stage};
+use crate::support::{Client, Daemon, Pair, Server, Stage, eventually};
 
 /// A grace that no test waits for.
 const LONG_GRACE: &[(&str, &str)] = &[("LIVENESS__OFFLINE_GRACE", "60s")];
@@ -158,13 +158,41 @@ async fn a_status_ends_with_one_event_whether_its_user_is_online_offline_or_invi
         assert_eq!((&seen["online"], &seen["status"]), (&json!(false), &Value::Null));
     }
     assert_eq!(events.arrived().len(), 0, "each status ended once");
-    for past in [
-        json!({"id": "x", "status": "s", "status_expires_at": "2020-01-01T00:00:00Z"}),
-        json!({"id": "x", "status_expires_at": in_ms(60_000)}),
+}
+
+#[tokio::test]
+async fn a_wrong_end_of_a_status_is_named_by_its_whole_path() {
+    let stage = Stage::start(NO_GRACE).await;
+    let past = json!({"status": "s", "status_expires_at": "2020-01-01T00:00:00Z"});
+    let with_id = |id: &str| {
+        let mut user = past.clone();
+        user["id"] = json!(id);
+        user
+    };
+    let connect = json!({"user": with_id("x")});
+    let defaults = json!({"user": {"id": "x"}, "defaults": past});
+    for (operation, body, field) in [
+        (
+            "upsert_users",
+            json!({"users": [{"id": "a"}, with_id("x")]}),
+            "users[1].status_expires_at",
+        ),
+        (
+            "upsert_users",
+            json!({"users": [{"id": "x", "status_expires_at": in_ms(60_000)}]}),
+            "users[0].status_expires_at",
+        ),
+        ("connect", connect.clone(), "user.status_expires_at"),
+        ("connect", defaults, "defaults.status_expires_at"),
     ] {
-        let refused = pair.one.refused("upsert_users", json!({"users": [past]})).await;
-        assert_eq!(refused.what(), ("invalid_request", Some("status_expires_at")));
+        let refused = stage.client.refused(operation, body).await;
+        assert_eq!(refused.what(), ("invalid_request", Some(field)));
     }
+    let mut op = connect;
+    op["op"] = json!("connect");
+    let answer = stage.client.get("batch", json!({"ops": [op]})).await;
+    let error = &answer["results"][0]["error"];
+    assert_eq!(error["details"]["field"], "ops[0].user.status_expires_at", "{error}");
 }
 
 #[tokio::test]
@@ -290,4 +318,40 @@ async fn explain_says_why() {
     assert!(leaving["until"].as_str() > leaving["since"].as_str(), "{answer}");
     assert_eq!(answer["status_expires_at"], end);
     assert_eq!(answer["connections"][0]["idle"], false);
+}
+
+#[tokio::test]
+async fn the_longest_grace_of_the_daemons_counts() {
+    let server = Server::start().await;
+    let settings =
+        |prefix, grace| [("SUBJECTS__PREFIX", prefix), ("LIVENESS__OFFLINE_GRACE", grace)];
+    let mut short = Daemon::spawn(&server, &settings("one", "0s")).await;
+    let mut long = Daemon::spawn(&server, &settings("two", "4s")).await;
+    for daemon in [&mut short, &mut long] {
+        daemon.says("another liveness.offline_grace").await;
+    }
+    let nats = server.connect().await;
+    let (one, two) = (Client::trusted(nats.clone(), "one"), Client::trusted(nats, "two"));
+    // The daemon without a grace looks at the settings of others once a second.
+    eventually("a disconnect leaves a grace", Duration::from_secs(8), async || {
+        let connection = format!("{:x}", fastrand::u64(..));
+        one.connect_user("probe", &connection).await;
+        one.disconnect("probe", &connection).await;
+        (one.see("probe").await?["online"] == true).then_some(())
+    })
+    .await;
+    for n in 0..8 {
+        one.connect_user(&format!("u{n}"), "c").await;
+        one.disconnect(&format!("u{n}"), "c").await;
+    }
+    let left = Instant::now();
+    let online = async || two.query(json!({"filter": {"online": true}, "presence": true})).await;
+    while left.elapsed() < Duration::from_secs(3) {
+        let there = online().await.iter().filter(|user| user["id"] != "probe").count();
+        assert_eq!(there, 8, "after {:?}", left.elapsed());
+    }
+    eventually("the grace is over", Duration::from_secs(6), async || {
+        online().await.is_empty().then_some(())
+    })
+    .await;
 }

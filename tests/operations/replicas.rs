@@ -1,5 +1,6 @@
 //! Moving a bucket from one replica to three, while it is in use.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::support::load::Load;
 use crate::support::server::stream;
 use crate::support::stage::NO_GRACE;
-use crate::support::{Client, Daemon, eventually};
+use crate::support::{Client, Daemon, Server, eventually};
 
 const LONG: Duration = Duration::from_secs(60);
 /// A request that has no answer by then was lost with the node.
@@ -54,4 +55,33 @@ async fn a_bucket_in_use_is_given_three_replicas_and_loses_nothing() {
         .await;
         tally.check(&user);
     }
+}
+
+#[tokio::test]
+async fn one_replica_on_a_cluster_is_a_warning_at_the_start_and_in_a_check() {
+    let warning = "the bucket presence has one replica on a cluster of NATS";
+    let cluster = Cluster::start(3).await;
+    let mut daemon = Daemon::launch(&cluster.urls(), NO_GRACE);
+    daemon.says("\"ready\"").await;
+    let line = daemon.says(warning).await;
+    assert_eq!(line["level"], "WARN");
+    // A cluster that has just elected its leaders may take longer than a check waits.
+    eventually("the check warns, too", LONG, async || {
+        check(&cluster.urls()).filter(|text| text.contains(warning))
+    })
+    .await;
+
+    let server = Server::start().await;
+    let alone = Daemon::spawn(&server, NO_GRACE).await;
+    assert!(alone.lines().iter().all(|line| !line.to_string().contains("one replica")));
+    let text = check(&server.url()).unwrap();
+    assert!(!text.contains("one replica"), "a server by itself has no choice");
+}
+
+/// What `presenced check --connect` prints, if the bucket can be used.
+fn check(urls: &str) -> Option<String> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_presenced"));
+    command.env_clear().args(["check", "--connect", "--config", "/dev/null", "--nats-url", urls]);
+    let output = command.output().unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{PAGE, list};
 use crate::condition::{self, filter};
 use crate::failure::Failure;
-use crate::output::{Kind, Output, note};
+use crate::output::{Output, note};
 use crate::session::{Door, Session};
 
 #[derive(Args)]
@@ -62,18 +62,16 @@ async fn by_id(door: &Door, ids: &[String]) -> Result<Vec<Value>, Failure> {
     Ok(deleted)
 }
 
-/// Finds and deletes a page at a time, until there is nobody left.
+/// A page at a time, until nobody matches.
 async fn matching_users(door: &Door, matching: &Value) -> Result<Vec<Value>, Failure> {
     let mut deleted = Vec::new();
     loop {
-        let body = json!({"filter": matching, "limit": PAGE, "presence": true});
-        let found = list(&door.request("query_users", &body).await?, "users");
-        let ids: Vec<String> = found.iter().map(|user| Kind::User.id(user)).collect();
-        let gone = by_id(door, &ids).await?;
-        if gone.is_empty() {
+        let body = json!({"filter": matching, "limit": PAGE});
+        let answer = door.request("delete_users", &body).await?;
+        deleted.extend(list(&answer, "deleted"));
+        if answer["more"] != true {
             return Ok(deleted);
         }
-        deleted.extend(gone);
         note(&format!("deleted {} so far", deleted.len()));
     }
 }

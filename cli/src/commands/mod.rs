@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::session::Door;
 
 /// The most users that one request returns.
-const PAGE: usize = 100;
+pub const PAGE: usize = 100;
 
 /// A list that is part of an answer.
 fn list(answer: &Value, name: &str) -> Vec<Value> {

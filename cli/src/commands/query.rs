@@ -59,6 +59,9 @@ impl Query {
             body["limit"] = limit.into();
         }
         let (operation, name, kind) = self.wire();
+        if self.what == What::Channels {
+            body["online_count"] = true.into();
+        }
         let answer = door.request(operation, &body).await?;
         if output.raw(&answer)? {
             return Ok(());

@@ -5,12 +5,13 @@ use std::process::Stdio;
 use chrono::Utc;
 use clap::Args;
 use futures_util::StreamExt;
-use presenced_client::{Change, Watch, WatchState};
+use presenced_client::{Change, Fields, Watch, WatchState};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::channel_name;
+use crate::condition::{self, filter};
 use crate::failure::Failure;
 use crate::output::{Kind, Output, Tone, line, mark, note, printable};
 use crate::session::{Session, kind_name};
@@ -18,11 +19,21 @@ use crate::session::{Session, kind_name};
 #[derive(Args)]
 pub struct WatchUsers {
     /// The ids of the users
-    #[arg(value_name = "USER", required_unless_present = "channel", conflicts_with = "channel")]
+    #[arg(value_name = "USER", required_unless_present_any = ["channel", "conditions", "all"])]
     users: Vec<String>,
     /// The members of a channel
-    #[arg(long, value_name = "TYPE:ID", value_parser = channel_name)]
+    #[arg(long, value_name = "TYPE:ID", value_parser = channel_name, conflicts_with = "users")]
     channel: Option<(String, String)>,
+    #[arg(
+        long = "where",
+        value_name = "CONDITION",
+        conflicts_with_all = ["users", "channel"],
+        help = condition::HELP
+    )]
+    conditions: Vec<String>,
+    /// All users: of those who change faster than they are printed, the newest state only
+    #[arg(long, conflicts_with_all = ["users", "channel", "conditions"])]
+    all: bool,
     /// Run this with sh for each change, with the change as JSON on its standard input
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
@@ -31,10 +42,20 @@ pub struct WatchUsers {
 impl WatchUsers {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
         let door = session.door()?;
-        let mut watch = match &self.channel {
+        if self.all {
+            return self.follow(door.watch_all(), output).await;
+        }
+        if !self.conditions.is_empty() {
+            return self.follow(door.watch_where(filter(&self.conditions)?), output).await;
+        }
+        let watch = match &self.channel {
             Some((kind, id)) => door.watch_channel(kind, id).await?,
             None => door.watch(&self.users)?,
         };
+        self.follow(watch, output).await
+    }
+
+    async fn follow<K>(&self, mut watch: Watch<Fields, K>, output: &Output) -> Result<(), Failure> {
         let mut shown = false;
         while let Some(change) = watch.next().await {
             match &change {
@@ -71,7 +92,7 @@ impl WatchUsers {
 }
 
 /// The first picture, as a table for people.
-fn show_all(watch: &Watch, output: &Output) -> Result<(), Failure> {
+fn show_all<K>(watch: &Watch<Fields, K>, output: &Output) -> Result<(), Failure> {
     if !output.is_live() {
         return Ok(());
     }

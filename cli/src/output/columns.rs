@@ -108,11 +108,12 @@ fn users(records: &[Value], times: &Times, _paint: &Paint) -> Table {
 }
 
 fn channels(records: &[Value], times: &Times) -> Table {
-    let mut table = Table::new(&["CHANNEL", "MEMBERS", "LAST MESSAGE"]);
+    let mut table = Table::new(&["CHANNEL", "MEMBERS", "ONLINE", "LAST MESSAGE"]);
     for channel in records {
         let cells = [
             text(&channel["cid"]),
             text(&channel["member_count"]),
+            text(&channel["online_count"]),
             times.ago(&channel["last_message_at"]),
         ];
         table.row(cells, None);

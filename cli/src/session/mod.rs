@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
-use presenced_client::{Change, Connection, Device, Error, Patch, Service, Signals, User, Watch};
+use presenced_client::{
+    Change, Connection, Device, Error, Fields, Filter, Found, Patch, Service, Signals, User, Watch,
+};
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -189,6 +191,23 @@ impl Door {
         match self {
             Self::Service(service) => service.watch(ids),
             Self::User(user) => user.watch(ids),
+        }
+    }
+
+    /// Watches the first users that match.
+    pub fn watch_where(&self, filter: Value) -> Watch<Fields, Found> {
+        let (filter, limit) = (Filter::json(filter), crate::commands::PAGE as u32);
+        match self {
+            Self::Service(service) => service.watch_where(filter, None, limit),
+            Self::User(user) => user.watch_where(filter, None, limit),
+        }
+    }
+
+    /// Watches all users.
+    pub fn watch_all(&self) -> Watch<Fields, Found> {
+        match self {
+            Self::Service(service) => service.watch_all(),
+            Self::User(user) => user.watch_all(),
         }
     }
 

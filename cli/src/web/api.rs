@@ -138,7 +138,9 @@ pub async fn users(State(page): State<Page>, Query(search): Query<Search>) -> An
 }
 
 pub async fn channels(State(page): State<Page>, Query(search): Query<Search>) -> Answer {
-    page.ask("query_channels", search.body(30)?).await
+    let mut body = search.body(30)?;
+    body["online_count"] = true.into();
+    page.ask("query_channels", body).await
 }
 
 #[derive(Deserialize)]
@@ -151,7 +153,7 @@ pub async fn user(State(page): State<Page>, Query(named): Query<Named>) -> Answe
     let Json(explained) = page.ask("explain", json!({"user_id": named.id})).await?;
     let body = json!({"filter": {"id": named.id}, "limit": 1, "presence": true});
     let Json(found) = page.ask("query_users", body).await?;
-    Ok(Json(json!({"user": found["users"][0], "explain": explained})))
+    Ok(Json(json!({"user": found["users"][0], "explain": explained, "write": page.write})))
 }
 
 const READ_ONLY: &str = "the page only reads: start it with --write";

@@ -6,6 +6,7 @@ mod support;
 
 mod connection;
 mod failures;
+mod manual;
 mod operations;
 mod page;
 mod screen;

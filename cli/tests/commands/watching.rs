@@ -82,3 +82,19 @@ async fn a_connection_ends_with_its_time_and_the_user_is_offline() {
         (&json!(false), &json!(true), &json!(1))
     );
 }
+
+#[tokio::test]
+async fn a_watch_finds_its_users_by_itself() {
+    let stage = Stage::start().await;
+    let mut red = stage.follow(&["watch", "--where", "team=red"]);
+    let mut all = stage.follow(&["watch", "--all"]);
+    stage.ok(&["set", "john", "-f", "team=red"]).await;
+    let mut john = stage.follow(&["connect", "john"]);
+    john.json().await;
+    let comes = async |watch: &mut crate::support::Following| {
+        while watch.json().await["now"]["online"] != true {}
+    };
+    comes(&mut all).await;
+    comes(&mut red).await;
+    assert_eq!((red.interrupt().await, all.interrupt().await), (130, 130));
+}

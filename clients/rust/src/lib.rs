@@ -19,6 +19,8 @@ mod retry;
 mod signals;
 mod user;
 mod watch;
+#[cfg(feature = "schema")]
+pub mod wire;
 
 pub use connection::{Connect, Connection, ConnectionState, Device};
 pub use door::{Builder, ChannelWatch, Deleted, Service, Stats, User, Written};

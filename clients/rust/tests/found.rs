@@ -184,3 +184,16 @@ async fn a_seat_has_a_device_that_changes() {
     seat.set_device(Device::of("tablet")).await.unwrap();
     is("active", "tablet").await;
 }
+
+#[tokio::test]
+async fn users_that_match_are_deleted_so_many_at_a_time() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let service = Service::new(server.connect().await);
+    service.upsert([named("a", "red"), named("b", "blue"), named("c", "red")]).await.unwrap();
+    let red = field("team").eq("red");
+    let first = service.delete_where(&red, 1).await.unwrap().value;
+    assert_eq!((first.ids, first.more), (vec!["a".to_owned()], true));
+    let rest = service.delete_where(&red, 100).await.unwrap().value;
+    assert_eq!((rest.ids, rest.more), (vec!["c".to_owned()], false));
+}

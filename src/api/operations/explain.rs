@@ -70,8 +70,7 @@ impl Explain {
         let seen_ms = service.store.users.with_index(&self.user, |index| {
             index.agenda.leaving_seen_ms(&self.user, &leaving.key())
         });
-        let usual_ms = u64::try_from(service.liveness.offline_grace.as_millis());
-        let grace_ms = leaving.grace_ms.unwrap_or(usual_ms.unwrap_or(u64::MAX));
+        let grace_ms = leaving.grace_ms.unwrap_or(service.beacons.longest_grace_ms());
         json!({
             "connection_id": leaving.connection.as_ref().map(Id::as_str),
             "device": leaving.device.as_ref().map(Device::as_str),

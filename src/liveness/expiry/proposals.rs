@@ -8,7 +8,7 @@ use super::{
     DECIDED_WITHIN_MS, Effect, Expiry, MARGIN_MS, MAX_NAMED_PER_MESSAGE, MAX_USERS_PER_TICK,
     OBJECTION_MS, PendingWrite, View, WRITE_MS, steps_ms,
 };
-use crate::liveness::peers::RankFilter;
+use crate::liveness::peers::{Peers, RankFilter};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::lease::Heard;
@@ -120,7 +120,9 @@ impl Expiry {
         let turn =
             |key: &Id| Turn { hearing_ms: wait_ms(key), any_ms: rank_ms(key, RankFilter::Alive) };
         let mut silent = Vec::new();
+        let grace_ms = view.peers(Peers::longest_grace_ms);
         view.each_index(|index| {
+            index.agenda.adjust_grace(grace_ms);
             let wait_ms = |user: &Id| rank_ms(user, RankFilter::Alive);
             let overtaken = index.early_disconnects.take_due(now_ms, wait_ms);
             effects.extend(overtaken.into_iter().map(|(user, early)| {

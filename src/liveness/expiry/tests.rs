@@ -62,7 +62,7 @@ impl DaemonView {
 
     /// The other daemon is alive and deaf.
     fn meet_other(&mut self) {
-        self.peers.on_beacon(OTHER, PeerStatus { deaf: true, starting: false }, 0);
+        self.peers.on_beacon(OTHER, PeerStatus { deaf: true, ..PeerStatus::default() }, 0);
     }
 
     /// The number of connections on the lease, unless its end has begun.

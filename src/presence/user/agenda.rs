@@ -134,6 +134,8 @@ pub struct Turn {
 #[derive(Debug)]
 pub struct Agenda {
     periods: Periods,
+    /// The grace of this daemon's settings; `periods` has the one that counts.
+    own_grace_ms: u64,
     users: Table<UserAgenda>,
     queue: BinaryHeap<Reverse<(u64, Id)>>,
     listening: bool,
@@ -141,7 +143,15 @@ pub struct Agenda {
 
 impl Agenda {
     pub fn new(periods: Periods) -> Self {
-        Self { periods, users: Table::default(), queue: BinaryHeap::new(), listening: false }
+        let own_grace_ms = periods.grace_ms;
+        let (users, queue) = (Table::default(), BinaryHeap::new());
+        Self { periods, own_grace_ms, users, queue, listening: false }
+    }
+
+    /// Daemons may have different settings: the longest grace of all counts. `others_ms` is that
+    /// of the other daemons.
+    pub fn adjust_grace(&mut self, others_ms: u64) {
+        self.periods.grace_ms = self.own_grace_ms.max(others_ms);
     }
 
     /// The replica is whole; from now on a connection that appears has just connected.
@@ -467,6 +477,25 @@ mod tests {
         }
         agenda.observe(&john(), None, at(20_000));
         assert_eq!(due(&mut agenda, at(60_000), FIRST), None);
+    }
+
+    #[test]
+    fn the_longest_grace_of_all_daemons_counts() {
+        let mut record = Record::new(Time(0), 0);
+        record.leaving = vec![leaving(1, None), leaving(2, Some(100))];
+        let mut agenda = Agenda::new(PERIODS);
+        agenda.observe(&john(), Some(&record), at(0));
+        agenda.adjust_grace(8000);
+        let named = [record.leaving[1].key()];
+        assert_eq!(due(&mut agenda, at(100), FIRST).unwrap().left, named);
+        record.leaving.pop();
+        agenda.observe(&john(), Some(&record), at(200));
+        assert_eq!(due(&mut agenda, at(7999), FIRST), None);
+        assert!(due(&mut agenda, at(8000), FIRST).is_some());
+        agenda.adjust_grace(1);
+        record.leaving = vec![leaving(3, None)];
+        agenda.observe(&john(), Some(&record), at(9000));
+        assert!(due(&mut agenda, at(14_000), FIRST).is_some(), "the own one");
     }
 
     #[test]

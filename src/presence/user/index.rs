@@ -3,6 +3,7 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::agenda::{Agenda, Periods};
+use super::availability::Availability;
 use super::early::EarlyDisconnects;
 use super::record::Record;
 use crate::presence::id::Id;
@@ -26,7 +27,9 @@ pub struct Index {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
     pub known: usize,
-    pub online: usize,
+    pub active: usize,
+    pub away: usize,
+    pub busy: usize,
 }
 
 /// What a record's change means for a shared lease, which holds connections of many stripes.
@@ -155,10 +158,39 @@ impl Index {
 }
 
 impl Census {
+    /// How many users are online.
+    pub fn online(&self) -> usize {
+        self.active + self.away + self.busy
+    }
+
+    /// The users of both.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            known: self.known + other.known,
+            active: self.active + other.active,
+            away: self.away + other.away,
+            busy: self.busy + other.busy,
+        }
+    }
+
     fn observe(&mut self, before: Option<&Record>, after: Option<&Record>) {
-        let online =
-            |record: Option<&Record>| usize::from(record.is_some_and(Record::is_shown_online));
-        self.known = self.known + usize::from(after.is_some()) - usize::from(before.is_some());
-        self.online = self.online + online(after) - online(before);
+        if let Some(record) = after {
+            self.known += 1;
+            self.shown(record.shown_availability()).into_iter().for_each(|count| *count += 1);
+        }
+        if let Some(record) = before {
+            self.known -= 1;
+            self.shown(record.shown_availability()).into_iter().for_each(|count| *count -= 1);
+        }
+    }
+
+    /// The count of the users who are online with that availability.
+    fn shown(&mut self, availability: Availability) -> Option<&mut usize> {
+        match availability {
+            Availability::Offline => None,
+            Availability::Active => Some(&mut self.active),
+            Availability::Away => Some(&mut self.away),
+            Availability::Busy => Some(&mut self.busy),
+        }
     }
 }

@@ -27,7 +27,7 @@ pub use connection::{Connection, Device, Leaving, LeavingKey};
 pub use decide::{Command, NewConnection, Outcome, Rules};
 pub use early::EarlyDisconnect;
 pub use index::{Census, Index, LeaseChange};
-pub use patch::{MAX_STATUS_BYTES, Patch, check_custom_name};
+pub use patch::{MAX_STATUS_BYTES, Patch, StatusEnd, check_custom_name};
 pub use record::{Reachability, Record};
 pub use seen::Seen;
 pub use view::{

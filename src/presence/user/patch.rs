@@ -25,8 +25,16 @@ pub struct Patch {
     /// `Some(None)` removes the status.
     pub status: Option<Option<Box<str>>>,
     /// `Some(None)` removes the end of the status.
-    pub status_expires_at: Option<Option<Time>>,
+    pub status_expires_at: Option<Option<StatusEnd>>,
     pub custom: Changes,
+}
+
+/// The end of a status, as requested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusEnd {
+    pub at: Time,
+    /// Where it stands in the request, for errors.
+    pub field: Box<str>,
 }
 
 impl Patch {
@@ -59,8 +67,8 @@ impl Patch {
                 ("status_expires_at", value) => {
                     let time = value.as_str().and_then(Time::parse);
                     let takes = "takes an RFC 3339 time, or null";
-                    patch.status_expires_at =
-                        Some(Some(time.ok_or_else(|| wrong(field(), takes))?));
+                    let at = time.ok_or_else(|| wrong(field(), takes))?;
+                    patch.status_expires_at = Some(Some(StatusEnd { at, field: field().into() }));
                 }
                 ("status", Value::Null) => patch.status = Some(None),
                 ("status", Value::String(status)) if status.len() > MAX_STATUS_BYTES => {
@@ -106,11 +114,11 @@ impl Patch {
             // A status that comes without an end has none.
             record.status_expires_at = None;
         }
-        if let Some(end) = self.status_expires_at {
+        if let Some(end) = &self.status_expires_at {
             if let Some(end) = end {
                 check_end(end, record, now)?;
             }
-            record.status_expires_at = end;
+            record.status_expires_at = end.as_ref().map(|end| end.at);
         }
         if let Some(custom) = record.custom.changed(&self.custom) {
             record.custom = custom;
@@ -133,17 +141,18 @@ impl Patch {
 }
 
 /// Refuses what cannot be the end of the status of `record`.
-fn check_end(end: Time, record: &Record, now: Now) -> Result<(), Refusal> {
+fn check_end(end: &StatusEnd, record: &Record, now: Now) -> Result<(), Refusal> {
+    let StatusEnd { at: end, field } = end;
     let flaw = if record.status.is_none() {
         "is the end of a status, and there is none"
-    } else if end <= now.wall {
+    } else if *end <= now.wall {
         "takes a time in the future"
     } else if end.0 > now.wall.0.saturating_add(MAX_STATUS_MS) {
         "takes a time at most 366 days ahead"
     } else {
         return Ok(());
     };
-    Err(wrong("status_expires_at".to_owned(), flaw))
+    Err(wrong(field.to_string(), flaw))
 }
 
 /// Refuses what cannot be the name of a custom field.

@@ -267,7 +267,7 @@ fn an_end_must_lie_ahead_and_have_a_status() {
         assert_eq!(result.is_ok(), accepted, "{fields}");
         if let Err(refusal) = result {
             assert_eq!(refusal.code, Code::InvalidRequest);
-            assert_eq!(refusal.details["field"], "status_expires_at");
+            assert_eq!(refusal.details["field"], "user.status_expires_at");
         }
     }
 }

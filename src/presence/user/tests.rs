@@ -122,7 +122,9 @@ fn a_patch() -> impl Strategy<Value = Patch> {
         // An end goes with a status, and lies ahead by every clock of a history.
         let is_set = matches!(status, Some(Some(_)));
         let end = Time(1_700_000_000_000 + 3_600_000);
-        let status_expires_at = expires.filter(|()| is_set).map(|()| Some(end));
+        let status_expires_at = expires
+            .filter(|()| is_set)
+            .map(|()| Some(StatusEnd { at: end, field: "status_expires_at".into() }));
         Patch { invisible, hide_last_active, choice, status, status_expires_at, custom }
     })
 }

@@ -140,6 +140,16 @@ impl Record {
         if viewer.sees_truth_of(id) { self.is_online() } else { self.is_shown_online() }
     }
 
+    /// The availability that others see.
+    pub fn shown_availability(&self) -> Availability {
+        if !self.is_shown_online() {
+            return Availability::Offline;
+        }
+        let all_idle = self.connections.iter().all(|each| each.idle)
+            && self.leaving.iter().all(|each| each.idle);
+        Availability::of(self.choice, all_idle)
+    }
+
     /// Whether others see the user online.
     pub fn is_shown_online(&self) -> bool {
         self.is_online() && !self.invisible

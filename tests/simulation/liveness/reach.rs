@@ -198,7 +198,7 @@ impl World {
         let Some(daemon) = self.daemons.get(&id) else { return };
         let mono_ms = daemon.now(self.agenda.now_ms).mono_ms;
         let deaf = daemon.view.hearing(|hearing| hearing.deaf(mono_ms).is_some());
-        let status = PeerStatus { deaf, starting: false };
+        let status = PeerStatus { deaf, ..PeerStatus::default() };
         self.send_to_others(id, || Incoming::Beacon { from: id, status });
     }
 

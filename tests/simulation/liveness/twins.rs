@@ -1,10 +1,9 @@
 //! The same history twice, with the same clock: once in full, once without the actions of invisible
 //! users and their consequences: heartbeats, lapses, refreshes, graces. Others cannot tell the two
 //! apart, to the byte (`PROTOCOL`, section 5). Each history has a daemon with the real machines,
-//! and
-//! a bucket that takes every write at once.
+//! and a bucket that takes every write at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use presenced::liveness::expiry::{Effect, View};
 use presenced::liveness::hearing::PROBE_MS;
@@ -12,7 +11,7 @@ use presenced::presence::entity::{DaemonId, Entity, Event};
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
 use presenced::presence::user::{
-    Command, Device, NewConnection, Patch, Record, Users, Viewer, push_seen_by,
+    Choice, Command, Device, NewConnection, Patch, Record, StatusEnd, Users, Viewer, push_seen_by,
 };
 use presenced::store::stripe::{Effect as StoreEffect, Job};
 use serde_json::json;
@@ -53,6 +52,7 @@ enum Step {
     Disconnect {
         user: Id,
         connection: Id,
+        grace_ms: Option<u64>,
     },
     DisconnectLease {
         lease: Id,
@@ -88,7 +88,10 @@ impl Step {
             25..30 => Self::Update { user, connection, idle: rng.bool() },
             30..33 => Self::Status { user, ends_in_ms: rng.i64(1..9000) },
             33..45 => Self::Upsert { user, patch: patch(rng) },
-            45..60 => Self::Disconnect { user, connection },
+            45..60 => {
+                let grace_ms = rng.bool().then(|| rng.u64(0..2000));
+                Self::Disconnect { user, connection, grace_ms }
+            }
             60..63 => Self::DisconnectLease { lease },
             63..80 => Self::Heartbeat { user, connection },
             80..93 => Self::HeartbeatOfLease { lease },
@@ -127,7 +130,11 @@ fn patch(rng: &mut fastrand::Rng) -> Patch {
     let invisible = [None, None, None, None, Some(true), Some(false)][rng.usize(0..6)];
     let status = (rng.u32(0..4) == 0).then(|| rng.bool().then(|| "away".into()));
     let mood = (rng.u32(0..4) == 0).then(|| ("mood".into(), Some(json!(rng.u32(0..3)))));
-    Patch { invisible, status, custom: mood.into_iter().collect(), ..Patch::default() }
+    let choices = [Choice::Auto, Choice::Away, Choice::Busy];
+    let choice = (rng.u32(0..5) == 0).then(|| choices[rng.usize(0..3)]);
+    let hide_last_active = (rng.u32(0..6) == 0).then(|| rng.bool());
+    let custom = mood.into_iter().collect();
+    Patch { invisible, hide_last_active, choice, status, custom, ..Patch::default() }
 }
 
 /// A daemon alone with a bucket, and all its events.
@@ -136,6 +143,8 @@ struct Alone {
     daemon: Daemon,
     rev: u64,
     events: Vec<Event>,
+    /// Who came or went for others, by which counts of channels are kept.
+    online: Vec<(Id, bool)>,
     probed_ms: u64,
 }
 
@@ -154,7 +163,8 @@ impl Alone {
         // Both are the same daemon, with the same clocks.
         let mut rng = fastrand::Rng::with_seed(1);
         let daemon = Daemon::start(DaemonId(1), &settings, 0, 0, &mut rng);
-        Self { daemon, rev: 0, events: Vec::new(), probed_ms: 0 }
+        daemon.view.machine.borrow_mut().index_mut().track_online();
+        Self { daemon, rev: 0, events: Vec::new(), online: Vec::new(), probed_ms: 0 }
     }
 
     fn take(&mut self, step: &Step, now_ms: u64) {
@@ -174,6 +184,7 @@ impl Alone {
             Step::Status { user, ends_in_ms } => {
                 let end = Time(self.now(now_ms).wall.0 + ends_in_ms);
                 let status = Some(Some("for a while".into()));
+                let end = StatusEnd { at: end, field: "status_expires_at".into() };
                 let patch =
                     Patch { status, status_expires_at: Some(Some(end)), ..Patch::default() };
                 self.command(user, Command::Upsert { patch, custom_in_answer: true }, now_ms);
@@ -181,8 +192,8 @@ impl Alone {
             Step::Upsert { user, patch } => {
                 self.command(user, Command::Upsert { patch, custom_in_answer: true }, now_ms);
             }
-            Step::Disconnect { user, connection } => {
-                let command = Command::Disconnect { connection, lease: None, grace_ms: None };
+            Step::Disconnect { user, connection, grace_ms } => {
+                let command = Command::Disconnect { connection, lease: None, grace_ms };
                 self.command(user, command, now_ms);
             }
             Step::DisconnectLease { lease } => {
@@ -231,6 +242,8 @@ impl Alone {
                 Effect::Propose(_) | Effect::Object { .. } | Effect::Broadcast(_) => {}
             }
         }
+        let changes = self.daemon.view.machine.get_mut().index_mut().take_online_changes();
+        self.online.extend(changes.into_iter().collect::<BTreeMap<_, _>>());
     }
 
     fn command(&mut self, user: Id, command: Command, now_ms: u64) {
@@ -294,8 +307,7 @@ impl Alone {
     }
 
     /// Ends the connections that a user made while invisible, before it becomes visible: the end
-    /// would
-    /// be visible otherwise.
+    /// would be visible otherwise.
     fn before_visible(&mut self, user: &Id, now_ms: u64) {
         let connections = self
             .record(user, |record| record.map_or(Vec::new(), |record| record.connections.clone()));
@@ -355,6 +367,7 @@ pub fn run(seed: u64) -> [u64; 3] {
 fn compare(seed: u64, full: &Alone, twin: &Alone, trace: &[String]) {
     let (trace, seed) = (|| trace.join("\n"), format!("SIMULATION_SEED={seed}"));
     assert_eq!(full.public(), twin.public(), "{}\n{seed}: the views differ", trace());
+    assert_eq!(full.online, twin.online, "{}\n{seed}: the counts differ", trace());
     let last_event = |alone: &Alone| alone.events.last().map(|event| event.body.clone());
     let same = full.events.len() == twin.events.len() && last_event(full) == last_event(twin);
     assert!(
