@@ -100,6 +100,7 @@ pub struct Metrics {
     deaf_seconds: Seconds,
     replica_lag: Gauge<f64, AtomicU64>,
     clock_skew: Gauge<f64, AtomicU64>,
+    settings_differ: Gauge,
     resident_bytes: Gauge,
     cpu_seconds: Seconds,
     open_files: Gauge,
@@ -140,6 +141,7 @@ impl Metrics {
             deaf_seconds: Seconds::default(),
             replica_lag: Gauge::default(),
             clock_skew: Gauge::default(),
+            settings_differ: Gauge::default(),
             resident_bytes: Gauge::default(),
             cpu_seconds: Seconds::default(),
             open_files: Gauge::default(),
@@ -251,6 +253,11 @@ impl Metrics {
             "How long the replica took, or has been taking, to show all that was stored",
             Unit::Seconds,
             self.replica_lag.clone(),
+        );
+        to.register(
+            "settings_differ",
+            "Whether another daemon of the bucket has other settings of liveness or channel types",
+            self.settings_differ.clone(),
         );
         to.register_with_unit(
             "clock_skew",
@@ -375,6 +382,10 @@ impl Metrics {
 
     pub fn set_replica_lag(&self, lag: Duration) {
         self.replica_lag.set(lag.as_secs_f64());
+    }
+
+    pub fn set_settings_differ(&self, differ: bool) {
+        self.settings_differ.set(differ.into());
     }
 
     pub fn set_clock_skew(&self, off: Duration, is_behind: bool) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_nats::{Client, Event};
 use serde_json::json;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +31,7 @@ use crate::health::Health;
 use crate::liveness::expiry_task::ExpiryTask;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
+use crate::liveness::introductions::{self, Introductions};
 use crate::metrics::Metrics;
 use crate::payload_limit::PayloadLimit;
 use crate::presence::entity::DaemonId;
@@ -118,13 +119,14 @@ impl Daemon {
         let (nats, limit) = (startup.settings.nats.clone(), startup.payload_limit.clone());
         startup.tasks.spawn(limits::keep(nats, requests.clone(), limit, store.clone()));
         let beacons = startup.join_peers(&store, &internal).await?;
+        let yields = startup.introduce(&store, &internal).await?;
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
         startup.expire_leases(&store, &beacons).await?;
         startup.count_and_forget(&store, &beacons).await?;
         let context = startup.answer_inquiries(&requests, &answers).await?;
         let service = Service::new(store, beacons, &startup.settings);
-        startup.serve(service, requests, internal, context).await
+        startup.serve(service, requests, internal, context, yields).await
     }
 }
 
@@ -239,6 +241,20 @@ impl Startup {
         Ok(beacons)
     }
 
+    /// Compares this daemon with those that answer the same requests. Returns whether it is to leave
+    /// requests to them.
+    async fn introduce(
+        &self,
+        store: &Store,
+        internal: &Client,
+    ) -> Result<watch::Receiver<bool>, Error> {
+        let others = internal.subscribe(introductions::subject()).await?;
+        let introductions = Introductions::new(internal.clone(), store.clone(), &self.settings);
+        let yields = introductions.yields();
+        self.tasks.spawn(introductions.run(others));
+        Ok(yields)
+    }
+
     async fn hear_heartbeats(
         &mut self,
         store: &Store,
@@ -332,6 +348,7 @@ impl Startup {
         client: Client,
         internal: Client,
         context: Arc<ReplyContext>,
+        yields: watch::Receiver<bool>,
     ) -> Result<Daemon, Error> {
         let fence_subject = format!("{INTERNAL}.fence.{}", self.id);
         let fences = client.subscribe(fence_subject.clone()).await?;
@@ -353,6 +370,7 @@ impl Startup {
             subjects: self.subjects,
             fence_subject,
             queue,
+            yields,
         };
         let no_more = CancellationToken::new();
         let tap = self.tasks.watchdog.register("executor");

@@ -1,10 +1,12 @@
 //! Liveness: which daemons are alive and hear, which of them acts, and what time does to leases,
 //! graces and `last_active`.
 
+pub mod cell;
 pub mod early_disconnects;
 pub mod expiry;
 pub mod expiry_task;
 pub mod hearing;
 pub mod internal;
+pub mod introductions;
 pub mod leader_check;
 pub mod peers;

@@ -118,6 +118,11 @@ impl Barrier {
         self.lock().bucket = Some(created.to_owned());
     }
 
+    /// The creation time of the followed bucket, if one is followed.
+    pub fn followed(&self) -> Option<String> {
+        self.lock().bucket.clone()
+    }
+
     /// The stream is replayed from its beginning.
     pub fn begin_again(&self) {
         let mut inner = self.lock();

@@ -93,10 +93,17 @@ impl WriteHealth {
         self.health.report(PROBLEM_KEY, format!("they are not stored: {reason}"));
         let is_logged =
             |(logged, at_ms): &(Arc<str>, u64)| logged == reason && now.mono_ms < at_ms + REPEAT_MS;
-        if !state.logged.as_ref().is_some_and(is_logged) {
+        let is_explained = state.waiting.is_some() && self.has_other_problem();
+        if !is_explained && !state.logged.as_ref().is_some_and(is_logged) {
             tracing::error!(%reason, "writes are not stored; they are tried again");
             state.logged = Some((Arc::clone(reason), now.mono_ms));
         }
+    }
+
+    /// Whether something else is reported, which may be why no answers come. It has its own line in
+    /// the log.
+    fn has_other_problem(&self) -> bool {
+        self.health.watch().borrow().problems.keys().any(|place| place != PROBLEM_KEY)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, Subscriber};
 use futures_util::{FutureExt, StreamExt};
+use tokio::sync::watch;
 use tokio::task::unconstrained;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,8 @@ pub struct Intake {
     pub fence_subject: String,
     /// The queue to the executor.
     pub queue: RequestQueue,
+    /// Whether other daemons are to take the requests.
+    pub yields: watch::Receiver<bool>,
 }
 
 /// The division of `limits.request_timeout`.
@@ -77,14 +80,42 @@ struct StallDetector {
 }
 
 impl Intake {
-    /// Takes requests in until `stop`, then the last ones under way to this daemon.
+    /// Takes requests in until `stop`, then the last ones under way to this daemon. While it yields
+    /// it is not in the queue group.
     pub async fn run(
-        self,
+        mut self,
         mut requests: Subscriber,
         mut fences: Subscriber,
         mut tap: WatchdogTap,
         stop: CancellationToken,
     ) {
+        loop {
+            self.serve(requests, &mut fences, &mut tap, &stop).await;
+            requests = loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    ping = tap.next() => ping.answer(),
+                    () = becomes(&mut self.yields, false) => {
+                        let all = format!("{}.>", self.subjects.prefix);
+                        match self.client.queue_subscribe(all, QUEUE_GROUP.to_owned()).await {
+                            Ok(requests) => break requests,
+                            Err(_) => return,
+                        }
+                    }
+                }
+            };
+        }
+    }
+
+    /// Takes requests in until `stop`, or until others are to take them.
+    async fn serve(
+        &mut self,
+        mut requests: Subscriber,
+        fences: &mut Subscriber,
+        tap: &mut WatchdogTap,
+        stop: &CancellationToken,
+    ) {
+        let mut yields = self.yields.clone();
         let budget = self.budget();
         let last_ms = self.service.now().mono_ms;
         let mut detector = StallDetector { budget, last_ms, fence: None, fences: 0 };
@@ -95,6 +126,7 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = becomes(&mut yields, true) => break,
                 fence = fences.next() => {
                     if let Some(fence) = fence
                         && detector.on_fence(&fence.payload)
@@ -206,6 +238,14 @@ impl Intake {
                 None
             }
         }
+    }
+}
+
+/// Waits until the flag has the value; for ever if nobody sets it any more.
+async fn becomes(flag: &mut watch::Receiver<bool>, value: bool) {
+    let is_set = flag.wait_for(|flag| *flag == value).await.is_ok();
+    if !is_set {
+        std::future::pending::<()>().await;
     }
 }
 

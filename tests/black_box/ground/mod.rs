@@ -5,6 +5,7 @@ mod lost_tail;
 mod payload;
 mod purge;
 mod refused;
+mod two_streams;
 
 use std::time::Duration;
 

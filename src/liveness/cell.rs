@@ -1,0 +1,210 @@
+//! Whether all daemons that answer the same requests keep their records in the same stream, and
+//! with the same settings. Pure: the time comes in as a value.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::presence::entity::DaemonId;
+
+/// The arrangement of records in the bucket that this build knows.
+pub const LAYOUT: u32 = 1;
+
+/// A daemon that was not heard of for this long does not count any more, in milliseconds.
+const GONE_AFTER_MS: u64 = 3500;
+
+/// A difference counts when it has lasted for this long, in milliseconds: daemons notice a bucket
+/// that was made again one after another.
+const CONFIRM_MS: u64 = 4000;
+
+/// Daemons that started closer together than this count as equally old, in milliseconds.
+const SAME_AGE_MS: u64 = 1000;
+
+/// What daemons of one cell have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// See [`LAYOUT`].
+    pub layout: u32,
+    /// The prefix of requests, and that of events.
+    pub requests: String,
+    pub events: String,
+    /// Bucket, JetStream domain and creation time.
+    pub stream: String,
+    /// The settings that all should have, as text.
+    pub settings: String,
+}
+
+/// A message of a daemon to those of all buckets.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Introduction {
+    pub daemon: String,
+    /// How long it has run, in milliseconds.
+    pub up_ms: u64,
+    #[serde(flatten)]
+    pub identity: Identity,
+}
+
+#[derive(Debug)]
+struct Neighbour {
+    identity: Identity,
+    heard_ms: u64,
+    /// When it started, on this daemon's monotonic clock, which may be before its origin.
+    started_ms: i64,
+}
+
+/// What is wrong with the other daemons, seen from this one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why this daemon takes no requests.
+    pub yields: Option<String>,
+    /// Why this daemon is not as it should be, though it takes requests.
+    pub conflict: Option<String>,
+    /// Settings that differ among the daemons of one stream.
+    pub difference: Option<String>,
+}
+
+/// The daemons that answer the same requests or keep their records in the same stream.
+#[derive(Debug, Default)]
+pub struct Cell {
+    neighbours: HashMap<DaemonId, Neighbour>,
+    /// Since when there is a conflict.
+    since_ms: Option<u64>,
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+impl Cell {
+    /// Another daemon introduced itself.
+    pub fn on_introduction(&mut self, daemon: DaemonId, said: Introduction, now_ms: u64) {
+        let started_ms = signed(now_ms) - signed(said.up_ms);
+        let neighbour = self.neighbours.entry(daemon).or_insert_with(|| Neighbour {
+            identity: said.identity.clone(),
+            heard_ms: now_ms,
+            started_ms,
+        });
+        // Messages that were delayed make it look younger.
+        neighbour.started_ms = neighbour.started_ms.min(started_ms);
+        (neighbour.identity, neighbour.heard_ms) = (said.identity, now_ms);
+    }
+
+    /// Judges the other daemons. This one started at `started_ms`.
+    pub fn judge(&mut self, own: &Identity, started_ms: u64, now_ms: u64) -> Verdict {
+        self.neighbours.retain(|_, neighbour| neighbour.heard_ms + GONE_AFTER_MS > now_ms);
+        let mut verdict = self.compare(own, signed(started_ms));
+        if verdict.yields.is_none() && verdict.conflict.is_none() {
+            self.since_ms = None;
+        } else if *self.since_ms.get_or_insert(now_ms) + CONFIRM_MS > now_ms {
+            (verdict.yields, verdict.conflict) = (None, None);
+        }
+        verdict
+    }
+
+    fn compare(&self, own: &Identity, started_ms: i64) -> Verdict {
+        let mut verdict = Verdict::default();
+        let same_requests = |each: &&Neighbour| each.identity.requests == own.requests;
+        let neighbours = self.neighbours.values();
+        if let Some(other) = neighbours
+            .clone()
+            .find(|each| same_requests(each) && each.identity.layout != own.layout)
+        {
+            verdict.yields = Some(format!(
+                "another daemon keeps records in layout {}, and this build knows {LAYOUT}: install the newer one",
+                other.identity.layout
+            ));
+            return verdict;
+        }
+        let (kin, foreign): (Vec<_>, Vec<_>) =
+            neighbours.partition(|each| each.identity.stream == own.stream);
+        let oldest = foreign.into_iter().filter(same_requests).min_by_key(|each| each.started_ms);
+        if let Some(other) = oldest {
+            let of_kin = kin.iter().filter(|each| same_requests(each)).map(|each| each.started_ms);
+            let own_ms = of_kin.fold(started_ms, i64::min);
+            let theirs_ms = other.started_ms;
+            let text = format!(
+                "daemons of the prefix {} keep their records in two streams: this one in {}, others in {}",
+                own.requests, own.stream, other.identity.stream
+            );
+            let is_younger = if own_ms.abs_diff(theirs_ms) < SAME_AGE_MS {
+                own.stream > other.identity.stream
+            } else {
+                own_ms > theirs_ms
+            };
+            if is_younger {
+                verdict.yields = Some(text);
+            } else {
+                verdict.conflict = Some(text);
+            }
+        }
+        let differs = kin.iter().find(|each| each.identity.settings != own.settings);
+        verdict.difference = differs
+            .map(|other| format!("here {}, elsewhere {}", own.settings, other.identity.settings));
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(stream: &str, settings: &str) -> Identity {
+        Identity {
+            layout: LAYOUT,
+            requests: "presence.v1".to_owned(),
+            events: "e".to_owned(),
+            stream: stream.to_owned(),
+            settings: settings.to_owned(),
+        }
+    }
+
+    fn hear(cell: &mut Cell, identity: Identity, up_ms: u64, now_ms: u64) {
+        let said = Introduction { daemon: String::new(), up_ms, identity };
+        cell.on_introduction(DaemonId(up_ms), said, now_ms);
+    }
+
+    /// The verdict when the others were heard for long enough.
+    fn judged(own: &Identity, started_ms: u64, others: &[(Identity, u64)]) -> Verdict {
+        let mut cell = Cell::default();
+        let mut verdict = Verdict::default();
+        for now_ms in [100_000, 100_000 + CONFIRM_MS] {
+            for (identity, up_ms) in others {
+                hear(&mut cell, identity.clone(), *up_ms, now_ms);
+            }
+            verdict = cell.judge(own, started_ms, now_ms);
+        }
+        verdict
+    }
+
+    #[test]
+    fn the_younger_group_of_two_streams_yields() {
+        let (own, other) = (identity("a", "s"), identity("b", "s"));
+        let older = judged(&own, 90_000, &[(other.clone(), 50_000)]);
+        assert!(older.yields.is_some() && older.conflict.is_none());
+        let younger = judged(&own, 10_000, &[(other.clone(), 50_000)]);
+        assert!(younger.yields.is_none() && younger.conflict.is_some());
+        let with_kin = judged(&own, 90_000, &[(other, 50_000), (own.clone(), 80_000)]);
+        assert!(with_kin.yields.is_none(), "the group is as old as its oldest daemon");
+    }
+
+    #[test]
+    fn a_conflict_counts_when_it_lasts_and_ends_when_the_other_is_gone() {
+        let (own, mut cell) = (identity("a", "s"), Cell::default());
+        hear(&mut cell, identity("b", "s"), 50_000, 60_000);
+        assert_eq!(cell.judge(&own, 59_000, 60_000), Verdict::default());
+        hear(&mut cell, identity("b", "s"), 50_000 + CONFIRM_MS, 60_000 + CONFIRM_MS);
+        assert!(cell.judge(&own, 59_000, 60_000 + CONFIRM_MS).yields.is_some());
+        assert_eq!(cell.judge(&own, 59_000, 70_000 + CONFIRM_MS), Verdict::default());
+    }
+
+    #[test]
+    fn an_unknown_layout_and_other_settings_are_told() {
+        let own = identity("a", "lease 60s");
+        let newer = Identity { layout: 2, ..own.clone() };
+        assert!(judged(&own, 0, &[(newer, 1)]).yields.unwrap().contains("layout 2"));
+        let verdict = judged(&own, 0, &[(identity("a", "lease 6s"), 1)]);
+        assert_eq!(verdict.difference.unwrap(), "here lease 60s, elsewhere lease 6s");
+        let elsewhere = Identity { requests: "other.v1".to_owned(), ..identity("b", "x") };
+        assert_eq!(judged(&own, 0, &[(elsewhere, 1)]), Verdict::default());
+    }
+}

@@ -1,0 +1,52 @@
+//! Daemons of one prefix with different buckets, or of one bucket with different settings.
+
+use serde_json::json;
+
+use super::HEALED;
+use crate::support::http::Http;
+use crate::support::{Client, Daemon, Server, eventually};
+
+#[tokio::test]
+async fn of_daemons_with_two_buckets_behind_one_prefix_only_the_older_group_serves() {
+    let server = Server::start().await;
+    let mut first = Daemon::spawn(&server, &[]).await;
+    let client = Client::connect(&server).await;
+    client.connect_user("ann", "1").await;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let settings = [("STORE__BUCKET", "presence2"), ("METRICS__LISTEN", "127.0.0.1:0")];
+    let mut second = Daemon::spawn(&server, &settings).await;
+    let http = Http::of(&mut second).await;
+    eventually("the second is not ready", HEALED, async || {
+        let page = http.get("/readyz").await;
+        let names = page.body.contains("KV_presence2") && page.body.contains("in KV_presence (");
+        (page.status == 503 && names).then_some(())
+    })
+    .await;
+    // It takes those that are under way to it.
+    super::agree(&client, "ann", HEALED, |ann| ann.is_some_and(|ann| ann["online"] == true)).await;
+    let errors =
+        |daemon: &Daemon| daemon.lines().iter().filter(|line| line["level"] == "ERROR").count();
+    assert_eq!((errors(&first), errors(&second)), (1, 1));
+
+    first.stop().await;
+    eventually("the second serves alone", HEALED, async || {
+        (http.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    let body = json!({"user": {"id": "bob"}, "connection_id": "1"});
+    super::answer(&client, "connect", body, HEALED).await;
+}
+
+#[tokio::test]
+async fn different_settings_of_daemons_of_one_bucket_are_a_warning_and_a_metric() {
+    let server = Server::start().await;
+    let mut first = Daemon::spawn(&server, &[("METRICS__LISTEN", "127.0.0.1:0")]).await;
+    let settings = [("LIVENESS__LEASE", "6s"), ("LIVENESS__HEARTBEAT_INTERVAL", "2s")];
+    let mut second = Daemon::spawn(&server, &settings).await;
+    for daemon in [&mut first, &mut second] {
+        daemon.says("daemons of one bucket have different settings").await;
+    }
+    let http = Http::of(&mut first).await;
+    assert!((http.metric("presence_settings_differ").await - 1.0).abs() < 0.1);
+    assert_eq!(http.get("/readyz").await.status, 200);
+}
