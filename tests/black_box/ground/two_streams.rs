@@ -9,7 +9,7 @@ use crate::support::{Client, Daemon, Server, eventually};
 #[tokio::test]
 async fn of_daemons_with_two_buckets_behind_one_prefix_only_the_older_group_serves() {
     let server = Server::start().await;
-    let mut first = Daemon::spawn(&server, &[]).await;
+    let first = Daemon::spawn(&server, &[]).await;
     let client = Client::connect(&server).await;
     client.connect_user("ann", "1").await;
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
