@@ -59,7 +59,8 @@ fmt-check: ## refuse source that is not formatted
 	cargo fmt --all --check
 
 lint: ## clippy, with warnings denied
-	cargo clippy --workspace --all-targets --features presenced-client/schema -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p presenced-client --all-targets --features schema -- -D warnings
 
 doc: ## build the documentation, with warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps

@@ -14,7 +14,7 @@ pub enum Error {
         /// What was wrong with which field, for people.
         message: String,
         /// `field`, `limit` and what else a program may act on.
-        details: Map<String, Value>,
+        details: Box<Map<String, Value>>,
         /// Whether an earlier try may have been applied.
         may_have_applied: bool,
     },
@@ -26,7 +26,7 @@ pub enum Error {
         /// The reason, for people.
         message: String,
         /// `retry_after_ms`, `written` and what else a program may act on.
-        details: Map<String, Value>,
+        details: Box<Map<String, Value>>,
         /// Whether a try may have been applied, in whole or in part.
         may_have_applied: bool,
     },
@@ -80,7 +80,7 @@ impl Error {
         Self::Refused {
             code: code.to_owned(),
             message: message.to_owned(),
-            details: Map::new(),
+            details: Box::default(),
             may_have_applied: false,
         }
     }
@@ -169,7 +169,7 @@ impl Error {
     pub(crate) fn of_reply(status: Option<u16>, error: &Value) -> Self {
         let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
         let (code, message) = (text("code"), text("message"));
-        let details = error["details"].as_object().cloned().unwrap_or_default();
+        let details = error["details"].as_object().cloned().unwrap_or_default().into();
         let status = match (code.as_str(), status) {
             ("contended", _) => 409,
             ("overloaded", _) => 429,
