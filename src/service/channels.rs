@@ -188,11 +188,16 @@ impl Service {
         let members: usize = pages.iter().map(|page| page.member_count).sum();
         let count = move || {
             for page in pages.iter_mut().filter(|page| service.channel_type(&page.key).presence) {
-                let members = service.store.channels.with_record(&page.key, |record| {
-                    record.map_or_else(|| page.record.members.clone(), |now| now.members.clone())
-                });
-                page.member_count = members.len();
-                page.online_count = Some(service.count_online(&members, viewer.as_ref()));
+                let now = service
+                    .store
+                    .channels
+                    .with_record(&page.key, |record| record.map(|record| record.members.clone()));
+                if let Some(members) = &now {
+                    page.member_count = members.len();
+                }
+                // A channel that was deleted meanwhile is shown as it was.
+                let members = now.as_ref().unwrap_or(&page.record.members);
+                page.online_count = Some(service.count_online(members, viewer.as_ref()));
             }
             Ok(pages)
         };

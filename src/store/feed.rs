@@ -228,7 +228,7 @@ impl Feed {
                 Err(_) if heard.elapsed() >= SILENCE_TIMEOUT => return Err(FeedError::Silence),
                 Err(_) => {}
             }
-            if self.position >= until && self.store.is_replaying() {
+            if self.position >= until && !self.gap && self.store.is_replaying() {
                 self.complete_replay();
             }
             if checked.elapsed() >= CHECK_INTERVAL {

@@ -275,8 +275,12 @@ impl<E: Entity> Keyspace<E> {
         std::mem::take(&mut self.lost.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Gives a key of which the store lost what was known the version that others have seen, and
-    /// tells them what is left. Tries until that is stored.
+    /// tells them what is left. Tries until that is stored, or can never be.
     pub(super) async fn repair(self: &Arc<Self>, key: E::Key, lost: Stored<E::Record>) {
         loop {
             let found = self.with_stored(&key, |found| {
@@ -286,9 +290,13 @@ impl<E: Entity> Keyspace<E> {
             let Some(command) = found else { return };
             let deadline_ms = self.context.clock.now().mono_ms + REPAIR_TIMEOUT_MS;
             match self.command(key.clone(), command, deadline_ms).await {
-                Ok(Err(refusal)) => {
+                Ok(Err(refusal)) if matches!(refusal.code, Code::Unavailable | Code::Contended) => {
                     tracing::debug!(?refusal, "a key could not be repaired yet");
                     tokio::time::sleep(REPAIR_PAUSE).await;
+                }
+                Ok(Err(refusal)) => {
+                    tracing::error!(reason = refusal.message, "a record cannot be repaired");
+                    return;
                 }
                 // It is done, or the daemon stops.
                 Ok(Ok(_)) | Err(_) => return,

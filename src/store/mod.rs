@@ -219,16 +219,21 @@ impl Store {
 
     /// The feed has delivered all that the stream held when it began.
     fn complete_replay(&self) {
-        if self.replayed.is_cancelled() {
-            self.users.on_replayed();
-            self.channels.on_replayed();
-            *self.phase() = Phase::Repairing;
-            self.context.repairs.notify_one();
-            return;
+        let is_first = !self.replayed.is_cancelled();
+        if is_first {
+            self.leases().listen();
+            self.users.for_each_stripe(|stripe| stripe.index_mut().agenda.listen());
         }
-        self.leases().listen();
-        self.users.for_each_stripe(|stripe| stripe.index_mut().agenda.listen());
-        *self.phase() = Phase::Whole;
+        // The ground may have been lost during the first replay, too.
+        self.users.on_replayed();
+        self.channels.on_replayed();
+        if is_first && !self.users.has_lost() {
+            self.context.health.clear(PROBLEM_KEY);
+            *self.phase() = Phase::Whole;
+        } else {
+            *self.phase() = Phase::Repairing;
+        }
+        self.context.repairs.notify_one();
         self.replayed.cancel();
     }
 
@@ -236,14 +241,18 @@ impl Store {
     async fn run_repairs(self) {
         loop {
             self.context.repairs.notified().await;
-            let lost = self.users.take_lost();
-            let users = lost.len();
-            let repairs = lost.into_iter().map(|(user, lost)| self.users.repair(user, lost));
-            futures_util::stream::iter(repairs)
-                .for_each_concurrent(CONCURRENT_REPAIRS, |repair| repair)
-                .await;
+            let mut users = 0;
+            // What a replay finds lost is repaired when it is complete, as a whole.
+            while !self.is_replaying() && self.users.has_lost() {
+                let lost = self.users.take_lost();
+                users += lost.len();
+                let repairs = lost.into_iter().map(|(user, lost)| self.users.repair(user, lost));
+                futures_util::stream::iter(repairs)
+                    .for_each_concurrent(CONCURRENT_REPAIRS, |repair| repair)
+                    .await;
+            }
             let mut phase = self.phase();
-            if *phase == Phase::Repairing {
+            if *phase == Phase::Repairing && !self.users.has_lost() {
                 *phase = Phase::Whole;
                 self.context.health.clear(PROBLEM_KEY);
                 tracing::info!(

@@ -4,6 +4,8 @@
 //! that no operation can take, such as `NaN` or a repeated name, is a [`Flaw`] with its place, so
 //! that a batch refuses one operation for it and carries out the others.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
@@ -37,7 +39,7 @@ pub struct Flaw {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Member(String),
+    Member(Arc<str>),
     Index(usize),
 }
 
@@ -58,7 +60,7 @@ impl Flaw {
     /// The index, if the flaw lies in an item of the top-level array `name`.
     pub fn index_in(&self, name: &str) -> Option<usize> {
         match self.steps.as_slice() {
-            [.., Step::Index(index), Step::Member(array)] if array == name => Some(*index),
+            [.., Step::Index(index), Step::Member(array)] if **array == *name => Some(*index),
             _ => None,
         }
     }
@@ -158,7 +160,10 @@ impl Reader<'_> {
                 self.flaws.truncate(before);
                 value = self.flaw("is given twice");
             }
-            self.locate(before, || Step::Member(name.clone()));
+            if self.flaws.len() > before {
+                // One copy of the name for all of them: it may be as long as a request.
+                self.locate(before, &Step::Member(name.as_str().into()));
+            }
             members.insert(name, value);
             self.skip_space();
             if self.take(b'}') {
@@ -180,7 +185,7 @@ impl Reader<'_> {
         loop {
             let before = self.flaws.len();
             let item = self.value()?;
-            self.locate(before, || Step::Index(items.len()));
+            self.locate(before, &Step::Index(items.len()));
             items.push(item);
             self.skip_space();
             if self.take(b']') {
@@ -322,9 +327,9 @@ impl Reader<'_> {
     }
 
     /// Adds a step to the places of the flaws since `before`.
-    fn locate(&mut self, before: usize, step: impl Fn() -> Step) {
+    fn locate(&mut self, before: usize, step: &Step) {
         for flaw in self.flaws.iter_mut().skip(before) {
-            flaw.steps.push(step());
+            flaw.steps.push(step.clone());
         }
     }
 

@@ -55,6 +55,20 @@ fn each_part_of_a_batch_keeps_its_first_flaw() {
 }
 
 #[test]
+fn a_long_name_is_held_once_for_all_flaws_in_it() {
+    let name = "x".repeat(100_000);
+    let text = format!("{{\"{name}\":[{}]}}", vec!["NaN"; 1001].join(","));
+    let parsed = parse(text.as_bytes()).unwrap();
+    let names = parsed.flaws.iter().filter_map(|flaw| match flaw.steps.last() {
+        Some(Step::Member(name)) => Some(name),
+        _ => None,
+    });
+    let names: Vec<_> = names.collect();
+    assert_eq!(names.len(), 1001);
+    assert!(names.iter().all(|each| Arc::ptr_eq(each, names[0])));
+}
+
+#[test]
 fn nesting_is_bounded() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     assert!(flaws(&nested(MAX_DEPTH)).is_empty());
