@@ -112,18 +112,17 @@ impl<E: Entity, T> Shared<E, T> {
             tracing::debug!(?key, revision = entry.rev, "the record that cannot be read");
             Stored::Unreadable
         });
-        let known = self.slots.get(key);
-        let known_version = known.map_or(0, |slot| slot.change().0);
-        let is_former = known.is_some_and(|slot| slot.epoch != self.epoch);
+        let known_version = match self.slots.get(key) {
+            Some(former) if former.epoch != self.epoch => {
+                self.replace_former(key, stored, entry.rev, now);
+                return None;
+            }
+            known => known.map_or(0, |slot| slot.change().0),
+        };
         let version = E::version(&stored);
         let changed_by = E::changed_by(&stored).or(entry.writer);
         let is_own = [entry.writer, changed_by].contains(&Some(self.daemon));
-        if is_former {
-            self.replace_former(key, stored, entry.rev, now);
-        } else {
-            self.store(key, stored, entry.rev, now);
-        }
-        // A write that was in flight while the ground was lost is news as any other.
+        self.store(key, stored, entry.rev, now);
         if version <= known_version {
             return None;
         }
