@@ -93,6 +93,8 @@ impl Intake {
             self.serve(requests, &mut fences, &mut tap, &stop).await;
             requests = loop {
                 tokio::select! {
+                    // First: a daemon that stops does not come back to the queue group.
+                    biased;
                     () = stop.cancelled() => return,
                     ping = tap.next() => ping.answer(),
                     () = becomes(&mut self.yields, false) => {
