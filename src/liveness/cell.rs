@@ -54,7 +54,7 @@ struct Neighbour {
 
 /// What is wrong with the other daemons, seen from this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Findings {
     /// Why this daemon takes no requests.
     pub yields: Option<String>,
     /// Why this daemon is not as it should be, though it takes requests.
@@ -89,31 +89,31 @@ impl Cell {
         (neighbour.identity, neighbour.heard_ms) = (said.identity, now_ms);
     }
 
-    /// Judges the other daemons. This one started at `started_ms`.
-    pub fn judge(&mut self, own: &Identity, started_ms: u64, now_ms: u64) -> Verdict {
+    /// Assesses the other daemons. This one started at `started_ms`.
+    pub fn assess(&mut self, own: &Identity, started_ms: u64, now_ms: u64) -> Findings {
         self.neighbours.retain(|_, neighbour| neighbour.heard_ms + GONE_AFTER_MS > now_ms);
-        let mut verdict = self.compare(own, signed(started_ms));
-        if verdict.yields.is_none() && verdict.conflict.is_none() {
+        let mut findings = self.compare(own, signed(started_ms));
+        if findings.yields.is_none() && findings.conflict.is_none() {
             self.since_ms = None;
         } else if *self.since_ms.get_or_insert(now_ms) + CONFIRM_MS > now_ms {
-            (verdict.yields, verdict.conflict) = (None, None);
+            (findings.yields, findings.conflict) = (None, None);
         }
-        verdict
+        findings
     }
 
-    fn compare(&self, own: &Identity, started_ms: i64) -> Verdict {
-        let mut verdict = Verdict::default();
+    fn compare(&self, own: &Identity, started_ms: i64) -> Findings {
+        let mut findings = Findings::default();
         let same_requests = |each: &&Neighbour| each.identity.requests == own.requests;
         let neighbours = self.neighbours.values();
         if let Some(other) = neighbours
             .clone()
             .find(|each| same_requests(each) && each.identity.layout != own.layout)
         {
-            verdict.yields = Some(format!(
+            findings.yields = Some(format!(
                 "another daemon keeps records in layout {}, and this build knows {LAYOUT}: install the newer one",
                 other.identity.layout
             ));
-            return verdict;
+            return findings;
         }
         let (kin, foreign): (Vec<_>, Vec<_>) =
             neighbours.partition(|each| each.identity.stream == own.stream);
@@ -132,15 +132,15 @@ impl Cell {
                 own_ms > theirs_ms
             };
             if is_younger {
-                verdict.yields = Some(text);
+                findings.yields = Some(text);
             } else {
-                verdict.conflict = Some(text);
+                findings.conflict = Some(text);
             }
         }
         let differs = kin.iter().find(|each| each.identity.settings != own.settings);
-        verdict.difference = differs
+        findings.difference = differs
             .map(|other| format!("here {}, elsewhere {}", own.settings, other.identity.settings));
-        verdict
+        findings
     }
 }
 
@@ -163,27 +163,27 @@ mod tests {
         cell.on_introduction(DaemonId(up_ms), said, now_ms);
     }
 
-    /// The verdict when the others were heard for long enough.
-    fn judged(own: &Identity, started_ms: u64, others: &[(Identity, u64)]) -> Verdict {
+    /// The findings when the others were heard for long enough.
+    fn assessed(own: &Identity, started_ms: u64, others: &[(Identity, u64)]) -> Findings {
         let mut cell = Cell::default();
-        let mut verdict = Verdict::default();
+        let mut findings = Findings::default();
         for now_ms in [100_000, 100_000 + CONFIRM_MS] {
             for (identity, up_ms) in others {
                 hear(&mut cell, identity.clone(), *up_ms, now_ms);
             }
-            verdict = cell.judge(own, started_ms, now_ms);
+            findings = cell.assess(own, started_ms, now_ms);
         }
-        verdict
+        findings
     }
 
     #[test]
     fn the_younger_group_of_two_streams_yields() {
         let (own, other) = (identity("a", "s"), identity("b", "s"));
-        let older = judged(&own, 90_000, &[(other.clone(), 50_000)]);
+        let older = assessed(&own, 90_000, &[(other.clone(), 50_000)]);
         assert!(older.yields.is_some() && older.conflict.is_none());
-        let younger = judged(&own, 10_000, &[(other.clone(), 50_000)]);
+        let younger = assessed(&own, 10_000, &[(other.clone(), 50_000)]);
         assert!(younger.yields.is_none() && younger.conflict.is_some());
-        let with_kin = judged(&own, 90_000, &[(other, 50_000), (own.clone(), 80_000)]);
+        let with_kin = assessed(&own, 90_000, &[(other, 50_000), (own.clone(), 80_000)]);
         assert!(with_kin.yields.is_none(), "the group is as old as its oldest daemon");
     }
 
@@ -191,20 +191,20 @@ mod tests {
     fn a_conflict_counts_when_it_lasts_and_ends_when_the_other_is_gone() {
         let (own, mut cell) = (identity("a", "s"), Cell::default());
         hear(&mut cell, identity("b", "s"), 50_000, 60_000);
-        assert_eq!(cell.judge(&own, 59_000, 60_000), Verdict::default());
+        assert_eq!(cell.assess(&own, 59_000, 60_000), Findings::default());
         hear(&mut cell, identity("b", "s"), 50_000 + CONFIRM_MS, 60_000 + CONFIRM_MS);
-        assert!(cell.judge(&own, 59_000, 60_000 + CONFIRM_MS).yields.is_some());
-        assert_eq!(cell.judge(&own, 59_000, 70_000 + CONFIRM_MS), Verdict::default());
+        assert!(cell.assess(&own, 59_000, 60_000 + CONFIRM_MS).yields.is_some());
+        assert_eq!(cell.assess(&own, 59_000, 70_000 + CONFIRM_MS), Findings::default());
     }
 
     #[test]
     fn an_unknown_layout_and_other_settings_are_told() {
         let own = identity("a", "lease 60s");
         let newer = Identity { layout: 2, ..own.clone() };
-        assert!(judged(&own, 0, &[(newer, 1)]).yields.unwrap().contains("layout 2"));
-        let verdict = judged(&own, 0, &[(identity("a", "lease 6s"), 1)]);
-        assert_eq!(verdict.difference.unwrap(), "here lease 60s, elsewhere lease 6s");
+        assert!(assessed(&own, 0, &[(newer, 1)]).yields.unwrap().contains("layout 2"));
+        let findings = assessed(&own, 0, &[(identity("a", "lease 6s"), 1)]);
+        assert_eq!(findings.difference.unwrap(), "here lease 60s, elsewhere lease 6s");
         let elsewhere = Identity { requests: "other.v1".to_owned(), ..identity("b", "x") };
-        assert_eq!(judged(&own, 0, &[(elsewhere, 1)]), Verdict::default());
+        assert_eq!(assessed(&own, 0, &[(elsewhere, 1)]), Findings::default());
     }
 }

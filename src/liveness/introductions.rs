@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::cell::{Cell, Identity, Introduction, LAYOUT, Verdict};
+use super::cell::{Cell, Findings, Identity, Introduction, LAYOUT};
 use crate::config::{INTERNAL, Settings};
 use crate::presence::entity::DaemonId;
 use crate::store::Store;
@@ -28,7 +28,7 @@ pub struct Introductions {
     /// Without the stream.
     identity: Identity,
     cell: Cell,
-    verdict: Verdict,
+    findings: Findings,
     /// Whether this daemon takes no requests.
     yields: watch::Sender<bool>,
 }
@@ -63,9 +63,9 @@ impl Introductions {
             stream: String::new(),
             settings: shared_settings(settings),
         };
-        let (cell, verdict, yields) =
-            (Cell::default(), Verdict::default(), watch::Sender::new(false));
-        Self { client, store, identity, cell, verdict, yields }
+        let (cell, findings, yields) =
+            (Cell::default(), Findings::default(), watch::Sender::new(false));
+        Self { client, store, identity, cell, findings, yields }
     }
 
     /// Whether this daemon takes no requests.
@@ -85,7 +85,7 @@ impl Introductions {
                 },
                 _ = ticks.tick() => {
                     self.introduce().await;
-                    self.judge();
+                    self.assess();
                 }
             }
         }
@@ -116,16 +116,16 @@ impl Introductions {
         }
     }
 
-    fn judge(&mut self) {
+    fn assess(&mut self) {
         if self.identity.stream.is_empty() {
             return;
         }
         let now_ms = self.now_ms();
         // The origin of the monotonic clock is the start of this daemon.
-        let verdict = self.cell.judge(&self.identity, 0, now_ms);
-        let before = std::mem::replace(&mut self.verdict, verdict);
+        let findings = self.cell.assess(&self.identity, 0, now_ms);
+        let before = std::mem::replace(&mut self.findings, findings);
         let health = &self.store.context.health;
-        let Verdict { yields, conflict, difference } = &self.verdict;
+        let Findings { yields, conflict, difference } = &self.findings;
         if (yields, conflict) != (&before.yields, &before.conflict) {
             match (yields, conflict) {
                 (Some(reason), _) => {

@@ -131,7 +131,7 @@ impl Service {
     pub fn admit(&self, weight: usize) -> Result<Permit, Refusal> {
         if !self.store.is_whole() {
             return Err(unavailable(
-                "the store is not what it was, and is read anew; repeat the request",
+                "the store is not what it was, and is read again; repeat the request",
             ));
         }
         let before = self.pending.fetch_add(weight, Ordering::Relaxed);

@@ -263,7 +263,7 @@ impl Feed {
 
     /// Forgets what was known of the stream, and follows it from its first entry.
     fn begin_again(&mut self, loss: &Loss) {
-        tracing::warn!("the bucket is not what it was: {loss}; reading it anew");
+        tracing::warn!("the bucket is not what it was: {loss}; reading it again");
         self.store.begin_replay(loss);
         (self.bucket, self.loss) = (None, None);
         (self.position, self.gap) = (0, false);

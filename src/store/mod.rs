@@ -180,7 +180,7 @@ impl Store {
         *self.phase() == Phase::Whole && !self.uncertain.load(Ordering::Relaxed)
     }
 
-    /// Takes in the events of the connection to the stream: whoever answers on the next one may hold
+    /// Takes in the events of the connection to the stream: the server of the next one may hold
     /// something else.
     pub async fn watch_connection(self, mut events: UnboundedReceiver<Event>) {
         while let Some(event) = events.recv().await {
@@ -209,7 +209,7 @@ impl Store {
     /// The stream is not the one that was known, and the feed delivers it from its beginning.
     fn begin_replay(&self, loss: &Loss) {
         *self.phase() = Phase::Replaying;
-        let problem = format!("it is not what it was: {loss}; reading it anew");
+        let problem = format!("it is not what it was: {loss}; reading it again");
         self.context.health.report(PROBLEM_KEY, problem);
         self.context.acked.store(0, Ordering::Relaxed);
         self.context.barrier.begin_again();
@@ -257,7 +257,7 @@ impl Store {
                 self.context.health.clear(PROBLEM_KEY);
                 tracing::info!(
                     users,
-                    "the bucket was read anew; users whose newest record is lost"
+                    "the bucket was read again; users whose newest record is lost"
                 );
             }
         }

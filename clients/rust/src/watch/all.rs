@@ -69,7 +69,7 @@ struct All {
     /// All users of which something is known, also those who are gone, until the next complete list.
     ids: BTreeSet<Id>,
     page: Option<Asked>,
-    /// When the list is begun anew.
+    /// When the list is begun again.
     due_at: Option<Instant>,
     failed: u32,
     complete: bool,
@@ -179,7 +179,7 @@ impl All {
             self.hub.counts().missed.fetch_add(1, Ordering::Relaxed);
             self.resync(MISSED);
         } else if audit || self.due_at.is_some() {
-            // A list that is to begin anew does not go on.
+            // A list that is to begin again does not go on.
         } else if let Some(end) = end {
             self.list(Some(end));
         } else {
