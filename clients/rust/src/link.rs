@@ -63,7 +63,12 @@ impl Link {
         &self.signals
     }
 
-    /// Looks at the connection, and tells those who wait for a change. Called by the hub.
+    /// How many messages the connection has received, on whatever subject.
+    pub fn received(&self) -> u64 {
+        self.nats.statistics().in_messages.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the connection, and tells those who wait for a change.
     pub fn look(&self) -> LinkState {
         let now = look(&self.nats);
         self.state.send_if_modified(|state| std::mem::replace(state, now) != now);
@@ -153,10 +158,25 @@ impl Link {
         }
     }
 
-    /// One try: waits for the link, sends, and fails at once when the link breaks or NATS refuses.
+    /// Returns when the link is up.
+    pub async fn up(&self) -> Result<(), Error> {
+        let up = async { self.states().wait_for(|state| state.up).await.map(|_| ()) };
+        up.await.map_err(|_| Error::Closed)
+    }
+
+    /// One try: waits for the link, and sends.
     pub async fn ask_once(&self, operation: &str, body: &Value) -> Result<Value, Error> {
+        self.up().await?;
+        self.ask_now(operation, body).await
+    }
+
+    /// Sends over the link as it is, and fails at once when it is down, breaks, or NATS refuses.
+    pub async fn ask_now(&self, operation: &str, body: &Value) -> Result<Value, Error> {
         let mut states = self.states();
-        let sent_over = *states.wait_for(|state| state.up).await.map_err(|_| Error::Closed)?;
+        let sent_over = self.look();
+        if !sent_over.up {
+            return Err(Error::Disconnected { may_have_applied: false });
+        }
         let subject = self.subject(operation);
         let mut signals = self.signals.listen();
         let denied = async {

@@ -60,6 +60,9 @@ impl<F: CustomFields> IntoFuture for Connect<F> {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { link, hub, user, patch, device, defaults, .. } = self;
-        Box::pin(async move { Connection::open(link, hub, user?, patch, device, defaults).await })
+        Box::pin(async move {
+            device.check()?;
+            Connection::open(link, hub, user?, patch, device, defaults).await
+        })
     }
 }

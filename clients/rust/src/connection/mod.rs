@@ -60,6 +60,17 @@ impl Device {
         Self { idle, ..self }
     }
 
+    /// Refuses a kind that the service would refuse with each connect.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let fits = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+        match &self.kind {
+            Some(kind) if !(1..=32).contains(&kind.len()) || !kind.bytes().all(fits) => {
+                Err(Error::invalid("invalid_request", "`device` takes 1 to 32 of [a-z0-9_-]"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn put(&self, body: &mut Value) {
         if let Some(kind) = &self.kind {
             body["device"] = kind.as_str().into();
@@ -171,6 +182,7 @@ impl<F: CustomFields> Connection<F> {
     /// # Errors
     /// As [`Connection::update`].
     pub async fn set_device(&self, device: Device) -> Result<(), Error> {
+        device.check()?;
         let (reply, answer) = oneshot::channel();
         self.command(Command::Device(device, reply), answer).await
     }

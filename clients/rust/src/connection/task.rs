@@ -99,6 +99,9 @@ impl Task {
     ) -> Result<(), Error> {
         let mut failed = 0;
         loop {
+            // Changes that are made while NATS is away ride in the connect: a user who became
+            // invisible meanwhile is not shown for a moment.
+            self.link.up().await?;
             self.take(commands);
             let sent = self.pending.clone();
             let mut user = sent.fields();
@@ -110,7 +113,7 @@ impl Task {
             if !defaults.is_empty() {
                 body["defaults"] = Value::Object(defaults);
             }
-            match self.link.ask_once("connect", &body).await {
+            match self.link.ask_now("connect", &body).await {
                 Ok(answer) => {
                     self.acknowledge(&sent, &answer, "me");
                     self.state.send_replace(ConnectionState::Online);

@@ -6,6 +6,7 @@ mod source;
 mod state;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -86,13 +87,16 @@ struct Watched {
     stale: Option<&'static str>,
 }
 
+#[derive(Default)]
 struct Followed {
     watches: HashSet<u64>,
-    /// Ends the subscription when it is dropped.
-    _stop: oneshot::Sender<()>,
+    /// Ends the subscription when it is dropped; none while it could not be made yet.
+    stop: Option<oneshot::Sender<()>>,
     linger_until: Option<Instant>,
     denied: bool,
 }
+
+type Probe = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
 struct Hub {
     link: Arc<Link>,
@@ -105,8 +109,17 @@ struct Hub {
     users: HashMap<Id, Followed>,
     events: SelectAll<Feed>,
     queries: FuturesUnordered<Query>,
+    /// At most one.
+    probes: FuturesUnordered<Probe>,
     due: VecDeque<Id>,
     due_at: Option<Instant>,
+    /// Users without a subscription: they were added while NATS was away.
+    unsubscribed: Vec<Id>,
+    /// When the users are asked for again because messages were dropped.
+    resync_at: Option<Instant>,
+    resynced: Option<Instant>,
+    /// What the connection had received, and when that last grew.
+    received: (u64, Instant),
     seen_link: LinkState,
     /// Answers of queries up to this one do not make a watch live.
     stale_until: u64,
@@ -132,8 +145,13 @@ impl Hub {
             users: HashMap::new(),
             events: SelectAll::new(),
             queries: FuturesUnordered::new(),
+            probes: FuturesUnordered::new(),
             due: VecDeque::new(),
             due_at: None,
+            unsubscribed: Vec::new(),
+            resync_at: None,
+            resynced: None,
+            received: (0, Instant::now()),
             seen_link,
             stale_until: 0,
         }
@@ -153,16 +171,18 @@ impl Hub {
                 },
                 Some((id, message)) = self.events.next() => self.on_event(&id, &message),
                 Some(answer) = self.queries.next() => self.on_answer(answer),
+                Some(result) = self.probes.next() => self.on_probe(result).await,
                 signal = signals.recv() => match signal {
                     Ok(Signal::Denied(subject)) => self.on_denied(&subject),
-                    _ => self.resync("messages were dropped"),
+                    _ => self.on_dropped(),
                 },
+                () = until(self.resync_at) => self.resync("messages were dropped", false),
                 () = until(due_at) => self.send_queries(),
                 () = until(audit_at) => {
                     self.send_audit();
                     audit_at = self.next_audit();
                 }
-                _ = looks.tick() => self.on_look(),
+                _ = looks.tick() => self.on_look().await,
             }
         }
         for watched in self.watches.values() {
@@ -195,6 +215,7 @@ impl Hub {
                     watched.pending.remove(&id);
                     watched.picture.hide(&id);
                     self.leave(number, &id);
+                    self.deny_by_users(number);
                     self.settle(number);
                 }
             }
@@ -210,23 +231,13 @@ impl Hub {
     }
 
     async fn add(&mut self, number: u64, ids: HashSet<Id>) {
+        if !self.watches.contains_key(&number) {
+            return;
+        }
         for id in ids {
             if !self.users.contains_key(&id) {
-                let subject = self.link.event_subject(&id);
-                let Ok(subscriber) = self.link.subscribe(subject).await else {
-                    let Some(watched) = self.watches.get_mut(&number) else { return };
-                    watched.denied = Some(Error::Closed);
-                    continue;
-                };
-                let (stop, stopped) = oneshot::channel();
-                self.events.push(Feed { id: id.clone(), subscriber, stopped });
-                let followed = Followed {
-                    watches: HashSet::new(),
-                    _stop: stop,
-                    linger_until: None,
-                    denied: false,
-                };
-                self.users.insert(id.clone(), followed);
+                self.users.insert(id.clone(), Followed::default());
+                self.subscribe(id.clone()).await;
             }
             let Some(watched) = self.watches.get_mut(&number) else { return };
             let Some(followed) = self.users.get_mut(&id) else { continue };
@@ -235,14 +246,41 @@ impl Hub {
             watched.ids.insert(id.clone());
             watched.pending.insert(id.clone());
             let known = self.merge.get(id.as_str());
-            if known != Known::Unknown {
+            if known != Known::Unknown && !followed.denied {
                 watched.picture.show(&id, known);
             }
             self.due.push_back(id);
         }
         let at = Instant::now() + GATHER;
         self.due_at = Some(self.due_at.map_or(at, |due_at| due_at.min(at)));
+        self.deny_by_users(number);
         self.settle(number);
+    }
+
+    /// Subscribes to a user's events, or notes that this is to be done when NATS is back.
+    async fn subscribe(&mut self, id: Id) {
+        if !self.seen_link.up {
+            self.unsubscribed.push(id);
+            return;
+        }
+        let Ok(subscriber) = self.link.subscribe(self.link.event_subject(&id)).await else {
+            self.unsubscribed.push(id);
+            return;
+        };
+        let (stop, stopped) = oneshot::channel();
+        if let Some(followed) = self.users.get_mut(&id) {
+            followed.stop = Some(stop);
+            self.events.push(Feed { id, subscriber, stopped });
+        }
+    }
+
+    /// Makes the subscriptions that could not be made before.
+    async fn subscribe_all(&mut self) {
+        for id in std::mem::take(&mut self.unsubscribed) {
+            if self.users.get(&id).is_some_and(|followed| followed.stop.is_none()) {
+                self.subscribe(id).await;
+            }
+        }
     }
 
     fn leave(&mut self, number: u64, id: &Id) {

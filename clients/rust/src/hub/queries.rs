@@ -90,8 +90,8 @@ impl Hub {
         }
         if audit && missed {
             self.counts.missed.fetch_add(1, Ordering::Relaxed);
-            return self
-                .resync("events do not arrive: a permission is missing, or NATS drops them");
+            let why = "events do not arrive: a permission is missing, or NATS drops them";
+            return self.resync(why, false);
         }
         if query <= self.stale_until {
             return;

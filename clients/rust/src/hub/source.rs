@@ -33,11 +33,30 @@ impl Source {
                 let body = json!({"filter": filter, "limit": self.most(), "presence": true});
                 part(&mut link.ask("query_users", &body).await?, "users")
             }
-            Self::Channel { kind, id } => {
-                let body = json!({"type": kind, "id": id, "users": ids, "presence": true});
-                Ok(members(&link.ask("watch_channel", &body).await?["channel"]))
-            }
+            Self::Channel { .. } => match self.members(link, ids).await {
+                // One of them is no member any more.
+                Err(error) if error.code() == "invalid_request" => {
+                    let mut found = Vec::new();
+                    for one in ids.chunks(1) {
+                        match self.members(link, one).await {
+                            Err(error) if error.code() == "invalid_request" => {}
+                            answer => found.extend(answer?),
+                        }
+                    }
+                    Ok(found)
+                }
+                answer => answer,
+            },
         }
+    }
+}
+
+impl Source {
+    /// Asks for members of the channel.
+    async fn members(&self, link: &Link, ids: &[Id]) -> Result<Vec<Seen>, Error> {
+        let Self::Channel { kind, id } = self else { return Ok(Vec::new()) };
+        let body = json!({"type": kind, "id": id, "users": ids, "presence": true});
+        Ok(members(&link.ask("watch_channel", &body).await?["channel"]))
     }
 }
 

@@ -11,6 +11,12 @@ use crate::id::Id;
 use crate::merge::Known;
 use crate::watch::WatchState;
 
+/// The least time between two resyncs because of dropped messages.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A link over which nothing came for so long is probed.
+const QUIET: Duration = Duration::from_secs(15);
+
 impl Hub {
     /// NATS refuses the events of a user: nothing may be shown that would silently grow old.
     pub(super) fn on_denied(&mut self, subject: &str) {
@@ -21,13 +27,29 @@ impl Hub {
         self.merge.forget(id.as_str());
         let Some(followed) = self.users.get_mut(&id) else { return };
         followed.denied = true;
-        let error = Error::Permission { subject: subject.to_owned(), may_have_applied: false };
-        for number in &followed.watches {
-            if let Some(watched) = self.watches.get_mut(number) {
+        let numbers: Vec<u64> = followed.watches.iter().copied().collect();
+        for number in numbers {
+            if let Some(watched) = self.watches.get(&number) {
                 watched.picture.show(&id, Known::Unknown);
-                watched.denied = Some(error.clone());
-                watched.picture.is(WatchState::Denied(error.clone()));
             }
+            self.deny_by_users(number);
+            self.settle(number);
+        }
+    }
+
+    /// Sets whether a watch is denied, by the users whose events NATS refuses.
+    pub(super) fn deny_by_users(&mut self, number: u64) {
+        let Some(watched) = self.watches.get_mut(&number) else { return };
+        let is_denied = |id: &&Id| self.users.get(*id).is_some_and(|followed| followed.denied);
+        match watched.ids.iter().find(is_denied) {
+            Some(id) => {
+                let subject = self.link.event_subject(id);
+                watched.denied = Some(Error::Permission { subject, may_have_applied: false });
+            }
+            None if matches!(watched.denied, Some(Error::Permission { .. })) => {
+                watched.denied = None;
+            }
+            None => {}
         }
     }
 
@@ -36,7 +58,14 @@ impl Hub {
         let Some(watched) = self.watches.get_mut(&number) else { return };
         let state = match (&watched.denied, watched.stale) {
             (Some(error), _) => WatchState::Denied(error.clone()),
-            (None, _) if watched.pending.is_empty() && self.seen_link.up => WatchState::Live,
+            (None, _)
+                if watched.pending.is_empty()
+                    && self.seen_link.up
+                    && self.resync_at.is_none()
+                    && !watched.ids.iter().any(|id| self.unsubscribed.contains(id)) =>
+            {
+                WatchState::Live
+            }
             (None, Some(why)) if watched.was_live => WatchState::Stale(why),
             (None, _) => WatchState::Loading,
         };
@@ -56,30 +85,77 @@ impl Hub {
                 watched.denied = None;
                 watched.stale = Some(why);
             }
+            self.deny_by_users(number);
             self.settle(number);
         }
     }
 
-    /// Asks for all users again, at a random moment, and shows what really differs.
-    pub(super) fn resync(&mut self, why: &'static str) {
-        self.counts.resyncs.fetch_add(1, Ordering::Relaxed);
-        self.go_stale(why);
-        for followed in self.users.values_mut() {
-            followed.denied = false;
+    /// Messages were dropped, of this program or of a subscription beside it. Drops come in
+    /// bursts, so the users are asked for again at most every five seconds.
+    pub(super) fn on_dropped(&mut self) {
+        if self.resync_at.is_none() {
+            let earliest = self.resynced.map(|at| at + RESYNC_INTERVAL);
+            self.resync_at = Some(earliest.unwrap_or_else(Instant::now).max(Instant::now()));
+            self.go_stale("messages were dropped");
         }
+    }
+
+    /// Asks for all users again, at a random moment, and shows what differs. NATS names refused
+    /// subjects once for each connection.
+    pub(super) fn resync(&mut self, why: &'static str, connected_again: bool) {
+        self.counts.resyncs.fetch_add(1, Ordering::Relaxed);
+        self.resync_at = None;
+        self.resynced = Some(Instant::now());
+        if connected_again {
+            for followed in self.users.values_mut() {
+                followed.denied = false;
+            }
+        }
+        self.go_stale(why);
         self.due = self.users.keys().cloned().collect();
         let spread = if self.users.len() > 1000 { 5000 } else { 1000 };
         self.due_at = Some(Instant::now() + Duration::from_millis(fastrand::u64(0..spread)));
     }
 
-    pub(super) fn on_look(&mut self) {
+    /// Asks for one user when nothing came for a while: a dead link is noticed by the missing
+    /// answer, also by a program that only watches.
+    fn probe(&mut self, now: Instant) {
+        let received = self.link.received();
+        if received != self.received.0 {
+            self.received = (received, now);
+        }
+        if !self.seen_link.up || now < self.received.1 + QUIET || !self.probes.is_empty() {
+            return;
+        }
+        let Some(id) = self.users.keys().next().cloned() else { return };
+        let (link, source) = (self.link.clone(), self.source.clone());
+        self.probes.push(Box::pin(async move { source.ask(&link, &[id]).await.map(|_| ()) }));
+    }
+
+    /// The probe was repeated until its deadline. Whatever came meanwhile shows that the link lives.
+    pub(super) async fn on_probe(&mut self, result: Result<(), Error>) {
+        let is_quiet = self.link.received() == self.received.0;
+        if is_quiet && matches!(result, Err(Error::NoAnswer { .. })) {
+            self.go_stale("NATS does not answer");
+            self.link.abandon().await;
+        }
+        self.received = (self.link.received(), Instant::now());
+    }
+
+    pub(super) async fn on_look(&mut self) {
         let before = std::mem::replace(&mut self.seen_link, self.link.look());
         if !self.seen_link.up && before.up {
             self.go_stale("disconnected from NATS");
         } else if self.seen_link.up && before != self.seen_link {
-            self.resync("the connection to NATS was made again");
+            self.resync("the connection to NATS was made again", true);
+        }
+        if self.seen_link.up && !self.unsubscribed.is_empty() {
+            self.subscribe_all().await;
+            let numbers: Vec<u64> = self.watches.keys().copied().collect();
+            numbers.into_iter().for_each(|number| self.settle(number));
         }
         let now = Instant::now();
+        self.probe(now);
         let merge = &mut self.merge;
         self.users.retain(|id, followed| {
             let keep = followed.linger_until.is_none_or(|until| until > now);

@@ -46,7 +46,6 @@ pub struct LeaseState {
 pub struct Lease {
     commands: mpsc::UnboundedSender<Command>,
     state: watch::Receiver<LeaseState>,
-    _hub: HubHandle,
 }
 
 /// A connection of a user on a [`Lease`]. Dropping it disconnects without waiting.
@@ -69,8 +68,12 @@ impl Lease {
     pub(crate) fn open(link: Arc<Link>, hub: HubHandle, prefix: &str) -> Result<Self, Error> {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (task, states) = Task::new(link, Id::parse(prefix)?)?;
-        tokio::spawn(task.run(receiver));
-        Ok(Self { commands, state: states, _hub: hub })
+        // The hub looks at the link for as long as a seat is held, also without the lease.
+        tokio::spawn(async move {
+            task.run(receiver).await;
+            drop(hub);
+        });
+        Ok(Self { commands, state: states })
     }
 
     /// Connects a user. Many calls at a time share a request.
@@ -98,7 +101,7 @@ impl Lease {
     ///
     /// # Errors
     /// When the service did not confirm it; then the connections lapse.
-    pub async fn close(self) -> Result<(), Error> {
+    pub async fn close(&self) -> Result<(), Error> {
         self.end(false).await
     }
 
@@ -106,11 +109,11 @@ impl Lease {
     ///
     /// # Errors
     /// As [`Lease::close`].
-    pub async fn hand_over(self) -> Result<(), Error> {
+    pub async fn hand_over(&self) -> Result<(), Error> {
         self.end(true).await
     }
 
-    async fn end(self, grace: bool) -> Result<(), Error> {
+    async fn end(&self, grace: bool) -> Result<(), Error> {
         command(&self.commands, |reply| Command::End { grace, reply }).await
     }
 }
@@ -151,6 +154,7 @@ impl IntoFuture for ConnectSeat {
     fn into_future(self) -> Self::IntoFuture {
         let Self { user, commands, patch, device, defaults } = self;
         Box::pin(async move {
+            device.check()?;
             let key = Key { user: user?, connection: fastrand::u128(..) };
             // Made first: a caller that gives up disconnects by dropping it.
             let seat = Seat { key: Some(key.clone()), commands };
@@ -185,6 +189,7 @@ impl Seat {
     /// # Errors
     /// As [`Seat::update`].
     pub async fn set_device(&self, device: Device) -> Result<(), Error> {
+        device.check()?;
         let key = self.key.clone().ok_or(Error::Closed)?;
         command(&self.commands, |reply| Command::Device(key, device, reply)).await
     }

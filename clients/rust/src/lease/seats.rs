@@ -33,6 +33,8 @@ struct Seat {
     waiting: Vec<Reply>,
     /// The lease's run under which the connection was acknowledged; 0 is none.
     run: u32,
+    /// The service has acknowledged the connection once: its owner relies on it.
+    established: bool,
     gone: bool,
     busy: bool,
     queued: bool,
@@ -200,6 +202,13 @@ impl Seats {
         seat.busy = false;
         let answer = match result {
             Err(error) if error.is_retryable() => return Some(key),
+            // A connection that was there is made again for as long as its owner holds the seat.
+            // The fault may lie in what rode along, so it goes on without.
+            Err(error) if matches!(kind, SentKind::Connect(_)) && seat.established => {
+                fail(seat, &error);
+                seat.pending = None;
+                return Some(key);
+            }
             Err(error) => {
                 fail(seat, &error);
                 match kind {
@@ -227,6 +236,7 @@ impl Seats {
                 Patch::new()
             }
             SentKind::Connect(patch) => {
+                seat.established = true;
                 if run == self.run && seat.run != run {
                     seat.run = run;
                     self.acknowledged += 1;

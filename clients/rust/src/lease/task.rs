@@ -26,6 +26,9 @@ const END: Duration = Duration::from_secs(10);
 /// Heartbeats in a row that count other connections than the lease has, before it acts.
 const MISCOUNTS: u32 = 2;
 
+/// The pause before a connection that was there, and is refused now, is tried again.
+const REFUSED_WAIT: Duration = Duration::from_secs(5);
+
 type Batch = std::pin::Pin<Box<dyn Future<Output = (Vec<Sent>, Result<Vec<Value>, Error>)> + Send>>;
 
 pub struct Task {
@@ -76,18 +79,21 @@ impl Task {
         let mut links = self.link.states();
         let mut link = *links.borrow();
         let mut beat = Beat::new(self.interval, true, Instant::now());
-        loop {
+        // Set when nobody holds the lease or a seat any more: the last disconnects are on their way.
+        let mut ends_at = None;
+        while ends_at.is_none_or(|at| self.seats.len() > 0 && Instant::now() < at) {
             let send_at = self.send_at.filter(|_| link.up && self.batches.len() < BATCHES);
             let beat_at = (link.up && self.seats.acknowledged() > 0).then(|| beat.due());
             tokio::select! {
-                command = commands.recv() => match command {
+                command = commands.recv(), if ends_at.is_none() => match command {
                     Some(Command::End { grace, reply }) => {
                         let _ = reply.send(self.end(grace).await);
                         break;
                     }
                     Some(command) => self.on_command(command),
-                    None => break,
+                    None => ends_at = Some(Instant::now() + GOODBYE),
                 },
+                () = until(ends_at) => {}
                 Some((sent, results)) = self.batches.next() => self.on_batch(sent, results),
                 () = until(send_at) => self.send(),
                 () = until(beat_at) => self.beat(&mut beat).await,
@@ -174,7 +180,8 @@ impl Task {
                     };
                     self.learn(&value);
                     if let Err(error) = &result {
-                        wait = wait.max(retry::wait(error, 1));
+                        let passes = error.is_retryable();
+                        wait = wait.max(if passes { retry::wait(error, 1) } else { REFUSED_WAIT });
                     }
                     again.extend(self.seats.on_result(sent, result.map(|()| value)));
                 }
@@ -191,6 +198,10 @@ impl Task {
                         false => error.clone(),
                     };
                     again.extend(self.seats.on_result(sent, Err(error)));
+                }
+                // What is wrong may be a permission that comes back, or one garbled answer.
+                if !error.is_retryable() && !too_large {
+                    wait = REFUSED_WAIT;
                 }
             }
         }

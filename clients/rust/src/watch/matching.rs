@@ -81,7 +81,8 @@ impl Matching {
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         tokio::select! {
             () = self.live() => {}
-            _ = &mut stopped => {}
+            // Takes back what this task sent after the watch was dropped.
+            _ = &mut stopped => self.hub.send(Command::Unwatch { number: self.number }),
         }
     }
 
