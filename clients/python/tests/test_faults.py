@@ -97,26 +97,24 @@ async def test_a_silent_link_is_left(world: World) -> None:
         await until(lambda: getattr(watch["jack"], "status", None) == "news")
 
 
-@pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
 async def test_closing_on_a_silent_link_leaves_the_connection_usable(world: World) -> None:
     proxy = await world.proxy()
     nc = await world.connect(proxy.url)
     me = presenced.user(nc, "john")
     connection = await me.connect()
     proxy.black_hole_now()
-    await until(lambda: connection.status.error is not None or me.link._ping is not None)
-    await me.close()
-
-    async def answers() -> bool:
-        service = presenced.service(nc)
-        try:
-            return await service.get("john") is not None
-        except presenced.PresenceError:
-            return False
-        finally:
-            await service.close()
-
-    await until(answers, 30)
+    await until(lambda: connection.status.error is not None)
+    probing = asyncio.ensure_future(me._link.probe())
+    await asyncio.sleep(0.1)  # The PING is under way.
+    closing = asyncio.ensure_future(me.close())
+    await until(probing.done)
+    await closing
+    reconnects = nc.stats["reconnects"]
+    proxy.pass_on_again()
+    service = presenced.service(nc)
+    assert await service.get("john") is not None
+    assert nc.stats["reconnects"] == reconnects
+    await service.close()
 
 
 async def test_daemons_are_killed_and_rolled(world: World) -> None:

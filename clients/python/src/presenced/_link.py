@@ -4,8 +4,8 @@ nats-py has one callback of each kind, given at connect, so a borrowed connectio
 through its public state four times a second. ``presenced.connect`` passes its callbacks to
 ``observe`` too.
 
-Invariant: ``flush`` of nats-py is never cut short. A PONG for a flush that was given up ends
-nats-py's read loop; a PING here waits until the PONG comes or the connection is a new one.
+Invariant: no ``flush`` of nats-py that was given up waits for its PONG. Such a PONG would end
+nats-py's read loop, so that its place is taken by a future that nobody awaits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceEr
 _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
 _LATE = 5.0
-_PONG_FOR_EVER = 365 * 86400
+_LONGER_THAN_A_TRY = 60
 _REFUSAL = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
@@ -55,7 +55,6 @@ class Link:
         self._nc = nc
         self._calls: set[_Call] = set()
         self._monitor: Optional[asyncio.Task[None]] = None
-        self._ping: Optional[asyncio.Task[None]] = None
         self._probe: Optional[asyncio.Task[bool]] = None
         self._generation = -1
         self._was_up = False
@@ -100,7 +99,6 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._up is not None:
             self._up.set()
-        await self._end_ping()
 
     def observe(self, error: Optional[Exception] = None) -> None:
         """Takes a signal of a callback of nats-py, instead of waiting for the next look."""
@@ -224,16 +222,14 @@ class Link:
             await self._force()
         return False
 
-    async def _force(self) -> bool:
-        """Has nats-py reconnect; False where it cannot be told to."""
+    async def _force(self) -> None:
+        """Has nats-py reconnect, where it can be told to."""
         force: Optional[Callable[[], Awaitable[None]]]
         force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.15
-        if force is None:
-            return False
-        self._forced += 1
-        await force()
-        self.observe()
-        return True
+        if force is not None:
+            self._forced += 1
+            await force()
+            self.observe()
 
     def _check_up(self) -> None:
         self.start()
@@ -251,33 +247,23 @@ class Link:
             self._note_error(error)
 
     async def _pong_within(self, timeout: float) -> bool:
-        """Whether the PONG of a PING sent from now on comes in time."""
-        deadline = clock() + timeout
-        if self._ping is not None and not self._ping.done():
-            await asyncio.wait({self._ping}, timeout=timeout)
-            if not self._ping.done():
-                return False
-        self._ping = asyncio.ensure_future(self._flush())
-        await asyncio.wait({self._ping}, timeout=max(0.0, deadline - clock()))
-        ping = self._ping
-        return ping.done() and not ping.cancelled() and ping.exception() is None
-
-    async def _flush(self) -> None:
-        await self._nc.flush(timeout=_PONG_FOR_EVER)
-
-    async def _end_ping(self) -> None:
-        ping = self._ping
-        if ping is None or ping.done():
-            return
-        await asyncio.wait({ping}, timeout=TRY_TIMEOUT if self._nc.is_connected else 0)
-        if not ping.done():
-            if self._nc.is_connected and not await self._force():
-                return  # The PING stays with the connection, which it must not end.
-            # The read loop of the abandoned transport ends before its PONG can count.
-            for _ in range(3):
-                await asyncio.sleep(0)
+        """Whether the PONG of a PING sent now comes in time."""
+        ping = asyncio.ensure_future(self._flush())
+        try:
+            await asyncio.wait({ping}, timeout=timeout)
+            return ping.done() and ping.result()
+        finally:
             ping.cancel()
-            await asyncio.wait({ping})
+
+    async def _flush(self) -> bool:
+        try:
+            await self._nc.flush(timeout=_LONGER_THAN_A_TRY)
+        except (nats_errors.Error, OSError, asyncio.TimeoutError):
+            return False
+        finally:
+            pongs: list[asyncio.Future[Any]] = getattr(self._nc, "_pongs", [])
+            pongs[:] = [asyncio.Future() if pong.cancelled() else pong for pong in pongs]
+        return True
 
     def _reconnects(self) -> int:
         return int(self._nc.stats["reconnects"])
@@ -326,8 +312,6 @@ class Link:
         for call in list(self._calls):
             if not is_up or call.generation != generation:
                 call.give_up(Disconnected("the NATS connection broke under a request"))
-        if is_up and self._ping is not None and not self._ping.done():
-            self._ping.cancel()  # Its PONG went with the old connection.
         _tell(self.on_down)
 
     def _note_error(self, error: Exception) -> None:
