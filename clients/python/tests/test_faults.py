@@ -164,7 +164,7 @@ async def test_without_a_daemon_the_picture_stays(world: World) -> None:
         await until(lambda: connection.status.error is not None)
         assert isinstance(connection.status.error, (presenced.NoDaemon, presenced.NoAnswer))
         await until(lambda: isinstance(connection.status.error, presenced.NoDaemon))
-        assert service.link._forced == 0
+        assert service._link._forced == 0
         assert watch["john"] is not None
         call = asyncio.ensure_future(service.get("john"))
         world.start_daemon()
@@ -329,12 +329,12 @@ async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:
 
 
 async def test_dropped_messages_lead_to_a_resync(world: World) -> None:
-    async with await presenced.connect(world.url) as service, service.watch(["john"]) as watch:
+    async with presenced.connect(world.url) as service, service.watch(["john"]) as watch:
         from nats.errors import SlowConsumerError
 
         slot = service._hub.slot("john")
         assert slot is not None and slot.sub is not None
-        service.link.observe(
+        service.observe(
             SlowConsumerError(subject=slot.subject, reply="", sid=slot.sub._id, sub=slot.sub)
         )
         assert watch.state == "stale"

@@ -155,7 +155,7 @@ async def test_foreign_messages_are_dropped_and_counted(world: World) -> None:
 
 
 async def test_the_own_nats_connection_is_closed_with_the_door(world: World) -> None:
-    async with await presenced.connect(world.url, user="john") as me:
+    async with presenced.connect(world.url, user="john") as me:
         async with me.connect(status="hello") as connection:
             assert connection.me is not None and connection.me.status == "hello"
         nc = me._owned

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional, TypeVar
 
 from ._link import Link
-from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, clock
+from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, clock, pause_after
 from ._tokens import encode
-from .errors import Malformed, NoAnswer, NoDaemon, PresenceError, from_answer
+from .errors import Malformed, NoAnswer, PresenceError, from_answer
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:
@@ -35,11 +35,10 @@ def parse_answer(data: bytes, status: Optional[str] = None) -> Json:
     return answer
 
 
-def pause_after(error: PresenceError, backoff: Backoff) -> float:
-    """Seconds to wait after a failed try."""
-    if isinstance(error, NoDaemon):
-        return random.uniform(0.1, 1.0)
-    return backoff.next_pause(error.retry_after)
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items, at most ``size`` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 class Calls:

@@ -8,28 +8,35 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
+from contextlib import AsyncExitStack
 from typing import Any, Optional, TypeVar, Union
 
 from nats.aio.client import Client
 
-from ._calls import Calls
+from ._calls import Calls, chunks
+from ._channel_watch import ChannelWatch
 from ._desired import Desired
+from ._everyone_watch import EveryoneWatch
+from ._filter import Filter, Sort
 from ._hub import Hub
+from ._hub_watch import UserWatch
 from ._link import Link
+from ._matching_watch import MatchingWatch
 from ._model import Channel, Me, User, parse_channel, parse_me
+from ._opening import Opening
 from ._patch import patch_of
-from ._query import ChannelQuery, Filter, Sort, UserQuery
+from ._query import ChannelQuery, UserQuery, query_body
 from ._tokens import encode
 from .connection import Connection
 from .errors import Malformed
 from .lease import Lease
-from .watch import ChannelWatch, Watch
+from .watch import Watch
 
 _IDS_A_QUERY = 100
 _AUDIT = 600.0
 
 D = TypeVar("D", bound="Door")
+W = TypeVar("W", bound=Watch)
 
 
 class Door:
@@ -51,45 +58,51 @@ class Door:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._connections: set[Connection] = set()
         self._leases: set[Lease] = set()
-        self._owned: Optional[Client] = None
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._owned: Optional[Client] = None  # A NATS connection that ends with this.
 
-    @property
-    def link(self) -> Link:
-        """The state of the NATS connection below, to which callbacks of nats-py may be passed."""
-        return self._link
+    def __repr__(self) -> str:
+        who = "" if self._user is None else f" of {self._user!r}"
+        return f"<{type(self).__name__}{who}, {'up' if self._link.is_up else 'down'}>"
 
-    def own(self, nc: Client) -> None:
-        """Has ``close`` close the NATS connection, too."""
-        self._owned = nc
+    def observe(self, error: Optional[Exception] = None) -> None:
+        """Takes what a callback of the NATS connection was called with; it costs next to nothing.
+
+        A connection of ``presenced.connect`` does so by itself. One that is the application's may
+        call it in its ``error_cb``, so that dropped messages are noticed at once.
+        """
+        self._link.observe(error)
 
     async def close(self) -> None:
         """Disconnects what is connected, ends watches; leaves nothing running."""
-        ends = [connection.close() for connection in self._connections]
-        ends += [lease.close() for lease in self._leases]
-        await asyncio.gather(*ends)
-        await self._hub.close()
-        await self._link.close()
-        if self._owned is not None:
-            await self._owned.close()
+        sessions: list[Opening] = [*self._connections, *self._leases, *self._watches]
+        async with AsyncExitStack() as ends:
+            if self._owned is not None:
+                ends.push_async_callback(self._owned.close)
+            ends.push_async_callback(self._link.close)
+            ends.push_async_callback(self._hub.close)
+            await asyncio.gather(*(session.close() for session in sessions))
 
     async def __aenter__(self: D) -> D:
         return self
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.close()
 
     # -- others
 
-    def watch(self, ids: Iterable[str]) -> Watch:
+    def watch(self, ids: Iterable[str]) -> UserWatch:
         """Watches users: ``async with client.watch(["john"]) as watch``."""
         if isinstance(ids, str):
             raise TypeError("watch takes several ids, in a list")
-        return Watch(self._hub, ids)
+        return self._kept(UserWatch(self._hub, ids))
+
+    def watch_where(
+        self, filter: Filter, *, sort: Optional[Sort] = None, limit: int = 100
+    ) -> MatchingWatch:
+        """Watches the first users that match, at most 100; they come and go with what they are."""
+        query = UserQuery(self._calls, query_body(filter, presence=True), sort, limit)
+        return self._kept(MatchingWatch(self._hub, self._link, query))
 
     def watch_channel(
         self,
@@ -101,10 +114,16 @@ class Door:
         member_limit: int = 100,
         online_count: bool = False,
     ) -> ChannelWatch:
-        """Watches members of a channel, which is made of ``data`` where there is none."""
-        return ChannelWatch(
-            self._hub, self._calls, _channel_body(type, id, data, member_limit, online_count), users
-        )
+        """Watches members of a channel, which is made of ``data`` where there is none.
+
+        ``users`` is ``"first"`` (the first ten in order of joining), ``"all"`` or a list of ids.
+        """
+        body: dict[str, Any] = {"type": type, "id": id, "member_limit": member_limit}
+        if data is not None:
+            body["data"] = patch_of(data, {})
+        if online_count:
+            body["online_count"] = True
+        return self._kept(ChannelWatch(self._hub, self._calls, body, users))
 
     def users(
         self,
@@ -115,8 +134,12 @@ class Door:
         seen_by: Optional[str] = None,
         fresh: bool = False,
     ) -> UserQuery:
-        """Users that match, as ``seen_by`` sees them; ``fresh``: with all that is stored."""
-        return UserQuery(self._calls, _query_body(filter, fresh, seen_by), sort, limit)
+        """Users that match: ``async for`` goes through all, ``await`` returns a list.
+
+        ``seen_by`` names whose view it is; ``fresh`` waits for all that is stored already.
+        """
+        body = query_body(filter, presence=fresh or None, **{"as": seen_by})
+        return UserQuery(self._calls, body, sort, limit)
 
     def channels(
         self,
@@ -125,18 +148,22 @@ class Door:
         sort: Optional[Sort] = None,
         limit: Optional[int] = None,
         online_count: bool = False,
+        seen_by: Optional[str] = None,
     ) -> ChannelQuery:
-        body = _query_body(filter)
-        if sort is not None:
-            body["sort"] = sort
-        if online_count:
-            body["online_count"] = True
-        return ChannelQuery(self._calls, body, limit)
+        """Channels that match: ``async for`` goes through all, ``await`` returns a list."""
+        body = query_body(filter, online_count=online_count or None, **{"as": seen_by})
+        return ChannelQuery(self._calls, body, sort, limit)
 
-    async def count(self, filter: Optional[Filter] = None) -> int:
+    async def count(
+        self,
+        filter: Optional[Filter] = None,
+        *,
+        seen_by: Optional[str] = None,
+        fresh: bool = False,
+    ) -> int:
         """How many users match."""
-        answer = await self._calls.call("count_users", _query_body(filter))
-        count = answer.get("count")
+        body = query_body(filter, presence=fresh or None, **{"as": seen_by})
+        count = (await self._calls.call("count_users", body)).get("count")
         if not isinstance(count, int):
             raise Malformed("count_users without a count")
         return count
@@ -145,11 +172,12 @@ class Door:
         """Users by id, as they are now; None where there is no such user."""
         wanted = list(dict.fromkeys(ids))
         found: dict[str, User] = {}
-        for start in range(0, len(wanted), _IDS_A_QUERY):
-            found.update(await self._hub.ask_users(wanted[start : start + _IDS_A_QUERY]))
+        for chunk in chunks(wanted, _IDS_A_QUERY):
+            found.update(await self._hub.ask_users(chunk))
         return {id: found.get(id) for id in wanted}
 
     async def get(self, id: str) -> Optional[User]:
+        """A user as it is now; None where there is no such user."""
         return (await self.get_many([id]))[id]
 
     # -- for both
@@ -158,9 +186,7 @@ class Door:
         self,
         user: str,
         named: Optional[str],
-        patch: Any,
-        device: Optional[str],
-        idle: Optional[bool],
+        desired: Desired,
     ) -> Connection:
         connection = Connection(
             self._link,
@@ -168,12 +194,16 @@ class Door:
             self._lock(user),
             user,
             named,
-            Desired(patch, device, idle),
+            desired,
             self._hub.take_answer if named is None else lambda me: None,
             self._connections.discard,
         )
         self._connections.add(connection)
         return connection
+
+    def _kept(self, watch: W) -> W:
+        self._watches.add(watch)
+        return watch
 
     def _lock(self, user: str) -> asyncio.Lock:
         lock = self._locks.get(user)
@@ -195,10 +225,15 @@ class UserClient(Door):
         *,
         device: Optional[str] = None,
         idle: Optional[bool] = None,
+        defaults: Optional[Mapping[str, Any]] = None,
         **named: Any,
     ) -> Connection:
-        """Comes online: ``async with me.connect(status="hello") as connection``."""
-        return self._connect(self.id, None, patch_of(fields, named), device, idle)
+        """Comes online: ``async with me.connect(status="hello") as connection``.
+
+        ``defaults`` are fields that count only if this makes the user.
+        """
+        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        return self._connect(self.id, None, desired)
 
     async def update(self, fields: Optional[Mapping[str, Any]] = None, **named: Any) -> Me:
         """Changes the user without being connected; None as a value removes a field."""
@@ -221,25 +256,30 @@ class Service(Door):
         *,
         device: Optional[str] = None,
         idle: Optional[bool] = None,
+        defaults: Optional[Mapping[str, Any]] = None,
         **named: Any,
     ) -> Connection:
         """Has a user come online, with heartbeats of its own. For many users: ``lease``."""
         encode(user)
-        return self._connect(user, user, patch_of(fields, named), device, idle)
+        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        return self._connect(user, user, desired)
 
     def lease(self, name: str) -> Lease:
         """A lease for many users' connections. The name gets a random end."""
-        lease = Lease(self._link, self._calls, name)
+        lease = Lease(self._link, self._calls, name, self._leases.discard)
         self._leases.add(lease)
         return lease
+
+    def watch_all(self) -> EveryoneWatch:
+        """Watches all users. Needs the permission to subscribe to the events of all."""
+        return self._kept(EveryoneWatch(self._link, self._calls, self._hub))
 
     async def upsert(self, users: Iterable[Mapping[str, Any]]) -> dict[str, Me]:
         """Makes or changes users, each a mapping with its ``id``; 100 a request."""
         patches = [patch_of(user, {}) for user in users]
         result: dict[str, Me] = {}
-        for start in range(0, len(patches), _IDS_A_QUERY):
-            body = {"users": patches[start : start + _IDS_A_QUERY]}
-            result.update(_own_views(await self._calls.call("upsert_users", body)))
+        for chunk in chunks(patches, _IDS_A_QUERY):
+            result.update(_own_views(await self._calls.call("upsert_users", {"users": chunk})))
         return result
 
     async def update(
@@ -250,18 +290,18 @@ class Service(Door):
 
     async def delete(self, ids: Iterable[str]) -> list[str]:
         """Deletes users; returns the ids of those that there were."""
-        wanted, deleted = list(ids), []
-        for start in range(0, len(wanted), _IDS_A_QUERY):
-            body = {"ids": wanted[start : start + _IDS_A_QUERY]}
-            deleted += _texts(await self._calls.call("delete_users", body), "deleted")
+        deleted: list[str] = []
+        for chunk in chunks(list(ids), _IDS_A_QUERY):
+            deleted += _deleted(await self._calls.call("delete_users", {"ids": chunk}))
         return deleted
 
     async def delete_where(self, filter: Filter) -> list[str]:
         """Deletes all users that match as they truly are."""
         deleted: list[str] = []
         while True:
-            answer = await self._calls.call("delete_users", {"filter": filter, "limit": 100})
-            deleted += _texts(answer, "deleted")
+            body = query_body(filter, limit=_IDS_A_QUERY)
+            answer = await self._calls.call("delete_users", body)
+            deleted += _deleted(answer)
             if not answer.get("more"):
                 return deleted
 
@@ -284,6 +324,7 @@ class Service(Door):
         return parse_channel((await self._calls.call("upsert_channel", body)).get("channel"))
 
     async def delete_channel(self, type: str, id: str) -> bool:
+        """Deletes a channel; False where there was none."""
         answer = await self._calls.call("delete_channel", {"type": type, "id": id})
         return answer.get("deleted") is True
 
@@ -306,28 +347,6 @@ def service(nc: Client, **options: Any) -> Service:
     return Service(nc, **options)
 
 
-def _query_body(
-    filter: Optional[Filter], fresh: bool = False, viewer: Optional[str] = None
-) -> dict[str, Any]:
-    body: dict[str, Any] = {} if viewer is None else {"as": viewer}
-    if filter:
-        body["filter"] = patch_of(filter, {})
-    if fresh:
-        body["presence"] = True
-    return body
-
-
-def _channel_body(
-    type: str, id: str, data: Optional[Mapping[str, Any]], member_limit: int, online_count: bool
-) -> dict[str, Any]:
-    body: dict[str, Any] = {"type": type, "id": id, "member_limit": member_limit}
-    if data is not None:
-        body["data"] = dict(data)
-    if online_count:
-        body["online_count"] = True
-    return body
-
-
 def _own_views(answer: Mapping[str, Any]) -> dict[str, Me]:
     users = answer.get("users")
     if not isinstance(users, dict):
@@ -335,6 +354,8 @@ def _own_views(answer: Mapping[str, Any]) -> dict[str, Me]:
     return {id: parse_me(body) for id, body in users.items()}
 
 
-def _texts(answer: Mapping[str, Any], name: str) -> list[str]:
-    values = answer.get(name)
-    return [str(value) for value in values] if isinstance(values, list) else []
+def _deleted(answer: Mapping[str, Any]) -> list[str]:
+    ids = answer.get("deleted")
+    if not isinstance(ids, list):
+        raise Malformed("delete_users without the deleted")
+    return [str(id) for id in ids]

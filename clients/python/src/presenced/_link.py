@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable
+from enum import Enum
 from typing import Any, Callable, Optional
 
 from nats import errors as nats_errors
@@ -32,7 +33,15 @@ _REFUSAL = re.compile(
 )
 
 OnMessage = Callable[[Msg], Awaitable[None]]
-Listener = Callable[[], None]
+
+
+class LinkEvent(Enum):
+    """After each (re)connect, at each loss, when messages may be lost, and at the end."""
+
+    UP = "up"
+    DOWN = "down"
+    DOUBT = "doubt"
+    CLOSED = "closed"
 
 
 class _Call:
@@ -64,11 +73,7 @@ class Link:
         self._up: Optional[asyncio.Event] = None
         self._forced = 0
         self.closed = False
-        #: Called after each (re)connect, at each loss, when messages may be lost, and at the end.
-        self.on_up: list[Listener] = []
-        self.on_down: list[Listener] = []
-        self.on_doubt: list[Listener] = []
-        self.on_closed: list[Listener] = []
+        self.listeners: list[Callable[[LinkEvent], None]] = []
 
     @property
     def is_up(self) -> bool:
@@ -103,7 +108,7 @@ class Link:
     def observe(self, error: Optional[Exception] = None) -> None:
         """Takes a signal of a callback of nats-py, instead of waiting for the next look."""
         if isinstance(error, nats_errors.SlowConsumerError):
-            _tell(self.on_doubt)
+            self._tell(LinkEvent.DOUBT)
         elif error is not None and error is not self._last_error:
             self._note_error(error)
         if self._wake is not None:
@@ -283,7 +288,7 @@ class Link:
             self._look()
             if late and self.is_up:
                 self.doubt()
-                _tell(self.on_doubt)
+                self._tell(LinkEvent.DOUBT)
 
     def _look(self) -> None:
         error = self._nc.last_error
@@ -294,7 +299,7 @@ class Link:
             self._abandon(Closed("the NATS connection is closed"))
             if self._up is not None:
                 self._up.set()
-            _tell(self.on_closed)
+            self._tell(LinkEvent.CLOSED)
             return
         generation, is_up = self._reconnects(), self._nc.is_connected
         reconnected = generation != self._generation
@@ -303,7 +308,7 @@ class Link:
         if is_up and (reconnected or not self._was_up):
             assert self._up is not None
             self._up.set()
-            _tell(self.on_up)
+            self._tell(LinkEvent.UP)
         self._generation, self._was_up = generation, is_up
 
     def _on_loss(self, generation: int, is_up: bool) -> None:
@@ -312,7 +317,7 @@ class Link:
         for call in list(self._calls):
             if not is_up or call.generation != generation:
                 call.give_up(Disconnected("the NATS connection broke under a request"))
-        _tell(self.on_down)
+        self._tell(LinkEvent.DOWN)
 
     def _note_error(self, error: Exception) -> None:
         self._last_error = error
@@ -332,7 +337,6 @@ class Link:
     def _refused(self, kind: str) -> set[str]:
         return {subject for refused, subject in self._refusals if refused == kind}
 
-
-def _tell(listeners: list[Listener]) -> None:
-    for listener in list(listeners):
-        listener()
+    def _tell(self, event: LinkEvent) -> None:
+        for listener in list(self.listeners):
+            listener(event)
