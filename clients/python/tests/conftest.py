@@ -190,3 +190,24 @@ async def same_as_query(world: World, watch: presenced.Watch) -> bool:
     """Whether a watch shows what a query answers."""
     answer: Awaitable[Any] = (await world.service()).get_many(sorted(watch.ids))
     return bool(dict(watch) == await answer)
+
+
+PERMISSIONS = """
+jetstream {{ store_dir: "{store}" }}
+authorization {{ users: [
+  {{ user: admin, password: a }}
+  {{ user: john, password: j, permissions: {{
+    publish: {{ allow: ["presence.v1.*.john"], deny: ["presence.v1.count_users.john", {deny}] }}
+    subscribe: {{ allow: ["_INBOX.>", "user.presence.changed.john", {see}] }}
+  }} }}
+] }}
+"""
+
+
+async def permitted(world: World, see: str = "", deny: str = "") -> None:
+    """Starts a world where john may do what a client of his may, and see who is named."""
+    world.config = world.folder / "nats.conf"
+    world.config.write_text(PERMISSIONS.format(store=world.folder / "store", see=see, deny=deny))
+    world.start_nats()
+    world.start_daemon(world.url.replace("//", "//admin:a@"))
+    await world.ready(user="admin", password="a")

@@ -10,7 +10,7 @@ from typing import Any
 
 import nats
 import pytest
-from conftest import LEASE, World, same_as_query, until
+from conftest import LEASE, World, permitted, same_as_query, until
 
 import presenced
 
@@ -254,26 +254,6 @@ async def test_the_end_of_the_nats_connection_ends_all(world: World) -> None:
     with pytest.raises(presenced.Closed):
         await connection.update(status="x")
     await service.close()
-
-
-PERMISSIONS = """
-jetstream {{ store_dir: "{store}" }}
-authorization {{ users: [
-  {{ user: admin, password: a }}
-  {{ user: john, password: j, permissions: {{
-    publish: {{ allow: ["presence.v1.*.john"], deny: ["presence.v1.count_users.john", {deny}] }}
-    subscribe: {{ allow: ["_INBOX.>", "user.presence.changed.john", {see}] }}
-  }} }}
-] }}
-"""
-
-
-async def permitted(world: World, see: str = "", deny: str = "") -> None:
-    world.config = world.folder / "nats.conf"
-    world.config.write_text(PERMISSIONS.format(store=world.folder / "store", see=see, deny=deny))
-    world.start_nats()
-    world.start_daemon(world.url.replace("//", "//admin:a@"))
-    await world.ready(user="admin", password="a")
 
 
 async def test_refused_subjects_are_named(bare: World) -> None:

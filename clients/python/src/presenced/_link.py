@@ -4,8 +4,9 @@ nats-py has one callback of each kind, given at connect, so a borrowed connectio
 through its public state four times a second. ``presenced.connect`` passes its callbacks to
 ``observe`` too.
 
-Invariant: no ``flush`` of nats-py that was given up waits for its PONG. Such a PONG would end
-nats-py's read loop, so that its place is taken by a future that nobody awaits.
+Invariant: nobody cancels the future of a PING, as ``flush`` of nats-py does with those it gives up:
+the PONG of such a one would end nats-py's read loop. Hence its ``_send_ping``, which ``flush`` is
+made of.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceEr
 _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
 _LATE = 5.0
-_LONGER_THAN_A_TRY = 60
 _REFUSAL = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
@@ -253,22 +253,13 @@ class Link:
 
     async def _pong_within(self, timeout: float) -> bool:
         """Whether the PONG of a PING sent now comes in time."""
-        ping = asyncio.ensure_future(self._flush())
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         try:
-            await asyncio.wait({ping}, timeout=timeout)
-            return ping.done() and ping.result()
-        finally:
-            ping.cancel()
-
-    async def _flush(self) -> bool:
-        try:
-            await self._nc.flush(timeout=_LONGER_THAN_A_TRY)
-        except (nats_errors.Error, OSError, asyncio.TimeoutError):
+            await self._nc._send_ping(pong)
+        except (nats_errors.Error, OSError):
             return False
-        finally:
-            pongs: list[asyncio.Future[Any]] = getattr(self._nc, "_pongs", [])
-            pongs[:] = [asyncio.Future() if pong.cancelled() else pong for pong in pongs]
-        return True
+        await asyncio.wait({pong}, timeout=timeout)
+        return pong.done()
 
     def _reconnects(self) -> int:
         return int(self._nc.stats["reconnects"])
