@@ -132,7 +132,10 @@ async def test_closing_may_be_cancelled_and_leaves_no_task(world: World) -> None
         closing.cancel()
         await asyncio.wait({closing}, timeout=5)
         assert closing.done()
-        await until(lambda: asyncio.all_tasks() <= before, 3)
+        try:
+            await until(lambda: asyncio.all_tasks() <= before, 3)
+        except AssertionError:
+            raise AssertionError(f"tasks are left: {asyncio.all_tasks() - before}") from None
         assert all(watch.state == "closed" for watch in watches)
         await service.close()
     assert nc.is_connected

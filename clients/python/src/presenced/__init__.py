@@ -40,7 +40,8 @@ from .errors import (
     PresenceError,
     Refused,
 )
-from .lease import Lease, Seat
+from .lease import Lease
+from .seat import Seat
 from .watch import Watch
 
 __all__ = [

@@ -23,7 +23,6 @@ from ._hub_watch import UserWatch
 from ._link import Link
 from ._matching_watch import MatchingWatch
 from ._model import Channel, Me, User, parse_channel, parse_me
-from ._opening import Opening
 from ._patch import patch_of
 from ._query import ChannelQuery, UserQuery, query_body
 from ._tokens import encode
@@ -75,12 +74,16 @@ class Door:
 
     async def close(self) -> None:
         """Disconnects what is connected, ends watches; leaves nothing running."""
-        sessions: list[Opening] = [*self._connections, *self._leases, *self._watches]
+        sessions: list[Union[Connection, Lease]] = [*self._connections, *self._leases]
         async with AsyncExitStack() as ends:
             if self._owned is not None:
                 ends.push_async_callback(self._owned.close)
             ends.push_async_callback(self._link.close)
             ends.push_async_callback(self._hub.close)
+            for session in sessions:
+                ends.callback(session._finish)  # Where its close was cancelled before it began.
+            for watch in list(self._watches):
+                watch._end(None)
             await asyncio.gather(*(session.close() for session in sessions))
 
     async def __aenter__(self: D) -> D:

@@ -92,7 +92,9 @@ class Connection(HasState, Session):
         if self.state is ConnectionState.CLOSED:
             return
         try:
-            await self._stop()
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
             if self._link.is_up and self._was_sent:
                 async with self._lock:
                     await self._calls.call(
@@ -101,7 +103,7 @@ class Connection(HasState, Session):
         except PresenceError:
             pass  # The lease ends it.
         finally:
-            self._finish(None)
+            self._finish()
 
     async def _open(self) -> Connection:
         if self.state is ConnectionState.CLOSED:
@@ -274,15 +276,12 @@ class Connection(HasState, Session):
 
     # -- the end
 
-    async def _stop(self) -> None:
-        if self._task is not None and self._task is not asyncio.current_task():
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def _finish(self, error: Optional[PresenceError]) -> None:
+    def _finish(self, error: Optional[PresenceError] = None) -> None:
         self._connected = False
         self._states.set(ConnectionState.CLOSED, error)
         self._desired.end(error or Closed("the connection is closed"))
         if self._on_link in self._link.listeners:
             self._link.listeners.remove(self._on_link)
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
         self._on_end(self)

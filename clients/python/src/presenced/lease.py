@@ -14,10 +14,10 @@ from ._model import ConnectionState
 from ._opening import Opening
 from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
-from ._session import Session
 from ._states import HasState, States
 from ._tokens import encode, random_id
 from .errors import Closed, Malformed, PresenceError, Refused, from_answer
+from .seat import Seat
 
 log = logging.getLogger("presenced")
 
@@ -25,90 +25,6 @@ _GATHER = 0.005
 _PER_BATCH = 200
 _BATCHES = 4
 _GOODBYE_TIMEOUT = 30.0
-
-
-class Seat(Session):
-    """A user being online on a lease: made by ``connect`` of the lease.
-
-    ``async with`` and ``await`` wait for the first answer; leaving the block disconnects.
-    """
-
-    def __init__(self, lease: Lease, user: str, desired: Desired, timeout: Optional[float]) -> None:
-        super().__init__(user, desired)
-        self._lease = lease
-        self._timeout = timeout
-        self._connected = False
-        self._closing = False
-        self._not_before = 0.0
-        self._backoff = Backoff()
-        self._error: Optional[PresenceError] = None
-        self._ended = asyncio.Event()
-
-    def __repr__(self) -> str:
-        state = "connected" if self._connected else "closed" if self._ended.is_set() else "waiting"
-        return f"<Seat of {self.user_id!r}, {state}>"
-
-    @property
-    def connected(self) -> bool:
-        """Whether the daemons have acknowledged the connection."""
-        return self._connected
-
-    @property
-    def error(self) -> Optional[PresenceError]:
-        """The last failure."""
-        return self._error
-
-    async def update(
-        self,
-        fields: Optional[Mapping[str, Any]] = None,
-        *,
-        timeout: Optional[float] = CALL_TIMEOUT,
-        **named: Any,
-    ) -> None:
-        """Changes the user; returns when that is acknowledged. None as a value removes a field."""
-        await self._want(timeout, patch_of(fields, named))
-
-    async def close(self, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
-        """Disconnects; what is not acknowledged in time goes on in the background."""
-        if not self._ended.is_set():
-            self._leave()
-            await wait_set(self._ended, timeout)
-
-    async def _open(self) -> Seat:
-        if self._lease._take(self):
-            try:
-                await self._want(self._timeout)
-            except BaseException:
-                self._leave()  # It may have been applied: it is disconnected afterwards.
-                raise
-        return self
-
-    def _leave(self) -> None:
-        self._closing = True
-        if self._lease._has(self):
-            self._lease._wake.set()
-        else:
-            self._end(None)
-
-    def _send_soon(self) -> None:
-        if self._closing or self._ended.is_set():
-            raise self._error or Closed("the seat is closed")
-        if not self._lease._has(self):
-            raise Closed("the seat is not open")
-        self._lease._wake.set()
-
-    def _why_not(self) -> Optional[PresenceError]:
-        return self._error
-
-    @property
-    def _wants(self) -> bool:
-        return self._closing or not self._connected or self._desired.dirty
-
-    def _end(self, error: Optional[PresenceError]) -> None:
-        self._connected = False
-        self._error = error or self._error
-        self._desired.end(error or Closed("the seat is closed"))
-        self._ended.set()
 
 
 class Lease(HasState, Opening):
@@ -178,13 +94,13 @@ class Lease(HasState, Opening):
         if restart:
             body["grace_ms"] = int(self._pace.lease * 1000)
         try:
-            await self._stop()
+            await asyncio.gather(*self._cancel(), return_exceptions=True)
             if self._link.is_up and self._seats:
                 await self._calls.call("disconnect", body, _GOODBYE_TIMEOUT)
         except PresenceError:
             pass  # The lease lapses.
         finally:
-            self._finish(None)
+            self._finish()
 
     async def _open(self) -> Lease:
         if self.state is ConnectionState.CLOSED:
@@ -219,8 +135,6 @@ class Lease(HasState, Opening):
         if event is LinkEvent.DOWN:
             self._states.set(ConnectionState.INTERRUPTED)
         elif event is LinkEvent.CLOSED:
-            for task in self._tasks:
-                task.cancel()
             self._finish(Closed("the NATS connection is closed"))
         else:
             if event is LinkEvent.UP:
@@ -234,8 +148,6 @@ class Lease(HasState, Opening):
             return
         if not isinstance(error, Closed):
             log.error("the lease %s failed in an unforeseen way", self.name, exc_info=error)
-        for other in self._tasks:
-            other.cancel()
         self._finish(Closed("the lease has failed"))
 
     # -- writes
@@ -434,13 +346,14 @@ class Lease(HasState, Opening):
 
     # -- the end
 
-    async def _stop(self) -> None:
+    def _cancel(self) -> list[asyncio.Task[None]]:
         tasks: list[asyncio.Task[None]] = [*self._tasks, *self._batches]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks
 
-    def _finish(self, error: Optional[PresenceError]) -> None:
+    def _finish(self, error: Optional[PresenceError] = None) -> None:
+        self._cancel()
         for seat in list(self._seats.values()):
             self._remove(seat, error)
         if self._on_link in self._link.listeners:
