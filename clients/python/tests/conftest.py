@@ -192,6 +192,25 @@ async def same_as_query(world: World, watch: presenced.Watch) -> bool:
     return bool(dict(watch) == await answer)
 
 
+class Log:
+    """Reads a watch to its end, and holds each step against the one before."""
+
+    def __init__(self, watch: presenced.Watch) -> None:
+        self.kinds: list[str] = []
+        self._versions: dict[str, int] = {}
+        self.task = asyncio.ensure_future(self._read(watch))
+
+    async def _read(self, watch: presenced.Watch) -> None:
+        async for change in watch:
+            self.kinds.append(change.kind)
+            if change.user is not None and change.id is not None:
+                assert change.user.version >= self._versions.get(change.id, 0)
+                self._versions[change.id] = change.user.version
+
+    def seen(self, *kinds: str) -> int:
+        return sum(kind in kinds for kind in self.kinds)
+
+
 PERMISSIONS = """
 jetstream {{ store_dir: "{store}" }}
 authorization {{ users: [

@@ -10,30 +10,11 @@ from typing import Any
 
 import nats
 import pytest
-from conftest import LEASE, World, permitted, same_as_query, until
+from conftest import LEASE, Log, World, permitted, same_as_query, until
 
 import presenced
 
 CAN_FORCE = hasattr(nats.NATS, "force_reconnect")
-
-
-class Log:
-    """Reads a watch to its end, and holds each step against the one before."""
-
-    def __init__(self, watch: presenced.Watch) -> None:
-        self.kinds: list[str] = []
-        self._versions: dict[str, int] = {}
-        self.task = asyncio.ensure_future(self._read(watch))
-
-    async def _read(self, watch: presenced.Watch) -> None:
-        async for change in watch:
-            self.kinds.append(change.kind)
-            if change.user is not None and change.id is not None:
-                assert change.user.version >= self._versions.get(change.id, 0)
-                self._versions[change.id] = change.user.version
-
-    def seen(self, *kinds: str) -> int:
-        return sum(kind in kinds for kind in self.kinds)
 
 
 async def test_a_cut_link_is_noticed_by_nobody(world: World) -> None:
