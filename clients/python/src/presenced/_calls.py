@@ -74,18 +74,23 @@ class Calls:
         """Tries until an answer, a refusal or the deadline (None: for ever)."""
         deadline = None if timeout is None else clock() + timeout
         backoff = Backoff()
-        may_have_applied = False
+        last: Optional[PresenceError] = None
         while True:
             left = TRY_TIMEOUT if deadline is None else deadline - clock()
             try:
                 return await self.once(operation, body, max(0.05, min(TRY_TIMEOUT, left)))
             except PresenceError as error:
-                may_have_applied = error.may_have_applied = (
-                    may_have_applied or error.may_have_applied
-                )
+                may_have_applied = error.may_have_applied
+                if last is not None:
+                    may_have_applied |= last.may_have_applied
+                if last is None or left >= TRY_TIMEOUT or not isinstance(error, NoAnswer):
+                    last = (
+                        error  # A try that the deadline cut short tells less than the one before.
+                    )
+                last.may_have_applied = may_have_applied
                 if not error.retryable:
                     raise
-                await self._pause(error, backoff, deadline)
+                await self._pause(last, backoff, deadline)
 
     async def _pause(
         self, error: PresenceError, backoff: Backoff, deadline: Optional[float]

@@ -20,6 +20,8 @@ class _Text(str, Enum):
 
 
 class ConnectionState(_Text):
+    """Where a connection or a lease is between its first request and its end."""
+
     CONNECTING = "connecting"
     ONLINE = "online"
     INTERRUPTED = "interrupted"
@@ -27,6 +29,8 @@ class ConnectionState(_Text):
 
 
 class WatchState(_Text):
+    """Whether a picture is complete and fresh."""
+
     LOADING = "loading"
     LIVE = "live"
     STALE = "stale"

@@ -89,9 +89,11 @@ class Watch(Opening, Mapping[str, Optional[User]]):
 
     async def live(self) -> None:
         """Waits for the first complete picture. Raises Denied where NATS lets nothing be seen."""
-        while not self._was_live:
+        while True:
             if self._state is WatchState.CLOSED:
                 raise self.last_error or Closed("the watch is closed")
+            if self._was_live:
+                return
             if self._state is WatchState.DENIED:
                 raise self._why_denied or Denied("NATS refuses to let these users be seen")
             self._wake.clear()
