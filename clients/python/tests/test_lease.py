@@ -47,7 +47,7 @@ async def test_an_error_of_one_seat_is_its_own(world: World) -> None:
         assert lease.held == 1
 
 
-async def test_a_batch_that_is_too_large_is_split(world: World, monkeypatch: object) -> None:
+async def test_a_batch_that_is_too_large_is_split(world: World) -> None:
     service = await world.service()
     async with service.lease("gw") as lease:
         users = [(f"u{n}", {"text": "x" * 5000, "pad": "y" * 100}) for n in range(200)]
@@ -56,7 +56,7 @@ async def test_a_batch_that_is_too_large_is_split(world: World, monkeypatch: obj
         )
         assert all(isinstance(result, presenced.Refused) for result in results)
         users = [(f"u{n}", {"text": "x" * 4500}) for n in range(600)]
-        await asyncio.gather(*(lease.connect(id, fields) for id, fields in users))
+        await asyncio.gather(*(lease.connect(id, fields, timeout=60) for id, fields in users))
         assert await online(service) == 600
 
 
