@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Generator
 from typing import Any, Callable, Generic, Optional, TypeVar, Union, overload
 
@@ -13,6 +14,7 @@ from ._doors import Door, Service, UserClient
 _CALLBACKS = ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb")
 _OWN = ("prefix", "events", "audit")
 
+Servers = Union[str, list[str]]
 D = TypeVar("D", bound=Door)
 
 
@@ -37,33 +39,33 @@ class Connecting(Generic[D]):
 
 @overload
 def connect(
-    servers: Union[str, list[str]] = ..., *, user: str, **options: Any
+    servers: Optional[Servers] = ..., *, user: str, **options: Any
 ) -> Connecting[UserClient]: ...
 @overload
 def connect(
-    servers: Union[str, list[str]] = ..., *, user: None = None, **options: Any
+    servers: Optional[Servers] = ..., *, user: None = None, **options: Any
 ) -> Connecting[Service]: ...
 def connect(
-    servers: Union[str, list[str]] = "nats://127.0.0.1:4222",
+    servers: Optional[Servers] = None,
     *,
     user: Optional[str] = None,
     **options: Any,
 ) -> Union[Connecting[UserClient], Connecting[Service]]:
     """Connects to NATS: ``async with presenced.connect(url, user="john") as me``.
 
-    Without ``user`` it is a trusted service. ``options`` are those of ``nats.connect`` (NATS's own
+    Without ``servers`` it is the environment's ``NATS_URL``, else ``nats://127.0.0.1:4222``;
+    without ``user`` a trusted service. ``options`` are those of ``nats.connect`` (NATS's own
     ``user`` and ``password`` go into the address, or a ``user_credentials`` file) and of
     ``presenced.user``. The connection reconnects without end, and is closed with the client.
     """
+    servers = servers or os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     own = {name: options.pop(name) for name in _OWN if name in options}
     if user is None:
         return Connecting(lambda: _open(servers, options, lambda nc: Service(nc, **own)))
     return Connecting(lambda: _open(servers, options, lambda nc: UserClient(nc, user, **own)))
 
 
-async def _open(
-    servers: Union[str, list[str]], options: dict[str, Any], make: Callable[[Client], D]
-) -> D:
+async def _open(servers: Servers, options: dict[str, Any], make: Callable[[Client], D]) -> D:
     doors: list[D] = []
 
     def signal(given: Optional[Callable[..., Awaitable[None]]]) -> Callable[..., Awaitable[None]]:
