@@ -121,6 +121,7 @@ async def test_watches_share_subscriptions_and_linger(world: World) -> None:
     assert len(nc._subs) - before == 3  # Two users, and the inbox of requests.
     await first.close()
     await second.close()
+    await asyncio.sleep(0.3)  # Less than the second for which they linger.
     again = await service.watch(["john"])
     assert len(nc._subs) - before == 3
     await until(lambda: len(nc._subs) - before == 2)
