@@ -144,3 +144,35 @@ async def test_an_id_that_is_none_raises_before_anything_is_sent(world: World, i
     async with service.lease("gw") as lease:
         with pytest.raises(ValueError):
             lease.connect(id)
+
+
+async def test_a_fault_of_the_library_is_logged_and_wakes_those_who_wait(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*arguments: object) -> None:
+        raise RuntimeError("a fault")
+
+    service = await world.service()
+    watch, everyone = await service.watch(["john"]), await service.watch_all()
+    connection = await service.connect("john")
+    lease = await service.lease("gw")
+    service._hub._subscribe = fails  # type: ignore[method-assign]
+    watch.add("jack")
+    everyone._list = fails  # type: ignore[method-assign]
+    everyone._doubt()
+    connection._beat = fails  # type: ignore[method-assign]
+    lease._send = fails  # type: ignore[method-assign, assignment]
+    with pytest.raises(presenced.Closed):
+        await lease.connect("jill")
+    for waiting in (watch, everyone):
+        assert [change.state async for change in waiting][-1] == "closed"
+        assert "a fault" in str(waiting.last_error)
+    with pytest.raises(presenced.Closed):
+        await asyncio.wait_for(_closed(connection), 5)
+        await connection.update(status="x")
+    assert sum("in an unforeseen way" in record.message for record in caplog.records) >= 4
+
+
+async def _closed(connection: presenced.Connection) -> None:
+    async for _ in connection.states():
+        pass

@@ -11,6 +11,7 @@ from typing import Any, Optional
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from ._background import spawn
 from ._calls import Calls
 from ._hub import SETTLE, Hub, audit_pause, resync_pause
 from ._link import Link, LinkEvent
@@ -53,7 +54,7 @@ class EveryoneWatch(Watch):
     async def _begin(self) -> None:
         if self._task is None and self._state is not WatchState.CLOSED:
             self._link.listeners.append(self._on_link)
-            self._task = asyncio.ensure_future(self._run())
+            self._task = spawn(self._run(), "a watch of all", self._end)
 
     # -- the task
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import TYPE_CHECKING, Callable, Optional
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from ._background import spawn
 from ._calls import Calls, chunks
 from ._link import Link, LinkEvent
 from ._model import User, parse_event, parse_users
@@ -93,7 +94,7 @@ class Hub:
         if self._task is None:
             self._link.start()
             self._plan_audit()
-            self._task = asyncio.ensure_future(self._run())
+            self._task = spawn(self._run(), "the hub of watches", self._end_watches)
         for id in ids:
             slot = self._slots.get(id)
             if slot is None:
@@ -148,9 +149,12 @@ class Hub:
         elif event is LinkEvent.DOUBT:
             self.resync()
         else:
-            for watch in self._watches():
-                watch._end(Closed("the NATS connection is closed"))
-            self._wake.set()
+            self._end_watches(Closed("the NATS connection is closed"))
+
+    def _end_watches(self, error: PresenceError) -> None:
+        for watch in self._watches():
+            watch._end(error)
+        self._wake.set()
 
     def _mark_stale(self) -> None:
         for slot in self._slots.values():
@@ -247,17 +251,14 @@ class Hub:
                     return
                 self._begin(self._query(ask, chunk))
 
-    def _begin(self, query: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(query)
+    def _begin(self, query: Coroutine[Any, Any, None]) -> None:
+        task = spawn(query, "a query", self._fail)
         self._queries.add(task)
         task.add_done_callback(self._on_query_done)
 
     def _on_query_done(self, task: asyncio.Task[None]) -> None:
         self._queries.discard(task)
         self._wake.set()
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error("a query failed in an unforeseen way", exc_info=error)
 
     async def _query(self, ask: Ask, slots: Sequence[Slot]) -> None:
         asked = [(slot, slot.entry.ask()) for slot in slots]

@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from ._background import spawn
 from ._pace import TRY_TIMEOUT, clock, wait_set
 from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
 
@@ -92,7 +93,7 @@ class Link:
             self._was_up = self.is_up
             if self._was_up:
                 self._up.set()
-            self._monitor = asyncio.ensure_future(self._observe())
+            self._monitor = spawn(self._observe(), "observing NATS", self._end)
 
     async def close(self) -> None:
         """Ends what the link runs; the NATS connection stays as it is."""
@@ -290,11 +291,7 @@ class Link:
         if error is not None and error is not self._last_error:
             self._note_error(error)
         if self._nc.is_closed:
-            self.closed = True
-            self._abandon(Closed("the NATS connection is closed"))
-            if self._up is not None:
-                self._up.set()
-            self._tell(LinkEvent.CLOSED)
+            self._end(Closed("the NATS connection is closed"))
             return
         generation, is_up = self._reconnects(), self._nc.is_connected
         reconnected = generation != self._generation
@@ -305,6 +302,13 @@ class Link:
             self._up.set()
             self._tell(LinkEvent.UP)
         self._generation, self._was_up = generation, is_up
+
+    def _end(self, error: PresenceError) -> None:
+        self.closed = True
+        self._abandon(error)
+        if self._up is not None:
+            self._up.set()
+        self._tell(LinkEvent.CLOSED)
 
     def _on_loss(self, generation: int, is_up: bool) -> None:
         assert self._up is not None

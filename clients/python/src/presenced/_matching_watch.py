@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import Optional
 
+from ._background import spawn
 from ._hub import Hub
 from ._hub_watch import HubWatch
 from ._link import Link, LinkEvent
@@ -41,7 +42,7 @@ class MatchingWatch(HubWatch):
     async def _begin(self) -> None:
         if self._task is None and self._state is not WatchState.CLOSED:
             self._link.listeners.append(self._on_link)
-            self._task = asyncio.ensure_future(self._run())
+            self._task = spawn(self._run(), "a watch of those who match", self._end)
 
     async def _run(self) -> None:
         while True:

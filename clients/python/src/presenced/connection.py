@@ -7,10 +7,10 @@ queued: a loss of the link leaves the desired state, which rides in the next con
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
+from ._background import spawn
 from ._calls import Calls, Json
 from ._desired import Desired
 from ._link import Link, LinkEvent
@@ -20,8 +20,6 @@ from ._patch import patch_of
 from ._session import Session
 from ._states import HasState, States
 from .errors import Closed, PresenceError
-
-log = logging.getLogger("presenced")
 
 _GOODBYE_TIMEOUT = 2.0
 
@@ -111,7 +109,7 @@ class Connection(HasState, Session):
         if self._task is None:
             self._link.start()
             self._link.listeners.append(self._on_link)
-            self._task = asyncio.ensure_future(self._run())
+            self._task = spawn(self._run(), repr(self), self._finish)
             try:
                 await self._desired.acknowledged(None)
             except BaseException:
@@ -148,12 +146,7 @@ class Connection(HasState, Session):
             except PresenceError as error:
                 self._desired.on_failure()
                 if not await self._recover(error):
-                    self._finish(error)
-                    return
-            except Exception:
-                log.exception("the connection of %s failed in an unforeseen way", self.user_id)
-                self._finish(Closed("the connection failed in an unforeseen way"))
-                return
+                    raise
 
     async def _recover(self, error: PresenceError) -> bool:
         """Waits before the next try; False if there is none."""

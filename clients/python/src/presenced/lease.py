@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
+from ._background import spawn
 from ._calls import Calls, dumps
 from ._desired import Desired
 from ._link import Link, LinkEvent
@@ -18,8 +18,6 @@ from ._states import HasState, States
 from ._tokens import encode, random_id
 from .errors import Closed, Malformed, PresenceError, Refused, from_answer
 from .seat import Seat
-
-log = logging.getLogger("presenced")
 
 _GATHER = 0.005
 _PER_BATCH = 200
@@ -108,9 +106,10 @@ class Lease(HasState, Opening):
         if not self._tasks:
             self._link.start()
             self._link.listeners.append(self._on_link)
-            self._tasks = [asyncio.ensure_future(task) for task in (self._write(), self._beat())]
-            for task in self._tasks:
-                task.add_done_callback(self._on_task_done)
+            self._tasks = [
+                spawn(task, f"the lease {self.name}", self._finish)
+                for task in (self._write(), self._beat())
+            ]
             if self._link.is_up:
                 self._states.set(ConnectionState.ONLINE)
         return self
@@ -142,14 +141,6 @@ class Lease(HasState, Opening):
             self._beat_now.set()
             self._wake.set()
 
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is None:
-            return
-        if not isinstance(error, Closed):
-            log.error("the lease %s failed in an unforeseen way", self.name, exc_info=error)
-        self._finish(Closed("the lease has failed"))
-
     # -- writes
 
     async def _write(self) -> None:
@@ -162,7 +153,7 @@ class Lease(HasState, Opening):
                 seats = self._next_batch()
                 if not seats:
                     break
-                task = asyncio.ensure_future(self._send(seats))
+                task = spawn(self._send(seats), f"a batch of {self.name}", self._finish)
                 self._batches.add(task)
                 task.add_done_callback(self._on_batch_done)
             if not self._batches and self._old and not any(s._wants for s in self._seats.values()):
