@@ -62,6 +62,36 @@ async def test_a_change_made_while_the_link_is_down_rides_in_the_connect(world: 
         assert john is not None and john.status == "another device"
 
 
+async def test_what_is_under_way_when_the_link_breaks_fails_at_once_or_is_sent_again(
+    world: World,
+) -> None:
+    proxy = await world.proxy()
+    service = await world.service(proxy.url)
+    async with service.connect("john") as connection:
+        proxy.black_hole_now()
+        asking = asyncio.ensure_future(service._calls.once("query_users", {}, 60))
+        changing = asyncio.ensure_future(connection.update(status="x", timeout=60))
+        await until(lambda: len(service._link._calls) == 2)
+        proxy.cut()
+        with pytest.raises(presenced.Disconnected) as caught:
+            await asyncio.wait_for(asking, 2)
+        assert caught.value.may_have_applied and caught.value.retryable
+        assert (await changing).status == "x"
+
+
+async def test_a_refusal_is_waited_for_behind_the_subscription(world: World) -> None:
+    """nats-py writes a PING at once, but subscriptions when its flusher comes to it."""
+    nc = await world.connect()
+    written: list[bytes] = []
+    assert nc._transport is not None
+    write, writelines = nc._transport.write, nc._transport.writelines
+    nc._transport.write = lambda data: (written.append(data), write(data))  # type: ignore
+    nc._transport.writelines = lambda lines: (written.extend(lines), writelines(lines))  # type: ignore
+    async with presenced.service(nc) as service, service.watch(["john"]):
+        wire = b"".join(written)
+        assert 0 <= wire.index(b"SUB user.presence.changed.john") < wire.index(b"PING")
+
+
 @pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
 async def test_a_silent_link_is_left(world: World) -> None:
     proxy = await world.proxy()

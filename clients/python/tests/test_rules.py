@@ -117,18 +117,18 @@ async def test_defaults_count_only_for_a_user_who_is_made(world: World) -> None:
 
 
 async def test_a_status_that_has_ended_does_not_hinder_a_reconnect(world: World) -> None:
-    proxy = await world.proxy()
-    service = await world.service(proxy.url)
+    service = await world.service()
     lunch = {
         "status": "lunch",
         "status_expires_at": datetime.now(timezone.utc) + timedelta(seconds=1),
     }
     async with service.lease("gw") as lease, service.connect("john", lunch) as connection:
-        seat = await lease.connect("jack", lunch)
+        seat = await lease.connect("jack", {**lunch, "name": "Jack"})
         await asyncio.sleep(1.2)
-        online = connection.status.since
-        proxy.cut()
-        await until(lambda: connection.status.since > online and connection.state == "online")
-        lease._move(relapsed=True)
-        await until(lambda: seat.connected)
-        assert seat.error is None
+        await service.delete(["john", "jack"])
+        await until(lambda: connection.status.relapsed and connection.state == "online")
+        assert connection.me is not None and connection.me.status is None
+        await until(lambda: seat.connected and lease.held == 1)
+        await seat.update(color="red")
+        jack = await service.get("jack")
+        assert jack is not None and jack.fields == {"name": "Jack", "color": "red"}
