@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from enum import Enum
 from typing import Any, Callable, Optional
 
@@ -69,7 +69,8 @@ class Link:
         self._generation = -1
         self._was_up = False
         self._last_error: Optional[Exception] = None
-        self._refusals: list[tuple[str, str]] = []
+        self._refusals: set[str] = set()  # Of subscriptions, in the lower case of nats-py.
+        self._subscribing: Optional[asyncio.Lock] = None
         self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
         self._forced = 0
@@ -88,6 +89,7 @@ class Link:
         """Begins to observe the connection. Needs a running loop; a repeat does nothing."""
         if self._monitor is None and not self.closed:
             self._wake, self._up = asyncio.Event(), asyncio.Event()
+            self._subscribing = asyncio.Lock()
             self._generation = self._reconnects()
             self._last_error = self._nc.last_error
             self._was_up = self.is_up
@@ -165,28 +167,20 @@ class Link:
             raise Disconnected(f"not published: {error!r}") from error
 
     async def subscribe(
-        self, subjects: list[str], on_message: OnMessage
+        self, subjects: Sequence[str], on_message: OnMessage
     ) -> dict[str, Optional[Subscription]]:
         """Subscribes, and returns when the server has taken note; None where it refuses."""
         self._check_up()
+        assert self._subscribing is not None
         made: dict[str, Subscription] = {}
         try:
-            self._refusals.clear()
-            for subject in subjects:
-                made[subject] = await self._nc.subscribe(subject, cb=on_message)
-            await self._round_trip()
-            refused = self._refused("subscription")
-            if refused and len(subjects) > 1:
-                # A borrowed connection tells only the last refusal: look at each alone.
-                for subject in subjects:
-                    if subject.lower() not in refused:
+            async with self._subscribing:
+                refused = await self._subscribe(subjects, made, on_message)
+                if refused:
+                    # A borrowed connection tells only the last refusal: look at each alone.
+                    for subject in [subject for subject in subjects if subject in made]:
                         await self.unsubscribe(made.pop(subject))
-                        again = await self.subscribe([subject], on_message)
-                        sub = again[subject]
-                        if sub is None:
-                            refused.add(subject.lower())
-                        else:
-                            made[subject] = sub
+                        await self._subscribe([subject], made, on_message)
         except BaseException as error:
             for sub in made.values():
                 await self.unsubscribe(sub)
@@ -195,15 +189,20 @@ class Link:
             if isinstance(error, (nats_errors.Error, OSError)):
                 raise Disconnected(f"not subscribed: {error!r}") from error
             raise
-        result: dict[str, Optional[Subscription]] = {}
+        return {subject: made.get(subject) for subject in subjects}
+
+    async def _subscribe(
+        self, subjects: Sequence[str], made: dict[str, Subscription], on_message: OnMessage
+    ) -> bool:
+        """Subscribes to some subjects; True if any was refused, which is then not in ``made``."""
+        self._refusals.clear()
         for subject in subjects:
-            if subject.lower() in refused:
-                if subject in made:
-                    await self.unsubscribe(made[subject])
-                result[subject] = None
-            else:
-                result[subject] = made[subject]
-        return result
+            made[subject] = await self._nc.subscribe(subject, cb=on_message)
+        await self._round_trip()
+        refused = [subject for subject in subjects if subject.lower() in self._refusals]
+        for subject in refused:
+            await self.unsubscribe(made.pop(subject))
+        return bool(refused)
 
     async def unsubscribe(self, sub: Subscription) -> None:
         try:
@@ -324,17 +323,15 @@ class Link:
         if not found:
             return
         kind, subject = found.group(1).lower(), found.group(2).lower()
-        if len(self._refusals) < 1000:
-            self._refusals.append((kind, subject))
-        if kind == "publish":
+        if kind == "subscription":
+            if self._subscribing is not None and self._subscribing.locked():
+                self._refusals.add(subject)
+        else:
             for call in list(self._calls):
                 if call.subject == subject:
                     call.give_up(
                         Denied(f"NATS refuses to publish on {call.subject}", subject=call.subject)
                     )
-
-    def _refused(self, kind: str) -> set[str]:
-        return {subject for refused, subject in self._refusals if refused == kind}
 
     def _tell(self, event: LinkEvent) -> None:
         for listener in list(self.listeners):
