@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -190,6 +192,29 @@ async def same_as_query(world: World, watch: presenced.Watch) -> bool:
     """Whether a watch shows what a query answers."""
     answer: Awaitable[Any] = (await world.service()).get_many(sorted(watch.ids))
     return bool(dict(watch) == await answer)
+
+
+class Tap:
+    """What was sent on a subject: when, the body, and whether an answer was asked for."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[float, dict[str, Any], bool]] = []
+
+    @classmethod
+    async def on(cls, world: World, subject: str) -> Tap:
+        tap, nc = cls(), await world.connect()
+
+        async def take(message: Any) -> None:
+            body = json.loads(message.data)
+            tap.sent.append((time.monotonic(), body, bool(message.reply)))
+
+        await nc.subscribe(subject, cb=take)
+        await nc.flush()
+        return tap
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [body for _, body, _ in self.sent]
 
 
 class Log:

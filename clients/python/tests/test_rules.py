@@ -3,35 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import time
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
-from conftest import World, until
-
-
-class Tap:
-    """What was sent on a subject: when, the body, and whether an answer was asked for."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[float, dict[str, Any], bool]] = []
-
-    @classmethod
-    async def on(cls, world: World, subject: str) -> Tap:
-        tap, nc = cls(), await world.connect()
-
-        async def take(message: Any) -> None:
-            body = json.loads(message.data)
-            tap.sent.append((time.monotonic(), body, bool(message.reply)))
-
-        await nc.subscribe(subject, cb=take)
-        await nc.flush()
-        return tap
-
-    @property
-    def bodies(self) -> list[dict[str, Any]]:
-        return [body for _, body, _ in self.sent]
+from conftest import Tap, World, until
 
 
 async def test_every_second_heartbeat_asks_for_its_answer(world: World) -> None:
