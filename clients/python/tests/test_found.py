@@ -23,7 +23,8 @@ async def test_those_who_match_come_and_go_with_what_they_are(world: World) -> N
             async with service.connect("bob"), service.connect("cid"):
                 await until(lambda: set(watch) == {"ann", "bob"})
                 await ann.close()
-                await until(lambda: set(watch) == {"bob"})
+                # Sooner than those are looked for of whom nothing is heard.
+                await until(lambda: set(watch) == {"bob"}, 6)
             await until(lambda: not watch)
             await watch.close()
             changes = [(change.kind, change.id) async for change in watch]
