@@ -70,15 +70,22 @@ async def test_a_lease_that_lapsed_comes_back_under_a_new_name(world: World) -> 
         assert await online(service) == 20
 
 
-async def test_a_lease_that_holds_too_few_is_filled_again(world: World) -> None:
-    service, other = await world.service(), await world.connect()
+async def test_a_lease_that_holds_too_few_is_filled_again_and_again(world: World) -> None:
+    service, other = await world.service(), await world.service()
+    tap = await Tap.on(world, "presence.v1.batch")
+    beats = await Tap.on(world, "presence.v1.heartbeat")
     async with service.lease("gw") as lease:
         seats = await asyncio.gather(*(lease.connect(f"u{n}") for n in range(5)))
-        body = {"user_id": "u0", "connection_id": seats[0].id}
-        await other.request("presence.v1.disconnect", json.dumps(body).encode(), timeout=5)
-        await until(lambda: _offline(service, "u0"))
-        await until(lambda: _online(service, "u0"))
+        name = lease.name
+        for _ in range(2):
+            tap.sent.clear()
+            body = {"user_id": "u0", "connection_id": seats[0].id, "grace_ms": 0}
+            await other._calls.call("disconnect", body)
+            await until(lambda: sum(len(body["ops"]) for body in tap.bodies) >= 5)
+            await until(lambda: _online(other, "u0"))
         await until(lambda: lease.held == 5)
+        assert lease.name == name
+        assert len(beats.sent) < 40, "two answers in turn are enough"
 
 
 async def _online(service: presenced.Service, id: str) -> bool:

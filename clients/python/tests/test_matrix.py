@@ -184,24 +184,6 @@ async def test_a_slow_consumer_is_asked_for_again(world: World) -> None:
             assert getattr(watch["john"], "status", "") == "9"
 
 
-async def test_a_mismatch_that_stays_is_acted_upon_again(world: World) -> None:
-    service, other = await world.service(), await world.service()
-    async with service.lease("gw") as lease:
-        seats = await asyncio.gather(*(lease.connect(f"u{n}") for n in range(5)))
-        for _ in range(2):
-            await other._calls.call(
-                "disconnect", {"user_id": "u0", "connection_id": seats[0].id, "grace_ms": 0}
-            )
-            await until(lambda: _is_online(other, "u0", False))
-            await until(lambda: _is_online(other, "u0", True))
-        assert lease.held == 5 and all(seat.connected for seat in seats)
-
-
-async def _is_online(service: presenced.Service, id: str, expected: bool) -> bool:
-    user = await service.get(id)
-    return user is not None and user.online is expected
-
-
 async def test_nothing_is_logged_as_an_error_on_a_bad_link(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
