@@ -115,8 +115,13 @@ async def test_a_call_may_be_cancelled_anywhere(service: presenced.Service, step
     await until(others_have_left)
 
 
-async def test_closing_may_be_cancelled_and_leaves_no_task(world: World) -> None:
-    nc = await world.connect()
+async def test_closing_may_be_cancelled_and_leaves_no_task(bare: World) -> None:
+    # Heartbeats so far apart that none of them ends a task that was forgotten.
+    bare.settings.update({"liveness.heartbeat_interval": "20s", "liveness.lease": "60s"})
+    bare.start_nats()
+    bare.start_daemon()
+    await bare.ready()
+    nc = await bare.connect()
     await nc.request("presence.v1.query_users", b"{}")  # The task of its inbox stays.
     before = asyncio.all_tasks()
     for number in range(1, 13):
