@@ -51,6 +51,16 @@ async def test_users_are_asked_for_a_hundred_at_a_time(world: World) -> None:
     assert all(watch.state == "live" for watch in watches)
 
 
+async def test_audits_go_round_among_those_who_are_watched(world: World) -> None:
+    service = await world.service(audit=0.2)
+    ids = [f"u{n}" for n in range(250)]
+    async with service.watch(ids):
+        tap = await Tap.on(world, "presence.v1.query_users")
+        await until(lambda: len(tap.sent) >= 3)
+        asked = [id for body in tap.bodies[:3] for id in body["filter"]["id"]["$in"]]
+        assert set(asked) == set(ids)
+
+
 async def test_each_connection_has_an_id_of_its_own(world: World) -> None:
     tap = await Tap.on(world, "presence.v1.connect.john")
     proxy = await world.proxy()

@@ -7,7 +7,6 @@
 
 from ._channel_watch import ChannelWatch
 from ._connect import connect
-from ._doors import Service, UserClient, service, user
 from ._everyone_watch import EveryoneWatch
 from ._filter import (
     ArrayCondition,
@@ -28,6 +27,8 @@ from ._hub_watch import UserWatch
 from ._matching_watch import MatchingWatch
 from ._model import Change, ChangeKind, Channel, ConnectionState, Me, Status, User, WatchState
 from ._query import ChannelQuery, UserQuery
+from ._service import Service, service
+from ._user_client import UserClient, user
 from .connection import Connection
 from .errors import (
     Busy,

@@ -9,7 +9,9 @@ from typing import Any, Callable, Generic, Optional, TypeVar, Union, overload
 import nats
 from nats.aio.client import Client
 
-from ._doors import Door, Service, UserClient
+from ._door import Door
+from ._service import Service
+from ._user_client import UserClient
 
 _CALLBACKS = ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb")
 _OWN = ("prefix", "events", "audit")

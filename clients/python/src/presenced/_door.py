@@ -1,4 +1,4 @@
-"""The two doors: ``Service`` acts for anyone, ``UserClient`` as one user.
+"""What both doors have. ``Service`` acts for anyone, ``UserClient`` as one user.
 
 Operations that a door lacks do not exist on its type.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Optional, TypeVar, Union
 
@@ -16,23 +16,23 @@ from nats.aio.client import Client
 from ._calls import Calls, chunks
 from ._channel_watch import ChannelWatch
 from ._desired import Desired
-from ._everyone_watch import EveryoneWatch
 from ._filter import Filter, Sort
 from ._hub import Hub
 from ._hub_watch import UserWatch
 from ._link import Link
 from ._matching_watch import MatchingWatch
-from ._model import Channel, Me, User, parse_channel, parse_me
+from ._model import Me, User, parse_me
 from ._patch import patch_of
 from ._query import ChannelQuery, UserQuery, query_body
-from ._tokens import encode
 from .connection import Connection
 from .errors import Malformed
 from .lease import Lease
 from .watch import Watch
 
-_IDS_A_QUERY = 100
-_AUDIT = 600.0
+IDS_A_QUERY = 100
+PREFIX = "presence"
+EVENTS = "user.presence.changed"
+AUDIT = 600.0
 
 D = TypeVar("D", bound="Door")
 W = TypeVar("W", bound=Watch)
@@ -45,10 +45,9 @@ class Door:
         self,
         nc: Client,
         user: Optional[str],
-        *,
-        prefix: str = "presence",
-        events: str = "user.presence.changed",
-        audit: Optional[float] = _AUDIT,
+        prefix: str,
+        events: str,
+        audit: Optional[float],
     ) -> None:
         self._link = Link(nc)
         self._calls = Calls(self._link, prefix, user)
@@ -175,7 +174,7 @@ class Door:
         """Users by id, as they are now; None where there is no such user."""
         wanted = list(dict.fromkeys(ids))
         found: dict[str, User] = {}
-        for chunk in chunks(wanted, _IDS_A_QUERY):
+        for chunk in chunks(wanted, IDS_A_QUERY):
             found.update(await self._hub.ask_users(chunk))
         return {id: found.get(id) for id in wanted}
 
@@ -215,150 +214,8 @@ class Door:
         return lock
 
 
-class UserClient(Door):
-    """The second door: one user's own client, which sees itself as it truly is."""
-
-    def __init__(self, nc: Client, user: str, **options: Any) -> None:
-        super().__init__(nc, user, **options)
-        self.id = user
-
-    def connect(
-        self,
-        fields: Optional[Mapping[str, Any]] = None,
-        *,
-        device: Optional[str] = None,
-        idle: Optional[bool] = None,
-        defaults: Optional[Mapping[str, Any]] = None,
-        **named: Any,
-    ) -> Connection:
-        """Comes online: ``async with me.connect(status="hello") as connection``.
-
-        ``defaults`` are fields that count only if this makes the user.
-        """
-        desired = Desired(patch_of(fields, named), device, idle, defaults)
-        return self._connect(self.id, None, desired)
-
-    async def update(self, fields: Optional[Mapping[str, Any]] = None, **named: Any) -> Me:
-        """Changes the user without being connected; None as a value removes a field."""
-        async with self._lock(self.id):
-            body = {"users": [patch_of(fields, named)]}
-            answer = await self._calls.call("upsert_users", body)
-        return _own_views(answer)[self.id]
-
-
-class Service(Door):
-    """The first door: a trusted service, which acts for any user."""
-
-    def __init__(self, nc: Client, **options: Any) -> None:
-        super().__init__(nc, None, **options)
-
-    def connect(
-        self,
-        user: str,
-        fields: Optional[Mapping[str, Any]] = None,
-        *,
-        device: Optional[str] = None,
-        idle: Optional[bool] = None,
-        defaults: Optional[Mapping[str, Any]] = None,
-        **named: Any,
-    ) -> Connection:
-        """Has a user come online, with heartbeats of its own. For many users: ``lease``."""
-        encode(user)
-        desired = Desired(patch_of(fields, named), device, idle, defaults)
-        return self._connect(user, user, desired)
-
-    def lease(self, name: str) -> Lease:
-        """A lease for many users' connections. The name gets a random end."""
-        lease = Lease(self._link, self._calls, name, self._leases.discard)
-        self._leases.add(lease)
-        return lease
-
-    def watch_all(self) -> EveryoneWatch:
-        """Watches all users. Needs the permission to subscribe to the events of all."""
-        return self._kept(EveryoneWatch(self._link, self._calls, self._hub))
-
-    async def upsert(self, users: Iterable[Mapping[str, Any]]) -> dict[str, Me]:
-        """Makes or changes users, each a mapping with its ``id``; 100 a request."""
-        patches = [patch_of(user, {}) for user in users]
-        result: dict[str, Me] = {}
-        for chunk in chunks(patches, _IDS_A_QUERY):
-            result.update(_own_views(await self._calls.call("upsert_users", {"users": chunk})))
-        return result
-
-    async def update(
-        self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any
-    ) -> Me:
-        """Changes one user; None as a value removes a field."""
-        return (await self.upsert([{**patch_of(fields, named), "id": user}]))[user]
-
-    async def delete(self, ids: Iterable[str]) -> list[str]:
-        """Deletes users; returns the ids of those that there were."""
-        deleted: list[str] = []
-        for chunk in chunks(list(ids), _IDS_A_QUERY):
-            deleted += _deleted(await self._calls.call("delete_users", {"ids": chunk}))
-        return deleted
-
-    async def delete_where(self, filter: Filter) -> list[str]:
-        """Deletes all users that match as they truly are."""
-        deleted: list[str] = []
-        while True:
-            body = query_body(filter, limit=_IDS_A_QUERY)
-            answer = await self._calls.call("delete_users", body)
-            deleted += _deleted(answer)
-            if not answer.get("more"):
-                return deleted
-
-    async def upsert_channel(
-        self,
-        type: str,
-        id: str,
-        data: Optional[Mapping[str, Any]] = None,
-        *,
-        members: Optional[Sequence[str]] = None,
-        add_members: Optional[Sequence[str]] = None,
-        remove_members: Optional[Sequence[str]] = None,
-    ) -> Channel:
-        """Makes or changes a channel."""
-        body: dict[str, Any] = {"type": type, "id": id}
-        parts = {"members": members, "add_members": add_members, "remove_members": remove_members}
-        body.update((name, list(ids)) for name, ids in parts.items() if ids is not None)
-        if data is not None:
-            body["data"] = patch_of(data, {})
-        return parse_channel((await self._calls.call("upsert_channel", body)).get("channel"))
-
-    async def delete_channel(self, type: str, id: str) -> bool:
-        """Deletes a channel; False where there was none."""
-        answer = await self._calls.call("delete_channel", {"type": type, "id": id})
-        return answer.get("deleted") is True
-
-    async def explain(self, user: str) -> dict[str, Any]:
-        """Why a user is shown as it is, for people on call."""
-        return await self._calls.call("explain", {"user_id": user})
-
-
-def user(nc: Client, id: str, **options: Any) -> UserClient:
-    """A client of one user over the application's NATS connection.
-
-    Options: ``prefix`` and ``events`` of the subjects, and ``audit``, the seconds between two
-    checks that events arrive (None: none).
-    """
-    return UserClient(nc, id, **options)
-
-
-def service(nc: Client, **options: Any) -> Service:
-    """A trusted service over the application's NATS connection; options as those of ``user``."""
-    return Service(nc, **options)
-
-
-def _own_views(answer: Mapping[str, Any]) -> dict[str, Me]:
+def own_views(answer: Mapping[str, Any]) -> dict[str, Me]:
     users = answer.get("users")
     if not isinstance(users, dict):
         raise Malformed("upsert_users without users")
     return {id: parse_me(body) for id, body in users.items()}
-
-
-def _deleted(answer: Mapping[str, Any]) -> list[str]:
-    ids = answer.get("deleted")
-    if not isinstance(ids, list):
-        raise Malformed("delete_users without the deleted")
-    return [str(id) for id in ids]
