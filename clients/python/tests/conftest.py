@@ -19,6 +19,7 @@ import pytest
 from proxy import Proxy
 
 import presenced
+from presenced._link import close_nats
 
 ROOT = Path(__file__).resolve().parents[3]
 LIVENESS = {"heartbeat_interval": "1s", "lease": "3s", "offline_grace": "500ms"}
@@ -144,7 +145,8 @@ class World:
 
     async def close(self) -> None:
         for client in reversed(self.clients):
-            await asyncio.wait_for(client.close(), 20)
+            is_nats = isinstance(client, nats.NATS)
+            await asyncio.wait_for(close_nats(client) if is_nats else client.close(), 20)
         for proxy in self.proxies:
             await proxy.close()
         for daemon in list(self.daemons):

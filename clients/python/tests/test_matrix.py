@@ -197,3 +197,25 @@ async def test_nothing_is_logged_as_an_error_on_a_bad_link(
             await until(lambda: connection.state == "online" and watch.state == "live")
     assert not [r for r in caplog.records if r.name == "presenced" and r.levelno >= logging.ERROR]
     assert not [r for r in caplog.records if r.name == "asyncio"]
+
+
+async def test_an_own_connection_is_closed_on_a_link_that_breaks(world: World) -> None:
+    proxy = await world.proxy()
+    before = asyncio.all_tasks()
+    for turn in range(20):
+        async with presenced.connect(proxy.url, user="john", error_cb=_ignore) as me:
+            await me.connect()
+            me._link._nc._pending_data_size += 1  # As if something was yet to be written.
+            proxy.cut()
+            for _ in range(turn):
+                await asyncio.sleep(0)
+
+    def reading() -> list[str]:
+        tasks = [repr(task) for task in asyncio.all_tasks() - before]
+        return [task for task in tasks if "_wait_for_msgs" in task]
+
+    await until(lambda: not reading(), 3)
+
+
+async def _ignore(error: Exception) -> None:
+    pass

@@ -19,7 +19,7 @@ from ._desired import Desired
 from ._filter import Filter, Sort
 from ._hub import Hub
 from ._hub_watch import UserWatch
-from ._link import Link
+from ._link import Link, close_nats
 from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
 from ._patch import patch_of
@@ -76,7 +76,7 @@ class Door:
         sessions: list[Union[Connection, Lease]] = [*self._connections, *self._leases]
         async with AsyncExitStack() as ends:
             if self._owned is not None:
-                ends.push_async_callback(self._owned.close)
+                ends.push_async_callback(close_nats, self._owned)
             ends.push_async_callback(self._link.close)
             ends.push_async_callback(self._hub.close)
             for session in sessions:

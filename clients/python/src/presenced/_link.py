@@ -336,3 +336,14 @@ class Link:
     def _tell(self, event: LinkEvent) -> None:
         for listener in list(self.listeners):
             listener(event)
+
+
+async def close_nats(nc: Client) -> None:
+    """Closes a NATS connection, also one whose link breaks meanwhile."""
+    try:
+        await nc.close()
+    except OSError:
+        # nats-py leaves undone what comes after its last write.
+        for sub in list(nc._subs.values()):
+            if sub._wait_for_msgs_task is not None:
+                sub._wait_for_msgs_task.cancel()
