@@ -63,6 +63,8 @@ async def test_an_invisible_user_sees_itself_as_it_is(world: World) -> None:
         await connection.update(invisible=True)
         await until(lambda: getattr(watch.get("john"), "invisible", False))
         assert getattr(watch["john"], "online", False)
+        await connection.update(status="unseen")  # Without an event.
+        assert getattr(watch["john"], "status", "") == "unseen"
 
 
 async def test_a_refused_change_is_dropped_and_the_connection_lives(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from conftest import Tap, World, until
 
@@ -59,6 +60,33 @@ async def test_audits_go_round_among_those_who_are_watched(world: World) -> None
         await until(lambda: len(tap.sent) >= 3)
         asked = [id for body in tap.bodies[:3] for id in body["filter"]["id"]["$in"]]
         assert set(asked) == set(ids)
+
+
+async def test_requests_of_one_user_go_one_after_the_other(world: World) -> None:
+    service = await world.service()
+    once, under_way, most = service._calls.once, 0, 0
+
+    async def counting(operation: str, *arguments: Any) -> Any:
+        nonlocal under_way, most
+        counts = operation != "heartbeat"
+        under_way += counts
+        most = max(most, under_way)
+        try:
+            return await once(operation, *arguments)
+        finally:
+            under_way -= counts
+
+    service._calls.once = counting  # type: ignore[method-assign]
+    connections = await asyncio.gather(*(service.connect("john") for _ in range(3)))
+    updates = [c.update({f"field-{n}": n}) for n, c in enumerate(connections)]
+    await asyncio.gather(*updates, *(c.set_idle(True) for c in connections))
+    await asyncio.gather(*(connection.close() for connection in connections))
+    async with service.lease("gw") as lease:
+        seats = [lease.connect("john") for _ in range(3)]
+        await asyncio.gather(*seats)
+        await asyncio.gather(*(seat.update(status="x") for seat in seats))
+        await asyncio.gather(*(seat.close() for seat in seats))
+    assert most == 1
 
 
 async def test_each_connection_has_an_id_of_its_own(world: World) -> None:
