@@ -109,6 +109,7 @@ async def test_a_channel_is_watched_by_ten_or_all(world: World) -> None:
     async with me.watch_channel("team", "a", users="all") as watch:
         assert watch.channel is not None and watch.channel.fields["color"] == "red"
         assert (len(watch), watch.truncated) == (25, False)
+        assert all(user is not None for user in watch.values())
         await lease.connect("m24")
         assert (await next_change(watch, "came")).id == "m24"
     assert [c.id for c in await me.channels({"color": "red"})] == ["a"]
