@@ -13,6 +13,7 @@ pub mod import;
 pub mod keys;
 pub mod manual;
 pub mod permissions;
+mod progress_file;
 pub mod query;
 pub mod set;
 pub mod top;
@@ -70,7 +71,7 @@ pub fn members(channel: &Value) -> Vec<Value> {
 }
 
 /// Says when a channel has members beyond those that are shown.
-fn note_missing_members(channel: &Value, shown: usize) {
+pub fn note_missing_members(channel: &Value, shown: usize) {
     if channel["member_count"].as_u64().is_some_and(|count| count > shown as u64) {
         let text = format!("the first {shown} of {} members", channel["member_count"]);
         crate::output::note(&text);

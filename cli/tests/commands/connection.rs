@@ -86,6 +86,39 @@ async fn a_context_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
+async fn a_secret_may_be_held_by_a_reference() {
+    let stage = stage().await;
+    let folder = stage.home.path().join(".config");
+    // "all" in base64.
+    let login = json!({"url": stage.server.url(), "user": "all", "password": "data:;base64,YWxs"});
+    write_context(&folder, "held", &login);
+    assert_eq!(run(&stage, &["--context", "held", "who"]).await.code, 0);
+    write_context(&folder, "seed", &json!({"nkey": "data:;base64,U1VBTlNFQ1JFVA=="}));
+    let done = run(&stage, &["--context", "seed", "who"]).await;
+    done.fails(78, "no seed of an nkey");
+    assert!(!done.stderr.contains("U1VB") && !done.stderr.contains("SUANSECRET"), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_tls_means_that_no_login_goes_out_in_clear_text() {
+    let stage = stage().await;
+    let ca = stage.home.path().join("ca.pem");
+    let login = ["--server", &stage.server.url(), "--user", "all", "--password", "all"];
+    let with = |file: &str| [&login[..], &["--tlsca", file, "who"]].concat().join(" ");
+    let run_with = async |file: &str| {
+        let line = with(file);
+        run(&stage, &line.split(' ').collect::<Vec<_>>()).await
+    };
+    run_with("/none/ca.pem").await.fails(78, "/none/ca.pem");
+    fs::write(&ca, "no certificate").unwrap();
+    run_with(ca.to_str().unwrap()).await.fails(78, "no PEM file");
+    let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(&ca, pem).unwrap();
+    // The server offers no TLS.
+    assert_eq!(run_with(ca.to_str().unwrap()).await.code, 69);
+}
+
+#[tokio::test]
 async fn a_context_may_refer_to_nsc() {
     let stage = stage().await;
     let bin = stage.home.path().join("bin");

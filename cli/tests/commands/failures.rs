@@ -18,10 +18,10 @@ async fn without_nats_every_command_says_so() {
 async fn without_daemons_every_command_says_so() {
     let stage = Stage {
         server: Server::start().await,
-        _daemons: Vec::new(),
+        daemons: Vec::new(),
         home: tempfile::tempdir().unwrap(),
     };
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 9] = [
         &["who"],
         &["get", "john"],
         &["set", "john"],
@@ -29,9 +29,11 @@ async fn without_daemons_every_command_says_so() {
         &["explain", "john"],
         &["delete", "john", "--yes"],
         &["count"],
+        &["watch", "john"],
+        &["wait", "john", "--for", "20s"],
     ];
     for command in commands {
-        let done = stage.run(&[&["--timeout", "1s"], command].concat()).await;
+        let done = stage.run(command).await;
         done.fails(69, "no daemon serves presence.v1");
         assert!(done.stderr.contains("presencectl daemons"), "{done:?}");
     }
@@ -58,6 +60,10 @@ async fn a_command_line_that_cannot_be_understood_is_a_usage_error() {
     stage.run(&["--as", "john", "explain", "john"]).await.fails(2, "--as");
     stage.run(&["--as", "john", "set", "jack"]).await.fails(2, "acts as that user only");
     stage.run(&["-o", "xml", "who"]).await.fails(2, "jsonl");
+    stage.run(&["--raw", "daemons"]).await.fails(2, "--raw");
+    stage.run(&["-o", "csv", "watch", "john"]).await.fails(2, "one by one");
+    let far = ["set", "john", "--status", "here", "--status-for", "99999999999years"];
+    stage.run(&far).await.fails(2, "--status-for");
 }
 
 const LIMITED: &str = r#"
@@ -105,7 +111,7 @@ async fn another_prefix_is_another_service() {
     ];
     let cell = Daemon::start_with(&server.url(), &settings).await;
     let home = tempfile::tempdir().unwrap();
-    let stage = Stage { server, _daemons: vec![cell], home };
+    let stage = Stage { server, daemons: vec![cell], home };
     let flags = ["--prefix", "cell", "--events", "cell.changed"];
     assert_eq!(stage.lines(&[&flags[..], &["daemons"]].concat()).await.len(), 1);
     stage.ok(&[&flags[..], &["set", "john"]].concat()).await;

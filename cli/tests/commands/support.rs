@@ -15,7 +15,7 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// A server and two daemons.
 pub struct Stage {
     pub server: Server,
-    pub _daemons: Vec<Daemon>,
+    pub daemons: Vec<Daemon>,
     pub home: tempfile::TempDir,
 }
 
@@ -31,7 +31,7 @@ impl Stage {
         for _ in 0..2 {
             daemons.push(Daemon::start_with(&server.url(), settings).await);
         }
-        Self { server, _daemons: daemons, home: tempfile::tempdir().unwrap() }
+        Self { server, daemons, home: tempfile::tempdir().unwrap() }
     }
 
     /// The program, in an environment of its own, on this server.

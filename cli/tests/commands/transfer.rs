@@ -5,7 +5,7 @@ use std::fs;
 use presenced_client::{Availability, Patch, Service};
 use serde_json::{Value, json};
 
-use crate::servers::Server;
+use crate::servers::{Daemon, Server};
 use crate::support::Stage;
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn users_move_from_one_service_to_another_without_their_connections() {
 
 #[tokio::test]
 async fn what_was_cut_off_goes_on() {
-    let stage = Stage::start().await;
+    let mut stage = Stage::start().await;
     let file = stage.home.path().join("users.jsonl");
     let name = file.to_str().unwrap().to_owned();
     let good: String = (0..150).map(|n| format!("{{\"id\":\"u{n:03}\"}}\n")).collect();
@@ -68,8 +68,14 @@ async fn what_was_cut_off_goes_on() {
 
     let target = stage.home.path().join("all.jsonl");
     let part = stage.home.path().join("all.jsonl.part");
+    let export = ["export", target.to_str().unwrap()];
+    stage.daemons.clear();
+    stage.run(&export).await.fails(69, "no daemon");
+    stage.daemons.push(Daemon::start_with(&stage.server.url(), &[]).await);
     fs::write(&part, "{\"id\":\"u148\"}\n{\"id\":\"u1").unwrap();
-    let rest = stage.run(&["export", target.to_str().unwrap()]).await;
+    let nobody = [&export[..], &["--where", "id=nobody"]].concat();
+    stage.run(&nobody).await.fails(2, "remove it");
+    let rest = stage.run(&export).await;
     assert!(rest.stderr.contains("going on after u148"), "{rest:?}");
     let expected = "{\"id\":\"u148\"}\n{\"id\":\"u149\"}\n{\"id\":\"u150\"}\n";
     assert_eq!(fs::read_to_string(&target).unwrap(), expected);

@@ -46,7 +46,7 @@ async fn a_stream_that_lost_its_newest_writes_is_replayed() {
     let beat = json!({"user_id": "late", "connection_id": "1"});
     let beaten = answer(&client, "heartbeat", beat.clone(), HEALED).await;
     assert_eq!(beaten["unknown"], json!([beat]));
-    // All goes on; nobody who was hidden or deleted is back.
+    // All goes on; nobody who was invisible or deleted is back.
     let body = json!({"users": [{"id": "ann", "status": "again"}]});
     answer(&client, "upsert_users", body, HEALED).await;
     let body = json!({"user": {"id": "late"}, "connection_id": "2"});
