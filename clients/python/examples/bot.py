@@ -15,12 +15,12 @@ import presenced
 
 
 async def greet(url: str, ids: Iterable[str]) -> None:
-    me = await presenced.connect(url, user="greeter")
-    async with me, me.connect(status="At your service"), me.watch(ids) as watch:
-        print("watching", ", ".join(sorted(watch.ids)), flush=True)
-        async for change in watch:
-            if change.kind == "came":
-                print(f"Hello, {change.id}!", flush=True)
+    async with presenced.connect(url, user="greeter") as me:
+        async with me.connect(status="At your service"), me.watch(ids) as watch:
+            print("watching", ", ".join(sorted(watch.ids)), flush=True)
+            async for change in watch:
+                if change.kind == "came":
+                    print(f"Hello, {change.id}!", flush=True)
 
 
 if __name__ == "__main__":

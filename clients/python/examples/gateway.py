@@ -38,14 +38,14 @@ class Client:
         self._service = service
         self._reader = reader
         self._writer = writer
-        self._watch: Optional[presenced.Watch] = None
+        self._watch: Optional[presenced.UserWatch] = None
         self._following: Optional[asyncio.Task[None]] = None
 
     async def serve(self, lease: presenced.Lease) -> None:
         try:
             hello = await self._next_line()
             user = hello.pop("user")
-            async with await lease.connect(user, hello) as seat:
+            async with lease.connect(user, hello) as seat:
                 await self._send({"hello": user})
                 while True:
                     await self._handle(seat, await self._next_line())
@@ -101,7 +101,7 @@ async def main(url: str, port: int) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with await presenced.connect(url) as service, service.lease("gateway") as lease:
+    async with presenced.connect(url) as service, service.lease("gateway") as lease:
 
         async def on_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await Client(service, reader, writer).serve(lease)

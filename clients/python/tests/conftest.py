@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -17,6 +19,7 @@ import pytest
 from proxy import Proxy
 
 import presenced
+from presenced._link import close_nats
 
 ROOT = Path(__file__).resolve().parents[3]
 LIVENESS = {"heartbeat_interval": "1s", "lease": "3s", "offline_grace": "500ms"}
@@ -142,7 +145,8 @@ class World:
 
     async def close(self) -> None:
         for client in reversed(self.clients):
-            await asyncio.wait_for(client.close(), 20)
+            is_nats = isinstance(client, nats.NATS)
+            await asyncio.wait_for(close_nats(client) if is_nats else client.close(), 20)
         for proxy in self.proxies:
             await proxy.close()
         for daemon in list(self.daemons):
@@ -190,3 +194,66 @@ async def same_as_query(world: World, watch: presenced.Watch) -> bool:
     """Whether a watch shows what a query answers."""
     answer: Awaitable[Any] = (await world.service()).get_many(sorted(watch.ids))
     return bool(dict(watch) == await answer)
+
+
+class Tap:
+    """What was sent on a subject: when, the body, and whether an answer was asked for."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[float, dict[str, Any], bool]] = []
+
+    @classmethod
+    async def on(cls, world: World, subject: str) -> Tap:
+        tap, nc = cls(), await world.connect()
+
+        async def take(message: Any) -> None:
+            body = json.loads(message.data)
+            tap.sent.append((time.monotonic(), body, bool(message.reply)))
+
+        await nc.subscribe(subject, cb=take)
+        await nc.flush()
+        return tap
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [body for _, body, _ in self.sent]
+
+
+class Log:
+    """Reads a watch to its end, and holds each step against the one before."""
+
+    def __init__(self, watch: presenced.Watch) -> None:
+        self.kinds: list[str] = []
+        self._versions: dict[str, int] = {}
+        self.task = asyncio.ensure_future(self._read(watch))
+
+    async def _read(self, watch: presenced.Watch) -> None:
+        async for change in watch:
+            self.kinds.append(change.kind)
+            if change.user is not None and change.id is not None:
+                assert change.user.version >= self._versions.get(change.id, 0)
+                self._versions[change.id] = change.user.version
+
+    def seen(self, *kinds: str) -> int:
+        return sum(kind in kinds for kind in self.kinds)
+
+
+PERMISSIONS = """
+jetstream {{ store_dir: "{store}" }}
+authorization {{ users: [
+  {{ user: admin, password: a }}
+  {{ user: john, password: j, permissions: {{
+    publish: {{ allow: ["presence.v1.*.john"], deny: ["presence.v1.count_users.john", {deny}] }}
+    subscribe: {{ allow: ["_INBOX.>", "user.presence.changed.john", {see}] }}
+  }} }}
+] }}
+"""
+
+
+async def permitted(world: World, see: str = "", deny: str = "") -> None:
+    """Starts a world where john may do what a client of his may, and see who is named."""
+    world.config = world.folder / "nats.conf"
+    world.config.write_text(PERMISSIONS.format(store=world.folder / "store", see=see, deny=deny))
+    world.start_nats()
+    world.start_daemon(world.url.replace("//", "//admin:a@"))
+    await world.ready(user="admin", password="a")

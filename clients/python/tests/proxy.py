@@ -39,6 +39,11 @@ class Proxy:
         for link in self._gates:
             link.clear()
 
+    def pass_on_again(self) -> None:
+        """Lets what was held back arrive, late."""
+        for link in self._gates:
+            link.set()
+
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()

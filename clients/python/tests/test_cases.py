@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import World
 
-from presenced import _calls, _model, _tokens, errors
+from presenced import _calls, _model, _pace, _tokens, errors
 from presenced._pace import Backoff
 from presenced._picture import Entry
 
@@ -108,7 +108,7 @@ def test_decides_on_a_repeat(case: Any) -> None:
     if case["retry"]:
         least, most = case["wait_ms"]
         for _ in range(200):
-            assert least <= _calls.pause_after(error, Backoff()) * 1000 <= most
+            assert least <= _pace.pause_after(error, Backoff()) * 1000 <= most
 
 
 @pytest.mark.parametrize("case", load("filters.json")["cases"], ids=name_of)

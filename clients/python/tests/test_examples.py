@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
@@ -14,12 +15,19 @@ from typing import Any
 
 from conftest import World, until
 
+import presenced
+
 PROJECT = Path(__file__).resolve().parents[1]
+#: An interpreter where the package is installed, instead of this one and the sources.
+INSTALLED = os.environ.get("EXAMPLES_PYTHON")
 
 
-async def start(*arguments: str) -> Process:
-    env = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
-    return await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=PIPE, env=env)
+async def start(*arguments: str, url: str = "") -> Process:
+    env = {**os.environ, "NATS_URL": url}
+    if INSTALLED is None:
+        env["PYTHONPATH"] = str(PROJECT / "src")
+    python = INSTALLED or sys.executable
+    return await asyncio.create_subprocess_exec(python, *arguments, stdout=PIPE, env=env)
 
 
 async def line_of(process: Process) -> str:
@@ -84,12 +92,14 @@ async def test_the_gateway_serves_clients_without_nats(world: World) -> None:
     assert gateway.returncode == 0
 
 
+def programs(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
 async def test_the_program_of_the_readme_runs(world: World, tmp_path: Path) -> None:
-    text = (PROJECT / "README.md").read_text()
-    found = re.search(r"```python\n(import asyncio\n.*?)```", text, re.DOTALL)
-    assert found
     program = tmp_path / "program.py"
-    program.write_text(found.group(1).replace("nats://127.0.0.1:4222", world.url))
+    text = programs(PROJECT / "README.md")[0]
+    program.write_text(text.replace("nats://127.0.0.1:4222", world.url))
     process = await start("-u", str(program))
     try:
         assert await line_of(process) == "{'jack': None, 'jill': None}"
@@ -104,3 +114,34 @@ async def test_the_program_of_the_readme_runs(world: World, tmp_path: Path) -> N
             assert (await line_of(process)).startswith("came jack User(id='jack', online=True")
     finally:
         await end(process)
+
+
+async def test_the_program_of_the_projects_readme_follows_a_user(world: World) -> None:
+    service = await world.service()
+    async with service.connect("john", status="here"):
+        process = await start("-c", programs(PROJECT.parents[1] / "README.md")[0], url=world.url)
+        try:
+            first = await line_of(process)
+            assert "status='here'" in first and "'jack': None" in first
+            await service.update("john", status="there")
+            assert await line_of(process) == "john active there"
+            await service.update("john", invisible=True)
+            assert await line_of(process) == "john offline there"
+        finally:
+            await end(process)
+
+
+async def test_the_other_snippets_of_the_readme_run(world: World) -> None:
+    """Each stands in the block of the program, with what the ones before it have made."""
+    nc = await world.connect()
+    async with presenced.user(nc, "john") as me, presenced.service(nc) as service:
+        names = {"nc": nc, "me": me, "service": service, "presenced": presenced}
+        snippets = programs(PROJECT / "README.md")[1:]
+        assert len(snippets) == 5
+        for snippet in snippets:
+            if "service.lease" in snippet:
+                names["service"] = await world.service()
+            code = compile(snippet, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            running = eval(code, names)
+            if asyncio.iscoroutine(running):
+                await asyncio.wait_for(running, 20)

@@ -10,30 +10,11 @@ from typing import Any
 
 import nats
 import pytest
-from conftest import LEASE, World, same_as_query, until
+from conftest import LEASE, Log, World, permitted, same_as_query, until
 
 import presenced
 
 CAN_FORCE = hasattr(nats.NATS, "force_reconnect")
-
-
-class Log:
-    """Reads a watch to its end, and holds each step against the one before."""
-
-    def __init__(self, watch: presenced.Watch) -> None:
-        self.kinds: list[str] = []
-        self._versions: dict[str, int] = {}
-        self.task = asyncio.ensure_future(self._read(watch))
-
-    async def _read(self, watch: presenced.Watch) -> None:
-        async for change in watch:
-            self.kinds.append(change.kind)
-            if change.user is not None and change.id is not None:
-                assert change.user.version >= self._versions.get(change.id, 0)
-                self._versions[change.id] = change.user.version
-
-    def seen(self, *kinds: str) -> int:
-        return sum(kind in kinds for kind in self.kinds)
 
 
 async def test_a_cut_link_is_noticed_by_nobody(world: World) -> None:
@@ -81,6 +62,36 @@ async def test_a_change_made_while_the_link_is_down_rides_in_the_connect(world: 
         assert john is not None and john.status == "another device"
 
 
+async def test_what_is_under_way_when_the_link_breaks_fails_at_once_or_is_sent_again(
+    world: World,
+) -> None:
+    proxy = await world.proxy()
+    service = await world.service(proxy.url)
+    async with service.connect("john") as connection:
+        proxy.black_hole_now()
+        asking = asyncio.ensure_future(service._calls.once("query_users", {}, 60))
+        changing = asyncio.ensure_future(connection.update(status="x", timeout=60))
+        await until(lambda: len(service._link._calls) == 2)
+        proxy.cut()
+        with pytest.raises(presenced.Disconnected) as caught:
+            await asyncio.wait_for(asking, 2)
+        assert caught.value.may_have_applied and caught.value.retryable
+        assert (await changing).status == "x"
+
+
+async def test_a_refusal_is_waited_for_behind_the_subscription(world: World) -> None:
+    """nats-py writes a PING at once, but subscriptions when its flusher comes to it."""
+    nc = await world.connect()
+    written: list[bytes] = []
+    assert nc._transport is not None
+    write, writelines = nc._transport.write, nc._transport.writelines
+    nc._transport.write = lambda data: (written.append(data), write(data))  # type: ignore
+    nc._transport.writelines = lambda lines: (written.extend(lines), writelines(lines))  # type: ignore
+    async with presenced.service(nc) as service, service.watch(["john"]):
+        wire = b"".join(written)
+        assert 0 <= wire.index(b"SUB user.presence.changed.john") < wire.index(b"PING")
+
+
 @pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
 async def test_a_silent_link_is_left(world: World) -> None:
     proxy = await world.proxy()
@@ -97,26 +108,24 @@ async def test_a_silent_link_is_left(world: World) -> None:
         await until(lambda: getattr(watch["jack"], "status", None) == "news")
 
 
-@pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
 async def test_closing_on_a_silent_link_leaves_the_connection_usable(world: World) -> None:
     proxy = await world.proxy()
     nc = await world.connect(proxy.url)
     me = presenced.user(nc, "john")
     connection = await me.connect()
     proxy.black_hole_now()
-    await until(lambda: connection.status.error is not None or me.link._ping is not None)
-    await me.close()
-
-    async def answers() -> bool:
-        service = presenced.service(nc)
-        try:
-            return await service.get("john") is not None
-        except presenced.PresenceError:
-            return False
-        finally:
-            await service.close()
-
-    await until(answers, 30)
+    await until(lambda: connection.status.error is not None)
+    probing = asyncio.ensure_future(me._link.probe())
+    await asyncio.sleep(0.1)  # The PING is under way.
+    closing = asyncio.ensure_future(me.close())
+    await until(probing.done)
+    await closing
+    reconnects = nc.stats["reconnects"]
+    proxy.pass_on_again()
+    service = presenced.service(nc)
+    assert await service.get("john") is not None
+    assert nc.stats["reconnects"] == reconnects
+    await service.close()
 
 
 async def test_daemons_are_killed_and_rolled(world: World) -> None:
@@ -166,7 +175,7 @@ async def test_without_a_daemon_the_picture_stays(world: World) -> None:
         await until(lambda: connection.status.error is not None)
         assert isinstance(connection.status.error, (presenced.NoDaemon, presenced.NoAnswer))
         await until(lambda: isinstance(connection.status.error, presenced.NoDaemon))
-        assert service.link._forced == 0
+        assert service._link._forced == 0
         assert watch["john"] is not None
         call = asyncio.ensure_future(service.get("john"))
         world.start_daemon()
@@ -258,26 +267,6 @@ async def test_the_end_of_the_nats_connection_ends_all(world: World) -> None:
     await service.close()
 
 
-PERMISSIONS = """
-jetstream {{ store_dir: "{store}" }}
-authorization {{ users: [
-  {{ user: admin, password: a }}
-  {{ user: john, password: j, permissions: {{
-    publish: {{ allow: ["presence.v1.*.john"], deny: ["presence.v1.count_users.john", {deny}] }}
-    subscribe: {{ allow: ["_INBOX.>", "user.presence.changed.john", {see}] }}
-  }} }}
-] }}
-"""
-
-
-async def permitted(world: World, see: str = "", deny: str = "") -> None:
-    world.config = world.folder / "nats.conf"
-    world.config.write_text(PERMISSIONS.format(store=world.folder / "store", see=see, deny=deny))
-    world.start_nats()
-    world.start_daemon(world.url.replace("//", "//admin:a@"))
-    await world.ready(user="admin", password="a")
-
-
 async def test_refused_subjects_are_named(bare: World) -> None:
     await permitted(bare, see='"user.presence.changed.jack"')
     nc = await bare.connect(user="john", password="j")
@@ -331,12 +320,12 @@ async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:
 
 
 async def test_dropped_messages_lead_to_a_resync(world: World) -> None:
-    async with await presenced.connect(world.url) as service, service.watch(["john"]) as watch:
+    async with presenced.connect(world.url) as service, service.watch(["john"]) as watch:
         from nats.errors import SlowConsumerError
 
         slot = service._hub.slot("john")
         assert slot is not None and slot.sub is not None
-        service.link.observe(
+        service.observe(
             SlowConsumerError(subject=slot.subject, reply="", sid=slot.sub._id, sub=slot.sub)
         )
         assert watch.state == "stale"

@@ -63,6 +63,8 @@ async def test_an_invisible_user_sees_itself_as_it_is(world: World) -> None:
         await connection.update(invisible=True)
         await until(lambda: getattr(watch.get("john"), "invisible", False))
         assert getattr(watch["john"], "online", False)
+        await connection.update(status="unseen")  # Without an event.
+        assert getattr(watch["john"], "status", "") == "unseen"
 
 
 async def test_a_refused_change_is_dropped_and_the_connection_lives(world: World) -> None:
@@ -107,6 +109,7 @@ async def test_a_channel_is_watched_by_ten_or_all(world: World) -> None:
     async with me.watch_channel("team", "a", users="all") as watch:
         assert watch.channel is not None and watch.channel.fields["color"] == "red"
         assert (len(watch), watch.truncated) == (25, False)
+        assert all(user is not None for user in watch.values())
         await lease.connect("m24")
         assert (await next_change(watch, "came")).id == "m24"
     assert [c.id for c in await me.channels({"color": "red"})] == ["a"]
@@ -121,6 +124,7 @@ async def test_watches_share_subscriptions_and_linger(world: World) -> None:
     assert len(nc._subs) - before == 3  # Two users, and the inbox of requests.
     await first.close()
     await second.close()
+    await asyncio.sleep(0.3)  # Less than the second for which they linger.
     again = await service.watch(["john"])
     assert len(nc._subs) - before == 3
     await until(lambda: len(nc._subs) - before == 2)
@@ -155,7 +159,7 @@ async def test_foreign_messages_are_dropped_and_counted(world: World) -> None:
 
 
 async def test_the_own_nats_connection_is_closed_with_the_door(world: World) -> None:
-    async with await presenced.connect(world.url, user="john") as me:
+    async with presenced.connect(world.url, user="john") as me:
         async with me.connect(status="hello") as connection:
             assert connection.me is not None and connection.me.status == "hello"
         nc = me._owned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta, timezone
 
 from conftest import World, until
@@ -56,6 +57,7 @@ async def test_a_restart_with_a_grace_is_seen_by_nobody(world: World) -> None:
     await lease.connect("john")
     async with others.watch(["john"]) as watch:
         await lease.close(restart=True)
+        await asyncio.sleep(1.5)  # More than the grace of a plain disconnect.
         async with service.lease("gw") as successor:
             await successor.connect("john")
             changes = []

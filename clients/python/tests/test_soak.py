@@ -36,6 +36,8 @@ class Actor:
         self.failed = 0
 
     async def act(self, users: list[str], operations: int, pause: float) -> None:
+        clock = asyncio.get_running_loop().time
+        next_at = clock()
         for _ in range(operations):
             user = self._random.choice(users)
             try:
@@ -44,7 +46,8 @@ class Actor:
                 assert error.retryable or isinstance(error, presenced.Closed), error
                 self.failed += 1
             self.done += 1
-            await asyncio.sleep(self._random.uniform(0, 2 * pause))
+            next_at = max(next_at + self._random.uniform(0, 2 * pause), clock() - 1)
+            await asyncio.sleep(max(0.0, next_at - clock()))
 
     async def _operate(self, user: str) -> None:
         seat = self._seats.get(user)
@@ -131,11 +134,15 @@ async def test_nobody_is_wrong_after_a_soak(world: World) -> None:
         return not await differing()
 
     async def seats_are_held() -> bool:
-        return all(
-            {seat.user_id for seat in lease.seats} >= actor.seated
-            and lease.held == len(lease.seats)
-            for lease, actor in zip(leases, actors)
-        )
+        """Each lease has its actor's seats, and the daemons count as many."""
+        for lease, actor in zip(leases, actors):
+            seats = lease.seats
+            if not {seat.user_id for seat in seats} >= actor.seated or lease.held != len(seats):
+                return False
+            answer = await reader._calls.call("heartbeat", {"lease": lease.name})
+            if answer.get("held") != lease.held:
+                return False
+        return True
 
     await until(lambda: watch.state == "live", 30)
     await until(seats_are_held, 60)

@@ -5,10 +5,30 @@
 ...         print(watch["jack"])
 """
 
+from ._channel_watch import ChannelWatch
 from ._connect import connect
-from ._doors import Service, UserClient, service, user
-from ._model import Change, Channel, ConnectionState, Me, Status, User, WatchState
-from ._query import ChannelQuery, Filter, Sort, UserQuery
+from ._everyone_watch import EveryoneWatch
+from ._filter import (
+    ArrayCondition,
+    BooleanCondition,
+    ChannelFilter,
+    ChoiceCondition,
+    Filter,
+    FlagCondition,
+    IdCondition,
+    MembersCondition,
+    NumberCondition,
+    Sort,
+    TextCondition,
+    TimeCondition,
+    UserFilter,
+)
+from ._hub_watch import UserWatch
+from ._matching_watch import MatchingWatch
+from ._model import Change, ChangeKind, Channel, ConnectionState, Me, Status, User, WatchState
+from ._query import ChannelQuery, UserQuery
+from ._service import Service, service
+from ._user_client import UserClient, user
 from .connection import Connection
 from .errors import (
     Busy,
@@ -21,35 +41,51 @@ from .errors import (
     PresenceError,
     Refused,
 )
-from .lease import Lease, Seat
-from .watch import ChannelWatch, Watch
+from .lease import Lease
+from .seat import Seat
+from .watch import Watch
 
 __all__ = [
+    "ArrayCondition",
+    "BooleanCondition",
     "Busy",
     "Change",
+    "ChangeKind",
     "Channel",
+    "ChannelFilter",
     "ChannelQuery",
     "ChannelWatch",
+    "ChoiceCondition",
     "Closed",
     "Connection",
     "ConnectionState",
     "Denied",
     "Disconnected",
+    "EveryoneWatch",
     "Filter",
+    "FlagCondition",
+    "IdCondition",
     "Lease",
     "Malformed",
+    "MatchingWatch",
     "Me",
+    "MembersCondition",
     "NoAnswer",
     "NoDaemon",
+    "NumberCondition",
     "PresenceError",
     "Refused",
     "Seat",
     "Service",
     "Sort",
     "Status",
+    "TextCondition",
+    "TimeCondition",
     "User",
     "UserClient",
+    "UserFilter",
     "UserQuery",
+    "UserWatch",
     "Watch",
     "WatchState",
     "connect",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-from collections.abc import Mapping
-from typing import Any, Optional
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Optional, TypeVar
 
 from ._link import Link
-from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, clock
+from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, clock, pause_after
 from ._tokens import encode
-from .errors import Malformed, NoAnswer, NoDaemon, PresenceError, from_answer
+from .errors import Malformed, NoAnswer, PresenceError, from_answer
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 def dumps(body: Mapping[str, Any]) -> bytes:
@@ -35,11 +35,10 @@ def parse_answer(data: bytes, status: Optional[str] = None) -> Json:
     return answer
 
 
-def pause_after(error: PresenceError, backoff: Backoff) -> float:
-    """Seconds to wait after a failed try."""
-    if isinstance(error, NoDaemon):
-        return random.uniform(0.1, 1.0)
-    return backoff.next_pause(error.retry_after)
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items, at most ``size`` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 class Calls:
@@ -75,18 +74,23 @@ class Calls:
         """Tries until an answer, a refusal or the deadline (None: for ever)."""
         deadline = None if timeout is None else clock() + timeout
         backoff = Backoff()
-        may_have_applied = False
+        last: Optional[PresenceError] = None
         while True:
             left = TRY_TIMEOUT if deadline is None else deadline - clock()
             try:
                 return await self.once(operation, body, max(0.05, min(TRY_TIMEOUT, left)))
             except PresenceError as error:
-                may_have_applied = error.may_have_applied = (
-                    may_have_applied or error.may_have_applied
-                )
+                may_have_applied = error.may_have_applied
+                if last is not None:
+                    may_have_applied |= last.may_have_applied
+                if last is None or left >= TRY_TIMEOUT or not isinstance(error, NoAnswer):
+                    last = (
+                        error  # A try that the deadline cut short tells less than the one before.
+                    )
+                last.may_have_applied = may_have_applied
                 if not error.retryable:
                     raise
-                await self._pause(error, backoff, deadline)
+                await self._pause(last, backoff, deadline)
 
     async def _pause(
         self, error: PresenceError, backoff: Backoff, deadline: Optional[float]

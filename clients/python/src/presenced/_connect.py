@@ -2,52 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union, overload
+import os
+from collections.abc import Awaitable, Generator
+from typing import Any, Callable, Generic, Optional, TypeVar, Union, overload
 
 import nats
+from nats.aio.client import Client
 
-from ._doors import Service, UserClient
-from ._link import Link
+from ._door import Door
+from ._service import Service
+from ._user_client import UserClient
 
 _CALLBACKS = ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb")
+_OWN = ("prefix", "events", "audit")
+
+Servers = Union[str, list[str]]
+D = TypeVar("D", bound=Door)
+
+
+class Connecting(Generic[D]):
+    """``await`` makes the client; ``async with`` also closes it, and its NATS connection."""
+
+    def __init__(self, begin: Callable[[], Awaitable[D]]) -> None:
+        self._begin = begin
+        self._door: Optional[D] = None
+
+    def __await__(self) -> Generator[Any, None, D]:
+        return self._begin().__await__()
+
+    async def __aenter__(self) -> D:
+        self._door = await self._begin()
+        return self._door
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._door is not None:
+            await self._door.close()
 
 
 @overload
-async def connect(servers: Union[str, list[str]], *, user: str, **options: Any) -> UserClient: ...
+def connect(
+    servers: Optional[Servers] = ..., *, user: str, **options: Any
+) -> Connecting[UserClient]: ...
 @overload
-async def connect(
-    servers: Union[str, list[str]], *, user: None = None, **options: Any
-) -> Service: ...
-async def connect(
-    servers: Union[str, list[str]] = "nats://127.0.0.1:4222",
+def connect(
+    servers: Optional[Servers] = ..., *, user: None = None, **options: Any
+) -> Connecting[Service]: ...
+def connect(
+    servers: Optional[Servers] = None,
     *,
     user: Optional[str] = None,
     **options: Any,
-) -> Union[UserClient, Service]:
-    """Connects to NATS; ``async with await presenced.connect(url, user="john") as me``.
+) -> Union[Connecting[UserClient], Connecting[Service]]:
+    """Connects to NATS: ``async with presenced.connect(url, user="john") as me``.
 
-    ``options`` are those of ``nats.connect`` (NATS's own ``user`` and ``password`` go into the
-    address, or a ``user_credentials`` file) and of ``presenced.user``. The connection reconnects
-    without end; ``close`` of the door closes it.
+    Without ``servers`` it is the environment's ``NATS_URL``, else ``nats://127.0.0.1:4222``;
+    without ``user`` a trusted service. ``options`` are those of ``nats.connect`` (NATS's own
+    ``user`` and ``password`` go into the address, or a ``user_credentials`` file) and of
+    ``presenced.user``. The connection reconnects without end, and is closed with the client.
     """
-    own = {name: options.pop(name) for name in ("prefix", "events", "audit") if name in options}
-    links: list[Link] = []
+    servers = servers or os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
+    own = {name: options.pop(name) for name in _OWN if name in options}
+    if user is None:
+        return Connecting(lambda: _open(servers, options, lambda nc: Service(nc, **own)))
+    return Connecting(lambda: _open(servers, options, lambda nc: UserClient(nc, user, **own)))
 
-    def signal(name: str) -> Any:
-        given = options.pop(name, None)
 
+async def _open(servers: Servers, options: dict[str, Any], make: Callable[[Client], D]) -> D:
+    doors: list[D] = []
+
+    def signal(given: Optional[Callable[..., Awaitable[None]]]) -> Callable[..., Awaitable[None]]:
         async def callback(*args: Any) -> None:
-            for link in links:
-                link.observe(args[0] if args else None)
+            for door in doors:
+                door.observe(*args)
             if given is not None:
                 await given(*args)
 
         return callback
 
-    callbacks = {name: signal(name) for name in _CALLBACKS}
-    settings = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "ping_interval": 10}
-    nc = await nats.connect(servers, **callbacks, **{**settings, **options})
-    door = Service(nc, **own) if user is None else UserClient(nc, user, **own)
-    links.append(door.link)
-    door.own(nc)
+    callbacks = {name: signal(options.get(name)) for name in _CALLBACKS}
+    defaults = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "ping_interval": 10}
+    nc = await nats.connect(servers, **{**defaults, **options, **callbacks})
+    try:
+        door = make(nc)
+    except BaseException:
+        await nc.close()
+        raise
+    door._owned = nc
+    doors.append(door)
     return door

@@ -10,14 +10,23 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ._patch import defaults, merge
+from ._patch import fields_to_keep, merge, patch_of
 from .errors import PresenceError
 
 Json = dict[str, Any]
+#: Done with None when what was wanted is acknowledged, else with what refuses it.
+Waiter = asyncio.Future[Optional[PresenceError]]
 
 
 class Desired:
-    def __init__(self, patch: Json, device: Optional[str], idle: Optional[bool]) -> None:
+    def __init__(
+        self,
+        patch: Json,
+        device: Optional[str],
+        idle: Optional[bool],
+        defaults: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        self._defaults = patch_of(defaults, {})
         self.patch = patch
         self.marks: Json = {}
         self.me: Optional[Json] = None
@@ -26,9 +35,8 @@ class Desired:
         self._sent: Json = {}
         self._sent_marks: Json = {}
         self._set_before: Json = {}
-        self._waiters: list[asyncio.Future[None]] = []
-        self._sent_waiters: list[asyncio.Future[None]] = []
-        self._no_defaults = False
+        self._waiters: list[Waiter] = []
+        self._sent_waiters: list[Waiter] = []
 
     @property
     def dirty(self) -> bool:
@@ -45,13 +53,17 @@ class Desired:
 
     async def acknowledged(self, timeout: Optional[float]) -> None:
         """Returns when all that is wanted now was acknowledged; raises what refuses it."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter: Waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        await asyncio.wait({waiter}, timeout=timeout)
-        if not waiter.done():
+        try:
+            await asyncio.wait({waiter}, timeout=timeout)
+            if not waiter.done():
+                raise asyncio.TimeoutError
+        finally:
             waiter.cancel()
-            raise asyncio.TimeoutError
-        waiter.result()
+        error = waiter.result()
+        if error is not None:
+            raise error
 
     def connect_body(self, id: Optional[str]) -> Json:
         """The user, device and idleness of a connect; all of it now counts as sent."""
@@ -64,14 +76,11 @@ class Desired:
             body["device"] = self._device
         if self._idle:
             body["idle"] = True
-        made_again = defaults(self._set_before, self.me)
+        made_again = {**self._defaults, **fields_to_keep(self._set_before, self.me)}
         for name in user:
             made_again.pop(name, None)
-        if self.me is not None and made_again:
-            if not self._no_defaults:
-                body["defaults"] = made_again
-            elif made_again.get("invisible"):
-                user["invisible"] = True
+        if made_again:
+            body["defaults"] = made_again
         return body
 
     def upsert_body(self) -> Json:
@@ -96,9 +105,7 @@ class Desired:
         if me is not None:
             self.me = me
         waiters, self._sent_waiters = self._sent_waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        _tell(waiters, None)
 
     def on_failure(self) -> None:
         """What was sent may not have arrived: it is wanted as before."""
@@ -109,19 +116,23 @@ class Desired:
 
     def on_refusal(self, error: PresenceError) -> bool:
         """What was sent is wrong; True if a repeat without it may be accepted."""
-        if (error.field or "").endswith("defaults") and not self._no_defaults:
-            self._no_defaults = True  # A daemon of an older version.
-            self.on_failure()
-            return True
         had_any = bool(self._sent or self._sent_marks)
         self._sent, self._sent_marks = {}, {}
-        self.end(error, self._sent_waiters)
-        self._sent_waiters = []
+        if self._set_before.pop("status_expires_at", None) is not None:
+            # The end has passed by the daemon's clock: the status is nothing to begin with.
+            self._set_before.pop("status", None)
+            had_any = True
+        waiters, self._sent_waiters = self._sent_waiters, []
+        _tell(waiters, error)
         return had_any
 
-    def end(
-        self, error: PresenceError, waiters: Optional[list[asyncio.Future[None]]] = None
-    ) -> None:
-        for waiter in self._waiters + self._sent_waiters if waiters is None else waiters:
-            if not waiter.done():
-                waiter.set_exception(error)
+    def end(self, error: PresenceError) -> None:
+        """Nothing is sent any more."""
+        _tell(self._waiters + self._sent_waiters, error)
+        self._waiters, self._sent_waiters = [], []
+
+
+def _tell(waiters: list[Waiter], error: Optional[PresenceError]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(error)

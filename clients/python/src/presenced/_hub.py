@@ -9,22 +9,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Iterable
-from typing import TYPE_CHECKING, Callable, Optional
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ._calls import Calls
-from ._link import Link
-from ._model import User, parse_event, parse_user
+from ._background import spawn
+from ._calls import Calls, chunks
+from ._link import Link, LinkEvent
+from ._model import User, parse_event, parse_users
 from ._pace import Backoff, clock, wait_set
 from ._picture import Entry, Step
 from ._tokens import decode, encode
-from .errors import Closed, Denied, Malformed, PresenceError
+from .errors import Closed, Denied, PresenceError
 
 if TYPE_CHECKING:
-    from .watch import Watch
+    from ._hub_watch import HubWatch
 
 log = logging.getLogger("presenced")
 
@@ -32,10 +33,22 @@ _GATHER = 0.01
 _LINGER = 1.0
 _PER_QUERY = 100
 _QUERIES = 4
-_SETTLE = 2.5
+#: An event that is newer than an answer is there after so long.
+SETTLE = 2.5
+
+
+def audit_pause(audit: Optional[float]) -> float:
+    """Seconds until the next audit."""
+    return (365 * 86400 if audit is None else audit) * random.uniform(0.8, 1.2)
+
+
+def resync_pause(users: int) -> float:
+    """Seconds over which resyncs of many clients are spread."""
+    return random.uniform(0, 5.0 if users > 1000 else 1.0)
+
 
 #: Asks for users; those who are missing in the result do not exist.
-Ask = Callable[[list[str]], Awaitable[dict[str, User]]]
+Ask = Callable[[Sequence[str]], Awaitable[dict[str, User]]]
 
 
 class Slot:
@@ -44,12 +57,13 @@ class Slot:
     def __init__(self, id: str, subject: str) -> None:
         self.entry = Entry(id)
         self.subject = subject
-        self.watches: set[Watch] = set()
+        self.watches: set[HubWatch] = set()
         self.sub: Optional[Subscription] = None
         self.denied = False
         self.fresh = False
         self.asking = False
         self.unused_since: Optional[float] = None
+        self.audited_at = 0.0
 
 
 class Hub:
@@ -58,9 +72,9 @@ class Hub:
     ) -> None:
         self._link = link
         self._calls = calls
-        self._events = events
+        self.events = events
         self.own = own
-        self._audit = audit
+        self.audit = audit
         self._slots: dict[str, Slot] = {}
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
@@ -72,27 +86,24 @@ class Hub:
         #: Foreign messages on event subjects, and events that the audit found missing.
         self.dropped = 0
         self.missed = 0
-        link.on_up.append(self._on_up)
-        link.on_down.append(lambda: self._mark_stale())
-        link.on_doubt.append(self.resync)
-        link.on_closed.append(self._on_closed)
+        link.listeners.append(self._on_link)
 
     # -- what watches ask for
 
-    def acquire(self, watch: Watch, ids: Iterable[str]) -> None:
+    def acquire(self, watch: HubWatch, ids: Iterable[str]) -> None:
         if self._task is None:
             self._link.start()
             self._plan_audit()
-            self._task = asyncio.ensure_future(self._run())
+            self._task = spawn(self._run(), "the hub of watches", self._end_watches)
         for id in ids:
             slot = self._slots.get(id)
             if slot is None:
-                slot = self._slots[id] = Slot(id, f"{self._events}.{encode(id)}")
+                slot = self._slots[id] = Slot(id, f"{self.events}.{encode(id)}")
             slot.watches.add(watch)
             slot.unused_since = None
         self._wake.set()
 
-    def release(self, watch: Watch, ids: Iterable[str]) -> None:
+    def release(self, watch: HubWatch, ids: Iterable[str]) -> None:
         for id in ids:
             slot = self._slots.get(id)
             if slot is not None:
@@ -112,8 +123,7 @@ class Hub:
 
     def resync(self) -> None:
         self._mark_stale()
-        spread = 5.0 if len(self._slots) > 1000 else 1.0
-        self._not_before = clock() + random.uniform(0, spread)
+        self._not_before = clock() + resync_pause(len(self._slots))
         self._wake.set()
 
     async def close(self) -> None:
@@ -129,27 +139,34 @@ class Hub:
 
     # -- signals
 
-    def _on_up(self) -> None:
-        for slot in self._slots.values():
-            slot.denied = False
-        self.resync()
+    def _on_link(self, event: LinkEvent) -> None:
+        if event is LinkEvent.UP:
+            for slot in self._slots.values():
+                slot.denied = False
+            self.resync()
+        elif event is LinkEvent.DOWN:
+            self._mark_stale()
+        elif event is LinkEvent.DOUBT:
+            self.resync()
+        else:
+            self._end_watches(Closed("the NATS connection is closed"))
 
-    def _on_closed(self) -> None:
+    def _end_watches(self, error: PresenceError) -> None:
         for watch in self._watches():
-            watch.end(Closed("the NATS connection is closed"))
+            watch._end(error)
         self._wake.set()
 
     def _mark_stale(self) -> None:
         for slot in self._slots.values():
             slot.fresh = False
         for watch in self._watches():
-            watch.look()
+            watch._look()
 
-    def _watches(self) -> set[Watch]:
+    def _watches(self) -> set[HubWatch]:
         return {watch for slot in self._slots.values() for watch in slot.watches}
 
     async def _on_message(self, message: Msg) -> None:
-        id = decode(message.subject[len(self._events) + 1 :])
+        id = decode(message.subject[len(self.events) + 1 :])
         slot = self._slots.get(id) if id is not None else None
         user = parse_event(message.data, id) if id is not None else None
         if slot is None or user is None:
@@ -165,7 +182,7 @@ class Hub:
     def _spread(self, slot: Slot, step: Optional[Step]) -> None:
         if step is not None:
             for watch in list(slot.watches):
-                watch.take(step)
+                watch._take(step)
 
     # -- the task
 
@@ -208,8 +225,8 @@ class Hub:
 
     async def _subscribe(self) -> None:
         wanted = [slot for slot in self._slots.values() if slot.sub is None and not slot.denied]
-        for start in range(0, len(wanted), _PER_QUERY):
-            chunk = {slot.subject: slot for slot in wanted[start : start + _PER_QUERY]}
+        for slots in chunks(wanted, _PER_QUERY):
+            chunk = {slot.subject: slot for slot in slots}
             made = await self._link.subscribe(list(chunk), self._on_message)
             for subject, sub in made.items():
                 slot = chunk[subject]
@@ -217,7 +234,7 @@ class Hub:
                 if sub is None:
                     log.warning("NATS refuses the subscription to %s", subject)
                     for watch in list(slot.watches):
-                        watch.look()
+                        watch._look()
 
     def _start_queries(self) -> None:
         wanted = [
@@ -227,26 +244,23 @@ class Hub:
         ]
         groups: dict[Ask, list[Slot]] = {}
         for slot in wanted:
-            groups.setdefault(next(iter(slot.watches)).ask, []).append(slot)
+            groups.setdefault(next(iter(slot.watches))._ask, []).append(slot)
         for ask, slots in groups.items():
-            for start in range(0, len(slots), _PER_QUERY):
+            for chunk in chunks(slots, _PER_QUERY):
                 if len(self._queries) >= _QUERIES:
                     return
-                self._begin(self._query(ask, slots[start : start + _PER_QUERY]))
+                self._begin(self._query(ask, chunk))
 
-    def _begin(self, query: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(query)
+    def _begin(self, query: Coroutine[Any, Any, None]) -> None:
+        task = spawn(query, "a query", self._fail)
         self._queries.add(task)
         task.add_done_callback(self._on_query_done)
 
     def _on_query_done(self, task: asyncio.Task[None]) -> None:
         self._queries.discard(task)
         self._wake.set()
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log.error("a query failed in an unforeseen way", exc_info=error)
 
-    async def _query(self, ask: Ask, slots: list[Slot]) -> None:
+    async def _query(self, ask: Ask, slots: Sequence[Slot]) -> None:
         asked = [(slot, slot.entry.ask()) for slot in slots]
         for slot in slots:
             slot.asking = slot.fresh = True  # An event or a loss meanwhile makes it stale again.
@@ -256,7 +270,7 @@ class Hub:
             for slot in slots:
                 slot.denied = True
                 for watch in list(slot.watches):
-                    watch.look(error)
+                    watch._look(error)
             return
         except PresenceError as error:
             for slot in slots:
@@ -270,27 +284,26 @@ class Hub:
         for slot, when in asked:
             self._spread(slot, slot.entry.on_answer(found.get(slot.entry.id), when))
         for watch in {watch for slot in slots for watch in slot.watches}:
-            watch.look()
+            watch._look()
 
     def _fail(self, error: PresenceError) -> None:
         for watch in self._watches():
-            watch.note(error)
+            watch._note(error)
         self._not_before = clock() + self._backoff.next_pause(error.retry_after)
         self._wake.set()
 
     # -- the audit: whether events arrive
 
     def _plan_audit(self) -> None:
-        period = self._audit if self._audit is not None else 365 * 86400
-        self._audit_at = clock() + period * random.uniform(0.8, 1.2)
+        self._audit_at = clock() + audit_pause(self.audit)
 
     def _check_events(self) -> None:
         if clock() >= self._audit_at:
             self._plan_audit()
             slots = [s for s in self._slots.values() if s.fresh and not s.asking and s.watches]
             if slots and len(self._queries) < _QUERIES:
-                first = random.randrange(len(slots))
-                self._begin(self._audit_chunk((slots[first:] + slots[:first])[:_PER_QUERY]))
+                chunk = sorted(slots, key=lambda slot: (slot.audited_at, slot.entry.id))
+                self._begin(self._audit_chunk(chunk[:_PER_QUERY]))
         while self._checks and self._checks[0][0] <= clock():
             _, id, version = self._checks.pop(0)
             slot = self._slots.get(id)
@@ -302,21 +315,20 @@ class Hub:
                 self.resync()
 
     async def _audit_chunk(self, slots: list[Slot]) -> None:
+        """Asks for those of the slots that can be asked for together with the first."""
+        ask = next(iter(slots[0].watches))._ask
+        slots = [slot for slot in slots if any(watch._ask == ask for watch in slot.watches)]
         versions = {slot.entry.id: slot.entry.version for slot in slots}
-        first = {slot.entry.id for slot in slots if slot.entry.id == self.own}
-        ask = next(iter(slots[0].watches)).ask
-        mine = [slot for slot in slots if any(watch.ask == ask for watch in slot.watches)]
-        await self._query(ask, mine)
-        for slot in mine:
+        for slot in slots:
+            slot.audited_at = clock()
+        await self._query(ask, slots)
+        for slot in slots:
             id = slot.entry.id
-            if slot.entry.version > versions[id] and id not in first:
-                self._checks.append((clock() + _SETTLE, id, slot.entry.version))
+            if slot.entry.version > versions[id] and id != self.own:
+                self._checks.append((clock() + SETTLE, id, slot.entry.version))
 
-    async def ask_users(self, ids: list[str]) -> dict[str, User]:
+    async def ask_users(self, ids: Sequence[str]) -> dict[str, User]:
         """Users by ``query_users``."""
-        body = {"filter": {"id": {"$in": ids}}, "limit": _PER_QUERY, "presence": True}
+        body = {"filter": {"id": {"$in": list(ids)}}, "limit": _PER_QUERY, "presence": True}
         answer = await self._calls.call("query_users", body)
-        users = answer.get("users")
-        if not isinstance(users, list):
-            raise Malformed("query_users without users")
-        return {user.id: user for user in map(parse_user, users)}
+        return {user.id: user for user in parse_users(answer)}

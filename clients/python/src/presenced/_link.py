@@ -4,15 +4,17 @@ nats-py has one callback of each kind, given at connect, so a borrowed connectio
 through its public state four times a second. ``presenced.connect`` passes its callbacks to
 ``observe`` too.
 
-Invariant: ``flush`` of nats-py is never cut short. A PONG for a flush that was given up ends
-nats-py's read loop; a PING here waits until the PONG comes or the connection is a new one.
+Invariant: nobody cancels the future of a PING, as ``flush`` of nats-py does with those it gives up:
+the PONG of such a one would end nats-py's read loop. Hence its ``_send_ping``, which ``flush`` is
+made of.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from enum import Enum
 from typing import Any, Callable, Optional
 
 from nats import errors as nats_errors
@@ -20,19 +22,27 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from ._background import spawn
 from ._pace import TRY_TIMEOUT, clock, wait_set
 from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
 
 _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
 _LATE = 5.0
-_PONG_FOR_EVER = 365 * 86400
 _REFUSAL = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
 
 OnMessage = Callable[[Msg], Awaitable[None]]
-Listener = Callable[[], None]
+
+
+class LinkEvent(Enum):
+    """After each (re)connect, at each loss, when messages may be lost, and at the end."""
+
+    UP = "up"
+    DOWN = "down"
+    DOUBT = "doubt"
+    CLOSED = "closed"
 
 
 class _Call:
@@ -55,21 +65,17 @@ class Link:
         self._nc = nc
         self._calls: set[_Call] = set()
         self._monitor: Optional[asyncio.Task[None]] = None
-        self._ping: Optional[asyncio.Task[None]] = None
         self._probe: Optional[asyncio.Task[bool]] = None
         self._generation = -1
         self._was_up = False
         self._last_error: Optional[Exception] = None
-        self._refusals: list[tuple[str, str]] = []
+        self._refusals: set[str] = set()  # Of subscriptions, in the lower case of nats-py.
+        self._subscribing: Optional[asyncio.Lock] = None
         self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
         self._forced = 0
         self.closed = False
-        #: Called after each (re)connect, at each loss, when messages may be lost, and at the end.
-        self.on_up: list[Listener] = []
-        self.on_down: list[Listener] = []
-        self.on_doubt: list[Listener] = []
-        self.on_closed: list[Listener] = []
+        self.listeners: list[Callable[[LinkEvent], None]] = []
 
     @property
     def is_up(self) -> bool:
@@ -83,12 +89,13 @@ class Link:
         """Begins to observe the connection. Needs a running loop; a repeat does nothing."""
         if self._monitor is None and not self.closed:
             self._wake, self._up = asyncio.Event(), asyncio.Event()
+            self._subscribing = asyncio.Lock()
             self._generation = self._reconnects()
             self._last_error = self._nc.last_error
             self._was_up = self.is_up
             if self._was_up:
                 self._up.set()
-            self._monitor = asyncio.ensure_future(self._observe())
+            self._monitor = spawn(self._observe(), "observing NATS", self._end)
 
     async def close(self) -> None:
         """Ends what the link runs; the NATS connection stays as it is."""
@@ -100,12 +107,11 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._up is not None:
             self._up.set()
-        await self._end_ping()
 
     def observe(self, error: Optional[Exception] = None) -> None:
         """Takes a signal of a callback of nats-py, instead of waiting for the next look."""
         if isinstance(error, nats_errors.SlowConsumerError):
-            _tell(self.on_doubt)
+            self._tell(LinkEvent.DOUBT)
         elif error is not None and error is not self._last_error:
             self._note_error(error)
         if self._wake is not None:
@@ -161,28 +167,20 @@ class Link:
             raise Disconnected(f"not published: {error!r}") from error
 
     async def subscribe(
-        self, subjects: list[str], on_message: OnMessage
+        self, subjects: Sequence[str], on_message: OnMessage
     ) -> dict[str, Optional[Subscription]]:
         """Subscribes, and returns when the server has taken note; None where it refuses."""
         self._check_up()
+        assert self._subscribing is not None
         made: dict[str, Subscription] = {}
         try:
-            self._refusals.clear()
-            for subject in subjects:
-                made[subject] = await self._nc.subscribe(subject, cb=on_message)
-            await self._round_trip()
-            refused = self._refused("subscription")
-            if refused and len(subjects) > 1:
-                # A borrowed connection tells only the last refusal: look at each alone.
-                for subject in subjects:
-                    if subject.lower() not in refused:
+            async with self._subscribing:
+                refused = await self._subscribe(subjects, made, on_message)
+                if refused:
+                    # A borrowed connection tells only the last refusal: look at each alone.
+                    for subject in [subject for subject in subjects if subject in made]:
                         await self.unsubscribe(made.pop(subject))
-                        again = await self.subscribe([subject], on_message)
-                        sub = again[subject]
-                        if sub is None:
-                            refused.add(subject.lower())
-                        else:
-                            made[subject] = sub
+                        await self._subscribe([subject], made, on_message)
         except BaseException as error:
             for sub in made.values():
                 await self.unsubscribe(sub)
@@ -191,15 +189,20 @@ class Link:
             if isinstance(error, (nats_errors.Error, OSError)):
                 raise Disconnected(f"not subscribed: {error!r}") from error
             raise
-        result: dict[str, Optional[Subscription]] = {}
+        return {subject: made.get(subject) for subject in subjects}
+
+    async def _subscribe(
+        self, subjects: Sequence[str], made: dict[str, Subscription], on_message: OnMessage
+    ) -> bool:
+        """Subscribes to some subjects; True if any was refused, which is then not in ``made``."""
+        self._refusals.clear()
         for subject in subjects:
-            if subject.lower() in refused:
-                if subject in made:
-                    await self.unsubscribe(made[subject])
-                result[subject] = None
-            else:
-                result[subject] = made[subject]
-        return result
+            made[subject] = await self._nc.subscribe(subject, cb=on_message)
+        await self._round_trip()
+        refused = [subject for subject in subjects if subject.lower() in self._refusals]
+        for subject in refused:
+            await self.unsubscribe(made.pop(subject))
+        return bool(refused)
 
     async def unsubscribe(self, sub: Subscription) -> None:
         try:
@@ -224,16 +227,14 @@ class Link:
             await self._force()
         return False
 
-    async def _force(self) -> bool:
-        """Has nats-py reconnect; False where it cannot be told to."""
+    async def _force(self) -> None:
+        """Has nats-py reconnect, where it can be told to."""
         force: Optional[Callable[[], Awaitable[None]]]
         force = getattr(self._nc, "force_reconnect", None)  # since nats-py 2.15
-        if force is None:
-            return False
-        self._forced += 1
-        await force()
-        self.observe()
-        return True
+        if force is not None:
+            self._forced += 1
+            await force()
+            self.observe()
 
     def _check_up(self) -> None:
         self.start()
@@ -251,33 +252,18 @@ class Link:
             self._note_error(error)
 
     async def _pong_within(self, timeout: float) -> bool:
-        """Whether the PONG of a PING sent from now on comes in time."""
+        """Whether the PONG of a PING sent now comes in time."""
         deadline = clock() + timeout
-        if self._ping is not None and not self._ping.done():
-            await asyncio.wait({self._ping}, timeout=timeout)
-            if not self._ping.done():
-                return False
-        self._ping = asyncio.ensure_future(self._flush())
-        await asyncio.wait({self._ping}, timeout=max(0.0, deadline - clock()))
-        ping = self._ping
-        return ping.done() and not ping.cancelled() and ping.exception() is None
-
-    async def _flush(self) -> None:
-        await self._nc.flush(timeout=_PONG_FOR_EVER)
-
-    async def _end_ping(self) -> None:
-        ping = self._ping
-        if ping is None or ping.done():
-            return
-        await asyncio.wait({ping}, timeout=TRY_TIMEOUT if self._nc.is_connected else 0)
-        if not ping.done():
-            if self._nc.is_connected and not await self._force():
-                return  # The PING stays with the connection, which it must not end.
-            # The read loop of the abandoned transport ends before its PONG can count.
-            for _ in range(3):
-                await asyncio.sleep(0)
-            ping.cancel()
-            await asyncio.wait({ping})
+        # nats-py writes a PING at once, past what its flusher has not written yet.
+        while self._nc.pending_data_size > 0 and clock() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        try:
+            await self._nc._send_ping(pong)
+        except (nats_errors.Error, OSError):
+            return False
+        await asyncio.wait({pong}, timeout=max(0.0, deadline - clock()))
+        return pong.done()
 
     def _reconnects(self) -> int:
         return int(self._nc.stats["reconnects"])
@@ -297,18 +283,14 @@ class Link:
             self._look()
             if late and self.is_up:
                 self.doubt()
-                _tell(self.on_doubt)
+                self._tell(LinkEvent.DOUBT)
 
     def _look(self) -> None:
         error = self._nc.last_error
         if error is not None and error is not self._last_error:
             self._note_error(error)
         if self._nc.is_closed:
-            self.closed = True
-            self._abandon(Closed("the NATS connection is closed"))
-            if self._up is not None:
-                self._up.set()
-            _tell(self.on_closed)
+            self._end(Closed("the NATS connection is closed"))
             return
         generation, is_up = self._reconnects(), self._nc.is_connected
         reconnected = generation != self._generation
@@ -317,8 +299,15 @@ class Link:
         if is_up and (reconnected or not self._was_up):
             assert self._up is not None
             self._up.set()
-            _tell(self.on_up)
+            self._tell(LinkEvent.UP)
         self._generation, self._was_up = generation, is_up
+
+    def _end(self, error: PresenceError) -> None:
+        self.closed = True
+        self._abandon(error)
+        if self._up is not None:
+            self._up.set()
+        self._tell(LinkEvent.CLOSED)
 
     def _on_loss(self, generation: int, is_up: bool) -> None:
         assert self._up is not None
@@ -326,9 +315,7 @@ class Link:
         for call in list(self._calls):
             if not is_up or call.generation != generation:
                 call.give_up(Disconnected("the NATS connection broke under a request"))
-        if is_up and self._ping is not None and not self._ping.done():
-            self._ping.cancel()  # Its PONG went with the old connection.
-        _tell(self.on_down)
+        self._tell(LinkEvent.DOWN)
 
     def _note_error(self, error: Exception) -> None:
         self._last_error = error
@@ -336,19 +323,27 @@ class Link:
         if not found:
             return
         kind, subject = found.group(1).lower(), found.group(2).lower()
-        if len(self._refusals) < 1000:
-            self._refusals.append((kind, subject))
-        if kind == "publish":
+        if kind == "subscription":
+            if self._subscribing is not None and self._subscribing.locked():
+                self._refusals.add(subject)
+        else:
             for call in list(self._calls):
                 if call.subject == subject:
                     call.give_up(
                         Denied(f"NATS refuses to publish on {call.subject}", subject=call.subject)
                     )
 
-    def _refused(self, kind: str) -> set[str]:
-        return {subject for refused, subject in self._refusals if refused == kind}
+    def _tell(self, event: LinkEvent) -> None:
+        for listener in list(self.listeners):
+            listener(event)
 
 
-def _tell(listeners: list[Listener]) -> None:
-    for listener in list(listeners):
-        listener()
+async def close_nats(nc: Client) -> None:
+    """Closes a NATS connection, also one whose link breaks meanwhile."""
+    try:
+        await nc.close()
+    except OSError:
+        # nats-py leaves undone what comes after its last write.
+        for sub in list(nc._subs.values()):
+            if sub._wait_for_msgs_task is not None:
+                sub._wait_for_msgs_task.cancel()

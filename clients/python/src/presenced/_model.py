@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
-from types import MappingProxyType
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 from .errors import Malformed, PresenceError
 
@@ -21,6 +20,8 @@ class _Text(str, Enum):
 
 
 class ConnectionState(_Text):
+    """Where a connection or a lease is between its first request and its end."""
+
     CONNECTING = "connecting"
     ONLINE = "online"
     INTERRUPTED = "interrupted"
@@ -28,6 +29,8 @@ class ConnectionState(_Text):
 
 
 class WatchState(_Text):
+    """Whether a picture is complete and fresh."""
+
     LOADING = "loading"
     LIVE = "live"
     STALE = "stale"
@@ -50,7 +53,7 @@ class User:
     created_at: Optional[datetime] = None
     updated_at: Optional[datetime] = None
     version: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -74,23 +77,27 @@ class Channel:
     last_message_at: Optional[datetime] = None
     created_at: Optional[datetime] = None
     updated_at: Optional[datetime] = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def cid(self) -> str:
         return f"{self.type}:{self.id}"
 
 
+ChangeKind = Literal["came", "left", "status", "fields", "gone", "state"]
+
+
 @dataclass(frozen=True)
 class Change:
     """One step of a watch.
 
-    ``kind`` is ``came``, ``left``, ``status``, ``fields`` or ``gone`` for a change of a user, where
-    ``before`` and ``user`` are the user as it was and as it is (None: there is none of that id). It
-    is ``state`` when the watch itself changed its state.
+    ``kind`` is ``came`` (online), ``left`` (offline), ``status``, ``fields`` (anything else) or
+    ``gone`` (deleted, not made yet, or no longer found) for a change of a user, where ``before``
+    and ``user`` are the user as it was and as it is; None: there is none of that id. It is
+    ``state`` when the watch itself changed its state.
     """
 
-    kind: str
+    kind: ChangeKind
     state: WatchState
     id: Optional[str] = None
     user: Optional[User] = None
@@ -152,13 +159,11 @@ def parse_user(body: Any) -> User:
             availability=str(body.get("availability", "active" if online else "offline")),
             devices=tuple(str(device) for device in body.get("devices") or ()),
             version=int(body.get("version", 0)),
-            fields=MappingProxyType(
-                {
-                    name: value
-                    for name, value in body.items()
-                    if name not in _USER and not (own and name in _OWN)
-                }
-            ),
+            fields={
+                name: value
+                for name, value in body.items()
+                if name not in _USER and not (own and name in _OWN)
+            },
         )
         if not own:
             return User(**known)
@@ -170,6 +175,22 @@ def parse_user(body: Any) -> User:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Malformed(f"not a user: {error!r}") from None
+
+
+def parse_users(answer: Mapping[str, Any]) -> list[User]:
+    """The users of an answer of ``query_users``."""
+    users = answer.get("users")
+    if not isinstance(users, list):
+        raise Malformed("an answer without users")
+    return [parse_user(user) for user in users]
+
+
+def parse_channels(answer: Mapping[str, Any]) -> list[Channel]:
+    """The channels of an answer of ``query_channels``."""
+    channels = answer.get("channels")
+    if not isinstance(channels, list):
+        raise Malformed("an answer without channels")
+    return [parse_channel(channel) for channel in channels]
 
 
 def parse_me(body: Any) -> Me:
@@ -190,15 +211,13 @@ def parse_channel(body: Any) -> Channel:
             last_message_at=parse_time(body.get("last_message_at")),
             created_at=parse_time(body.get("created_at")),
             updated_at=parse_time(body.get("updated_at")),
-            fields=MappingProxyType(
-                {name: value for name, value in body.items() if name not in _CHANNEL}
-            ),
+            fields={name: value for name, value in body.items() if name not in _CHANNEL},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Malformed(f"not a channel: {error!r}") from None
 
 
-def kind_of(before: Optional[User], user: Optional[User]) -> str:
+def kind_of(before: Optional[User], user: Optional[User]) -> ChangeKind:
     """What people call the step from one state to the next."""
     if user is None:
         return "gone"

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from .errors import NoDaemon, PresenceError
+
 #: A try of a request, and an unanswered PING, last so long.
 TRY_TIMEOUT = 2.5
 #: A call is given up after so long.
@@ -49,6 +51,13 @@ class Backoff:
         pause = random.uniform(0, self._ceiling)
         self._ceiling = min(self._ceiling * 2, _LONGEST_PAUSE)
         return max(pause, at_least or 0.0)
+
+
+def pause_after(error: PresenceError, backoff: Backoff) -> float:
+    """Seconds to wait after a failed try."""
+    if isinstance(error, NoDaemon):
+        return random.uniform(0.1, 1.0)
+    return backoff.next_pause(error.retry_after)
 
 
 @dataclass

@@ -32,7 +32,7 @@ def merge(older: Mapping[str, Any], newer: Mapping[str, Any]) -> Json:
     return merged
 
 
-def defaults(set_before: Mapping[str, Any], me: Optional[Mapping[str, Any]]) -> Json:
+def fields_to_keep(set_before: Mapping[str, Any], me: Optional[Mapping[str, Any]]) -> Json:
     """The fields for a record that has to be made again."""
     result = {name: value for name, value in set_before.items() if value is not None}
     if me is not None:

@@ -1,99 +1,97 @@
-"""Queries that page by themselves, and the types of filters and sorting."""
+"""Queries that page by themselves."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
-from typing import Any, Optional, Union
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Generator, Mapping
+from typing import Any, Generic, Optional, TypeVar
 
-from ._calls import Calls
-from ._model import Channel, User, parse_channel, parse_user
-from .errors import Malformed
+from ._calls import Calls, Json
+from ._filter import Filter, Sort
+from ._model import Channel, User, parse_channels, parse_users
+from ._patch import patch_of
 
-#: A filter in the language of the contract: ``{"online": True, "team": {"$in": ["red"]}}``.
-Filter = Mapping[str, Any]
-#: ``{"last_active": -1}``, or several of them in a list.
-Sort = Union[Mapping[str, int], Sequence[Mapping[str, Any]]]
-
-_USERS_A_PAGE = 100
-_CHANNELS_A_PAGE = 30
+T = TypeVar("T")
 
 
-class UserQuery:
-    """``async for`` goes through all users, ``await`` returns them as a list."""
+def query_body(filter: Optional[Filter], **others: Any) -> Json:
+    """The body of a query; what is None is left out."""
+    body = {name: value for name, value in others.items() if value is not None}
+    if filter:
+        body["filter"] = patch_of(filter, {})
+    return body
+
+
+class Query(ABC, Generic[T]):
+    """``async for`` goes through all that match, ``await`` returns them as a list."""
+
+    _page_size: int
 
     def __init__(
         self, calls: Calls, body: Mapping[str, Any], sort: Optional[Sort], limit: Optional[int]
     ) -> None:
         self._calls = calls
         self._body = dict(body)
-        self._sort = sort
         self._limit = limit
+        if sort is not None:
+            self._body["sort"] = sort
 
-    def __aiter__(self) -> AsyncIterator[User]:
-        return self._pages()
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._body}>"
 
-    def __await__(self) -> Generator[Any, None, list[User]]:
-        return self._all().__await__()
-
-    async def _all(self) -> list[User]:
-        return [user async for user in self]
-
-    async def _pages(self) -> AsyncIterator[User]:
-        """By the last id in the order of ids, by offset in any other (up to 1000 by contract)."""
-        filter, given, last = self._body.get("filter"), 0, None
+    async def __aiter__(self) -> AsyncIterator[T]:
+        given, last = 0, None
         while self._limit is None or given < self._limit:
-            left = _USERS_A_PAGE if self._limit is None else self._limit - given
-            body = {**self._body, "limit": min(_USERS_A_PAGE, left)}
-            if self._sort is not None:
-                body.update(sort=self._sort, offset=given)
-            elif last is not None:
-                after = {"id": {"$gt": last}}
-                body["filter"] = {"$and": [filter, after]} if filter else after
-            answer = await self._calls.call("query_users", body)
-            users = answer.get("users")
-            if not isinstance(users, list):
-                raise Malformed("query_users without users")
-            for user in map(parse_user, users):
-                given, last = given + 1, user.id
-                yield user
-            if not users or not _more(answer, len(users), body["limit"]):
+            left = self._page_size if self._limit is None else self._limit - given
+            body = {**self._body, "limit": min(self._page_size, left), **self._behind(given, last)}
+            items, more = await self._page(body)
+            for item in items:
+                given, last = given + 1, item
+                yield item
+            if not items or not more:
                 return
 
+    def __await__(self) -> Generator[Any, None, list[T]]:
+        return self._all().__await__()
 
-class ChannelQuery:
+    async def _all(self) -> list[T]:
+        return [item async for item in self]
+
+    def _behind(self, given: int, last: Optional[T]) -> Json:
+        """What has the next page begin behind those that were given."""
+        return {"offset": given}
+
+    @abstractmethod
+    async def _page(self, body: Json) -> tuple[list[T], bool]:
+        """One page, and whether others match."""
+
+
+class UserQuery(Query[User]):
+    """``async for`` goes through all users, ``await`` returns them as a list.
+
+    In the order of ids there is no end; any other goes up to an offset of 1000, by contract.
+    """
+
+    _page_size = 100
+
+    def _behind(self, given: int, last: Optional[User]) -> Json:
+        if "sort" in self._body:
+            return {"offset": given}
+        if last is None:
+            return {}
+        filter, after = self._body.get("filter"), {"id": {"$gt": last.id}}
+        return {"filter": {"$and": [filter, after]} if filter else after}
+
+    async def _page(self, body: Json) -> tuple[list[User], bool]:
+        answer = await self._calls.call("query_users", body)
+        return parse_users(answer), answer.get("more") is True
+
+
+class ChannelQuery(Query[Channel]):
     """``async for`` goes through all channels, ``await`` returns them as a list."""
 
-    def __init__(self, calls: Calls, body: Mapping[str, Any], limit: Optional[int]) -> None:
-        self._calls = calls
-        self._body = dict(body)
-        self._limit = limit
+    _page_size = 30
 
-    def __aiter__(self) -> AsyncIterator[Channel]:
-        return self._pages()
-
-    def __await__(self) -> Generator[Any, None, list[Channel]]:
-        return self._all().__await__()
-
-    async def _all(self) -> list[Channel]:
-        return [channel async for channel in self]
-
-    async def _pages(self) -> AsyncIterator[Channel]:
-        given = 0
-        while self._limit is None or given < self._limit:
-            left = _CHANNELS_A_PAGE if self._limit is None else self._limit - given
-            body = {**self._body, "limit": min(_CHANNELS_A_PAGE, left), "offset": given}
-            answer = await self._calls.call("query_channels", body)
-            channels = answer.get("channels")
-            if not isinstance(channels, list):
-                raise Malformed("query_channels without channels")
-            for channel in map(parse_channel, channels):
-                given += 1
-                yield channel
-            if not channels or not _more(answer, len(channels), body["limit"]):
-                return
-
-
-def _more(answer: Mapping[str, Any], found: int, limit: int) -> bool:
-    """Whether others match; daemons of older versions do not say so."""
-    more = answer.get("more", found >= limit)
-    return more is True
+    async def _page(self, body: Json) -> tuple[list[Channel], bool]:
+        answer = await self._calls.call("query_channels", body)
+        return parse_channels(answer), answer.get("more") is True

@@ -13,6 +13,25 @@ from .errors import PresenceError
 _KEPT = 100
 
 
+class HasState:
+    """What shows its state: a connection, a lease."""
+
+    _states: States
+
+    @property
+    def status(self) -> Status:
+        """The state, since when, and the last error."""
+        return self._states.current
+
+    @property
+    def state(self) -> ConnectionState:
+        return self._states.current.state
+
+    def states(self) -> AsyncIterator[Status]:
+        """The current status, then each change; ends when it is closed."""
+        return self._states.follow()
+
+
 class States:
     def __init__(self) -> None:
         self.current = Status(ConnectionState.CONNECTING, now())

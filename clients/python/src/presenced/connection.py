@@ -7,25 +7,28 @@ queued: a loss of the link leaves the desired state, which rides in the next con
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Mapping
-from types import TracebackType
+from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
-from ._calls import Calls, pause_after
+from ._background import spawn
+from ._calls import Calls, Json
 from ._desired import Desired
-from ._link import Link
-from ._model import ConnectionState, Me, Status, parse_me
-from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, wait_set
+from ._link import Link, LinkEvent
+from ._model import ConnectionState, Me, parse_me
+from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
-from ._states import States
-from ._tokens import random_id
-from .errors import Closed, NoAnswer, PresenceError
+from ._session import Session
+from ._states import HasState, States
+from .errors import Closed, PresenceError
 
 _GOODBYE_TIMEOUT = 2.0
 
 
-class Connection:
-    """Made by ``connect`` of a door; ``async with`` and ``await`` wait for the first answer."""
+class Connection(HasState, Session):
+    """A user being online: made by ``connect`` of a client.
+
+    ``async with`` and ``await`` wait for the first answer; leaving the block disconnects.
+    """
 
     def __init__(
         self,
@@ -38,11 +41,11 @@ class Connection:
         on_me: Callable[[Me], None],
         on_end: Callable[[Connection], None],
     ) -> None:
+        super().__init__(user, desired)
         self._link = link
         self._calls = calls
         self._lock = lock
         self._named = named  # The user's id where bodies name it: at the first door.
-        self._desired = desired
         self._on_me = on_me
         self._on_end = on_end
         self._states = States()
@@ -51,30 +54,20 @@ class Connection:
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
         self._connected = False
+        self._was_sent = False
         self._relapsed = False
         self._doubt = True
         self._beats = 0
         self._beat_at = 0.0
         self._me: Optional[Me] = None
-        self.user_id = user
-        self.id = random_id()
 
-    @property
-    def status(self) -> Status:
-        return self._states.current
-
-    @property
-    def state(self) -> ConnectionState:
-        return self._states.current.state
+    def __repr__(self) -> str:
+        return f"<Connection of {self.user_id!r}, {self.state}>"
 
     @property
     def me(self) -> Optional[Me]:
         """The user's own view, as the last answer had it; None before the first."""
         return self._me
-
-    def states(self) -> AsyncIterator[Status]:
-        """The current status, then each change; ends when the connection is closed."""
-        return self._states.follow()
 
     async def update(
         self,
@@ -88,26 +81,19 @@ class Connection:
         A change that is not acknowledged in time raises the reason, but stays desired: it is sent
         when that is possible. A change that is refused is dropped.
         """
-        self._desired.want(patch_of(fields, named))
-        return await self._settle(timeout)
-
-    async def set_idle(self, idle: bool, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
-        """Says whether the person behind this connection is idle."""
-        self._desired.mark(idle=idle)
-        await self._settle(timeout)
-
-    async def set_device(self, device: str, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
-        """Names the kind of device behind this connection."""
-        self._desired.mark(device=device)
-        await self._settle(timeout)
+        await self._want(timeout, patch_of(fields, named))
+        assert self._me is not None
+        return self._me
 
     async def close(self) -> None:
         """Disconnects, for which it tries up to 2 seconds; a repeat does nothing."""
-        await self._stop()
         if self.state is ConnectionState.CLOSED:
             return
         try:
-            if self._link.is_up:
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+            if self._link.is_up and self._was_sent:
                 async with self._lock:
                     await self._calls.call(
                         "disconnect", self._body(connection_id=self.id), _GOODBYE_TIMEOUT
@@ -115,67 +101,40 @@ class Connection:
         except PresenceError:
             pass  # The lease ends it.
         finally:
-            self._finish(None)
+            self._finish()
 
-    async def open(self) -> Connection:
-        self._link.start()
-        self._link.on_up.append(self._on_up)
-        self._link.on_down.append(self._on_down)
-        self._link.on_doubt.append(self._on_doubt)
-        self._link.on_closed.append(self._on_down)
-        connected = asyncio.ensure_future(self._desired.acknowledged(None))
-        self._task = asyncio.ensure_future(self._run())
-        try:
-            await connected
-        except BaseException:
-            connected.cancel()
-            await self.close()
-            raise
+    async def _open(self) -> Connection:
+        if self.state is ConnectionState.CLOSED:
+            raise Closed("the connection is closed")
+        if self._task is None:
+            self._link.start()
+            self._link.listeners.append(self._on_link)
+            self._task = spawn(self._run(), repr(self), self._finish)
+            try:
+                await self._desired.acknowledged(None)
+            except BaseException:
+                await self.close()
+                raise
         return self
 
-    def __await__(self) -> Generator[Any, None, Connection]:
-        return self.open().__await__()
-
-    async def __aenter__(self) -> Connection:
-        return await self.open()
-
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        await self.close()
-
-    # -- signals of the link
-
-    def _on_up(self) -> None:
-        self._connected = False
-        self._wake.set()
-
-    def _on_down(self) -> None:
-        self._connected = False
-        if self.state is ConnectionState.ONLINE:
-            self._states.set(ConnectionState.INTERRUPTED)
-        self._wake.set()
-
-    def _on_doubt(self) -> None:
-        self._doubt, self._beat_at = True, 0.0
+    def _on_link(self, event: LinkEvent) -> None:
+        if event is LinkEvent.DOUBT:
+            self._doubt, self._beat_at = True, 0.0
+        else:
+            self._connected = False
+            if event is not LinkEvent.UP and self.state is ConnectionState.ONLINE:
+                self._states.set(ConnectionState.INTERRUPTED)
         self._wake.set()
 
     # -- the task
 
-    async def _settle(self, timeout: Optional[float]) -> Me:
+    def _send_soon(self) -> None:
         if self.state is ConnectionState.CLOSED or self._task is None:
             raise Closed("the connection is not open")
         self._wake.set()
-        try:
-            await self._desired.acknowledged(timeout)
-        except asyncio.TimeoutError:
-            error = self.status.error
-            raise error or NoAnswer("the change is not acknowledged yet") from None
-        assert self._me is not None
-        return self._me
+
+    def _why_not(self) -> Optional[PresenceError]:
+        return self.status.error
 
     async def _run(self) -> None:
         while True:
@@ -187,8 +146,7 @@ class Connection:
             except PresenceError as error:
                 self._desired.on_failure()
                 if not await self._recover(error):
-                    self._finish(error)
-                    return
+                    raise
 
     async def _recover(self, error: PresenceError) -> bool:
         """Waits before the next try; False if there is none."""
@@ -221,18 +179,23 @@ class Connection:
         await wait_set(self._wake, max(0.0, self._beat_at - clock()))
         self._wake.clear()
 
-    async def _connect(self) -> None:
-        had_me = self._desired.me is not None
-        body = {**self._desired.connect_body(self._named), "connection_id": self.id}
+    async def _ask(self, operation: str, body: Json) -> Optional[Json]:
+        """One try of a write; None if it was refused, which those who wait are told."""
         try:
-            answer = await self._calls.once("connect", body)
+            return await self._calls.once(operation, body)
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise
-            if self._desired.on_refusal(error) and had_me and error.code != "limit_exceeded":
-                return
-            raise
-        if not self._link.is_up:
+            again = self._desired.on_refusal(error)
+            if not self._connected and (self._me is None or not again):
+                raise
+            return None
+
+    async def _connect(self) -> None:
+        body = {**self._desired.connect_body(self._named), "connection_id": self.id}
+        self._was_sent = True
+        answer = await self._ask("connect", body)
+        if answer is None or not self._link.is_up:
             return
         self._connected = True
         recreated = self._take_answer(answer)
@@ -246,25 +209,16 @@ class Connection:
         user = self._desired.upsert_body()
         if self._named is not None:
             user["id"] = self._named
-        try:
-            answer = await self._calls.once("upsert_users", {"users": [user]})
-        except PresenceError as error:
-            if error.retryable or error.may_have_applied:
-                raise
-            self._desired.on_refusal(error)
-            return
-        users = answer.get("users")
-        me = users.get(self.user_id) if isinstance(users, dict) else None
-        self._take_answer({**answer, "me": me})
+        answer = await self._ask("upsert_users", {"users": [user]})
+        if answer is not None:
+            users = answer.get("users")
+            me = users.get(self.user_id) if isinstance(users, dict) else None
+            self._take_answer({**answer, "me": me})
 
     async def _update_connection(self) -> None:
         body = self._body(connection_id=self.id, **self._desired.marks_body())
-        try:
-            answer = await self._calls.once("update_connection", body)
-        except PresenceError as error:
-            if error.retryable or error.may_have_applied:
-                raise
-            self._desired.on_refusal(error)
+        answer = await self._ask("update_connection", body)
+        if answer is None:
             return
         if answer.get("unknown"):
             self._desired.on_failure()
@@ -315,22 +269,12 @@ class Connection:
 
     # -- the end
 
-    async def _stop(self) -> None:
-        task, self._task = self._task, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    def _finish(self, error: Optional[PresenceError]) -> None:
+    def _finish(self, error: Optional[PresenceError] = None) -> None:
         self._connected = False
         self._states.set(ConnectionState.CLOSED, error)
         self._desired.end(error or Closed("the connection is closed"))
-        for listeners, listener in (
-            (self._link.on_up, self._on_up),
-            (self._link.on_down, self._on_down),
-            (self._link.on_doubt, self._on_doubt),
-            (self._link.on_closed, self._on_down),
-        ):
-            if listener in listeners:
-                listeners.remove(listener)
+        if self._on_link in self._link.listeners:
+            self._link.listeners.remove(self._on_link)
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
         self._on_end(self)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Mapping
-from types import TracebackType
-from typing import Any, Optional
+from collections.abc import Mapping
+from typing import Any, Callable, Optional
 
-from ._calls import Calls, dumps, pause_after
+from ._background import spawn
+from ._calls import Calls, dumps
 from ._desired import Desired
-from ._link import Link
-from ._model import ConnectionState, Status
-from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, wait_set
+from ._link import Link, LinkEvent
+from ._model import ConnectionState
+from ._opening import Opening
+from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
-from ._states import States
+from ._states import HasState, States
 from ._tokens import encode, random_id
-from .errors import Closed, Malformed, NoAnswer, PresenceError, Refused, from_answer
+from .errors import Closed, Malformed, PresenceError, Refused, from_answer
+from .seat import Seat
 
 _GATHER = 0.005
 _PER_BATCH = 200
@@ -23,88 +25,20 @@ _BATCHES = 4
 _GOODBYE_TIMEOUT = 30.0
 
 
-class Seat:
-    """One connection of one user on a lease."""
+class Lease(HasState, Opening):
+    """Many users being online by one heartbeat: made by ``lease`` of a service.
 
-    def __init__(self, lease: Lease, user: str, desired: Desired) -> None:
-        self._lease = lease
-        self.desired = desired
-        self.user_id = user
-        self.id = random_id()
-        self.connected = False
-        self.closing = False
-        self.not_before = 0.0
-        self.backoff = Backoff()
-        self.error: Optional[PresenceError] = None
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ``async with`` and ``await`` begin it; leaving the block disconnects all.
+    """
 
-    @property
-    def wants(self) -> bool:
-        return self.closing or not self.connected or self.desired.dirty
-
-    async def update(
-        self,
-        fields: Optional[Mapping[str, Any]] = None,
-        *,
-        timeout: Optional[float] = CALL_TIMEOUT,
-        **named: Any,
+    def __init__(
+        self, link: Link, calls: Calls, name: str, on_end: Callable[[Lease], None]
     ) -> None:
-        """Changes the user; returns when that is acknowledged."""
-        self.desired.want(patch_of(fields, named))
-        await self._settle(timeout)
-
-    async def set_idle(self, idle: bool, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
-        self.desired.mark(idle=idle)
-        await self._settle(timeout)
-
-    async def set_device(self, device: str, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
-        self.desired.mark(device=device)
-        await self._settle(timeout)
-
-    async def close(self, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
-        """Disconnects; what is not acknowledged in time goes on in the background."""
-        if self.ended.done():
-            return
-        self.closing = True
-        self._lease.wake()
-        await asyncio.wait({self.ended}, timeout=timeout)
-
-    async def __aenter__(self) -> Seat:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        await self.close()
-
-    async def _settle(self, timeout: Optional[float]) -> None:
-        if self.closing or self.ended.done():
-            raise self.error or Closed("the seat is closed")
-        self._lease.wake()
-        try:
-            await self.desired.acknowledged(timeout)
-        except asyncio.TimeoutError:
-            raise self.error or NoAnswer("the change is not acknowledged yet") from None
-
-    def end(self, error: Optional[PresenceError]) -> None:
-        self.connected = False
-        self.error = error or self.error
-        self.desired.end(error or Closed("the seat is closed"))
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
-class Lease:
-    """Made by ``Service.lease``; ``async with`` and ``await`` begin it."""
-
-    def __init__(self, link: Link, calls: Calls, name: str) -> None:
         encode(f"{name}-{'0' * 32}")
         self._link = link
         self._calls = calls
         self._base = name
+        self._on_end = on_end
         self._states = States()
         self._pace = Pace()
         self._backoff = Backoff()
@@ -117,121 +51,95 @@ class Lease:
         self._old: set[str] = set()
         self._mismatches = 0
         self._writes = 0
-        self._plain = False  # The daemon does not know "me":false.
         self.name = f"{name}-{random_id()}"
 
-    @property
-    def status(self) -> Status:
-        return self._states.current
-
-    @property
-    def state(self) -> ConnectionState:
-        return self._states.current.state
+    def __repr__(self) -> str:
+        return f"<Lease {self.name!r}, {self.state}, {self.held} of {len(self._seats)} seats>"
 
     @property
     def held(self) -> int:
         """How many seats the daemons have acknowledged."""
-        return sum(1 for seat in self._seats.values() if seat.connected)
+        return sum(1 for seat in self._seats.values() if seat._connected)
 
     @property
     def seats(self) -> tuple[Seat, ...]:
         return tuple(self._seats.values())
 
-    def states(self) -> AsyncIterator[Status]:
-        return self._states.follow()
-
-    async def connect(
+    def connect(
         self,
         user: str,
         fields: Optional[Mapping[str, Any]] = None,
         *,
         device: Optional[str] = None,
         idle: Optional[bool] = None,
+        defaults: Optional[Mapping[str, Any]] = None,
         timeout: Optional[float] = CALL_TIMEOUT,
         **named: Any,
     ) -> Seat:
-        """Takes a seat for a user; returns when the daemon has acknowledged it."""
-        if not self._tasks or self.state is ConnectionState.CLOSED:
-            raise Closed("the lease is not open")
+        """A seat for a user: ``await`` and ``async with`` wait until it is acknowledged.
+
+        ``defaults`` are fields that count only if this makes the user.
+        """
         encode(user)
-        seat = Seat(self, user, Desired(patch_of(fields, named), device, idle))
-        self._seats[seat.id] = seat
-        try:
-            await seat._settle(timeout)
-        except BaseException:
-            seat.closing = True  # It may have been applied: it is disconnected afterwards.
-            self.wake()
-            raise
-        return seat
+        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        return Seat(self, user, desired, timeout)
 
     async def close(self, *, restart: bool = False) -> None:
         """Ends all seats by one request. ``restart``: the users have a whole lease to come back."""
-        await self._stop()
         if self.state is ConnectionState.CLOSED:
             return
         body: dict[str, Any] = {"lease": self.name}
         if restart:
             body["grace_ms"] = int(self._pace.lease * 1000)
         try:
+            await asyncio.gather(*self._cancel(), return_exceptions=True)
             if self._link.is_up and self._seats:
                 await self._calls.call("disconnect", body, _GOODBYE_TIMEOUT)
         except PresenceError:
             pass  # The lease lapses.
         finally:
-            self._finish(None)
+            self._finish()
 
-    async def open(self) -> Lease:
+    async def _open(self) -> Lease:
+        if self.state is ConnectionState.CLOSED:
+            raise Closed("the lease is closed")
         if not self._tasks:
             self._link.start()
-            for listeners, listener in self._listeners():
-                listeners.append(listener)
+            self._link.listeners.append(self._on_link)
             self._tasks = [
-                asyncio.ensure_future(self._write()),
-                asyncio.ensure_future(self._beat()),
+                spawn(task, f"the lease {self.name}", self._finish)
+                for task in (self._write(), self._beat())
             ]
             if self._link.is_up:
                 self._states.set(ConnectionState.ONLINE)
         return self
 
-    def __await__(self) -> Generator[Any, None, Lease]:
-        return self.open().__await__()
+    # -- what seats ask for
 
-    async def __aenter__(self) -> Lease:
-        return await self.open()
+    def _take(self, seat: Seat) -> bool:
+        """Takes a new seat; False if it was taken before."""
+        if not self._tasks or self.state is ConnectionState.CLOSED:
+            raise Closed("the lease is not open")
+        if self._has(seat) or seat._ended.is_set():
+            return False
+        self._seats[seat.id] = seat
+        return True
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        await self.close()
+    def _has(self, seat: Seat) -> bool:
+        return seat.id in self._seats
 
-    def wake(self) -> None:
-        self._wake.set()
+    # -- signals
 
-    # -- signals of the link
-
-    def _listeners(self) -> list[tuple[list[Any], Any]]:
-        return [
-            (self._link.on_up, self._on_up),
-            (self._link.on_down, self._on_down),
-            (self._link.on_doubt, self._beat_now.set),
-            (self._link.on_closed, self._on_closed),
-        ]
-
-    def _on_up(self) -> None:
-        self._states.set(ConnectionState.ONLINE)
-        self._beat_now.set()
-        self.wake()
-
-    def _on_down(self) -> None:
-        self._states.set(ConnectionState.INTERRUPTED)
-
-    def _on_closed(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        self._finish(Closed("the NATS connection is closed"))
+    def _on_link(self, event: LinkEvent) -> None:
+        if event is LinkEvent.DOWN:
+            self._states.set(ConnectionState.INTERRUPTED)
+        elif event is LinkEvent.CLOSED:
+            self._finish(Closed("the NATS connection is closed"))
+        else:
+            if event is LinkEvent.UP:
+                self._states.set(ConnectionState.ONLINE)
+            self._beat_now.set()
+            self._wake.set()
 
     # -- writes
 
@@ -245,15 +153,15 @@ class Lease:
                 seats = self._next_batch()
                 if not seats:
                     break
-                task = asyncio.ensure_future(self._send(seats))
+                task = spawn(self._send(seats), f"a batch of {self.name}", self._finish)
                 self._batches.add(task)
                 task.add_done_callback(self._on_batch_done)
-            if not self._batches and self._old and not any(s.wants for s in self._seats.values()):
+            if not self._batches and self._old and not any(s._wants for s in self._seats.values()):
                 await self._end_old()
 
     def _on_batch_done(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
-        self.wake()
+        self._wake.set()
 
     def _next_batch(self) -> list[Seat]:
         """Seats that want something, one for each user, none whose user has a request under way."""
@@ -261,30 +169,30 @@ class Lease:
         wake_at: Optional[float] = None
         now = clock()
         for seat in self._seats.values():
-            if not seat.wants or seat.user_id in self._busy:
+            if not seat._wants or seat.user_id in self._busy:
                 continue
-            if seat.not_before > now:
-                wake_at = min(wake_at or seat.not_before, seat.not_before)
+            if seat._not_before > now:
+                wake_at = min(wake_at or seat._not_before, seat._not_before)
                 continue
             self._busy.add(seat.user_id)
             chosen.append(seat)
             if len(chosen) == _PER_BATCH:
                 break
         if not chosen and wake_at is not None:
-            asyncio.get_running_loop().call_later(wake_at - now, self.wake)
+            asyncio.get_running_loop().call_later(wake_at - now, self._wake.set)
         return chosen
 
     def _operation(self, seat: Seat) -> dict[str, Any]:
         where = {"user_id": seat.user_id, "connection_id": seat.id}
-        if seat.closing:
+        if seat._closing:
             return {"op": "disconnect", **where}
-        if not seat.connected:
-            body = seat.desired.connect_body(seat.user_id)
+        if not seat._connected:
+            body = seat._desired.connect_body(seat.user_id)
             return {"op": "connect", **body, "connection_id": seat.id, "lease": self.name}
-        if seat.desired.patch:
-            user = {**seat.desired.upsert_body(), "id": seat.user_id}
+        if seat._desired.patch:
+            user = {**seat._desired.upsert_body(), "id": seat.user_id}
             return {"op": "upsert_users", "users": [user]}
-        return {"op": "update_connection", **where, **seat.desired.marks_body()}
+        return {"op": "update_connection", **where, **seat._desired.marks_body()}
 
     async def _send(self, seats: list[Seat]) -> None:
         name = self.name
@@ -300,9 +208,7 @@ class Lease:
         self, name: str, seats: list[Seat], operations: list[dict[str, Any]]
     ) -> None:
         """Sends a batch; one that is too large goes in two."""
-        body: dict[str, Any] = {"ops": operations}
-        if not self._plain:
-            body["me"] = False
+        body = {"ops": operations, "me": False}
         half = len(seats) // 2
         try:
             if half and len(dumps(body)) > self._link.max_payload:
@@ -312,10 +218,7 @@ class Lease:
             if not isinstance(results, list) or len(results) != len(seats):
                 raise Malformed("a batch without its results")
         except PresenceError as error:
-            if "me" in body and isinstance(error, Refused) and error.code == "invalid_request":
-                self._plain = True
-                await self._send_parts(name, seats, operations)
-            elif error.code == "too_large" and half:
+            if error.code == "too_large" and half:
                 await self._send_parts(name, seats[:half], operations[:half])
                 await self._send_parts(name, seats[half:], operations[half:])
             else:
@@ -333,35 +236,34 @@ class Lease:
         elif operation == "disconnect":
             self._remove(seat, None)
         elif operation == "update_connection" and result.get("unknown"):
-            seat.desired.on_failure()
-            seat.connected = False
+            seat._desired.on_failure()
+            seat._connected = False
         else:
             if operation == "connect":
                 if not self.held:
                     self._beat_now.set()  # The answer says how often.
                 self._pace.take(result)
-                seat.connected = name == self.name
-            seat.backoff.reset()
-            seat.error = None
-            me = result.get("me")
-            seat.desired.on_answer(me if isinstance(me, dict) else seat.desired.me or {})
+                seat._connected = name == self.name
+            seat._backoff.reset()
+            seat._error = None
+            seat._desired.on_answer(seat._desired.me or {})
 
     def _on_error(self, seat: Seat, operation: str, error: PresenceError) -> None:
-        seat.error = error
+        seat._error = error
         if error.retryable or isinstance(error, Malformed):
-            seat.desired.on_failure()
-            seat.not_before = clock() + pause_after(error, seat.backoff)
+            seat._desired.on_failure()
+            seat._not_before = clock() + pause_after(error, seat._backoff)
         elif operation == "disconnect":
             self._remove(seat, error)
         else:
-            fresh = seat.desired.me is None
-            again = seat.desired.on_refusal(error)
-            if operation == "connect" and (fresh or not again) and not seat.desired.dirty:
+            fresh = seat._desired.me is None
+            again = seat._desired.on_refusal(error)
+            if operation == "connect" and (fresh or not again) and not seat._desired.dirty:
                 self._remove(seat, error)
 
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
         self._seats.pop(seat.id, None)
-        seat.end(error)
+        seat._end(error)
 
     # -- the heartbeat
 
@@ -419,8 +321,8 @@ class Lease:
 
     def _disconnect_seats(self) -> None:
         for seat in self._seats.values():
-            seat.connected = False
-        self.wake()
+            seat._connected = False
+        self._wake.set()
 
     async def _end_old(self) -> None:
         for name in list(self._old):
@@ -431,20 +333,21 @@ class Lease:
                 if not error.retryable:
                     self._old.discard(name)
                 await asyncio.sleep(pause_after(error, self._backoff))
-                self.wake()
+                self._wake.set()
 
     # -- the end
 
-    async def _stop(self) -> None:
+    def _cancel(self) -> list[asyncio.Task[None]]:
         tasks: list[asyncio.Task[None]] = [*self._tasks, *self._batches]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        return tasks
 
-    def _finish(self, error: Optional[PresenceError]) -> None:
+    def _finish(self, error: Optional[PresenceError] = None) -> None:
+        self._cancel()
         for seat in list(self._seats.values()):
             self._remove(seat, error)
-        for listeners, listener in self._listeners():
-            if listener in listeners:
-                listeners.remove(listener)
+        if self._on_link in self._link.listeners:
+            self._link.listeners.remove(self._on_link)
         self._states.set(ConnectionState.CLOSED, error)
+        self._on_end(self)

@@ -1,0 +1,221 @@
+"""What both doors have. ``Service`` acts for anyone, ``UserClient`` as one user.
+
+Operations that a door lacks do not exist on its type.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Optional, TypeVar, Union
+
+from nats.aio.client import Client
+
+from ._calls import Calls, chunks
+from ._channel_watch import ChannelWatch
+from ._desired import Desired
+from ._filter import Filter, Sort
+from ._hub import Hub
+from ._hub_watch import UserWatch
+from ._link import Link, close_nats
+from ._matching_watch import MatchingWatch
+from ._model import Me, User, parse_me
+from ._patch import patch_of
+from ._query import ChannelQuery, UserQuery, query_body
+from .connection import Connection
+from .errors import Malformed
+from .lease import Lease
+from .watch import Watch
+
+IDS_A_QUERY = 100
+PREFIX = "presence"
+EVENTS = "user.presence.changed"
+AUDIT = 600.0
+
+D = TypeVar("D", bound="Door")
+W = TypeVar("W", bound=Watch)
+
+
+class Door:
+    """What both doors have. Closing it ends what it runs; the NATS connection is the caller's."""
+
+    def __init__(
+        self,
+        nc: Client,
+        user: Optional[str],
+        prefix: str,
+        events: str,
+        audit: Optional[float],
+    ) -> None:
+        self._link = Link(nc)
+        self._calls = Calls(self._link, prefix, user)
+        self._user = user
+        self._hub = Hub(self._link, self._calls, events, user, audit)
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._connections: set[Connection] = set()
+        self._leases: set[Lease] = set()
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._owned: Optional[Client] = None  # A NATS connection that ends with this.
+
+    def __repr__(self) -> str:
+        who = "" if self._user is None else f" of {self._user!r}"
+        return f"<{type(self).__name__}{who}, {'up' if self._link.is_up else 'down'}>"
+
+    def observe(self, error: Optional[Exception] = None) -> None:
+        """Takes what a callback of the NATS connection was called with; it costs next to nothing.
+
+        A connection of ``presenced.connect`` does so by itself. One that is the application's may
+        call it in its ``error_cb``, so that dropped messages are noticed at once.
+        """
+        self._link.observe(error)
+
+    async def close(self) -> None:
+        """Disconnects what is connected, ends watches; leaves nothing running."""
+        sessions: list[Union[Connection, Lease]] = [*self._connections, *self._leases]
+        async with AsyncExitStack() as ends:
+            if self._owned is not None:
+                ends.push_async_callback(close_nats, self._owned)
+            ends.push_async_callback(self._link.close)
+            ends.push_async_callback(self._hub.close)
+            for session in sessions:
+                ends.callback(session._finish)  # Where its close was cancelled before it began.
+            for watch in list(self._watches):
+                watch._end(None)
+            await asyncio.gather(*(session.close() for session in sessions))
+
+    async def __aenter__(self: D) -> D:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    # -- others
+
+    def watch(self, ids: Iterable[str]) -> UserWatch:
+        """Watches users: ``async with client.watch(["john"]) as watch``."""
+        if isinstance(ids, str):
+            raise TypeError("watch takes several ids, in a list")
+        return self._kept(UserWatch(self._hub, ids))
+
+    def watch_where(
+        self, filter: Filter, *, sort: Optional[Sort] = None, limit: int = 100
+    ) -> MatchingWatch:
+        """Watches the first users that match, at most 100; they come and go with what they are."""
+        query = UserQuery(self._calls, query_body(filter, presence=True), sort, limit)
+        return self._kept(MatchingWatch(self._hub, self._link, query))
+
+    def watch_channel(
+        self,
+        type: str,
+        id: str,
+        *,
+        data: Optional[Mapping[str, Any]] = None,
+        users: Union[str, Iterable[str]] = "first",
+        member_limit: int = 100,
+        online_count: bool = False,
+    ) -> ChannelWatch:
+        """Watches members of a channel, which is made of ``data`` where there is none.
+
+        ``users`` is ``"first"`` (the first ten in order of joining), ``"all"`` or a list of ids.
+        """
+        body: dict[str, Any] = {"type": type, "id": id, "member_limit": member_limit}
+        if data is not None:
+            body["data"] = patch_of(data, {})
+        if online_count:
+            body["online_count"] = True
+        return self._kept(ChannelWatch(self._hub, self._calls, body, users))
+
+    def users(
+        self,
+        filter: Optional[Filter] = None,
+        *,
+        sort: Optional[Sort] = None,
+        limit: Optional[int] = None,
+        seen_by: Optional[str] = None,
+        fresh: bool = False,
+    ) -> UserQuery:
+        """Users that match: ``async for`` goes through all, ``await`` returns a list.
+
+        ``seen_by`` names whose view it is; ``fresh`` waits for all that is stored already.
+        """
+        body = query_body(filter, presence=fresh or None, **{"as": seen_by})
+        return UserQuery(self._calls, body, sort, limit)
+
+    def channels(
+        self,
+        filter: Optional[Filter] = None,
+        *,
+        sort: Optional[Sort] = None,
+        limit: Optional[int] = None,
+        online_count: bool = False,
+        seen_by: Optional[str] = None,
+    ) -> ChannelQuery:
+        """Channels that match: ``async for`` goes through all, ``await`` returns a list."""
+        body = query_body(filter, online_count=online_count or None, **{"as": seen_by})
+        return ChannelQuery(self._calls, body, sort, limit)
+
+    async def count(
+        self,
+        filter: Optional[Filter] = None,
+        *,
+        seen_by: Optional[str] = None,
+        fresh: bool = False,
+    ) -> int:
+        """How many users match."""
+        body = query_body(filter, presence=fresh or None, **{"as": seen_by})
+        count = (await self._calls.call("count_users", body)).get("count")
+        if not isinstance(count, int):
+            raise Malformed("count_users without a count")
+        return count
+
+    async def get_many(self, ids: Iterable[str]) -> dict[str, Optional[User]]:
+        """Users by id, as they are now; None where there is no such user."""
+        wanted = list(dict.fromkeys(ids))
+        found: dict[str, User] = {}
+        for chunk in chunks(wanted, IDS_A_QUERY):
+            found.update(await self._hub.ask_users(chunk))
+        return {id: found.get(id) for id in wanted}
+
+    async def get(self, id: str) -> Optional[User]:
+        """A user as it is now; None where there is no such user."""
+        return (await self.get_many([id]))[id]
+
+    # -- for both
+
+    def _connect(
+        self,
+        user: str,
+        named: Optional[str],
+        desired: Desired,
+    ) -> Connection:
+        connection = Connection(
+            self._link,
+            self._calls,
+            self._lock(user),
+            user,
+            named,
+            desired,
+            self._hub.take_answer if named is None else lambda me: None,
+            self._connections.discard,
+        )
+        self._connections.add(connection)
+        return connection
+
+    def _kept(self, watch: W) -> W:
+        self._watches.add(watch)
+        return watch
+
+    def _lock(self, user: str) -> asyncio.Lock:
+        lock = self._locks.get(user)
+        if lock is None:
+            lock = self._locks[user] = asyncio.Lock()
+        return lock
+
+
+def own_views(answer: Mapping[str, Any]) -> dict[str, Me]:
+    users = answer.get("users")
+    if not isinstance(users, dict):
+        raise Malformed("upsert_users without users")
+    return {id: parse_me(body) for id, body in users.items()}

@@ -1,0 +1,191 @@
+"""Watches of all users: one subscription, and the picture page by page."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any, Optional
+
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ._background import spawn
+from ._calls import Calls
+from ._hub import SETTLE, Hub, audit_pause, resync_pause
+from ._link import Link, LinkEvent
+from ._model import User, WatchState, parse_event, parse_users
+from ._pace import Backoff, pause_after, wait_set
+from ._picture import Asked, Entry, Step
+from ._tokens import decode
+from .errors import Closed, Denied, PresenceError
+from .watch import UNKNOWN, Watch
+
+log = logging.getLogger("presenced")
+
+_PAGE = 100
+
+
+class EveryoneWatch(Watch):
+    """A watch of all users: made by ``watch_all``. Who is deleted is None in the mapping.
+
+    It needs the permission to subscribe to the events of all.
+    """
+
+    def __init__(self, link: Link, calls: Calls, hub: Hub) -> None:
+        super().__init__()
+        self._link = link
+        self._calls = calls
+        self._hub = hub
+        self._entries: dict[str, Entry] = {}
+        self._sub: Optional[Subscription] = None
+        self._task: Optional[asyncio.Task[None]] = None
+        self._backoff = Backoff()
+        self._doubtful = asyncio.Event()
+
+    def _ids(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def _find(self, id: str) -> Any:
+        entry = self._entries.get(id)
+        return entry.user if entry is not None and entry.known else UNKNOWN
+
+    async def _begin(self) -> None:
+        if self._task is None and self._state is not WatchState.CLOSED:
+            self._link.listeners.append(self._on_link)
+            self._task = spawn(self._run(), "a watch of all", self._end)
+
+    # -- the task
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    await self._link.wait_up()
+                    self._doubtful.clear()
+                    await self._subscribe()
+                    await self._list()
+                    self._backoff.reset()
+                    if not self._doubtful.is_set():
+                        self._set(WatchState.LIVE)
+                    await self._rest()
+                except Denied as error:
+                    self._note(error)
+                    self._set(WatchState.DENIED)
+                    await self._doubtful.wait()
+                except PresenceError as error:
+                    if not error.retryable:
+                        self._end(error)
+                        return
+                    self._note(error)
+                    await asyncio.sleep(pause_after(error, self._backoff))
+        finally:
+            if self._sub is not None:
+                await self._link.unsubscribe(self._sub)
+
+    async def _subscribe(self) -> None:
+        if self._sub is None:
+            subject = f"{self._hub.events}.*"
+            self._sub = (await self._link.subscribe([subject], self._on_message))[subject]
+            if self._sub is None:
+                raise Denied(f"NATS refuses the subscription to {subject}", subject=subject)
+
+    async def _list(self) -> None:
+        """Asks for all users; who is in no page is absent."""
+        gone = {id for id, entry in self._entries.items() if entry.user is None}
+        asked = {id: entry.ask() for id, entry in self._entries.items()}
+        found: set[str] = set()
+        last: Optional[str] = None
+        while True:
+            users, more = await self._page(last)
+            for user in users:
+                found.add(user.id)
+                self._take_answer(user.id, user, asked.get(user.id))
+            if not users or not more:
+                break
+            last = users[-1].id
+        for id in asked.keys() - found:
+            self._take_answer(id, None, asked[id])
+        # The version of a deleted user counts until a whole list was asked for after that.
+        for id in gone:
+            if id in self._entries and self._entries[id].user is None:
+                del self._entries[id]
+                self._shown.pop(id, None)
+
+    async def _page(self, last: Optional[str]) -> tuple[list[User], bool]:
+        body: dict[str, Any] = {"limit": _PAGE, "presence": True}
+        if last is not None:
+            body["filter"] = {"id": {"$gt": last}}
+        answer = await self._calls.call("query_users", body)
+        return parse_users(answer), answer.get("more", True) is True
+
+    async def _rest(self) -> None:
+        """Until all is to be asked for again; audits in between."""
+        while not await wait_set(self._doubtful, audit_pause(self._hub.audit)):
+            if await self._audit():
+                self._doubt()
+        await asyncio.sleep(resync_pause(len(self._entries)))
+
+    async def _audit(self) -> bool:
+        """Asks for one page; True if it was newer than events that should have come."""
+        ids = sorted(self._entries)
+        users, _ = await self._page(random.choice(ids) if ids else None)
+        newer = []
+        for user in users:
+            entry = self._entry(user.id)
+            if user.version > entry.version:
+                newer.append((entry, user.version))
+            self._take_answer(user.id, user, None)
+        if newer:
+            await asyncio.sleep(SETTLE)
+        missed = [entry.id for entry, version in newer if entry.event_version < version]
+        if missed:
+            self._hub.missed += 1
+            self.degraded = f"events on {self._hub.events}.* do not arrive"
+            log.warning("events of %s do not arrive: a permission, or dropped messages?", missed)
+        return bool(missed)
+
+    # -- what comes
+
+    def _entry(self, id: str) -> Entry:
+        entry = self._entries.get(id)
+        if entry is None:
+            entry = self._entries[id] = Entry(id)
+        return entry
+
+    def _take_answer(self, id: str, user: Optional[User], asked: Optional[Asked]) -> None:
+        entry = self._entry(id)
+        self._spread(entry.on_answer(user, asked or entry.ask()))
+
+    async def _on_message(self, message: Msg) -> None:
+        id = decode(message.subject[len(self._hub.events) + 1 :])
+        user = parse_event(message.data, id) if id is not None else None
+        if user is None:
+            self._hub.dropped += 1
+        else:
+            self._spread(self._entry(user.id).on_event(user))
+
+    def _spread(self, step: Optional[Step]) -> None:
+        if step is not None:
+            self._take(step)
+
+    # -- signals
+
+    def _on_link(self, event: LinkEvent) -> None:
+        if event is LinkEvent.CLOSED:
+            self._end(Closed("the NATS connection is closed"))
+        else:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        if self._state is WatchState.LIVE:
+            self._set(WatchState.STALE)
+        self._doubtful.set()
+
+    def _end(self, error: Optional[PresenceError]) -> None:
+        super()._end(error)
+        if self._on_link in self._link.listeners:
+            self._link.listeners.remove(self._on_link)
+        if self._task is not None:
+            self._task.cancel()

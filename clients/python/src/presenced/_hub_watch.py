@@ -1,0 +1,120 @@
+"""Watches of users by their ids, whom the hub of a door follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Optional
+
+from ._hub import Ask, Hub, Slot
+from ._model import WatchState
+from ._picture import Step
+from .errors import Closed, PresenceError
+from .watch import UNKNOWN, Watch
+
+
+class HubWatch(Watch):
+    """A watch of those ids that its kind adds."""
+
+    def __init__(self, hub: Hub, ask: Optional[Ask] = None) -> None:
+        super().__init__()
+        self._hub = hub
+        self._ask: Ask = ask or hub.ask_users
+        self._watched: dict[str, None] = {}
+        self._complete = False  # Whether it is known who is to be watched.
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(self._watched)
+
+    @property
+    def denied(self) -> frozenset[str]:
+        """Ids whose events or queries NATS refuses to this login."""
+        return frozenset(slot.entry.id for slot in self._slots() if slot.denied)
+
+    def _ids(self) -> Iterator[str]:
+        return iter(self._watched)
+
+    def _find(self, id: str) -> Any:
+        slot = self._hub.slot(id) if id in self._watched else None
+        known = slot is not None and slot.entry.known and not slot.denied
+        return slot.entry.user if slot is not None and known else UNKNOWN
+
+    def _has_left(self, id: str) -> bool:
+        return id not in self._watched
+
+    def _slots(self) -> list[Slot]:
+        return [slot for slot in map(self._hub.slot, self._watched) if slot is not None]
+
+    def _add(self, ids: Iterable[str]) -> None:
+        if self._state is WatchState.CLOSED:
+            raise Closed("the watch is closed")
+        new = [id for id in dict.fromkeys(ids) if id not in self._watched]
+        self._hub.acquire(self, new)
+        for id in new:
+            self._watched[id] = None
+            if id in self._pending:
+                continue  # It was removed, and the reader does not know yet.
+            known = self._find(id)
+            if self._was_live and not self._announces_new:
+                self._shown[id] = known
+            elif known is not UNKNOWN:
+                self._pending[id] = None
+        self._look()
+
+    #: Whether the reader is told of users who are known already when they are added.
+    _announces_new = False
+
+    def _release(self, ids: Iterable[str]) -> list[str]:
+        old = [id for id in dict.fromkeys(ids) if id in self._watched]
+        for id in old:
+            del self._watched[id]
+        self._hub.release(self, old)
+        return old
+
+    def _take(self, step: Step) -> None:
+        if step.id in self._watched:
+            super()._take(step)
+
+    def _look(self, error: Optional[PresenceError] = None) -> None:
+        """Finds the state again; the hub has other news of its users."""
+        if error is not None:
+            self._note(error)
+        slots = self._slots()
+        seen = [slot for slot in slots if not slot.denied]
+        if slots and not seen:
+            self._set(WatchState.DENIED)
+        elif self._complete and all(slot.fresh and not slot.asking for slot in seen):
+            self._set(WatchState.LIVE)
+        elif not self._was_live:
+            self._set(WatchState.LOADING)
+        elif any(self._is_stale(slot) for slot in seen):
+            self._set(WatchState.STALE)
+
+    def _is_stale(self, slot: Slot) -> bool:
+        # The own view is asked for after each own event, which is no reason to distrust the rest.
+        return slot.entry.known and not slot.fresh and slot.entry.id != self._hub.own
+
+    def _end(self, error: Optional[PresenceError]) -> None:
+        if self._state is not WatchState.CLOSED:
+            super()._end(error)
+            self._hub.release(self, list(self._watched))
+
+
+class UserWatch(HubWatch):
+    """A watch of users that are named: made by ``watch``."""
+
+    def __init__(self, hub: Hub, ids: Iterable[str]) -> None:
+        super().__init__(hub)
+        self._complete = True
+        self._add(ids)
+
+    def add(self, *ids: str) -> None:
+        """Watches more users."""
+        self._add(ids)
+
+    def remove(self, *ids: str) -> None:
+        """Watches some users no longer."""
+        for id in self._release(ids):
+            self._shown.pop(id, None)
+            self._pending.pop(id, None)
+        self._look()

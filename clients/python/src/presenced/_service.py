@@ -1,0 +1,136 @@
+"""The door of trusted services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Optional
+
+from nats.aio.client import Client
+
+from ._calls import chunks
+from ._desired import Desired
+from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_views
+from ._everyone_watch import EveryoneWatch
+from ._filter import Filter
+from ._model import Channel, Me, parse_channel
+from ._patch import patch_of
+from ._query import query_body
+from ._tokens import encode
+from .connection import Connection
+from .errors import Malformed
+from .lease import Lease
+
+
+class Service(Door):
+    """The first door: a trusted service, which acts for any user."""
+
+    def __init__(
+        self,
+        nc: Client,
+        *,
+        prefix: str = PREFIX,
+        events: str = EVENTS,
+        audit: Optional[float] = AUDIT,
+    ) -> None:
+        super().__init__(nc, None, prefix, events, audit)
+
+    def connect(
+        self,
+        user: str,
+        fields: Optional[Mapping[str, Any]] = None,
+        *,
+        device: Optional[str] = None,
+        idle: Optional[bool] = None,
+        defaults: Optional[Mapping[str, Any]] = None,
+        **named: Any,
+    ) -> Connection:
+        """Has a user come online, with heartbeats of its own. For many users: ``lease``."""
+        encode(user)
+        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        return self._connect(user, user, desired)
+
+    def lease(self, name: str) -> Lease:
+        """A lease for many users' connections. The name gets a random end."""
+        lease = Lease(self._link, self._calls, name, self._leases.discard)
+        self._leases.add(lease)
+        return lease
+
+    def watch_all(self) -> EveryoneWatch:
+        """Watches all users. Needs the permission to subscribe to the events of all."""
+        return self._kept(EveryoneWatch(self._link, self._calls, self._hub))
+
+    async def upsert(self, users: Iterable[Mapping[str, Any]]) -> dict[str, Me]:
+        """Makes or changes users, each a mapping with its ``id``; 100 a request."""
+        patches = [patch_of(user, {}) for user in users]
+        result: dict[str, Me] = {}
+        for chunk in chunks(patches, IDS_A_QUERY):
+            result.update(own_views(await self._calls.call("upsert_users", {"users": chunk})))
+        return result
+
+    async def update(
+        self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any
+    ) -> Me:
+        """Changes one user; None as a value removes a field."""
+        return (await self.upsert([{**patch_of(fields, named), "id": user}]))[user]
+
+    async def delete(self, ids: Iterable[str]) -> list[str]:
+        """Deletes users; returns the ids of those that there were."""
+        deleted: list[str] = []
+        for chunk in chunks(list(ids), IDS_A_QUERY):
+            deleted += _deleted(await self._calls.call("delete_users", {"ids": chunk}))
+        return deleted
+
+    async def delete_where(self, filter: Filter) -> list[str]:
+        """Deletes all users that match as they truly are."""
+        deleted: list[str] = []
+        while True:
+            body = query_body(filter, limit=IDS_A_QUERY)
+            answer = await self._calls.call("delete_users", body)
+            deleted += _deleted(answer)
+            if not answer.get("more"):
+                return deleted
+
+    async def upsert_channel(
+        self,
+        type: str,
+        id: str,
+        data: Optional[Mapping[str, Any]] = None,
+        *,
+        members: Optional[Sequence[str]] = None,
+        add_members: Optional[Sequence[str]] = None,
+        remove_members: Optional[Sequence[str]] = None,
+    ) -> Channel:
+        """Makes or changes a channel."""
+        body: dict[str, Any] = {"type": type, "id": id}
+        parts = {"members": members, "add_members": add_members, "remove_members": remove_members}
+        body.update((name, list(ids)) for name, ids in parts.items() if ids is not None)
+        if data is not None:
+            body["data"] = patch_of(data, {})
+        return parse_channel((await self._calls.call("upsert_channel", body)).get("channel"))
+
+    async def delete_channel(self, type: str, id: str) -> bool:
+        """Deletes a channel; False where there was none."""
+        answer = await self._calls.call("delete_channel", {"type": type, "id": id})
+        return answer.get("deleted") is True
+
+    async def explain(self, user: str) -> dict[str, Any]:
+        """Why a user is shown as it is, for people on call."""
+        return await self._calls.call("explain", {"user_id": user})
+
+
+def service(
+    nc: Client,
+    *,
+    prefix: str = PREFIX,
+    events: str = EVENTS,
+    audit: Optional[float] = AUDIT,
+) -> Service:
+    """A trusted service over the application's NATS connection; options as those of ``user``."""
+    return Service(nc, prefix=prefix, events=events, audit=audit)
+
+
+def _deleted(answer: Mapping[str, Any]) -> list[str]:
+    ids = answer.get("deleted")
+    if not isinstance(ids, list):
+        raise Malformed("delete_users without the deleted")
+    return [str(id) for id in ids]

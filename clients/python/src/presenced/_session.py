@@ -1,0 +1,52 @@
+"""What a connection and a seat have in common: a user, and what is wanted of it."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ._desired import Desired
+from ._opening import Opening
+from ._pace import CALL_TIMEOUT
+from ._tokens import random_id
+from .errors import NoAnswer, PresenceError
+
+
+class Session(Opening):
+    """One connection of one user. ``id`` is new for each, and stays over reconnects."""
+
+    def __init__(self, user: str, desired: Desired) -> None:
+        self._desired = desired
+        self.user_id = user
+        self.id = random_id()
+
+    async def set_idle(self, idle: bool, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
+        """Says whether the person behind this connection is idle."""
+        await self._want(timeout, idle=idle)
+
+    async def set_device(self, device: str, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
+        """Names the kind of device behind this connection."""
+        await self._want(timeout, device=device)
+
+    @abstractmethod
+    def _send_soon(self) -> None:
+        """Has what is wanted sent; raises Closed if it never will be."""
+
+    @abstractmethod
+    def _why_not(self) -> Optional[PresenceError]:
+        """Why what is wanted is not acknowledged yet."""
+
+    async def _want(
+        self, timeout: Optional[float], patch: Optional[Mapping[str, Any]] = None, **marks: Any
+    ) -> None:
+        """Returns when a change of the user, the device or the idleness was acknowledged."""
+        self._send_soon()
+        self._desired.want(patch or {})
+        self._desired.mark(**marks)
+        try:
+            await self._desired.acknowledged(timeout)
+        except asyncio.TimeoutError:
+            error = self._why_not() or NoAnswer("the change is not acknowledged yet")
+            raise error from None

@@ -1,0 +1,69 @@
+"""The door of one user's own client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from nats.aio.client import Client
+
+from ._desired import Desired
+from ._door import AUDIT, EVENTS, PREFIX, Door, own_views
+from ._model import Me
+from ._patch import patch_of
+from .connection import Connection
+
+
+class UserClient(Door):
+    """The second door: one user's own client, which sees itself as it truly is."""
+
+    def __init__(
+        self,
+        nc: Client,
+        user: str,
+        *,
+        prefix: str = PREFIX,
+        events: str = EVENTS,
+        audit: Optional[float] = AUDIT,
+    ) -> None:
+        super().__init__(nc, user, prefix, events, audit)
+        self.id = user
+
+    def connect(
+        self,
+        fields: Optional[Mapping[str, Any]] = None,
+        *,
+        device: Optional[str] = None,
+        idle: Optional[bool] = None,
+        defaults: Optional[Mapping[str, Any]] = None,
+        **named: Any,
+    ) -> Connection:
+        """Comes online: ``async with me.connect(status="hello") as connection``.
+
+        ``defaults`` are fields that count only if this makes the user.
+        """
+        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        return self._connect(self.id, None, desired)
+
+    async def update(self, fields: Optional[Mapping[str, Any]] = None, **named: Any) -> Me:
+        """Changes the user without being connected; None as a value removes a field."""
+        async with self._lock(self.id):
+            body = {"users": [patch_of(fields, named)]}
+            answer = await self._calls.call("upsert_users", body)
+        return own_views(answer)[self.id]
+
+
+def user(
+    nc: Client,
+    id: str,
+    *,
+    prefix: str = PREFIX,
+    events: str = EVENTS,
+    audit: Optional[float] = AUDIT,
+) -> UserClient:
+    """A client of one user over the application's NATS connection.
+
+    ``prefix`` and ``events`` are those of the daemons' subjects; ``audit`` is the seconds between
+    two checks that events arrive (None: none).
+    """
+    return UserClient(nc, id, prefix=prefix, events=events, audit=audit)

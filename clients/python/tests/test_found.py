@@ -1,0 +1,115 @@
+"""Watches that find their users: those who match, and all."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from conftest import World, permitted, until
+
+import presenced
+
+
+def named(id: str, team: str) -> dict[str, str]:
+    return {"id": id, "team": team}
+
+
+async def test_those_who_match_come_and_go_with_what_they_are(world: World) -> None:
+    service = await world.service()
+    await service.upsert([named("ann", "red"), named("bob", "red"), named("cid", "blue")])
+    async with service.connect("ann") as ann:
+        async with service.watch_where({"online": True, "team": "red"}) as watch:
+            assert set(watch) == {"ann"}
+            async with service.connect("bob"), service.connect("cid"):
+                await until(lambda: set(watch) == {"ann", "bob"})
+                await ann.close()
+                # Sooner than those are looked for of whom nothing is heard.
+                await until(lambda: set(watch) == {"bob"}, 6)
+            await until(lambda: not watch)
+            await watch.close()
+            changes = [(change.kind, change.id) async for change in watch]
+            # The reader lagged: bob has come and gone in between.
+            assert [change for change in changes if change[1]] == [("gone", "ann")]
+
+
+async def test_a_filter_finds_in_its_order_up_to_its_limit(world: World) -> None:
+    service = await world.service()
+    await service.upsert({"id": f"u{number}", "n": number} for number in range(5))
+    async with service.watch_where({}, sort={"n": -1}, limit=2) as watch:
+        assert set(watch) == {"u4", "u3"}
+        await service.update("u4", n=-1)
+        # A custom field is not announced; a change of what is makes it be looked at.
+        await service.update("u4", status="low")
+        await until(lambda: set(watch) == {"u3", "u2"})
+    assert watch.state == "closed"
+
+
+async def test_a_filter_that_is_refused_raises(world: World) -> None:
+    service = await world.service()
+    with pytest.raises(presenced.Refused) as caught:
+        await service.watch_where({"online": {"$gt": True}})
+    assert caught.value.code == "invalid_filter"
+
+
+async def test_those_who_match_are_looked_for_after_a_cut(world: World) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    async with service.watch_where({"team": "red"}) as watch:
+        assert not watch
+        proxy.refuse(True)
+        await others.upsert([named("ann", "red")])
+        proxy.refuse(False)
+        await until(lambda: set(watch) == {"ann"}, 5)
+
+
+async def test_all_are_watched_page_after_page_and_newcomers_too(world: World) -> None:
+    service = await world.service()
+    await service.upsert(named(f"u{number:03}", "red") for number in range(250))
+    async with service.watch_all() as watch:
+        assert len(watch) == 250
+        async with (await world.user("alice@example.com")).connect():
+            await until(lambda: "alice@example.com" in watch)
+        await service.delete(["u007"])
+        await until(lambda: getattr(watch["alice@example.com"], "online", True) is False)
+        await watch.close()
+        kinds = [(change.kind, change.id) async for change in watch if change.id]
+        assert kinds == [("fields", "alice@example.com")], "a reader that lags sees her as she is"
+
+
+async def test_all_are_asked_for_again_after_a_cut(world: World) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    await others.upsert(named(id, "red") for id in "abc")
+    async with service.watch_all() as watch:
+        proxy.refuse(True)
+        await until(lambda: watch.state == "stale")
+        await others.delete(["b"])
+        await others.upsert([named("d", "blue")])
+        assert set(watch) == {"a", "b", "c"}, "the old picture stays"
+        proxy.refuse(False)
+        await until(lambda: watch.state == "live")
+        assert {id for id, user in watch.items() if user} == {"a", "c", "d"}
+        for id in "acd":
+            assert watch[id] == await others.get(id)
+        proxy.cut()
+        await until(lambda: set(watch) == {"a", "c", "d"})
+
+
+async def test_the_audit_of_all_finds_events_that_do_not_arrive(world: World) -> None:
+    service, others = await world.service(audit=1.0), await world.service()
+    async with service.watch_all() as watch:
+        assert watch._sub is not None
+        await service._link._nc._send_unsubscribe(watch._sub._id)  # The server forgets it.
+        await others.update("john", status="unheard")
+        await until(lambda: getattr(watch.get("john"), "status", "") == "unheard")
+        await until(lambda: watch.degraded)
+        assert service._hub.missed == 1
+
+
+async def test_all_are_denied_to_a_login_that_may_not_see_them(bare: World) -> None:
+    await permitted(bare)
+    nc = await bare.connect(user="john", password="j")
+    async with presenced.service(nc) as service:
+        with pytest.raises(presenced.Denied) as caught:
+            await asyncio.wait_for(service.watch_all().__aenter__(), 5)
+        assert caught.value.subject == "user.presence.changed.*"
