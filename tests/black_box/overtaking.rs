@@ -134,3 +134,27 @@ async fn a_late_disconnect_writes_nothing() {
     let after = stage.client.upsert(json!({"id": "jim"})).await["rev"].as_u64().unwrap();
     assert_eq!(after, before + 1);
 }
+
+#[tokio::test]
+async fn in_one_batch_a_connect_behind_its_disconnect_stands() {
+    let pair = Pair::start(NO_GRACE).await;
+    let disconnect = json!({"op": "disconnect", "user_id": "ann", "connection_id": "c"});
+    let connect = json!({"op": "connect", "user": {"id": "ann"}, "connection_id": "c"});
+    let ops = json!({"ops": [disconnect, connect], "me": false});
+    let results = pair.one.get("batch", ops).await["results"].take();
+    assert_eq!(results[0]["disconnected"], 0, "{results}");
+    assert_eq!(results[1]["created"], true, "{results}");
+    // An overtaken connect would be ended by the second daemon after a second.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(is_online(&pair.two, "ann").await);
+}
+
+#[tokio::test]
+async fn a_lease_is_used_again_at_once_after_its_disconnect() {
+    let pair = Pair::start(NO_GRACE).await;
+    assert_eq!(pair.two.get("disconnect", json!({"lease": "gw"})).await["disconnected"], 0);
+    let connect = json!({"user": {"id": "ann"}, "connection_id": "c", "lease": "gw"});
+    pair.one.get("connect", connect).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(is_online(&pair.two, "ann").await);
+}
