@@ -51,7 +51,7 @@ pub async fn publish(
     early: EarlyDisconnect,
     window: Window,
 ) {
-    let now_ms = store.context.clock.now().mono_ms;
+    let now_ms = store.context.now().mono_ms;
     let text = |id: &Id| id.as_str().to_owned();
     let message = Message {
         user: text(user),
@@ -81,7 +81,7 @@ pub fn on_message(store: &Store, message: &Message) {
     };
     let lease = message.lease.as_deref().and_then(parse);
     let early = EarlyDisconnect { connection, lease, grace_ms: message.grace_ms };
-    let now_ms = store.context.clock.now().mono_ms;
+    let now_ms = store.context.now().mono_ms;
     let window = Window {
         arrives_until_ms: now_ms.saturating_add(message.within_ms),
         appears_until_ms: now_ms.saturating_add(message.appears_within_ms),

@@ -14,7 +14,6 @@ use crate::presence::id::Id;
 use crate::presence::time::Time;
 use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
-use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Answer;
 
 /// The bounds of the period of looks at all users.
@@ -32,7 +31,6 @@ const WRITE_MS: u64 = 5000;
 pub struct Forgetting {
     pub store: Store,
     pub beacons: Beacons,
-    pub stream_clock: Arc<StreamClock>,
     pub after: Duration,
 }
 
@@ -56,14 +54,14 @@ impl Forgetting {
     /// The users whose time has come, and the turn of this daemon with it.
     fn find(&self, look_ms: u64) -> Vec<(Id, Time)> {
         let context = &self.store.context;
-        let Some(now) = self.stream_clock.at(context.clock.now()) else { return Vec::new() };
+        let now = context.now().stream;
         let after_ms = millis(self.after);
         let mut found = Vec::new();
         self.store.users.for_each_stripe(|stripe| {
             let offline = stripe.records().filter(|(_, record)| !record.is_online());
             found.extend(offline.filter_map(|(user, record)| {
-                let touched = record.touched(now.wall);
-                let age_ms = u64::try_from(now.wall.0.saturating_sub(touched.0)).unwrap_or(0);
+                let touched = record.touched(now);
+                let age_ms = u64::try_from(now.0.saturating_sub(touched.0)).unwrap_or(0);
                 let spread_ms = spread_ms(user, after_ms);
                 (age_ms >= after_ms.saturating_add(spread_ms)).then(|| {
                     let late_ms = age_ms - after_ms - spread_ms;
@@ -82,7 +80,7 @@ impl Forgetting {
 
     fn forget(&self, user: Id, touched: Time, permit: tokio::sync::OwnedSemaphorePermit) {
         let context = &self.store.context;
-        let deadline_ms = context.clock.now().mono_ms + WRITE_MS;
+        let deadline_ms = context.now().mono_ms + WRITE_MS;
         let answer = self.store.users.command(user, Command::Forget { touched }, deadline_ms);
         let metrics = Arc::clone(&context.metrics);
         context.tracker.spawn(async move {

@@ -123,7 +123,7 @@ impl Service {
     }
 
     pub fn now(&self) -> Now {
-        self.store.context.clock.now()
+        self.store.context.now()
     }
 
     /// Admits a request of `weight` commands, or refuses it while too many are pending or the

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::key::ChannelKey;
 use crate::presence::id::Id;
 use crate::presence::json;
-use crate::presence::time::Now;
+use crate::presence::time::Time;
 
 /// How many members a channel has, and how many of them others see online.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -212,15 +212,15 @@ impl Occupancy {
 
 impl Announcement {
     /// `PROTOCOL`, section 3: the version of an announcement made at `now`.
-    pub fn version(&self, now: Now) -> u64 {
-        (self.after + 1).max(u64::try_from(now.wall.0).unwrap_or(0))
+    pub fn version(&self, now: Time) -> u64 {
+        (self.after + 1).max(u64::try_from(now.0).unwrap_or(0))
     }
 
     /// The JSON body.
-    pub fn body(&self, version: u64, now: Now) -> Vec<u8> {
+    pub fn body(&self, version: u64, now: Time) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         json::push(&mut out, "{\"type\":\"channel.presence.changed\",\"created_at\":");
-        json::push_optional_time(&mut out, Some(now.wall));
+        json::push_optional_time(&mut out, Some(now));
         json::push(&mut out, ",\"channel\":{\"type\":");
         json::push_str(&mut out, self.key.kind());
         json::push(&mut out, ",\"id\":");

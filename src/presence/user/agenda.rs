@@ -15,7 +15,7 @@ use crate::presence::time::{Now, Time};
 /// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
 const RETRY_MS: u64 = 5000;
 
-/// How long the end of a status is left alone at most, in milliseconds: the wall clock, by which
+/// How long the end of a status is left alone at most, in milliseconds: JetStream's clock, by which
 /// it ends, may be set while the monotonic one goes on.
 const MAX_STATUS_WAIT_MS: u64 = 600_000;
 
@@ -87,7 +87,7 @@ struct Details {
 /// When a status ends.
 #[derive(Debug, Clone, Copy)]
 struct StatusEnd {
-    /// By the wall clock.
+    /// By JetStream's clock.
     at: Time,
     /// The next check, on the monotonic clock. Actions of an invisible user do not move it, since
     /// the visible end would move too.
@@ -392,7 +392,7 @@ impl Details {
             return end.look_ms;
         }
         let turn = Time(end.at.0.saturating_add_unsigned(wait_ms));
-        if turn > now.wall {
+        if turn > now.stream {
             end.look_ms = now.mono_ms + status_wait_ms(turn, now);
         } else {
             due.expired = Some(end.at);
@@ -430,7 +430,7 @@ fn status_end(record: &Record, old: Option<&Details>, now: Now) -> Option<Status
 
 /// In how long it is time to look whether a status has ended.
 fn status_wait_ms(end: Time, now: Now) -> u64 {
-    let left_ms = end.0.saturating_sub(now.wall.0);
+    let left_ms = end.0.saturating_sub(now.stream.0);
     u64::try_from(left_ms).unwrap_or(0).min(MAX_STATUS_WAIT_MS)
 }
 
@@ -448,7 +448,8 @@ mod tests {
     }
 
     fn at(mono_ms: u64) -> Now {
-        Now { mono_ms, wall: Time(1_000_000 + i64::try_from(mono_ms).unwrap()) }
+        let stream = Time(1_000_000 + i64::try_from(mono_ms).unwrap());
+        Now { mono_ms, wall: Time(stream.0 - 500_000), stream }
     }
 
     fn leaving(generation: u64, grace_ms: Option<u64>) -> Leaving {
@@ -499,9 +500,9 @@ mod tests {
     }
 
     #[test]
-    fn a_status_ends_by_the_wall_clock_in_the_turn_of_the_daemon() {
+    fn a_status_ends_by_the_clock_of_jetstream_in_the_turn_of_the_daemon() {
         let mut record = Record::new(Time(0), 0);
-        record.status_expires_at = Some(at(3000).wall);
+        record.status_expires_at = Some(at(3000).stream);
         let mut agenda = Agenda::new(PERIODS);
         agenda.observe(&john(), Some(&record), at(0));
         let second = Turn { hearing_ms: 0, any_ms: 1000 };

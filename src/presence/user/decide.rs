@@ -178,7 +178,7 @@ pub(super) fn decide(
         }
         Command::Forget { touched } => {
             let is_meant =
-                |record: &&Record| !record.is_online() && record.touched(now.wall) == *touched;
+                |record: &&Record| !record.is_online() && record.touched(now.stream) == *touched;
             match change.before.filter(is_meant) {
                 Some(_) => Ok(change.purge()),
                 None => Ok(unchanged(Outcome::Deleted(false))),

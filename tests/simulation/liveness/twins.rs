@@ -182,7 +182,7 @@ impl Alone {
                 self.command(user, command, now_ms);
             }
             Step::Status { user, ends_in_ms } => {
-                let end = Time(self.now(now_ms).wall.0 + ends_in_ms);
+                let end = Time(self.now(now_ms).stream.0 + ends_in_ms);
                 let status = Some(Some("for a while".into()));
                 let end = StatusEnd { at: end, field: "status_expires_at".into() };
                 let patch =

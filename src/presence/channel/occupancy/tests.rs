@@ -89,9 +89,9 @@ fn what_is_only_assumed_is_announced_once_a_daemon_is_gone() {
 #[test]
 fn an_announcement_has_a_version_that_grows() {
     let announcement = Announcement { key: key(), counts: Counts::default(), after: 41 };
-    let at = |wall| announcement.version(Now { mono_ms: 0, wall: Time(wall) });
+    let at = |wall| announcement.version(Time(wall));
     assert_eq!((at(7), at(42), at(50)), (42, 42, 50));
-    let body = announcement.body(42, Now { mono_ms: 0, wall: Time(0) });
+    let body = announcement.body(42, Time(0));
     assert_eq!(
         String::from_utf8(body).unwrap(),
         "{\"type\":\"channel.presence.changed\",\"created_at\":\"1970-01-01T00:00:00.000Z\",\
