@@ -191,7 +191,6 @@ impl OccupancyTask {
             let Announcement { key, counts, .. } = announcement;
             self.occupancy.on_announced(&key, counts, version, now.mono_ms);
         }
-        self.occupancy.forget_empty();
         context.metrics.set_counted_channels(self.occupancy.channels());
     }
 

@@ -19,6 +19,10 @@ const RETRY_MS: u64 = 5000;
 /// it ends, may be set while the monotonic one goes on.
 const MAX_STATUS_WAIT_MS: u64 = 600_000;
 
+/// The number of void entries of the queue that are not worth building it anew, beside one for each
+/// user.
+const MAX_VOID_ENTRIES: usize = 1024;
+
 /// When nothing is to come.
 const NEVER_MS: u64 = u64::MAX;
 
@@ -174,6 +178,7 @@ impl Agenda {
         if let Some(agenda) = self.users.get_mut(user).filter(|agenda| agenda.due_ms > due_ms) {
             agenda.due_ms = due_ms;
             self.queue.push(Reverse((due_ms, user.clone())));
+            self.drop_void_entries();
         }
     }
 
@@ -237,7 +242,7 @@ impl Agenda {
     pub(super) fn observe(&mut self, user: &Id, after: Option<&Record>, now: Now) {
         let old = self.users.remove(user);
         let has_more = |record: &&Record| record.is_online() || record.status_expires_at.is_some();
-        let Some(record) = after.filter(has_more) else { return };
+        let Some(record) = after.filter(has_more) else { return self.drop_void_entries() };
         let known = old.as_ref().and_then(|old| old.details.as_deref());
         let details = Details {
             own: self.own_leases(record, known, now),
@@ -266,6 +271,15 @@ impl Agenda {
             wanted_ms
         });
         self.users.insert_new(agenda);
+        self.drop_void_entries();
+    }
+
+    /// Builds the queue anew if most of its entries are void.
+    fn drop_void_entries(&mut self) {
+        if self.queue.len() > 2 * self.users.len() + MAX_VOID_ENTRIES {
+            let entries = self.users.iter().map(|each| Reverse((each.due_ms, each.user.clone())));
+            self.queue = entries.collect();
+        }
     }
 
     /// The connections of a record that keep themselves alive, with when they were heard.
@@ -509,5 +523,20 @@ mod tests {
         assert_eq!(due(&mut agenda, at(3999), second), None);
         let expired = due(&mut agenda, at(4000), second).unwrap().expired;
         assert_eq!(expired, record.status_expires_at);
+    }
+
+    #[test]
+    fn void_entries_do_not_pile_up() {
+        let mut record = Record::new(Time(0), 0);
+        let mut agenda = Agenda::new(PERIODS);
+        for n in 0..10_000 {
+            // Each comes earlier than the one before, and makes it void.
+            record.status_expires_at = Some(at(500_000 - n).stream);
+            agenda.observe(&john(), Some(&record), at(0));
+            assert!(agenda.queue.len() <= 2 + MAX_VOID_ENTRIES, "after {n}");
+        }
+        assert!(due(&mut agenda, at(490_001), FIRST).unwrap().expired.is_some());
+        agenda.observe(&john(), None, at(490_001));
+        assert_eq!(due(&mut agenda, at(600_000), FIRST), None);
     }
 }

@@ -52,6 +52,9 @@ impl Record {
         if let Some(time) = self.shown_offline_since {
             push_member(&mut out, "shown_offline_since", time.0);
         }
+        if let Some(time) = self.settings_at {
+            push_member(&mut out, "settings_at", time.0);
+        }
         if self.invisible {
             json::push(&mut out, ",\"invisible\":true");
         }
@@ -228,6 +231,7 @@ impl<'de> Deserialize<'de> for FromJson<Record> {
                         "shown_offline_since" => {
                             record.shown_offline_since = Some(Time(map.next_value()?));
                         }
+                        "settings_at" => record.settings_at = Some(Time(map.next_value()?)),
                         "invisible" => record.invisible = map.next_value()?,
                         "hide_last_active" => record.hide_last_active = map.next_value()?,
                         "availability_choice" => {
