@@ -267,7 +267,7 @@ async fn seen_by_others(client: &Client, operation: &str, body: &Value) -> Vec<V
 }
 
 /// Times and versions say only whether there is one.
-fn without_times(value: Value) -> Value {
+pub fn without_times(value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(without_times).collect(),
         Value::Object(members) => {
