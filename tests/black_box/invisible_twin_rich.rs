@@ -133,7 +133,7 @@ impl Side {
         for filter in filters {
             let count = json!({"filter": filter, "presence": true});
             views.push(self.client.get("count_users", count).await);
-            let sort = json!([{"availability": 1}, {"devices": -1}, {"last_active": -1}]);
+            let sort = json!([{"availability": 1}, {"offline_since": -1}, {"last_active": -1}]);
             let query = json!({"filter": filter, "sort": sort, "presence": true});
             views.push(self.client.get("query_users", query).await);
         }
