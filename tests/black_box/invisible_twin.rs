@@ -273,6 +273,7 @@ pub fn without_times(value: Value) -> Value {
         Value::Object(members) => {
             let plain = |(name, value): (String, Value)| match name.as_str() {
                 "created_at" | "updated_at" | "last_active" | "offline_since"
+                | "status_expires_at"
                     if !value.is_null() =>
                 {
                     (name, json!("T"))

