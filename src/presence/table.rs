@@ -62,7 +62,7 @@ impl<T: Keyed> Table<T> {
         Some(*item.remove().0)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.items.len()
     }
 

@@ -66,7 +66,8 @@ impl Side {
         let device = ["mobile", "web"][round % 2];
         let connect = json!({"user": {"id": user}, "connection_id": connection, "device": device});
         client.get("connect", connect).await;
-        let idle = json!({"user_id": user, "connection_id": "first", "idle": round % 2 == 0});
+        let idle =
+            json!({"user_id": user, "connection_id": "first", "idle": round.is_multiple_of(2)});
         client.get("update_connection", idle).await;
         let choice = ["busy", "away", "auto"][round / 2];
         client.upsert(json!({"id": user, "availability": choice})).await;
@@ -75,7 +76,7 @@ impl Side {
             a_later_millisecond().await;
             let choice = ["away", "busy"][round % 2];
             client.upsert(json!({"id": user, "availability": choice})).await;
-            client.upsert(json!({"id": user, "hide_last_active": round % 3 == 0})).await;
+            client.upsert(json!({"id": user, "hide_last_active": round.is_multiple_of(3)})).await;
             client.upsert(json!({"id": user, "mood": round})).await;
             let end = chrono::DateTime::<chrono::Utc>::from(std::time::SystemTime::now())
                 + chrono::TimeDelta::seconds(1);
@@ -106,7 +107,7 @@ impl Side {
             client.get("disconnect", leaves).await;
             let beat = json!({"user_id": user, "connection_id": id(2)});
             client.get("heartbeat", beat.clone()).await;
-            if round % 2 == 0 {
+            if round.is_multiple_of(2) {
                 client.get("disconnect", beat).await;
             }
         }

@@ -276,7 +276,7 @@ impl Agenda {
 
     /// Builds the queue anew if most of its entries are void.
     fn drop_void_entries(&mut self) {
-        if self.queue.len() > 2 * self.users.len() + MAX_VOID_ENTRIES {
+        if self.queue.len() > 2 * self.users.count() + MAX_VOID_ENTRIES {
             let entries = self.users.iter().map(|each| Reverse((each.due_ms, each.user.clone())));
             self.queue = entries.collect();
         }
