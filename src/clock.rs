@@ -24,9 +24,7 @@ impl Clock {
 
     pub fn now(&self) -> Now {
         let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis());
-        Now {
-            mono_ms: u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX),
-            wall: Time(i64::try_from(wall_ms).unwrap_or(i64::MAX)),
-        }
+        let mono_ms = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now::local(mono_ms, Time(i64::try_from(wall_ms).unwrap_or(i64::MAX)))
     }
 }

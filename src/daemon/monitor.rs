@@ -80,7 +80,7 @@ impl Monitor {
             ticks.tick().await;
             let since_ns = *waiting_ns.get_or_insert_with(|| context.clock.elapsed_ns());
             let lag = || Duration::from_nanos(context.clock.elapsed_ns() - since_ns);
-            let deadline_ms = context.clock.now().mono_ms + LAG_SAMPLE_TIMEOUT_MS;
+            let deadline_ms = context.now().mono_ms + LAG_SAMPLE_TIMEOUT_MS;
             let mut all_stored = std::pin::pin!(context.barrier.all_stored(deadline_ms));
             let seen = loop {
                 let answer = timeout(FEED_LAG_LIMIT / 4, &mut all_stored).await;

@@ -201,6 +201,7 @@ impl Startup {
             payload_limit: self.payload_limit.clone(),
             write_health: WriteHealth::new(self.health.clone()),
             clock_skew: ClockSkew::default(),
+            stream_clock: StreamClock::default(),
             reconnected: Notify::new(),
             suspicion: Notify::new(),
             repairs: Notify::new(),
@@ -297,19 +298,14 @@ impl Startup {
         if intervals.is_empty() && forget_after.is_none() {
             return Ok(());
         }
-        let stream_clock = Arc::new(StreamClock::default());
-        let (compared, bucket) = (Arc::clone(&stream_clock), store.context.bucket.clone());
-        let clock = self.clock;
-        self.tasks.spawn(async move { compared.run(&bucket, clock).await });
         let (store, beacons) = (store.clone(), beacons.clone());
         if let Some(after) = forget_after {
             let (store, beacons) = (store.clone(), beacons.clone());
-            let stream_clock = Arc::clone(&stream_clock);
-            self.tasks.spawn(Forgetting { store, beacons, stream_clock, after }.run());
+            self.tasks.spawn(Forgetting { store, beacons, after }.run());
         }
         if !intervals.is_empty() {
             let prefix = self.settings.subjects.channel_events.clone();
-            let task = OccupancyTask::new(store, beacons, intervals, prefix, stream_clock).await?;
+            let task = OccupancyTask::new(store, beacons, intervals, prefix).await?;
             let tap = self.tasks.watchdog.register("occupancy");
             self.tasks.spawn(task.run(tap));
         }

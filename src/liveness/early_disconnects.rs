@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::internal::Beacons;
 use crate::presence::id::Id;
-use crate::presence::user::EarlyDisconnect;
+use crate::presence::user::{EarlyDisconnect, Window};
 use crate::store::Store;
 
 /// The last token of the subject of these messages.
@@ -15,6 +15,9 @@ pub const EARLY_DISCONNECTS: &str = "disconnect";
 
 /// How long the message may take to leave this daemon.
 const SEND_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long the replica may lag behind a write, in milliseconds.
+const FEED_LAG_MS: u64 = 1000;
 
 /// A disconnect whose connection is not there.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +30,17 @@ pub struct Message {
     grace_ms: Option<u64>,
     /// How long a connect is ended that arrives from now on, in milliseconds.
     within_ms: u64,
+    /// How long from now on such a connect may appear in the replica, in milliseconds.
+    #[serde(default)]
+    appears_within_ms: u64,
+}
+
+/// The window of a disconnect that arrived at `arrived_ms`: a connect that arrives within the
+/// timeout is executed within another.
+pub fn window(arrived_ms: u64, timeout_ms: u64) -> Window {
+    let arrives_until_ms = arrived_ms.saturating_add(timeout_ms);
+    let appears_until_ms = arrives_until_ms.saturating_add(timeout_ms + FEED_LAG_MS);
+    Window { arrives_until_ms, appears_until_ms }
 }
 
 /// Remembers the disconnect, and tells all daemons of it before the disconnect is answered.
@@ -35,17 +49,19 @@ pub async fn publish(
     beacons: &Beacons,
     user: &Id,
     early: EarlyDisconnect,
-    within_ms: u64,
+    window: Window,
 ) {
+    let now_ms = store.context.now().mono_ms;
     let text = |id: &Id| id.as_str().to_owned();
     let message = Message {
         user: text(user),
         connection: text(&early.connection),
         lease: early.lease.as_ref().map(text),
         grace_ms: early.grace_ms,
-        within_ms,
+        within_ms: window.arrives_until_ms.saturating_sub(now_ms),
+        appears_within_ms: window.appears_until_ms.saturating_sub(now_ms),
     };
-    remember(store, user, early, within_ms);
+    remember(store, user, early, window, now_ms);
     let payload = serde_json::to_vec(&message).unwrap_or_default();
     let client = beacons.client();
     let sent = async {
@@ -65,15 +81,19 @@ pub fn on_message(store: &Store, message: &Message) {
     };
     let lease = message.lease.as_deref().and_then(parse);
     let early = EarlyDisconnect { connection, lease, grace_ms: message.grace_ms };
-    remember(store, &user, early, message.within_ms);
+    let now_ms = store.context.now().mono_ms;
+    let window = Window {
+        arrives_until_ms: now_ms.saturating_add(message.within_ms),
+        appears_until_ms: now_ms.saturating_add(message.appears_within_ms),
+    };
+    remember(store, &user, early, window, now_ms);
 }
 
-fn remember(store: &Store, user: &Id, early: EarlyDisconnect, within_ms: u64) {
-    let now_ms = store.context.clock.now().mono_ms;
+fn remember(store: &Store, user: &Id, early: EarlyDisconnect, window: Window, now_ms: u64) {
     store.users.for_stripe_of(user, |stripe| {
         let record = stripe.record(user);
         let ends = &mut stripe.index_mut().early_disconnects;
-        ends.insert(user, early, now_ms.saturating_add(within_ms), now_ms);
+        ends.insert(user, early, window, now_ms);
         // The connect may have overtaken this message.
         ends.observe(user, record.as_deref(), now_ms);
     });

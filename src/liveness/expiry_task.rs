@@ -183,7 +183,7 @@ impl ExpiryTask {
     }
 
     fn now(&self) -> Now {
-        self.view.store.context.clock.now()
+        self.view.store.context.now()
     }
 }
 

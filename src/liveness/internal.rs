@@ -117,7 +117,7 @@ impl Beacons {
             tokio::select! {
                 beacon = beacons.next() => match beacon {
                     Some(message) => {
-                        let now_ms = store.context.clock.now().mono_ms;
+                        let now_ms = store.context.now().mono_ms;
                         if self.on_beacon(&store, &message.payload, now_ms) {
                             self.send_beacon(now_ms).await;
                         }
@@ -125,7 +125,7 @@ impl Beacons {
                     None => return,
                 },
                 _ = ticks.tick() => {
-                    let now_ms = store.context.clock.now().mono_ms;
+                    let now_ms = store.context.now().mono_ms;
                     self.send_beacon(now_ms).await;
                     self.detect_failures(&store, last_check_ms);
                     last_check_ms = now_ms;
@@ -221,7 +221,7 @@ impl Beacons {
         for daemon in failed_and_mine {
             store.users.announce_for(daemon, last_check_ms);
         }
-        let now_ms = store.context.clock.now().mono_ms;
+        let now_ms = store.context.now().mono_ms;
         let is_cut_off = self.hearing().is_cut_off();
         let failed = {
             let mut peers = self.peers();

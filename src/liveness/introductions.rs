@@ -149,6 +149,6 @@ impl Introductions {
     }
 
     fn now_ms(&self) -> u64 {
-        self.store.context.clock.now().mono_ms
+        self.store.context.now().mono_ms
     }
 }

@@ -62,6 +62,10 @@ impl<T: Keyed> Table<T> {
         Some(*item.remove().0)
     }
 
+    pub fn count(&self) -> usize {
+        self.items.len()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.items.iter().map(|item| &**item)
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use chrono::{DateTime, Datelike, Timelike};
 
-/// One reading of both clocks of a daemon.
+/// One reading of the clocks that a daemon knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     /// Milliseconds on the daemon's own monotonic clock, from an arbitrary origin. All waiting is
@@ -15,6 +15,16 @@ pub struct Now {
     /// Milliseconds since 1970 on the wall clock. It may jump; it only ever becomes a time that
     /// people read.
     pub wall: Time,
+    /// Milliseconds since 1970 on JetStream's clock, which all daemons share: what they must agree
+    /// on goes by it.
+    pub stream: Time,
+}
+
+impl Now {
+    /// A reading by a daemon that knows nothing of JetStream's clock.
+    pub fn local(mono_ms: u64, wall: Time) -> Self {
+        Self { mono_ms, wall, stream: wall }
+    }
 }
 
 /// How far ahead of now a stored time may be, in milliseconds.

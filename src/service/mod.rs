@@ -124,7 +124,7 @@ impl Service {
     }
 
     pub fn now(&self) -> Now {
-        self.store.context.clock.now()
+        self.store.context.now()
     }
 
     /// Admits a request of `weight` commands, or refuses it while too many are pending or the
@@ -169,21 +169,21 @@ impl Service {
         async move { answer.await.unwrap_or_else(|_| Err(stopped())) }
     }
 
-    /// The command that ends a connection whose disconnect came before the connect that arrives
-    /// now.
-    pub fn early_end(&self, user: &Id, connection: &Id) -> Option<Command> {
-        let now_ms = self.now().mono_ms;
+    /// The command that ends a connection whose disconnect came before the connect that arrived
+    /// at `arrived_ms`.
+    pub fn early_end(&self, user: &Id, connection: &Id, arrived_ms: u64) -> Option<Command> {
         self.store.users.with_index(user, |index| {
-            let early = index.early_disconnects.before_connect(user, connection, now_ms);
+            let early = index.early_disconnects.before_connect(user, connection, arrived_ms);
             early.map(EarlyDisconnect::command)
         })
     }
 
-    /// A disconnect found no connection: should the connect arrive within
-    /// `limits.request_timeout`, at whichever daemon, the connection is ended at once.
-    pub async fn publish_early(&self, user: &Id, early: EarlyDisconnect) {
-        let within_ms = millis(self.limits().request_timeout);
-        early_disconnects::publish(&self.store, &self.beacons, user, early, within_ms).await;
+    /// A disconnect that arrived at `arrived_ms` found no connection: should the connect arrive
+    /// within `limits.request_timeout`, at whichever daemon, the connection is ended at once.
+    pub async fn publish_early(&self, user: &Id, early: EarlyDisconnect, arrived_ms: u64) {
+        let timeout_ms = millis(self.limits().request_timeout);
+        let window = early_disconnects::window(arrived_ms, timeout_ms);
+        early_disconnects::publish(&self.store, &self.beacons, user, early, window).await;
     }
 
     /// Decides several commands on the replica, each on top of those before it, and writes nothing.

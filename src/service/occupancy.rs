@@ -18,7 +18,6 @@ use crate::presence::entity::DaemonId;
 use crate::presence::id::{Id, push_token};
 use crate::presence::user::Record;
 use crate::store::Store;
-use crate::store::stream_clock::StreamClock;
 use crate::watchdog::WatchdogTap;
 
 /// How often the replica is looked at.
@@ -60,7 +59,6 @@ pub struct OccupancyTask {
     /// The prefix of the subjects of announcements.
     prefix: String,
     announcements: Subscriber,
-    stream_clock: Arc<StreamClock>,
     occupancy: Occupancy,
     peers: BTreeSet<DaemonId>,
     /// Whether it is settled which daemon announces what was before this one.
@@ -88,7 +86,6 @@ impl OccupancyTask {
         beacons: Beacons,
         intervals: Intervals,
         prefix: String,
-        stream_clock: Arc<StreamClock>,
     ) -> Result<Self, async_nats::SubscribeError> {
         let announcements = beacons.client().subscribe(format!("{prefix}.*.*")).await?;
         Ok(Self {
@@ -97,7 +94,6 @@ impl OccupancyTask {
             intervals: Arc::new(intervals),
             prefix,
             announcements,
-            stream_clock,
             occupancy: Occupancy::default(),
             peers: BTreeSet::new(),
             settled: false,
@@ -143,7 +139,7 @@ impl OccupancyTask {
     }
 
     fn observe_replica(&mut self) {
-        let now_ms = self.store.context.clock.now().mono_ms;
+        let now_ms = self.store.context.now().mono_ms;
         let mut online = Vec::new();
         self.store
             .users
@@ -174,7 +170,7 @@ impl OccupancyTask {
         let is_first = !self.settled && self.beacons.is_settled() && self.beacons.is_first();
         self.settled = self.settled || self.beacons.is_settled();
         if is_first || self.peers.iter().any(|peer| !alive.contains(peer)) {
-            self.occupancy.announce_assumed(self.store.context.clock.now().mono_ms);
+            self.occupancy.announce_assumed(self.store.context.now().mono_ms);
         }
         self.peers = alive;
     }
@@ -182,20 +178,19 @@ impl OccupancyTask {
     fn announce(&mut self) {
         let context = &self.store.context;
         // Versions go by JetStream's clock, which all daemons share.
-        let Some(now) = self.stream_clock.at(context.clock.now()) else { return };
+        let now = context.now();
         let wait_ms = |key: &ChannelKey| {
             let rank = self.beacons.peers().rank(key.cid(), RankFilter::Alive);
             u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)
         };
         for announcement in self.occupancy.due(now.mono_ms, MAX_PER_TICK, wait_ms) {
-            let version = announcement.version(now);
-            let body = announcement.body(version, now);
+            let version = announcement.version(now.stream);
+            let body = announcement.body(version, now.stream);
             context.publish(subject(&self.prefix, &announcement.key), version, body);
             context.metrics.occupancy_events.inc();
             let Announcement { key, counts, .. } = announcement;
             self.occupancy.on_announced(&key, counts, version, now.mono_ms);
         }
-        self.occupancy.forget_empty();
         context.metrics.set_counted_channels(self.occupancy.channels());
     }
 
@@ -205,7 +200,7 @@ impl OccupancyTask {
         };
         let HeardChannel { cid, online_count: online, member_count: members, version } = channel;
         if let Some(key) = ChannelKey::from_cid(&cid) {
-            let now_ms = self.store.context.clock.now().mono_ms;
+            let now_ms = self.store.context.now().mono_ms;
             self.occupancy.on_announced(&key, Counts { online, members }, version, now_ms);
         }
     }

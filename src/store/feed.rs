@@ -324,11 +324,12 @@ impl Feed {
     /// The state of the stream; compares its clock and its settings with what they should be.
     async fn ask_info(&mut self) -> Result<Info, BucketError> {
         let context = std::sync::Arc::clone(&self.store.context);
-        let asked = context.clock.now().wall;
+        let asked = context.now();
         let info = self.bounded(context.bucket.info()).await?;
-        let (answered, stream) = (context.clock.now().wall, Time(info.ts.timestamp_millis()));
+        let (answered, stream) = (context.now(), Time(info.ts.timestamp_millis()));
         let (health, metrics) = (&context.health, &context.metrics);
-        context.clock_skew.compare(asked, answered, stream, health, metrics);
+        context.clock_skew.compare(asked.wall, answered.wall, stream, health, metrics);
+        context.stream_clock.compare(asked, answered, stream);
         let unusable = open::check(&context.bucket, &info).err().map(|reason| reason.to_string());
         if unusable != self.unusable {
             match &unusable {

@@ -16,6 +16,7 @@ use super::barrier::Barrier;
 use super::bucket::{Bucket, BucketError};
 use super::clock_skew::ClockSkew;
 use super::outbox::{Message, Outbox};
+use super::stream_clock::StreamClock;
 use super::stripe::{Answer, Effect, Failure, Found, Job, Stripe, Timing};
 use super::wire;
 use super::write_health::WriteHealth;
@@ -63,6 +64,7 @@ pub struct StoreContext {
     pub payload_limit: PayloadLimit,
     pub write_health: WriteHealth,
     pub clock_skew: ClockSkew,
+    pub stream_clock: StreamClock,
     /// Notified when the connection to the stream's server is a new one.
     pub reconnected: Notify,
     /// Notified when the leader holds an older record than a known one.
@@ -76,6 +78,11 @@ pub struct StoreContext {
 }
 
 impl StoreContext {
+    /// The present time, on all clocks.
+    pub fn now(&self) -> Now {
+        self.stream_clock.at(self.clock.now())
+    }
+
     /// Publishes the JSON of an event of that version.
     pub fn publish(&self, subject: String, version: u64, body: Vec<u8>) {
         let mut headers = async_nats::HeaderMap::new();
@@ -220,7 +227,7 @@ impl<E: Entity> Keyspace<E> {
         input: impl FnOnce(&mut TicketStripe<E>, Now) -> R,
     ) -> R {
         let mut locked = self.lock(stripe);
-        let result = input(&mut locked, self.context.clock.now());
+        let result = input(&mut locked, self.context.now());
         // Under the lock, so that the effects of one key leave in their order.
         for effect in locked.take_effects() {
             self.carry_out(stripe, effect);
@@ -246,7 +253,7 @@ impl<E: Entity> Keyspace<E> {
         for stripe in 0..self.stripes.len() {
             self.drive(stripe, Stripe::on_tick);
         }
-        let now_ms = self.context.clock.now().mono_ms;
+        let now_ms = self.context.now().mono_ms;
         let mut remote_changes = self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
         while remote_changes
             .front()
@@ -288,7 +295,7 @@ impl<E: Entity> Keyspace<E> {
                 E::repair(&lost, found.map_or(&nothing, |(found, _)| found))
             });
             let Some(command) = found else { return };
-            let deadline_ms = self.context.clock.now().mono_ms + REPAIR_TIMEOUT_MS;
+            let deadline_ms = self.context.now().mono_ms + REPAIR_TIMEOUT_MS;
             match self.command(key.clone(), command, deadline_ms).await {
                 Ok(Err(refusal)) if matches!(refusal.code, Code::Unavailable | Code::Contended) => {
                     tracing::debug!(?refusal, "a key could not be repaired yet");
@@ -346,7 +353,7 @@ impl<E: Entity> Keyspace<E> {
     /// Announces the present view of a key.
     pub fn announce(&self, key: &E::Key) {
         let stripe = self.lock(self.stripe_of(key));
-        if let Some(event) = stripe.announcement(key, self.context.clock.now()) {
+        if let Some(event) = stripe.announcement(key, self.context.now()) {
             self.publish(event);
         }
     }
@@ -371,7 +378,7 @@ impl<E: Entity> Keyspace<E> {
     fn carry_out(self: &Arc<Self>, stripe: usize, effect: Effect<E, Ticket<E>>) {
         match effect {
             Effect::Write { key, write, expected, content, visible, not_after_ms } => {
-                self.context.write_health.on_sent(self.context.clock.now());
+                self.context.write_health.on_sent(self.context.now());
                 let daemon = self.context.daemon.to_string();
                 let (headers, payload) = wire::write(&daemon, expected, content, visible);
                 self.context.writes.send(Message {
@@ -393,7 +400,7 @@ impl<E: Entity> Keyspace<E> {
             Effect::Verify { key, verify } => {
                 let this = Arc::clone(self);
                 // The commands that wait for it carry their own deadlines.
-                let deadline_ms = self.context.clock.now().mono_ms + VERIFY_TIMEOUT_MS;
+                let deadline_ms = self.context.now().mono_ms + VERIFY_TIMEOUT_MS;
                 let all_stored = self.context.barrier.all_stored(deadline_ms);
                 self.context.tracker.spawn(async move {
                     if all_stored.await.is_ok() {
@@ -402,7 +409,7 @@ impl<E: Entity> Keyspace<E> {
                 });
             }
             Effect::ChangeShared(change) => {
-                E::apply(&mut self.shared(), &change, self.context.clock.now());
+                E::apply(&mut self.shared(), &change, self.context.now());
             }
             Effect::Announce(event) => self.publish(event),
             // The receiver is gone only when its request is.
@@ -413,7 +420,7 @@ impl<E: Entity> Keyspace<E> {
             }
             Effect::Suspect => self.context.suspicion.notify_one(),
             Effect::RemoteChange { key, by } => {
-                let seen_ms = self.context.clock.now().mono_ms;
+                let seen_ms = self.context.now().mono_ms;
                 let mut remote_changes =
                     self.remote_changes.lock().unwrap_or_else(PoisonError::into_inner);
                 remote_changes.push_back(RemoteChange { seen_ms, key, by });
@@ -489,7 +496,7 @@ pub(super) fn settle<E: Entity>(
         }
         WriteOutcome::Failed(Failure::Retry(reason)) => {
             if let Some(reason) = reason {
-                write_health.on_refused(reason, keyspace.context.clock.now());
+                write_health.on_refused(reason, keyspace.context.now());
             }
             metrics.retried(E::KIND);
         }

@@ -146,7 +146,7 @@ impl Store {
             }
             self.users.tick();
             self.channels.tick();
-            let now = self.context.clock.now();
+            let now = self.context.now();
             self.context.barrier.expire(now.mono_ms);
             self.context.write_health.on_tick(now);
         }

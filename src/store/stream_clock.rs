@@ -2,24 +2,13 @@
 //! what they must agree on goes by the one of the stream.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
-
-use super::bucket::Bucket;
-use crate::clock::Clock;
 use crate::presence::time::{Now, Time};
-
-/// How often the clocks are compared.
-const COMPARE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How often they are compared until there is a first answer.
-const FIRST_INTERVAL: Duration = Duration::from_millis(500);
 
 /// An answer that took longer says too little about the time, in milliseconds.
 const MAX_ROUND_TRIP_MS: u64 = 1000;
 
-/// How far JetStream's clock is ahead of this daemon's wall clock.
+/// How far JetStream's clock is ahead of this daemon's monotonic clock, which nobody sets.
 #[derive(Debug, Default)]
 pub struct StreamClock {
     ahead_ms: AtomicI64,
@@ -27,40 +16,41 @@ pub struct StreamClock {
 }
 
 impl StreamClock {
-    /// A reading of both clocks, with JetStream's in place of the wall clock; `None` until it is
-    /// known.
-    pub fn at(&self, now: Now) -> Option<Now> {
-        let ahead_ms = self.ahead_ms.load(Ordering::Relaxed);
-        let wall = Time(now.wall.0.saturating_add(ahead_ms));
-        self.known.load(Ordering::Acquire).then_some(Now { wall, ..now })
+    /// The reading with JetStream's clock beside the others, once it is known.
+    pub fn at(&self, now: Now) -> Now {
+        if !self.known.load(Ordering::Acquire) {
+            return now;
+        }
+        let mono_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
+        let stream = Time(mono_ms.saturating_add(self.ahead_ms.load(Ordering::Relaxed)));
+        Now { stream, ..now }
     }
 
-    /// Compares the clocks from time to time, without end.
-    pub async fn run(&self, bucket: &Bucket, clock: Clock) {
-        while !self.compare(bucket, clock).await {
-            tokio::time::sleep(FIRST_INTERVAL).await;
-        }
-        let mut ticks = interval(COMPARE_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            self.compare(bucket, clock).await;
-        }
-    }
-
-    /// Whether there was an answer that tells the time.
-    async fn compare(&self, bucket: &Bucket, clock: Clock) -> bool {
-        let asked = clock.now();
-        let Ok(info) = bucket.info().await else { return false };
-        let answered = clock.now();
-        let took_ms = answered.mono_ms - asked.mono_ms;
+    /// JetStream's clock showed `stream` between two readings.
+    pub fn compare(&self, asked: Now, answered: Now, stream: Time) {
+        let took_ms = answered.mono_ms.saturating_sub(asked.mono_ms);
         if took_ms > MAX_ROUND_TRIP_MS {
-            return false;
+            return;
         }
-        let half_ms = i64::try_from(took_ms / 2).unwrap_or(0);
-        let ahead_ms = info.ts.timestamp_millis() - (answered.wall.0 - half_ms);
-        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+        let between_ms = i64::try_from(asked.mono_ms + took_ms / 2).unwrap_or(i64::MAX);
+        self.ahead_ms.store(stream.0.saturating_sub(between_ms), Ordering::Relaxed);
         self.known.store(true, Ordering::Release);
-        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_goes_on_by_the_monotonic_one_from_the_last_quick_answer() {
+        let at = |mono_ms| Now::local(mono_ms, Time(7));
+        let clock = StreamClock::default();
+        assert_eq!(clock.at(at(5)).stream, Time(7), "nothing is known");
+        clock.compare(at(100), at(200), Time(1_000_000));
+        assert_eq!(clock.at(at(250)).stream, Time(1_000_100));
+        assert_eq!(clock.at(at(250)).wall, Time(7));
+        clock.compare(at(300), at(1301), Time(5_000_000));
+        assert_eq!(clock.at(at(250)).stream, Time(1_000_100), "it took too long");
     }
 }

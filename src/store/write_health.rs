@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn at(mono_ms: u64) -> Now {
-        Now { mono_ms, wall: Time(1_700_000_000_000) }
+        Now::local(mono_ms, Time(1_700_000_000_000))
     }
 
     #[test]

@@ -112,3 +112,20 @@ async fn the_daemon_that_is_left_forgets_for_the_one_that_died_and_counts_it() {
     let page = http.get("/metrics").await.body;
     assert!(page.contains("presence_forgotten_users_total 10\n"), "{page}");
 }
+
+#[tokio::test]
+async fn a_changed_setting_is_a_touch_and_moves_no_time_that_others_see() {
+    let stage = Stage::start(FORGET).await;
+    stage.client.upsert(json!({"id": "ann", "status": "s"})).await;
+    let before = stage.client.see("ann").await.unwrap();
+    let start = Instant::now();
+    let mut hides = false;
+    while start.elapsed() < AFTER + AFTER {
+        hides = !hides;
+        stage.client.upsert(json!({"id": "ann", "hide_last_active": hides})).await;
+        let seen = stage.client.see("ann").await;
+        assert_eq!(seen.as_ref(), Some(&before), "after {:?}", start.elapsed());
+        tokio::time::sleep(AFTER / 20).await;
+    }
+    is_forgotten(&stage.client, "ann").await;
+}

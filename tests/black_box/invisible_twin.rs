@@ -267,12 +267,13 @@ async fn seen_by_others(client: &Client, operation: &str, body: &Value) -> Vec<V
 }
 
 /// Times and versions say only whether there is one.
-fn without_times(value: Value) -> Value {
+pub fn without_times(value: Value) -> Value {
     match value {
         Value::Array(items) => items.into_iter().map(without_times).collect(),
         Value::Object(members) => {
             let plain = |(name, value): (String, Value)| match name.as_str() {
                 "created_at" | "updated_at" | "last_active" | "offline_since"
+                | "status_expires_at"
                     if !value.is_null() =>
                 {
                     (name, json!("T"))

@@ -38,6 +38,7 @@ mod history;
 mod hostile;
 mod invisible;
 mod invisible_twin;
+mod invisible_twin_rich;
 mod jetstream;
 mod leaving;
 mod liveness;

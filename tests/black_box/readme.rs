@@ -1,15 +1,17 @@
 //! The programs of the README and of the page on clients, run as they stand there.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use serde_json::json;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
-use crate::support::Stage;
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::within;
+use crate::support::{Client, Daemon, Stage};
 
 /// How long a program may take to say something, an interpreter's start included.
 const BOUND: Duration = Duration::from_secs(20);
@@ -28,7 +30,7 @@ fn in_project(path: &str) -> String {
 
 /// A program that watches, and the lines that it prints.
 struct Watcher {
-    _process: Child,
+    process: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -38,7 +40,12 @@ impl Watcher {
         command.env("NATS_URL", stage.server.url()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { _process: process, lines }
+        Self { process, lines }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.process.id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
     /// Waits for a line that contains all of `parts`.
@@ -70,11 +77,16 @@ async fn follows(command: Command, offline: &str) -> Stage {
 
 /// Python with nats-py and our client at hand, to run the program of a page.
 fn python(page: &str) -> Command {
+    python_with("", page)
+}
+
+/// The same, behind a few lines of another program.
+fn python_with(prelude: &str, page: &str) -> Command {
     let nats_py = Command::new(in_project("scripts/nats-py")).output().unwrap();
     let nats_py = String::from_utf8(nats_py.stdout).unwrap();
     let mut python = Command::new("python3");
     python.env("PYTHONPATH", format!("{}:{}", nats_py.trim(), in_project("clients/python/src")));
-    python.arg("-c").arg(program(page, "python"));
+    python.arg("-c").arg(format!("{prelude}{}", program(page, "python")));
     python
 }
 
@@ -91,6 +103,101 @@ async fn the_client_written_by_hand_follows_a_user_and_is_there() {
     let ann = json!({"filter": {"id": "ann"}, "presence": true});
     let seen = stage.client.get("query_users", ann).await;
     assert_eq!(seen["users"][0]["online"], true, "{seen}");
+}
+
+/// Gives a subscription of nats-py room for this many messages.
+const LITTLE_ROOM: &str = "
+from nats.aio import client, subscription
+room = lambda limit: 8 if limit == subscription.DEFAULT_SUB_PENDING_MSGS_LIMIT else limit
+subscribe = client.Client.subscribe
+subscribe.__defaults__ = tuple(room(each) for each in subscribe.__defaults__)
+";
+
+/// What a watcher shows last of each user.
+#[derive(Default)]
+struct Shown(BTreeMap<String, String>);
+
+impl Shown {
+    /// Reads on until what is shown is what a query says.
+    async fn agrees(&mut self, watcher: &mut Watcher, client: &Client, users: &[&str]) {
+        let agrees = async {
+            loop {
+                let query = json!({"filter": {"id": {"$in": users}}, "presence": true});
+                let found = client.get("query_users", query).await["users"].take();
+                let now = |user: &str| match found
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .find(|each| each["id"] == user)
+                {
+                    None => "offline None".to_owned(),
+                    Some(each) => {
+                        let online = if each["online"] == true { "online" } else { "offline" };
+                        format!("{online} {}", each["status"].as_str().unwrap_or("None"))
+                    }
+                };
+                if users.iter().all(|user| self.0.get(*user) == Some(&now(user))) {
+                    return;
+                }
+                let line = watcher.lines.next_line().await.unwrap().expect("the program runs");
+                let (user, state) = line.split_once(' ').unwrap();
+                self.0.insert(user.to_owned(), state.to_owned());
+            }
+        };
+        within("what is shown agrees with a query", BOUND, agrees).await;
+    }
+}
+
+#[tokio::test]
+async fn the_client_written_by_hand_agrees_with_a_query_after_every_trouble() {
+    const USERS: [&str; 4] = ["john", "jack", "jim", "eve"];
+    let mut stage = Stage::start(NO_GRACE).await;
+    for user in USERS {
+        let connect = json!({"user": {"id": user, "status": "0"}, "connection_id": "c"});
+        stage.client.get("connect", connect).await;
+    }
+    let mut command = python_with(LITTLE_ROOM, "docs/writing-a-client.md");
+    command.arg("ann").args(USERS);
+    let mut watcher = Watcher::start(command, &stage);
+    let mut shown = Shown::default();
+    shown.agrees(&mut watcher, &stage.client, &USERS).await;
+
+    // Its subscriptions overflow.
+    watcher.signal(Signal::STOP);
+    for round in 1..=60 {
+        for user in ["john", "jack"] {
+            stage.client.upsert(json!({"id": user, "status": round.to_string()})).await;
+        }
+    }
+    watcher.signal(Signal::CONT);
+    shown.agrees(&mut watcher, &stage.client, &USERS).await;
+
+    // The daemon is another one, and things happened meanwhile.
+    stage.daemon.kill();
+    stage.daemon = Daemon::spawn(&stage.server, NO_GRACE).await;
+    stage.client.upsert(json!({"id": "jim", "status": "later"})).await;
+    shown.agrees(&mut watcher, &stage.client, &USERS).await;
+
+    // NATS is away, and so is a user when the watcher is back.
+    watcher.signal(Signal::STOP);
+    stage.server.vanish();
+    stage.server.appear().await;
+    stage.daemon.ready(&stage.server).await;
+    stage.client = Client::connect(&stage.server).await;
+    within("the daemon answers", BOUND, async {
+        let gone = json!({"ids": ["eve"]});
+        while !matches!(
+            stage.client.attempt("delete_users", gone.clone(), Duration::from_secs(3)).await,
+            Some(Ok(_))
+        ) {}
+    })
+    .await;
+    stage.client.upsert(json!({"id": "john", "status": "after"})).await;
+    watcher.signal(Signal::CONT);
+    shown.agrees(&mut watcher, &stage.client, &USERS).await;
+    assert_eq!(shown.0["eve"], "offline None");
+    let ann = stage.client.see("ann").await.unwrap_or(Value::Null);
+    assert_eq!(ann["online"], true, "it is there itself");
 }
 
 #[tokio::test]

@@ -113,3 +113,65 @@ async fn only_what_is_no_request_at_all_refuses_a_batch() {
     }
     assert!(stage.client.see("john").await.is_none());
 }
+
+#[tokio::test]
+async fn what_serialisers_write_is_accepted_or_refused_in_its_place() {
+    let stage = Stage::start(NO_GRACE).await;
+    // Values as JavaScript, Python, Go, Java, C# and PHP write them, and what is read back.
+    let accepted = [
+        ("-0", json!(0)),
+        ("-0.0", json!(0)),
+        ("1E+2", json!(100.0)),
+        ("1e-7", json!(1e-7)),
+        ("0.1", json!(0.1)),
+        ("1e+21", json!(1e21)),
+        ("9007199254740993", json!(9_007_199_254_740_993_u64)),
+        ("18446744073709551615", json!(u64::MAX)),
+        ("-9223372036854775808", json!(i64::MIN)),
+        (r#""\u003cb\u003e \u0026 \u003d \u0027 \u002B""#, json!("<b> & = ' +")),
+        (r#""a\/b""#, json!("a/b")),
+        (r#""\u2028\u2029\u00e9\ud83e\uddc0""#, json!("\u{2028}\u{2029}é🧀")),
+        ("\"\u{2028}é🧀\u{7f}\"", json!("\u{2028}é🧀\u{7f}")),
+        (r#""\u0000\b\f""#, json!("\0\u{8}\u{c}")),
+        (r#""\ud83d""#, json!("\u{FFFD}")),
+        (r#""NaN""#, json!("NaN")),
+        ("[ ]", json!([])),
+        (r#"{"deep" : {"er":[null,true]}}"#, json!({"deep": {"er": [null, true]}})),
+        ("null", Value::Null),
+    ];
+    for (index, (text, value)) in accepted.iter().enumerate() {
+        let id = format!("a{index}");
+        let body = format!(
+            "\u{FEFF} {{\"ops\":[\r\n\t{{\"op\":\"upsert_users\",\"users\":[{{\"id\":\"{id}\",\"x\":{text}}}]}}]}}\n"
+        );
+        let results = ask(&stage, "batch", &body).await.unwrap()["results"].take();
+        assert!(results[0].get("users").is_some(), "{text}: {results}");
+        let seen = stage.client.see(&id).await.unwrap();
+        let same = match (seen["x"].as_f64(), value.as_f64()) {
+            // `-0` is 0.
+            (Some(seen), Some(value)) if value == 0.0 => seen == value,
+            _ => seen["x"] == *value,
+        };
+        assert!(same, "{text}: {seen}");
+    }
+    let huge = format!("1{}", "0".repeat(30));
+    let refused = [
+        ("NaN", true),
+        ("-Infinity", true),
+        ("1e400", true),
+        ("-1E+400", true),
+        (huge.as_str(), false),
+    ];
+    for (index, (text, is_refused)) in refused.into_iter().enumerate() {
+        let id = format!("r{index}");
+        let upsert = format!(r#"{{"op":"upsert_users","users":[{{"id":"{id}","x":[{text}]}}]}}"#);
+        let body = format!(r#"{{"ops":[{upsert},{{"op":"connect","user":{{"id":"{id}c"}}}}]}}"#);
+        let results = ask(&stage, "batch", &body).await.unwrap()["results"].take();
+        assert_eq!(results[1]["me"]["online"], true, "{text}: {results}");
+        assert_eq!(results[0].get("error").is_some(), is_refused, "{text}: {results}");
+        if is_refused {
+            let error = Refused::read(&results[0]["error"]);
+            assert_eq!(error.what(), ("invalid_request", Some("ops[0].users[0].x[0]")), "{text}");
+        }
+    }
+}

@@ -2,13 +2,19 @@
 
 use presenced::presence::entity::Stored;
 use presenced::presence::id::Id;
-use presenced::presence::user::{Command, LeavingKey, NewConnection, Patch, Record};
+use presenced::presence::time::Time;
+use presenced::presence::user::{
+    Command, ConnectionGen, LeavingKey, NewConnection, Patch, Record, StatusEnd,
+};
 use serde_json::json;
 
 use super::ledger::{OpId, Register, Value};
 
 /// The user who is invisible from the start, and of whom no event may be published.
 pub const GHOST: &str = "ghost";
+
+/// Later than any run ends: daemons end statuses when the simulation says so.
+const STATUS_END: i64 = 1_720_000_000_000;
 
 /// The number of clients.
 pub const CLIENTS: usize = 3;
@@ -17,7 +23,7 @@ pub fn id(text: &str) -> Id {
     Id::parse(text, "id").expect("a good id")
 }
 
-/// A request of a client, or of a daemon that ends a grace or repairs a key.
+/// A request of a client, or of a daemon that ends a grace, a lease or a status, or repairs a key.
 #[derive(Debug, Clone)]
 pub struct Op {
     pub user: Id,
@@ -38,6 +44,10 @@ pub enum Action {
     EndLeaving {
         ended: Vec<LeavingKey>,
     },
+    /// A daemon has not heard the connection of the client for long.
+    Lapse(ConnectionGen),
+    /// The status that ends then has ended.
+    ExpireStatus(Time),
     /// A daemon found that the store lost this.
     Repair {
         lost: Box<Stored<Record>>,
@@ -51,6 +61,8 @@ pub struct Fields {
     pub custom: bool,
     /// `Some(false)` removes the status.
     pub status: Option<bool>,
+    /// Whether the status ends.
+    pub ends: bool,
     pub invisible: Option<bool>,
 }
 
@@ -65,6 +77,7 @@ impl Op {
             fields.invisible = Some(true);
         } else {
             fields.status = (rng.u32(0..10) < 2).then(|| rng.bool());
+            fields.ends = rng.bool();
             fields.invisible = (rng.u32(0..10) < 2).then(|| rng.bool());
         }
         let action = match rng.u32(0..100) {
@@ -103,6 +116,8 @@ impl Op {
                 Command::Upsert { patch: self.patch(*fields, number), custom_in_answer: true }
             }
             Action::Delete => Command::Delete { only: None },
+            Action::Lapse(generation) => Command::Lapse { generations: vec![generation.clone()] },
+            Action::ExpireStatus(at) => Command::ExpireStatus { expires_at: *at },
             Action::EndLeaving { ended } => Command::EndLeaving { ended: ended.clone() },
             Action::Repair { lost } => Command::Repair { lost: lost.clone() },
         }
@@ -121,6 +136,8 @@ impl Op {
             Action::DisconnectLease => vec![(connection, Value::AbsentIfOnLease)],
             Action::Upsert(fields) => self.set(*fields, number),
             Action::Delete => Register::all().map(|each| (each, Value::Absent)).collect(),
+            Action::Lapse(_) => vec![(connection, Value::MaybeAbsent)],
+            Action::ExpireStatus(_) => vec![(Register::Status, Value::MaybeAbsent)],
             Action::EndLeaving { .. } | Action::Repair { .. } => Vec::new(),
         }
     }
@@ -135,6 +152,11 @@ impl Op {
             patch.custom.push((format!("f{}", self.client).into(), Some(json!(number))));
         }
         patch.status = fields.status.map(|set| set.then(|| number.to_string().into()));
+        if fields.ends && fields.status == Some(true) {
+            let at = Time(STATUS_END + i64::try_from(number).unwrap_or(0));
+            patch.status_expires_at =
+                Some(Some(StatusEnd { at, field: "status_expires_at".into() }));
+        }
         patch
     }
 

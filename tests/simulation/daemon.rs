@@ -98,8 +98,9 @@ impl Daemon {
     }
 
     pub fn now(&self, now_ms: u64) -> Now {
-        let wall = 1_700_000_000_000 + i64::try_from(now_ms).unwrap_or(i64::MAX) + self.skew_ms;
-        Now { mono_ms: now_ms - self.born_ms, wall: Time(wall) }
+        let stream = 1_700_000_000_000 + i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let wall = Time(stream + self.skew_ms);
+        Now { mono_ms: now_ms - self.born_ms, wall, stream: Time(stream) }
     }
 
     pub fn is_ready(&self) -> bool {

@@ -1,9 +1,15 @@
 //! Faults, and their repair.
 
 use presenced::presence::entity::DaemonId;
+use presenced::presence::user::ConnectionGen;
 
+use super::checks::Broken;
+use super::client::{Action, CLIENTS, Op, id};
 use super::network::{Event, Incoming};
 use super::world::World;
+
+/// How many ticks of a daemon end a connection or a status, per 1000.
+const ENDS_PER_1000: u32 = 50;
 
 /// Daemons crash one at a time, and the next one only after the announcements of the last were
 /// repeated, except in wild runs.
@@ -49,6 +55,30 @@ impl World {
         }
         let ms = self.net.rng.u64(50..900);
         self.net.after(ms, Event::Fault);
+    }
+
+    /// Has a daemon end a connection or a status that it knows, in the middle of everything else.
+    pub fn end_any(&mut self, daemon: DaemonId) -> Result<(), Broken> {
+        if self.calm || !self.net.chance(ENDS_PER_1000) {
+            return Ok(());
+        }
+        let Some(known) = self.daemons.get(&daemon).filter(|known| known.is_ready()) else {
+            return Ok(());
+        };
+        let user = self.users[self.net.rng.usize(0..self.users.len())].clone();
+        let Some(record) = known.machine.record(&user) else { return Ok(()) };
+        if let Some(at) = record.status_expires_at.filter(|_| self.net.rng.bool()) {
+            let action = Action::ExpireStatus(at);
+            return self.command(daemon, Op { user, client: 0, action });
+        }
+        let connection = record.connections.first();
+        let named = |client: &usize| connection.is_some_and(|c| c.id == id(&format!("c{client}")));
+        let (Some(each), Some(client)) = (connection, (0..CLIENTS).find(named)) else {
+            return Ok(());
+        };
+        let (connection, generation) = (each.id.clone(), each.generation);
+        let action = Action::Lapse(ConnectionGen { connection, generation });
+        self.command(daemon, Op { user, client, action })
     }
 
     /// Whether a daemon may crash now: except in wild runs another daemon must know of it.

@@ -69,15 +69,20 @@ pub enum Value {
     Invisible,
     /// Only as an effect: the end of the lease.
     AbsentIfOnLease,
+    /// Only as an effect: the end of something that may be another by then, which stays.
+    MaybeAbsent,
 }
 
 impl Value {
     fn makes(self, value: Self) -> bool {
-        self == value || (self == Self::AbsentIfOnLease && value == Self::Absent)
+        let ends = matches!(self, Self::AbsentIfOnLease | Self::MaybeAbsent);
+        self == value || (ends && value == Self::Absent)
     }
 
     fn overwrites(self, value: Self) -> bool {
-        !self.makes(value) && (self != Self::AbsentIfOnLease || value == Self::OnLease)
+        !self.makes(value)
+            && self != Self::MaybeAbsent
+            && (self != Self::AbsentIfOnLease || value == Self::OnLease)
     }
 }
 

@@ -35,6 +35,7 @@ fn all_promises_hold_between_daemons_and_bucket_under_any_fault() {
         happened(&[crashes, pauses, leaderless, slow_feeds, conflicts]);
         let world::Counts { replaced, lost_tails, purges, repairs, .. } = all;
         happened(&[replaced, lost_tails, purges, repairs]);
+        happened(&[all.lapses, all.expiries]);
     }
 }
 
@@ -54,7 +55,7 @@ fn live_connections_stay_and_dead_ones_lapse_in_time_under_any_fault() {
 
 #[test]
 fn a_history_looks_the_same_with_and_without_the_actions_of_invisible_users() {
-    let all = Mutex::new([0; 3]);
+    let all = Mutex::new([0; 5]);
     let run = |seed| {
         let counts = liveness::twins::run(seed);
         let mut all = all.lock().expect("no run panicked");

@@ -31,6 +31,13 @@ impl World {
         match result {
             Ok(answer) => {
                 self.ledger.settle(number, Fate::Done { at_ms: self.net.now_ms });
+                match (&self.ledger.entry(number).op.action, &answer.outcome) {
+                    (Action::Lapse(_), Outcome::Disconnected { count: 1, .. }) => {
+                        self.counts.lapses += 1;
+                    }
+                    (_, Outcome::StatusExpired(true)) => self.counts.expiries += 1,
+                    _ => {}
+                }
                 if let Outcome::Connected { me, .. } | Outcome::Upserted { me } = &answer.outcome {
                     self.check_view(id, number, &user, me)?;
                 }

@@ -35,6 +35,8 @@ pub struct Counts {
     pub purges: u64,
     pub repairs: u64,
     pub conflicts: u64,
+    pub lapses: u64,
+    pub expiries: u64,
 }
 
 impl Counts {
@@ -48,6 +50,8 @@ impl Counts {
         self.purges += other.purges;
         self.repairs += other.repairs;
         self.conflicts += other.conflicts;
+        self.lapses += other.lapses;
+        self.expiries += other.expiries;
     }
 }
 
@@ -390,6 +394,7 @@ impl World {
             self.detect_failures(id)?;
         }
         self.end_graces(id)?;
+        self.end_any(id)?;
         self.net.after(TICK_MS, Event::To(id, Incoming::Tick));
         Ok(())
     }

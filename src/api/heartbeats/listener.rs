@@ -243,7 +243,7 @@ impl HeartbeatListener {
     }
 
     fn now_ms(&self) -> u64 {
-        self.store.context.clock.now().mono_ms
+        self.store.context.now().mono_ms
     }
 }
 

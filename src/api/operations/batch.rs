@@ -63,6 +63,7 @@ impl Batch {
                 None => return Err(flawed(flaw)),
             }
         }
+        Op::note_order(&mut ops);
         let users = ops.iter().flatten().map(Op::users).sum();
         if users > MAX_USERS {
             return Err(too_many("ops", users, MAX_USERS));
@@ -132,6 +133,20 @@ impl Op {
                 let takes = "takes \"connect\", \"update_connection\", \"disconnect\" or \
                              \"upsert_users\"";
                 Err(wrong(&fields.path("op"), takes))
+            }
+        }
+    }
+
+    /// A connect behind the disconnect of the same connection was not overtaken by it.
+    fn note_order(ops: &mut [Result<Self, Refusal>]) {
+        let mut connects = HashSet::new();
+        for op in ops.iter_mut().rev().flatten() {
+            match op {
+                Self::Connect(connect) => {
+                    connects.insert((connect.user.clone(), connect.connection().clone()));
+                }
+                Self::Disconnect(disconnect) => disconnect.set_followed_by(&connects),
+                Self::UpdateConnection(_) | Self::UpsertUsers(_) => {}
             }
         }
     }

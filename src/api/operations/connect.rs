@@ -48,6 +48,11 @@ impl Connect {
         Ok(Self { user, patch, defaults, connection })
     }
 
+    /// The id of the connection.
+    pub fn connection(&self) -> &Id {
+        &self.connection.id
+    }
+
     /// An upper bound of the answer without custom fields, in bytes.
     pub fn answer_bytes(&self, shows: UsersShown, service: &Service) -> usize {
         let patches = std::iter::once(&self.patch).chain(self.defaults.as_deref());
@@ -67,7 +72,7 @@ impl Connect {
         let Self { user, patch, defaults, connection } = self;
         let was_invisible = ctx.service.is_invisible(&user);
         let custom_in_answer = shows.with_custom();
-        let early_end = ctx.service.early_end(&user, &connection.id);
+        let early_end = ctx.service.early_end(&user, &connection.id, ctx.arrived_ms);
         let command = Command::Connect { patch, defaults, connection, custom_in_answer };
         let connected = ctx.service.command(user.clone(), command, ctx.deadline_ms);
         // Submitted right behind the connect, so that nothing comes between them.

@@ -9,6 +9,13 @@ use crate::api::request::door::Door;
 use crate::presence::refusal::Refusal;
 use crate::service::Service;
 
+/// The times of one request, on the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    pub arrived_ms: u64,
+    pub deadline_ms: u64,
+}
+
 /// The circumstances in which an operation runs.
 #[derive(Debug)]
 pub struct Context {
@@ -17,6 +24,8 @@ pub struct Context {
     pub door: Door,
     /// The prefix of event subjects.
     pub event_prefix: Arc<str>,
+    /// When the request arrived, on the monotonic clock.
+    pub arrived_ms: u64,
     /// The deadline of the request, on the monotonic clock.
     pub deadline_ms: u64,
     /// The largest answer that the server takes, in bytes.
@@ -30,11 +39,21 @@ impl Context {
         operation: Operation,
         door: Door,
         event_prefix: Arc<str>,
-        deadline_ms: u64,
+        times: Times,
         max_answer: usize,
     ) -> Self {
         let invisible = AtomicBool::new(false);
-        Self { service, operation, door, event_prefix, deadline_ms, max_answer, invisible }
+        let Times { arrived_ms, deadline_ms } = times;
+        Self {
+            service,
+            operation,
+            door,
+            event_prefix,
+            arrived_ms,
+            deadline_ms,
+            max_answer,
+            invisible,
+        }
     }
 
     /// The context of one operation of a batch.
@@ -44,7 +63,7 @@ impl Context {
             self.operation,
             self.door.clone(),
             Arc::clone(&self.event_prefix),
-            self.deadline_ms,
+            Times { arrived_ms: self.arrived_ms, deadline_ms: self.deadline_ms },
             self.max_answer,
         )
     }

@@ -1,5 +1,7 @@
 //! `disconnect`: ends one connection, or all connections on a lease.
 
+use std::collections::HashSet;
+
 use super::context::Context;
 use super::reply::Reply;
 use super::writes::{self, RequestRules};
@@ -13,8 +15,18 @@ use crate::presence::user::{EarlyDisconnect, Outcome};
 /// A parsed `disconnect`.
 #[derive(Debug)]
 pub enum Disconnect {
-    Connection { user: Id, connection: Id, lease: Option<Id>, grace_ms: Option<u64> },
-    Lease { lease: Id, grace_ms: Option<u64> },
+    Connection {
+        user: Id,
+        connection: Id,
+        lease: Option<Id>,
+        grace_ms: Option<u64>,
+        /// Whether its connect may be under way when there is no connection.
+        may_be_early: bool,
+    },
+    Lease {
+        lease: Id,
+        grace_ms: Option<u64>,
+    },
 }
 
 impl Disconnect {
@@ -34,7 +46,7 @@ impl Disconnect {
             missing(&fields.path("connection_id"), "the id of the connection that ends")
         })?;
         fields.finish()?;
-        Ok(Self::Connection { user, connection, lease, grace_ms })
+        Ok(Self::Connection { user, connection, lease, grace_ms, may_be_early: true })
     }
 
     /// The user named, if a single connection is.
@@ -45,9 +57,16 @@ impl Disconnect {
         }
     }
 
+    /// The connects that follow in the same request, by user and connection, came in this order.
+    pub fn set_followed_by(&mut self, connects: &HashSet<(Id, Id)>) {
+        if let Self::Connection { user, connection, may_be_early, .. } = self {
+            *may_be_early = !connects.contains(&(user.clone(), connection.clone()));
+        }
+    }
+
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         match self {
-            Self::Connection { user, connection, lease, grace_ms } => {
+            Self::Connection { user, connection, lease, grace_ms, may_be_early } => {
                 let was_invisible = ctx.service.is_invisible(&user);
                 let early = EarlyDisconnect { connection, lease, grace_ms };
                 let (service, command) = (&ctx.service, early.command());
@@ -58,8 +77,8 @@ impl Disconnect {
                     Outcome::Disconnected { count, .. } => count,
                     _ => 0,
                 };
-                if count == 0 {
-                    service.publish_early(&user, early).await;
+                if count == 0 && may_be_early {
+                    service.publish_early(&user, early, ctx.arrived_ms).await;
                 }
                 Ok(reply(count, answer.rev, &ctx.door))
             }

@@ -27,7 +27,7 @@ mod upsert_users;
 mod watch_channel;
 mod writes;
 
-pub use context::Context;
+pub use context::{Context, Times};
 pub use operation::{OPERATIONS, Operation};
 pub use reply::{Reply, push_refusal, too_large};
 pub use request::Request;

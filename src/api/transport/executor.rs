@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::queue::{QueuedRequest, QueuedRequests, RequestQueue, request_queue};
 use super::responder::Responder;
 use super::subjects::Subjects;
-use crate::api::operations::{Context, Request};
+use crate::api::operations::{Context, Request, Times};
 use crate::presence::refusal::Refusal;
 use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;
@@ -71,7 +71,7 @@ impl Executor {
     }
 
     fn parse(&self, queued: &QueuedRequest) -> Result<(Request, Context), Refusal> {
-        let QueuedRequest { operation, request, responder, deadline_ms } = queued;
+        let QueuedRequest { operation, request, responder, arrived_ms, deadline_ms } = queued;
         let door = self.subjects.door(*operation, request.subject.as_str())?;
         let limits = self.service.limits();
         if self.service.now().mono_ms >= *deadline_ms {
@@ -89,7 +89,7 @@ impl Executor {
             *operation,
             door,
             Arc::clone(&self.event_prefix),
-            *deadline_ms,
+            Times { arrived_ms: *arrived_ms, deadline_ms: *deadline_ms },
             responder.context.payload_limit.body(),
         );
         Ok((parsed, ctx))

@@ -205,8 +205,9 @@ impl Intake {
         // Headers mean nothing here, and parsed they take many times their text.
         request.headers = None;
         // The last check of the clock counts: a stall since then must not make the request fresh.
-        let deadline_ms = detector.last_ms + detector.budget.deadline_ms;
-        self.queue.push(QueuedRequest { operation, request, responder, deadline_ms });
+        let arrived_ms = detector.last_ms;
+        let deadline_ms = arrived_ms + detector.budget.deadline_ms;
+        self.queue.push(QueuedRequest { operation, request, responder, arrived_ms, deadline_ms });
     }
 
     fn is_heartbeat(&self, request: &Message) -> bool {

@@ -18,6 +18,8 @@ pub struct QueuedRequest {
     pub operation: Operation,
     pub request: Message,
     pub responder: Responder,
+    /// When the request was taken in, on the monotonic clock.
+    pub arrived_ms: u64,
     /// When, on the monotonic clock, the request is refused rather than executed.
     pub deadline_ms: u64,
 }

@@ -112,7 +112,7 @@ impl View for DaemonView {
 }
 
 fn at(mono_ms: u64) -> Now {
-    Now { mono_ms, wall: Time(0) }
+    Now::local(mono_ms, Time(0))
 }
 
 fn john() -> Id {

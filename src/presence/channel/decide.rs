@@ -157,7 +157,7 @@ mod tests {
 
     fn run(before: &Stored<Record>, command: Command) -> Stored<Record> {
         let key = ChannelKey::from_cid("messaging:x").unwrap();
-        let now = Now { mono_ms: 0, wall: Time(7) };
+        let now = Now::local(0, Time(7));
         let decided = Channels::decide(&key, before, &command, &(), DaemonId(1), now).unwrap();
         decided.next.unwrap_or_else(|| before.clone())
     }
@@ -191,7 +191,7 @@ mod tests {
         let create = Command::Create { patch: Patch::default(), members, chosen: None };
         let channel = run(&Stored::default(), create);
         assert_eq!(channel.record().unwrap().members.len(), MAX_MEMBERS);
-        let now = Now { mono_ms: 0, wall: Time(7) };
+        let now = Now::local(0, Time(7));
         let refusal = decide(&channel, &edit(&["one more"], &[]), now).unwrap_err();
         assert_eq!((refusal.code, &refusal.details["limit"]), (Code::TooLarge, &10_000.into()));
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::key::ChannelKey;
 use crate::presence::id::Id;
 use crate::presence::json;
-use crate::presence::time::Now;
+use crate::presence::time::Time;
 
 /// How many members a channel has, and how many of them others see online.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,8 +42,10 @@ struct Channel {
     members: HashSet<Id>,
     online: usize,
     announced: Announced,
-    /// Since when the counts have differed from what was announced.
-    differs_since_ms: Option<u64>,
+    /// When the counts, which differ from what was announced, are announced by the first daemon.
+    due_ms: Option<u64>,
+    /// When this daemon looks at it: its place in the queue, while `due_ms` is set.
+    look_ms: u64,
     interval_ms: u64,
 }
 
@@ -73,8 +75,9 @@ pub struct Announcement {
 pub struct Occupancy {
     channels: HashMap<ChannelKey, Channel>,
     members: HashMap<Id, Member>,
-    /// The channels whose counts differ from what was announced.
-    differing: BTreeSet<ChannelKey>,
+    /// The channels whose counts differ from what was announced, by the time to look at them, so
+    /// that each has its turn.
+    queue: BTreeSet<(u64, ChannelKey)>,
 }
 
 impl Occupancy {
@@ -132,7 +135,9 @@ impl Occupancy {
         if version > channel.announced.version {
             let (counts, at_ms) = (Some(counts), Some(now_ms));
             channel.announced = Announced { counts, version, at_ms, assumed: false };
-            channel.differs_since_ms = None;
+            if channel.due_ms.take().is_some() {
+                self.queue.remove(&(channel.look_ms, key.clone()));
+            }
             self.compare(key, now_ms);
         }
     }
@@ -142,9 +147,9 @@ impl Occupancy {
         for channel in self.channels.values_mut() {
             let counts = Some(channel.counts());
             channel.announced = Announced { counts, assumed: true, ..channel.announced };
-            channel.differs_since_ms = None;
+            channel.due_ms = None;
         }
-        self.differing.clear();
+        self.queue.clear();
     }
 
     /// A daemon is gone, or none was there before this one: what was only assumed to be announced
@@ -164,32 +169,35 @@ impl Occupancy {
     }
 
     /// What is to be announced now: a count that differs, no earlier than an interval after the
-    /// last announcement and `wait_ms` after its time. At most `limit` at once.
+    /// last announcement and `wait_ms` after its time. At most `limit` at once, those first that
+    /// have been due for longest.
     pub fn due(
-        &self,
+        &mut self,
         now_ms: u64,
         limit: usize,
         wait_ms: impl Fn(&ChannelKey) -> u64,
     ) -> Vec<Announcement> {
-        let is_due = |(key, channel): &(&ChannelKey, &Channel)| {
-            let Some(since_ms) = channel.differs_since_ms else { return false };
-            let next_ms = channel.announced.at_ms.map_or(0, |at_ms| at_ms + channel.interval_ms);
-            since_ms.max(next_ms) + wait_ms(key) <= now_ms
-        };
-        let differing = self.differing.iter().filter_map(|key| self.channels.get_key_value(key));
-        let announcement = |(key, channel): (&ChannelKey, &Channel)| Announcement {
-            key: key.clone(),
-            counts: channel.counts(),
-            after: channel.announced.version,
-        };
-        differing.filter(is_due).take(limit).map(announcement).collect()
-    }
-
-    /// Forgets channels without members of which nothing is to be announced.
-    pub fn forget_empty(&mut self) {
-        let is_over =
-            |channel: &Channel| channel.members.is_empty() && channel.differs_since_ms.is_none();
-        self.channels.retain(|_, channel| !is_over(channel));
+        let (mut due, mut later) = (Vec::new(), Vec::new());
+        for (look_ms, key) in &self.queue {
+            if *look_ms > now_ms || due.len() >= limit {
+                break;
+            }
+            let Some(channel) = self.channels.get(key) else { continue };
+            let turn_ms = channel.due_ms.unwrap_or(*look_ms) + wait_ms(key);
+            if turn_ms > now_ms {
+                later.push((key.clone(), turn_ms));
+            } else {
+                let (counts, after) = (channel.counts(), channel.announced.version);
+                due.push(Announcement { key: key.clone(), counts, after });
+            }
+        }
+        for (key, turn_ms) in later {
+            let Some(channel) = self.channels.get_mut(&key) else { continue };
+            self.queue.remove(&(channel.look_ms, key.clone()));
+            channel.look_ms = turn_ms;
+            self.queue.insert((turn_ms, key));
+        }
+        due
     }
 
     /// The number of channels that are counted.
@@ -197,30 +205,36 @@ impl Occupancy {
         self.channels.len()
     }
 
-    /// Notes whether the counts of a channel differ from what was announced.
+    /// Notes whether the counts of a channel differ from what was announced. A channel without
+    /// members of which nothing is to be announced is forgotten.
     fn compare(&mut self, key: &ChannelKey, now_ms: u64) {
         let Some(channel) = self.channels.get_mut(key) else { return };
-        if channel.announced.counts != Some(channel.counts()) {
-            channel.differs_since_ms.get_or_insert(now_ms);
-            self.differing.insert(key.clone());
-        } else {
-            channel.differs_since_ms = None;
-            self.differing.remove(key);
+        let differs = channel.announced.counts != Some(channel.counts());
+        if differs && channel.due_ms.is_none() {
+            let next_ms = channel.announced.at_ms.map_or(0, |at_ms| at_ms + channel.interval_ms);
+            let due_ms = now_ms.max(next_ms);
+            (channel.due_ms, channel.look_ms) = (Some(due_ms), due_ms);
+            self.queue.insert((due_ms, key.clone()));
+        } else if !differs && channel.due_ms.take().is_some() {
+            self.queue.remove(&(channel.look_ms, key.clone()));
+        }
+        if !differs && channel.members.is_empty() {
+            self.channels.remove(key);
         }
     }
 }
 
 impl Announcement {
     /// `PROTOCOL`, section 3: the version of an announcement made at `now`.
-    pub fn version(&self, now: Now) -> u64 {
-        (self.after + 1).max(u64::try_from(now.wall.0).unwrap_or(0))
+    pub fn version(&self, now: Time) -> u64 {
+        (self.after + 1).max(u64::try_from(now.0).unwrap_or(0))
     }
 
     /// The JSON body.
-    pub fn body(&self, version: u64, now: Now) -> Vec<u8> {
+    pub fn body(&self, version: u64, now: Time) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         json::push(&mut out, "{\"type\":\"channel.presence.changed\",\"created_at\":");
-        json::push_optional_time(&mut out, Some(now.wall));
+        json::push_optional_time(&mut out, Some(now));
         json::push(&mut out, ",\"channel\":{\"type\":");
         json::push_str(&mut out, self.key.kind());
         json::push(&mut out, ",\"id\":");

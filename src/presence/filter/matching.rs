@@ -99,16 +99,21 @@ impl Moment {
 }
 
 impl Values {
+    fn is_empty(&self) -> bool {
+        self.texts.is_empty() && self.numbers.is_empty() && self.flags.is_empty()
+    }
+
     /// `None` if what the record holds is of a type that no value has.
     fn contain(&self, datum: &Datum<'_>) -> Option<bool> {
         match datum {
-            _ if self.texts.is_empty() && self.numbers.is_empty() => Some(false),
+            _ if self.is_empty() => Some(false),
             Datum::Text(text) if !self.texts.is_empty() => {
                 Some(self.texts.binary_search_by(|value| (**value).cmp(text)).is_ok())
             }
             Datum::Number(number) if !self.numbers.is_empty() => {
                 Some(self.numbers.binary_search(number).is_ok())
             }
+            Datum::Bool(flag) if !self.flags.is_empty() => Some(self.flags.contains(flag)),
             Datum::Array(array) => Some(array.iter().any(|value| self.contain_value(value))),
             _ => None,
         }
@@ -121,6 +126,7 @@ impl Values {
                 self.texts.binary_search_by(|value| (**value).cmp(text.as_str())).is_ok()
             }
             Value::Number(number) => self.numbers.binary_search(&Number::from(number)).is_ok(),
+            Value::Bool(flag) => self.flags.contains(flag),
             _ => false,
         }
     }

@@ -87,11 +87,12 @@ struct Moment {
     between: bool,
 }
 
-/// The values of `$in` and `$nin`; both lists sorted, each value once.
+/// The values of `$in` and `$nin`; all lists sorted, each value once.
 #[derive(Debug, Clone)]
 struct Values {
     texts: Box<[Box<str>]>,
     numbers: Box<[Number]>,
+    flags: Box<[bool]>,
 }
 
 impl Filter {

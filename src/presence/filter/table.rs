@@ -175,16 +175,28 @@ impl Class {
 
     fn values(self, operand: &Value, path: &str) -> Result<Values, Refusal> {
         let mut texts = Vec::new();
-        let mut numbers = Vec::<Number>::new();
+        let (mut numbers, mut flags) = (Vec::<Number>::new(), Vec::new());
         for (at, value) in array(operand, MAX_VALUES, path)?.iter().enumerate() {
-            match self.ordered(value, &format!("{path}[{at}]"))? {
+            let path = format!("{path}[{at}]");
+            let operand = match (self, value) {
+                (Self::Custom, Value::Bool(flag)) => Operand::Bool(*flag),
+                (Self::Custom, Value::String(_) | Value::Number(_)) => {
+                    self.ordered(value, &path)?
+                }
+                (Self::Custom, _) => {
+                    return Err(wrong(&path, "a string, a number or a boolean", value));
+                }
+                _ => self.ordered(value, &path)?,
+            };
+            match operand {
                 Operand::Text(text) => texts.push(text),
                 Operand::Number(number) => numbers.push(number),
-                // No class with `$in` has ordered operands of another type.
-                Operand::Bool(_) | Operand::Time(_) | Operand::Array(_) => {}
+                Operand::Bool(flag) => flags.push(flag),
+                // No class with `$in` has operands of another type.
+                Operand::Time(_) | Operand::Array(_) => {}
             }
         }
-        Ok(Values { texts: sorted(texts), numbers: sorted(numbers) })
+        Ok(Values { texts: sorted(texts), numbers: sorted(numbers), flags: sorted(flags) })
     }
 }
 

@@ -369,7 +369,7 @@ fn what_is_wrong_is_named_by_its_path() {
         (json!({"age": {"$lte": [1]}}), "age.$lte"),
         (json!({"age": {"$eq": null}}), "age.$eq"),
         (json!({"age": {"$eq": {"x": 1}}}), "age.$eq"),
-        (json!({"age": {"$in": [true]}}), "age.$in[0]"),
+        (json!({"age": {"$in": [[true]]}}), "age.$in[0]"),
         (json!({"age": {"$in": [[1]]}}), "age.$in[0]"),
         (json!({"age": {"$autocomplete": 4}}), "age.$autocomplete"),
         (json!({"home": {"x": 1}}), "home.x"),
@@ -569,7 +569,8 @@ fn any_filter() -> impl Strategy<Value = Value> {
 
 #[test]
 fn of_arrays_in_is_any_of_and_nin_is_none_of() {
-    let record = json!({"devices": ["desktop", "mobile"], "tags": ["a", 1], "name": "a"});
+    let record = json!({"devices": ["desktop", "mobile"], "tags": ["a", 1], "name": "a",
+        "flags": ["x", true], "on": false});
     for (filter, found) in [
         (json!({"devices": {"$in": ["mobile", "watch"]}}), true),
         (json!({"devices": {"$in": ["watch"]}}), false),
@@ -583,6 +584,15 @@ fn of_arrays_in_is_any_of_and_nin_is_none_of() {
         (json!({"tags": {"$in": [2, "b"]}}), false),
         (json!({"tags": {"$nin": ["a"]}}), false),
         (json!({"tags": {"$nin": ["b"]}}), true),
+        (json!({"tags": {"$in": [true]}}), false),
+        (json!({"flags": {"$in": [true]}}), true),
+        (json!({"flags": {"$in": [false, 1]}}), false),
+        (json!({"flags": {"$nin": [true]}}), false),
+        (json!({"flags": {"$nin": [false]}}), true),
+        (json!({"on": {"$in": [false]}}), true),
+        (json!({"on": {"$in": [true, "false"]}}), false),
+        (json!({"on": {"$nin": ["false"]}}), false),
+        (json!({"name": {"$in": [true]}}), false),
     ] {
         assert_eq!(finds(filter.clone(), &record), found, "{filter}");
     }

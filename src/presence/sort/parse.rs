@@ -108,8 +108,8 @@ fn direction(value: &Value, path: &str) -> Result<Direction, Refusal> {
 fn no_field(kind: Kind) -> &'static str {
     match kind {
         Kind::Users => {
-            "is no field to sort users by; accepted are id, online, status, last_active, \
-             created_at, updated_at and custom fields"
+            "is no field to sort users by; accepted are id, online, availability, \
+             status, last_active, offline_since, created_at, updated_at and custom fields"
         }
         Kind::Channels => {
             "is no field to sort channels by; accepted are id, cid, type, member_count, \

@@ -15,9 +15,13 @@ use crate::presence::time::{Now, Time};
 /// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
 const RETRY_MS: u64 = 5000;
 
-/// How long the end of a status is left alone at most, in milliseconds: the wall clock, by which
+/// How long the end of a status is left alone at most, in milliseconds: JetStream's clock, by which
 /// it ends, may be set while the monotonic one goes on.
 const MAX_STATUS_WAIT_MS: u64 = 600_000;
+
+/// The number of void entries of the queue that are not worth building it anew, beside one for each
+/// user.
+const MAX_VOID_ENTRIES: usize = 1024;
 
 /// When nothing is to come.
 const NEVER_MS: u64 = u64::MAX;
@@ -87,7 +91,7 @@ struct Details {
 /// When a status ends.
 #[derive(Debug, Clone, Copy)]
 struct StatusEnd {
-    /// By the wall clock.
+    /// By JetStream's clock.
     at: Time,
     /// The next check, on the monotonic clock. Actions of an invisible user do not move it, since
     /// the visible end would move too.
@@ -174,6 +178,7 @@ impl Agenda {
         if let Some(agenda) = self.users.get_mut(user).filter(|agenda| agenda.due_ms > due_ms) {
             agenda.due_ms = due_ms;
             self.queue.push(Reverse((due_ms, user.clone())));
+            self.drop_void_entries();
         }
     }
 
@@ -237,7 +242,7 @@ impl Agenda {
     pub(super) fn observe(&mut self, user: &Id, after: Option<&Record>, now: Now) {
         let old = self.users.remove(user);
         let has_more = |record: &&Record| record.is_online() || record.status_expires_at.is_some();
-        let Some(record) = after.filter(has_more) else { return };
+        let Some(record) = after.filter(has_more) else { return self.drop_void_entries() };
         let known = old.as_ref().and_then(|old| old.details.as_deref());
         let details = Details {
             own: self.own_leases(record, known, now),
@@ -266,6 +271,15 @@ impl Agenda {
             wanted_ms
         });
         self.users.insert_new(agenda);
+        self.drop_void_entries();
+    }
+
+    /// Builds the queue anew if most of its entries are void.
+    fn drop_void_entries(&mut self) {
+        if self.queue.len() > 2 * self.users.count() + MAX_VOID_ENTRIES {
+            let entries = self.users.iter().map(|each| Reverse((each.due_ms, each.user.clone())));
+            self.queue = entries.collect();
+        }
     }
 
     /// The connections of a record that keep themselves alive, with when they were heard.
@@ -392,7 +406,7 @@ impl Details {
             return end.look_ms;
         }
         let turn = Time(end.at.0.saturating_add_unsigned(wait_ms));
-        if turn > now.wall {
+        if turn > now.stream {
             end.look_ms = now.mono_ms + status_wait_ms(turn, now);
         } else {
             due.expired = Some(end.at);
@@ -430,7 +444,7 @@ fn status_end(record: &Record, old: Option<&Details>, now: Now) -> Option<Status
 
 /// In how long it is time to look whether a status has ended.
 fn status_wait_ms(end: Time, now: Now) -> u64 {
-    let left_ms = end.0.saturating_sub(now.wall.0);
+    let left_ms = end.0.saturating_sub(now.stream.0);
     u64::try_from(left_ms).unwrap_or(0).min(MAX_STATUS_WAIT_MS)
 }
 
@@ -448,7 +462,8 @@ mod tests {
     }
 
     fn at(mono_ms: u64) -> Now {
-        Now { mono_ms, wall: Time(1_000_000 + i64::try_from(mono_ms).unwrap()) }
+        let stream = Time(1_000_000 + i64::try_from(mono_ms).unwrap());
+        Now { mono_ms, wall: Time(stream.0 - 500_000), stream }
     }
 
     fn leaving(generation: u64, grace_ms: Option<u64>) -> Leaving {
@@ -499,14 +514,29 @@ mod tests {
     }
 
     #[test]
-    fn a_status_ends_by_the_wall_clock_in_the_turn_of_the_daemon() {
+    fn a_status_ends_by_the_clock_of_jetstream_in_the_turn_of_the_daemon() {
         let mut record = Record::new(Time(0), 0);
-        record.status_expires_at = Some(at(3000).wall);
+        record.status_expires_at = Some(at(3000).stream);
         let mut agenda = Agenda::new(PERIODS);
         agenda.observe(&john(), Some(&record), at(0));
         let second = Turn { hearing_ms: 0, any_ms: 1000 };
         assert_eq!(due(&mut agenda, at(3999), second), None);
         let expired = due(&mut agenda, at(4000), second).unwrap().expired;
         assert_eq!(expired, record.status_expires_at);
+    }
+
+    #[test]
+    fn void_entries_do_not_pile_up() {
+        let mut record = Record::new(Time(0), 0);
+        let mut agenda = Agenda::new(PERIODS);
+        for n in 0..10_000 {
+            // Each comes earlier than the one before, and makes it void.
+            record.status_expires_at = Some(at(500_000 - n).stream);
+            agenda.observe(&john(), Some(&record), at(0));
+            assert!(agenda.queue.len() <= 2 + MAX_VOID_ENTRIES, "after {n}");
+        }
+        assert!(due(&mut agenda, at(490_001), FIRST).unwrap().expired.is_some());
+        agenda.observe(&john(), None, at(490_001));
+        assert_eq!(due(&mut agenda, at(600_000), FIRST), None);
     }
 }

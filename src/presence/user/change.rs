@@ -98,6 +98,18 @@ impl<'a> Change<'a> {
         Decision { next: Some(Stored::Present(Arc::new(record))), event, outcome }
     }
 
+    /// Notes when the settings of the user change. That does not depend on whether it is online, or
+    /// it would tell of an invisible one.
+    pub fn note_settings(&self, record: &mut Record) {
+        let settings = |record: &Record| {
+            let Record { invisible, hide_last_active, choice, status_expires_at, .. } = *record;
+            (invisible, hide_last_active, choice, status_expires_at)
+        };
+        if self.before.is_some_and(|before| settings(before) != settings(record)) {
+            record.settings_at = Some(Time::latest(record.settings_at, self.now.wall));
+        }
+    }
+
     /// Notes when the user goes offline: in truth, and for others.
     fn note_offline(&self, record: &mut Record) {
         let latest = |previous| Some(Time::latest(previous, self.now.wall));

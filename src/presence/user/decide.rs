@@ -143,7 +143,8 @@ pub(super) fn decide(
             update_connection(&change, connection, *idle, device.as_ref())
         }
         Command::Upsert { patch, custom_in_answer } => {
-            let (record, changed) = change.patched(patch, None)?;
+            let (mut record, changed) = change.patched(patch, None)?;
+            change.note_settings(&mut record);
             let outcome =
                 |record: &Record| Outcome::Upserted { me: own(id, record, *custom_in_answer) };
             if changed { Ok(change.put(record, outcome)) } else { Ok(unchanged(outcome(&record))) }
@@ -178,7 +179,7 @@ pub(super) fn decide(
         }
         Command::Forget { touched } => {
             let is_meant =
-                |record: &&Record| !record.is_online() && record.touched(now.wall) == *touched;
+                |record: &&Record| !record.is_online() && record.touched(now.stream) == *touched;
             match change.before.filter(is_meant) {
                 Some(_) => Ok(change.purge()),
                 None => Ok(unchanged(Outcome::Deleted(false))),

@@ -11,12 +11,17 @@ use crate::presence::id::Id;
 /// The most disconnects that one stripe remembers; beyond them the oldest are forgotten.
 const MAX_REMEMBERED: usize = 512;
 
-/// How long after its time a connect may still appear in the replica, in milliseconds: it arrived
-/// in time, and the feed lags behind.
-const FEED_LAG_MS: u64 = 1000;
-
 /// How long an end that was handed out rests before it is handed out again, in milliseconds.
 const RETRY_MS: u64 = 5000;
+
+/// The times until which an early disconnect ends its connection, on the monotonic clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The last arrival of a connect that is ended, however late it is executed.
+    pub arrives_until_ms: u64,
+    /// How long such a connect may still appear in the replica.
+    pub appears_until_ms: u64,
+}
 
 /// A disconnect of a connection that was not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,39 +58,44 @@ struct DueEnd {
 /// The early disconnects of the users of one stripe.
 #[derive(Debug, Default)]
 pub struct EarlyDisconnects {
-    /// By user and connection, each with the time until which a connect is ended.
-    remembered: HashMap<(Id, Id), (u64, EarlyDisconnect)>,
-    /// In the order of their times.
+    /// By user and connection.
+    remembered: HashMap<(Id, Id), (Window, EarlyDisconnect)>,
+    /// With the times until which they are remembered, the first to be forgotten first.
     order: VecDeque<(u64, (Id, Id))>,
     due: Vec<DueEnd>,
 }
 
 impl EarlyDisconnects {
-    /// Remembers a disconnect: a connect that comes until `until_ms` is ended.
-    pub fn insert(&mut self, user: &Id, early: EarlyDisconnect, until_ms: u64, now_ms: u64) {
-        let is_over = |at_ms: u64| at_ms + FEED_LAG_MS <= now_ms;
+    /// Remembers a disconnect, which ends its connection within the window.
+    pub fn insert(&mut self, user: &Id, early: EarlyDisconnect, window: Window, now_ms: u64) {
         while self.order.len() >= MAX_REMEMBERED
-            || self.order.front().is_some_and(|(at_ms, _)| is_over(*at_ms))
+            || self.order.front().is_some_and(|(until_ms, _)| *until_ms <= now_ms)
         {
-            let Some((at_ms, key)) = self.order.pop_front() else { break };
-            if self.remembered.get(&key).is_some_and(|(until_ms, _)| *until_ms == at_ms) {
+            let Some((until_ms, key)) = self.order.pop_front() else { break };
+            let remembered = self.remembered.get(&key);
+            if remembered.is_some_and(|(window, _)| window.appears_until_ms == until_ms) {
                 self.remembered.remove(&key);
             }
         }
         let key = (user.clone(), early.connection.clone());
-        self.order.push_back((until_ms, key.clone()));
-        self.remembered.insert(key, (until_ms, early));
+        self.order.push_back((window.appears_until_ms, key.clone()));
+        self.remembered.insert(key, (window, early));
     }
 
-    /// The disconnect that came before a connect that arrives now.
+    /// The disconnect that came before a connect that arrived at `arrived_ms`. A connect that
+    /// arrived later than any that is ended makes it void.
     pub fn before_connect(
-        &self,
+        &mut self,
         user: &Id,
         connection: &Id,
-        now_ms: u64,
+        arrived_ms: u64,
     ) -> Option<&EarlyDisconnect> {
-        let (until_ms, early) = self.remembered.get(&(user.clone(), connection.clone()))?;
-        (*until_ms > now_ms).then_some(early)
+        let key = (user.clone(), connection.clone());
+        let (window, _) = self.remembered.get(&key)?;
+        if window.arrives_until_ms <= arrived_ms {
+            self.remembered.remove(&key);
+        }
+        self.remembered.get(&key).map(|(_, early)| early)
     }
 
     /// Keeps in step with the record of a user: a remembered connection that is there is to end.
@@ -97,10 +107,10 @@ impl EarlyDisconnects {
         self.due.retain(|due| due.user != *user || connections.iter().any(|c| due.early.ends(c)));
         for connection in connections {
             let key = (user.clone(), connection.id.clone());
-            let Some((until_ms, early)) = self.remembered.get(&key) else { continue };
+            let Some((window, early)) = self.remembered.get(&key) else { continue };
             let is_known =
                 || self.due.iter().any(|due| due.user == *user && due.early.ends(connection));
-            if until_ms + FEED_LAG_MS > now_ms && early.ends(connection) && !is_known() {
+            if window.appears_until_ms > now_ms && early.ends(connection) && !is_known() {
                 let due = DueEnd { user: user.clone(), early: early.clone(), at_ms: now_ms };
                 self.due.push(due);
             }
@@ -148,10 +158,14 @@ mod tests {
         record
     }
 
+    fn window(arrives_until_ms: u64) -> Window {
+        Window { arrives_until_ms, appears_until_ms: arrives_until_ms + 3000 }
+    }
+
     #[test]
     fn a_connection_that_appears_after_its_disconnect_is_ended_in_turn() {
         let mut ends = EarlyDisconnects::default();
-        ends.insert(&id("ann"), early(None), 2000, 0);
+        ends.insert(&id("ann"), early(None), window(2000), 0);
         ends.observe(&id("bob"), Some(&connected(None)), 100);
         ends.observe(&id("ann"), Some(&connected(None)), 100);
         assert_eq!(ends.take_due(1099, |_| 1000), []);
@@ -165,13 +179,32 @@ mod tests {
     #[test]
     fn an_early_disconnect_counts_for_its_time_and_its_lease() {
         let mut ends = EarlyDisconnects::default();
-        ends.insert(&id("ann"), early(Some("gw")), 2000, 0);
+        ends.insert(&id("ann"), early(Some("gw")), window(2000), 0);
         ends.observe(&id("ann"), Some(&connected(Some("other"))), 100);
-        ends.observe(&id("ann"), Some(&connected(Some("gw"))), 2000 + FEED_LAG_MS);
+        ends.observe(&id("ann"), Some(&connected(Some("gw"))), 5000);
         assert_eq!(ends.take_due(9000, |_| 0), []);
-        assert!(ends.before_connect(&id("ann"), &id("c"), 1999).is_some());
-        assert!(ends.before_connect(&id("ann"), &id("c"), 2000).is_none());
+        ends.observe(&id("ann"), Some(&connected(Some("gw"))), 4999);
+        assert_eq!(ends.take_due(9000, |_| 0).len(), 1);
+    }
+
+    #[test]
+    fn a_connect_that_arrived_in_time_is_ended_however_late_it_is_executed() {
+        let mut ends = EarlyDisconnects::default();
+        ends.insert(&id("ann"), early(None), window(2000), 0);
+        ends.insert(&id("bob"), early(None), window(6000), 4900);
         assert!(ends.before_connect(&id("ann"), &id("d"), 0).is_none());
+        assert!(ends.before_connect(&id("ann"), &id("c"), 1999).is_some());
+        ends.observe(&id("ann"), Some(&connected(None)), 4999);
+        assert_eq!(ends.take_due(9000, |_| 0).len(), 1);
+    }
+
+    #[test]
+    fn a_connect_that_arrived_too_late_makes_the_disconnect_void() {
+        let mut ends = EarlyDisconnects::default();
+        ends.insert(&id("ann"), early(None), window(2000), 0);
+        assert!(ends.before_connect(&id("ann"), &id("c"), 2000).is_none());
+        ends.observe(&id("ann"), Some(&connected(None)), 2001);
+        assert_eq!(ends.take_due(9000, |_| 0), []);
     }
 
     #[test]
@@ -179,12 +212,12 @@ mod tests {
         let mut ends = EarlyDisconnects::default();
         for n in 0..MAX_REMEMBERED + 10 {
             let user = id(&format!("u{n}"));
-            ends.insert(&user, early(None), 2000, 0);
-            ends.insert(&user, early(None), 2001, 1);
+            ends.insert(&user, early(None), window(2000), 0);
+            ends.insert(&user, early(None), window(2001), 1);
         }
         assert!(ends.order.len() <= MAX_REMEMBERED && ends.remembered.len() <= MAX_REMEMBERED);
         assert!(ends.before_connect(&id("u0"), &id("c"), 0).is_none(), "the oldest");
-        ends.insert(&id("last"), early(None), 9000, 8000);
+        ends.insert(&id("last"), early(None), window(19_000), 18_000);
         assert_eq!((ends.order.len(), ends.remembered.len()), (1, 1));
     }
 }

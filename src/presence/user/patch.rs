@@ -145,9 +145,9 @@ fn check_end(end: &StatusEnd, record: &Record, now: Now) -> Result<(), Refusal> 
     let StatusEnd { at: end, field } = end;
     let flaw = if record.status.is_none() {
         "is the end of a status, and there is none"
-    } else if *end <= now.wall {
+    } else if *end <= now.stream {
         "takes a time in the future"
-    } else if end.0 > now.wall.0.saturating_add(MAX_STATUS_MS) {
+    } else if end.0 > now.stream.0.saturating_add(MAX_STATUS_MS) {
         "takes a time at most 366 days ahead"
     } else {
         return Ok(());

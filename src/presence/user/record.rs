@@ -30,6 +30,9 @@ pub struct Record {
     pub offline_since: Option<Time>,
     /// When the user last went offline for others; kept while it is online.
     pub shown_offline_since: Option<Time>,
+    /// When the user last changed a setting by itself: how it wants to be seen, or the end of its
+    /// status. Nothing else may tell that it is there.
+    pub settings_at: Option<Time>,
     pub invisible: bool,
     /// Whether others see neither `last_active` nor `offline_since`.
     pub hide_last_active: bool,
@@ -71,6 +74,7 @@ impl Record {
             shown_last_active: None,
             offline_since: None,
             shown_offline_since: None,
+            settings_at: None,
             invisible: false,
             hide_last_active: false,
             choice: Choice::Auto,
@@ -133,7 +137,7 @@ impl Record {
         let changes = [Some(self.created_at), Some(self.updated_at)];
         let times = [self.last_active, self.shown_last_active];
         let ends = [self.offline_since, self.shown_offline_since];
-        let all = changes.into_iter().chain(times).chain(ends).flatten();
+        let all = changes.into_iter().chain(times).chain(ends).chain([self.settings_at]).flatten();
         all.filter(|time| time.counts_at(now)).max().unwrap_or(now)
     }
 

@@ -41,7 +41,7 @@ fn absent(version: u64) -> Stored<Record> {
 /// The version that is stored, whether it is shown online, and the version that is announced.
 fn repaired(lost: Stored<Record>, found: Stored<Record>) -> Option<(u64, bool, Option<u64>)> {
     let command = Users::repair(&lost, &found)?;
-    let (rules, now) = (Rules::new(50, true), Now { mono_ms: 0, wall: Time(NOW) });
+    let (rules, now) = (Rules::new(50, true), Now::local(0, Time(NOW)));
     let decided: Result<_, Refusal> =
         Users::decide(&Id::parse("u", "id").unwrap(), &found, &command, &rules, DAEMON, now);
     let decision = decided.unwrap();

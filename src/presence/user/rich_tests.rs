@@ -22,7 +22,7 @@ impl John {
 
     fn tries(&mut self, command: &Command) -> Result<(Outcome, Option<Value>), Refusal> {
         self.now_ms += 1;
-        let now = Now { mono_ms: 0, wall: Time(self.now_ms) };
+        let now = Now::local(0, Time(self.now_ms));
         let decision =
             Users::decide(&id("john"), &self.stored, command, &self.rules, DaemonId(7), now)?;
         if let Some(next) = decision.next {

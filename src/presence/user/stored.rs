@@ -48,6 +48,9 @@ impl Record {
         if let Some(time) = self.shown_offline_since {
             push_member(&mut out, "shown_offline_since", time.0);
         }
+        if let Some(time) = self.settings_at {
+            push_member(&mut out, "settings_at", time.0);
+        }
         if self.invisible {
             json::push(&mut out, ",\"invisible\":true");
         }
@@ -194,6 +197,7 @@ struct StoredUser<'a> {
     shown_last_active: Option<Time>,
     offline_since: Option<Time>,
     shown_offline_since: Option<Time>,
+    settings_at: Option<Time>,
     #[serde(default)]
     invisible: bool,
     #[serde(default)]
@@ -268,6 +272,7 @@ impl From<StoredUser<'_>> for Record {
             shown_last_active: stored.shown_last_active,
             offline_since: stored.offline_since,
             shown_offline_since: stored.shown_offline_since,
+            settings_at: stored.settings_at,
             invisible: stored.invisible,
             hide_last_active: stored.hide_last_active,
             choice: stored

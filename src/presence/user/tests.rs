@@ -162,7 +162,7 @@ fn a_history() -> impl Strategy<Value = Vec<(Step, i64)>> {
 
 /// What a command makes of what is stored, and what others are told.
 fn apply(stored: &Stored<Record>, step: &Step, wall: Time) -> (Stored<Record>, Option<Event>) {
-    let now = Now { mono_ms: 0, wall };
+    let now = Now::local(0, wall);
     let decision =
         Users::decide(&id("john"), stored, &step.command(stored), &rules(), DAEMON, now).unwrap();
     if decision.next.is_none() {
@@ -231,7 +231,7 @@ fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
     let (stored, _) = apply(&stored, &disconnect("a"), Time(2));
     let stored = Users::decode(&Users::encode(stored.record().unwrap())).unwrap();
     let (stored, _) = apply(&Stored::Present(Arc::new(stored)), &connect, Time(3));
-    let now = Now { mono_ms: 0, wall: Time(4) };
+    let now = Now::local(0, Time(4));
     let lapse = |connection_gen: &ConnectionGen, stored: &Stored<Record>| {
         let command = Command::Lapse { generations: vec![connection_gen.clone()] };
         Users::decide(&id("john"), stored, &command, &rules(), DAEMON, now).unwrap().next

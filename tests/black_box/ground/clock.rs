@@ -1,8 +1,10 @@
-//! The clock of a daemon's machine is ten years ahead of JetStream's.
+//! The clock of a daemon's machine is not that of JetStream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,9 +13,9 @@ use super::NOTICED;
 use crate::support::http::Http;
 use crate::support::{Client, Daemon, Server, eventually};
 
-/// A way to the server on which the time in the stream's information is ten years earlier while
+/// A way to the server on which the time in the stream's information is earlier by that while
 /// `early` is set. Returns its URL.
-async fn relay(server: &Server, early: Arc<AtomicBool>) -> String {
+async fn relay(server: &Server, early: Arc<AtomicBool>, by: TimeDelta) -> String {
     let to = server.url().replace("nats://", "");
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("nats://{}", listener.local_addr().unwrap());
@@ -28,7 +30,7 @@ async fn relay(server: &Server, early: Arc<AtomicBool>) -> String {
                     let mut buffer = vec![0; 1 << 16];
                     while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
                         if early.load(Ordering::Relaxed) {
-                            make_early(&mut buffer[..length]);
+                            make_early(&mut buffer[..length], by);
                         }
                         to_caller.write_all(&buffer[..length]).await?;
                     }
@@ -41,14 +43,15 @@ async fn relay(server: &Server, early: Arc<AtomicBool>) -> String {
     url
 }
 
-/// Turns `"ts":"2036-` into `"ts":"2026-`, whatever the decade is.
-fn make_early(bytes: &mut [u8]) {
-    const FIELD: &[u8] = b"\"ts\":\"20";
+/// Turns `"ts":"2036-…` into an earlier time.
+fn make_early(bytes: &mut [u8], by: TimeDelta) {
+    const FIELD: &[u8] = b"\"ts\":\"";
+    const FORMAT: &str = "%Y-%m-%dT%H:%M:%S";
     let places = bytes.windows(FIELD.len()).enumerate().filter(|(_, window)| *window == FIELD);
     for place in places.map(|(place, _)| place + FIELD.len()).collect::<Vec<_>>() {
-        if let Some(decade) = bytes.get_mut(place) {
-            *decade -= 1;
-        }
+        let Some(text) = bytes.get_mut(place..place + "2036-01-01T00:00:00".len()) else { return };
+        let time = NaiveDateTime::parse_from_str(&String::from_utf8_lossy(text), FORMAT).unwrap();
+        text.copy_from_slice((time - by).format(FORMAT).to_string().as_bytes());
     }
 }
 
@@ -56,7 +59,7 @@ fn make_early(bytes: &mut [u8]) {
 async fn a_daemon_whose_clock_is_wrong_writes_nothing_until_it_is_set() {
     let server = Server::start().await;
     let early = Arc::new(AtomicBool::new(false));
-    let url = relay(&server, Arc::clone(&early)).await;
+    let url = relay(&server, Arc::clone(&early), TimeDelta::days(3652)).await;
     let mut daemon = Daemon::launch(&url, &[("METRICS__LISTEN", "127.0.0.1:0")]);
     daemon.ready(&server).await;
     let http = Http::of(&mut daemon).await;
@@ -91,4 +94,31 @@ async fn a_daemon_whose_clock_is_wrong_writes_nothing_until_it_is_set() {
         (said("ahead of JetStream's; set it"), said("agrees with JetStream's again")),
         (1, 1)
     );
+}
+
+#[tokio::test]
+async fn a_status_ends_by_the_clock_of_jetstream() {
+    const BEHIND: TimeDelta = TimeDelta::seconds(20);
+    let server = Server::start().await;
+    let url = relay(&server, Arc::new(AtomicBool::new(true)), BEHIND).await;
+    let mut daemon = Daemon::launch(&url, &[]);
+    daemon.ready(&server).await;
+    let client = Client::connect(&server).await;
+    let in_ms = |ms| -> DateTime<Utc> {
+        DateTime::<Utc>::from(SystemTime::now()) - BEHIND + TimeDelta::milliseconds(ms)
+    };
+    let busy_until = |end: DateTime<Utc>| {
+        let end = end.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        json!({"users": [{"id": "ann", "status": "busy", "status_expires_at": end}]})
+    };
+    let refused = client.refused("upsert_users", busy_until(in_ms(-1000))).await;
+    assert!(refused.message.contains("in the future"), "{refused:?}");
+    let asked = Instant::now();
+    client.get("upsert_users", busy_until(in_ms(3000))).await;
+    eventually("the status has ended", Duration::from_secs(6), async || {
+        client.see("ann").await.unwrap()["status"].is_null().then_some(())
+    })
+    .await;
+    let took = asked.elapsed();
+    assert!(took > Duration::from_millis(2800), "it ended {took:?} after it was set");
 }

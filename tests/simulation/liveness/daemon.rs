@@ -141,12 +141,12 @@ impl Daemon {
     pub fn now(&self, now_ms: u64) -> Now {
         let age_ms = i64::try_from(now_ms.saturating_sub(self.born_ms)).unwrap_or(i64::MAX);
         let mono_ms = age_ms + age_ms * self.drift / 1_000_000;
-        let wall_ms = i64::try_from(now_ms).unwrap_or(i64::MAX)
-            + self.skew_ms
-            + age_ms * self.wall_drift / 1000;
+        let stream_ms = 1_700_000_000_000 + i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let wall_ms = stream_ms + self.skew_ms + age_ms * self.wall_drift / 1000;
         Now {
             mono_ms: u64::try_from(mono_ms).unwrap_or(0),
-            wall: Time(1_700_000_000_000 + wall_ms),
+            wall: Time(wall_ms),
+            stream: Time(stream_ms),
         }
     }
 

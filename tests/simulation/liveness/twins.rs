@@ -4,14 +4,19 @@
 //! and a bucket that takes every write at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use presenced::liveness::early_disconnects::window;
 use presenced::liveness::expiry::{Effect, View};
 use presenced::liveness::hearing::PROBE_MS;
 use presenced::presence::entity::{DaemonId, Entity, Event};
+use presenced::presence::field::Kind;
+use presenced::presence::filter::Filter;
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
 use presenced::presence::user::{
-    Choice, Command, Device, NewConnection, Patch, Record, StatusEnd, Users, Viewer, push_seen_by,
+    Choice, Command, Device, EarlyDisconnect, NewConnection, Outcome, Patch, Record, StatusEnd,
+    Users, Viewer, push_seen_by,
 };
 use presenced::store::stripe::{Effect as StoreEffect, Job};
 use serde_json::json;
@@ -23,6 +28,8 @@ const USERS: usize = 4;
 const STEPS: usize = 60;
 const TICK_MS: u64 = 50;
 const LEASE_MS: u64 = 3000;
+/// After how long without a touch a user who is offline may be forgotten.
+const FORGET_MS: i64 = 5000;
 
 /// A step of a history.
 #[derive(Debug, Clone)]
@@ -34,6 +41,8 @@ enum Step {
         device: Option<Device>,
         idle: bool,
         patch: Patch,
+        /// Counts only if the user does not exist.
+        defaults: Option<Box<Patch>>,
     },
     Update {
         user: Id,
@@ -54,6 +63,11 @@ enum Step {
         connection: Id,
         grace_ms: Option<u64>,
     },
+    /// Another daemon got the disconnect, and found no connection.
+    EarlyDisconnect {
+        user: Id,
+        connection: Id,
+    },
     DisconnectLease {
         lease: Id,
     },
@@ -67,55 +81,99 @@ enum Step {
     Delete {
         user: Id,
     },
+    /// Deletes those of that mood.
+    Erase {
+        mood: u32,
+    },
+    /// Deletes those who are offline and were not touched for long.
+    Forget,
     /// The wall clock jumps.
     Jump {
         by_ms: i64,
     },
 }
 
+/// The ids of three connections of each user. Once a user is visible again, it uses none whose
+/// disconnect may be remembered: what it connects would end in sight.
+#[derive(Debug, Default)]
+struct Connections(BTreeMap<(Id, usize), usize>);
+
+impl Connections {
+    fn id(&self, user: &Id, slot: usize) -> Id {
+        id(&format!("c{slot}-{}", self.0.get(&(user.clone(), slot)).unwrap_or(&0)))
+    }
+
+    fn new_id(&mut self, user: &Id, slot: usize) -> Id {
+        *self.0.entry((user.clone(), slot)).or_default() += 1;
+        self.id(user, slot)
+    }
+}
+
 impl Step {
-    fn any(rng: &mut fastrand::Rng) -> Self {
+    fn any(rng: &mut fastrand::Rng, connections: &mut Connections) -> Self {
         let user = id(&format!("u{}", rng.usize(0..USERS)));
-        let connection = id(&format!("c{}", rng.usize(0..3)));
+        let slot = rng.usize(0..3);
+        let connection = connections.id(&user, slot);
         let lease = id(&format!("l{}", rng.usize(0..2)));
         match rng.u32(0..100) {
             0..25 => {
                 let lease = rng.bool().then_some(lease);
                 let device = Device::parse(["desktop", "mobile"][rng.usize(0..2)], "device").ok();
                 let (device, idle) = (device.filter(|_| rng.bool()), rng.bool());
-                Self::Connect { user, connection, lease, device, idle, patch: patch(rng) }
+                let defaults = rng.bool().then(|| {
+                    let patch = patch(rng);
+                    Box::new(Patch { invisible: patch.invisible.filter(|hides| *hides), ..patch })
+                });
+                let patch = patch(rng);
+                let connection = match patch.invisible {
+                    Some(false) => connections.new_id(&user, slot),
+                    _ => connection,
+                };
+                Self::Connect { user, connection, lease, device, idle, patch, defaults }
             }
             25..30 => Self::Update { user, connection, idle: rng.bool() },
             30..33 => Self::Status { user, ends_in_ms: rng.i64(1..9000) },
             33..45 => Self::Upsert { user, patch: patch(rng) },
-            45..60 => {
+            45..57 => {
                 let grace_ms = rng.bool().then(|| rng.u64(0..2000));
                 Self::Disconnect { user, connection, grace_ms }
             }
+            57..60 => Self::EarlyDisconnect { user, connection },
             60..63 => Self::DisconnectLease { lease },
             63..80 => Self::Heartbeat { user, connection },
-            80..93 => Self::HeartbeatOfLease { lease },
+            80..90 => Self::HeartbeatOfLease { lease },
+            90..92 => Self::Erase { mood: rng.u32(0..3) },
+            92 => Self::Forget,
             93..95 => Self::Delete { user },
             _ => Self::Jump { by_ms: rng.i64(-20_000..=20_000) },
         }
     }
 
-    /// The user who acts, and the patch of the step.
-    fn patch(&self) -> Option<(&Id, &Patch)> {
+    /// The user who acts, and what changes of its fields.
+    fn patch(&self, known: &BTreeSet<Id>) -> Option<(&Id, Patch)> {
         match self {
-            Self::Connect { user, patch, .. } | Self::Upsert { user, patch } => Some((user, patch)),
+            Self::Connect { user, patch, defaults: Some(defaults), .. }
+                if !known.contains(user) =>
+            {
+                Some((user, above(defaults, patch)))
+            }
+            Self::Connect { user, patch, .. } | Self::Upsert { user, patch } => {
+                Some((user, patch.clone()))
+            }
             _ => None,
         }
     }
 
     /// The step without the actions of users who are invisible.
-    fn without_invisible(&self, invisible: &BTreeSet<Id>) -> Option<Self> {
+    fn without_invisible(&self, invisible: &BTreeSet<Id>, known: &BTreeSet<Id>) -> Option<Self> {
         match self {
-            Self::Connect { user, patch, .. } if invisible.contains(user) => {
-                Some(Self::Upsert { user: user.clone(), patch: patch.clone() })
+            Self::Connect { user, .. } if invisible.contains(user) => {
+                let (user, patch) = self.patch(known)?;
+                Some(Self::Upsert { user: user.clone(), patch })
             }
             Self::Update { user, .. }
             | Self::Disconnect { user, .. }
+            | Self::EarlyDisconnect { user, .. }
             | Self::Heartbeat { user, .. }
                 if invisible.contains(user) =>
             {
@@ -123,6 +181,20 @@ impl Step {
             }
             _ => Some(self.clone()),
         }
+    }
+}
+
+/// Both patches in one, where `patch` counts above the defaults.
+fn above(defaults: &Patch, patch: &Patch) -> Patch {
+    let is_free = |name: &str| patch.custom.iter().all(|(known, _)| &**known != name);
+    let custom = defaults.custom.iter().filter(|(name, _)| is_free(name)).chain(&patch.custom);
+    Patch {
+        invisible: patch.invisible.or(defaults.invisible),
+        hide_last_active: patch.hide_last_active.or(defaults.hide_last_active),
+        choice: patch.choice.or(defaults.choice),
+        status: patch.status.clone().or_else(|| defaults.status.clone()),
+        status_expires_at: None,
+        custom: custom.cloned().collect(),
     }
 }
 
@@ -137,6 +209,10 @@ fn patch(rng: &mut fastrand::Rng) -> Patch {
     Patch { invisible, hide_last_active, choice, status, custom, ..Patch::default() }
 }
 
+fn users() -> impl Iterator<Item = Id> {
+    (0..USERS).map(|number| id(&format!("u{number}")))
+}
+
 /// A daemon alone with a bucket, and all its events.
 #[derive(Debug)]
 struct Alone {
@@ -146,6 +222,8 @@ struct Alone {
     /// Who came or went for others, by which counts of channels are kept.
     online: Vec<(Id, bool)>,
     probed_ms: u64,
+    /// How many connects were ended as their disconnects had overtaken them.
+    overtaken: u64,
 }
 
 impl Alone {
@@ -164,17 +242,25 @@ impl Alone {
         let mut rng = fastrand::Rng::with_seed(1);
         let daemon = Daemon::start(DaemonId(1), &settings, 0, 0, &mut rng);
         daemon.view.machine.borrow_mut().index_mut().track_online();
-        Self { daemon, rev: 0, events: Vec::new(), online: Vec::new(), probed_ms: 0 }
+        Self { daemon, rev: 0, events: Vec::new(), online: Vec::new(), probed_ms: 0, overtaken: 0 }
     }
 
     fn take(&mut self, step: &Step, now_ms: u64) {
         match step.clone() {
-            Step::Connect { user, connection, lease, device, idle, patch } => {
+            Step::Connect { user, connection, lease, device, idle, patch, defaults } => {
+                let arrived_ms = self.now(now_ms).mono_ms;
+                let early = self.daemon.view.with_index(&user, |index| {
+                    let early = &mut index.early_disconnects;
+                    early.before_connect(&user, &connection, arrived_ms).map(|end| end.command())
+                });
                 let connection = NewConnection { id: connection, lease, device, idle };
-                let defaults = None;
                 let command =
                     Command::Connect { patch, defaults, connection, custom_in_answer: true };
-                self.command(user, command, now_ms);
+                self.command(user.clone(), command, now_ms);
+                if let Some(end) = early {
+                    self.overtaken += 1;
+                    self.command(user, end, now_ms);
+                }
             }
             Step::Update { user, connection, idle } => {
                 let (idle, device) = (Some(idle), None);
@@ -182,7 +268,7 @@ impl Alone {
                 self.command(user, command, now_ms);
             }
             Step::Status { user, ends_in_ms } => {
-                let end = Time(self.now(now_ms).wall.0 + ends_in_ms);
+                let end = Time(self.now(now_ms).stream.0 + ends_in_ms);
                 let status = Some(Some("for a while".into()));
                 let end = StatusEnd { at: end, field: "status_expires_at".into() };
                 let patch =
@@ -193,8 +279,15 @@ impl Alone {
                 self.command(user, Command::Upsert { patch, custom_in_answer: true }, now_ms);
             }
             Step::Disconnect { user, connection, grace_ms } => {
-                let command = Command::Disconnect { connection, lease: None, grace_ms };
-                self.command(user, command, now_ms);
+                let early = EarlyDisconnect { connection, lease: None, grace_ms };
+                let outcome = self.command(user.clone(), early.command(), now_ms);
+                if matches!(outcome, Some(Outcome::Disconnected { count: 0, .. })) {
+                    self.remember(&user, early, now_ms);
+                }
+            }
+            Step::EarlyDisconnect { user, connection } => {
+                let early = EarlyDisconnect { connection, lease: None, grace_ms: None };
+                self.remember(&user, early, now_ms);
             }
             Step::DisconnectLease { lease } => {
                 for (user, _) in self.daemon.view.held_by(&lease) {
@@ -211,8 +304,45 @@ impl Alone {
                 let at_ms = self.now(now_ms).mono_ms;
                 self.daemon.view.leases(|leases| leases.heartbeat(&lease, at_ms));
             }
-            Step::Delete { user } => self.command(user, Command::Delete { only: None }, now_ms),
+            Step::Delete { user } => {
+                self.command(user, Command::Delete { only: None }, now_ms);
+            }
+            Step::Erase { mood } => {
+                let filter = Filter::parse(Kind::Users, &json!({"mood": mood})).expect("a filter");
+                let only = Some(Arc::new(filter));
+                for user in users() {
+                    self.command(user, Command::Delete { only: only.clone() }, now_ms);
+                }
+            }
+            Step::Forget => unreachable!("both histories forget the same users"),
             Step::Jump { by_ms } => self.daemon.skew_ms += by_ms,
+        }
+    }
+
+    /// A disconnect that found no connection is remembered, as the service does.
+    fn remember(&mut self, user: &Id, early: EarlyDisconnect, now_ms: u64) {
+        let now_ms = self.now(now_ms).mono_ms;
+        let record = self.record(user, |record| record.cloned());
+        self.daemon.view.with_index(user, |index| {
+            let window = window(now_ms, REQUEST_MS);
+            index.early_disconnects.insert(user, early, window, now_ms);
+            index.early_disconnects.observe(user, record.as_ref(), now_ms);
+        });
+    }
+
+    /// Whether a user is offline and was not touched for long.
+    fn is_forgotten(&self, user: &Id, now_ms: u64) -> bool {
+        let stream = self.now(now_ms).stream;
+        self.record(user, |record| {
+            let offline = record.filter(|record| !record.is_online());
+            offline.is_some_and(|record| record.touched(stream).0 + FORGET_MS <= stream.0)
+        })
+    }
+
+    fn forget(&mut self, user: Id, now_ms: u64) {
+        let stream = self.now(now_ms).stream;
+        if let Some(touched) = self.record(&user, |record| record.map(|r| r.touched(stream))) {
+            self.command(user, Command::Forget { touched }, now_ms);
         }
     }
 
@@ -232,7 +362,9 @@ impl Alone {
         }
         for effect in self.daemon.expiry.on_tick(&self.daemon.view, now) {
             match effect {
-                Effect::Write(write) => self.command(write.user, write.command, now_ms),
+                Effect::Write(write) => {
+                    self.command(write.user, write.command, now_ms);
+                }
                 Effect::EndLease { lease, writes } => {
                     for write in writes {
                         self.command(write.user, write.command, now_ms);
@@ -246,16 +378,18 @@ impl Alone {
         self.online.extend(changes.into_iter().collect::<BTreeMap<_, _>>());
     }
 
-    fn command(&mut self, user: Id, command: Command, now_ms: u64) {
+    /// Returns the outcome.
+    fn command(&mut self, user: Id, command: Command, now_ms: u64) -> Option<Outcome> {
         let deadline_ms = self.now(now_ms).mono_ms + REQUEST_MS;
         let job = Job { command, ticket: Ticket::PendingWrite(None), deadline_ms };
         let now = self.now(now_ms);
         let machine = self.daemon.view.machine.get_mut();
         machine.on_command(user, job, now);
+        let mut outcome = None;
         loop {
             let effects = machine.take_effects();
             if effects.is_empty() {
-                return;
+                return outcome;
             }
             for effect in effects {
                 match effect {
@@ -269,7 +403,7 @@ impl Alone {
                     }
                     StoreEffect::Announce(event) => self.events.push(event),
                     StoreEffect::Answer { result, .. } => {
-                        result.expect("no command is refused");
+                        outcome = Some(result.expect("no command is refused").outcome);
                     }
                     StoreEffect::Read { .. }
                     | StoreEffect::RemoteChange { .. }
@@ -286,6 +420,11 @@ impl Alone {
         self.daemon.now(now_ms)
     }
 
+    fn invisible(&self) -> BTreeSet<Id> {
+        let is_invisible = |user: &Id| self.record(user, |r| r.is_some_and(|r| r.invisible));
+        users().filter(is_invisible).collect()
+    }
+
     fn record<R>(&self, user: &Id, work: impl FnOnce(Option<&Record>) -> R) -> R {
         work(self.daemon.view.machine.borrow().record(user).as_deref())
     }
@@ -294,8 +433,7 @@ impl Alone {
     fn public(&self) -> String {
         let machine = self.daemon.view.machine.borrow();
         let mut views = Vec::new();
-        for number in 0..USERS {
-            let user = id(&format!("u{number}"));
+        for user in users() {
             let stored = machine.known(&user).map(|(stored, _)| stored).unwrap_or_default();
             match stored.record() {
                 Some(record) => push_seen_by(&mut views, &user, record, Viewer::Other),
@@ -320,13 +458,15 @@ impl Alone {
 }
 
 /// Runs one seed.
-/// Returns how many steps were left out of the twin, how many took place in both, and how many
-/// events there were.
-pub fn run(seed: u64) -> [u64; 3] {
-    let (mut left_out, mut taken) = (0, 0);
+/// Returns how many steps were left out of the twin, how many took place in both, how many users
+/// were forgotten, how many connects of invisible users were ended as their disconnects had overtaken
+/// them, and how many events there were.
+pub fn run(seed: u64) -> [u64; 5] {
+    let (mut left_out, mut taken, mut forgotten) = (0, 0, 0);
     let mut rng = fastrand::Rng::with_seed(seed);
     let (mut full, mut twin) = (Alone::start(), Alone::start());
     let (mut now_ms, mut trace) = (0, Vec::new());
+    let mut connections = Connections::default();
     for _ in 0..STEPS {
         for _ in 0..rng.u64(0..=30) {
             now_ms += TICK_MS;
@@ -334,11 +474,11 @@ pub fn run(seed: u64) -> [u64; 3] {
             twin.tick(now_ms);
             compare(seed, &full, &twin, &trace);
         }
-        let step = Step::any(&mut rng);
-        let mut invisible: BTreeSet<_> =
-            (0..USERS).map(|number| id(&format!("u{number}"))).collect();
-        invisible.retain(|user| full.record(user, |record| record.is_some_and(|r| r.invisible)));
-        if let Some((user, patch)) = step.patch() {
+        let step = Step::any(&mut rng, &mut connections);
+        let known: BTreeSet<_> = users().filter(|u| full.record(u, |r| r.is_some())).collect();
+        let before = full.invisible();
+        let mut invisible = before.clone();
+        if let Some((user, patch)) = step.patch(&known) {
             match patch.invisible {
                 Some(false) if invisible.remove(user) => {
                     full.before_visible(user, now_ms);
@@ -352,16 +492,33 @@ pub fn run(seed: u64) -> [u64; 3] {
             }
         }
         trace.push(format!("{now_ms:>6} {step:?}"));
-        full.take(&step, now_ms);
-        if let Some(step) = step.without_invisible(&invisible) {
-            taken += 1;
-            twin.take(&step, now_ms);
+        if matches!(step, Step::Forget) {
+            // Who was there in truth is forgotten later, but then in the same way.
+            for user in users() {
+                if !full.is_forgotten(&user, now_ms) {
+                    continue;
+                }
+                assert!(twin.is_forgotten(&user, now_ms), "{}: {user:?}", trace.join("\n"));
+                full.forget(user.clone(), now_ms);
+                twin.forget(user, now_ms);
+                forgotten += 1;
+            }
         } else {
-            left_out += 1;
+            full.take(&step, now_ms);
+            if let Some(step) = step.without_invisible(&invisible, &known) {
+                taken += 1;
+                twin.take(&step, now_ms);
+            } else {
+                left_out += 1;
+            }
+        }
+        for user in before.difference(&full.invisible()) {
+            (0..3).for_each(|slot| drop(connections.new_id(user, slot)));
         }
         compare(seed, &full, &twin, &trace);
     }
-    [left_out, taken, full.events.len() as u64]
+    let overtaken = full.overtaken - twin.overtaken;
+    [left_out, taken, forgotten, overtaken, full.events.len() as u64]
 }
 
 fn compare(seed: u64, full: &Alone, twin: &Alone, trace: &[String]) {

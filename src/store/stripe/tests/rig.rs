@@ -29,7 +29,7 @@ pub(super) fn rig() -> Rig {
 }
 
 fn at(mono_ms: u64) -> Now {
-    Now { mono_ms, wall: Time(WALL_MS + i64::try_from(mono_ms).unwrap()) }
+    Now::local(mono_ms, Time(WALL_MS + i64::try_from(mono_ms).unwrap()))
 }
 
 pub(super) fn id(text: &str) -> Id {
