@@ -32,6 +32,8 @@ use crate::liveness::expiry_task::ExpiryTask;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::introductions::{self, Introductions};
+use crate::liveness::lease_agreement::LeaseAgreement;
+use crate::liveness::peers::LivenessSettings;
 use crate::metrics::Metrics;
 use crate::payload_limit::PayloadLimit;
 use crate::presence::entity::DaemonId;
@@ -47,6 +49,7 @@ use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Timing;
+use crate::store::told_lease::ToldLease;
 use crate::store::write_health::WriteHealth;
 use crate::store::{self, Store};
 use crate::version::{COMMIT, VERSION};
@@ -122,6 +125,7 @@ impl Daemon {
         let yields = startup.introduce(&store, &internal).await?;
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
+        startup.agree_on_lease(&store, &beacons).await;
         startup.expire_leases(&store, &beacons).await?;
         startup.count_and_forget(&store, &beacons).await?;
         let context = startup.answer_inquiries(&requests, &answers).await?;
@@ -201,6 +205,7 @@ impl Startup {
             payload_limit: self.payload_limit.clone(),
             write_health: WriteHealth::new(self.health.clone()),
             clock_skew: ClockSkew::default(),
+            told_lease: ToldLease::default(),
             reconnected: Notify::new(),
             suspicion: Notify::new(),
             repairs: Notify::new(),
@@ -233,7 +238,10 @@ impl Startup {
             bucket,
             self.id,
             &host(),
-            millis(self.settings.liveness.offline_grace),
+            LivenessSettings {
+                lease_ms: millis(self.settings.liveness.lease),
+                grace_ms: millis(self.settings.liveness.offline_grace),
+            },
             hearing,
         );
         let messages = internal.subscribe(beacons.subject(BEACON)).await?;
@@ -279,6 +287,14 @@ impl Startup {
         store.replayed.cancelled().await;
         let now_ms = self.clock.now().mono_ms;
         beacons.hearing().on_trouble(now_ms, "it has just started to listen");
+    }
+
+    /// Agrees with the other daemons on the lease that clients are told.
+    async fn agree_on_lease(&self, store: &Store, beacons: &Beacons) {
+        self.health.starting("the lease to be agreed on".to_owned());
+        let agreement = LeaseAgreement { store: store.clone(), beacons: beacons.clone() };
+        agreement.begin().await;
+        self.tasks.spawn(agreement.run());
     }
 
     async fn expire_leases(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {

@@ -9,4 +9,5 @@ pub mod hearing;
 pub mod internal;
 pub mod introductions;
 pub mod leader_check;
+pub mod lease_agreement;
 pub mod peers;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::Store;
 use super::bucket::{BucketError, Info, Shape};
 use super::ground::{Ground, Loss, Witness};
-use super::{open, wire};
+use super::{open, told_lease, wire};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::time::Time;
@@ -73,7 +73,7 @@ pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
         position: 0,
         gap: false,
         ground: Ground::new(None),
-        foreign: HashMap::new(),
+        others: HashMap::new(),
         loss: None,
         unusable: None,
         stream_ms: 0,
@@ -110,8 +110,8 @@ struct Feed {
     gap: bool,
     /// What the stream was, to tell whether it still is.
     ground: Ground,
-    /// The newest revisions of the keys that are no records.
-    foreign: HashMap<String, u64>,
+    /// The newest revisions of the keys that are no records of users or channels.
+    others: HashMap<String, u64>,
     /// What was found to have become of the stream.
     loss: Option<Loss>,
     /// Why the bucket cannot be used as its stream is set at present.
@@ -268,7 +268,7 @@ impl Feed {
         (self.bucket, self.loss) = (None, None);
         (self.position, self.gap) = (0, false);
         self.ground = Ground::new(Some(loss));
-        self.foreign.clear();
+        self.others.clear();
     }
 
     /// Compares the stream with what was known of it.
@@ -329,6 +329,7 @@ impl Feed {
         let (answered, stream) = (context.clock.now().wall, Time(info.ts.timestamp_millis()));
         let (health, metrics) = (&context.health, &context.metrics);
         context.clock_skew.compare(asked, answered, stream, health, metrics);
+        context.told_lease.on_stream_time(stream, context.clock.now());
         let unusable = open::check(&context.bucket, &info).err().map(|reason| reason.to_string());
         if unusable != self.unusable {
             match &unusable {
@@ -449,8 +450,12 @@ impl Feed {
             _ => None,
         };
         let before = before.unwrap_or_else(|| {
-            self.store.report_foreign(key);
-            self.foreign.insert(key.to_owned(), seq).unwrap_or(0)
+            if key == told_lease::KEY {
+                self.store.context.told_lease.on_fed(seq, &message.payload);
+            } else {
+                self.store.report_foreign(key);
+            }
+            self.others.insert(key.to_owned(), seq).unwrap_or(0)
         });
         let is_marker = wire::is_marker(message.headers.as_ref());
         let (time_ns, subject) = (meta.time_ns, subject.to_owned());

@@ -17,6 +17,7 @@ use super::bucket::{Bucket, BucketError};
 use super::clock_skew::ClockSkew;
 use super::outbox::{Message, Outbox};
 use super::stripe::{Answer, Effect, Failure, Found, Job, Stripe, Timing};
+use super::told_lease::ToldLease;
 use super::wire;
 use super::write_health::WriteHealth;
 use crate::clock::Clock;
@@ -63,6 +64,7 @@ pub struct StoreContext {
     pub payload_limit: PayloadLimit,
     pub write_health: WriteHealth,
     pub clock_skew: ClockSkew,
+    pub told_lease: ToldLease,
     /// Notified when the connection to the stream's server is a new one.
     pub reconnected: Notify,
     /// Notified when the leader holds an older record than a known one.

@@ -15,6 +15,7 @@ mod open;
 pub mod outbox;
 pub mod stream_clock;
 pub mod stripe;
+pub mod told_lease;
 mod wire;
 pub mod write_health;
 
@@ -213,6 +214,7 @@ impl Store {
         self.context.health.report(PROBLEM_KEY, problem);
         self.context.acked.store(0, Ordering::Relaxed);
         self.context.barrier.begin_again();
+        self.context.told_lease.on_ground_lost();
         self.users.on_ground_lost();
         self.channels.on_ground_lost();
     }

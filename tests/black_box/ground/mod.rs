@@ -1,6 +1,7 @@
 //! What may happen to the stream, the server, the clock and the login below running daemons.
 
 mod clock;
+mod lease;
 mod lost_tail;
 mod payload;
 mod purge;
