@@ -1,8 +1,8 @@
 //! The start of a daemon, step by step: connect, open the store, hear peers and heartbeats, replay,
 //! expire leases, serve.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{Client, Event};
@@ -33,6 +33,7 @@ use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::introductions::{self, Introductions};
 use crate::liveness::lease_agreement::LeaseAgreement;
+use crate::liveness::marker_sweep::MarkerSweep;
 use crate::liveness::peers::LivenessSettings;
 use crate::metrics::Metrics;
 use crate::payload_limit::PayloadLimit;
@@ -175,7 +176,7 @@ impl Startup {
         let (answers, outgoing) = outbox();
         let tap = self.tasks.watchdog.register("answers");
         let limit = self.payload_limit.clone();
-        self.tasks.spawn(outgoing.run(client.clone(), self.clock, limit, tap));
+        self.tasks.spawn(outgoing.run(client.clone(), self.clock, limit, tap, || {}));
         answers
     }
 
@@ -206,6 +207,7 @@ impl Startup {
             write_health: WriteHealth::new(self.health.clone()),
             clock_skew: ClockSkew::default(),
             told_lease: ToldLease::default(),
+            markers: Mutex::default(),
             reconnected: Notify::new(),
             suspicion: Notify::new(),
             repairs: Notify::new(),
@@ -303,6 +305,9 @@ impl Startup {
         let tap = self.tasks.watchdog.register("expiry");
         self.tasks.spawn(expiry.run(tap));
         self.tasks.spawn(beacons.clone().announce_if_first(store.clone()));
+        let (store, beacons, age) =
+            (store.clone(), beacons.clone(), self.settings.store.marker_age);
+        self.tasks.spawn(MarkerSweep { store, beacons, age }.run());
         Ok(())
     }
 

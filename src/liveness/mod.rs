@@ -10,4 +10,5 @@ pub mod internal;
 pub mod introductions;
 pub mod leader_check;
 pub mod lease_agreement;
+pub mod marker_sweep;
 pub mod peers;

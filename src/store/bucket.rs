@@ -13,9 +13,6 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// The time to live of a deletion marker (`PROTOCOL`, section 6).
-pub const MARKER_TTL: &str = "24h";
-
 /// The stream of a key-value bucket.
 #[derive(Debug, Clone)]
 pub struct Bucket {

@@ -40,6 +40,9 @@ const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where settings of the stream that do not do are reported.
 const SETTINGS_KEY: &str = "bucket settings";
 
+/// Where a stream that cannot be followed is reported.
+const FEED_KEY: &str = "feed";
+
 /// The pause before a stream that seems to be another is asked once more.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -93,6 +96,10 @@ pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
         }
         if !matches!(error, FeedError::Suspect) {
             feed.log_once(&error);
+        }
+        if let FeedError::Bucket(error @ BucketError::Refused { .. }) = &error {
+            let problem = format!("the bucket cannot be followed: {error}");
+            feed.store.context.health.report(FEED_KEY, problem);
         }
         feed.bounded(tokio::time::sleep(RETRY_INTERVAL)).await;
     }
@@ -175,6 +182,7 @@ impl Feed {
         let create = format!("CONSUMER.CREATE.{}.{name}", bucket.stream());
         self.bounded(bucket.ask::<serde_json::Value>(&create, &consumer)).await?;
         self.logged = None;
+        self.store.context.health.clear(FEED_KEY);
         let mut consumer = Consumer { name, delivered: 0 };
         let until = info.state.last_seq;
         let result = self.listen(&mut messages, &mut consumer, until).await;
@@ -305,12 +313,11 @@ impl Feed {
         }
         let bucket = self.store.context.bucket.clone();
         let witnesses: Vec<_> = self.ground.witnesses().cloned().collect();
-        for Witness { seq, time_ns, subject, is_marker } in witnesses {
+        for Witness { seq, time_ns, subject, expires_ms } in witnesses {
             match self.bounded(bucket.stored_at(seq)).await? {
                 Some(at) if at == time_ns => return Ok(None),
                 Some(_) => return Ok(Some(Loss::Other { seq })),
-                // Markers expire.
-                None if is_marker => {}
+                None if expires_ms.is_some() => {}
                 None => match self.bounded(bucket.last(&subject)).await {
                     Ok(newer) if newer.seq > seq => {}
                     Ok(_) | Err(BucketError::NoKey) => return Ok(Some(Loss::Other { seq })),
@@ -359,6 +366,10 @@ impl Feed {
             Ok(info) => {
                 let is_same = Some(&info.created) == self.bucket.as_ref();
                 if !is_same || info.state.last_seq < known {
+                    return Err(FeedError::Suspect);
+                }
+                if self.store.is_uncertain() {
+                    // The connection is there, and the event that says so may be lost.
                     return Err(FeedError::Suspect);
                 }
                 self.ground.on_info(info.state.last_seq, info.state.messages);
@@ -457,9 +468,13 @@ impl Feed {
             }
             self.others.insert(key.to_owned(), seq).unwrap_or(0)
         });
-        let is_marker = wire::is_marker(message.headers.as_ref());
-        let (time_ns, subject) = (meta.time_ns, subject.to_owned());
-        self.ground.on_message(Witness { seq, time_ns, subject, is_marker }, before);
+        let headers = message.headers.as_ref();
+        let (time_ns, stored_ms) = (meta.time_ns, meta.time_ns / 1_000_000);
+        let kind = wire::marker_kind(headers);
+        self.store.context.markers().on_message(seq, subject, stored_ms, kind, before);
+        let expires_ms = wire::ttl_ms(headers).map(|ttl_ms| stored_ms.saturating_add(ttl_ms));
+        let subject = subject.to_owned();
+        self.ground.on_message(Witness { seq, time_ns, subject, expires_ms }, before);
     }
 
     fn advance(&mut self, position: u64) {

@@ -52,6 +52,12 @@ impl ToldLease {
         self.state().clock = Some((stream, now.mono_ms));
     }
 
+    /// The time of JetStream's clock, once it is known.
+    pub fn stream_time(&self, now: Now) -> Option<Time> {
+        let state = self.state();
+        state.clock.map(|_| state.stream_time(now))
+    }
+
     /// The feed delivered the key.
     pub fn on_fed(&self, rev: u64, payload: &[u8]) {
         let mut state = self.state();

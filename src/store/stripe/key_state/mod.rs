@@ -235,6 +235,11 @@ impl<E: Entity, T> KeyState<E, T> {
         }
     }
 
+    /// Events up to this version were announced.
+    pub(super) fn on_announced(&mut self, version: u64) {
+        self.announced = version;
+    }
+
     pub(super) fn on_replayed(&mut self, shared: &mut Shared<E, T>, now: Now) {
         if matches!(self.phase, Phase::Waiting { .. }) {
             self.decide_again(shared, now);
