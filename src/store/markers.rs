@@ -35,12 +35,14 @@ pub struct DueMarker {
 struct Marker {
     subject: String,
     stored_ms: i64,
-    kind: Kind,
 }
 
-/// The markers of a bucket that are to be replaced some day.
+/// The markers of a bucket that are to be replaced some day, by their sequence.
 #[derive(Debug, Default)]
-pub struct Markers(BTreeMap<u64, Marker>);
+pub struct Markers {
+    lasting: BTreeMap<u64, Marker>,
+    above_records: BTreeMap<u64, Marker>,
+}
 
 impl Markers {
     /// The feed delivered a message, which is a marker of that kind or none. It replaces the one
@@ -53,30 +55,41 @@ impl Markers {
         kind: Option<Kind>,
         before: u64,
     ) {
-        self.0.remove(&before);
-        if let Some(kind) = kind.filter(|kind| *kind != Kind::Last) {
-            self.0.insert(seq, Marker { subject: subject.to_owned(), stored_ms, kind });
-        }
+        self.lasting.remove(&before);
+        self.above_records.remove(&before);
+        let markers = match kind {
+            Some(Kind::Lasting) => &mut self.lasting,
+            Some(Kind::Unsafe) => &mut self.above_records,
+            Some(Kind::Last) | None => return,
+        };
+        markers.insert(seq, Marker { subject: subject.to_owned(), stored_ms });
     }
 
     /// The stream is read from its beginning.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.lasting.clear();
+        self.above_records.clear();
     }
 
     /// The oldest markers that are to be replaced when JetStream's clock shows `stream_ms`: unsafe
     /// ones at once, others at `age_ms`.
     pub fn due(&self, stream_ms: i64, age_ms: u64) -> Vec<DueMarker> {
-        let due = self.0.iter().filter_map(|(seq, marker)| {
-            let old_ms = u64::try_from(stream_ms - marker.stored_ms).unwrap_or(0);
-            let (next, late_ms) = match marker.kind {
-                Kind::Unsafe => (Kind::Lasting, Some(old_ms)),
-                Kind::Lasting | Kind::Last => (Kind::Last, old_ms.checked_sub(age_ms)),
-            };
-            let subject = marker.subject.clone();
-            late_ms.map(|late_ms| DueMarker { seq: *seq, subject, next, late_ms })
+        let old_ms = |marker: &Marker| u64::try_from(stream_ms - marker.stored_ms).unwrap_or(0);
+        let due = |(seq, marker): (&u64, &Marker), next, late_ms| DueMarker {
+            seq: *seq,
+            subject: marker.subject.clone(),
+            next,
+            late_ms,
+        };
+        let above_records = self.above_records.iter();
+        let above_records =
+            above_records.map(|each| due(each, Kind::Lasting, old_ms(each.1))).take(MAX_DUE);
+        // The oldest come first.
+        let lasting = self.lasting.iter().map_while(|each| {
+            let late_ms = old_ms(each.1).checked_sub(age_ms)?;
+            Some(due(each, Kind::Last, late_ms))
         });
-        due.take(MAX_DUE).collect()
+        above_records.chain(lasting).take(MAX_DUE).collect()
     }
 }
 
