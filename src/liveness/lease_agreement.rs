@@ -31,8 +31,9 @@ impl LeaseAgreement {
     /// Brings the lease into agreement before this daemon serves: its clients may go by what it
     /// tells them from then on. The replica is whole.
     pub async fn begin(&self) {
-        let own_ms = self.beacons.settings().lease_ms;
-        if self.store.context.told_lease.lease_ms().is_some_and(|told_ms| told_ms > own_ms) {
+        let is_shorter =
+            self.beacons.settings().lease_ms < self.store.context.told_lease.lease_ms();
+        if is_shorter && self.store.has_users() {
             // Another daemon may be alive that wants the longer one.
             self.beacons.listened().await;
         }
@@ -69,7 +70,8 @@ impl LeaseAgreement {
     async fn write(&self) {
         let context = &self.store.context;
         let (lease_ms, now) = (self.beacons.longest().lease_ms, context.clock.now());
-        match context.told_lease.store(&context.bucket, lease_ms, now).await {
+        match context.told_lease.store(&context.bucket, lease_ms, self.store.has_users(), now).await
+        {
             Ok(()) => tracing::info!(lease_ms, "clients are told this lease from now on"),
             Err(error) => tracing::debug!(%error, "the lease could not be stored"),
         }

@@ -223,7 +223,7 @@ impl Leases {
             }
             let lease_ms = self.times.lease_ms(lease.heard);
             let silent_ms = lease.heard.at_ms + lease_ms + wait_ms(&name);
-            let lapses_ms = silent_ms.max(listens_from_ms + lease_ms);
+            let lapses_ms = silent_ms.max(listens_from_ms.saturating_add(lease_ms));
             lease.due_ms = if lapses_ms <= now_ms {
                 due.push(name.clone());
                 now_ms + RETRY_MS.min(lease_ms)

@@ -12,6 +12,9 @@ use super::time::Time;
 /// The schema number of the stored terms.
 const SCHEMA: u32 = 1;
 
+/// What clients are told where nothing is stored, in milliseconds: the default of the setting.
+pub const DEFAULT_LEASE_MS: u64 = 60_000;
+
 /// In how many leases a client has learned of another one: it asks for an answer at least once per
 /// lease.
 const LEARNED_AFTER_LEASES: u64 = 2;
@@ -54,6 +57,13 @@ impl LeaseTimes {
     pub fn lease_ms(self, heard: Heard) -> u64 {
         let told_ms = heard.told_ms.map_or(self.longest_ms, |told| u64::from(told.get()));
         told_ms.clamp(self.told_ms, self.longest_ms.max(self.told_ms))
+    }
+}
+
+impl Default for LeaseTerms {
+    /// What counts where nothing is stored.
+    fn default() -> Self {
+        Self { v: SCHEMA, lease_ms: DEFAULT_LEASE_MS, longer: None }
     }
 }
 

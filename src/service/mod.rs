@@ -124,8 +124,7 @@ impl Service {
 
     /// The lease that clients are told, in milliseconds.
     pub fn lease_ms(&self) -> u64 {
-        let told_ms = self.store.context.told_lease.lease_ms();
-        told_ms.unwrap_or_else(|| self.beacons.settings().lease_ms)
+        self.store.context.told_lease.lease_ms()
     }
 
     pub fn now(&self) -> Now {

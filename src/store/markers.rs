@@ -82,8 +82,7 @@ impl Markers {
             late_ms,
         };
         let above_records = self.above_records.iter();
-        let above_records =
-            above_records.map(|each| due(each, Kind::Lasting, old_ms(each.1))).take(MAX_DUE);
+        let above_records = above_records.map(|each| due(each, Kind::Lasting, old_ms(each.1)));
         // The oldest come first.
         let lasting = self.lasting.iter().map_while(|each| {
             let late_ms = old_ms(each.1).checked_sub(age_ms)?;

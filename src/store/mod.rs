@@ -171,6 +171,13 @@ impl Store {
         self.channels.for_each_stripe(|stripe| stripe.set_max_value(bytes));
     }
 
+    /// Whether there is any user.
+    pub fn has_users(&self) -> bool {
+        let mut has_users = false;
+        self.users.for_each_stripe(|stripe| has_users |= stripe.records().next().is_some());
+        has_users
+    }
+
     /// The markers of deletions that are to be replaced, given how long one is kept.
     pub fn due_markers(&self, age_ms: u64) -> Vec<DueMarker> {
         let Some(Time(stream_ms)) = self.context.told_lease.stream_time(self.context.clock.now())

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_nats::HeaderMap;
 
 use super::bucket::{Bucket, BucketError};
-use crate::presence::lease_terms::{LeaseTerms, LeaseTimes};
+use crate::presence::lease_terms::{DEFAULT_LEASE_MS, LeaseTerms, LeaseTimes};
 use crate::presence::time::{Now, Time};
 
 /// The key of the bucket.
@@ -81,34 +81,42 @@ impl ToldLease {
         (state.rev, state.content) = (0, Content::Nothing);
     }
 
-    /// The lease that connects are told, in milliseconds; `None` if none is known.
-    pub fn lease_ms(&self) -> Option<u64> {
-        self.state().terms.as_ref().map(LeaseTerms::lease_ms)
+    /// The lease that connects are told, in milliseconds.
+    pub fn lease_ms(&self) -> u64 {
+        self.state().terms.as_ref().map_or(DEFAULT_LEASE_MS, LeaseTerms::lease_ms)
     }
 
     /// The leases that count now.
-    pub fn times(&self, now: Now) -> Option<LeaseTimes> {
+    pub fn times(&self, now: Now) -> LeaseTimes {
         let state = self.state();
-        state.terms.as_ref().map(|terms| terms.times(state.stream_time(now)))
+        let stream = state.stream_time(now);
+        let terms = state.terms.as_ref();
+        terms.map_or_else(|| LeaseTerms::default().times(stream), |terms| terms.times(stream))
     }
 
     /// Whether the bucket says that connects are told `lease_ms`, or cannot be made to.
     pub fn is_stored(&self, lease_ms: u64) -> bool {
         let state = self.state();
         match state.content {
-            Content::Nothing => false,
+            Content::Nothing => state.terms.is_none() && lease_ms == DEFAULT_LEASE_MS,
             Content::Terms => state.terms.as_ref().is_some_and(|t| t.lease_ms() == lease_ms),
             Content::Unreadable => true,
         }
     }
 
     /// Stores that connects are told `lease_ms`, unless another daemon has stored something else
-    /// meanwhile. It counts when the feed delivers it.
-    pub async fn store(&self, bucket: &Bucket, lease_ms: u64, now: Now) -> Result<(), BucketError> {
+    /// meanwhile. It counts when the feed delivers it. Without `users` nobody was told anything.
+    pub async fn store(
+        &self,
+        bucket: &Bucket,
+        lease_ms: u64,
+        users: bool,
+        now: Now,
+    ) -> Result<(), BucketError> {
         let (terms, rev) = {
             let state = self.state();
-            let stream = state.stream_time(now);
-            (LeaseTerms::changed(state.terms.as_ref(), lease_ms, stream), state.rev)
+            let former = state.terms.clone().or_else(|| users.then(LeaseTerms::default));
+            (LeaseTerms::changed(former.as_ref(), lease_ms, state.stream_time(now)), state.rev)
         };
         let mut headers = HeaderMap::new();
         headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, rev.to_string());

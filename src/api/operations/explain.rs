@@ -7,7 +7,6 @@ use super::reply::Reply;
 use crate::api::request::fields::{Fields, missing};
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
-use crate::presence::lease_terms::LeaseTimes;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
 use crate::presence::user::{Choice, Connection, Device, Leaving, Record, Users, shown};
@@ -96,7 +95,6 @@ impl Explain {
         };
         let deaf = service.beacons.hearing().deaf(now.mono_ms).is_some();
         let times = service.store.context.told_lease.times(now);
-        let times = times.unwrap_or_else(|| LeaseTimes::of_all(service.lease_ms()));
         let at = heard.map(|heard| as_wall(heard.at_ms, now));
         let lapses_at = heard.map(|heard| {
             as_wall(heard.at_ms.saturating_add(times.lease_ms(heard)), now).to_string()

@@ -387,7 +387,7 @@ impl Details {
         for lease in &self.own {
             let lease_ms = times.lease_ms(lease.heard);
             let silent_ms = lease.heard.at_ms + lease_ms + wait_ms;
-            let lapses_ms = silent_ms.max(listens_from_ms + lease_ms);
+            let lapses_ms = silent_ms.max(listens_from_ms.saturating_add(lease_ms));
             if lapses_ms <= now.mono_ms {
                 due.silent.push(lease.connection_gen.clone());
                 next_ms = next_ms.min(now.mono_ms + RETRY_MS.min(lease_ms));
