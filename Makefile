@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo test test-rust test-python test-web test-page chaos deb test-deb fmt fmt-check lint doc alerts deny ci
+.PHONY: help dev demo test test-rust test-python test-web test-page chaos deb test-deb fmt fmt-check lint doc alerts deny advisories ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -70,6 +70,9 @@ alerts: ## test the alert rules with promtool (Debian: prometheus; CI as root in
 
 deny: ## licences, sources and bans of the dependencies
 	scripts/deny
+
+advisories: ## known vulnerabilities of the dependencies, from the advisory database (weekly)
+	scripts/deny advisories
 
 # Real processes, with bounds in time: what fails is tried once more, and is shown as FLAKY.
 ci: NEXTEST_CLIENTS = --retries 1 --no-fail-fast

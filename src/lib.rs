@@ -1,7 +1,7 @@
 //! `presenced` answers presence requests on NATS: who is online, what is their status, when were
 //! they last active.
 //!
-//! The layers, in reading order; each may use those before it, and no other:
+//! The layers, in reading order; each may use those before it:
 //!
 //! 1. [`presence`]: the pure core. Ids, records, decisions, the one projection, filters.
 //! 2. [`store`]: JetStream. The replica in memory, and every change as one compare-and-set write.
@@ -13,8 +13,8 @@
 //! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong),
 //! [`cli`], [`logging`], [`health`] (what keeps a daemon from serving), [`metrics`], [`watchdog`]
 //! (whether its loops run), [`process`] (memory, processor time, files), [`version`], [`systemd`]
-//! (notifications), [`reload`] (SIGHUP), [`round_trip`] (whether the server has processed what was
-//! sent) and [`clock`].
+//! (notifications), [`reload`] (SIGHUP), [`payload_limit`] (the largest message that the server
+//! takes now), [`round_trip`] (whether the server has processed all messages sent) and [`clock`].
 
 pub mod api;
 pub mod cli;

@@ -93,6 +93,8 @@ pub struct Metrics {
     pub heartbeats_dropped: Counter,
     /// Beacons of other daemons that were received.
     pub beacons: Counter,
+    /// Failed daemons whose last changes this daemon announced.
+    pub daemon_failures: Counter,
     channels: Gauge,
     daemons: Gauge,
     deaf: Gauge,
@@ -134,6 +136,7 @@ impl Metrics {
             lapses: Counter::default(),
             heartbeats_dropped: Counter::default(),
             beacons: Counter::default(),
+            daemon_failures: Counter::default(),
             channels: Gauge::default(),
             daemons: Gauge::default(),
             deaf: Gauge::default(),
@@ -232,6 +235,11 @@ impl Metrics {
             self.lapses.clone(),
         );
         to.register("beacons", "Beacons of other daemons received", self.beacons.clone());
+        to.register(
+            "daemon_failures",
+            "Daemons that failed and whose last changes this one announced",
+            self.daemon_failures.clone(),
+        );
         to.register(
             "daemons",
             "Daemons of the cell that are alive, this one too",

@@ -70,5 +70,5 @@ fn daemon(stats: &Value, prefix: &str) -> Option<Value> {
 
 /// Nobody serves.
 pub fn none(session: &Session) -> Failure {
-    Failure::Unreachable(format!("NATS answers, but no daemon serves {}.v1 here", session.prefix))
+    Failure::NoDaemon(format!("{}.v1", session.prefix))
 }

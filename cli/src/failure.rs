@@ -30,6 +30,9 @@ pub enum Failure {
     /// NATS cannot be reached, or nobody serves.
     #[error("{0}")]
     Unreachable(String),
+    /// NATS can be reached, and no daemon answers.
+    #[error("NATS answers, but no daemon serves {0} here")]
+    NoDaemon(String),
     /// NATS refuses the login.
     #[error("{0}")]
     Login(String),
@@ -77,7 +80,7 @@ impl Failure {
             Self::Presence(_) | Self::Io(_) => code::REFUSED,
             Self::NotSo(_) => code::NOT_SO,
             Self::Usage(_) => code::USAGE,
-            Self::Unreachable(_) => code::UNREACHABLE,
+            Self::Unreachable(_) | Self::NoDaemon(_) => code::UNREACHABLE,
             Self::Context(_) => code::CONTEXT,
             Self::Check(code) => *code,
             Self::Interrupted => code::INTERRUPTED,
@@ -104,11 +107,14 @@ impl Failure {
                  whether `presencectl daemons` answers."
                 .to_owned(),
             Self::Presence(Error::Permission { subject, .. }) | Self::Permission(subject) => {
-                format!("Grant it to this login: {}", grant(subject, events))
+                advise_grant(subject, events)
             }
             Self::Presence(error @ Error::Busy { .. }) if error.may_have_applied() => {
                 "It may have been applied in part; the same command may be repeated.".to_owned()
             }
+            Self::NoDaemon(_) => "The account may lack the import, or --prefix is another; see \
+                 whether a daemon runs."
+                .to_owned(),
             Self::Unreachable(_) => "Name the server with --server or NATS_URL, or a context of \
                  the nats command with --context."
                 .to_owned(),
@@ -120,6 +126,20 @@ impl Failure {
             }
             _ => return None,
         })
+    }
+}
+
+/// The shipped configuration gives each login inboxes of its own. A login that may hear `_INBOX.>`
+/// hears the answers to all.
+fn advise_grant(subject: &str, events: &str) -> String {
+    let line = grant(subject, events);
+    if subject.starts_with("_INBOX.") {
+        format!(
+            "Name the inboxes of this login with --inbox-prefix, such as _INBOX_ann. If it shares \
+             none with others, grant it: {line}"
+        )
+    } else {
+        format!("Grant it to this login: {line}")
     }
 }
 
@@ -155,6 +175,7 @@ mod tests {
         );
         let events = "user.presence.changed.john";
         assert!(advice(events).contains(&format!("subscribe: {{ allow: [\"{events}\"]")));
+        assert!(advice("_INBOX.abc.1").contains("--inbox-prefix"));
         assert!(advice("_INBOX_ann.abc.1").contains(r#"subscribe: { allow: ["_INBOX_ann.>"]"#));
     }
 }

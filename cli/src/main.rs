@@ -20,7 +20,7 @@ use clap::Parser;
 
 use args::{Alone, Cli, Command, OnNats};
 use failure::Failure;
-use output::{Output, printable};
+use output::{Output, note};
 use session::{Flags, Session, interrupted};
 
 #[tokio::main]
@@ -32,10 +32,10 @@ async fn main() -> ExitCode {
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_silent() {
-                eprintln!("presencectl: {}", printable(&failure.to_string()));
+                note(&format!("presencectl: {failure}"));
             }
             if let Some(advice) = failure.advice(&events) {
-                eprintln!("{}", printable(&advice));
+                note(&advice);
             }
             failure.exit_code().into()
         }
@@ -59,8 +59,13 @@ async fn run(cli: Cli) -> Result<(), Failure> {
 
 async fn alone(command: Alone, flags: &Flags, output: &Output) -> Result<(), Failure> {
     match command {
+        // It removes its lively users before it ends.
         Alone::Web(command) => {
-            until_interrupted(async { command.run(Session::open(flags).await?).await }).await
+            let session = tokio::select! {
+                session = Session::open(flags) => session?,
+                () = interrupted() => return Err(Failure::Interrupted),
+            };
+            command.run(session).await
         }
         Alone::Check(command) => command.run(flags).await,
         Alone::Permissions(command) => command.run(flags),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap};
+use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -31,6 +32,11 @@ const FORWARD_TIMEOUT: Duration = Duration::from_millis(250);
 /// NATS).
 const TRACE_DEST: &str = "Nats-Trace-Dest";
 const TRACE_ONLY: &str = "Nats-Trace-Only";
+
+/// NATS did not answer a probe of the permissions in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("NATS did not answer the probe of the permissions")]
+pub struct ProbeError;
 
 /// The permissions of one daemon's user. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -92,8 +98,11 @@ impl Access {
         true
     }
 
-    /// Probes all permissions. Returns whether the probe came to an end.
-    pub async fn probe_all(&self, client: &Client) -> bool {
+    /// Probes all permissions.
+    ///
+    /// # Errors
+    /// If the probe did not come to an end.
+    pub async fn probe_all(&self, client: &Client) -> Result<(), ProbeError> {
         self.probe(client, &self.0.permissions.always).await
     }
 
@@ -108,7 +117,7 @@ impl Access {
     /// Waits until all permissions are granted.
     pub async fn settle(&self, client: &Client) {
         self.0.health.starting("the permissions of its user on NATS");
-        while !self.probe_all(client).await || !self.refused().is_empty() {
+        while self.probe_all(client).await.is_err() || !self.refused().is_empty() {
             sleep(RETRY_INTERVAL).await;
         }
     }
@@ -122,7 +131,8 @@ impl Access {
             sleep(RETRY_INTERVAL).await;
             let before: Vec<_> = self.refused().iter().cloned().collect();
             let Some(client) = connections.first().filter(|_| !before.is_empty()) else { continue };
-            self.probe(client, &before).await;
+            // What it does not find out stays refused, and is probed again.
+            let _ = self.probe(client, &before).await;
             let granted = {
                 let refused = self.refused();
                 let mut granted = before.iter().filter(|each| !refused.contains(each));
@@ -138,9 +148,12 @@ impl Access {
         }
     }
 
-    /// Probes permissions; `refused` holds the missing ones afterwards. Returns whether the probe
-    /// came to an end: otherwise nothing is known, and refused permissions still count as refused.
-    async fn probe(&self, client: &Client, permissions: &[Permission]) -> bool {
+    /// Probes permissions; `refused` holds the missing ones afterwards.
+    ///
+    /// # Errors
+    /// If the probe did not come to an end: nothing is known then, and refused permissions still
+    /// count as refused.
+    async fn probe(&self, client: &Client, permissions: &[Permission]) -> Result<(), ProbeError> {
         let mut before = {
             let mut refused = self.refused();
             let before = refused.clone();
@@ -164,7 +177,7 @@ impl Access {
         if !before.is_empty() && self.refused().is_empty() {
             info!("NATS grants the missing permissions now");
         }
-        is_complete
+        if is_complete { Ok(()) } else { Err(ProbeError) }
     }
 
     fn is_answer_refused(&self) -> bool {

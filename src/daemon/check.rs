@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::access::Access;
+use super::access::{Access, ProbeError};
 use super::connect::{ConnectError, connect_once};
 use super::permissions::Permissions;
 use crate::config::Settings;
@@ -33,9 +33,7 @@ pub async fn check(settings: &Settings) -> Result<Vec<String>, CheckError> {
     let servers = settings.nats.servers();
     let client = connect_once(&settings.nats, "presenced check", &access).await?;
     let mut lines = vec![format!("connected to NATS at {servers}")];
-    if !access.probe_all(&client).await {
-        return Err(CheckError::Unanswered);
-    }
+    access.probe_all(&client).await.map_err(|ProbeError| CheckError::Unanswered)?;
     if let Some(advice) = access.advice() {
         return Err(CheckError::Refused(advice));
     }

@@ -55,7 +55,7 @@ pub fn explain(failure: &str, settings: &Nats, now: Time) -> String {
     }
 }
 
-/// Whether a person has to act on a login or a certificate. Judged by the text: a server that
+/// Whether a person has to act on a login or a certificate. Decided by the text: a server that
 /// refuses a certificate reports it only after the handshake.
 pub fn is_refusal(failure: &str) -> bool {
     const SIGNS: [&str; 5] = ["authorization", "authentication", "certificate", "tls", "expired"];

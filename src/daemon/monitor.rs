@@ -93,10 +93,10 @@ impl Monitor {
                     break seen;
                 }
             };
-            if seen {
+            if seen.is_ok() {
                 waiting_ns = None;
             }
-            if seen && lag() <= FEED_LAG_LIMIT {
+            if seen.is_ok() && lag() <= FEED_LAG_LIMIT {
                 self.health.clear(PROBLEM_KEY);
             }
         }

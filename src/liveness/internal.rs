@@ -250,6 +250,7 @@ impl Beacons {
         for FailedPeer { daemon, last_heard_ms, .. } in failed {
             let since_ms = last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
             let users = store.users.announce_for(daemon, since_ms);
+            store.context.metrics.daemon_failures.inc();
             let host = self.hosts().remove(&daemon).unwrap_or_default();
             tracing::info!(%daemon, host, users, "a daemon is gone; announced its last changes");
         }

@@ -17,6 +17,7 @@ pub mod lease_terms;
 pub mod number;
 pub mod refusal;
 pub mod sort;
+pub mod stored;
 pub mod table;
 pub mod time;
 pub mod user;

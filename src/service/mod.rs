@@ -27,6 +27,7 @@ use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
 use crate::presence::user::{Command, EarlyDisconnect, Record, Rules, Users};
 use crate::store::Store;
+use crate::store::barrier::NotSeen;
 use crate::store::keyspace::CommandResult;
 use channels::ChannelTypes;
 use scans::Scans;
@@ -218,13 +219,13 @@ impl Service {
     /// Waits until the replica has seen all that is stored at the time of the call.
     pub async fn all_stored(&self, deadline_ms: u64) -> Result<(), Refusal> {
         let seen = self.store.context.barrier.all_stored(deadline_ms).await;
-        if seen { Ok(()) } else { Err(not_fresh()) }
+        seen.map_err(|NotSeen| not_fresh())
     }
 
     /// Waits until the replica has seen revision `rev`.
     pub async fn seen(&self, rev: u64, deadline_ms: u64) -> Result<(), Refusal> {
         let seen = self.store.context.barrier.seen(rev, deadline_ms).await;
-        if seen { Ok(()) } else { Err(not_fresh()) }
+        seen.map_err(|NotSeen| not_fresh())
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use thiserror::Error;
 use tokio::sync::{Notify, oneshot};
 
 use super::bucket::{Bucket, BucketError};
@@ -12,19 +13,24 @@ use crate::watchdog::WatchdogTap;
 /// The pause after a query without a good answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A waiter is sent `true` when the replica has seen its revision, `false` at its deadline.
+/// The deadline of a wait passed before the replica had seen its revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the replica has not caught up in time")]
+pub struct NotSeen;
+
+/// A wait that ends when the replica has seen its revision, or at its deadline.
 struct Waiter {
-    seen: oneshot::Sender<bool>,
+    seen: oneshot::Sender<Result<(), NotSeen>>,
     deadline_ms: u64,
 }
 
 impl Waiter {
-    fn new(deadline_ms: u64) -> (Self, oneshot::Receiver<bool>) {
+    fn new(deadline_ms: u64) -> (Self, oneshot::Receiver<Result<(), NotSeen>>) {
         let (seen, receiver) = oneshot::channel();
         (Self { seen, deadline_ms }, receiver)
     }
 
-    fn end(self, seen: bool) {
+    fn end(self, seen: Result<(), NotSeen>) {
         // The receiver is gone when its request is.
         let _ = self.seen.send(seen);
     }
@@ -62,26 +68,35 @@ impl std::fmt::Debug for Barrier {
 
 impl Barrier {
     /// Waits until the replica has seen all that is stored at the time of the call, which need not
-    /// be that of the first poll. Returns `false` at the deadline.
-    pub fn all_stored(&self, deadline_ms: u64) -> impl Future<Output = bool> + Send + use<> {
+    /// be that of the first poll.
+    ///
+    /// # Errors
+    /// At the deadline.
+    pub fn all_stored(
+        &self,
+        deadline_ms: u64,
+    ) -> impl Future<Output = Result<(), NotSeen>> + Send + use<> {
         let (waiter, seen) = Waiter::new(deadline_ms);
         self.lock().unread.push(waiter);
         self.wanted.notify_one();
-        async move { seen.await.unwrap_or(false) }
+        async move { seen.await.unwrap_or(Err(NotSeen)) }
     }
 
-    /// Waits until the replica has seen revision `rev`. Returns `false` at the deadline.
-    pub async fn seen(&self, rev: u64, deadline_ms: u64) -> bool {
+    /// Waits until the replica has seen revision `rev`.
+    ///
+    /// # Errors
+    /// At the deadline.
+    pub async fn seen(&self, rev: u64, deadline_ms: u64) -> Result<(), NotSeen> {
         let seen = {
             let mut inner = self.lock();
             if inner.position >= rev {
-                return true;
+                return Ok(());
             }
             let (waiter, seen) = Waiter::new(deadline_ms);
             inner.at.entry(rev).or_default().push(waiter);
             seen
         };
-        seen.await.unwrap_or(false)
+        seen.await.unwrap_or(Err(NotSeen))
     }
 
     /// The revision up to which the replica is complete.
@@ -109,7 +124,7 @@ impl Barrier {
             std::mem::replace(&mut inner.at, later)
         };
         for waiter in ready.into_values().flatten() {
-            waiter.end(true);
+            waiter.end(Ok(()));
         }
     }
 
@@ -142,7 +157,7 @@ impl Barrier {
             inner.at.retain(|_, waiters| remove_late(waiters));
         }
         for waiter in late {
-            waiter.end(false);
+            waiter.end(Err(NotSeen));
         }
     }
 
@@ -202,7 +217,7 @@ impl Barrier {
         }
         drop(inner);
         for waiter in waiters {
-            waiter.end(true);
+            waiter.end(Ok(()));
         }
         true
     }

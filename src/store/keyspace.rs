@@ -404,7 +404,7 @@ impl<E: Entity> Keyspace<E> {
                 let deadline_ms = self.context.clock.now().mono_ms + VERIFY_TIMEOUT_MS;
                 let all_stored = self.context.barrier.all_stored(deadline_ms);
                 self.context.tracker.spawn(async move {
-                    if all_stored.await {
+                    if all_stored.await.is_ok() {
                         this.drive(stripe, |stripe, now| stripe.on_verified(&key, verify, now));
                     }
                 });

@@ -99,7 +99,7 @@ async fn an_invisible_member_is_offline_in_every_answer_but_its_own() {
 }
 
 #[tokio::test]
-async fn hidden_life_changes_no_byte_of_what_others_are_told_of_channels() {
+async fn actions_of_invisible_users_change_no_byte_that_others_see_of_channels() {
     let pair = Pair::start(NO_GRACE).await;
     let (one, two) = (&pair.one, &pair.two);
     one.upsert(json!({"id": "john", "invisible": true, "status": "s"})).await;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::support::events::latest;
+use crate::support::http::have_met;
 use crate::support::load::{Load, Tally};
 use crate::support::server::last;
 use crate::support::stage::NO_GRACE;
@@ -36,16 +37,18 @@ async fn settles(client: &Client, events: &mut Events, tallies: &BTreeMap<String
 #[tokio::test]
 async fn one_of_two_is_killed_and_the_other_announces_what_it_left_unsaid() {
     let server = Server::start().await;
-    let mut victim = Daemon::spawn(&server, NO_GRACE).await;
-    let _survivor = Daemon::spawn(&server, NO_GRACE).await;
+    let settings = [NO_GRACE, &[("METRICS__LISTEN", "127.0.0.1:0")]].concat();
+    let mut daemons =
+        [Daemon::spawn(&server, &settings).await, Daemon::spawn(&server, &settings).await];
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
     let load = Load::start(&client, CLIENTS);
-    // Both have heard each other's beacons by then.
-    sleep(Duration::from_millis(1500)).await;
+    let [_, survivor] = have_met(&mut daemons).await;
+    let [mut victim, _survivor] = daemons;
     victim.kill();
     let tallies = load.stop().await;
     settles(&client, &mut events, &tallies).await;
+    assert_eq!(survivor.metric("presence_daemon_failures_total").await, 1.0);
     assert!(tallies.values().all(|tally| tally.acknowledged > 0));
 }
 

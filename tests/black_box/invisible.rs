@@ -15,7 +15,7 @@ async fn seen(pair: &Pair, id: &str) -> Value {
     one
 }
 
-async fn hide(pair: &Pair, id: &str) {
+async fn make_invisible(pair: &Pair, id: &str) {
     pair.one.upsert(json!({"id": id, "invisible": true})).await;
 }
 
@@ -49,7 +49,7 @@ async fn going_invisible_looks_like_a_disconnect_but_for_version_and_time() {
         pair.one.get("connect", user).await;
         events.only();
     }
-    hide(&pair, "john").await;
+    make_invisible(&pair, "john").await;
     let invisible = events.only().body;
     pair.one.disconnect("jack", "c").await;
     let left = events.only().body;
@@ -70,7 +70,7 @@ async fn it_stays_over_disconnect_and_reconnect_until_it_is_taken_back() {
     let pair = Pair::start(NO_GRACE).await;
     let mut events = Events::of_all(&pair.one).await;
     pair.one.connect_user("john", "c1").await;
-    hide(&pair, "john").await;
+    make_invisible(&pair, "john").await;
     events.arrived();
     let frozen = seen(&pair, "john").await;
     a_later_millisecond().await;
@@ -99,7 +99,7 @@ async fn becoming_visible_while_not_connected_changes_nothing_that_others_see() 
     let pair = Pair::start(NO_GRACE).await;
     let mut events = Events::of_all(&pair.one).await;
     pair.one.connect_user("john", "c1").await;
-    hide(&pair, "john").await;
+    make_invisible(&pair, "john").await;
     let frozen = seen(&pair, "john").await;
     a_later_millisecond().await;
     pair.one.connect_user("john", "c2").await;
@@ -127,7 +127,7 @@ async fn going_invisible_during_a_grace_ends_it_with_one_event() {
     pair.one.disconnect("john", "c1").await;
     pair.one.disconnect("jack", "c1").await;
     assert_eq!(events.arrived().len(), 0);
-    hide(&pair, "john").await;
+    make_invisible(&pair, "john").await;
     assert!(!events.only().online);
     let body = json!({"user": {"id": "jack", "invisible": true}, "connection_id": "c2"});
     pair.two.get("connect", body).await;
@@ -136,7 +136,7 @@ async fn going_invisible_during_a_grace_ends_it_with_one_event() {
 }
 
 #[tokio::test]
-async fn hidden_time_knows_no_grace() {
+async fn invisible_time_knows_no_grace() {
     let pair = Pair::start(LONG_GRACE).await;
     let mut events = Events::of_all(&pair.one).await;
     let body = json!({"user": {"id": "john", "invisible": true}, "connection_id": "c"});
@@ -149,11 +149,11 @@ async fn hidden_time_knows_no_grace() {
 }
 
 #[tokio::test]
-async fn a_status_set_in_hidden_time_is_seen_as_that_of_a_user_who_is_offline() {
+async fn a_status_set_while_invisible_is_seen_as_that_of_a_user_who_is_offline() {
     let pair = Pair::start(NO_GRACE).await;
     let mut events = Events::of_all(&pair.one).await;
     pair.one.connect_user("john", "c").await;
-    hide(&pair, "john").await;
+    make_invisible(&pair, "john").await;
     events.arrived();
     let frozen = seen(&pair, "john").await;
     let body = json!({"user": {"id": "john", "status": "new", "name": "J"}, "connection_id": "c2"});
@@ -184,7 +184,7 @@ async fn filters_and_order_show_an_invisible_user_as_offline_to_all_but_itself()
         a_later_millisecond().await;
         pair.one.connect_user(id, "c").await;
     }
-    hide(&pair, "john").await;
+    make_invisible(&pair, "john").await;
     a_later_millisecond().await;
     pair.two.connect_user("john", "c").await;
     let ids = async |as_: Value, filter: Value, sort: Value| {

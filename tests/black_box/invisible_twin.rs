@@ -59,7 +59,7 @@ fn step(rng: &mut Rng, connections: &mut Connections) -> (usize, Step) {
 }
 
 #[tokio::test]
-async fn nobody_can_tell_a_history_from_the_same_without_hidden_deeds() {
+async fn nobody_can_tell_a_history_from_the_same_without_invisible_actions() {
     let (mut full, mut twin) = tokio::join!(Stage::start(NO_GRACE), Stage::start(NO_GRACE));
     let mut rng = Rng::with_seed(SEED);
     let (mut invisible, mut connections) = (BTreeSet::new(), Connections::default());
@@ -70,7 +70,7 @@ async fn nobody_can_tell_a_history_from_the_same_without_hidden_deeds() {
         if !(step.invisible && invisible.contains(&user)) {
             twin.client.get(step.operation, step.body).await;
         }
-        // Over time ever more users hide, and stay so.
+        // Over time ever more users become invisible, and stay so.
         if n % 30 == 29 {
             let user = n / 30 % USERS;
             invisible.insert(user);
@@ -99,13 +99,13 @@ const HASTY: Settings<'static> = &[
     ("LIVENESS__OFFLINE_GRACE", "0s"),
 ];
 
-/// Those who hide; the others are kept alive by their own heartbeats or by a gateway's.
+/// Users who become invisible; the others are kept alive by their own heartbeats or by a gateway's.
 const INVISIBLE: [&str; 4] = ["u4", "u5", "u6", "u7"];
 
 /// How long they do things while invisible: long enough for what they leave to lapse several times.
-const IN_HIDING: Duration = Duration::from_secs(8);
+const INVISIBLE_TIME: Duration = Duration::from_secs(8);
 
-/// Connects all users, and has those hide who will.
+/// Connects all users, and makes those users invisible.
 async fn begin(stage: &Stage) -> Vec<Heart> {
     let client = &stage.client;
     for (user, lease) in (0..USERS).map(|n| (format!("u{n}"), n % 2 == 1)) {
@@ -125,7 +125,7 @@ async fn begin(stage: &Stage) -> Vec<Heart> {
 
 /// Something while invisible: whatever connects here beats no more, or lapses with a lease that nobody
 /// keeps alive, unless it beats once more or ends.
-async fn hidden_deed(client: &Client, rng: &mut Rng, connections: &mut Connections) {
+async fn invisible_action(client: &Client, rng: &mut Rng, connections: &mut Connections) {
     let (number, slot) = (rng.usize(..INVISIBLE.len()), rng.usize(..3));
     let (user, connection) = (INVISIBLE[number], connections.id(number, slot));
     let named = json!({"user_id": user, "connection_id": connection});
@@ -162,16 +162,16 @@ async fn while_invisible(client: &Client) -> (usize, Vec<Value>) {
 }
 
 #[tokio::test]
-async fn nobody_can_tell_a_history_from_the_same_without_hidden_lapses_and_refreshes() {
+async fn nobody_can_tell_a_history_from_the_same_without_lapses_and_refreshes_of_invisible_users() {
     let (mut full, mut twin) = tokio::join!(Stage::start(HASTY), Stage::start(HASTY));
     let (mut hearts, mut twins_hearts) = tokio::join!(begin(&full), begin(&twin));
     let frozen = full.client.see_all(&INVISIBLE).await;
     let mut connections = Connections::default();
     let mut rng = Rng::with_seed(SEED);
     let (mut lapses, mut refreshes, start) = (0, 0, Instant::now());
-    while start.elapsed() < IN_HIDING {
+    while start.elapsed() < INVISIBLE_TIME {
         for _ in 0..3 {
-            hidden_deed(&full.client, &mut rng, &mut connections).await;
+            invisible_action(&full.client, &mut rng, &mut connections).await;
         }
         let (before, active) = while_invisible(&full.client).await;
         // Those whom all see are there on both sides; what is compared does not depend on when.

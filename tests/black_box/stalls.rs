@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::support::http::Http;
+use crate::support::http::{Http, have_met};
 use crate::support::server::last;
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::wall_ms;
@@ -134,29 +134,12 @@ async fn a_pause_shorter_than_a_request_lives_loses_nothing() {
 const MEASURED: Settings<'static> =
     &[("LIVENESS__OFFLINE_GRACE", "0s"), ("METRICS__LISTEN", "127.0.0.1:0")];
 
-const DAEMONS: &str = "presence_daemons";
-
-/// Waits until each of two daemons has heard the other's beacons.
-async fn both_have_met(daemons: &mut [Daemon; 2]) -> [Http; 2] {
-    let [one, two] = daemons;
-    let pages = [Http::of(one).await, Http::of(two).await];
-    for page in &pages {
-        eventually("two daemons are alive", LISTENS, async || {
-            (page.metric(DAEMONS).await == 2.0).then_some(())
-        })
-        .await;
-    }
-    pages
-}
-
-/// Holds for `period` that each daemon takes both for alive.
-async fn nobody_is_taken_for_dead(pages: &[Http], period: Duration) {
-    let start = Instant::now();
-    while start.elapsed() < period {
-        for page in pages {
-            assert_eq!(page.metric(DAEMONS).await, 2.0, "after {:?}", start.elapsed());
-        }
-        sleep(Duration::from_millis(50)).await;
+/// After `period` no daemon has taken another one for failed.
+async fn no_daemon_failed(pages: &[Http], period: Duration) {
+    sleep(period).await;
+    for page in pages {
+        assert_eq!(page.metric("presence_daemon_failures_total").await, 0.0);
+        assert_eq!(page.metric("presence_daemons").await, 2.0);
     }
 }
 
@@ -169,13 +152,13 @@ async fn a_daemon_that_was_stalled_takes_nobody_for_dead_and_announces_nothing_o
         pair.one.see("john").await.filter(|john| john["online"] == true)
     })
     .await;
-    let [stalled, _] = both_have_met(&mut pair.daemons).await;
+    let [stalled, _] = have_met(&mut pair.daemons).await;
     pair.daemons[0].pause();
     pair.two.disconnect("john", "c").await;
     sleep(LISTENS).await;
     assert_eq!(events.arrived().len(), 2);
     pair.daemons[0].resume();
-    nobody_is_taken_for_dead(&[stalled], LISTENS).await;
+    no_daemon_failed(&[stalled], LISTENS).await;
     assert_eq!(events.arrived().len(), 0, "nothing old is announced");
 }
 
@@ -184,9 +167,9 @@ async fn daemons_that_lose_nats_take_nobody_for_dead() {
     let mut server = Server::start().await;
     let mut daemons =
         [Daemon::spawn(&server, MEASURED).await, Daemon::spawn(&server, MEASURED).await];
-    let pages = both_have_met(&mut daemons).await;
+    let pages = have_met(&mut daemons).await;
     server.vanish();
-    nobody_is_taken_for_dead(&pages, LISTENS + Duration::from_secs(1)).await;
+    no_daemon_failed(&pages, LISTENS + Duration::from_secs(1)).await;
     server.appear().await;
-    nobody_is_taken_for_dead(&pages, LISTENS).await;
+    no_daemon_failed(&pages, LISTENS).await;
 }

@@ -1,4 +1,4 @@
-//! The units that are shipped, as systemd itself judges them.
+//! The units that are shipped, as systemd itself rates them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

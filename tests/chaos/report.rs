@@ -31,7 +31,7 @@ pub struct Phase {
     pub ghosts: usize,
     /// Users of living gateways who stayed offline.
     pub left_behind: usize,
-    /// Gateways that were themselves late with their heartbeats, and are not judged.
+    /// Gateways that were themselves late with their heartbeats, and are not counted.
     pub late_gateways: usize,
     /// From the last heartbeat to offline, and how long that may have taken.
     gone: Vec<(Duration, Duration)>,
@@ -118,7 +118,7 @@ impl Report {
             text,
             "\nacknowledged changes {acknowledged}, lost {lost}; newest state not announced {unannounced}; \
              ghosts at the end {}; daemons that dropped heartbeats in floods and knew it {}; \
-             gateways not judged since this machine delayed them {late}",
+             gateways not counted since this machine delayed them {late}",
             self.ghosts_at_the_end, self.deafened_by_flood
         );
         text

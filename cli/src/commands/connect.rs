@@ -77,7 +77,7 @@ impl Connect {
     fn patch(&self) -> Result<Patch, Failure> {
         let mut patch = Patch::new();
         if let Some(status) = &self.changes.status {
-            patch = match self.changes.status_end() {
+            patch = match self.changes.status_end()? {
                 Some(end) => patch.status_until(status, &end),
                 None => patch.status(status.as_str()),
             };

@@ -29,6 +29,7 @@ pub struct Delete {
 
 impl Delete {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
+        output.needs_records()?;
         session.service()?;
         let door = session.door()?;
         let deleted = if self.conditions.is_empty() {

@@ -8,6 +8,7 @@ use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 
+use super::progress_file::ProgressFile;
 use super::{PAGE, list};
 use crate::condition::{self, filter};
 use crate::failure::Failure;
@@ -32,8 +33,8 @@ const IN_FLIGHT: usize = 32;
 
 #[derive(Args)]
 pub struct Export {
-    /// The file to write, by way of FILE.part, from which an export that was cut off goes on; standard
-    /// output without it
+    /// The file to write, by way of FILE.part, from which an export that was cut off goes on;
+    /// standard output without it
     file: Option<PathBuf>,
     #[arg(long = "where", value_name = "CONDITION", help = condition::HELP)]
     conditions: Vec<String>,
@@ -55,6 +56,14 @@ impl Export {
         let mut part = file.clone().into_os_string();
         part.push(".part");
         let part = PathBuf::from(part);
+        // It holds users of this server that match these conditions, and no others.
+        let progress = ProgressFile::beside(&part, &(session.cell(), matching.to_string()));
+        if !part.exists() {
+            progress.remove();
+        } else if progress.done()? == 0 {
+            return Err(Failure::usage(format!("{} is of another export", part.display())));
+        }
+        progress.set(1)?;
         let last = last_id(&part)?;
         if let Some(last) = &last {
             note(&format!("going on after {last}, as {} says", part.display()));
@@ -64,6 +73,7 @@ impl Export {
         let count = users(&door, &matching, last, &mut writer).await?;
         writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
         fs::rename(&part, file)?;
+        progress.remove();
         note(&format!("exported {count} users to {}", file.display()));
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! `import`: users from JSON lines, as `export` writes them.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::Utc;
 use clap::Args;
@@ -10,6 +11,7 @@ use presenced_client::Id;
 use serde_json::{Map, Value, json};
 
 use super::PAGE;
+use super::progress_file::ProgressFile;
 use crate::failure::Failure;
 use crate::output::{Output, note, parse_time};
 use crate::progress::bar;
@@ -28,18 +30,18 @@ type User = Map<String, Value>;
 
 impl Import {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
+        output.needs_records()?;
         session.service()?;
         let door = session.door()?;
-        let total = self.check()?;
+        let (total, content) = self.check()?;
         if self.dry_run {
             output.result(&json!({"users": total}), &format!("{total} users could be imported"))?;
             return Ok(());
         }
-        let progress = self.progress();
-        let done = fs::read_to_string(&progress).ok().and_then(|text| text.trim().parse().ok());
-        let done: usize = done.unwrap_or(0);
+        let progress = ProgressFile::beside(&self.file, &(session.cell(), content));
+        let done = progress.done()?;
         if done > 0 {
-            note(&format!("going on after line {done}, as {} says", progress.display()));
+            note(&format!("going on after line {done}, as {} says", progress.path().display()));
         }
         let bar = bar(total as u64, "imported");
         bar.inc(done as u64);
@@ -58,30 +60,28 @@ impl Import {
                 return Err(error.into());
             }
             at += count;
-            write_whole(&progress, &at.to_string())?;
+            progress.set(at)?;
             bar.inc(count as u64);
         }
         bar.finish_and_clear();
-        // There is none if the file held no user.
-        let _ = fs::remove_file(&progress);
+        progress.remove();
         output.result(&json!({"imported": at - done}), &format!("imported {} users", at - done))?;
         Ok(())
     }
 
-    fn progress(&self) -> PathBuf {
-        let mut name = self.file.clone().into_os_string();
-        name.push(".progress");
-        name.into()
-    }
-
-    /// Reads every line before the first is sent.
-    fn check(&self) -> Result<usize, Failure> {
-        let mut count = 0;
+    /// Reads every line before the first is sent: their number, and what tells them from others.
+    fn check(&self) -> Result<(usize, u64), Failure> {
+        let name = self.file.display();
+        // It is read twice.
+        if self.file.exists() && !self.file.is_file() {
+            return Err(Failure::usage(format!("{name} is no regular file: save it in one first")));
+        }
+        let (mut count, mut content) = (0, DefaultHasher::new());
         for user in self.users()? {
-            user?;
+            user?["id"].hash(&mut content);
             count += 1;
         }
-        Ok(count)
+        Ok((count, content.finish()))
     }
 
     fn users(&self) -> Result<impl Iterator<Item = Result<User, Failure>>, Failure> {
@@ -90,16 +90,27 @@ impl Import {
         let file = File::open(&self.file).map_err(|error| at_name(&error))?;
         let lines = BufReader::new(file).lines().enumerate();
         Ok(lines.map(move |(number, line)| {
-            let wrong = |what: &str| Failure::usage(format!("{name}, line {}: {what}", number + 1));
-            user(&line?).map_err(|what| wrong(&what))
+            let at = number + 1;
+            user(&line?).map_err(|error| Failure::usage(format!("{name}, line {at}: {error}")))
         }))
     }
 }
 
-fn user(line: &str) -> Result<User, String> {
-    let mut user: User = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let id = user.get("id").and_then(Value::as_str).ok_or("no \"id\", which is a text")?;
-    Id::parse(id).map_err(|error| error.to_string())?;
+/// Why a line is no user.
+#[derive(Debug, thiserror::Error)]
+enum LineError {
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("no \"id\", which is a text")]
+    NoId,
+    #[error("{0}")]
+    Id(presenced_client::Error),
+}
+
+fn user(line: &str) -> Result<User, LineError> {
+    let mut user: User = serde_json::from_str(line)?;
+    let id = user.get("id").and_then(Value::as_str).ok_or(LineError::NoId)?;
+    Id::parse(id).map_err(LineError::Id)?;
     // A status that has ended meanwhile is none.
     let end = user.get("status_expires_at").and_then(parse_time);
     if end.is_some_and(|end| end <= Utc::now()) {
@@ -107,14 +118,6 @@ fn user(line: &str) -> Result<User, String> {
         user.remove("status");
     }
     Ok(user)
-}
-
-/// Never half a number, even if the power goes.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut new = path.to_owned().into_os_string();
-    new.push(".new");
-    fs::write(&new, text)?;
-    fs::rename(new, path)
 }
 
 #[cfg(test)]

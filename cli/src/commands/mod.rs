@@ -13,6 +13,7 @@ pub mod import;
 pub mod keys;
 pub mod manual;
 pub mod permissions;
+mod progress_file;
 pub mod query;
 pub mod set;
 pub mod top;

@@ -49,6 +49,7 @@ impl Query {
             };
         }
         if self.all {
+            output.needs_records()?;
             return self.pages(&door, matching, output).await;
         }
         let mut body = json!({"filter": matching, "presence": true});

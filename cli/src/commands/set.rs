@@ -1,6 +1,6 @@
 //! `set`: the fields of a user.
 
-use chrono::{SecondsFormat, Utc};
+use chrono::{Datelike, SecondsFormat, TimeDelta, Utc};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
@@ -82,7 +82,7 @@ impl Changes {
         if let Some(status) = &self.status {
             fields.insert("status".to_owned(), status.as_str().into());
         }
-        if let Some(end) = self.status_end() {
+        if let Some(end) = self.status_end()? {
             fields.insert("status_expires_at".to_owned(), end.into());
         }
         if self.invisible {
@@ -94,9 +94,14 @@ impl Changes {
         Ok(fields)
     }
 
-    pub fn status_end(&self) -> Option<String> {
-        let end = Utc::now() + self.status_for?;
-        Some(end.to_rfc3339_opts(SecondsFormat::Millis, true))
+    /// When the status ends, if it does.
+    pub fn status_end(&self) -> Result<Option<String>, Failure> {
+        let Some(period) = self.status_for else { return Ok(None) };
+        let period = TimeDelta::from_std(period).ok();
+        let end = period.and_then(|period| Utc::now().checked_add_signed(period));
+        let end = end.filter(|end| end.year() <= 9999);
+        let end = end.ok_or_else(|| Failure::usage("--status-for ends after the year 9999"))?;
+        Ok(Some(end.to_rfc3339_opts(SecondsFormat::Millis, true)))
     }
 
     /// Names and values of custom fields.

@@ -32,13 +32,20 @@ impl Top {
             return Err(Failure::usage("top needs a terminal: `presencectl watch` is for pipes"));
         }
         let live = Live::new();
-        let mut terminal = ratatui::try_init()?;
-        let done = tokio::select! {
+        let mut screen = FullScreen(ratatui::try_init()?);
+        tokio::select! {
             ended = live.run(session) => ended,
-            drawn = draw(&mut terminal, &live, output) => drawn,
-        };
+            drawn = draw(&mut screen.0, &live, output) => drawn,
+        }
+    }
+}
+
+/// The full screen; however the command ends, the terminal is as before.
+struct FullScreen(ratatui::DefaultTerminal);
+
+impl Drop for FullScreen {
+    fn drop(&mut self) {
         ratatui::restore();
-        done
     }
 }
 
@@ -56,6 +63,7 @@ async fn draw(
             _ = frames.tick() => {}
             key = keys.recv() => match key {
                 Some(Key::Redraw) => {}
+                Some(Key::Interrupt) => return Err(Failure::Interrupted),
                 Some(Key::Quit) | None => return Ok(()),
             },
         }
@@ -65,6 +73,7 @@ async fn draw(
 enum Key {
     Redraw,
     Quit,
+    Interrupt,
 }
 
 /// Keys, from a thread that ends with its reader.
@@ -79,7 +88,7 @@ fn keys() -> mpsc::Receiver<Key> {
                         && key.code == KeyCode::Char('c');
                     match key.code {
                         KeyCode::Char('q') | KeyCode::Esc => Key::Quit,
-                        _ if interrupt => Key::Quit,
+                        _ if interrupt => Key::Interrupt,
                         _ => continue,
                     }
                 }

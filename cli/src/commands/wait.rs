@@ -39,7 +39,9 @@ pub struct Wait {
 
 impl Wait {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
+        output.needs_records()?;
         let door = session.door()?;
+        door.check_served().await?;
         let watch = door.watch(&self.users)?;
         let found = match self.duration {
             None => self.until_so(watch).await?,

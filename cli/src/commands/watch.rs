@@ -9,11 +9,12 @@ use presenced_client::{Change, Fields, Watch, WatchState};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::channel_name;
+use super::{PAGE, channel_name};
 use crate::condition::{self, filter};
 use crate::failure::Failure;
-use crate::output::{Kind, Output, Tone, line, mark, note, printable};
+use crate::output::{Format, Kind, Output, Tone, line, mark, note, printable};
 use crate::session::{Session, kind_name};
 
 #[derive(Args)]
@@ -41,7 +42,12 @@ pub struct WatchUsers {
 
 impl WatchUsers {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
+        output.needs_records()?;
+        if output.format == Format::Csv {
+            return Err(Failure::usage("changes come one by one: -o jsonl, json, ids or table"));
+        }
         let door = session.door()?;
+        door.check_served().await?;
         if self.all {
             return self.follow(door.watch_all(), output).await;
         }
@@ -64,6 +70,9 @@ impl WatchUsers {
                 Change::State(WatchState::Live) if !shown => {
                     shown = true;
                     show_all(&watch, output)?;
+                    if !self.conditions.is_empty() && watch.snapshot().len() == PAGE {
+                        note(&format!("these are the first {PAGE} that match; others may, too"));
+                    }
                 }
                 Change::State(WatchState::Live) => note("up to date again"),
                 Change::State(WatchState::Stale(why)) => note(&format!("may be old: {why}")),
@@ -79,10 +88,10 @@ impl WatchUsers {
         let kind = kind_name(change);
         let (before, now) = (before.as_deref(), now.as_deref());
         let json = json!({"kind": kind, "id": id, "before": before, "now": now});
-        if output.is_live() {
-            line(&row(id.as_str(), kind, &json["now"], output))?;
-        } else {
-            line(&json.to_string())?;
+        match output.format {
+            Format::Table => line(&row(id.as_str(), kind, &json["now"], output))?,
+            Format::Ids => output.records(Kind::User, &[json!({"id": id})])?,
+            _ => output.record(Kind::User, &json)?,
         }
         match &self.exec {
             Some(command) => run(command, &json).await,
@@ -101,6 +110,26 @@ fn show_all<K>(watch: &Watch<Fields, K>, output: &Output) -> Result<(), Failure>
     output.records(Kind::User, &users)
 }
 
+/// The width of the time, the mark and the blanks between them.
+const BEFORE_TEXT: usize = 12;
+
+fn in_one_line(text: &str) -> String {
+    printable(text).replace('\n', " ")
+}
+
+/// No wider than `width` columns.
+fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used < width
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
 fn row(id: &str, kind: &str, now: &Value, output: &Output) -> String {
     let (mark, tone) = mark(now);
     let what = match kind {
@@ -112,8 +141,9 @@ fn row(id: &str, kind: &str, now: &Value, output: &Output) -> String {
     };
     let time = output.paint.apply(Tone::Faint, &output.clock(Utc::now()));
     let mark = tone.map_or_else(|| mark.to_owned(), |tone| output.paint.apply(tone, mark));
-    let status = now["status"].as_str().map(|status| format!("  {}", printable(status)));
-    format!("{time}  {mark} {} {what}{}", printable(id), status.unwrap_or_default())
+    let status = now["status"].as_str().map(|status| format!("  {}", in_one_line(status)));
+    let text = format!("{} {what}{}", in_one_line(id), status.unwrap_or_default());
+    format!("{time}  {mark} {}", cut(&text, output.width().saturating_sub(BEFORE_TEXT)))
 }
 
 /// Runs a command with the change on its standard input, and waits for its end.

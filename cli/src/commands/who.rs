@@ -29,6 +29,7 @@ impl Who {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
         let door = session.door()?;
         if !self.users.is_empty() {
+            output.needs_records()?;
             let found = users_by_id(&door, &self.users).await?;
             output.records(Kind::User, &found)?;
             let there = |id: &&String| found.iter().any(|user| user["id"] == id.as_str());
@@ -40,6 +41,7 @@ impl Who {
         }
         let mut users = match &self.channel {
             Some((kind, id)) => {
+                output.needs_records()?;
                 let channel = channel(&door, kind, id).await?;
                 let members = members(&channel);
                 note_missing_members(&channel, members.len());
@@ -58,7 +60,10 @@ impl Who {
                     return Ok(());
                 }
                 if answer["more"] == true {
-                    note("there are more; `presencectl query users online=true --all` lists them");
+                    let which = if self.offline { "" } else { " online=true" };
+                    note(&format!(
+                        "there are more; `presencectl query users{which} --all` lists them"
+                    ));
                 }
                 list(&answer, "users")
             }

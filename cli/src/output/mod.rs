@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::failure::Failure;
 pub use columns::{Kind, mark};
 pub use table::{Paint, Table, Tone};
+use text::escaped;
 pub use text::{Times, parse as parse_time, printable};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -101,28 +102,61 @@ impl Output {
     /// The reply itself, if that was asked for.
     pub fn raw(&self, reply: &Value) -> io::Result<bool> {
         if self.raw {
-            line(&reply.to_string())?;
+            line(&self.json(&reply.to_string()))?;
         }
         Ok(self.raw)
+    }
+
+    /// Refuses `--raw` where there is no single reply.
+    pub fn needs_records(&self) -> Result<(), Failure> {
+        if self.raw {
+            return Err(Failure::usage(
+                "--raw prints one reply as it came; this has none or several",
+            ));
+        }
+        Ok(())
+    }
+
+    /// JSON for a terminal: what it would obey is escaped, which changes no value.
+    fn json(&self, text: &str) -> String {
+        if self.terminal { escaped(text) } else { text.to_owned() }
+    }
+
+    /// Text for a terminal, without what it would obey.
+    fn text(&self, text: &str) -> String {
+        if self.terminal { printable(text) } else { text.to_owned() }
+    }
+
+    fn write_csv(&self, kind: Kind, records: &[Value]) -> io::Result<()> {
+        let mut writer = csv::Writer::from_writer(io::stdout().lock());
+        let fields = kind.all_fields(records);
+        let cells = |record: &Value| -> Vec<String> {
+            fields.iter().map(|field| self.text(&csv_text(&record[field.as_str()]))).collect()
+        };
+        writer.write_record(fields.iter().map(|field| self.text(field)))?;
+        for record in records {
+            writer.write_record(cells(record))?;
+        }
+        writer.flush()
     }
 
     /// Several records.
     pub fn records(&self, kind: Kind, records: &[Value]) -> Result<(), Failure> {
         match self.format {
-            Format::Json => line(&pretty(&Value::Array(records.to_vec())))?,
+            Format::Json => line(&self.json(&pretty(&Value::Array(records.to_vec()))))?,
             Format::Jsonl => {
                 let mut stdout = io::stdout().lock();
                 for record in records {
-                    writeln!(stdout, "{record}")?;
+                    writeln!(stdout, "{}", self.json(&record.to_string()))?;
                 }
             }
             Format::Ids => {
                 let mut stdout = io::stdout().lock();
                 for record in records {
-                    writeln!(stdout, "{}", kind.id(record))?;
+                    writeln!(stdout, "{}", self.text(&kind.id(record)))?;
                 }
             }
-            Format::Csv => write_csv(kind, records)?,
+            Format::Csv => self.write_csv(kind, records)?,
             Format::Table => {
                 let table = kind.table(records, &self.times(), &self.paint);
                 line(&table.render(self.width(), &self.paint))?;
@@ -134,8 +168,8 @@ impl Output {
     /// One record.
     pub fn record(&self, kind: Kind, record: &Value) -> Result<(), Failure> {
         match self.format {
-            Format::Json => line(&pretty(record))?,
-            Format::Jsonl => line(&record.to_string())?,
+            Format::Json => line(&self.json(&pretty(record)))?,
+            Format::Jsonl => line(&self.json(&record.to_string()))?,
             Format::Table => {
                 let table = columns::one(kind, record, &self.times());
                 line(&table.render(self.width(), &self.paint))?;
@@ -148,8 +182,8 @@ impl Output {
     /// A result that is no record: as JSON, or as text for people and simple scripts.
     pub fn result(&self, json: &Value, text: &str) -> io::Result<()> {
         match self.format {
-            Format::Json => line(&pretty(json)),
-            Format::Jsonl => line(&json.to_string()),
+            Format::Json => line(&self.json(&pretty(json))),
+            Format::Jsonl => line(&self.json(&json.to_string())),
             _ => line(text),
         }
     }
@@ -174,23 +208,13 @@ pub fn line(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Something to know that is no data.
+/// Something to know that is no data. Nothing can be done where it cannot be written.
 pub fn note(text: &str) {
-    eprintln!("{}", printable(text));
+    let _ = writeln!(io::stderr(), "{}", printable(text));
 }
 
 fn pretty(value: &Value) -> String {
     format!("{value:#}")
-}
-
-fn write_csv(kind: Kind, records: &[Value]) -> io::Result<()> {
-    let mut writer = csv::Writer::from_writer(io::stdout().lock());
-    let fields = kind.all_fields(records);
-    writer.write_record(&fields)?;
-    for record in records {
-        writer.write_record(fields.iter().map(|field| csv_text(&record[field.as_str()])))?;
-    }
-    writer.flush()
 }
 
 fn csv_text(value: &Value) -> String {

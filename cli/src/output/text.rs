@@ -3,13 +3,28 @@
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 use serde_json::Value;
 
-/// Text without what a terminal would obey: control characters, and marks that turn directions.
+/// Whether a terminal would obey it: control characters, and marks that turn directions.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() && c != '\n' || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text without what a terminal would obey.
 pub fn printable(text: &str) -> String {
-    let obeyed = |c: char| {
-        c.is_control() && c != '\n'
-            || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if obeyed(c) { '\u{FFFD}' } else { c }).collect()
+    text.chars().map(|c| if is_obeyed(c) { '\u{FFFD}' } else { c }).collect()
+}
+
+/// JSON with escapes in the place of what a terminal would obey. Such characters are in strings
+/// only, so the values stay the same.
+pub fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// How times are shown.
@@ -74,6 +89,9 @@ mod tests {
     fn a_terminal_is_told_nothing_by_a_status() {
         assert_eq!(printable("a\u{1b}[2Jb\r\u{202E}c"), "a\u{FFFD}[2Jb\u{FFFD}\u{FFFD}c");
         assert_eq!(printable("grüße 🎉"), "grüße 🎉");
+        let json = Value::from("a\u{9b}\u{202E}b").to_string();
+        assert_eq!(escaped(&json), r#""a\u009b\u202eb""#);
+        assert_eq!(serde_json::from_str::<Value>(&escaped(&json)).unwrap(), "a\u{9b}\u{202E}b");
     }
 
     #[test]

@@ -6,7 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::flags::settings_folder;
 use crate::failure::Failure;
@@ -29,7 +32,6 @@ pub struct Context {
     pub inbox_prefix: String,
     pub user_jwt: String,
     pub user_seed: String,
-    pub color_scheme: String,
     pub tls_first: bool,
 }
 
@@ -59,28 +61,41 @@ impl Context {
             }
             _ => Failure::context(format!("cannot read the context {shown}: {error}")),
         })?;
-        let context: Self = serde_json::from_str(&text)
-            .map_err(|error| Failure::context(format!("the context {shown}: {error}")))?;
-        if !context.socks_proxy.is_empty() {
-            let message =
-                format!("the context {shown} names a SOCKS proxy, which is not supported");
-            return Err(Failure::context(message));
-        }
-        context.looked_up()
+        Self::parse(&text)
+            .map_err(|error| Failure::context(format!("the context {shown}: {error}")))
     }
 
-    /// With what `nsc` knows, if the context refers to it.
-    fn looked_up(mut self) -> Result<Self, Failure> {
-        let reference = match self.creds.strip_prefix("nsc://") {
+    /// Names count in any case, and `null` as nothing, as for the `nats` command.
+    fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        let members: Map<String, Value> = serde_json::from_str(text)?;
+        let given = members.into_iter().filter(|(_, value)| !value.is_null());
+        let members = given.map(|(name, value)| (name.to_lowercase(), value)).collect();
+        serde_json::from_value(Value::Object(members))
+    }
+
+    /// Refuses what cannot be done.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.socks_proxy.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::context("a SOCKS proxy is named, which is not supported"))
+    }
+
+    /// With what `nsc` knows, if the login refers to it.
+    pub fn looked_up(mut self) -> Result<Self, Failure> {
+        let mut reference = match self.creds.strip_prefix("nsc://") {
             Some(_) => std::mem::take(&mut self.creds),
             None => std::mem::take(&mut self.nsc),
         };
         if reference.is_empty() {
             return Ok(self);
         }
+        if !reference.starts_with("nsc://") {
+            reference.insert_str(0, "nsc://");
+        }
         let output = Command::new("nsc").args(["generate", "profile", &reference]).output();
         let output = output.map_err(|error| {
-            Failure::context(format!("the context refers to {reference}; cannot run nsc: {error}"))
+            Failure::context(format!("the login refers to {reference}; cannot run nsc: {error}"))
         })?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -156,8 +171,20 @@ fn variables(text: &str) -> String {
     expanded + rest
 }
 
-/// A secret as it stands, or, as `env://NAME` and `file://PATH`, from where it is.
+/// Whether a text says where a secret is, other than in a file.
+pub fn is_reference(text: &str) -> bool {
+    ["env://", "data:", "op://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// A secret as it stands, or from where it is: `env://NAME`, `file://PATH`, `op://VAULT/ITEM/FIELD`
+/// or `data:;base64,TEXT`.
 pub fn secret(text: &str) -> Result<String, Failure> {
+    if let Some(data) = text.strip_prefix("data:") {
+        return decoded(data).ok_or_else(|| Failure::context("data:… holds no text in base64"));
+    }
+    if text.starts_with("op://") {
+        return from_one_password(text);
+    }
     if let Some(name) = text.strip_prefix("env://") {
         return std::env::var(name)
             .map_err(|_| Failure::context(format!("the variable {name} is not set")));
@@ -170,6 +197,29 @@ pub fn secret(text: &str) -> Result<String, Failure> {
     Ok(text.to_owned())
 }
 
+/// The text of a `data:` reference.
+fn decoded(data: &str) -> Option<String> {
+    let (kind, content) = data.split_once(',')?;
+    if !kind.ends_with(";base64") {
+        return Some(content.to_owned());
+    }
+    String::from_utf8(BASE64_STANDARD.decode(content).ok()?).ok()
+}
+
+/// What the program of 1Password reads.
+fn from_one_password(reference: &str) -> Result<String, Failure> {
+    let output = Command::new("op").args(["read", "--no-newline", reference]).output();
+    let output = output.map_err(|error| {
+        Failure::context(format!("the login refers to {reference}; cannot run op: {error}"))
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::context(format!("op knows no {reference}: {}", said.trim())));
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|_| Failure::context(format!("op reads no text from {reference}")))
+}
+
 pub fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::context(format!("cannot read {}: {error}", path.display()))
 }
@@ -177,6 +227,22 @@ pub fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_context_is_read_as_the_nats_command_reads_it() {
+        let context = Context::parse(r#"{"URL":"nats://x","token":null,"color_scheme":"red"}"#);
+        assert_eq!(context.unwrap().url, "nats://x");
+        assert!(Context::parse(r#"{"url":7}"#).is_err());
+    }
+
+    #[test]
+    fn a_secret_may_be_held_by_the_reference_and_is_in_no_message() {
+        assert_eq!(secret("data:;base64,aGVsbG8=").unwrap(), "hello");
+        assert_eq!(secret("data:,hello").unwrap(), "hello");
+        assert_eq!(secret("plain").unwrap(), "plain");
+        let error = secret("data:;base64,SUAsecret!").unwrap_err().to_string();
+        assert!(!error.contains("SUA"), "{error}");
+    }
 
     #[test]
     fn paths_are_expanded_as_the_nats_command_does() {

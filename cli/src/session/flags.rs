@@ -12,11 +12,25 @@ const HEADING: &str = "Connection";
 #[command(next_help_heading = HEADING)]
 pub struct Flags {
     /// Addresses of NATS servers, with commas between them
-    #[arg(short, long, env = "NATS_URL", value_name = "URL", global = true)]
+    #[arg(
+        short,
+        long,
+        env = "NATS_URL",
+        value_name = "URL",
+        hide_env_values = true,
+        global = true
+    )]
     pub server: Option<String>,
     /// User name, or a token if there is no password
     // An id of its own: commands have a user, too.
-    #[arg(id = "login_user", long = "user", env = "NATS_USER", value_name = "USER", global = true)]
+    #[arg(
+        id = "login_user",
+        long = "user",
+        env = "NATS_USER",
+        value_name = "USER",
+        hide_env_values = true,
+        global = true
+    )]
     pub user: Option<String>,
     /// Password
     #[arg(
@@ -60,11 +74,14 @@ pub struct Flags {
         env = "NATS_TIMEOUT",
         value_name = "DURATION",
         default_value = "5s",
-        value_parser = humantime::parse_duration,
+        value_parser = timeout,
         global = true
     )]
     pub timeout: Duration,
-    /// Prefix of inboxes
+    /// Address of a SOCKS proxy; not supported, and refused rather than left aside
+    #[arg(long, env = "NATS_SOCKS_PROXY", value_name = "URL", hide = true, global = true)]
+    pub socks_proxy: Option<String>,
+    /// Prefix of the inboxes that answers come to, such as _INBOX_ann for the login ann
     #[arg(long, value_name = "PREFIX", global = true)]
     pub inbox_prefix: Option<String>,
     /// Name of the connection on the server
@@ -85,6 +102,11 @@ pub struct Flags {
     /// Act and look as this user, through the door of users' own clients
     #[arg(long = "as", value_name = "USER", global = true)]
     pub as_user: Option<String>,
+}
+
+/// A variable that is set to nothing counts as not set.
+fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(if text.is_empty() { "5s" } else { text })
 }
 
 /// The folder of settings: `XDG_CONFIG_HOME`, or `.config` in the home of the user.

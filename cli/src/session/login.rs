@@ -1,11 +1,12 @@
 //! How a login becomes options of the connection.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_nats::{ConnectOptions, ServerAddr};
 use nkeys::KeyPair;
 
-use super::context::{Context, expand, secret, unreadable};
+use super::context::{Context, expand, is_reference, secret, unreadable};
 use super::flags::Flags;
 use crate::failure::Failure;
 
@@ -22,7 +23,7 @@ pub fn merge(flags: &Flags, mut context: Context) -> Context {
             key: context.key,
             ca: context.ca,
             inbox_prefix: context.inbox_prefix,
-            color_scheme: context.color_scheme,
+            socks_proxy: context.socks_proxy,
             tls_first: context.tls_first,
             ..none
         };
@@ -45,6 +46,7 @@ pub fn merge(flags: &Flags, mut context: Context) -> Context {
         (&mut context.key, &flags.tlskey),
         (&mut context.ca, &flags.tlsca),
         (&mut context.inbox_prefix, &flags.inbox_prefix),
+        (&mut context.socks_proxy, &flags.socks_proxy),
     ] {
         set(setting, given(flag));
     }
@@ -70,11 +72,13 @@ pub fn options(context: &Context, servers: &[ServerAddr]) -> Result<ConnectOptio
             None => options.token(user),
         };
     }
-    if !context.cert.is_empty() && !context.key.is_empty() {
-        options = options.add_client_certificate(expand(&context.cert), expand(&context.key));
+    // A file of TLS asks for TLS: the login must not go out in clear text.
+    if !context.cert.is_empty() {
+        let (cert, key) = (pem(&context.cert)?, pem(&context.key)?);
+        options = options.add_client_certificate(cert, key).require_tls(true);
     }
     if !context.ca.is_empty() {
-        options = options.add_root_certificates(expand(&context.ca));
+        options = options.add_root_certificates(pem(&context.ca)?).require_tls(true);
     }
     if !context.inbox_prefix.is_empty() {
         options = options.custom_inbox_prefix(&context.inbox_prefix);
@@ -98,10 +102,13 @@ fn with_login(context: &Context) -> Result<ConnectOptions, Failure> {
         let creds = read(&context.creds)?;
         options = options
             .credentials(&creds)
-            .map_err(|error| Failure::context(format!("{}: {error}", context.creds)))?;
+            .map_err(|error| Failure::context(format!("{}: {error}", named(&context.creds))))?;
     } else if !context.nkey.is_empty() {
         let seed = read(&context.nkey)?;
-        options = options.nkey(seed_in(&seed, &context.nkey)?);
+        options = options.nkey(seed_in(&seed, named(&context.nkey))?);
+    } else if !context.user_jwt.is_empty() && context.user_seed.is_empty() {
+        // A bearer token: the server wants no signature.
+        options = options.jwt(secret(&context.user_jwt)?, |_| async { Ok(Vec::new()) });
     } else if !context.user_jwt.is_empty() {
         let seed = secret(&context.user_seed)?;
         let pair = KeyPair::from_seed(&seed_in(&seed, "the seed of the JWT")?)
@@ -118,8 +125,29 @@ fn with_login(context: &Context) -> Result<ConnectOptions, Failure> {
     Ok(options)
 }
 
+/// A reference as messages name it: without the secret that it may hold.
+fn named(reference: &str) -> &str {
+    if reference.starts_with("data:") { "data:…" } else { reference }
+}
+
+/// A file of TLS that is there and holds what such files hold.
+fn pem(reference: &str) -> Result<PathBuf, Failure> {
+    let path = expand(reference);
+    if reference.is_empty() {
+        return Err(Failure::context(
+            "a certificate of the client needs its key, and a key its file",
+        ));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+    if !text.contains("-----BEGIN ") {
+        return Err(Failure::context(format!("{} is no PEM file", path.display())));
+    }
+    Ok(path)
+}
+
+/// What a file holds, or a reference to something else.
 fn read(reference: &str) -> Result<String, Failure> {
-    if reference.starts_with("env://") {
+    if is_reference(reference) {
         return secret(reference);
     }
     let path = expand(reference);

@@ -11,7 +11,7 @@ use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
 use presenced_client::{
     Change, Connection, Device, Error, Fields, Filter, Found, Patch, Service, Signals, User, Watch,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use context::Context;
@@ -25,6 +25,8 @@ pub struct Session {
     pub timeout: Duration,
     pub prefix: String,
     pub events: String,
+    /// The addresses of the servers.
+    servers: String,
     as_user: Option<String>,
     signals: Signals,
     denied: Denied,
@@ -36,7 +38,7 @@ pub struct Session {
 struct Denied(Arc<Mutex<Vec<String>>>);
 
 impl Denied {
-    const MOST: usize = 16;
+    const MAX_SHOWN: usize = 16;
 
     fn on_event(&self, event: &Event) {
         let Event::ServerError(ServerError::Other(text)) = event else { return };
@@ -44,7 +46,7 @@ impl Denied {
             return;
         }
         let mut denied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if denied.len() < Self::MOST {
+        if denied.len() < Self::MAX_SHOWN {
             denied.extend(text.split('"').nth(1).map(str::to_owned));
         }
     }
@@ -55,15 +57,17 @@ impl Denied {
     }
 }
 
-/// Ctrl-C, or SIGTERM.
+/// Ctrl-C, SIGTERM, or the end of the terminal.
 pub async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut hangup)) = signals else {
         return std::future::pending().await;
     };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 
@@ -71,7 +75,8 @@ impl Session {
     pub async fn open(flags: &Flags) -> Result<Self, Failure> {
         let name = flags.context.as_deref().filter(|name| !name.is_empty());
         let context = if flags.no_context { Context::default() } else { Context::load(name)? };
-        let context = login::merge(flags, context);
+        let context = login::merge(flags, context).looked_up()?;
+        context.check()?;
         let servers = servers(&context.url)?;
         let shown = servers.iter().map(shown).collect::<Vec<_>>().join(", ");
         let default_name = concat!("presencectl ", env!("CARGO_PKG_VERSION"));
@@ -97,10 +102,16 @@ impl Session {
             timeout: flags.timeout,
             prefix: flags.prefix.clone(),
             events: flags.events.clone(),
+            servers: shown,
             as_user: flags.as_user.clone(),
             signals,
             denied,
         })
+    }
+
+    /// What tells the users of one installation from those of another.
+    pub fn cell(&self) -> (&str, &str) {
+        (&self.servers, &self.prefix)
     }
 
     /// The door of trusted services.
@@ -187,6 +198,16 @@ impl Door {
         }
     }
 
+    /// Whether a query is answered. A watch would wait for it without end.
+    pub async fn check_served(&self) -> Result<(), Error> {
+        let id = match self {
+            Self::Service(_) => "presencectl",
+            Self::User(user) => user.id().as_str(),
+        };
+        let body = json!({"filter": {"id": id}, "limit": 1, "presence": true});
+        self.request("query_users", &body).await.map(|_| ())
+    }
+
     pub fn watch(&self, ids: &[String]) -> Result<Watch, Error> {
         match self {
             Self::Service(service) => service.watch(ids),
@@ -218,6 +239,7 @@ impl Door {
             Self::Service(service) => {
                 let channel = crate::commands::channel(self, kind, id).await?;
                 let members = crate::commands::members(&channel);
+                crate::commands::note_missing_members(&channel, members.len());
                 let ids = members.iter().filter_map(|user| user["id"].as_str());
                 Ok(service.watch(ids)?)
             }

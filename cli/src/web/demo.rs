@@ -1,5 +1,6 @@
-//! Two lively users, for newcomers: they change their statuses, and a person at the page has them hide,
-//! leave and sleep.
+//! Two lively users, for newcomers: they change their statuses, and a person at the page has them
+//! hide, leave and sleep. Their ids are new ones, and they are deleted at the end, so that no real
+//! user is changed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub enum Action {
 
 #[derive(Clone)]
 struct Player {
-    name: &'static str,
+    id: String,
     connection: String,
     connected: bool,
     asleep: bool,
@@ -54,44 +55,54 @@ pub struct Demo {
 
 impl Demo {
     pub async fn start(service: Service) -> Result<Arc<Self>, Error> {
+        let run = fastrand::u32(..);
         let player = |name| Player {
-            name,
+            id: format!("demo-{name}-{run:08x}"),
             connection: String::new(),
             connected: false,
             asleep: false,
             invisible: false,
         };
         let demo = Arc::new(Self { service, players: Mutex::new(NAMES.map(player).to_vec()) });
-        for name in NAMES {
-            demo.play(name, Action::Show).await?;
-            demo.play(name, Action::Return).await?;
+        for id in demo.ids() {
+            demo.play(&id, Action::Show).await?;
+            demo.play(&id, Action::Return).await?;
         }
         tokio::spawn(Arc::clone(&demo).live());
         Ok(demo)
     }
 
+    /// Deletes the users.
+    pub async fn end(&self) -> Result<(), Error> {
+        let ids = self.ids();
+        self.service.request("delete_users", &json!({"ids": ids})).await.map(|_| ())
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.lock().iter().map(|player| player.id.clone()).collect()
+    }
+
     /// Where each of them stands.
     pub fn players(&self) -> Value {
         let shown = |player: &Player| {
-            json!({"id": player.name, "connected": player.connected, "asleep": player.asleep,
+            json!({"id": player.id, "connected": player.connected, "asleep": player.asleep,
                 "invisible": player.invisible})
         };
         self.lock().iter().map(shown).collect()
     }
 
-    pub async fn play(&self, name: &str, action: Action) -> Result<(), Error> {
-        let Some(mut player) = self.lock().iter().find(|player| player.name == name).cloned()
-        else {
+    pub async fn play(&self, id: &str, action: Action) -> Result<(), Error> {
+        let Some(mut player) = self.lock().iter().find(|player| player.id == id).cloned() else {
             return Ok(());
         };
         match action {
             Action::Hide | Action::Show => {
                 player.invisible = action == Action::Hide;
-                let user = json!({"id": name, "invisible": player.invisible});
+                let user = json!({"id": id, "invisible": player.invisible});
                 self.service.request("upsert_users", &json!({"users": [user]})).await?;
             }
             Action::Leave => {
-                let body = json!({"user_id": name, "connection_id": player.connection});
+                let body = json!({"user_id": id, "connection_id": player.connection});
                 self.service.request("disconnect", &body).await?;
                 (player.connected, player.asleep) = (false, false);
             }
@@ -103,7 +114,7 @@ impl Demo {
             }
             Action::Sleep => player.asleep = player.connected,
         }
-        if let Some(known) = self.lock().iter_mut().find(|known| known.name == name) {
+        if let Some(known) = self.lock().iter_mut().find(|known| known.id == id) {
             *known = player;
         }
         Ok(())
@@ -111,7 +122,7 @@ impl Demo {
 
     async fn connect(&self, player: &Player) -> Result<(), Error> {
         let body = json!({
-            "user": {"id": player.name}, "connection_id": player.connection, "device": "desktop",
+            "user": {"id": player.id}, "connection_id": player.connection, "device": "desktop",
         });
         self.service.request("connect", &body).await.map(|_| ())
     }
@@ -136,11 +147,11 @@ impl Demo {
     async fn beat(&self) {
         let awake: Vec<Player> = self.awake();
         for player in awake {
-            let body = json!({"user_id": player.name, "connection_id": player.connection});
+            let body = json!({"user_id": player.id, "connection_id": player.connection});
             let answer = self.service.request("heartbeat", &body).await;
             // The next beat tries again what fails.
             if answer.is_ok_and(|answer| answer["unknown"] != json!([])) {
-                let _ = self.play(player.name, Action::Return).await;
+                let _ = self.play(&player.id, Action::Return).await;
             }
         }
     }
@@ -149,7 +160,7 @@ impl Demo {
         let awake = self.awake();
         let Some(player) = fastrand::choice(&awake) else { return };
         let status = fastrand::choice(STATUSES);
-        let user = json!({"id": player.name, "status": status});
+        let user = json!({"id": player.id, "status": status});
         // The next change comes soon.
         let _ = self.service.request("upsert_users", &json!({"users": [user]})).await;
     }

@@ -6,6 +6,7 @@ mod guard;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -15,14 +16,18 @@ use axum::routing::{get, post};
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::failure::Failure;
 use crate::live::Live;
 use crate::output::{line, note};
-use crate::session::{Door, Session};
+use crate::session::{Door, Session, interrupted};
 use api::Page;
 use demo::Demo;
 use guard::Guard;
+
+/// How long the deletion of the lively users may take at the end.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub struct Web {
@@ -57,19 +62,25 @@ impl Web {
             live: Arc::clone(&live),
             session: Arc::clone(&session),
             write: self.write,
-            demo,
+            demo: demo.clone(),
         };
         line(&guard.url())?;
-        note("the address is a secret: whoever has it sees who is online. Ctrl-C ends the page");
+        note("the address is a secret: it shows who is online. Ctrl-C ends the page");
         if self.open {
             open(&guard.url());
         }
         let served =
             async { axum::serve(listener, router(page, guard)).await.map_err(Failure::from) };
-        tokio::select! {
+        let done = tokio::select! {
             served = served => served,
             ended = live.run(&session) => ended,
+            () = interrupted() => Err(Failure::Interrupted),
+        };
+        if let Some(demo) = demo {
+            // Without an answer they lapse; they are nobody's.
+            let _ = timeout(END_TIMEOUT, demo.end()).await;
         }
+        done
     }
 }
 

@@ -208,21 +208,29 @@ async fn lively_users_hide_leave_and_sleep() {
         })
         .await;
     };
-    online("ann bob").await;
+    let ids = eventually("both users are there", SOON, async || {
+        let ids = stage.ok(&["who", "-o", "ids"]).await;
+        let ids: Vec<String> = ids.lines().map(str::to_owned).collect();
+        (ids.len() == 2).then_some(ids)
+    })
+    .await;
+    let (ann, bob) = (ids[0].as_str(), ids[1].as_str());
+    assert!(ann.starts_with("demo-ann-") && bob.starts_with("demo-bob-"), "{ids:?}");
+    let both = format!("{ann} {bob}");
     let play = async |id: &str, action: &str| {
         let done = page.post("/api/demo", &json!({"id": id, "action": action})).await;
         assert_eq!(done.status, 200, "{action}: {}", done.body);
     };
-    play("ann", "hide").await;
-    online("bob").await;
-    play("ann", "show").await;
-    online("ann bob").await;
-    play("bob", "leave").await;
-    online("ann").await;
-    play("bob", "return").await;
-    online("ann bob").await;
-    play("ann", "sleep").await;
-    online("bob").await;
-    play("ann", "wake").await;
-    online("ann bob").await;
+    play(ann, "hide").await;
+    online(bob).await;
+    play(ann, "show").await;
+    online(&both).await;
+    play(bob, "leave").await;
+    online(ann).await;
+    play(bob, "return").await;
+    online(&both).await;
+    play(ann, "sleep").await;
+    online(bob).await;
+    play(ann, "wake").await;
+    online(&both).await;
 }

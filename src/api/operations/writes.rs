@@ -67,8 +67,9 @@ pub fn patch(
     rules: &RequestRules,
 ) -> Result<Patch, Refusal> {
     let patch = Patch::parse(fields, path)?;
-    let hides = patch.invisible == Some(true) && !rules.allow_invisible;
-    let forbidden = patch.forbidden(&rules.trusted_fields).or(hides.then_some("invisible"));
+    let makes_invisible = patch.invisible == Some(true) && !rules.allow_invisible;
+    let forbidden =
+        patch.forbidden(&rules.trusted_fields).or(makes_invisible.then_some("invisible"));
     match forbidden.filter(|_| !door.is_trusted()) {
         None => Ok(patch),
         Some(name) => {

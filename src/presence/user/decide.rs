@@ -171,10 +171,10 @@ pub(super) fn decide(
             let viewer = Viewer::Eraser;
             let matches =
                 |filter: &Arc<Filter>, record| filter.matches(&Seen { id, record, viewer });
-            let is_spared = only
+            let is_excluded = only
                 .as_ref()
                 .is_some_and(|filter| change.before.is_none_or(|record| !matches(filter, record)));
-            if is_spared { Ok(unchanged(Outcome::Deleted(false))) } else { Ok(change.purge()) }
+            if is_excluded { Ok(unchanged(Outcome::Deleted(false))) } else { Ok(change.purge()) }
         }
         Command::Forget { touched } => {
             let is_meant =

@@ -7,7 +7,7 @@ use crate::support::stage::NO_GRACE;
 use crate::support::{Client, Daemon, Events, Server};
 
 #[tokio::test]
-async fn a_stream_that_lost_its_newest_writes_is_read_anew() {
+async fn a_stream_that_lost_its_newest_writes_is_replayed() {
     let mut server = Server::start().await;
     let daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
     let client = Client::connect(&server).await;
@@ -47,7 +47,7 @@ async fn a_stream_that_lost_its_newest_writes_is_read_anew() {
     let beat = json!({"user_id": "late", "connection_id": "1"});
     let beaten = answer(&client, "heartbeat", beat.clone(), HEALED).await;
     assert_eq!(beaten["unknown"], json!([beat]));
-    // All goes on; nobody who was hidden or deleted is back.
+    // All goes on; nobody who was invisible or deleted is back.
     let body = json!({"users": [{"id": "ann", "status": "again"}]});
     answer(&client, "upsert_users", body, HEALED).await;
     let body = json!({"user": {"id": "late"}, "connection_id": "2"});

@@ -37,7 +37,7 @@ async fn connections(client: &Client) -> usize {
 }
 
 /// `jack` stays online all the time; `john` becomes invisible while connected.
-async fn hide(stage: &mut Stage) -> Heart {
+async fn make_invisible(stage: &mut Stage) -> Heart {
     let client = &stage.client;
     client.connect_user("jack", "c").await;
     let heart = Heart::of(client, "jack", "c");
@@ -58,7 +58,7 @@ async fn lapses(client: &Client) {
 #[tokio::test]
 async fn not_that_it_lapses() {
     let mut stage = Stage::start(SHORT).await;
-    let _jack = hide(&mut stage).await;
+    let _jack = make_invisible(&mut stage).await;
     let before = public(&stage.client).await;
     lapses(&stage.client).await;
     assert_eq!(public(&stage.client).await, before);
@@ -68,7 +68,7 @@ async fn not_that_it_lapses() {
 #[tokio::test]
 async fn not_that_it_comes_beats_and_leaves_again() {
     let mut stage = Stage::start(SHORT).await;
-    let _jack = hide(&mut stage).await;
+    let _jack = make_invisible(&mut stage).await;
     let before = public(&stage.client).await;
     lapses(&stage.client).await;
     let client = &stage.client;

@@ -44,7 +44,8 @@ pub struct Refused {
     pub status: u16,
     pub code: String,
     pub message: String,
-    pub details: Value,
+    /// Boxed, since an error is large beside an answer.
+    pub details: Box<Value>,
 }
 
 impl Client {
@@ -180,7 +181,7 @@ impl Refused {
         let status = status.unwrap_or_else(|| panic!("a code that is none: {error}")).1;
         let message = error["message"].as_str().unwrap().to_owned();
         assert!(!message.is_empty(), "{error}");
-        let details = error["details"].clone();
+        let details = Box::new(error["details"].clone());
         assert!(details.is_object(), "{error}");
         if status == 429 || status == 503 {
             assert!(details["retry_after_ms"].as_u64().is_some_and(|ms| ms > 0), "{error}");

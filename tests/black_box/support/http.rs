@@ -1,9 +1,14 @@
 //! As much of HTTP as a probe needs.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Daemon;
+use super::{Daemon, eventually};
+
+/// Longer than a daemon takes to hear its peers.
+const MEETS: Duration = Duration::from_secs(10);
 
 /// What a daemon serves over HTTP.
 pub struct Http {
@@ -48,4 +53,17 @@ impl Http {
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
     }
+}
+
+/// Waits until each of two daemons has heard the other's beacons.
+pub async fn have_met(daemons: &mut [Daemon; 2]) -> [Http; 2] {
+    let [one, two] = daemons;
+    let pages = [Http::of(one).await, Http::of(two).await];
+    for page in &pages {
+        eventually("two daemons are alive", MEETS, async || {
+            (page.metric("presence_daemons").await == 2.0).then_some(())
+        })
+        .await;
+    }
+    pages
 }

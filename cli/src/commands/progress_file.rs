@@ -1,0 +1,92 @@
+//! How far a transfer that was cut off has come, beside the file that it reads or writes.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// `FILE.progress`: what is done, and of which transfer.
+pub struct ProgressFile {
+    path: PathBuf,
+    of: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    done: usize,
+    of: String,
+}
+
+impl ProgressFile {
+    /// `of` tells one transfer from another: its server, its file, its conditions.
+    pub fn beside(file: &Path, of: &impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        of.hash(&mut hasher);
+        let mut path = file.to_owned().into_os_string();
+        path.push(".progress");
+        Self { path: path.into(), of: format!("{:016x}", hasher.finish()) }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How much is done; nothing without a file.
+    ///
+    /// # Errors
+    /// If the file is of another transfer, or cannot be read.
+    pub fn done(&self) -> Result<usize, Failure> {
+        let text = match fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => {
+                let text = format!("{}: {error}", self.path.display());
+                return Err(io::Error::new(error.kind(), text).into());
+            }
+        };
+        match serde_json::from_str::<Content>(&text) {
+            Ok(content) if content.of == self.of => Ok(content.done),
+            _ => Err(Failure::usage(format!(
+                "{} is of another file, server or condition: remove it to begin again",
+                self.path.display()
+            ))),
+        }
+    }
+
+    /// Never half a file, even if the power goes.
+    pub fn set(&self, done: usize) -> io::Result<()> {
+        let content = Content { done, of: self.of.clone() };
+        let mut new = self.path.clone().into_os_string();
+        new.push(".new");
+        fs::write(&new, serde_json::to_string(&content)?)?;
+        fs::rename(new, &self.path)
+    }
+
+    /// The transfer is complete.
+    pub fn remove(&self) {
+        // There is none if nothing was to be done.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_goes_on_with_its_own_progress_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users.jsonl");
+        let progress = ProgressFile::beside(&file, &("here", 7));
+        assert_eq!(progress.done().unwrap(), 0);
+        progress.set(200).unwrap();
+        assert_eq!(progress.done().unwrap(), 200);
+        assert!(ProgressFile::beside(&file, &("there", 7)).done().is_err());
+        progress.remove();
+        assert_eq!(progress.done().unwrap(), 0);
+    }
+}
