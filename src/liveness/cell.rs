@@ -48,8 +48,8 @@ pub struct Introduction {
 struct Neighbour {
     identity: Identity,
     heard_ms: u64,
-    /// Since when daemons of its stream have been there, on this daemon's monotonic clock, which may
-    /// be before its origin.
+    /// Since when daemons of its stream have been there, on this daemon's monotonic clock, which
+    /// may be before its origin.
     since_ms: i64,
 }
 
@@ -104,8 +104,8 @@ impl Cell {
         };
     }
 
-    /// Since when daemons of the stream of this one have been there. It started at `started_ms`. The
-    /// age of a group outlives each of its daemons, as they are restarted one by one.
+    /// Since when daemons of the stream of this one have been there. It started at `started_ms`.
+    /// The age of a group outlives each of its daemons, as they are restarted one by one.
     fn group_since_ms(&mut self, own: &Identity, started_ms: u64) -> i64 {
         let group = self.group.take().filter(|group| group.stream == own.stream);
         let known_ms = group.map_or_else(|| signed(started_ms), |group| group.since_ms);

@@ -1,5 +1,5 @@
-//! The lease that clients are told, as the bucket has it. All daemons follow it through the feed, so
-//! that a connect and a change of the lease have one order for all of them.
+//! The lease that clients are told, as the bucket has it. All daemons follow it through the feed,
+//! so that a connect and a change of the lease have one order for all of them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

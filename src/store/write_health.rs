@@ -12,8 +12,8 @@ const PROBLEM_KEY: &str = "writes";
 /// in milliseconds. Another write shows what holds by then.
 const REPEAT_MS: u64 = 30_000;
 
-/// How long no write may be refused before one that was stored ends a problem, in milliseconds. Near
-/// a full bucket small writes are stored while larger ones are refused.
+/// How long no write may be refused before one that was stored ends a problem, in milliseconds.
+/// Near a full bucket small writes are stored while larger ones are refused.
 const CALM_MS: u64 = 3000;
 
 /// Writes without any acknowledgement for this long are reported, in milliseconds.

@@ -192,8 +192,8 @@ impl<E: Entity, T> Shared<E, T> {
         self.unannounced.clear();
     }
 
-    /// The feed has delivered all of the stream: what it did not deliver is not there. Announces the
-    /// changes of this daemon that were stored while it was read, and returns their keys and
+    /// The feed has delivered all of the stream: what it did not deliver is not there. Announces
+    /// the changes of this daemon that were stored while it was read, and returns their keys and
     /// versions.
     pub(super) fn end_replay(&mut self, now: Now) -> Vec<(E::Key, u64)> {
         self.replaying = false;

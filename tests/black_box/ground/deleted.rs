@@ -1,5 +1,5 @@
-//! A server that is killed may bring back what stands below a message that has expired. Nothing of a
-//! user who was deleted is among it.
+//! A server that is killed may bring back what stands below a message that has expired. Nothing of
+//! a user who was deleted is among it.
 
 use async_nats::HeaderMap;
 use serde_json::json;
