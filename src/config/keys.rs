@@ -38,6 +38,7 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("store.replicas", Number(1)),
     ("store.storage", Text("file")),
     ("store.max_bytes", Number(0)),
+    ("store.marker_age", Text("24h")),
     ("liveness.heartbeat_interval", Text("20s")),
     ("liveness.lease", Text("60s")),
     ("liveness.offline_grace", Text("5s")),

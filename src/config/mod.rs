@@ -56,6 +56,8 @@ pub struct Store {
     pub storage: Storage,
     /// The largest size of the bucket in bytes; unlimited if absent.
     pub max_bytes: Option<u64>,
+    /// For how long the marker of a deletion is kept.
+    pub marker_age: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,6 +52,7 @@ impl Store {
                 },
             )?,
             max_bytes: read_max_bytes(reader)?,
+            marker_age: reader.duration("store.marker_age", SECOND..=DAY)?,
         })
     }
 }

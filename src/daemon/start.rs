@@ -1,8 +1,8 @@
 //! The start of a daemon, step by step: connect, open the store, hear peers and heartbeats, replay,
 //! expire leases, serve.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{Client, Event};
@@ -32,6 +32,9 @@ use crate::liveness::expiry_task::ExpiryTask;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::introductions::{self, Introductions};
+use crate::liveness::lease_agreement::LeaseAgreement;
+use crate::liveness::marker_sweep::MarkerSweep;
+use crate::liveness::peers::LivenessSettings;
 use crate::metrics::Metrics;
 use crate::payload_limit::PayloadLimit;
 use crate::presence::entity::DaemonId;
@@ -47,6 +50,7 @@ use crate::store::keyspace::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Timing;
+use crate::store::told_lease::ToldLease;
 use crate::store::write_health::WriteHealth;
 use crate::store::{self, Store};
 use crate::version::{COMMIT, VERSION};
@@ -122,6 +126,7 @@ impl Daemon {
         let yields = startup.introduce(&store, &internal).await?;
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
+        startup.agree_on_lease(&store, &beacons).await;
         startup.expire_leases(&store, &beacons).await?;
         startup.count_and_forget(&store, &beacons).await?;
         let context = startup.answer_inquiries(&requests, &answers).await?;
@@ -171,7 +176,7 @@ impl Startup {
         let (answers, outgoing) = outbox();
         let tap = self.tasks.watchdog.register("answers");
         let limit = self.payload_limit.clone();
-        self.tasks.spawn(outgoing.run(client.clone(), self.clock, limit, tap));
+        self.tasks.spawn(outgoing.run(client.clone(), self.clock, limit, tap, || {}));
         answers
     }
 
@@ -202,6 +207,8 @@ impl Startup {
             write_health: WriteHealth::new(self.health.clone()),
             clock_skew: ClockSkew::default(),
             stream_clock: StreamClock::default(),
+            told_lease: ToldLease::default(),
+            markers: Mutex::default(),
             reconnected: Notify::new(),
             suspicion: Notify::new(),
             repairs: Notify::new(),
@@ -234,7 +241,10 @@ impl Startup {
             bucket,
             self.id,
             &host(),
-            millis(self.settings.liveness.offline_grace),
+            LivenessSettings {
+                lease_ms: millis(self.settings.liveness.lease),
+                grace_ms: millis(self.settings.liveness.offline_grace),
+            },
             hearing,
         );
         let messages = internal.subscribe(beacons.subject(BEACON)).await?;
@@ -282,12 +292,23 @@ impl Startup {
         beacons.hearing().on_trouble(now_ms, "it has just started to listen");
     }
 
+    /// Agrees with the other daemons on the lease that clients are told.
+    async fn agree_on_lease(&self, store: &Store, beacons: &Beacons) {
+        self.health.starting("the lease to be agreed on".to_owned());
+        let agreement = LeaseAgreement { store: store.clone(), beacons: beacons.clone() };
+        agreement.begin().await;
+        self.tasks.spawn(agreement.run());
+    }
+
     async fn expire_leases(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {
         let liveness = &self.settings.liveness;
         let expiry = ExpiryTask::new(store.clone(), beacons.clone(), liveness).await?;
         let tap = self.tasks.watchdog.register("expiry");
         self.tasks.spawn(expiry.run(tap));
         self.tasks.spawn(beacons.clone().announce_if_first(store.clone()));
+        let (store, beacons, age) =
+            (store.clone(), beacons.clone(), self.settings.store.marker_age);
+        self.tasks.spawn(MarkerSweep { store, beacons, age }.run());
         Ok(())
     }
 

@@ -38,7 +38,7 @@ pub struct Identity {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Introduction {
     pub daemon: String,
-    /// How long it has run, in milliseconds.
+    /// How long daemons of its stream have been there without a break, in milliseconds.
     pub up_ms: u64,
     #[serde(flatten)]
     pub identity: Identity,
@@ -48,8 +48,17 @@ pub struct Introduction {
 struct Neighbour {
     identity: Identity,
     heard_ms: u64,
-    /// When it started, on this daemon's monotonic clock, which may be before its origin.
-    started_ms: i64,
+    /// Since when daemons of its stream have been there, on this daemon's monotonic clock, which
+    /// may be before its origin.
+    since_ms: i64,
+}
+
+/// The daemons that keep their records in the stream of this one.
+#[derive(Debug)]
+struct Group {
+    stream: String,
+    /// As [`Neighbour::since_ms`].
+    since_ms: i64,
 }
 
 /// What is wrong with the other daemons, seen from this one.
@@ -67,6 +76,7 @@ pub struct Findings {
 #[derive(Debug, Default)]
 pub struct Cell {
     neighbours: HashMap<DaemonId, Neighbour>,
+    group: Option<Group>,
     /// Since when there is a conflict.
     since_ms: Option<u64>,
 }
@@ -78,21 +88,44 @@ fn signed(ms: u64) -> i64 {
 impl Cell {
     /// Another daemon introduced itself.
     pub fn on_introduction(&mut self, daemon: DaemonId, said: Introduction, now_ms: u64) {
-        let started_ms = signed(now_ms) - signed(said.up_ms);
+        let since_ms = signed(now_ms) - signed(said.up_ms);
         let neighbour = self.neighbours.entry(daemon).or_insert_with(|| Neighbour {
             identity: said.identity.clone(),
             heard_ms: now_ms,
-            started_ms,
+            since_ms,
         });
+        let is_same = neighbour.identity.stream == said.identity.stream;
         // Messages that were delayed make it look younger.
-        neighbour.started_ms = neighbour.started_ms.min(started_ms);
-        (neighbour.identity, neighbour.heard_ms) = (said.identity, now_ms);
+        let known_ms = if is_same { neighbour.since_ms } else { since_ms };
+        *neighbour = Neighbour {
+            identity: said.identity,
+            heard_ms: now_ms,
+            since_ms: known_ms.min(since_ms),
+        };
+    }
+
+    /// Since when daemons of the stream of this one have been there. It started at `started_ms`.
+    /// The age of a group outlives each of its daemons, as they are restarted one by one.
+    fn group_since_ms(&mut self, own: &Identity, started_ms: u64) -> i64 {
+        let group = self.group.take().filter(|group| group.stream == own.stream);
+        let known_ms = group.map_or_else(|| signed(started_ms), |group| group.since_ms);
+        let kin = self.neighbours.values().filter(|each| each.identity.stream == own.stream);
+        let since_ms = kin.map(|each| each.since_ms).fold(known_ms, i64::min);
+        self.group = Some(Group { stream: own.stream.clone(), since_ms });
+        since_ms
+    }
+
+    /// How long daemons of the stream of this one have been there, in milliseconds.
+    pub fn group_up_ms(&mut self, own: &Identity, started_ms: u64, now_ms: u64) -> u64 {
+        let up_ms = signed(now_ms) - self.group_since_ms(own, started_ms);
+        u64::try_from(up_ms).unwrap_or(0)
     }
 
     /// Assesses the other daemons. This one started at `started_ms`.
     pub fn assess(&mut self, own: &Identity, started_ms: u64, now_ms: u64) -> Findings {
         self.neighbours.retain(|_, neighbour| neighbour.heard_ms + GONE_AFTER_MS > now_ms);
-        let mut findings = self.compare(own, signed(started_ms));
+        let since_ms = self.group_since_ms(own, started_ms);
+        let mut findings = self.compare(own, since_ms);
         if findings.yields.is_none() && findings.conflict.is_none() {
             self.since_ms = None;
         } else if *self.since_ms.get_or_insert(now_ms) + CONFIRM_MS > now_ms {
@@ -101,7 +134,7 @@ impl Cell {
         findings
     }
 
-    fn compare(&self, own: &Identity, started_ms: i64) -> Findings {
+    fn compare(&self, own: &Identity, own_ms: i64) -> Findings {
         let mut findings = Findings::default();
         let same_requests = |each: &&Neighbour| each.identity.requests == own.requests;
         let neighbours = self.neighbours.values();
@@ -117,11 +150,9 @@ impl Cell {
         }
         let (kin, foreign): (Vec<_>, Vec<_>) =
             neighbours.partition(|each| each.identity.stream == own.stream);
-        let oldest = foreign.into_iter().filter(same_requests).min_by_key(|each| each.started_ms);
+        let oldest = foreign.into_iter().filter(same_requests).min_by_key(|each| each.since_ms);
         if let Some(other) = oldest {
-            let of_kin = kin.iter().filter(|each| same_requests(each)).map(|each| each.started_ms);
-            let own_ms = of_kin.fold(started_ms, i64::min);
-            let theirs_ms = other.started_ms;
+            let theirs_ms = other.since_ms;
             let text = format!(
                 "daemons of the prefix {} keep their records in two streams: this one in {}, others in {}",
                 own.requests, own.stream, other.identity.stream
@@ -185,6 +216,18 @@ mod tests {
         assert!(younger.yields.is_none() && younger.conflict.is_some());
         let with_kin = assessed(&own, 90_000, &[(other, 50_000), (own.clone(), 80_000)]);
         assert!(with_kin.yields.is_none(), "the group is as old as its oldest daemon");
+    }
+
+    #[test]
+    fn a_group_stays_as_old_as_it_is_while_its_daemons_are_restarted() {
+        let own = identity("a", "s");
+        let mut restarted = Cell::default();
+        hear(&mut restarted, own.clone(), 500_000, 600_000);
+        assert_eq!(restarted.group_up_ms(&own, 599_000, 600_000), 500_000);
+        assert_eq!(restarted.assess(&own, 599_000, 690_000), Findings::default());
+        assert_eq!(restarted.group_up_ms(&own, 599_000, 700_000), 600_000, "the other is gone");
+        let made_again = identity("a2", "s");
+        assert_eq!(restarted.group_up_ms(&made_again, 599_000, 700_000), 101_000);
     }
 
     #[test]

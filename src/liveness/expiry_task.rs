@@ -122,6 +122,9 @@ impl ExpiryTask {
                         continue;
                     }
                     let now = self.now();
+                    let times = self.view.store.context.told_lease.times(now);
+                    self.expiry.adjust_leases(times);
+                    self.view.beacons.hearing().set_lease(times.told_ms);
                     self.expiry.on_tick(&self.view, now)
                 }
             };

@@ -111,10 +111,19 @@ impl Hearing {
         self.cut_off
     }
 
+    /// The lease that clients are told has changed.
+    pub fn set_lease(&mut self, lease_ms: u64) {
+        self.lease_ms = lease_ms;
+    }
+
+    /// Since when the daemon has listened without trouble, as far as is known now.
+    pub fn listens_from_ms(&self, now_ms: u64) -> u64 {
+        if self.cut_off { now_ms } else { self.trouble.0 }
+    }
+
     /// When the daemon hears, as far as is known now: a lease after the last trouble.
     pub fn from_ms(&self, now_ms: u64) -> u64 {
-        let last_ms = if self.cut_off { now_ms } else { self.trouble.0 };
-        last_ms + self.lease_ms
+        self.listens_from_ms(now_ms) + self.lease_ms
     }
 
     /// The time until which all heartbeats are proven to be heard, on the side that can write: when

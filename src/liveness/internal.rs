@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::hearing::Hearing;
-use super::peers::{BEACON_MS, FailedPeer, PeerStatus, Peers};
+use super::peers::{BEACON_MS, FailedPeer, LivenessSettings, PeerStatus, Peers};
 use crate::config::INTERNAL;
 use crate::presence::entity::DaemonId;
 use crate::store::Store;
@@ -38,9 +38,10 @@ struct Beacon {
     deaf: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     starting: bool,
-    /// Absent from daemons of older versions.
+    /// Absent from daemons of older versions, as is the lease.
     #[serde(default)]
     grace_ms: u64,
+    lease_ms: Option<u64>,
 }
 
 /// The beacons of this daemon. Cheap to clone.
@@ -52,12 +53,13 @@ pub struct Beacons {
     daemon: DaemonId,
     /// The name of this machine.
     host: Arc<str>,
-    /// The `liveness.offline_grace` of this daemon, in milliseconds.
-    grace_ms: u64,
+    settings: LivenessSettings,
     /// The machines of the other daemons, for the log.
     hosts: Arc<Mutex<HashMap<DaemonId, String>>>,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
+    /// When it began to listen for others.
+    since: tokio::time::Instant,
     settled: Arc<AtomicBool>,
     /// No other daemon was there when this one started.
     first: Arc<AtomicBool>,
@@ -70,18 +72,19 @@ impl Beacons {
         bucket: &str,
         daemon: DaemonId,
         host: &str,
-        grace_ms: u64,
+        settings: LivenessSettings,
         hearing: Hearing,
     ) -> Self {
         Self {
             host: host.into(),
-            grace_ms,
+            settings,
             hosts: Arc::default(),
             client,
             prefix: format!("{INTERNAL}.{bucket}"),
             daemon,
             peers: Arc::new(Mutex::new(Peers::new(daemon))),
             hearing: Arc::new(Mutex::new(hearing)),
+            since: tokio::time::Instant::now(),
             settled: Arc::default(),
             first: Arc::default(),
         }
@@ -154,9 +157,19 @@ impl Beacons {
         }
     }
 
-    /// The longest `liveness.offline_grace` of the daemons that are alive, in milliseconds.
-    pub fn longest_grace_ms(&self) -> u64 {
-        self.grace_ms.max(self.peers().longest_grace_ms())
+    /// The settings of this daemon.
+    pub fn settings(&self) -> LivenessSettings {
+        self.settings
+    }
+
+    /// Waits until every other daemon that is alive has been heard.
+    pub async fn listened(&self) {
+        tokio::time::sleep_until(self.since + SETTLE_DELAY).await;
+    }
+
+    /// The longest settings of the daemons that are alive.
+    pub fn longest(&self) -> LivenessSettings {
+        self.settings.max(self.peers().longest())
     }
 
     /// Whether this daemon has been there for a while.
@@ -184,18 +197,22 @@ impl Beacons {
         if daemon != self.daemon {
             store.context.metrics.beacons.inc();
         }
-        let Beacon { deaf, starting, grace_ms, .. } = beacon;
-        let status = PeerStatus { deaf, starting, grace_ms };
+        let Beacon { deaf, starting, grace_ms, lease_ms, .. } = beacon;
+        let lease_ms = lease_ms.unwrap_or(self.settings.lease_ms);
+        let settings = LivenessSettings { lease_ms, grace_ms };
+        let status = PeerStatus { deaf, starting, settings };
         let is_new = self.peers().on_beacon(daemon, status, now_ms);
         if is_new {
             tracing::info!(%daemon, host = beacon.host, "another daemon is there");
-            if grace_ms != self.grace_ms {
+            if settings != self.settings {
                 tracing::warn!(
                     %daemon,
                     host = beacon.host,
+                    lease_ms,
                     grace_ms,
-                    own_ms = self.grace_ms,
-                    "another daemon has another liveness.offline_grace; the longest counts"
+                    own_lease_ms = self.settings.lease_ms,
+                    own_grace_ms = self.settings.grace_ms,
+                    "another daemon has another liveness.offline_grace or lease; the longest counts"
                 );
             }
             self.hosts().insert(daemon, beacon.host);
@@ -242,7 +259,9 @@ impl Beacons {
     async fn send(&self, leaving: bool, deaf: bool) {
         let starting = !self.is_settled();
         let (daemon, host) = (self.daemon.to_string(), self.host.to_string());
-        let beacon = Beacon { daemon, host, leaving, deaf, starting, grace_ms: self.grace_ms };
+        let LivenessSettings { lease_ms, grace_ms } = self.settings;
+        let lease_ms = Some(lease_ms);
+        let beacon = Beacon { daemon, host, leaving, deaf, starting, grace_ms, lease_ms };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(self.subject(BEACON), payload.into());
         // A beacon that cannot be sent now is of no use later.

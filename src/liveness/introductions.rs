@@ -103,9 +103,11 @@ impl Introductions {
         let context = &self.store.context;
         let Some(created) = context.barrier.followed() else { return };
         self.identity.stream = format!("{} (made {created})", context.bucket.stream());
+        let (daemon, now_ms) = (context.daemon.to_string(), context.clock.now().mono_ms);
+        // The origin of the monotonic clock is the start of this daemon.
         let introduction = Introduction {
-            daemon: context.daemon.to_string(),
-            up_ms: self.now_ms(),
+            daemon,
+            up_ms: self.cell.group_up_ms(&self.identity, 0, now_ms),
             identity: self.identity.clone(),
         };
         let payload = serde_json::to_vec(&introduction).unwrap_or_default();

@@ -9,4 +9,6 @@ pub mod hearing;
 pub mod internal;
 pub mod introductions;
 pub mod leader_check;
+pub mod lease_agreement;
+pub mod marker_sweep;
 pub mod peers;

@@ -43,8 +43,24 @@ pub struct PeerStatus {
     pub deaf: bool,
     /// It has only just started.
     pub starting: bool,
-    /// Its `liveness.offline_grace`, in milliseconds.
+    pub settings: LivenessSettings,
+}
+
+/// The settings of `liveness` of which the longest one of all daemons counts, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LivenessSettings {
+    pub lease_ms: u64,
     pub grace_ms: u64,
+}
+
+impl LivenessSettings {
+    /// The longer ones of both.
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            lease_ms: self.lease_ms.max(other.lease_ms),
+            grace_ms: self.grace_ms.max(other.grace_ms),
+        }
+    }
 }
 
 /// The daemons that a rank counts, and those that it places last.
@@ -193,9 +209,10 @@ impl Peers {
         daemon == self.own || self.peers.contains_key(&daemon)
     }
 
-    /// The longest grace of the other daemons, in milliseconds.
-    pub fn longest_grace_ms(&self) -> u64 {
-        self.peers.values().map(|peer| peer.status.grace_ms).max().unwrap_or(0)
+    /// The longest settings of the other daemons.
+    pub fn longest(&self) -> LivenessSettings {
+        let settings = self.peers.values().map(|peer| peer.status.settings);
+        settings.fold(LivenessSettings::default(), LivenessSettings::max)
     }
 
     /// Whether another daemon has been there for a while.

@@ -3,8 +3,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::num::NonZeroU32;
 
 use super::id::Id;
+use super::lease_terms::LeaseTimes;
 
 /// How long a lease that was handed out as due rests before it is handed out again, in
 /// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
@@ -19,20 +21,30 @@ pub struct Heard {
     pub at_ms: u64,
     /// Whether it was heard; otherwise it is assumed alive since this daemon began to listen.
     pub confirmed: bool,
+    /// The lease that its last connect was told, in milliseconds; `None` if this daemon has not
+    /// seen that connect happen.
+    pub told_ms: Option<NonZeroU32>,
     /// When its last heartbeat came. A connect is seen in the bucket as late as the replica is, by
     /// all; only a heartbeat tells others something that they cannot see themselves.
     pub beat_ms: Option<u64>,
 }
 
 impl Heard {
-    /// A connect was seen, by a daemon that listens or only replays the bucket.
-    pub fn connected(at_ms: u64, confirmed: bool) -> Self {
-        Self { at_ms, confirmed, beat_ms: None }
+    /// A connect was seen. `times` are the leases at that moment, for a daemon that listens; `None`
+    /// if it only replays the bucket.
+    pub fn connected(at_ms: u64, times: Option<LeaseTimes>) -> Self {
+        let told_ms = times.and_then(|times| u32::try_from(times.told_ms).ok());
+        Self {
+            at_ms,
+            confirmed: times.is_some(),
+            told_ms: told_ms.and_then(NonZeroU32::new),
+            beat_ms: None,
+        }
     }
 
     /// It connected once more.
-    pub fn connected_again(self, at_ms: u64, confirmed: bool) -> Self {
-        Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, confirmed) }
+    pub fn connected_again(self, at_ms: u64, times: Option<LeaseTimes>) -> Self {
+        Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, times) }
     }
 
     /// Records a heartbeat sent at `at_ms`.
@@ -63,18 +75,31 @@ struct End {
 
 /// The shared leases that hold connections. One that holds none costs nothing: a flood of
 /// heartbeats for unknown leases leaves no trace.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Leases {
     by_name: HashMap<Id, Lease>,
     agenda: BinaryHeap<Reverse<(u64, Id)>>,
-    lease_ms: u64,
+    times: LeaseTimes,
     /// While the bucket is replayed, a connection that appears has not been heard.
     listening: bool,
 }
 
 impl Leases {
     pub fn new(lease_ms: u64) -> Self {
-        Self { lease_ms, ..Self::default() }
+        let times = LeaseTimes::of_all(lease_ms);
+        Self { by_name: HashMap::new(), agenda: BinaryHeap::new(), times, listening: false }
+    }
+
+    /// Other leases count from here on.
+    pub fn adjust(&mut self, times: LeaseTimes) {
+        if times == self.times {
+            return;
+        }
+        self.times = times;
+        let due_ms = |lease: &Lease| lease.heard.at_ms + times.lease_ms(lease.heard);
+        let due: Vec<_> =
+            self.by_name.iter().map(|(name, lease)| (name.clone(), due_ms(lease))).collect();
+        due.into_iter().for_each(|(name, due_ms)| self.look_at(&name, due_ms));
     }
 
     /// The replica is whole; from now on a connection that appears has just connected.
@@ -85,23 +110,25 @@ impl Leases {
     /// A connection joined a lease by connecting. A connect of an `invisible` user is no sign of
     /// life for a lease that others share: their lapse would visibly move.
     pub fn joined(&mut self, name: &Id, invisible: bool, now_ms: u64) {
-        let heard = Heard::connected(now_ms, self.listening);
-        let due_ms = now_ms + self.lease_ms;
+        let told = self.told();
+        let heard = Heard::connected(now_ms, told);
+        let due_ms = now_ms + self.times.lease_ms(heard);
         let lease = self.by_name.entry(name.clone()).or_insert_with(|| {
             self.agenda.push(Reverse((due_ms, name.clone())));
             Lease { held: 0, heard, due_ms, ending: None }
         });
         lease.held += 1;
         if !invisible {
-            lease.heard = lease.heard.connected_again(now_ms, self.listening);
+            lease.heard = lease.heard.connected_again(now_ms, told);
         }
     }
 
     /// A connection on a lease connected once more; of an invisible user as for
     /// [`joined`](Leases::joined).
     pub fn rejoined(&mut self, name: &Id, invisible: bool, now_ms: u64) {
+        let told = self.told();
         if let Some(lease) = self.by_name.get_mut(name).filter(|_| !invisible) {
-            lease.heard = lease.heard.connected_again(now_ms, self.listening);
+            lease.heard = lease.heard.connected_again(now_ms, told);
         }
     }
 
@@ -126,10 +153,16 @@ impl Leases {
     }
 
     /// Another daemon has heard a lease that was handed out as due: it is due again a lease after
-    /// that. An end that is under way continues: the other daemon does not know of it yet.
-    pub fn objected(&mut self, name: &Id, at_ms: u64) {
+    /// that. If that is over, the other daemon judges by a longer lease, and it is due when it
+    /// would be without an objection. An end that is under way continues: the other daemon does not
+    /// know of it yet.
+    pub fn objected(&mut self, name: &Id, at_ms: u64, now_ms: u64) {
         self.heartbeat(name, at_ms);
-        self.look_at(name, at_ms + self.lease_ms);
+        let Some(lease) = self.by_name.get(name) else { return };
+        let due_ms = at_ms + self.times.lease_ms(lease.heard);
+        if due_ms > now_ms {
+            self.look_at(name, due_ms);
+        }
     }
 
     /// How many connections a lease holds; `None` if it is unknown, or its end has begun.
@@ -156,24 +189,25 @@ impl Leases {
     /// The end of a lease is `done`: what it holds now has connected since it began. Or it is given
     /// up: the lease may lapse again.
     pub fn ended(&mut self, name: &Id, done: bool) {
+        let told = self.told();
         let Some(lease) = self.by_name.get_mut(name) else { return };
         let Some(End { since_ms, beat_ms }) = lease.ending.take() else { return };
         if done && lease.heard.at_ms < since_ms {
-            lease.heard = lease.heard.connected_again(since_ms, self.listening);
+            lease.heard = lease.heard.connected_again(since_ms, told);
         }
         if let Some(at_ms) = beat_ms.filter(|_| lease.heard.at_ms >= since_ms) {
             lease.heard.beat(at_ms);
         }
-        let due_ms = lease.heard.at_ms + self.lease_ms;
+        let due_ms = lease.heard.at_ms + self.times.lease_ms(lease.heard);
         self.look_at(name, due_ms);
     }
 
     /// The leases that have been silent for too long, `wait_ms(name)` later. None while the daemon
-    /// is deaf, that is before `hears_from_ms`.
+    /// is deaf, that is until it has listened since `listens_from_ms` for as long.
     pub fn take_due(
         &mut self,
         now_ms: u64,
-        hears_from_ms: u64,
+        listens_from_ms: u64,
         wait_ms: impl Fn(&Id) -> u64,
     ) -> Vec<Id> {
         let mut due = Vec::new();
@@ -187,16 +221,23 @@ impl Leases {
                 lease.due_ms = NEVER_MS;
                 continue;
             }
-            let lapses_ms = (lease.heard.at_ms + self.lease_ms + wait_ms(&name)).max(hears_from_ms);
+            let lease_ms = self.times.lease_ms(lease.heard);
+            let silent_ms = lease.heard.at_ms + lease_ms + wait_ms(&name);
+            let lapses_ms = silent_ms.max(listens_from_ms.saturating_add(lease_ms));
             lease.due_ms = if lapses_ms <= now_ms {
                 due.push(name.clone());
-                now_ms + RETRY_MS.min(self.lease_ms)
+                now_ms + RETRY_MS.min(lease_ms)
             } else {
                 lapses_ms
             };
             self.agenda.push(Reverse((lease.due_ms, name)));
         }
         due
+    }
+
+    /// What connects are told now; `None` while the bucket is replayed.
+    fn told(&self) -> Option<LeaseTimes> {
+        self.listening.then_some(self.times)
     }
 
     /// Moves the next check of a lease forward to `at_ms`.
@@ -241,16 +282,42 @@ mod tests {
     fn an_objection_puts_the_end_off_to_a_lease_after_what_was_heard() {
         let mut leases = held();
         assert_eq!(due(&mut leases, 1000), [gateway()]);
-        leases.objected(&gateway(), 400);
+        leases.objected(&gateway(), 400, 1000);
         assert_eq!(due(&mut leases, 1399), []);
         assert_eq!(due(&mut leases, 1400), [gateway()]);
     }
 
     #[test]
+    fn an_objection_by_a_longer_lease_is_not_asked_for_again_at_once() {
+        let mut leases = held();
+        assert_eq!(due(&mut leases, 3000), [gateway()]);
+        leases.objected(&gateway(), 1500, 3000);
+        assert_eq!(due(&mut leases, 3999), []);
+        assert_eq!(due(&mut leases, 4000), [gateway()]);
+    }
+
+    #[test]
+    fn a_shorter_lease_counts_for_those_who_connect_from_then_on_and_later_for_all() {
+        let changed = LeaseTimes { told_ms: 1000, longest_ms: 9000 };
+        let mut leases = Leases::new(9000);
+        leases.listen();
+        let old = Id::parse("old", "lease").unwrap();
+        leases.joined(&old, false, 0);
+        leases.adjust(changed);
+        leases.joined(&gateway(), false, 100);
+        assert_eq!(due(&mut leases, 1099), []);
+        assert_eq!(due(&mut leases, 1100), [gateway()]);
+        leases.left(&gateway());
+        assert_eq!(due(&mut leases, 5000), []);
+        leases.adjust(LeaseTimes::of_all(1000));
+        assert_eq!(due(&mut leases, 5000), [old]);
+    }
+
+    #[test]
     fn a_deaf_daemon_ends_no_lease() {
         let mut leases = held();
-        assert_eq!(leases.take_due(5000, 6000, |_| 0), []);
-        assert_eq!(leases.take_due(6000, 6000, |_| 0), [gateway()]);
+        assert_eq!(leases.take_due(5000, 5000, |_| 0), []);
+        assert_eq!(leases.take_due(6000, 5000, |_| 0), [gateway()]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod filter;
 pub mod id;
 pub mod json;
 pub mod lease;
+pub mod lease_terms;
 pub mod number;
 pub mod refusal;
 pub mod sort;

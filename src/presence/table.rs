@@ -69,6 +69,11 @@ impl<T: Keyed> Table<T> {
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.items.iter().map(|item| &**item)
     }
+
+    /// The keys of the items must stay as they are.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.iter_mut().map(|item| &mut **item)
+    }
 }
 
 impl<T: fmt::Debug> fmt::Debug for Table<T> {

@@ -108,7 +108,7 @@ impl Service {
 
     /// Applies the rules that follow from these limits and from the settings of the other daemons.
     fn adjust_rules(&self, limits: &Limits) {
-        let grace_ms = self.beacons.longest_grace_ms();
+        let grace_ms = self.beacons.longest().grace_ms;
         self.has_grace.store(grace_ms > 0, Ordering::Relaxed);
         let rules = Arc::new(rules(limits, grace_ms, &self.user_settings));
         self.store.adjust(&rules, limits.request_timeout);
@@ -117,10 +117,15 @@ impl Service {
     /// Applies what other daemons' settings change in the rules: with a grace anywhere, there is
     /// one everywhere.
     pub fn follow_peers(&self) {
-        let has_grace = self.beacons.longest_grace_ms() > 0;
+        let has_grace = self.beacons.longest().grace_ms > 0;
         if has_grace != self.has_grace.load(Ordering::Relaxed) {
             self.adjust_rules(&self.limits());
         }
+    }
+
+    /// The lease that clients are told, in milliseconds.
+    pub fn lease_ms(&self) -> u64 {
+        self.store.context.told_lease.lease_ms()
     }
 
     pub fn now(&self) -> Now {
@@ -191,7 +196,7 @@ impl Service {
     /// Returns the size of the users in their outcomes, in bytes, or the first refusal.
     pub fn check(&self, commands: &[(Id, Command)]) -> Result<usize, Refusal> {
         let (daemon, now) = (self.store.context.daemon, self.now());
-        let rules = rules(&self.limits(), self.beacons.longest_grace_ms(), &self.user_settings);
+        let rules = rules(&self.limits(), self.beacons.longest().grace_ms, &self.user_settings);
         let mut decided: HashMap<&Id, Stored<Record>> = HashMap::new();
         let mut bytes = 0;
         for (user, command) in commands {

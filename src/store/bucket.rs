@@ -13,9 +13,6 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// The time to live of a deletion marker (`PROTOCOL`, section 6).
-pub const MARKER_TTL: &str = "24h";
-
 /// The stream of a key-value bucket.
 #[derive(Debug, Clone)]
 pub struct Bucket {
@@ -259,6 +256,17 @@ impl Bucket {
         }
     }
 
+    /// Writes a key, under the conditions in `headers`.
+    pub async fn put(
+        &self,
+        key: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), BucketError> {
+        let subject = format!("{}{key}", self.write_prefix());
+        self.request::<serde_json::Value>(subject, headers, payload).await.map(|_| ())
+    }
+
     /// Sends one request to the JetStream API.
     pub async fn ask<T: DeserializeOwned>(
         &self,
@@ -267,7 +275,19 @@ impl Bucket {
     ) -> Result<T, BucketError> {
         let payload =
             if body.is_null() { Bytes::new() } else { body.to_string().into_bytes().into() };
-        let request = self.client.request(format!("{}.{api}", self.api), payload);
+        self.request(format!("{}.{api}", self.api), HeaderMap::new(), payload).await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<T, BucketError> {
+        let request = self.client.send_request(
+            subject,
+            async_nats::Request::new().headers(headers).payload(payload).timeout(None),
+        );
         let timeout = Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed));
         let reply = match tokio::time::timeout(timeout, request).await {
             Err(_) => return Err(BucketError::Timeout(timeout)),

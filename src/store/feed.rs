@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::Store;
 use super::bucket::{BucketError, Info, Shape};
 use super::ground::{Ground, Loss, Witness};
-use super::{open, wire};
+use super::{open, told_lease, wire};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::time::Time;
@@ -39,6 +39,9 @@ const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where settings of the stream that do not do are reported.
 const SETTINGS_KEY: &str = "bucket settings";
+
+/// Where a stream that cannot be followed is reported.
+const FEED_KEY: &str = "feed";
 
 /// The pause before a stream that seems to be another is asked once more.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(250);
@@ -73,7 +76,7 @@ pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
         position: 0,
         gap: false,
         ground: Ground::new(None),
-        foreign: HashMap::new(),
+        others: HashMap::new(),
         loss: None,
         unusable: None,
         stream_ms: 0,
@@ -94,6 +97,10 @@ pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
         if !matches!(error, FeedError::Suspect) {
             feed.log_once(&error);
         }
+        if let FeedError::Bucket(error @ BucketError::Refused { .. }) = &error {
+            let problem = format!("the bucket cannot be followed: {error}");
+            feed.store.context.health.report(FEED_KEY, problem);
+        }
         feed.bounded(tokio::time::sleep(RETRY_INTERVAL)).await;
     }
 }
@@ -110,8 +117,8 @@ struct Feed {
     gap: bool,
     /// What the stream was, to tell whether it still is.
     ground: Ground,
-    /// The newest revisions of the keys that are no records.
-    foreign: HashMap<String, u64>,
+    /// The newest revisions of the keys that are no records of users or channels.
+    others: HashMap<String, u64>,
     /// What was found to have become of the stream.
     loss: Option<Loss>,
     /// Why the bucket cannot be used as its stream is set at present.
@@ -175,6 +182,7 @@ impl Feed {
         let create = format!("CONSUMER.CREATE.{}.{name}", bucket.stream());
         self.bounded(bucket.ask::<serde_json::Value>(&create, &consumer)).await?;
         self.logged = None;
+        self.store.context.health.clear(FEED_KEY);
         let mut consumer = Consumer { name, delivered: 0 };
         let until = info.state.last_seq;
         let result = self.listen(&mut messages, &mut consumer, until).await;
@@ -268,7 +276,7 @@ impl Feed {
         (self.bucket, self.loss) = (None, None);
         (self.position, self.gap) = (0, false);
         self.ground = Ground::new(Some(loss));
-        self.foreign.clear();
+        self.others.clear();
     }
 
     /// Compares the stream with what was known of it.
@@ -305,12 +313,11 @@ impl Feed {
         }
         let bucket = self.store.context.bucket.clone();
         let witnesses: Vec<_> = self.ground.witnesses().cloned().collect();
-        for Witness { seq, time_ns, subject, is_marker } in witnesses {
+        for Witness { seq, time_ns, subject, expires_ms } in witnesses {
             match self.bounded(bucket.stored_at(seq)).await? {
                 Some(at) if at == time_ns => return Ok(None),
                 Some(_) => return Ok(Some(Loss::Other { seq })),
-                // Markers expire.
-                None if is_marker => {}
+                None if expires_ms.is_some() => {}
                 None => match self.bounded(bucket.last(&subject)).await {
                     Ok(newer) if newer.seq > seq => {}
                     Ok(_) | Err(BucketError::NoKey) => return Ok(Some(Loss::Other { seq })),
@@ -330,6 +337,7 @@ impl Feed {
         let (health, metrics) = (&context.health, &context.metrics);
         context.clock_skew.compare(asked.wall, answered.wall, stream, health, metrics);
         context.stream_clock.compare(asked, answered, stream);
+        context.told_lease.on_stream_time(stream, answered);
         let unusable = open::check(&context.bucket, &info).err().map(|reason| reason.to_string());
         if unusable != self.unusable {
             match &unusable {
@@ -359,6 +367,10 @@ impl Feed {
             Ok(info) => {
                 let is_same = Some(&info.created) == self.bucket.as_ref();
                 if !is_same || info.state.last_seq < known {
+                    return Err(FeedError::Suspect);
+                }
+                if self.store.is_uncertain() {
+                    // The connection is there, and the event that says so may be lost.
                     return Err(FeedError::Suspect);
                 }
                 self.ground.on_info(info.state.last_seq, info.state.messages);
@@ -450,12 +462,20 @@ impl Feed {
             _ => None,
         };
         let before = before.unwrap_or_else(|| {
-            self.store.report_foreign(key);
-            self.foreign.insert(key.to_owned(), seq).unwrap_or(0)
+            if key == told_lease::KEY {
+                self.store.context.told_lease.on_fed(seq, &message.payload);
+            } else {
+                self.store.report_foreign(key);
+            }
+            self.others.insert(key.to_owned(), seq).unwrap_or(0)
         });
-        let is_marker = wire::is_marker(message.headers.as_ref());
-        let (time_ns, subject) = (meta.time_ns, subject.to_owned());
-        self.ground.on_message(Witness { seq, time_ns, subject, is_marker }, before);
+        let headers = message.headers.as_ref();
+        let (time_ns, stored_ms) = (meta.time_ns, meta.time_ns / 1_000_000);
+        let kind = wire::marker_kind(headers);
+        self.store.context.markers().on_message(seq, subject, stored_ms, kind, before);
+        let expires_ms = wire::ttl_ms(headers).map(|ttl_ms| stored_ms.saturating_add(ttl_ms));
+        let subject = subject.to_owned();
+        self.ground.on_message(Witness { seq, time_ns, subject, expires_ms }, before);
     }
 
     fn advance(&mut self, position: u64) {

@@ -4,17 +4,17 @@
 //! while daemons run. Neither shows in the stream's creation time, nor in the feed. So the feed
 //! remembers its newest messages, and counts the messages that the stream must hold.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many messages are remembered to recognise the stream by.
 const WITNESSES: usize = 32;
 
-/// Deletion markers expire after this age, in milliseconds of the stream's clock: a little earlier
-/// and a little later both count.
-const MARKER_AGE_MS: std::ops::Range<i64> = (24 * 3_600_000 - 300_000)..(24 * 3_600_000 + 300_000);
+/// How much earlier or later than its time a message may expire, in milliseconds of the stream's
+/// clock.
+const EXPIRY_MARGIN_MS: i64 = 300_000;
 
-/// How long the replica may know an expired marker.
-const FORGOTTEN_MS: i64 = 50 * 3_600_000;
+/// How long after its end the replica may know an expired message.
+const FORGOTTEN_MS: i64 = 26 * 3_600_000;
 
 /// How many comparisons in a row must find another number of messages.
 const MISCOUNTS: u32 = 2;
@@ -41,7 +41,8 @@ pub struct Witness {
     /// When the stream stored it, in nanoseconds since 1970.
     pub time_ns: i64,
     pub subject: String,
-    pub is_marker: bool,
+    /// When it expires, in milliseconds since 1970; `None` if never.
+    pub expires_ms: Option<i64>,
 }
 
 /// What the feed knows of the stream.
@@ -51,9 +52,11 @@ pub struct Ground {
     witnesses: VecDeque<Witness>,
     /// The number of subjects with a message.
     messages: u64,
-    /// The deletion markers among them: when the stream stored each, in milliseconds since 1970.
-    markers: BTreeMap<u64, i64>,
-    /// The markers that have expired and do not count any more.
+    /// Those among them that expire: when, in milliseconds since 1970, and their sequence.
+    expiring: BTreeSet<(i64, u64)>,
+    /// When each of these expires.
+    expiries: BTreeMap<u64, i64>,
+    /// Those that have expired and do not count any more.
     expired: BTreeMap<u64, i64>,
     /// The stream's last sequence and number of messages, until the feed has come to that sequence.
     awaited: Option<(u64, u64)>,
@@ -71,7 +74,8 @@ impl Ground {
         Self {
             witnesses: VecDeque::new(),
             messages: 0,
-            markers: BTreeMap::new(),
+            expiring: BTreeSet::new(),
+            expiries: BTreeMap::new(),
             expired: BTreeMap::new(),
             awaited: None,
             unexplained: (!is_miscounted).then_some(0),
@@ -85,11 +89,14 @@ impl Ground {
         if before == 0 || self.expired.remove(&before).is_some() {
             self.messages += 1;
         } else {
-            self.markers.remove(&before);
+            if let Some(at) = self.expiries.remove(&before) {
+                self.expiring.remove(&(at, before));
+            }
             self.witnesses.retain(|witness| witness.seq != before);
         }
-        if message.is_marker {
-            self.markers.insert(message.seq, message.time_ns / 1_000_000);
+        if let Some(at) = message.expires_ms {
+            self.expiries.insert(message.seq, at);
+            self.expiring.insert((at, message.seq));
         }
         if self.witnesses.len() == WITNESSES {
             self.witnesses.pop_front();
@@ -118,9 +125,9 @@ impl Ground {
         if position > seq {
             return None;
         }
-        self.forget_markers(stream_ms);
-        let expired = self.markers.values().take_while(|at| *at + MARKER_AGE_MS.start < stream_ms);
-        let optional = expired.count() as u64;
+        self.forget_expired(stream_ms);
+        let may_be_gone = |at: &i64| *at - EXPIRY_MARGIN_MS < stream_ms;
+        let optional = self.expiring.iter().take_while(|(at, _)| may_be_gone(at)).count() as u64;
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let surplus = signed(found) - signed(self.messages);
         let unexplained = *self.unexplained.get_or_insert(surplus);
@@ -130,12 +137,13 @@ impl Ground {
         is_lost.then_some(Loss::Miscounted { expected: self.messages, found })
     }
 
-    /// Counts no more the markers that the stream has forgotten.
-    fn forget_markers(&mut self, stream_ms: i64) {
-        while let Some(oldest) = self.markers.first_entry()
-            && *oldest.get() + MARKER_AGE_MS.end < stream_ms
+    /// Counts no more what has expired.
+    fn forget_expired(&mut self, stream_ms: i64) {
+        while let Some((at, seq)) = self.expiring.first().copied()
+            && at + EXPIRY_MARGIN_MS < stream_ms
         {
-            let (seq, at) = oldest.remove_entry();
+            self.expiring.remove(&(at, seq));
+            self.expiries.remove(&seq);
             self.expired.insert(seq, at);
             self.messages -= 1;
         }
@@ -153,8 +161,9 @@ mod tests {
 
     const DAY_MS: i64 = 24 * 3_600_000;
 
-    fn message(seq: u64, is_marker: bool) -> Witness {
-        Witness { seq, time_ns: 0, subject: format!("s{seq}"), is_marker }
+    fn message(seq: u64, expires: bool) -> Witness {
+        let expires_ms = expires.then_some(DAY_MS);
+        Witness { seq, time_ns: 0, subject: format!("s{seq}"), expires_ms }
     }
 
     fn compare(ground: &mut Ground, seq: u64, messages: u64, stream_ms: i64) -> Option<Loss> {
@@ -192,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_may_expire_about_a_day_after_it_was_stored() {
+    fn a_message_may_expire_about_when_it_says_and_one_that_says_nothing_never() {
         let mut ground = Ground::new(None);
         ground.on_message(message(1, false), 0);
         ground.on_message(message(2, true), 0);
@@ -201,6 +210,7 @@ mod tests {
         assert_eq!(compare(&mut ground, 2, 1, DAY_MS), None);
         assert_eq!(compare(&mut ground, 2, 2, DAY_MS), None);
         assert_eq!(compare(&mut ground, 2, 1, DAY_MS * 2), None);
+        assert!(compare(&mut ground, 2, 0, DAY_MS * 2).is_some(), "the other one stays");
     }
 
     #[test]

@@ -15,9 +15,11 @@ use tokio_util::task::TaskTracker;
 use super::barrier::Barrier;
 use super::bucket::{Bucket, BucketError};
 use super::clock_skew::ClockSkew;
+use super::markers::Markers;
 use super::outbox::{Message, Outbox};
 use super::stream_clock::StreamClock;
 use super::stripe::{Answer, Effect, Failure, Found, Job, Stripe, Timing};
+use super::told_lease::ToldLease;
 use super::wire;
 use super::write_health::WriteHealth;
 use crate::clock::Clock;
@@ -65,6 +67,8 @@ pub struct StoreContext {
     pub write_health: WriteHealth,
     pub clock_skew: ClockSkew,
     pub stream_clock: StreamClock,
+    pub told_lease: ToldLease,
+    pub markers: Mutex<Markers>,
     /// Notified when the connection to the stream's server is a new one.
     pub reconnected: Notify,
     /// Notified when the leader holds an older record than a known one.
@@ -94,6 +98,11 @@ impl StoreContext {
             payload: body.into(),
             not_after_ms: None,
         });
+    }
+
+    /// The markers of deletions.
+    pub fn markers(&self) -> MutexGuard<'_, Markers> {
+        self.markers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest revision that a write of this daemon was stored at.
@@ -378,7 +387,6 @@ impl<E: Entity> Keyspace<E> {
     fn carry_out(self: &Arc<Self>, stripe: usize, effect: Effect<E, Ticket<E>>) {
         match effect {
             Effect::Write { key, write, expected, content, visible, not_after_ms } => {
-                self.context.write_health.on_sent(self.context.now());
                 let daemon = self.context.daemon.to_string();
                 let (headers, payload) = wire::write(&daemon, expected, content, visible);
                 self.context.writes.send(Message {

@@ -11,11 +11,13 @@ pub mod clock_skew;
 mod feed;
 mod ground;
 pub mod keyspace;
+pub mod markers;
 mod open;
 pub mod outbox;
 pub mod stream_clock;
 pub mod stripe;
-mod wire;
+pub mod told_lease;
+pub mod wire;
 pub mod write_health;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,11 +31,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::presence::channel::{self, Channels};
 use crate::presence::lease::Leases;
+use crate::presence::time::Time;
 use crate::presence::user::{Index, Periods, Rules, Users};
 use crate::watchdog::{Watchdog, WatchdogTap};
 use bucket::Shape;
 use ground::Loss;
 use keyspace::{Keyspace, StoreContext};
+use markers::DueMarker;
 use outbox::Outgoing;
 use stripe::Timing;
 
@@ -115,7 +119,9 @@ impl Store {
         let tracker = &self.context.tracker;
         let (store, bucket) = (self.clone(), self.context.bucket.clone());
         let limit = self.context.payload_limit.clone();
-        let writes = writes.run(client, self.context.clock, limit, watchdog.register("writes"));
+        let (tap, context) = (watchdog.register("writes"), Arc::clone(&self.context));
+        let on_write = move || context.write_health.on_sent(context.clock.now());
+        let writes = writes.run(client, self.context.clock, limit, tap, on_write);
         tracker.spawn(stop.clone().run_until_cancelled_owned(writes));
         let acks = acks::run(self.clone(), acks, watchdog.register("acknowledgements"));
         tracker.spawn(stop.clone().run_until_cancelled_owned(acks));
@@ -165,6 +171,22 @@ impl Store {
         self.channels.for_each_stripe(|stripe| stripe.set_max_value(bytes));
     }
 
+    /// Whether there is any user.
+    pub fn has_users(&self) -> bool {
+        let mut has_users = false;
+        self.users.for_each_stripe(|stripe| has_users |= stripe.records().next().is_some());
+        has_users
+    }
+
+    /// The markers of deletions that are to be replaced, given how long one is kept.
+    pub fn due_markers(&self, age_ms: u64) -> Vec<DueMarker> {
+        let Some(Time(stream_ms)) = self.context.told_lease.stream_time(self.context.clock.now())
+        else {
+            return Vec::new();
+        };
+        self.context.markers().due(stream_ms, age_ms)
+    }
+
     /// The shared leases that hold connections.
     pub fn leases(&self) -> MutexGuard<'_, Leases> {
         self.users.shared()
@@ -177,7 +199,12 @@ impl Store {
 
     /// Whether the replica is what is stored, as far as is known. Otherwise no request is served.
     pub fn is_whole(&self) -> bool {
-        *self.phase() == Phase::Whole && !self.uncertain.load(Ordering::Relaxed)
+        *self.phase() == Phase::Whole && !self.is_uncertain()
+    }
+
+    /// Whether the stream was not compared since the connection was lost.
+    fn is_uncertain(&self) -> bool {
+        self.uncertain.load(Ordering::Relaxed)
     }
 
     /// Takes in the events of the connection to the stream: the server of the next one may hold
@@ -213,6 +240,8 @@ impl Store {
         self.context.health.report(PROBLEM_KEY, problem);
         self.context.acked.store(0, Ordering::Relaxed);
         self.context.barrier.begin_again();
+        self.context.told_lease.on_ground_lost();
+        self.context.markers().clear();
         self.users.on_ground_lost();
         self.channels.on_ground_lost();
     }

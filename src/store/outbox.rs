@@ -58,13 +58,14 @@ impl Outbox {
 }
 
 impl Outgoing {
-    /// Publishes on `client` until every [`Outbox`] is gone.
+    /// Publishes on `client` until every [`Outbox`] is gone. Calls `on_write` before each write.
     pub async fn run(
         mut self,
         client: Client,
         clock: Clock,
         limit: PayloadLimit,
         mut tap: WatchdogTap,
+        on_write: impl Fn(),
     ) {
         // Waiting for the connection is no hang.
         let disconnected = || client.connection_state() != State::Connected;
@@ -88,6 +89,9 @@ impl Outgoing {
                     tracing::warn!(bytes, "dropped a message beyond the server's `max_payload`");
                 }
                 Item::Message(message) => {
+                    if message.not_after_ms.is_some() {
+                        on_write();
+                    }
                     tap.during(disconnected, publish(&client, message)).await;
                 }
                 Item::Flush(done) => {

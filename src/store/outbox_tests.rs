@@ -47,7 +47,8 @@ async fn an_outbox_that_cannot_send_its_messages_hangs_unless_nats_is_down() {
     let (outbox, outgoing) = outbox();
     let limit = PayloadLimit::new(8 << 20);
     let (mut watchdog, health) = (Watchdog::default(), Health::new());
-    tracker.spawn(outgoing.run(client, Clock::start(), limit, watchdog.register("answers")));
+    let tap = watchdog.register("answers");
+    tracker.spawn(outgoing.run(client, Clock::start(), limit, tap, || {}));
     let mut answers = health.answers();
     tracker.spawn(watchdog.run(health));
     let bound = Duration::from_secs(20);

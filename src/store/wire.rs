@@ -1,10 +1,13 @@
 //! Records and markers as NATS messages.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use bytes::Bytes;
 
-use super::bucket::MARKER_TTL;
+use super::bucket::RawEntry;
+use super::markers::Kind;
 use super::stripe::{Content, Entry};
 use crate::presence::entity::DaemonId;
 
@@ -17,6 +20,8 @@ const CHANGED_BY: HeaderName = HeaderName::from_static("Presence-Changed-By");
 const OPERATION: HeaderName = HeaderName::from_static("KV-Operation");
 const ROLLUP: HeaderName = HeaderName::from_static("Nats-Rollup");
 const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
+/// On a marker that stands above another one, and expires.
+const LAST_MARKER: HeaderName = HeaderName::from_static("Presence-Last-Marker");
 /// The server's reason for a marker of its own.
 const MARKER_REASON: HeaderName = HeaderName::from_static("Nats-Marker-Reason");
 
@@ -41,7 +46,6 @@ pub fn write(
             }
             headers.insert(OPERATION, "PURGE");
             headers.insert(ROLLUP, "sub");
-            headers.insert(TTL, MARKER_TTL);
             headers.insert(VERSION, version.to_string());
             (headers, Bytes::new())
         }
@@ -54,6 +58,47 @@ pub fn is_marker(headers: Option<&HeaderMap>) -> bool {
         headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
             || headers.get(MARKER_REASON).is_some()
     })
+}
+
+/// What kind of marker a stored message is, if it is one.
+pub fn marker_kind(headers: Option<&HeaderMap>) -> Option<Kind> {
+    let headers = headers.filter(|headers| is_marker(Some(headers)))?;
+    Some(match (headers.get(TTL), headers.get(LAST_MARKER)) {
+        (None, _) => Kind::Lasting,
+        (Some(_), None) => Kind::Unsafe,
+        (Some(_), Some(_)) => Kind::Last,
+    })
+}
+
+/// After how long a stored message expires, in milliseconds; `None` if never.
+pub fn ttl_ms(headers: Option<&HeaderMap>) -> Option<i64> {
+    let ttl = headers?.get(TTL)?.as_str();
+    let whole_seconds = ttl.parse().ok().map(Duration::from_secs);
+    let ttl = whole_seconds.or_else(|| humantime::parse_duration(ttl).ok())?;
+    i64::try_from(ttl.as_millis()).ok()
+}
+
+/// The headers of the marker that replaces the `stored` one, and means the same. The last one
+/// expires after `ttl`.
+pub fn next_marker(daemon: DaemonId, stored: &RawEntry, next: Kind, ttl: Duration) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut keep = |name: HeaderName, from: HeaderName| {
+        if let Some(value) = stored.headers.get(from) {
+            headers.insert(name, value.clone());
+        }
+    };
+    keep(VERSION, VERSION);
+    keep(CHANGED_BY, WRITER);
+    keep(CHANGED_BY, CHANGED_BY);
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, stored.seq.to_string());
+    headers.insert(WRITER, daemon.to_string());
+    headers.insert(OPERATION, "PURGE");
+    headers.insert(ROLLUP, "sub");
+    if next == Kind::Last {
+        headers.insert(LAST_MARKER, "true");
+        headers.insert(TTL, format!("{}s", ttl.as_secs().max(1)));
+    }
+    headers
 }
 
 /// Reads a stored message.

@@ -12,8 +12,15 @@ const PROBLEM_KEY: &str = "writes";
 /// in milliseconds. Another write shows what holds by then.
 const REPEAT_MS: u64 = 30_000;
 
+/// How long no write may be refused before one that was stored ends a problem, in milliseconds.
+/// Near a full bucket small writes are stored while larger ones are refused.
+const CALM_MS: u64 = 3000;
+
 /// Writes without any acknowledgement for this long are reported, in milliseconds.
 const UNACKED_MS: u64 = 2000;
+
+/// The cause of writes without an acknowledgement, for the log.
+const UNACKED: &str = "not acknowledged";
 
 /// What became of the newest writes.
 #[derive(Debug)]
@@ -26,10 +33,19 @@ pub struct WriteHealth {
 struct State {
     /// Since when writes have been sent and none of them was answered.
     waiting: Option<Now>,
-    /// Why writes are not stored, and when that was last seen.
-    problem: Option<(Arc<str>, u64)>,
-    /// The reason that was logged last, and when.
-    logged: Option<(Arc<str>, u64)>,
+    problem: Option<Problem>,
+    /// The causes that were logged in the last [`REPEAT_MS`], and when.
+    logged: Vec<(Arc<str>, u64)>,
+    /// Whether the log says that writes are not stored, and not yet that they are again.
+    is_logged: bool,
+}
+
+/// Writes are not stored.
+#[derive(Debug, Clone, Copy)]
+struct Problem {
+    seen_ms: u64,
+    /// Whether a write was stored since then.
+    is_over: bool,
 }
 
 impl WriteHealth {
@@ -37,7 +53,7 @@ impl WriteHealth {
         Self { health, state: Mutex::default() }
     }
 
-    /// A write is sent.
+    /// A write leaves for the server.
     pub fn on_sent(&self, now: Now) {
         self.state().waiting.get_or_insert(now);
     }
@@ -46,10 +62,8 @@ impl WriteHealth {
     pub fn on_stored(&self) {
         let mut state = self.state();
         state.waiting = None;
-        if state.problem.take().is_some() {
-            self.health.clear(PROBLEM_KEY);
-            tracing::info!("writes are stored again");
-            state.logged = None;
+        if let Some(problem) = &mut state.problem {
+            problem.is_over = true;
         }
     }
 
@@ -62,7 +76,7 @@ impl WriteHealth {
     pub fn on_refused(&self, reason: &Arc<str>, now: Now) {
         let mut state = self.state();
         state.waiting = None;
-        self.report(&mut state, reason, now);
+        self.report(&mut state, reason, reason, now);
     }
 
     /// Time has passed.
@@ -71,15 +85,21 @@ impl WriteHealth {
         if let Some(since) = state.waiting.filter(|since| since.mono_ms + UNACKED_MS <= now.mono_ms)
         {
             let Time(since_ms) = since.wall;
-            let reason = format!("not acknowledged since {}", Time(since_ms - since_ms % 1000));
-            self.report(&mut state, &reason.into(), now);
+            let reason = format!("{UNACKED} since {}", Time(since_ms - since_ms % 1000));
+            self.report(&mut state, &UNACKED.into(), &reason, now);
             if since.mono_ms + REPEAT_MS <= now.mono_ms {
                 state.waiting = None;
             }
         }
-        if state.problem.as_ref().is_some_and(|(_, at_ms)| at_ms + REPEAT_MS <= now.mono_ms) {
-            state.problem = None;
+        let is_gone = |problem: &Problem| {
+            let lasts_ms = if problem.is_over { CALM_MS } else { REPEAT_MS };
+            problem.seen_ms + lasts_ms <= now.mono_ms
+        };
+        if let Some(problem) = state.problem.take_if(|problem| is_gone(problem)) {
             self.health.clear(PROBLEM_KEY);
+            if problem.is_over && std::mem::take(&mut state.is_logged) {
+                tracing::info!("writes are stored again");
+            }
         }
     }
 
@@ -88,15 +108,15 @@ impl WriteHealth {
         self.state().waiting = None;
     }
 
-    fn report(&self, state: &mut State, reason: &Arc<str>, now: Now) {
-        state.problem = Some((Arc::clone(reason), now.mono_ms));
+    fn report(&self, state: &mut State, cause: &Arc<str>, reason: &str, now: Now) {
+        state.problem = Some(Problem { seen_ms: now.mono_ms, is_over: false });
         self.health.report(PROBLEM_KEY, format!("they are not stored: {reason}"));
-        let is_logged =
-            |(logged, at_ms): &(Arc<str>, u64)| logged == reason && now.mono_ms < at_ms + REPEAT_MS;
+        state.logged.retain(|(_, at_ms)| now.mono_ms < at_ms + REPEAT_MS);
         let is_explained = state.waiting.is_some() && self.has_other_problem();
-        if !is_explained && !state.logged.as_ref().is_some_and(is_logged) {
-            tracing::error!(%reason, "writes are not stored; they are tried again");
-            state.logged = Some((Arc::clone(reason), now.mono_ms));
+        if !is_explained && state.logged.iter().all(|(logged, _)| logged != cause) {
+            tracing::error!(reason, "writes are not stored; they are tried again");
+            state.logged.push((Arc::clone(cause), now.mono_ms));
+            state.is_logged = true;
         }
     }
 
@@ -128,9 +148,27 @@ mod tests {
         writes.on_tick(at(REPEAT_MS - 1));
         assert!(health.has_problems());
         writes.on_stored();
+        writes.on_tick(at(REPEAT_MS - 1));
         assert!(!health.has_problems());
         writes.on_refused(&"no space".into(), at(0));
         writes.on_tick(at(REPEAT_MS));
+        assert!(!health.has_problems());
+    }
+
+    #[test]
+    fn near_a_full_bucket_the_state_does_not_flap_and_each_cause_is_logged_once() {
+        let health = Health::new();
+        let writes = WriteHealth::new(health.clone());
+        for at_ms in (0..REPEAT_MS).step_by(500) {
+            writes.on_refused(&"no space".into(), at(at_ms));
+            writes.on_refused(&"no leader".into(), at(at_ms));
+            writes.on_stored();
+            writes.on_tick(at(at_ms + 250));
+            assert!(health.has_problems(), "at {at_ms}");
+            assert_eq!(writes.state().logged.len(), 2);
+            assert!(writes.state().logged.iter().all(|(_, logged_ms)| *logged_ms == 0));
+        }
+        writes.on_tick(at(REPEAT_MS - 500 + CALM_MS));
         assert!(!health.has_problems());
     }
 
@@ -148,6 +186,7 @@ mod tests {
         let said = health.watch().borrow().to_string();
         assert!(said.contains("not acknowledged since 2023-11-14T22:13:20"), "{said}");
         writes.on_stored();
+        writes.on_tick(at(UNACKED_MS + CALM_MS));
         assert!(!health.has_problems());
     }
 }

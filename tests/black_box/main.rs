@@ -36,6 +36,7 @@ mod ground;
 mod hammer;
 mod history;
 mod hostile;
+mod imports;
 mod invisible;
 mod invisible_twin;
 mod invisible_twin_rich;

@@ -106,9 +106,10 @@ impl Checks {
         newest.is_none_or(|(_, newest)| *newest == seen(stored))
     }
 
-    /// Whether the version in a user's record was announced.
+    /// Whether the version in a user's record was announced, in this bucket or a former one.
     pub fn knows(&self, bucket: &Bucket, user: &Id, version: u64) -> bool {
-        self.announced.contains_key(&(bucket.epoch, user.clone(), version))
+        let is_known = |epoch| self.announced.contains_key(&(epoch, user.clone(), version));
+        (0..=bucket.epoch).any(is_known)
     }
 
     /// A daemon follows a new bucket: versions start again.

@@ -99,7 +99,7 @@ fn reply(answer: Answer<Outcome>, shows: UsersShown, ctx: &Context) -> Reply {
         json::push(&mut out, ",\"created\":");
         json::push_bool(&mut out, created);
         out.push(b',');
-        push_heartbeat(&mut out, &ctx.service.liveness);
+        push_heartbeat(&mut out, &ctx.service);
         writes::push_rev(&mut out, answer.rev, &ctx.door);
         out.push(b'}');
     }

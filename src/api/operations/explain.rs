@@ -70,7 +70,7 @@ impl Explain {
         let seen_ms = service.store.users.with_index(&self.user, |index| {
             index.agenda.leaving_seen_ms(&self.user, &leaving.key())
         });
-        let grace_ms = leaving.grace_ms.unwrap_or(service.beacons.longest_grace_ms());
+        let grace_ms = leaving.grace_ms.unwrap_or(service.beacons.longest().grace_ms);
         json!({
             "connection_id": leaving.connection.as_ref().map(Id::as_str),
             "device": leaving.device.as_ref().map(Device::as_str),
@@ -94,9 +94,11 @@ impl Explain {
             ),
         };
         let deaf = service.beacons.hearing().deaf(now.mono_ms).is_some();
-        let lease_ms = i64::try_from(service.liveness.lease.as_millis()).unwrap_or(i64::MAX);
+        let times = service.store.context.told_lease.times(now);
         let at = heard.map(|heard| as_wall(heard.at_ms, now));
-        let lapses_at = at.map(|at| Time(at.0.saturating_add(lease_ms)).to_string());
+        let lapses_at = heard.map(|heard| {
+            as_wall(heard.at_ms.saturating_add(times.lease_ms(heard)), now).to_string()
+        });
         let confirmed = heard.filter(|heard| heard.confirmed);
         json!({
             "connection_id": connection.id.as_str(),

@@ -153,7 +153,7 @@ impl Heartbeat {
             }
         };
         out.push(b',');
-        push_heartbeat(&mut out, &service.liveness);
+        push_heartbeat(&mut out, service);
         out.push(b'}');
         (out, is_unknown)
     }

@@ -1,20 +1,19 @@
 //! The body of an answer.
 
 use super::operation::Operation;
-use crate::config::Liveness;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
-use crate::service::millis;
+use crate::service::{Service, millis};
 
 /// The body of an answer, as JSON.
 pub type Reply = Vec<u8>;
 
 /// Appends `"heartbeat":{…}`: how often clients send heartbeats, and how long a lease lasts.
-pub fn push_heartbeat(out: &mut Vec<u8>, liveness: &Liveness) {
+pub fn push_heartbeat(out: &mut Vec<u8>, service: &Service) {
     json::push(out, "\"heartbeat\":{\"interval_ms\":");
-    json::push_number(out, millis(liveness.heartbeat_interval));
+    json::push_number(out, millis(service.liveness.heartbeat_interval));
     json::push(out, ",\"lease_ms\":");
-    json::push_number(out, millis(liveness.lease));
+    json::push_number(out, service.lease_ms());
     out.push(b'}');
 }
 

@@ -11,7 +11,7 @@ use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::{Command, Outcome, Patch, Users};
-use crate::service::{Service, millis};
+use crate::service::Service;
 use crate::store::keyspace::CommandResult;
 use crate::store::stripe::Answer;
 
@@ -29,7 +29,7 @@ impl RequestRules {
         Self {
             trusted_fields: service.limits().trusted_fields.clone(),
             allow_invisible: service.user_settings.allow_invisible,
-            lease_ms: millis(service.liveness.lease),
+            lease_ms: service.lease_ms(),
         }
     }
 }

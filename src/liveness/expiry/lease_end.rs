@@ -36,7 +36,8 @@ impl Expiry {
         let Some(connections) = self.ends.on_list(daemon, &lease, ending, now_ms) else { return };
         let is_marked = view.leases(|leases| {
             let heard = leases.heard(&lease).filter(|heard| heard.confirmed);
-            let silent = heard.is_none_or(|heard| heard.at_ms + self.lease_ms <= now_ms);
+            let silent =
+                heard.is_none_or(|heard| heard.at_ms + self.times.lease_ms(heard) <= now_ms);
             (agrees || silent) && leases.begin_end(&lease, now_ms)
         });
         if is_marked {
@@ -63,8 +64,9 @@ impl Expiry {
     ) {
         let has_begun = !self.ends.contains(&lease)
             && view.leases(|leases| {
-                let heard_ms = leases.heard(&lease).map_or(0, |heard| heard.at_ms);
-                heard_ms + self.lease_ms <= now_ms && leases.begin_end(&lease, now_ms)
+                let heard = leases.heard(&lease);
+                let lapses_ms = heard.map_or(0, |heard| heard.at_ms + self.times.lease_ms(heard));
+                lapses_ms <= now_ms && leases.begin_end(&lease, now_ms)
             });
         if has_begun {
             let connections = view.held_by(&lease);

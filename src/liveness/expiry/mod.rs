@@ -21,6 +21,7 @@ use super::peers::Peers;
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
+use crate::presence::lease_terms::LeaseTimes;
 use crate::presence::time::Now;
 use crate::presence::user::{Command, Index};
 use messages::{Ending, Objection, Proposal};
@@ -96,7 +97,7 @@ pub struct PendingWrite {
 #[derive(Debug)]
 pub struct Expiry {
     daemon: DaemonId,
-    lease_ms: u64,
+    times: LeaseTimes,
     last_number: u64,
     open: Vec<OpenProposal>,
     ends: LeaseEnds,
@@ -109,12 +110,17 @@ impl Expiry {
     pub fn new(daemon: DaemonId, lease_ms: u64) -> Self {
         Self {
             daemon,
-            lease_ms,
+            times: LeaseTimes::of_all(lease_ms),
             last_number: 0,
             open: Vec::new(),
             ends: LeaseEnds::default(),
             written_by_us: 0,
         }
+    }
+
+    /// Other leases count from here on.
+    pub fn adjust_leases(&mut self, times: LeaseTimes) {
+        self.times = times;
     }
 
     /// Time has passed.

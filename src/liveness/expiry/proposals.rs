@@ -8,7 +8,7 @@ use super::{
     DECIDED_WITHIN_MS, Effect, Expiry, MARGIN_MS, MAX_NAMED_PER_MESSAGE, MAX_USERS_PER_TICK,
     OBJECTION_MS, PendingWrite, View, WRITE_MS, steps_ms,
 };
-use crate::liveness::peers::{Peers, RankFilter};
+use crate::liveness::peers::RankFilter;
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::lease::Heard;
@@ -63,8 +63,8 @@ impl Expiry {
         let to = DaemonId::parse(&proposal.daemon).filter(|daemon| *daemon != self.daemon)?;
         let now_ms = now.mono_ms;
         let age_ms = |heard: Option<Heard>| {
-            let beat_ms = heard?.beat_ms.filter(|at_ms| at_ms + self.lease_ms > now_ms)?;
-            Some(now_ms.saturating_sub(beat_ms))
+            let (beat_ms, lease_ms) = (heard?.beat_ms?, self.times.lease_ms(heard?));
+            (beat_ms + lease_ms > now_ms).then(|| now_ms.saturating_sub(beat_ms))
         };
         let mut objection = Objection { number: proposal.number, ..Objection::default() };
         for (index, name) in proposal.connections.iter().enumerate() {
@@ -98,13 +98,18 @@ impl Expiry {
             proposed.objected = true;
             let (user, connection_gen) = &proposed.item;
             view.with_index(user, |index| {
-                index.agenda.objected(user, &connection_gen.connection, heard_ms(age_ms));
+                index.agenda.objected(
+                    user,
+                    &connection_gen.connection,
+                    heard_ms(age_ms),
+                    now.mono_ms,
+                );
             });
         }
         for (index, age_ms) in &objection.leases {
             let Some(proposed) = open.leases.get_mut(*index) else { continue };
             proposed.objected = true;
-            view.leases(|leases| leases.objected(&proposed.item, heard_ms(age_ms)));
+            view.leases(|leases| leases.objected(&proposed.item, heard_ms(age_ms), now.mono_ms));
         }
     }
 
@@ -112,7 +117,7 @@ impl Expiry {
     /// the records alone ask for.
     pub(super) fn take_due(&mut self, view: &impl View, now: Now, effects: &mut Vec<Effect>) {
         let now_ms = now.mono_ms;
-        let hears_from_ms = view.hearing(|hearing| hearing.from_ms(now_ms));
+        let listens_from_ms = view.hearing(|hearing| hearing.listens_from_ms(now_ms));
         let rank_ms =
             |key: &Id, filter| steps_ms(view.peers(|peers| peers.rank(key.as_str(), filter)));
         let hearing = RankFilter::Hearing { tried: &[] };
@@ -120,9 +125,10 @@ impl Expiry {
         let turn =
             |key: &Id| Turn { hearing_ms: wait_ms(key), any_ms: rank_ms(key, RankFilter::Alive) };
         let mut silent = Vec::new();
-        let grace_ms = view.peers(Peers::longest_grace_ms);
+        let grace_ms = view.peers(|peers| peers.longest().grace_ms);
         view.each_index(|index| {
             index.agenda.adjust_grace(grace_ms);
+            index.agenda.adjust_leases(self.times);
             let wait_ms = |user: &Id| rank_ms(user, RankFilter::Alive);
             let overtaken = index.early_disconnects.take_due(now_ms, wait_ms);
             effects.extend(overtaken.into_iter().map(|(user, early)| {
@@ -130,7 +136,7 @@ impl Expiry {
                 Effect::Write(PendingWrite { user, command: early.command(), deadline_ms })
             }));
             for _ in 0..MAX_USERS_PER_TICK {
-                let Some(due) = index.agenda.take_due(now, hears_from_ms, turn) else { break };
+                let Some(due) = index.agenda.take_due(now, listens_from_ms, turn) else { break };
                 let user = &due.user;
                 silent.extend(due.silent.iter().map(|each| (user.clone(), each.clone())));
                 let deadline_ms = now_ms + WRITE_MS;
@@ -140,7 +146,10 @@ impl Expiry {
                 effects.extend(commands(&due).map(write));
             }
         });
-        let leases = view.leases(|leases| leases.take_due(now_ms, hears_from_ms, wait_ms));
+        let leases = view.leases(|leases| {
+            leases.adjust(self.times);
+            leases.take_due(now_ms, listens_from_ms, wait_ms)
+        });
         for chunk in silent.chunks(MAX_NAMED_PER_MESSAGE) {
             effects.push(self.propose(chunk.to_vec(), Vec::new(), now_ms));
         }

@@ -8,6 +8,7 @@ use super::connection::LeavingKey;
 use super::record::Record;
 use crate::presence::id::Id;
 use crate::presence::lease::Heard;
+use crate::presence::lease_terms::LeaseTimes;
 use crate::presence::table::{Keyed, Table};
 use crate::presence::time::{Now, Time};
 
@@ -138,6 +139,7 @@ pub struct Turn {
 #[derive(Debug)]
 pub struct Agenda {
     periods: Periods,
+    times: LeaseTimes,
     /// The grace of this daemon's settings; `periods` has the one that counts.
     own_grace_ms: u64,
     users: Table<UserAgenda>,
@@ -148,14 +150,30 @@ pub struct Agenda {
 impl Agenda {
     pub fn new(periods: Periods) -> Self {
         let own_grace_ms = periods.grace_ms;
+        let times = LeaseTimes::of_all(periods.lease_ms);
         let (users, queue) = (Table::default(), BinaryHeap::new());
-        Self { periods, own_grace_ms, users, queue, listening: false }
+        Self { periods, times, own_grace_ms, users, queue, listening: false }
     }
 
     /// Daemons may have different settings: the longest grace of all counts. `others_ms` is that
     /// of the other daemons.
     pub fn adjust_grace(&mut self, others_ms: u64) {
         self.periods.grace_ms = self.own_grace_ms.max(others_ms);
+    }
+
+    /// Other leases count from here on.
+    pub fn adjust_leases(&mut self, times: LeaseTimes) {
+        if times == self.times {
+            return;
+        }
+        self.times = times;
+        for agenda in self.users.iter_mut() {
+            let due_ms = agenda.wanted_ms(&self.periods, times);
+            if due_ms < agenda.due_ms {
+                agenda.due_ms = due_ms;
+                self.queue.push(Reverse((due_ms, agenda.user.clone())));
+            }
+        }
     }
 
     /// The replica is whole; from now on a connection that appears has just connected.
@@ -171,10 +189,15 @@ impl Agenda {
     }
 
     /// Another daemon has heard a connection that was handed out as silent: it is looked at again
-    /// when a lease has passed since then.
-    pub fn objected(&mut self, user: &Id, connection: &Id, at_ms: u64) {
+    /// when a lease has passed since then. If it has, the other daemon judges by a longer lease,
+    /// and it is looked at when it would be without an objection.
+    pub fn objected(&mut self, user: &Id, connection: &Id, at_ms: u64, now_ms: u64) {
         self.heartbeat(user, connection, at_ms);
-        let due_ms = at_ms + self.periods.lease_ms;
+        let Some(heard) = self.heard(user, connection) else { return };
+        let due_ms = at_ms + self.times.lease_ms(heard);
+        if due_ms <= now_ms {
+            return;
+        }
         if let Some(agenda) = self.users.get_mut(user).filter(|agenda| agenda.due_ms > due_ms) {
             agenda.due_ms = due_ms;
             self.queue.push(Reverse((due_ms, user.clone())));
@@ -202,16 +225,16 @@ impl Agenda {
         let own = details.map(|details| &*details.own).unwrap_or_default();
         own.iter().any(|lease| {
             lease.connection_gen == *connection_gen
-                && lease.heard.at_ms + self.periods.lease_ms <= now_ms
+                && lease.heard.at_ms + self.times.lease_ms(lease.heard) <= now_ms
         })
     }
 
     /// Takes a user for whom something is due, `turn(user)` after its time. Silence counts only
-    /// from `hears_from_ms` on. What is not done is due again a while later.
+    /// since `listens_from_ms`. What is not done is due again a while later.
     pub fn take_due(
         &mut self,
         now: Now,
-        hears_from_ms: u64,
+        listens_from_ms: u64,
         turn: impl Fn(&Id) -> Turn,
     ) -> Option<Due> {
         while self.queue.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now.mono_ms) {
@@ -224,9 +247,9 @@ impl Agenda {
             let mut due = Due::nothing(user);
             let turn = turn(&due.user);
             let next_ms = agenda.take_stale(&mut due, &self.periods, now, turn.hearing_ms);
-            let hears = (hears_from_ms, turn.hearing_ms);
+            let hears = (listens_from_ms, turn.hearing_ms);
             let details = agenda.details.as_deref_mut().unwrap_or(&mut none);
-            let next_ms = next_ms.min(details.take_silent(&mut due, &self.periods, now, hears));
+            let next_ms = next_ms.min(details.take_silent(&mut due, self.times, now, hears));
             let next_ms = next_ms.min(details.take_left(&mut due, &self.periods, now, turn.any_ms));
             let next_ms = next_ms.min(details.take_expired(&mut due, now, turn.any_ms));
             agenda.due_ms = next_ms;
@@ -264,7 +287,7 @@ impl Agenda {
                 _ => now.mono_ms + self.refresh_in(user, agenda.active.0, now.wall),
             };
         }
-        let wanted_ms = agenda.wanted_ms(&self.periods);
+        let wanted_ms = agenda.wanted_ms(&self.periods, self.times);
         let scheduled = old.map(|old| old.due_ms).filter(|due_ms| *due_ms <= wanted_ms);
         agenda.due_ms = scheduled.unwrap_or_else(|| {
             self.queue.push(Reverse((wanted_ms, user.clone())));
@@ -285,6 +308,7 @@ impl Agenda {
     /// The connections of a record that keep themselves alive, with when they were heard.
     fn own_leases(&self, record: &Record, old: Option<&Details>, now: Now) -> Box<[OwnLease]> {
         let known = old.map(|old| &*old.own).unwrap_or_default();
+        let told = self.listening.then_some(self.times);
         let own = record.connections.iter().filter(|each| each.lease.is_none()).map(|each| {
             let connection_gen =
                 ConnectionGen { connection: each.id.clone(), generation: each.generation };
@@ -293,8 +317,8 @@ impl Agenda {
                 .find(|lease| lease.connection_gen.connection == connection_gen.connection);
             let heard = match known {
                 Some(lease) if lease.connection_gen == connection_gen => lease.heard,
-                Some(lease) => lease.heard.connected_again(now.mono_ms, self.listening),
-                None => Heard::connected(now.mono_ms, self.listening),
+                Some(lease) => lease.heard.connected_again(now.mono_ms, told),
+                None => Heard::connected(now.mono_ms, told),
             };
             OwnLease { connection_gen, heard }
         });
@@ -325,8 +349,8 @@ impl Agenda {
 
 impl UserAgenda {
     /// When the first of all is due, if this daemon is the first to act.
-    fn wanted_ms(&self, periods: &Periods) -> u64 {
-        let details = self.details.as_deref().map(|details| details.wanted_ms(periods));
+    fn wanted_ms(&self, periods: &Periods, times: LeaseTimes) -> u64 {
+        let details = self.details.as_deref().map(|details| details.wanted_ms(periods, times));
         details.unwrap_or(NEVER_MS).min(self.refresh_due_ms)
     }
 
@@ -359,8 +383,8 @@ impl Details {
         self.own.is_empty() && self.graces.is_empty() && self.status_end.is_none()
     }
 
-    fn wanted_ms(&self, periods: &Periods) -> u64 {
-        let lapses = self.own.iter().map(|lease| lease.heard.at_ms + periods.lease_ms);
+    fn wanted_ms(&self, periods: &Periods, times: LeaseTimes) -> u64 {
+        let lapses = self.own.iter().map(|lease| lease.heard.at_ms + times.lease_ms(lease.heard));
         let ends = self.graces.iter().map(|grace| grace.ends_ms(periods));
         let status = self.status_end.map(|end| end.look_ms);
         lapses.chain(ends).chain(status).min().unwrap_or(NEVER_MS)
@@ -369,16 +393,18 @@ impl Details {
     fn take_silent(
         &self,
         due: &mut Due,
-        periods: &Periods,
+        times: LeaseTimes,
         now: Now,
-        (hears_from_ms, wait_ms): (u64, u64),
+        (listens_from_ms, wait_ms): (u64, u64),
     ) -> u64 {
         let mut next_ms = NEVER_MS;
         for lease in &self.own {
-            let lapses_ms = (lease.heard.at_ms + periods.lease_ms + wait_ms).max(hears_from_ms);
+            let lease_ms = times.lease_ms(lease.heard);
+            let silent_ms = lease.heard.at_ms + lease_ms + wait_ms;
+            let lapses_ms = silent_ms.max(listens_from_ms.saturating_add(lease_ms));
             if lapses_ms <= now.mono_ms {
                 due.silent.push(lease.connection_gen.clone());
-                next_ms = next_ms.min(now.mono_ms + RETRY_MS.min(periods.lease_ms));
+                next_ms = next_ms.min(now.mono_ms + RETRY_MS.min(lease_ms));
             } else {
                 next_ms = next_ms.min(lapses_ms);
             }
@@ -471,7 +497,7 @@ mod tests {
     }
 
     fn due(agenda: &mut Agenda, now: Now, turn: Turn) -> Option<Due> {
-        agenda.take_due(now, u64::MAX, |_| turn)
+        agenda.take_due(now, NEVER_MS / 2, |_| turn)
     }
 
     #[test]

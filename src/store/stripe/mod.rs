@@ -160,7 +160,11 @@ impl<E: Entity, T> Stripe<E, T> {
 
     /// The feed has delivered all that the stream held when it began.
     pub fn on_replayed(&mut self, now: Now) {
-        self.shared.end_replay(now);
+        for (key, version) in self.shared.end_replay(now) {
+            if let Some(state) = self.active.get_mut(&key) {
+                state.on_announced(version);
+            }
+        }
         for key in self.active_keys() {
             self.drive(&key, |state, shared| state.on_replayed(shared, now));
         }

@@ -1,6 +1,6 @@
 //! The state that the machines of one stripe share: known records, numbers, pending effects.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -30,6 +30,8 @@ pub(super) struct Shared<E: Entity, T> {
     pub(super) epoch: u32,
     /// Whether the feed delivers the stream of a new epoch. Nothing is decided meanwhile.
     pub(super) replaying: bool,
+    /// Keys of which the replay has delivered a visible change of this daemon that was not known.
+    unannounced: BTreeSet<E::Key>,
     pub(super) effects: Vec<Effect<E, T>>,
 }
 
@@ -51,6 +53,7 @@ impl<E: Entity, T> Shared<E, T> {
             last_number: 0,
             epoch: 0,
             replaying: false,
+            unannounced: BTreeSet::new(),
             effects: Vec::new(),
         }
     }
@@ -112,18 +115,23 @@ impl<E: Entity, T> Shared<E, T> {
             tracing::debug!(?key, revision = entry.rev, "the record that cannot be read");
             Stored::Unreadable
         });
-        let known_version = match self.slots.get(key) {
-            Some(former) if former.epoch != self.epoch => {
-                self.replace_former(key, stored, entry.rev, now);
-                return None;
-            }
-            known => known.map_or(0, |slot| slot.change().0),
-        };
+        let slot = self.slots.get(key);
+        let known_version = slot.map_or(0, |slot| slot.change().0);
+        let is_former = slot.is_some_and(|slot| slot.epoch != self.epoch);
         let version = E::version(&stored);
         let changed_by = E::changed_by(&stored).or(entry.writer);
         let is_own = [entry.writer, changed_by].contains(&Some(self.daemon));
-        self.store(key, stored, entry.rev, now);
+        if is_former {
+            self.replace_former(key, stored, entry.rev, now);
+        } else {
+            self.store(key, stored, entry.rev, now);
+        }
         if version <= known_version {
+            return None;
+        }
+        if is_own && self.replaying {
+            // What the key was may be delivered yet.
+            self.unannounced.insert(key.clone());
             return None;
         }
         if is_own {
@@ -181,15 +189,26 @@ impl<E: Entity, T> Shared<E, T> {
     pub(super) fn begin_replay(&mut self) {
         self.epoch += 1;
         self.replaying = true;
+        self.unannounced.clear();
     }
 
-    /// The feed has delivered all of the stream: what it did not deliver is not there.
-    pub(super) fn end_replay(&mut self, now: Now) {
+    /// The feed has delivered all of the stream: what it did not deliver is not there. Announces
+    /// the changes of this daemon that were stored while it was read, and returns their keys and
+    /// versions.
+    pub(super) fn end_replay(&mut self, now: Now) -> Vec<(E::Key, u64)> {
         self.replaying = false;
         let former = self.slots.iter().filter(|slot| slot.epoch != self.epoch);
         let mut former: Vec<_> = former.map(|slot| slot.key.clone()).collect();
         former.sort_unstable();
         former.iter().for_each(|key| self.take_absence(key, now));
+        let mut announced = Vec::new();
+        for key in std::mem::take(&mut self.unannounced) {
+            if let Some(event) = self.announcement(&key, now) {
+                announced.push((key, event.version));
+                self.effects.push(Effect::Announce(event));
+            }
+        }
+        announced
     }
 
     /// Forgets markers that the bucket has forgotten too, unless their key has unfinished work.

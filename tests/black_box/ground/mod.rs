@@ -1,6 +1,9 @@
 //! What may happen to the stream, the server, the clock and the login below running daemons.
 
 mod clock;
+mod deleted;
+mod lease;
+mod limits;
 mod lost_tail;
 mod payload;
 mod purge;

@@ -9,10 +9,10 @@ use super::NOTICED;
 use crate::support::http::Http;
 use crate::support::{Client, Daemon, Server, Settings, eventually};
 
-const SETTINGS: Settings<'static> =
+pub const SETTINGS: Settings<'static> =
     &[("METRICS__LISTEN", "127.0.0.1:0"), ("LIMITS__REQUEST_TIMEOUT", "1s")];
 
-async fn edit(client: &Client, change: impl Fn(&mut jetstream::stream::Config)) {
+pub async fn edit(client: &Client, change: impl Fn(&mut jetstream::stream::Config)) {
     let js = jetstream::new(client.nats.clone());
     let stream = js.get_stream("KV_presence").await.unwrap();
     let mut config = stream.cached_info().config.clone();
@@ -20,7 +20,7 @@ async fn edit(client: &Client, change: impl Fn(&mut jetstream::stream::Config)) 
     js.update_stream(config).await.unwrap();
 }
 
-async fn readyz_says(http: &Http, status: u16, text: &str) {
+pub async fn readyz_says(http: &Http, status: u16, text: &str) {
     eventually(&format!("readyz is {status} and says {text:?}"), NOTICED, async || {
         let page = http.get("/readyz").await;
         (page.status == status && page.body.contains(text)).then_some(())
@@ -28,7 +28,7 @@ async fn readyz_says(http: &Http, status: u16, text: &str) {
     .await;
 }
 
-fn errors(daemon: &Daemon) -> Vec<String> {
+pub fn errors(daemon: &Daemon) -> Vec<String> {
     let errors = daemon.lines().into_iter().filter(|line| line["level"] == "ERROR");
     errors.map(|line| line.to_string()).collect()
 }

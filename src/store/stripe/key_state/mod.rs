@@ -227,12 +227,19 @@ impl<E: Entity, T> KeyState<E, T> {
     }
 
     /// What is decided without a write is decided again after the replay. The write in flight gets
-    /// its own answer.
+    /// its own answer. A read is repeated: its answer may show the stream that was.
     pub(super) fn on_ground_lost(&mut self, shared: &mut Shared<E, T>, now: Now) {
         self.announced = 0;
-        if matches!(self.phase, Phase::Verifying) {
-            self.decide_again(shared, now);
+        match self.phase {
+            Phase::Verifying => self.decide_again(shared, now),
+            Phase::Reading { .. } => self.read(shared, now),
+            Phase::Idle | Phase::Writing { .. } | Phase::Waiting { .. } => {}
         }
+    }
+
+    /// Events up to this version were announced.
+    pub(super) fn on_announced(&mut self, version: u64) {
+        self.announced = version;
     }
 
     pub(super) fn on_replayed(&mut self, shared: &mut Shared<E, T>, now: Now) {

@@ -1,0 +1,79 @@
+//! The daemons of a bucket agree on the lease that clients are told: the longest one in the
+//! settings of those that are alive. A longer one is stored before its daemon serves, a shorter one
+//! when no daemon is left that wants more ([`LeaseTerms`](crate::presence::lease_terms::LeaseTerms)).
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::internal::Beacons;
+use super::peers::RankFilter;
+use crate::store::Store;
+use crate::store::told_lease::KEY;
+
+/// How often the lease is compared with the settings.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a daemon that starts waits at most for the lease to be stored.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause before it looks again whether it is.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What one daemon does for the agreement.
+#[derive(Debug, Clone)]
+pub struct LeaseAgreement {
+    pub store: Store,
+    pub beacons: Beacons,
+}
+
+impl LeaseAgreement {
+    /// Brings the lease into agreement before this daemon serves: its clients may go by what it
+    /// tells them from then on. The replica is whole.
+    pub async fn begin(&self) {
+        let is_shorter =
+            self.beacons.settings().lease_ms < self.store.context.told_lease.lease_ms();
+        if is_shorter && self.store.has_users() {
+            // Another daemon may be alive that wants the longer one.
+            self.beacons.listened().await;
+        }
+        let stored = tokio::time::timeout(START_TIMEOUT, self.store_longest()).await;
+        if stored.is_err() {
+            tracing::warn!("the lease could not be stored yet; it is tried again");
+        }
+    }
+
+    async fn store_longest(&self) {
+        while !self.is_agreed() {
+            self.write().await;
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Keeps to the agreement while daemons come and go.
+    pub async fn run(self) {
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let is_first = self.beacons.peers().rank(KEY, RankFilter::Alive) == 0;
+            if is_first && self.store.is_whole() && !self.is_agreed() {
+                self.write().await;
+            }
+        }
+    }
+
+    fn is_agreed(&self) -> bool {
+        self.store.context.told_lease.is_stored(self.beacons.longest().lease_ms)
+    }
+
+    async fn write(&self) {
+        let context = &self.store.context;
+        let (lease_ms, now) = (self.beacons.longest().lease_ms, context.clock.now());
+        match context.told_lease.store(&context.bucket, lease_ms, self.store.has_users(), now).await
+        {
+            Ok(()) => tracing::info!(lease_ms, "clients are told this lease from now on"),
+            Err(error) => tracing::debug!(%error, "the lease could not be stored"),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Replaces the markers of deletions when they have done their service
+//! ([`markers`](crate::store::markers)). The first daemon in rendezvous order does it, and the next
+//! one some seconds later.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::internal::Beacons;
+use super::peers::RankFilter;
+use crate::store::Store;
+use crate::store::bucket::BucketError;
+use crate::store::markers::DueMarker;
+use crate::store::wire;
+
+/// How often markers are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much later the next daemon replaces a marker, in milliseconds.
+const STEP_MS: u64 = 5000;
+
+/// How long the last marker stands: all daemons have read it by then.
+const LAST_TTL: Duration = Duration::from_secs(60);
+
+/// How many markers are replaced at a time.
+const CONCURRENT_WRITES: usize = 16;
+
+/// What one daemon does for the markers.
+#[derive(Debug)]
+pub struct MarkerSweep {
+    pub store: Store,
+    pub beacons: Beacons,
+    /// For how long a marker is kept.
+    pub age: Duration,
+}
+
+impl MarkerSweep {
+    /// Runs without end.
+    pub async fn run(self) {
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let context = &self.store.context;
+            if self.store.is_whole() && !context.clock_skew.is_wrong() {
+                let (this, markers) = (&self, futures_util::stream::iter(self.due()));
+                markers
+                    .for_each_concurrent(CONCURRENT_WRITES, |marker| async move {
+                        if let Err(error) = this.replace(&marker).await {
+                            tracing::debug!(%error, "a marker could not be replaced yet");
+                        }
+                    })
+                    .await;
+            }
+        }
+    }
+
+    /// The markers that are due, and the turn of this daemon with them.
+    fn due(&self) -> Vec<DueMarker> {
+        let age_ms = u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX);
+        let mut due = self.store.due_markers(age_ms);
+        let peers = self.beacons.peers();
+        due.retain(|marker| {
+            let rank = u64::try_from(peers.rank(&marker.subject, RankFilter::Alive));
+            marker.late_ms >= rank.unwrap_or(u64::MAX).saturating_mul(STEP_MS)
+        });
+        due
+    }
+
+    async fn replace(&self, marker: &DueMarker) -> Result<(), BucketError> {
+        let context = &self.store.context;
+        let stored = context.bucket.last(&marker.subject).await?;
+        if stored.seq != marker.seq {
+            return Ok(());
+        }
+        let headers =
+            wire::next_marker(context.daemon, &stored, marker.next, LAST_TTL.min(self.age));
+        let key = marker.subject.get(context.bucket.prefix().len()..).unwrap_or_default();
+        context.bucket.put(key, headers, bytes::Bytes::new()).await
+    }
+}
