@@ -1,12 +1,10 @@
 // Makes dist/site, static files for any web server, and dist/demo, which serves them with people in.
 import { cp } from "node:fs/promises";
-import { createRequire } from "node:module";
-import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
-const require = createRequire(import.meta.url);
 // The client is linked from its folder, beside which it finds a React of its own: one is enough.
-const shared = ["react", "react-dom", "@nats-io/nats-core"];
+const shared = ["react", "react-dom"];
 const alias = Object.fromEntries(shared.map((name) => [name, folderOf(name)]));
 
 await cp("public", "dist/site", { recursive: true });
@@ -33,5 +31,5 @@ await build({
 });
 
 function folderOf(name) {
-  return dirname(require.resolve(`${name}/package.json`));
+  return fileURLToPath(new URL(`node_modules/${name}`, import.meta.url));
 }

@@ -18,12 +18,12 @@ const ENDS: [End, string][] = [
   ["never", "never"],
 ];
 const SUGGESTIONS: [string, End][] = [
-  ["Out for lunch", "60"],
+  ["Lunch", "60"],
   ["In a meeting", "30"],
   ["Focusing", "240"],
 ];
 
-export function StatusForm({ me, change }: { me: Me<Profile>; change: Change }) {
+export function StatusForm({ change }: { change: Change }) {
   const [text, setText] = useState("");
   const [end, setEnd] = useState<End>("60");
   const send = (status: string, until: End) => {
@@ -37,10 +37,9 @@ export function StatusForm({ me, change }: { me: Me<Profile>; change: Change }) 
   };
   return (
     <div className="status-editor">
-      {me.status && <Current me={me} onClear={() => change({ status: null })} />}
       <form onSubmit={onSubmit}>
         <label className="field">
-          <span>{me.status ? "New status" : "Status"}</span>
+          <span>Status</span>
           <input
             value={text}
             maxLength={100}
@@ -78,7 +77,7 @@ export function StatusForm({ me, change }: { me: Me<Profile>; change: Change }) 
   );
 }
 
-function Current({ me, onClear }: { me: Me<Profile>; onClear: () => void }) {
+export function CurrentStatus({ me, onClear }: { me: Me<Profile>; onClear: () => void }) {
   const now = useNow();
   return (
     <div className="current">
