@@ -154,19 +154,13 @@ export function channelLoader<F extends object>(ref: ChannelRef): ChannelsLoader
   return async (hub) => {
     const { type, id, data, users = "first", onlineCount } = ref;
     const named = typeof users === "string" ? undefined : [...new Set(users)];
-    const body = {
-      type,
-      id,
-      presence: true,
-      ...(data && { data }),
-      ...(onlineCount && { online_count: true }),
-    };
+    const body = { type, id, presence: true, data, online_count: onlineCount };
     const fresh: ChannelsAnswer<F>["fresh"] = new Map();
     const ask = async (chunk?: string[]) => {
       const askedAt = hub.mark();
       const answer = await hub.door.once<{ channel: Channel<F>; presence: PresenceBlock }>("watch_channel", {
         ...body,
-        ...(chunk && { users: chunk }),
+        users: chunk,
       });
       for (const member of answer.channel.members) {
         if (answer.presence.users.includes(member.user_id)) {
