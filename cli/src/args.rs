@@ -103,7 +103,7 @@ pub struct Changes {
     /// When the status ends, from now
     #[arg(long, value_name = "DURATION", requires = "status", value_parser = humantime::parse_duration)]
     pub status_for: Option<std::time::Duration>,
-    /// Be hidden from all others
+    /// Be invisible to all others
     #[arg(long)]
     pub invisible: bool,
     /// A custom field; JSON where it is JSON, else text. May be repeated

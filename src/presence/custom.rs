@@ -20,11 +20,12 @@ pub type Changes = Vec<(Box<str>, Option<Value>)>;
 
 impl Custom {
     /// Makes the fields from values.
-    pub fn from_values(values: &BTreeMap<String, Value>) -> Self {
+    pub fn from_values(mut values: BTreeMap<String, Value>) -> Self {
         if values.is_empty() {
             return Self(None);
         }
-        let text = serde_json::to_string(values).unwrap_or_default();
+        values.values_mut().for_each(Value::sort_all_objects);
+        let text = serde_json::to_string(&values).unwrap_or_default();
         Self(Some(text.into()))
     }
 
@@ -68,7 +69,7 @@ impl Custom {
         object.deserialize_map(Find(name)).ok().flatten().map(RawValue::get)
     }
 
-    /// The fields after `changes`; `None` if nothing really changes.
+    /// The fields after `changes`; `None` if no value changes.
     pub fn changed(&self, changes: &Changes) -> Option<Self> {
         if changes.is_empty() {
             return None;
@@ -80,30 +81,8 @@ impl Custom {
                 None => values.remove(&**name),
             };
         }
-        let next = Self::from_values(&values);
+        let next = Self::from_values(values);
         (next != *self).then_some(next)
-    }
-}
-
-/// Collects the members of a stored object that this version does not know, to be kept as they are.
-#[derive(Debug, Default)]
-pub struct Unknown(String);
-
-impl Unknown {
-    pub fn add(&mut self, name: &str, value: &RawValue) {
-        if !self.0.is_empty() {
-            self.0.push(',');
-        }
-        let mut quoted = Vec::new();
-        super::json::push_str(&mut quoted, name);
-        self.0.push_str(&String::from_utf8_lossy(&quoted));
-        self.0.push(':');
-        self.0.push_str(value.get());
-    }
-
-    /// The members without braces, if there are any.
-    pub fn into_members(self) -> Option<Box<str>> {
-        (!self.0.is_empty()).then(|| self.0.into_boxed_str())
     }
 }
 

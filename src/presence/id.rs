@@ -131,15 +131,10 @@ impl AsRef<str> for Id {
 
 /// Serialises an optional id that many records share ([`Id::parse_shared`]).
 pub mod shared {
-    use std::borrow::Cow;
-
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
     use super::Id;
-
-    /// A text that is borrowed if it can be.
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    use crate::presence::stored::Text;
 
     pub fn serialize<S: Serializer>(id: &Option<Id>, serializer: S) -> Result<S::Ok, S::Error> {
         id.serialize(serializer)

@@ -1,5 +1,7 @@
 //! Writes JSON without a tree in between: answers and events are made by the thousand.
 
+use serde::Serialize;
+
 use super::time::Time;
 
 /// Appends `text` as a JSON string.
@@ -10,8 +12,9 @@ pub fn push_str(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends `number` in decimal digits.
-pub fn push_number(out: &mut Vec<u8>, number: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+pub fn push_number(out: &mut Vec<u8>, number: impl Serialize) {
+    let written = serde_json::to_writer(out, &number);
+    debug_assert!(written.is_ok(), "{written:?}");
 }
 
 pub fn push_bool(out: &mut Vec<u8>, value: bool) {

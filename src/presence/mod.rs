@@ -16,6 +16,7 @@ pub mod lease;
 pub mod number;
 pub mod refusal;
 pub mod sort;
+pub mod stored;
 pub mod table;
 pub mod time;
 pub mod user;

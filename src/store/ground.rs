@@ -67,14 +67,14 @@ impl Ground {
     /// Nothing is known yet. If the stream is read again for its number of messages, the number that
     /// is found then is taken for right.
     pub fn new(loss: Option<&Loss>) -> Self {
-        let is_counted_anew = matches!(loss, Some(Loss::Miscounted { .. }));
+        let is_miscounted = matches!(loss, Some(Loss::Miscounted { .. }));
         Self {
             witnesses: VecDeque::new(),
             messages: 0,
             markers: BTreeMap::new(),
             expired: BTreeMap::new(),
             awaited: None,
-            unexplained: (!is_counted_anew).then_some(0),
+            unexplained: (!is_miscounted).then_some(0),
             miscounts: 0,
         }
     }

@@ -55,7 +55,7 @@ def eventually(what, look, patience=START):
 
 
 class Machine:
-    """A machine that is booted; whoever leaves it, it is gone."""
+    """A booted machine, which is removed at the end of its `with` block."""
 
     def __init__(self, packages):
         self.packages = packages

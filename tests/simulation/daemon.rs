@@ -44,7 +44,7 @@ pub struct Daemon {
     pub feed_due: bool,
     /// It is ready when it has applied all entries up to here.
     ready_from: Option<u64>,
-    /// Whether it reads the stream anew.
+    /// Whether it replays the stream.
     replays: bool,
     pub verifications: Vec<(u64, Id, u64)>,
     /// Visible changes by other daemons: when seen, the user, the daemon.

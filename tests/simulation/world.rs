@@ -358,7 +358,7 @@ impl World {
             }
         }
         if self.daemons.get_mut(&id).is_some_and(Daemon::ends_replay) {
-            self.note(None, || format!("{id} has read the stream anew"));
+            self.note(None, || format!("{id} has replayed the stream"));
             self.drive(id, Stripe::on_replayed)?;
         }
         self.verified(id)

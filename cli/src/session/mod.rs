@@ -36,7 +36,7 @@ pub struct Session {
 struct Denied(Arc<Mutex<Vec<String>>>);
 
 impl Denied {
-    const MOST: usize = 16;
+    const MAX_SHOWN: usize = 16;
 
     fn on_event(&self, event: &Event) {
         let Event::ServerError(ServerError::Other(text)) = event else { return };
@@ -44,7 +44,7 @@ impl Denied {
             return;
         }
         let mut denied = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if denied.len() < Self::MOST {
+        if denied.len() < Self::MAX_SHOWN {
             denied.extend(text.split('"').nth(1).map(str::to_owned));
         }
     }

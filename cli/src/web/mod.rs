@@ -60,7 +60,7 @@ impl Web {
             demo,
         };
         line(&guard.url())?;
-        note("the address is a secret: whoever has it sees who is online. Ctrl-C ends the page");
+        note("the address is a secret: it shows who is online. Ctrl-C ends the page");
         if self.open {
             open(&guard.url());
         }

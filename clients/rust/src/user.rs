@@ -50,7 +50,7 @@ pub struct Seen<F = Fields> {
     pub updated_at: Option<String>,
     /// Grows with each change of what is announced, and never falls.
     pub version: u64,
-    /// Whether the user is hidden; only in the user's view of itself.
+    /// Whether the user is invisible; only in the user's view of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invisible: Option<bool>,
     /// What the user chose to be shown as; only in the user's view of itself.

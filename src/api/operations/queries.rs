@@ -1,12 +1,8 @@
 //! The fields that queries and watches share.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::context::Context;
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, wrong};
-use crate::api::request::json_strict::without_mark;
 use crate::presence::refusal::Refusal;
 
 /// How far the replica must have come before a query is answered.
@@ -39,18 +35,6 @@ impl Freshness {
             None => Ok(()),
         }
     }
-}
-
-/// The text of the field `sort` of a request, which alone has the order of the sort keys.
-pub fn sort_text(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Sorted<'a> {
-        #[serde(borrow)]
-        sort: &'a RawValue,
-    }
-    serde_json::from_slice::<Sorted<'_>>(without_mark(body))
-        .ok()
-        .map(|sorted| sorted.sort.get().to_owned())
 }
 
 pub fn to_usize(number: u64) -> usize {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::channel;
 use super::context::Context;
-use super::queries::{Freshness, sort_text, to_usize};
+use super::queries::{Freshness, to_usize};
 use super::reply::Reply;
 use crate::api::request::door::Door;
 use crate::api::request::fields::Fields;
@@ -34,10 +34,9 @@ pub struct QueryChannels {
 }
 
 impl QueryChannels {
-    /// Parses `fields`, which were read from `body`: only the text has the order of sort keys.
-    pub fn parse(mut fields: Fields, body: &[u8], door: &Door) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Channels, &filter));
-        let sort = fields.take("sort").and_then(|_| sort_text(body));
+        let sort = fields.take("sort");
         let limit = fields.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
         let limit = to_usize(limit);
         let offset = fields.number("offset", 0..=MAX_OFFSET)?.unwrap_or(0);
@@ -49,7 +48,7 @@ impl QueryChannels {
         fields.finish()?;
         let query = ChannelQuery {
             filter: filter.transpose()?,
-            sort: Sort::parse(Kind::Channels, sort.as_deref())?,
+            sort: Sort::parse(Kind::Channels, sort.as_ref())?,
             // One more tells whether others match behind this page.
             limit: limit + 1,
             offset: to_usize(offset),

@@ -1,7 +1,7 @@
 //! `query_users`: the users that match, as the viewer sees them, and the subjects to subscribe to.
 
 use super::context::Context;
-use super::queries::{Freshness, sort_text, to_usize};
+use super::queries::{Freshness, to_usize};
 use super::reply::Reply;
 use crate::api::request::door::Door;
 use crate::api::request::fields::Fields;
@@ -29,10 +29,9 @@ pub struct QueryUsers {
 }
 
 impl QueryUsers {
-    /// Parses `fields`, which were read from `body`: only the text has the order of sort keys.
-    pub fn parse(mut fields: Fields, body: &[u8], door: &Door) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Users, &filter));
-        let sort = fields.take("sort").and_then(|_| sort_text(body));
+        let sort = fields.take("sort");
         let limit = fields.number("limit", 1..=MAX_LIMIT)?.map(to_usize);
         let offset = fields.number("offset", 0..=MAX_OFFSET)?.unwrap_or(0);
         let presence = fields.boolean("presence")?.unwrap_or(false);
@@ -43,7 +42,7 @@ impl QueryUsers {
         let limit = limit.unwrap_or_else(|| default_limit(filter.as_ref()));
         let query = UserQuery {
             filter,
-            sort: Sort::parse(Kind::Users, sort.as_deref())?,
+            sort: Sort::parse(Kind::Users, sort.as_ref())?,
             // One more tells whether others match behind this page.
             limit: limit + 1,
             offset: to_usize(offset),

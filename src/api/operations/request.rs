@@ -63,16 +63,14 @@ impl Request {
                 Self::UpsertUsers(UpsertUsers::parse(fields()?, door, &rules())?)
             }
             Operation::DeleteUsers => Self::DeleteUsers(DeleteUsers::parse(fields()?)?),
-            Operation::QueryUsers => Self::QueryUsers(QueryUsers::parse(fields()?, body, door)?),
+            Operation::QueryUsers => Self::QueryUsers(QueryUsers::parse(fields()?, door)?),
             Operation::CountUsers => Self::CountUsers(CountUsers::parse(fields()?, door)?),
             Operation::UpsertChannel => Self::UpsertChannel(UpsertChannel::parse(fields()?)?),
             Operation::DeleteChannel => Self::DeleteChannel(DeleteChannel::parse(fields()?)?),
             Operation::WatchChannel => {
                 Self::WatchChannel(WatchChannel::parse(fields()?, door, &service.limits())?)
             }
-            Operation::QueryChannels => {
-                Self::QueryChannels(QueryChannels::parse(fields()?, body, door)?)
-            }
+            Operation::QueryChannels => Self::QueryChannels(QueryChannels::parse(fields()?, door)?),
             Operation::Batch => Self::Batch(Batch::parse(body, &rules())?),
             Operation::Explain => Self::Explain(Explain::parse(fields()?)?),
         })

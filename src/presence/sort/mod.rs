@@ -17,6 +17,8 @@ mod top;
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
 
+use serde_json::Value;
+
 use super::field::{Datum, Field, Kind, Subject};
 use super::number::Number;
 use super::refusal::Refusal;
@@ -46,12 +48,12 @@ pub enum Direction {
 }
 
 impl Sort {
-    /// Reads a sort from its JSON text, since the order of the keys of an object counts. Without
-    /// any, and for `null`, `{}` and `[]`, it is the default of the kind.
+    /// Reads a sort; the order of the keys of an object counts. Without any, and for `null`, `{}`
+    /// and `[]`, it is the default of the kind.
     ///
     /// # Errors
     /// `invalid_sort`, naming the path.
-    pub fn parse(kind: Kind, json: Option<&str>) -> Result<Self, Refusal> {
+    pub fn parse(kind: Kind, json: Option<&Value>) -> Result<Self, Refusal> {
         parse::sort(kind, json)
     }
 
@@ -172,14 +174,14 @@ impl Rank<'_> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::super::field::sample::{Sample, sample};
     use super::*;
 
     /// The ids of the records in the order of the sort.
     fn order(kind: Kind, sort: &str, records: &Value) -> Vec<String> {
-        let sort = Sort::parse(kind, Some(sort)).unwrap();
+        let sort = Sort::parse(kind, serde_json::from_str(sort).ok().as_ref()).unwrap();
         let mut records = records.as_array().unwrap().clone();
         records.sort_by_key(|record| sort.key(&sample(record)));
         records.iter().map(|record| record["id"].as_str().unwrap().to_owned()).collect()
@@ -230,7 +232,10 @@ mod tests {
 
     #[test]
     fn a_sort_by_the_unique_field_alone_is_known_as_such() {
-        let only = |kind, json| Sort::parse(kind, json).unwrap().by_unique_field_only();
+        let only = |kind, json: Option<&str>| {
+            let json = json.map(|json| serde_json::from_str(json).unwrap());
+            Sort::parse(kind, json.as_ref()).unwrap().by_unique_field_only()
+        };
         assert_eq!(only(Kind::Users, None), Some(Direction::Ascending));
         assert_eq!(only(Kind::Users, Some(r#"{"id":-1}"#)), Some(Direction::Descending));
         assert_eq!(only(Kind::Users, Some(r#"{"id":-1,"status":1}"#)), Some(Direction::Descending));
@@ -266,7 +271,7 @@ mod tests {
         let key = (prop::sample::select(vec!["x", "y", "online", "id"]), any::<bool>());
         prop::collection::vec(key, 0..5).prop_filter_map("a field twice", |keys| {
             let keys = keys.iter().map(|(name, up)| json!({*name: if *up { 1 } else { -1 }}));
-            Sort::parse(Kind::Users, Some(&Value::from_iter(keys).to_string())).ok()
+            Sort::parse(Kind::Users, Some(&Value::from_iter(keys))).ok()
         })
     }
 

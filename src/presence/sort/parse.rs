@@ -1,11 +1,6 @@
-//! Reading sorts. They come as JSON text, because a `serde_json::Value` forgets in which order
-//! the keys of an object were written. Every error names the path of what is wrong.
+//! Reads sorts. Every error names the path of the mistake.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::super::field::{Field, Kind};
 use super::super::number::Number;
@@ -16,18 +11,17 @@ use super::{Direction, Key, Sort};
 pub const MAX_KEYS: usize = 5;
 const FORMS: &str = "takes {\"id\":-1}, [{\"id\":-1},…] or [{\"field\":\"id\",\"direction\":-1},…]";
 
-pub(super) fn sort(kind: Kind, json: Option<&str>) -> Result<Sort, Refusal> {
-    let json = json.unwrap_or("null").trim_ascii();
+pub(super) fn sort(kind: Kind, json: Option<&Value>) -> Result<Sort, Refusal> {
     let mut keys = Keys { kind, keys: Vec::new() };
-    match json.as_bytes().first() {
-        Some(b'{') => keys.named(read(json, "sort")?, "")?,
-        Some(b'[') => {
-            for (at, entry) in read::<Vec<&RawValue>>(json, "sort")?.into_iter().enumerate() {
-                keys.entry(entry.get(), &format!("[{at}]"))?;
+    match json {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(named)) => keys.named(named, "")?,
+        Some(Value::Array(entries)) => {
+            for (at, entry) in entries.iter().enumerate() {
+                keys.entry(entry, &format!("[{at}]"))?;
             }
         }
-        _ if json == "null" => {}
-        _ => return Err(invalid("sort", FORMS)),
+        Some(_) => return Err(invalid("sort", FORMS)),
     }
     if keys.keys.is_empty() {
         return Ok(Sort::default_of(kind));
@@ -43,40 +37,42 @@ struct Keys {
 
 impl Keys {
     /// An element of an array: one key in two fields, or keys by their names.
-    fn entry(&mut self, json: &str, path: &str) -> Result<(), Refusal> {
-        if !json.starts_with('{') {
-            return Err(invalid(path, FORMS));
-        }
-        let pairs: Pairs = read(json, path)?;
+    fn entry(&mut self, json: &Value, path: &str) -> Result<(), Refusal> {
+        let pairs = json.as_object().ok_or_else(|| invalid(path, FORMS))?;
         // A number beside `field` is the direction of a custom field that is called so.
-        let by_field = pairs.0.iter().any(|(name, value)| name == "field" && value.is_string());
-        if by_field { self.spelled(pairs, path) } else { self.named(pairs, &format!("{path}.")) }
+        match pairs.get("field") {
+            Some(Value::String(field)) => self.spelled(field, pairs, path),
+            _ => self.named(pairs, &format!("{path}.")),
+        }
     }
 
     /// `{"id":-1,…}`
-    fn named(&mut self, pairs: Pairs, prefix: &str) -> Result<(), Refusal> {
-        for (name, value) in pairs.0 {
+    fn named(&mut self, pairs: &Map<String, Value>, prefix: &str) -> Result<(), Refusal> {
+        for (name, value) in pairs {
             let path = format!("{prefix}{name}");
-            let direction = direction(&value, &path)?;
-            self.push(&name, direction, &path)?;
+            let direction = direction(value, &path)?;
+            self.push(name, direction, &path)?;
         }
         Ok(())
     }
 
     /// `{"field":"id","direction":-1}`
-    fn spelled(&mut self, pairs: Pairs, path: &str) -> Result<(), Refusal> {
-        let (mut field, mut way) = (None, None);
-        for (name, value) in pairs.0 {
+    fn spelled(
+        &mut self,
+        field: &str,
+        pairs: &Map<String, Value>,
+        path: &str,
+    ) -> Result<(), Refusal> {
+        let mut way = Direction::Ascending;
+        for (name, value) in pairs {
             let path = format!("{path}.{name}");
-            match (name.as_str(), value) {
-                ("field", Value::String(name)) if field.is_none() => field = Some(name),
-                ("direction", value) if way.is_none() => way = Some(direction(&value, &path)?),
-                ("field" | "direction", _) => return Err(invalid(&path, "is given twice")),
+            match name.as_str() {
+                "field" => {}
+                "direction" => way = direction(value, &path)?,
                 _ => return Err(invalid(&path, "is unknown beside `field` and `direction`")),
             }
         }
-        let field = field.unwrap_or_default();
-        self.push(&field, way.unwrap_or(Direction::Ascending), &format!("{path}.field"))
+        self.push(field, way, &format!("{path}.field"))
     }
 
     fn push(&mut self, name: &str, direction: Direction, path: &str) -> Result<(), Refusal> {
@@ -109,37 +105,6 @@ fn direction(value: &Value, path: &str) -> Result<Direction, Refusal> {
     }
 }
 
-/// The pairs of an object in the order written, repeated names included.
-struct Pairs(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-struct InOrder;
-
-impl<'de> Visitor<'de> for InOrder {
-    type Value = Pairs;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-        let mut pairs = Vec::new();
-        while let Some(pair) = map.next_entry()? {
-            pairs.push(pair);
-        }
-        Ok(Pairs(pairs))
-    }
-}
-
-fn read<'a, T: Deserialize<'a>>(json: &'a str, path: &str) -> Result<T, Refusal> {
-    serde_json::from_str(json).map_err(|_| invalid(path, "is not JSON"))
-}
-
 fn no_field(kind: Kind) -> &'static str {
     match kind {
         Kind::Users => {
@@ -164,13 +129,14 @@ mod tests {
     use super::*;
 
     fn parsed(json: &str) -> Vec<(String, Direction)> {
-        let sort = Sort::parse(Kind::Users, Some(json)).unwrap();
+        let json = serde_json::from_str(json).unwrap();
+        let sort = Sort::parse(Kind::Users, Some(&json)).unwrap();
         let keys = sort.keys.iter().chain([&sort.tie]);
         keys.map(|key| (key.field.name().to_owned(), key.direction)).collect()
     }
 
     fn refused(kind: Kind, json: &str) -> String {
-        let refusal = Sort::parse(kind, Some(json)).unwrap_err();
+        let refusal = Sort::parse(kind, Some(&serde_json::from_str(json).unwrap())).unwrap_err();
         assert_eq!(refusal.code, Code::InvalidSort, "{json}");
         let field = refusal.details["field"].as_str().unwrap().to_owned();
         assert!(refusal.message.contains(&format!("`{field}`")), "{}", refusal.message);
@@ -196,7 +162,9 @@ mod tests {
     fn no_keys_are_the_default() {
         for kind in [Kind::Users, Kind::Channels] {
             for json in [None, Some("null"), Some("{}"), Some("[]"), Some(" [{}] ")] {
-                assert_eq!(Sort::parse(kind, json).unwrap(), Sort::default_of(kind), "{json:?}");
+                let json = json.map(|json| serde_json::from_str(json).unwrap());
+                let sort = Sort::parse(kind, json.as_ref()).unwrap();
+                assert_eq!(sort, Sort::default_of(kind), "{json:?}");
             }
         }
     }
@@ -208,11 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_by_its_path() {
+    fn a_mistake_is_named_by_its_path() {
         for (json, path) in [
             ("1", "sort"),
             (r#""id""#, "sort"),
-            ("{", "sort"),
             ("[1]", "[0]"),
             (r#"[{"id":1},"status"]"#, "[1]"),
             (r#"{"id":2}"#, "id"),
@@ -222,11 +189,9 @@ mod tests {
             (r#"{"id":true}"#, "id"),
             (r#"{"id":{"a":1}}"#, "id"),
             (r#"{"field":"id"}"#, "field"),
-            (r#"{"id":1,"id":1}"#, "id"),
             (r#"[{"id":1},{"id":-1}]"#, "[1].id"),
             (r#"[{"id":1},{"field":"id"}]"#, "[1].field"),
             (r#"[{"field":"id","direction":2}]"#, "[0].direction"),
-            (r#"[{"field":"id","field":"status"}]"#, "[0].field"),
             (r#"[{"field":"id","order":1}]"#, "[0].order"),
             (r#"[{"field":"version"}]"#, "[0].field"),
             (r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}"#, "f"),
@@ -243,17 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn five_keys_are_accepted_and_the_limit_is_told() {
+    fn five_keys_are_accepted_and_the_error_has_the_limit() {
         assert_eq!(parsed(r#"{"a":1,"b":1,"c":1,"d":1,"e":1}"#).len(), 6);
-        let six = r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"id":1}"#;
-        assert_eq!(Sort::parse(Kind::Users, Some(six)).unwrap_err().details["limit"], 5);
+        let six = serde_json::json!({"a":1,"b":1,"c":1,"d":1,"e":1,"id":1});
+        assert_eq!(Sort::parse(Kind::Users, Some(&six)).unwrap_err().details["limit"], 5);
     }
 
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in r#"[\[\]{}":,a-z0-9$ -]{0,40}"#) {
-            let _ = Sort::parse(Kind::Users, Some(&text));
-            let _ = Sort::parse(Kind::Channels, Some(&text));
+            if let Ok(json) = serde_json::from_str(&text) {
+                let _ = Sort::parse(Kind::Users, Some(&json));
+                let _ = Sort::parse(Kind::Channels, Some(&json));
+            }
         }
     }
 }

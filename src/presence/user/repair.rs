@@ -1,5 +1,5 @@
 //! What others see of a user after the store lost a newer record of it: a version never goes back,
-//! and who was hidden or deleted does not come back into view.
+//! and who was invisible or deleted does not come back into view.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl Change<'_> {
         }
         match (lost, self.before) {
             (Stored::Present(lost), Some(found)) => self.raise(lost, found),
-            (Stored::Present(lost), None) => self.bury(lost),
+            (Stored::Present(lost), None) => self.mark_deleted(lost),
             (Stored::Absent { version, changed_by }, Some(_)) => Decision {
                 next: Some(Stored::Absent { version: *version, changed_by: *changed_by }),
                 event: None,
@@ -71,7 +71,7 @@ impl Change<'_> {
 
     /// The store holds nothing in place of `lost`. A marker keeps the version, unless the clock
     /// does.
-    fn bury(&self, lost: &Record) -> Decision<Users> {
+    fn mark_deleted(&self, lost: &Record) -> Decision<Users> {
         let seen = is_announced(Some(lost), None, &self.rules.announced_fields);
         let is_ahead = i64::try_from(lost.version).is_ok_and(|version| version >= self.now.wall.0);
         if !seen && !is_ahead {

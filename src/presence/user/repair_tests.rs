@@ -26,7 +26,7 @@ fn online(version: u64, status: &str) -> Record {
     }
 }
 
-fn hidden(version: u64) -> Record {
+fn invisible(version: u64) -> Record {
     Record { invisible: true, ..online(version, "") }
 }
 
@@ -62,17 +62,20 @@ fn a_version_never_goes_back_and_a_difference_is_announced() {
 
 #[test]
 fn a_user_whom_nobody_saw_online_needs_a_marker_only_if_its_version_is_ahead_of_the_clock() {
-    assert_eq!(repaired(present(hidden(10)), absent(0)), None);
-    assert_eq!(repaired(present(hidden(5000)), absent(0)), Some((5000, false, None)));
-    assert_eq!(repaired(present(hidden(0)), absent(0)), None);
+    assert_eq!(repaired(present(invisible(10)), absent(0)), None);
+    assert_eq!(repaired(present(invisible(5000)), absent(0)), Some((5000, false, None)));
+    assert_eq!(repaired(present(invisible(0)), absent(0)), None);
 }
 
 #[test]
-fn who_was_hidden_or_deleted_does_not_come_back_into_view() {
-    assert_eq!(repaired(present(hidden(500)), present(online(10, ""))), Some((500, false, None)));
+fn a_user_who_was_invisible_or_deleted_does_not_come_back_into_view() {
+    assert_eq!(
+        repaired(present(invisible(500)), present(online(10, ""))),
+        Some((500, false, None))
+    );
     assert_eq!(repaired(absent(500), present(online(10, ""))), Some((500, false, None)));
     assert_eq!(
-        repaired(present(online(500, "")), present(hidden(10))),
+        repaired(present(online(500, "")), present(invisible(10))),
         Some((2000, false, Some(2000)))
     );
 }

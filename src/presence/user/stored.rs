@@ -11,24 +11,20 @@
 //! - An older daemon changes `status` and keeps `status_end`, which therefore names its status.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::collections::BTreeMap;
 
-use serde::Deserialize as DeriveDeserialize;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::availability::Choice;
 use super::connection::{Connection, Device, Leaving};
 use super::record::Record;
-use crate::presence::custom::{Custom, Unknown};
+use crate::presence::custom::Custom;
 use crate::presence::entity::DaemonId;
-use crate::presence::id::Id;
+use crate::presence::id::{Id, shared as shared_lease};
 use crate::presence::json;
+use crate::presence::stored::{Text, Unknown, check_schema};
 use crate::presence::time::Time;
-
-/// The schema number of the records that this version writes and reads.
-const SCHEMA: u64 = 1;
 
 impl Record {
     pub fn encode(&self) -> Vec<u8> {
@@ -95,7 +91,9 @@ impl Record {
     }
 
     pub fn decode(text: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(text).map(|FromJson(record)| record)
+        let stored: StoredUser<'_> = serde_json::from_slice(text)?;
+        check_schema(stored.v)?;
+        Ok(stored.into())
     }
 
     /// What an older daemon takes for the end of the last connection.
@@ -147,19 +145,12 @@ impl Leaving {
     }
 }
 
-/// Read from the stored JSON text.
-struct FromJson<T>(T);
-
-fn list<T>(items: Vec<FromJson<T>>) -> Vec<T> {
-    items.into_iter().map(|FromJson(item)| item).collect()
-}
-
 /// The last connect of any of these connections. What is no more than that is not stored.
 fn last_connect(connections: &[Connection]) -> u64 {
     connections.iter().map(|each| each.generation).max().unwrap_or(0)
 }
 
-fn push_member(out: &mut Vec<u8>, name: &str, number: impl itoa::Integer) {
+fn push_member(out: &mut Vec<u8>, name: &str, number: impl Serialize) {
     out.push(b',');
     json::push_str(out, name);
     out.push(b':');
@@ -189,186 +180,145 @@ fn push_unknown(out: &mut Vec<u8>, members: Option<&str>) {
     }
 }
 
-impl<'de> Deserialize<'de> for FromJson<Record> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = FromJson<Record>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the record of a user")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<FromJson<Record>, A::Error> {
-                let mut record = Record::new(Time(0), 0);
-                let (mut schema, mut created) = (None, false);
-                let (mut grace_since, mut status_end) = (None, None::<StatusEnd<'de>>);
-                let mut unknown = Unknown::default();
-                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                    match &*name {
-                        "v" => schema = Some(map.next_value::<u64>()?),
-                        "created_at" => {
-                            record.created_at = Time(map.next_value()?);
-                            created = true;
-                        }
-                        "updated_at" => record.updated_at = Time(map.next_value()?),
-                        "version" => record.version = map.next_value()?,
-                        "changed_by" => {
-                            record.changed_by =
-                                DaemonId::parse(&map.next_value::<Cow<'de, str>>()?);
-                        }
-                        "last_active" => record.last_active = Some(Time(map.next_value()?)),
-                        "shown_last_active" => {
-                            record.shown_last_active = Some(Time(map.next_value()?));
-                        }
-                        "offline_since" => record.offline_since = Some(Time(map.next_value()?)),
-                        "shown_offline_since" => {
-                            record.shown_offline_since = Some(Time(map.next_value()?));
-                        }
-                        "invisible" => record.invisible = map.next_value()?,
-                        "hide_last_active" => record.hide_last_active = map.next_value()?,
-                        "availability_choice" => {
-                            let name = map.next_value::<Cow<'de, str>>()?;
-                            record.choice = Choice::parse(&name).unwrap_or_default();
-                        }
-                        "status" => record.status = Some(map.next_value()?),
-                        "status_end" => status_end = Some(map.next_value()?),
-                        "custom" => {
-                            let values: std::collections::BTreeMap<String, Value> =
-                                map.next_value()?;
-                            record.custom = Custom::from_values(&values);
-                        }
-                        "connections" => {
-                            record.connections = list(map.next_value()?);
-                        }
-                        "connects" => record.generation = map.next_value()?,
-                        "leaving" => {
-                            record.leaving = list(map.next_value()?);
-                        }
-                        "grace_since" => grace_since = Some(Time(map.next_value()?)),
-                        _ => unknown.add(&name, map.next_value::<&RawValue>()?),
-                    }
-                }
-                match schema {
-                    Some(SCHEMA) if created => {}
-                    Some(SCHEMA) => return Err(A::Error::missing_field("created_at")),
-                    Some(other) => {
-                        return Err(A::Error::custom(format_args!(
-                            "it has schema {other}, and this version reads schema {SCHEMA}"
-                        )));
-                    }
-                    None => return Err(A::Error::missing_field("v")),
-                }
-                record.generation = record.generation.max(last_connect(&record.connections));
-                record.unknown = unknown.into_members();
-                record.reconcile(grace_since);
-                record.status_expires_at = status_end
-                    .filter(|end| record.status.as_deref() == Some(&*end.status))
-                    .map(|end| Time(end.at));
-                Ok(FromJson(record))
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
-impl<'de> Deserialize<'de> for FromJson<Connection> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = FromJson<Connection>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a connection")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<FromJson<Connection>, A::Error> {
-                let (mut id, mut lease, mut generation) = (None, None, 0);
-                let (mut device, mut idle) = (None, false);
-                let mut unknown = Unknown::default();
-                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                    match &*name {
-                        "id" => id = Some(map.next_value()?),
-                        "lease" => {
-                            let name = map.next_value::<Cow<'de, str>>()?;
-                            let shared = Id::parse_shared(&name, "lease");
-                            lease =
-                                Some(shared.map_err(|refusal| A::Error::custom(refusal.message))?);
-                        }
-                        "device" => {
-                            device = stored_device(&map.next_value::<Cow<'de, str>>()?);
-                        }
-                        "idle" => idle = map.next_value()?,
-                        "connects" => generation = map.next_value()?,
-                        _ => unknown.add(&name, map.next_value::<&RawValue>()?),
-                    }
-                }
-                let id = id.ok_or_else(|| A::Error::missing_field("id"))?;
-                let unknown = unknown.into_members();
-                Ok(FromJson(Connection { id, lease, device, idle, generation, unknown }))
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
-impl<'de> Deserialize<'de> for FromJson<Leaving> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = FromJson<Leaving>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a leaving connection")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<FromJson<Leaving>, A::Error> {
-                let mut leaving = Leaving::of_user(Time(0), 0);
-                let (mut since, mut unknown) = (None, Unknown::default());
-                while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                    match &*name {
-                        "since" => since = Some(Time(map.next_value()?)),
-                        "id" => {
-                            leaving.connection = Some(map.next_value()?);
-                        }
-                        "device" => {
-                            leaving.device = stored_device(&map.next_value::<Cow<'de, str>>()?);
-                        }
-                        "idle" => leaving.idle = map.next_value()?,
-                        "grace_ms" => leaving.grace_ms = Some(map.next_value()?),
-                        "connects" => leaving.generation = map.next_value()?,
-                        _ => unknown.add(&name, map.next_value::<&RawValue>()?),
-                    }
-                }
-                leaving.since = since.ok_or_else(|| A::Error::missing_field("since"))?;
-                leaving.unknown = unknown.into_members();
-                Ok(FromJson(leaving))
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
+/// The stored object of a user.
+#[derive(Deserialize)]
+struct StoredUser<'a> {
+    v: u64,
+    created_at: Time,
+    updated_at: Option<Time>,
+    #[serde(default)]
+    version: u64,
+    #[serde(borrow)]
+    changed_by: Option<Text<'a>>,
+    last_active: Option<Time>,
+    shown_last_active: Option<Time>,
+    offline_since: Option<Time>,
+    shown_offline_since: Option<Time>,
+    #[serde(default)]
+    invisible: bool,
+    #[serde(default)]
+    hide_last_active: bool,
+    #[serde(borrow)]
+    availability_choice: Option<Text<'a>>,
+    status: Option<Box<str>>,
+    #[serde(borrow)]
+    status_end: Option<StatusEnd<'a>>,
+    #[serde(default)]
+    custom: BTreeMap<String, Value>,
+    #[serde(borrow, default)]
+    connections: Vec<StoredConnection<'a>>,
+    #[serde(default)]
+    connects: u64,
+    #[serde(borrow, default)]
+    leaving: Vec<StoredLeaving<'a>>,
+    grace_since: Option<Time>,
+    #[serde(flatten)]
+    unknown: Unknown,
 }
 
 /// The end of a status, with the status that it is the end of.
-#[derive(DeriveDeserialize)]
+#[derive(Deserialize)]
 struct StatusEnd<'a> {
-    at: i64,
+    at: Time,
     #[serde(borrow)]
     status: Cow<'a, str>,
 }
 
+#[derive(Deserialize)]
+struct StoredConnection<'a> {
+    id: Id,
+    #[serde(with = "shared_lease", default)]
+    lease: Option<Id>,
+    #[serde(borrow)]
+    device: Option<Text<'a>>,
+    #[serde(default)]
+    idle: bool,
+    #[serde(default)]
+    connects: u64,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+#[derive(Deserialize)]
+struct StoredLeaving<'a> {
+    since: Time,
+    id: Option<Id>,
+    #[serde(borrow)]
+    device: Option<Text<'a>>,
+    #[serde(default)]
+    idle: bool,
+    grace_ms: Option<u64>,
+    #[serde(default)]
+    connects: u64,
+    #[serde(flatten)]
+    unknown: Unknown,
+}
+
+impl From<StoredUser<'_>> for Record {
+    fn from(stored: StoredUser<'_>) -> Self {
+        let connections: Vec<_> = stored.connections.into_iter().map(Connection::from).collect();
+        let status_end = stored.status_end;
+        let status_end = status_end.filter(|end| stored.status.as_deref() == Some(&*end.status));
+        let mut record = Self {
+            created_at: stored.created_at,
+            updated_at: stored.updated_at.unwrap_or(Time(0)),
+            version: stored.version,
+            changed_by: stored.changed_by.and_then(|Text(daemon)| DaemonId::parse(&daemon)),
+            last_active: stored.last_active,
+            shown_last_active: stored.shown_last_active,
+            offline_since: stored.offline_since,
+            shown_offline_since: stored.shown_offline_since,
+            invisible: stored.invisible,
+            hide_last_active: stored.hide_last_active,
+            choice: stored
+                .availability_choice
+                .and_then(|Text(name)| Choice::parse(&name))
+                .unwrap_or_default(),
+            status: stored.status,
+            status_expires_at: status_end.map(|end| end.at),
+            custom: Custom::from_values(stored.custom),
+            generation: stored.connects.max(last_connect(&connections)),
+            connections,
+            leaving: stored.leaving.into_iter().map(Leaving::from).collect(),
+            unknown: stored.unknown.into_members(),
+        };
+        record.reconcile(stored.grace_since);
+        record
+    }
+}
+
+impl From<StoredConnection<'_>> for Connection {
+    fn from(stored: StoredConnection<'_>) -> Self {
+        let StoredConnection { id, lease, idle, connects, .. } = stored;
+        Self {
+            id,
+            lease,
+            device: stored.device.and_then(stored_device),
+            idle,
+            generation: connects,
+            unknown: stored.unknown.into_members(),
+        }
+    }
+}
+
+impl From<StoredLeaving<'_>> for Leaving {
+    fn from(stored: StoredLeaving<'_>) -> Self {
+        let StoredLeaving { id, idle, connects, since, grace_ms, .. } = stored;
+        Self {
+            connection: id,
+            device: stored.device.and_then(stored_device),
+            idle,
+            generation: connects,
+            since,
+            grace_ms,
+            unknown: stored.unknown.into_members(),
+        }
+    }
+}
+
 /// A kind of device that this version would not have written is left out.
-fn stored_device(name: &str) -> Option<Device> {
-    Device::parse(name, "device").ok()
+fn stored_device(Text(name): Text<'_>) -> Option<Device> {
+    Device::parse(&name, "device").ok()
 }
 
 #[cfg(test)]
@@ -377,11 +327,11 @@ mod tests {
 
     #[test]
     fn what_this_version_does_not_know_is_kept() {
-        let text = br#"{"v":1,"created_at":5,"updated_at":6,"version":7,"mood":{"b":[1, 2]},
+        let text = br#"{"v":1,"created_at":5,"updated_at":6,"version":7,"mood":{"b":[1,2]},
             "connections":[{"id":"c","connects":2,"via":"tls"}],"custom":{"z":1,"a":"x"}}"#;
         let record = Record::decode(text).unwrap();
         let again = String::from_utf8(record.encode()).unwrap();
-        assert!(again.contains(r#""mood":{"b":[1, 2]}"#), "{again}");
+        assert!(again.contains(r#""mood":{"b":[1,2]}"#), "{again}");
         assert!(again.contains(r#""via":"tls""#), "{again}");
         assert!(again.contains(r#""custom":{"a":"x","z":1}"#), "{again}");
         assert_eq!(Record::decode(again.as_bytes()).unwrap(), record);

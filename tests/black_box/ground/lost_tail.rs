@@ -7,7 +7,7 @@ use crate::support::stage::NO_GRACE;
 use crate::support::{Client, Daemon, Events, Server};
 
 #[tokio::test]
-async fn a_stream_that_lost_its_newest_writes_is_read_anew() {
+async fn a_stream_that_lost_its_newest_writes_is_replayed() {
     let mut server = Server::start().await;
     let daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
     let client = Client::connect(&server).await;

@@ -53,7 +53,7 @@ async fn purged(what: Value, gone: &[&str], left: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_bucket_that_is_purged_under_running_daemons_is_read_anew() {
+async fn a_bucket_that_is_purged_under_running_daemons_is_replayed() {
     purged(json!({}), &["ann", "bob"], &[]).await;
 }
 
