@@ -17,6 +17,8 @@ const CHANNEL = { type: "team", id: "general" };
 const servers = await Servers.start();
 const stopped = new Promise<void>((resolve) => {
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
+  // The end of a test that started it.
+  process.once("disconnect", () => resolve());
 });
 try {
   const nc = await connect({

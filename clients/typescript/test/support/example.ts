@@ -16,7 +16,7 @@ export class Example {
 
   private constructor() {
     this.process = spawn(process.execPath, [DEMO], {
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
       env: { ...process.env, DEMO: "quiet" },
     });
     for (const stream of [this.process.stdout, this.process.stderr]) {
