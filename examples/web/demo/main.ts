@@ -42,4 +42,5 @@ Ctrl-C ends it.`);
   await nc.close();
 } finally {
   await servers.stop();
+  if (process.connected) process.disconnect();
 }

@@ -203,10 +203,12 @@ test("on phones nothing is cut off, and what can be pressed is large enough", as
 });
 
 test("who wants less movement gets none", async () => {
-  const page = await example.open(browser);
+  const proxy = await Proxy.to(Number(new URL(await example.wsUrl()).port));
+  const page = await example.open(browser, { url: `ws://127.0.0.1:${proxy.port}` });
   await page.emulateMediaFeatures([{ name: "prefers-reduced-motion", value: "reduce" }]);
-  await page.setOfflineMode(true);
-  await shows(page, ".pill", "Offline");
+  // The light of a stale picture pulses otherwise.
+  proxy.refuse();
+  await shows(page, ".pill", "Stale");
   const moving = await page.$$eval("*", (all) =>
     all.filter((one) => {
       const { animationName, transitionDuration } = getComputedStyle(one);
@@ -214,6 +216,7 @@ test("who wants less movement gets none", async () => {
     }).length,
   );
   assert.equal(moving, 0);
+  proxy.close();
 });
 
 test("Ctrl-C ends all that the demo started", async () => {
