@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo test test-rust test-python test-web test-page chaos deb test-deb fmt fmt-check lint doc alerts deny advisories ci
+.PHONY: help dev demo demo-web test test-rust test-python test-web test-page chaos deb test-deb fmt fmt-check lint doc alerts deny advisories ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -18,13 +18,16 @@ dev: ## start NATS and a daemon, and print presence changes; options: make dev A
 demo: ## start NATS and two daemons, and play a story through them
 	@$(NATS); cargo build --quiet --bins; cargo run --quiet --example demo
 
+demo-web: ## start NATS, daemons, the login, and a page with a dozen lively users; prints its address
+	@scripts/demo-web
+
 test: ## the whole suite, against a real nats-server
 	@$(NATS); echo "testing against $$NATS_SERVER ($$("$$NATS_SERVER" --version))"; \
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(NEXTEST); \
 	else cargo test --lib --bins --tests --examples; fi; \
 	cargo test --doc --quiet
 
-test-web: ## the TypeScript client: types, packaging, and tests over TCP and in Chromium
+test-web: ## the TypeScript client and the page built on it: types, packaging, tests over TCP and in Chromium
 	@scripts/test-web
 
 # With the schemas of the wire types, so that their test runs.
@@ -77,4 +80,4 @@ advisories: ## known vulnerabilities of the dependencies, from the advisory data
 # Real processes, with bounds in time: what fails is tried once more, and is shown as FLAKY.
 ci: NEXTEST_CLIENTS = --retries 1 --no-fail-fast
 ci: NEXTEST = --profile ci
-ci: fmt-check lint doc alerts deny test test-rust test-python test-deb ## all that CI checks
+ci: fmt-check lint doc alerts deny test test-rust test-python test-web test-deb ## all that CI checks

@@ -3,7 +3,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { Change } from "../src/index.js";
-import { forService, forUser } from "../src/index.js";
+import { channelLoader } from "../src/core/channel_watch.js";
+import { Door } from "../src/core/door.js";
+import { Hub } from "../src/core/hub.js";
+import { Link } from "../src/core/link.js";
+import { ChannelsWatch, UsersWatch, forService, forUser } from "../src/index.js";
 import { Stack, until } from "./support/stack.js";
 import { Witness } from "./support/witness.js";
 
@@ -92,6 +96,31 @@ test("watches of one user share a subscription and a query", async () => {
   const third = me.watch(["x3"]);
   await Promise.all([second.live, third.live]);
   assert.equal(queries, 1);
+});
+
+test("what is watched right after the link came up is asked for once", async () => {
+  const spy = await stack.connect();
+  const asked: string[] = [];
+  for (const operation of ["query_users", "watch_channel"]) {
+    spy.subscribe(`presence.v1.${operation}.hub`, { callback: () => void asked.push(operation) });
+  }
+  await spy.flush();
+  const service = forService(await stack.connect());
+  await service.upsertChannel({ type: "messaging", id: "hub", members: ["hub", "y1"] });
+  const spreadMs = 200;
+  const me = forUser(await stack.connect(), "hub");
+  const link = new Link();
+  const hub = new Hub(new Door(link, "hub", { spreadMs }));
+  link.attach(await stack.connect());
+  const users = new UsersWatch(hub, ["y1"]);
+  const channel = new ChannelsWatch(hub, channelLoader({ type: "messaging", id: "hub" }));
+  await Promise.all([users.live, channel.live]);
+  // The answer of a later question comes after that of the resync, if there is one.
+  await new Promise((resolve) => setTimeout(resolve, spreadMs + 50));
+  await me.queryChannels();
+  // A channel is asked for again when its members are subscribed to.
+  assert.deepEqual(asked.sort(), ["query_users", "watch_channel", "watch_channel"]);
+  link.close();
 });
 
 test("a channel is watched without query_users, and beyond ten by pages", async () => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { forService, forUser } from "../src/index.js";
-import { Stack, until } from "./support/stack.js";
+import { FAST, Stack, until } from "./support/stack.js";
 
 const NATS = `
 authorization { users: [
@@ -20,7 +20,8 @@ authorization { users: [
 let stack: Stack;
 before(async () => {
   const daemonUrl = (port: number) => `nats://all:x@127.0.0.1:${port}`;
-  stack = await Stack.start({ nats: NATS, daemonUrl });
+  const settings = `${FAST}[channel_types.counted]\noccupancy_interval = "100ms"\n`;
+  stack = await Stack.start({ nats: NATS, daemonUrl, settings });
 });
 after(() => stack.stop());
 
@@ -56,4 +57,20 @@ test("a query that is refused names the subject at once, and channels work witho
   assert.equal(channel.get("jack")?.id, "jack");
   assert.ok(channel.getSnapshot().denied.has("narrow"));
   await assert.rejects(me.connect(), { kind: "permission", subject: "presence.v1.connect.narrow" });
+});
+
+test("a count that may not be heard is shown as it was answered, and says so", async () => {
+  const all = await stack.connect({ user: "all", pass: "x" });
+  const ref = { type: "counted", id: "c", onlineCount: true };
+  await forService(all).upsertChannel({ type: "counted", id: "c", members: ["jack", "narrow"] });
+  const narrow = forUser(await stack.connect({ user: "narrow", pass: "x" }), "narrow").watchChannel(ref);
+  const hearing = forUser(all, "narrow").watchChannel(ref);
+  await Promise.all([narrow.live, hearing.live]);
+  await until(() => narrow.countDenied);
+  assert.equal(narrow.countDenied?.subject, "channel.presence.changed.counted.c");
+  const seat = await forUser(all, "jack").connect();
+  await until(() => hearing.channel?.online_count === 1);
+  assert.equal(hearing.countDenied, undefined);
+  assert.equal(narrow.get("jack")?.online, true);
+  await seat.close();
 });

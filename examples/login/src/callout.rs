@@ -102,7 +102,13 @@ mod tests {
     fn wrong_expired_and_foreign_tokens_are_told_apart() {
         let (app, foreign) = (KeyPair::new_account(), KeyPair::new_account());
         let issuer = KeyPair::new_account();
-        let session = |exp| Session { sub: "john".into(), exp, sees: vec![], sees_all: false };
+        let session = |exp| Session {
+            sub: "john".into(),
+            exp,
+            sees: vec![],
+            sees_all: false,
+            counts: vec![],
+        };
         let tokens = [
             jwt::sign(&session(100), &app).unwrap(),
             jwt::sign(&session(99), &app).unwrap(),

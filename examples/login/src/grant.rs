@@ -15,6 +15,9 @@ pub struct Session {
     /// Whether the user may hear and query everyone, in place of a list.
     #[serde(default)]
     pub sees_all: bool,
+    /// The channels (`type:id`) of which the user may hear how many members are online.
+    #[serde(default)]
+    pub counts: Vec<String>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -54,6 +57,10 @@ pub fn permissions(session: &Session) -> Permissions {
         let seen = std::iter::once(&session.sub).chain(&session.sees);
         subscribe.extend(seen.map(|id| format!("user.presence.changed.{}", token(id))));
     }
+    let counts = session.counts.iter().filter_map(|cid| cid.split_once(':'));
+    subscribe.extend(
+        counts.map(|(kind, id)| format!("channel.presence.changed.{}.{}", token(kind), token(id))),
+    );
     Permissions { publish: Allow { allow: publish }, subscribe: Allow { allow: subscribe } }
 }
 
@@ -73,7 +80,7 @@ mod tests {
     use super::*;
 
     fn session(sees_all: bool) -> Session {
-        Session { sub: "a@b.c".into(), exp: 0, sees: vec!["jack".into()], sees_all }
+        Session { sub: "a@b.c".into(), exp: 0, sees: vec!["jack".into()], sees_all, counts: vec![] }
     }
 
     #[test]
@@ -84,6 +91,13 @@ mod tests {
         let events =
             ["_INBOX_a=40b=2Ec.>", "user.presence.changed.a=40b=2Ec", "user.presence.changed.jack"];
         assert_eq!(subscribe.allow, events);
+    }
+
+    #[test]
+    fn a_client_hears_the_counts_of_channels_that_are_named() {
+        let counts = vec!["messaging:a.b".into(), "nonsense".into()];
+        let Permissions { subscribe, .. } = permissions(&Session { counts, ..session(false) });
+        assert_eq!(subscribe.allow[3..], ["channel.presence.changed.messaging.a=2Eb"]);
     }
 
     #[test]

@@ -72,6 +72,9 @@ struct Token {
     /// Let the user hear and query everyone
     #[arg(long)]
     sees_all: bool,
+    /// Of which channels (type:id) the user may hear how many members are online
+    #[arg(long, value_delimiter = ',')]
+    counts: Vec<String>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -133,6 +136,7 @@ fn sign(options: &Token) -> anyhow::Result<String> {
         exp: seconds_now().saturating_add_signed(options.lifetime),
         sees: options.sees.clone(),
         sees_all: options.sees_all,
+        counts: options.counts.clone(),
     };
     jwt::sign(&session, &read_seed(&options.app_seed)?)
 }

@@ -11,10 +11,7 @@ export class Activity {
   readonly #idleAfterMs: number;
   readonly #onChange: (idle: boolean) => void;
   readonly #tabs: BroadcastChannel | undefined;
-  readonly #input = () => this.#onInput(Date.now());
-  readonly #visible = () => {
-    if (document.visibilityState === "visible") this.#input();
-  };
+  readonly #listening = new AbortController();
 
   constructor(user: string, idleAfterMs: number, onChange: (idle: boolean) => void) {
     this.#idleAfterMs = idleAfterMs;
@@ -23,16 +20,18 @@ export class Activity {
       this.#tabs = new BroadcastChannel(`presence:${user}`);
       this.#tabs.onmessage = ({ data }: MessageEvent<number>) => this.#take(data);
     }
-    for (const name of INPUTS) addEventListener(name, this.#input, { passive: true, capture: true });
-    document.addEventListener("visibilitychange", this.#visible);
+    const { signal } = this.#listening;
+    const input = () => this.#onInput(Date.now());
+    for (const name of INPUTS) addEventListener(name, input, { passive: true, capture: true, signal });
+    const visible = () => document.visibilityState === "visible" && input();
+    document.addEventListener("visibilitychange", visible, { signal });
     this.#check();
   }
 
   close(): void {
     clearTimeout(this.#timer);
     this.#tabs?.close();
-    for (const name of INPUTS) removeEventListener(name, this.#input, { capture: true });
-    document.removeEventListener("visibilitychange", this.#visible);
+    this.#listening.abort();
   }
 
   #onInput(now: number): void {

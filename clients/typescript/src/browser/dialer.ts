@@ -3,7 +3,7 @@
  * closing handshake of a dead WebSocket takes a browser a minute.
  */
 
-import type { NatsConnection } from "@nats-io/nats-core";
+import type { NatsConnection, WsConnectionOptions } from "@nats-io/nats-core";
 import { wsconnect } from "@nats-io/nats-core";
 import { PresenceError } from "../core/errors.js";
 import { Link } from "../core/link.js";
@@ -11,6 +11,10 @@ import type { Auth } from "./token.js";
 import { TokenSource } from "./token.js";
 
 const DIAL_TIMEOUT_MS = 5000;
+/** On a dead link an attempt is silent until its end: others are begun meanwhile. */
+const ATTEMPT_EVERY_MS = 1000;
+/** So many silent rounds follow each other without a pause: about as long as a lease. */
+const ROUNDS_AT_ONCE = 12;
 
 export interface DialerOptions {
   url: string | string[];
@@ -80,7 +84,8 @@ export class Dialer {
           // A refused login is tried once more at once, with a fresh token.
           if (this.#refusals === 1 && !this.link.closed) continue;
           this.#onAttempted();
-          if (!this.link.closed) await this.#sleep(this.#backoffMs());
+          const silent = chainOf(error).includes("TimeoutError") && this.#failures < ROUNDS_AT_ONCE;
+          if (!this.link.closed && !silent) await this.#sleep(this.#backoffMs());
         }
       }
     }
@@ -89,7 +94,7 @@ export class Dialer {
 
   async #dial(fresh: boolean): Promise<void> {
     const authenticator = await this.#tokens.authenticator(fresh);
-    const nc = await wsconnect({
+    const nc = await firstOf({
       servers: this.#options.url,
       reconnect: false,
       timeout: DIAL_TIMEOUT_MS,
@@ -180,6 +185,22 @@ export class Dialer {
     void nc?.close();
     this.#lost?.();
   }
+}
+
+/** The first connection that is made while the first attempt has not failed. */
+function firstOf(options: WsConnectionOptions): Promise<NatsConnection> {
+  return new Promise((resolve, reject) => {
+    let settled = false;
+    const settle = () => {
+      const first = !settled;
+      settled = true;
+      clearInterval(timer);
+      return first;
+    };
+    const attempt = () => wsconnect(options).then((nc) => (settle() ? resolve(nc) : void nc.close()));
+    const timer = setInterval(() => void attempt().catch(() => undefined), ATTEMPT_EVERY_MS);
+    attempt().catch((error: Error) => settle() && reject(error));
+  });
 }
 
 function chainOf(error: unknown): string[] {

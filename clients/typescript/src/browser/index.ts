@@ -1,6 +1,5 @@
 /** Presence in a page: owns its connection, and lives through hiding, reloads, sleep and dead links. */
 
-import type { ChannelsWatch } from "../core/channel_watch.js";
 import type { Connection } from "../core/connection.js";
 import type { DoorOptions } from "../core/door.js";
 import { PresenceError } from "../core/errors.js";
@@ -8,9 +7,8 @@ import type { PresenceSource } from "../core/source.js";
 import type { Ticker } from "../core/ticker.js";
 import { timerTicker } from "../core/ticker.js";
 import { tokenOf } from "../core/token.js";
-import type { ChannelRef, ConnectOptions, Fields, Patch, Query, User } from "../core/types.js";
+import type { ConnectOptions, Fields, Patch } from "../core/types.js";
 import { UserDoor } from "../core/user.js";
-import type { UsersWatch } from "../core/watch.js";
 import { Activity } from "./activity.js";
 import { Dialer } from "./dialer.js";
 import type { Auth } from "./token.js";
@@ -50,9 +48,15 @@ const LEAVE_AFTER_MS = 30_000;
 export class BrowserPresence<F extends object = Fields> implements PresenceSource<F>, AsyncDisposable {
   readonly user: string;
   readonly connection: Connection<F>;
+  readonly watch: UserDoor<F>["watch"];
+  readonly watchChannel: UserDoor<F>["watchChannel"];
+  readonly watchChannels: UserDoor<F>["watchChannels"];
+  readonly peek: UserDoor<F>["peek"];
+  readonly subscribe: UserDoor<F>["subscribe"];
+  /** Queries at the user's door. */
+  readonly door: UserDoor<F>;
   /** Why the presence is less than it could be, such as that the Worker is forbidden. */
   degraded: string | undefined;
-  readonly #door: UserDoor<F>;
   readonly #dialer: Dialer;
   readonly #ticker: Ticker | WorkerTicker;
   readonly #activity: Activity | undefined;
@@ -77,8 +81,11 @@ export class BrowserPresence<F extends object = Fields> implements PresenceSourc
       inboxPrefix: options.inboxPrefix ?? `_INBOX_${tokenOf(user, "user")}`,
       log: (message, error) => logger?.debug(message, error),
     });
-    this.#door = new UserDoor<F>(this.#dialer.link, user, options, this.#ticker);
-    this.connection = this.#door.begin(options.patch, options);
+    const door = new UserDoor<F>(this.#dialer.link, user, options, this.#ticker);
+    this.door = door;
+    ({ watch: this.watch, watchChannel: this.watchChannel, watchChannels: this.watchChannels } = door);
+    ({ peek: this.peek, subscribe: this.subscribe } = door);
+    this.connection = door.begin(options.patch, options);
     if (Number.isFinite(idleAfterMs)) {
       this.#activity = new Activity(user, idleAfterMs, this.connection.setIdle);
     }
@@ -93,17 +100,6 @@ export class BrowserPresence<F extends object = Fields> implements PresenceSourc
     if (closed) throw closed;
     if (this.#dialer.link.up) await this.connection.online();
     return this;
-  }
-
-  readonly watch = (ids: Iterable<string>): UsersWatch<F> => this.#door.watch(ids);
-  readonly watchChannel = (ref: ChannelRef): ChannelsWatch<F> => this.#door.watchChannel(ref);
-  readonly watchChannels = (query: Query = {}): ChannelsWatch<F> => this.#door.watchChannels(query);
-  readonly peek = (id: string): User<F> | null | undefined => this.#door.peek(id);
-  readonly subscribe = (listener: () => void): (() => void) => this.#door.subscribe(listener);
-
-  /** Queries at the user's door. */
-  get door(): UserDoor<F> {
-    return this.#door;
   }
 
   /** Disconnects and closes the connection. */

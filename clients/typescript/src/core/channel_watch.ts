@@ -4,6 +4,7 @@
  */
 
 import { pause } from "./door.js";
+import type { PresenceError } from "./errors.js";
 import { isPresenceError, retryDelayMs } from "./errors.js";
 import type { Hub } from "./hub.js";
 import { json } from "./hub.js";
@@ -52,6 +53,9 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
   get channel(): Channel<F> | undefined {
     return this.channels[0];
   }
+
+  /** Why `online_count` stays as it was answered: the permission for its events is missing. */
+  countDenied: PresenceError | undefined;
 
   /** Whom the watch follows, in order. */
   get watched(): readonly string[] {
@@ -134,18 +138,24 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
   #followCounts(subjects: string[]): void {
     for (const subject of subjects) {
       if (this.#occupancy.has(subject)) continue;
-      const stop = this.hub.door.link.subscribe(subject, (msg) => {
-        const event = json(msg) as
-          | { type?: string; channel?: { cid: string; online_count: number; member_count: number; version: number } }
-          | undefined;
-        if (event?.type !== "channel.presence.changed" || !event.channel) return;
-        const { cid, online_count, member_count, version } = event.channel;
-        if (version <= (this.#counts.get(cid)?.version ?? -1)) return;
-        this.#counts.set(cid, { online_count, member_count, version });
+      const stop = this.hub.door.link.subscribe(subject, (msg) => this.#onCount(json(msg)), (error) => {
+        this.countDenied = error;
         this.note();
       });
       this.#occupancy.set(subject, stop);
     }
+  }
+
+  #onCount(payload: unknown): void {
+    const event = payload as
+      | { type?: string; channel?: { cid: string; online_count: number; member_count: number; version: number } }
+      | undefined;
+    if (event?.type !== "channel.presence.changed" || !event.channel) return;
+    const { cid, online_count, member_count, version } = event.channel;
+    if (version <= (this.#counts.get(cid)?.version ?? -1)) return;
+    this.#counts.set(cid, { online_count, member_count, version });
+    this.countDenied = undefined;
+    this.note();
   }
 }
 
@@ -154,19 +164,13 @@ export function channelLoader<F extends object>(ref: ChannelRef): ChannelsLoader
   return async (hub) => {
     const { type, id, data, users = "first", onlineCount } = ref;
     const named = typeof users === "string" ? undefined : [...new Set(users)];
-    const body = {
-      type,
-      id,
-      presence: true,
-      ...(data && { data }),
-      ...(onlineCount && { online_count: true }),
-    };
+    const body = { type, id, presence: true, data, online_count: onlineCount };
     const fresh: ChannelsAnswer<F>["fresh"] = new Map();
     const ask = async (chunk?: string[]) => {
       const askedAt = hub.mark();
       const answer = await hub.door.once<{ channel: Channel<F>; presence: PresenceBlock }>("watch_channel", {
         ...body,
-        ...(chunk && { users: chunk }),
+        users: chunk,
       });
       for (const member of answer.channel.members) {
         if (answer.presence.users.includes(member.user_id)) {

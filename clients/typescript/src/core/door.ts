@@ -21,12 +21,7 @@ export interface DoorOptions {
   spreadMs?: number;
 }
 
-export interface CallOptions {
-  /** How long to repeat; `Infinity` for as long as `signal` is not aborted. */
-  deadlineMs?: number;
-  signal?: AbortSignal;
-  timeoutMs?: number;
-}
+const DEADLINE_MS = 10_000;
 
 export class Door {
   readonly link: Link;
@@ -58,23 +53,22 @@ export class Door {
     return resultOf<T>(await this.link.request(subject, body, timeoutMs), subject);
   }
 
-  async call<T>(operation: string, body: unknown, options: CallOptions = {}): Promise<T> {
-    const { deadlineMs = 10_000, signal, timeoutMs } = options;
-    const end = performance.now() + deadlineMs;
+  /** Repeats what may succeed later, for ten seconds. */
+  async call<T>(operation: string, body: unknown, timeoutMs?: number): Promise<T> {
+    const end = performance.now() + DEADLINE_MS;
     let doubtful = false;
     for (let failedTries = 1; ; failedTries++) {
       try {
-        await untilUp(this.link, end, signal);
+        await untilUp(this.link, end);
         return await this.once<T>(operation, body, timeoutMs);
       } catch (cause) {
         if (!isPresenceError(cause)) throw cause;
         const error: PresenceError = doubtful ? afterDoubtfulTry(cause) : cause;
         doubtful = error.mayHaveApplied;
-        if (!error.retryable || signal?.aborted) throw error;
         const delay = retryDelayMs(error, failedTries);
-        if (performance.now() + delay >= end) throw error;
+        if (!error.retryable || performance.now() + delay >= end) throw error;
         if (error.kind === "no_answer") void this.link.check();
-        await pause(delay, signal);
+        await pause(delay);
       }
     }
   }
@@ -91,39 +85,23 @@ export function resultOf<T>({ body, status }: Answer, subject: string): T {
 }
 
 /** Waits until the link is up; sends nothing meanwhile. */
-function untilUp(link: Link, end: number, signal?: AbortSignal): Promise<void> {
+function untilUp(link: Link, end: number): Promise<void> {
   if (link.closed) return Promise.reject(link.closed);
   if (link.up) return Promise.resolve();
   return new Promise((resolve, reject) => {
     const done = (error?: PresenceError) => {
       link.listeners.delete(listener);
       clearTimeout(timer);
-      signal?.removeEventListener("abort", aborted);
       if (error) reject(error);
       else resolve();
     };
-    const listener = { up: () => done(), closed: done };
-    const aborted = () => done(new PresenceError("closed", "given up by the caller"));
-    const timer = Number.isFinite(end)
-      ? setTimeout(
-          () => done(new PresenceError("disconnected", "there is no connection to NATS")),
-          Math.max(0, end - performance.now()),
-        )
-      : undefined;
+    const listener = { up: done, closed: done };
+    const late = () => done(new PresenceError("disconnected", "there is no connection to NATS"));
+    const timer = setTimeout(late, end - performance.now());
     link.listeners.add(listener);
-    signal?.addEventListener("abort", aborted);
   });
 }
 
-export function pause(ms: number, signal?: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener("abort", done);
-    if (signal?.aborted) done();
-  });
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }

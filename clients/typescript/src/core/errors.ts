@@ -33,36 +33,31 @@ export interface ErrorInfo {
 export class PresenceError extends Error {
   override readonly name = "PresenceError";
   readonly kind: ErrorKind;
-  readonly code: string | undefined;
-  readonly field: string | undefined;
-  readonly limit: number | undefined;
-  readonly retryAfterMs: number | undefined;
+  declare readonly code?: string;
+  declare readonly field?: string;
+  declare readonly limit?: number;
+  declare readonly retryAfterMs?: number;
   /** The subject that NATS refused, or on which nothing answered. */
-  readonly subject: string | undefined;
-  readonly operation: "publish" | "subscribe" | undefined;
-  readonly details: Record<string, unknown>;
+  declare readonly subject?: string;
+  declare readonly operation?: "publish" | "subscribe";
+  declare readonly details: Record<string, unknown>;
   /** Whether the request, or an earlier try of it, may have taken effect although it failed. */
-  readonly mayHaveApplied: boolean;
+  declare readonly mayHaveApplied: boolean;
 
-  constructor(kind: ErrorKind, message: string, info: ErrorInfo = {}) {
-    super(message, info.cause === undefined ? undefined : { cause: info.cause });
+  constructor(kind: ErrorKind, message: string, { cause, ...info }: ErrorInfo = {}) {
+    super(message, cause === undefined ? undefined : { cause });
     this.kind = kind;
-    this.code = info.code;
-    this.field = info.field;
-    this.limit = info.limit;
-    this.retryAfterMs = info.retryAfterMs;
-    this.subject = info.subject;
-    this.operation = info.operation;
-    this.details = info.details ?? {};
-    this.mayHaveApplied =
-      info.mayHaveApplied ?? ["busy", "no_answer", "disconnected", "malformed"].includes(kind);
+    Object.assign(this, { details: {}, mayHaveApplied: DOUBTFUL.includes(kind), ...info });
   }
 
   /** Whether a later repeat of the same request can succeed. */
   get retryable(): boolean {
-    return ["busy", "no_daemon", "no_answer", "disconnected"].includes(this.kind);
+    return RETRYABLE.includes(this.kind);
   }
 }
+
+const RETRYABLE: ErrorKind[] = ["busy", "no_daemon", "no_answer", "disconnected"];
+const DOUBTFUL: ErrorKind[] = ["busy", "no_answer", "disconnected", "malformed"];
 
 export function isPresenceError(error: unknown): error is PresenceError {
   return error instanceof Error && error.name === "PresenceError";
@@ -82,21 +77,21 @@ export function errorOfReply(body: unknown, status?: number): PresenceError | un
     details?: Record<string, unknown>;
   };
   const known = status ?? BUSY[code] ?? 400;
-  const info: ErrorInfo = { code, details, mayHaveApplied: known === 409 || known >= 500 };
-  const { field, limit, retry_after_ms } = details;
-  if (typeof field === "string") info.field = field;
-  if (typeof limit === "number") info.limit = limit;
-  if (typeof retry_after_ms === "number") info.retryAfterMs = retry_after_ms;
-  const busy = known === 409 || known === 429 || known >= 500;
-  return new PresenceError(busy ? "busy" : "refused", message ?? code, info);
+  const { field, limit, retry_after_ms } = details as { field?: string; limit?: number; retry_after_ms?: number };
+  const kind = known === 409 || known === 429 || known >= 500 ? "busy" : "refused";
+  return new PresenceError(kind, message ?? code, {
+    code,
+    details,
+    ...(field !== undefined && { field }),
+    ...(limit !== undefined && { limit }),
+    ...(Number.isFinite(retry_after_ms) && { retryAfterMs: retry_after_ms as number }),
+    mayHaveApplied: known === 409 || known >= 500,
+  });
 }
 
 /** The same error, of an operation of which an earlier try may have taken effect. */
 export function afterDoubtfulTry(error: PresenceError): PresenceError {
-  const { code, field, limit, retryAfterMs, subject, operation, details, cause } = error;
-  const info = { details, cause, mayHaveApplied: true };
-  const known = { code, field, limit, retryAfterMs, subject, operation };
-  return new PresenceError(error.kind, error.message, Object.assign(info, known) as ErrorInfo);
+  return new PresenceError(error.kind, error.message, { ...error, cause: error.cause, mayHaveApplied: true });
 }
 
 /** From which range the wait after so many failed tries is drawn, in milliseconds. */

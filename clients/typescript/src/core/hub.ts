@@ -187,11 +187,16 @@ export class Hub {
       entry.subscribedAt = this.mark();
       entry.denied = undefined;
     }
+    const upTo = this.#tick;
+    const watchers = [...this.watchers];
     clearTimeout(this.#resync);
     const spread = this.#entries.size > LARGE ? this.door.spreadMs * 5 : this.door.spreadMs;
     this.#resync = setTimeout(() => {
-      for (const entry of this.#entries.values()) if (!entry.covers.size) this.#enqueue(entry.id);
-      for (const watcher of [...this.watchers]) watcher.onResync();
+      // What is watched only since then was asked for at once.
+      for (const entry of this.#entries.values()) {
+        if (!entry.covers.size && !entry.fresh && entry.subscribedAt <= upTo) this.#enqueue(entry.id);
+      }
+      for (const watcher of watchers) if (this.watchers.has(watcher)) watcher.onResync();
     }, Math.random() * spread);
   }
 

@@ -130,7 +130,7 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
     if (this.#closed) return;
     this.#end("the lease is closed");
     const grace = options.graceMs === undefined ? {} : { grace_ms: options.graceMs };
-    await this.#door.call("disconnect", { lease: this.name, ...grace }, { timeoutMs: 5000 });
+    await this.#door.call("disconnect", { lease: this.name, ...grace }, 5000);
   }
 
   /** Stops without a word: the daemons wait for the users until the lease lapses. */
@@ -211,7 +211,7 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
 
   async #endFormer(lease: string): Promise<void> {
     this.#formerLease = undefined;
-    await this.#door.call("disconnect", { lease }, { timeoutMs: 5000 }).catch(() => {
+    await this.#door.call("disconnect", { lease }, 5000).catch(() => {
       this.#formerLease = lease;
     });
   }

@@ -19,12 +19,12 @@ export interface ConnectionSnapshot<F extends object = Fields> {
   /** When the status began, in milliseconds since 1970. */
   readonly since: number;
   /** The last error; `closed` says by it why it is so. */
-  readonly error?: PresenceError;
+  readonly error?: PresenceError | undefined;
   /** The user as it sees itself, from the last answer. */
-  readonly me?: Me<F>;
+  readonly me?: Me<F> | undefined;
   readonly idle: boolean;
   /** `relapsed`: the daemons had given the connection up; `recreated`: they had lost the user. */
-  readonly regained?: "relapsed" | "recreated";
+  readonly regained?: "relapsed" | "recreated" | undefined;
 }
 
 export interface Joined<F extends object> {
@@ -221,15 +221,14 @@ export class Session<F extends object = Fields> {
     const { connectionId: connection_id, lease } = this;
     const { patch, waiters } = this.#takePatch();
     const idle = this.#idle;
-    const defaults = this.#defaultsBeside(patch);
-    const user = { ...(lease !== undefined && { id: this.user }), ...patch };
+    // What is undefined is not sent.
     const answer = (await this.#carry("connect", patch, waiters, {
-      ...(Object.keys(user).length && { user }),
-      ...(Object.keys(defaults).length && { defaults }),
+      user: { id: lease && this.user, ...patch },
+      defaults: this.#defaultsBeside(patch),
       connection_id,
-      ...(lease !== undefined && { lease }),
-      ...(this.#device !== undefined && { device: this.#device }),
-      ...(idle && { idle }),
+      lease,
+      device: this.#device,
+      idle,
     })) as Joined<F>;
     if (this.connectionId !== connection_id) {
       // Left while the connect was under way: the disconnect may have overtaken it.
@@ -245,7 +244,6 @@ export class Session<F extends object = Fields> {
     const regained = made ? "recreated" : this.#lapsed ? "relapsed" : undefined;
     this.#everJoined = true;
     this.#lapsed = false;
-    this.#snapshot = { ...this.#snapshot, ...(this.#me && { me: this.#me }) };
     this.#turn("online", undefined, regained);
     this.onJoined(answer);
   }
@@ -255,11 +253,8 @@ export class Session<F extends object = Fields> {
     const answer = (await this.#carry("upsert_users", patch, waiters, {
       users: [{ id: this.user, ...patch }],
     })) as { users?: Record<string, Me<F>> };
-    const me = answer.users?.[this.user];
-    if (me) {
-      this.#me = me;
-      this.#show({ me });
-    }
+    this.#me = answer.users?.[this.user] ?? this.#me;
+    this.#show({ me: this.#me });
   }
 
   async #updateConnection(): Promise<void> {
@@ -268,15 +263,14 @@ export class Session<F extends object = Fields> {
       user_id: this.user,
       connection_id: this.connectionId,
       idle,
-      ...(this.#device !== undefined && { device: this.#device }),
+      device: this.#device,
     })) as { unknown?: unknown[] };
     if (answer.unknown?.length) this.onUnknown();
     else this.#idleKnown = idle;
   }
 
   async #disconnect(connection_id: string): Promise<void> {
-    const lease = this.lease === undefined ? {} : { lease: this.lease };
-    await this.#submit("disconnect", { user_id: this.user, connection_id, ...lease });
+    await this.#submit("disconnect", { user_id: this.user, connection_id, lease: this.lease });
   }
 
   /** Sends a patch and settles those who wait for it; one that failed is wanted still. */
@@ -347,32 +341,12 @@ export class Session<F extends object = Fields> {
     this.#timer = setTimeout(() => this.kick(), ms);
   }
 
-  #turn(
-    status: ConnectionStatus,
-    error?: PresenceError,
-    regained?: "relapsed" | "recreated",
-  ): void {
-    const { me, idle } = this.#snapshot;
-    this.#snapshot = {
-      status,
-      since: Date.now(),
-      idle,
-      ...(me && { me }),
-      ...(error && { error }),
-      ...(regained && { regained }),
-    };
-    this.#tell();
+  #turn(status: ConnectionStatus, error?: PresenceError, regained?: "relapsed" | "recreated"): void {
+    this.#show({ status, since: Date.now(), me: this.#me, error, regained });
   }
 
-  #show(change: { me?: Me<F>; idle?: boolean; error?: PresenceError | undefined }): void {
-    const { error: _, ...rest } = this.#snapshot;
-    const error = "error" in change ? change.error : this.#snapshot.error;
-    const { error: __, ...known } = change;
-    this.#snapshot = { ...rest, ...known, ...(error && { error }) };
-    this.#tell();
-  }
-
-  #tell(): void {
+  #show(change: Partial<ConnectionSnapshot<F>>): void {
+    this.#snapshot = { ...this.#snapshot, ...change };
     for (const listener of [...this.listeners]) listener();
   }
 

@@ -13,8 +13,8 @@ export interface WatchSnapshot<F extends object = Fields> {
   readonly status: WatchStatus;
   /** When the status began, in milliseconds since 1970. */
   readonly since: number;
-  readonly why?: string;
-  readonly error?: PresenceError;
+  readonly why?: string | undefined;
+  readonly error?: PresenceError | undefined;
   /** `null` for a user that does not exist; an unknown user is not in it. */
   readonly users: ReadonlyMap<string, User<F> | null>;
   /** Users whose events NATS refuses, and the permission that is missing. */
@@ -23,7 +23,7 @@ export interface WatchSnapshot<F extends object = Fields> {
 
 export type Change<F extends object = Fields> =
   | { kind: ChangeKind; id: string; user: User<F> | null; before: User<F> | null }
-  | { state: WatchStatus; why?: string };
+  | { state: WatchStatus; why?: string | undefined };
 
 type Listener = (ids: ReadonlySet<string>) => void;
 
@@ -214,14 +214,7 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
       if (entry?.denied) denied.set(id, entry.denied);
       if (entry?.view.user !== undefined) users.set(id, entry.view.user as User<F> | null);
     }
-    return {
-      status: this.#status,
-      since: this.#since,
-      ...(this.#why !== undefined && { why: this.#why }),
-      ...(this.#error && { error: this.#error }),
-      users,
-      denied,
-    };
+    return { status: this.#status, since: this.#since, why: this.#why, error: this.#error, users, denied };
   }
 }
 
@@ -247,7 +240,7 @@ class Reader<F extends object> implements AsyncIterableIterator<Change<F>> {
   readonly #before = new Map<string, User<F> | null>();
   readonly #get: (this: void, id: string) => User<F> | null | undefined;
   readonly #onReturn: (this: void) => void;
-  #state: { state: WatchStatus; why?: string } | undefined;
+  #state: { state: WatchStatus; why: string | undefined } | undefined;
   #done = false;
   #wake: (() => void) | undefined;
 
@@ -264,7 +257,7 @@ class Reader<F extends object> implements AsyncIterableIterator<Change<F>> {
   }
 
   onState(state: WatchStatus, why?: string): void {
-    this.#state = why === undefined ? { state } : { state, why };
+    this.#state = { state, why };
     this.#wake?.();
   }
 

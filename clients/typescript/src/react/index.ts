@@ -98,6 +98,8 @@ export interface ChannelView<F extends object = Fields> extends UsersView<F> {
   readonly channel: Channel<F> | undefined;
   readonly truncated: boolean;
   readonly notWatched: readonly string[];
+  /** Why the count in `channel` does not move: a permission is missing. */
+  readonly countDenied?: PresenceError | undefined;
 }
 
 const LOADING: ChannelView = {
@@ -178,10 +180,10 @@ function usersView(watch: AnyWatch): UsersView {
 }
 
 function channelView(watch: ChannelsWatch, source: PresenceSource): ChannelView {
-  const { channel, truncated, notWatched } = watch;
+  const { channel, truncated, notWatched, countDenied } = watch;
   const members = watch.watched.flatMap((id) => watch.get(id) ?? []);
   const others = members.filter(({ id }) => id !== source.user);
-  return { ...usersView(watch), members, others, channel, truncated, notWatched };
+  return { ...usersView(watch), members, others, channel, truncated, notWatched, countDenied };
 }
 
 const CONNECTING: ConnectionSnapshot = { status: "connecting", since: 0, idle: false };

@@ -81,7 +81,7 @@ function token(user: string, options: { key?: string; lifetime?: number; sees?: 
 }
 
 /** Opens a page whose tokens come from `next`; says how it went. */
-async function pageOf(user: string, next: () => string | undefined): Promise<[Page, () => void]> {
+async function pageOf(user: string, next: () => string | null | undefined): Promise<[Page, () => void]> {
   const served = await serve(undefined, next);
   const page = await browser.newPage();
   await page.goto(served.url({ url: `ws://127.0.0.1:${stack.wsPort}`, user, tokenUrl: "/token" }));
@@ -165,3 +165,28 @@ test("a token is renewed ahead of its end, with the endpoint down meanwhile: no 
   await page.close();
   close();
 });
+
+for (const [name, next] of [
+  ["refused from now on", () => token("carl", { key: "foreign" })],
+  ["over, as the app says", () => null],
+] as const) {
+  test(`a session that is ${name} closes the presence with a message, and the user leaves`, async () => {
+    const witness = await witnessOf("carl");
+    let revoked = false;
+    const [page, close] = await pageOf("carl", () => (revoked ? next() : token("carl", { lifetime: 5 })));
+    await isOnline(page);
+    revoked = true;
+    await page.waitForFunction(
+      () => (globalThis as unknown as PageGlobals).presence?.connection.state.status === "closed",
+    );
+    const error = await page.evaluate(() => {
+      const { error } = (globalThis as unknown as PageGlobals).presence?.connection.state ?? {};
+      return { kind: error?.kind, message: error?.message };
+    });
+    assert.equal(error.kind, "login");
+    assert.match(error.message ?? "", /login/);
+    await until(() => witness.online.at(-1) === false, 15_000);
+    await page.close();
+    close();
+  });
+}

@@ -71,6 +71,7 @@ test("navigation and back are seen by nobody; the page from the cache has a new 
   await page.waitForFunction(() => document.title === "elsewhere");
   await page.goBack({ waitUntil: "domcontentloaded" });
   await isOnline(page);
+  assert.equal(await page.evaluate(() => (globalThis as unknown as G).persisted), 1, "it came from the cache");
   const again = await page.evaluate(() => (globalThis as unknown as G).presence?.connection.id);
   assert.notEqual(again, id);
   await settled(GRACE_MS + 1000);
@@ -97,13 +98,11 @@ test("frozen for longer than a lease: gone, and back by itself when it wakes", a
   await session.send("Page.setWebLifecycleState", { state: "frozen" });
   await until(() => witness.online.at(-1) === false, LEASE_MS + 5000);
   await session.send("Page.setWebLifecycleState", { state: "active" });
-  const woke = performance.now();
   await until(() => witness.online.at(-1) === true, 5000);
-  assert.ok(performance.now() - woke < 3000);
   assert.deepEqual(witness.online, [true, false, true]);
 });
 
-test("a black-holed link is noticed, the picture says stale, and misses nothing", async () => {
+test("a black-holed link is noticed, the picture says stale, and soon after it is live and misses nothing", async () => {
   const proxy = await Proxy.to(stack.wsPort);
   const { url } = await newUser(proxy.port);
   const service = forService(await stack.connect());
@@ -117,13 +116,17 @@ test("a black-holed link is noticed, the picture says stale, and misses nothing"
   proxy.blackHole();
   await page.waitForFunction(() => (globalThis as unknown as G).watch?.status === "stale", { timeout: 8000 });
   await service.upsertUsers([{ id: "jack", status: "meanwhile" }]);
+  // The link stays silent for longer than a dial is waited for.
+  const { dials } = proxy;
+  await until(() => proxy.dials > dials + 6, 20_000, "dials into the silence");
   proxy.heal();
   await page.waitForFunction(
     () => {
       const { watch } = globalThis as unknown as G;
       return watch?.status === "live" && watch.get("jack")?.status === "meanwhile";
     },
-    { timeout: 12_000 },
+    // Two seconds by design, and as much for a busy machine. One dial after the other takes longer.
+    { timeout: 4000 },
   );
   await page.close();
   proxy.close();
@@ -140,6 +143,36 @@ test("offline by the browser's own switch, and back", async () => {
   await settled(LEASE_MS + GRACE_MS);
   assert.deepEqual(witness.online, [true]);
   assert.equal(await page.evaluate(() => (globalThis as unknown as G).presence?.connection.state.status), "online");
+});
+
+test("active wins over idle, and a third person sees exactly the events of the contract", async () => {
+  const { user, url, witness } = await newUser();
+  const third = await online(browser, (await newUser()).url);
+  await third.evaluate(async (id) => {
+    const own = globalThis as unknown as G;
+    own.watch = own.presence?.watch([id]);
+    await own.watch?.live;
+    own.changes = [];
+    void (async () => {
+      for await (const change of own.watch ?? []) if ("kind" in change) own.changes?.push(change.kind);
+    })();
+  }, user);
+  const changes = () => third.evaluate(() => (globalThis as unknown as G).changes?.join());
+  const idle = pages.url({ url: `ws://127.0.0.1:${stack.wsPort}`, user, idleAfterMs: 300, device: "tablet" });
+  const first = await online(browser, url);
+  const second = await online(browser, idle);
+  await second.waitForFunction(() => (globalThis as unknown as G).presence?.connection.state.idle);
+  // The devices changed, the availability did not: one of the pages is active.
+  await until(() => witness.events.length === 2);
+  await first.close();
+  await until(() => witness.events.at(-1)?.availability === "away", GRACE_MS + 3000);
+  await second.close();
+  await until(() => witness.online.at(-1) === false, GRACE_MS + 3000);
+  await until(async () => (await changes()) === "came,fields,availability,left");
+  assert.deepEqual(
+    witness.events.map(({ availability }) => availability),
+    ["active", "active", "away", "offline"],
+  );
 });
 
 test("invisible on one page hides both", async () => {

@@ -12,7 +12,7 @@ const BUNDLE = readFileSync(new URL("../../../dist/presence.browser.js", import.
 const PAGE = `<!doctype html><meta charset="utf-8"><title>presence</title>
 <p><a href="/elsewhere">elsewhere</a></p>
 <script type="module">
-import { open } from "/presence.browser.js";
+import { LoginGone, open } from "/presence.browser.js";
 const options = JSON.parse(decodeURIComponent(location.hash.slice(1)));
 window.states = [];
 window.persisted = 0;
@@ -21,6 +21,7 @@ const logger = { warn: (text) => { window.warning = text; }, debug() {} };
 if (options.tokenUrl) {
   options.auth = { as: options.as, token: async () => {
     const response = await fetch(options.tokenUrl);
+    if (response.status === 401) throw new LoginGone();
     if (!response.ok) throw new Error("no token: " + response.status);
     return response.text();
   } };
@@ -40,8 +41,11 @@ export interface Served {
   close(): void;
 }
 
-/** Serves the page, with a content policy if one is given, and tokens from `token`. */
-export async function serve(policy?: string, token?: () => string | undefined): Promise<Served> {
+/**
+ * Serves the page, with a content policy if one is given, and tokens from `token`: `undefined` is an
+ * endpoint that is down, `null` a session that is over.
+ */
+export async function serve(policy?: string, token?: () => string | null | undefined): Promise<Served> {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");
     if (policy) response.setHeader("Content-Security-Policy", policy);
@@ -49,7 +53,7 @@ export async function serve(policy?: string, token?: () => string | undefined): 
       response.setHeader("Content-Type", "text/javascript").end(BUNDLE);
     } else if (pathname === "/token") {
       const text = token?.();
-      response.writeHead(text === undefined ? 503 : 200).end(text);
+      response.writeHead(text === undefined ? 503 : text === null ? 401 : 200).end(text);
     } else {
       response.setHeader("Content-Type", "text/html");
       response.end(pathname === "/elsewhere" ? "<!doctype html><title>elsewhere</title>" : PAGE);
@@ -104,4 +108,5 @@ export interface PageGlobals {
   warning?: string;
   failure?: { kind: string; message: string };
   watch?: import("../../src/index.js").UsersWatch | undefined;
+  changes?: string[];
 }
