@@ -1,7 +1,8 @@
 //! `presencectl`: the command line of presence.
 //!
-//! `args` is the grammar, `commands` has a file for each command, `session` the connection, `output`
-//! what is printed. A command returns a `Failure`, whose exit code and advice are printed here.
+//! `args` is the grammar, `commands` has a file for each command, `session` the connection,
+//! `output` what is printed. A command returns a `Failure`, whose exit code and advice are printed
+//! here.
 
 mod args;
 mod commands;

@@ -252,8 +252,8 @@ impl Startup {
         Ok(beacons)
     }
 
-    /// Compares this daemon with those that answer the same requests. Returns whether it is to leave
-    /// requests to them.
+    /// Compares this daemon with those that answer the same requests. Returns whether it is to
+    /// leave requests to them.
     async fn introduce(
         &self,
         store: &Store,

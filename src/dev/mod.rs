@@ -1,5 +1,5 @@
-//! `presenced dev`: everything on one machine, with one command. It starts a `nats-server`, serves on
-//! it, and prints presence changes.
+//! `presenced dev`: everything on one machine, with one command. It starts a `nats-server`, serves
+//! on it, and prints presence changes.
 
 mod follow;
 pub mod server;

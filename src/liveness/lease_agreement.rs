@@ -1,6 +1,7 @@
 //! The daemons of a bucket agree on the lease that clients are told: the longest one in the
 //! settings of those that are alive. A longer one is stored before its daemon serves, a shorter one
-//! when no daemon is left that wants more ([`LeaseTerms`](crate::presence::lease_terms::LeaseTerms)).
+//! when no daemon is left that wants more
+//! ([`LeaseTerms`](crate::presence::lease_terms::LeaseTerms)).
 
 use std::time::Duration;
 

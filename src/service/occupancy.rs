@@ -179,8 +179,10 @@ impl OccupancyTask {
         let context = &self.store.context;
         // Versions go by JetStream's clock, which all daemons share.
         let now = context.now();
+        // Daemons that start together have not heard of each other yet, and would both be first.
+        let unsettled = usize::from(!self.beacons.is_settled());
         let wait_ms = |key: &ChannelKey| {
-            let rank = self.beacons.peers().rank(key.cid(), RankFilter::Alive);
+            let rank = self.beacons.peers().rank(key.cid(), RankFilter::Alive) + unsettled;
             u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)
         };
         for announcement in self.occupancy.due(now.mono_ms, MAX_PER_TICK, wait_ms) {

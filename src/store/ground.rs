@@ -60,15 +60,15 @@ pub struct Ground {
     expired: BTreeMap<u64, i64>,
     /// The stream's last sequence and number of messages, until the feed has come to that sequence.
     awaited: Option<(u64, u64)>,
-    /// By how many messages the stream may differ, as reading it again does not explain them; `None`
-    /// if the next comparison is to find that out.
+    /// By how many messages the stream may differ, as reading it again does not explain them;
+    /// `None` if the next comparison is to find that out.
     unexplained: Option<i64>,
     miscounts: u32,
 }
 
 impl Ground {
-    /// Nothing is known yet. If the stream is read again for its number of messages, the number that
-    /// is found then is taken for right.
+    /// Nothing is known yet. If the stream is read again for its number of messages, the number
+    /// that is found then is taken for right.
     pub fn new(loss: Option<&Loss>) -> Self {
         let is_miscounted = matches!(loss, Some(Loss::Miscounted { .. }));
         Self {

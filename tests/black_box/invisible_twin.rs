@@ -123,8 +123,8 @@ async fn begin(stage: &Stage) -> Vec<Heart> {
     own.into_iter().chain([Heart::of_lease(client, "gateway")]).collect()
 }
 
-/// Something while invisible: whatever connects here beats no more, or lapses with a lease that nobody
-/// keeps alive, unless it beats once more or ends.
+/// Something while invisible: whatever connects here beats no more, or lapses with a lease that
+/// nobody keeps alive, unless it beats once more or ends.
 async fn invisible_action(client: &Client, rng: &mut Rng, connections: &mut Connections) {
     let (number, slot) = (rng.usize(..INVISIBLE.len()), rng.usize(..3));
     let (user, connection) = (INVISIBLE[number], connections.id(number, slot));

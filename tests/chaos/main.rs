@@ -1,7 +1,7 @@
 //! Faults on a real cluster: daemons are killed, stopped and rolled, NATS nodes die or are cut off,
-//! heartbeats are flooded, gateways fall silent. Users of living gateways must stay online, those of silent ones
-//! must go offline in time, and what was acknowledged must stay. `docs/reliability.md` has the
-//! method.
+//! heartbeats are flooded, gateways fall silent. Users of living gateways must stay online, those
+//! of silent ones must go offline in time, and what was acknowledged must stay.
+//! `docs/reliability.md` has the method.
 //!
 //! `CHAOS_SEED=17` plays another script than the usual one, `CHAOS_ONLY="daemon killed"` only these
 //! faults.

@@ -225,8 +225,8 @@ impl Stage {
         early
     }
 
-    /// Users whose gateway was always there were never shown offline. What becomes of those on the far
-    /// side of a cut is counted apart: they cannot be told from the dead.
+    /// Users whose gateway was always there were never shown offline. What becomes of those on the
+    /// far side of a cut is counted apart: they cannot be told from the dead.
     fn hold_the_living(&self, began: Instant, dying: [usize; 2], far: &[bool], phase: &mut Phase) {
         for (n, gateway) in self.gateways.iter().enumerate() {
             if dying.contains(&n) {

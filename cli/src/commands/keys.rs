@@ -24,7 +24,8 @@ pub struct Keys {
     /// What the pair is for
     #[arg(value_name = "KIND", default_value = "user")]
     kind: Kind,
-    /// Write the seed to this new file, which only its owner can read, and print the public key alone
+    /// Write the seed to this new file, which only its owner can read, and print the public key
+    /// alone
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }

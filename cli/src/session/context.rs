@@ -1,7 +1,7 @@
 //! Contexts of the `nats` command: files of settings that it and other programs share.
 //!
-//! Below the folder of settings lie `nats/context/<name>.json`, and `nats/context.txt` with the name
-//! of the selected one.
+//! Below the folder of settings lie `nats/context/<name>.json`, and `nats/context.txt` with the
+//! name of the selected one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

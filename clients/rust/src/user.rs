@@ -16,7 +16,8 @@ pub trait CustomFields: DeserializeOwned + PartialEq + Debug + Send + Sync + 'st
 
 impl<T: DeserializeOwned + PartialEq + Debug + Send + Sync + 'static> CustomFields for T {}
 
-/// A user. Times are RFC 3339 in UTC with milliseconds, so that their order as text is that in time.
+/// A user. Times are RFC 3339 in UTC with milliseconds, so that their order as text is that in
+/// time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]

@@ -11,8 +11,8 @@
 //! - `{}` matches everything, `$in: []` nothing, and `$nin: []` everything.
 //! - `$eq` of arrays is by element, in order; `members` is a set, in no order.
 //! - Numbers compare by value (`1` equals `1.0`), times by the instant they name.
-//! - `$autocomplete` finds words as `words` has them; an operand that goes on after its first word (`o'br`, `new yo`) must go on like that
-//!   in the text.
+//! - `$autocomplete` finds words as `words` has them; an operand that goes on after its first word
+//!   (`o'br`, `new yo`) must go on like that in the text.
 //! - A filter has at most [`MAX_CONDITIONS`] conditions, since each costs time on every record.
 
 mod matching;

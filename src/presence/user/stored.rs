@@ -7,7 +7,8 @@
 //!   daemon ends it, and thereby all of them.
 //! - A `grace_since` that no leaving connection has was written by an older daemon, and counts as
 //!   one leaving connection.
-//! - Leaving connections without a live one and without `grace_since` were ended by an older daemon.
+//! - Leaving connections without a live one and without `grace_since` were ended by an older
+//!   daemon.
 //! - An older daemon changes `status` and keeps `status_end`, which therefore names its status.
 
 use std::borrow::Cow;

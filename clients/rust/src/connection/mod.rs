@@ -99,7 +99,8 @@ enum Command {
 }
 
 impl<F: CustomFields> Connection<F> {
-    /// Connects, and returns when the service has acknowledged it. A link that is down is waited for.
+    /// Connects, and returns when the service has acknowledged it. A link that is down is waited
+    /// for.
     async fn open(
         link: Arc<Link>,
         hub: HubHandle,

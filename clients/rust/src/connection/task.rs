@@ -1,4 +1,5 @@
-//! The task of a connection: connects, beats, and takes changes, for as long as the service lets it.
+//! The task of a connection: connects, beats, and takes changes, for as long as the service lets
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;

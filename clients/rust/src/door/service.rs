@@ -47,8 +47,8 @@ impl Service {
 
     /// The same door, with custom fields as a type of the application.
     ///
-    /// Where a user's fields are not of that type, queries fail as [`Error::Malformed`], and watches
-    /// show the user as [`Known::Unreadable`](crate::Known::Unreadable).
+    /// Where a user's fields are not of that type, queries fail as [`Error::Malformed`], and
+    /// watches show the user as [`Known::Unreadable`](crate::Known::Unreadable).
     ///
     /// ```
     /// # use presenced_client::{Error, Service};
@@ -174,7 +174,8 @@ impl<F: CustomFields> Service<F> {
         Ok(written(Deleted { ids, more }, &answer))
     }
 
-    /// Makes or changes a channel; `change` holds `data`, `members`, `add_members`, `remove_members`.
+    /// Makes or changes a channel; `change` holds `data`, `members`, `add_members`,
+    /// `remove_members`.
     ///
     /// # Errors
     /// See [`Error`].

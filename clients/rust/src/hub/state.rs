@@ -132,7 +132,8 @@ impl Hub {
         self.probes.push(Box::pin(async move { source.ask(&link, &[id]).await.map(|_| ()) }));
     }
 
-    /// The probe was repeated until its deadline. Whatever came meanwhile shows that the link lives.
+    /// The probe was repeated until its deadline. Whatever came meanwhile shows that the link
+    /// lives.
     pub(super) async fn on_probe(&mut self, result: Result<(), Error>) {
         let is_quiet = self.link.received() == self.received.0;
         if is_quiet && matches!(result, Err(Error::NoAnswer { .. })) {

@@ -105,7 +105,8 @@ impl Lease {
         self.end(false).await
     }
 
-    /// Ends for a planned restart: the users stay online for a lease, to connect to the next process.
+    /// Ends for a planned restart: the users stay online for a lease, to connect to the next
+    /// process.
     ///
     /// # Errors
     /// As [`Lease::close`].

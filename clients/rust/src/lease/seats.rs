@@ -195,7 +195,8 @@ impl Seats {
         (ops, sent)
     }
 
-    /// The result of one operation. An error that may pass is tried again later, by [`Self::retry`].
+    /// The result of one operation. An error that may pass is tried again later, by
+    /// [`Self::retry`].
     pub fn on_result(&mut self, sent: Sent, result: Result<Value, Error>) -> Option<Key> {
         let Sent { key, kind, run } = sent;
         let seat = self.seats.get_mut(&key)?;

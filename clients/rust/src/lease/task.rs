@@ -79,7 +79,8 @@ impl Task {
         let mut links = self.link.states();
         let mut link = *links.borrow();
         let mut beat = Beat::new(self.interval, true, Instant::now());
-        // Set when nobody holds the lease or a seat any more: the last disconnects are on their way.
+        // Set when nobody holds the lease or a seat any more: the last disconnects are on their
+        // way.
         let mut ends_at = None;
         while ends_at.is_none_or(|at| self.seats.len() > 0 && Instant::now() < at) {
             let send_at = self.send_at.filter(|_| link.up && self.batches.len() < BATCHES);

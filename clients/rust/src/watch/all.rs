@@ -66,7 +66,8 @@ struct All {
     picture: Arc<dyn Picture>,
     audit: Option<Duration>,
     merge: Merge,
-    /// All users of which something is known, also those who are gone, until the next complete list.
+    /// All users of which something is known, also those who are gone, until the next complete
+    /// list.
     ids: BTreeSet<Id>,
     page: Option<Asked>,
     /// When the list is begun again.

@@ -48,8 +48,8 @@ pub struct Found;
 
 /// Users that are watched. Dropping it ends the watch.
 ///
-/// As a [`Stream`] it yields each [`Change`]; a slow reader finds only the newest state of each user.
-/// `F` is the type of custom fields, `K` whether users are [`Named`] or [`Found`].
+/// As a [`Stream`] it yields each [`Change`]; a slow reader finds only the newest state of each
+/// user. `F` is the type of custom fields, `K` whether users are [`Named`] or [`Found`].
 #[derive(Debug)]
 pub struct Watch<F = Fields, K = Named> {
     shared: Arc<Shared<F>>,
