@@ -12,7 +12,7 @@ use crate::session::Session;
 
 const INQUIRY: &str = "$SRV.STATS.presence";
 /// After the last answer, another one is waited for so long.
-const QUIET: Duration = Duration::from_millis(300);
+const QUIET_PERIOD: Duration = Duration::from_millis(300);
 
 /// Asks all daemons; those of other prefixes are left out.
 pub async fn find(session: &Session) -> Result<Vec<Value>, Failure> {
@@ -32,7 +32,7 @@ pub async fn find(session: &Session) -> Result<Vec<Value>, Failure> {
         if let Ok(stats) = serde_json::from_slice(&message.payload) {
             daemons.extend(daemon(&stats, &session.prefix));
         }
-        until = until.min(Instant::now() + QUIET);
+        until = until.min(Instant::now() + QUIET_PERIOD);
     }
     if !answered {
         if let Some(subject) = session.refused(INQUIRY) {

@@ -5,7 +5,8 @@
 //! - `request` parses the body of a request and knows the user that it acts as.
 //! - [`heartbeats`] records the heartbeats of all clients beside the request queue.
 //!
-//! `transport` uses `operations`, and `operations` uses `request`. No arrow points back.
+//! `transport` uses `operations`, and `operations` uses `request`. The heartbeats of both ways in
+//! are read by one parser: `operations/heartbeat.rs` falls back on it, `heartbeats` begins with it.
 
 pub mod heartbeats;
 mod operations;

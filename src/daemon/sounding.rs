@@ -22,10 +22,10 @@ use super::login;
 use crate::config::{Nats, TlsIdentity};
 
 /// How long one server may take.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest line of a server that is read, in bytes.
-const MAX_LINE: u64 = 1 << 20;
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// The members of an `INFO` that are needed.
 #[derive(Debug, Deserialize)]
@@ -44,7 +44,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 pub async fn max_payload(settings: &Nats) -> io::Result<usize> {
     let mut failure = io::Error::other("no address of a server");
     for server in settings.urls.iter().filter(|server| !server.is_websocket()) {
-        match tokio::time::timeout(TIMEOUT, ask(settings, server)).await {
+        match tokio::time::timeout(SERVER_TIMEOUT, ask(settings, server)).await {
             Ok(Ok(bytes)) => return Ok(bytes),
             Ok(Err(error)) => failure = error,
             Err(_) => failure = io::ErrorKind::TimedOut.into(),
@@ -93,7 +93,7 @@ async fn ask(settings: &Nats, server: &ServerAddr) -> io::Result<usize> {
 
 async fn read_line(stream: &mut BufReader<Box<dyn Stream>>) -> io::Result<String> {
     let mut line = String::new();
-    let mut bounded = tokio::io::AsyncReadExt::take(stream, MAX_LINE);
+    let mut bounded = tokio::io::AsyncReadExt::take(stream, MAX_LINE_BYTES);
     match bounded.read_line(&mut line).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok(line),

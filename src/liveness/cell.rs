@@ -87,18 +87,18 @@ fn signed(ms: u64) -> i64 {
 
 impl Cell {
     /// Another daemon introduced itself.
-    pub fn on_introduction(&mut self, daemon: DaemonId, said: Introduction, now_ms: u64) {
-        let since_ms = signed(now_ms) - signed(said.up_ms);
+    pub fn on_introduction(&mut self, daemon: DaemonId, introduction: Introduction, now_ms: u64) {
+        let since_ms = signed(now_ms) - signed(introduction.up_ms);
         let neighbour = self.neighbours.entry(daemon).or_insert_with(|| Neighbour {
-            identity: said.identity.clone(),
+            identity: introduction.identity.clone(),
             heard_ms: now_ms,
             since_ms,
         });
-        let is_same = neighbour.identity.stream == said.identity.stream;
+        let is_same = neighbour.identity.stream == introduction.identity.stream;
         // Messages that were delayed make it look younger.
         let known_ms = if is_same { neighbour.since_ms } else { since_ms };
         *neighbour = Neighbour {
-            identity: said.identity,
+            identity: introduction.identity,
             heard_ms: now_ms,
             since_ms: known_ms.min(since_ms),
         };
@@ -190,8 +190,8 @@ mod tests {
     }
 
     fn hear(cell: &mut Cell, identity: Identity, up_ms: u64, now_ms: u64) {
-        let said = Introduction { daemon: String::new(), up_ms, identity };
-        cell.on_introduction(DaemonId(up_ms), said, now_ms);
+        let introduction = Introduction { daemon: String::new(), up_ms, identity };
+        cell.on_introduction(DaemonId(up_ms), introduction, now_ms);
     }
 
     /// The findings when the others were heard for long enough.
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_layout_and_other_settings_are_told() {
+    fn an_unknown_layout_and_other_settings_are_reported() {
         let own = identity("a", "lease 60s");
         let newer = Identity { layout: 2, ..own.clone() };
         assert!(assessed(&own, 0, &[(newer, 1)]).yields.unwrap().contains("layout 2"));

@@ -18,7 +18,7 @@ use crate::store::Store;
 const PROBLEM_KEY: &str = "cell";
 
 /// How often a daemon introduces itself.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTRODUCTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The introductions of one daemon, and what it makes of others'.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Introductions {
 
     /// Runs until the connection ends.
     pub async fn run(mut self, mut introductions: Subscriber) {
-        let mut ticks = interval(INTERVAL);
+        let mut ticks = interval(INTRODUCTION_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -113,7 +113,7 @@ impl Introductions {
         let payload = serde_json::to_vec(&introduction).unwrap_or_default();
         let sent = self.client.publish(subject(), payload.into());
         // One that cannot be sent now is of no use later.
-        if timeout(INTERVAL, sent).await.is_err() {
+        if timeout(INTRODUCTION_INTERVAL, sent).await.is_err() {
             tracing::debug!("an introduction could not be sent");
         }
     }

@@ -142,7 +142,7 @@ async fn a_type_may_let_clients_make_channels_and_be_in_them() {
 }
 
 #[tokio::test]
-async fn of_two_clients_that_make_the_same_channel_one_is_not_told_of_it() {
+async fn of_two_clients_that_make_the_same_channel_one_does_not_learn_of_it() {
     let pair = pair_with_types(NO_GRACE).await;
     for n in 0..20 {
         let body = json!({"type": "team", "id": format!("c{n}")});

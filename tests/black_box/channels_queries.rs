@@ -156,7 +156,7 @@ async fn member_limit_bounds_the_members_of_each_channel() {
 }
 
 #[tokio::test]
-async fn limits_of_numbers_are_told() {
+async fn limits_of_numbers_are_named() {
     let stage = Stage::start(NO_GRACE).await;
     for (field, most) in [("limit", 30), ("offset", 1000), ("member_limit", 100)] {
         let refused = stage.client.refused("query_channels", json!({field: most + 1})).await;

@@ -29,7 +29,7 @@ impl Dev {
     }
 
     /// The next line with that in it.
-    async fn says(&mut self, what: &str) -> String {
+    async fn prints(&mut self, what: &str) -> String {
         loop {
             let line = timeout(OUTPUT_TIMEOUT, self.lines.next_line()).await.unwrap().unwrap();
             let line = line.unwrap_or_else(|| panic!("it ended before it said {what}"));
@@ -71,13 +71,13 @@ fn dev(dir: &Path) -> Command {
 async fn it_serves_follows_the_changes_and_keeps_the_data_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(dir.path()).await;
-    dev.says("presence.v1.connect").await;
+    dev.prints("presence.v1.connect").await;
     let page = format!("presencectl --server {} --prefix presence", dev.url);
-    assert!(dev.says(&page).await.ends_with("web --write --demo --open"));
-    dev.says("Ctrl-C").await;
+    assert!(dev.prints(&page).await.ends_with("web --write --demo --open"));
+    dev.prints("Ctrl-C").await;
     let john = json!({"user": {"id": "john", "status": "Eating..."}, "connection_id": "c1"});
     assert_eq!(dev.ask("connect", john).await["me"]["online"], true);
-    assert!(dev.says("john").await.ends_with(r#"john  online  "Eating...""#));
+    assert!(dev.prints("john").await.ends_with(r#"john  online  "Eating...""#));
     dev.interrupt().await;
 
     let dev = Dev::start(dir.path()).await;

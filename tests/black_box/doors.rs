@@ -87,7 +87,7 @@ async fn a_lease_is_identity_mismatch_in_every_operation() {
 }
 
 #[tokio::test]
-async fn min_rev_is_refused_and_rev_is_not_told() {
+async fn min_rev_is_refused_and_rev_is_not_returned() {
     let stage = Stage::start(NO_GRACE).await;
     let john = stage.client.of("john");
     let cases = [("query_users", json!({"min_rev": 1}), "min_rev")];

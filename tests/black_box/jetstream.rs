@@ -45,11 +45,11 @@ const SIZED: &str = "accounts { A { jetstream: { max_file: 100MB, max_bytes_requ
     users: [ { user: a, password: a } ] } }\nno_auth_user: a\n";
 
 #[tokio::test]
-async fn an_account_that_demands_a_size_is_told_apart_and_served_with_one() {
+async fn an_account_that_demands_a_size_is_recognised_and_served_with_one() {
     let server =
         Server::start_with(Options { config: SIZED.to_owned(), ..Options::default() }).await;
     let mut daemon = Daemon::launch(&server.url(), &[]);
-    let line = daemon.says("`store.max_bytes`").await;
+    let line = daemon.logs("`store.max_bytes`").await;
     assert!(line.to_string().contains("10113"), "{line}");
     daemon.stop().await;
     let daemon = Daemon::spawn(&server, &[("STORE__MAX_BYTES", "10000000")]).await;

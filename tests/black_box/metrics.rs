@@ -185,14 +185,14 @@ async fn those_who_connect_and_say_nothing_do_not_use_up_its_files() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_told_in_one_line() {
+async fn an_address_that_is_taken_is_logged_in_one_line() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let server = Server::start().await;
     let listen = [("METRICS__LISTEN", address.as_str())];
     let mut daemon = Daemon::launch(&server.url(), &listen);
     assert_eq!(daemon.end(SOON).await.code(), Some(1), "it may be free at the next start");
-    let line = daemon.says("`metrics.listen`").await["message"].as_str().unwrap().to_owned();
+    let line = daemon.logs("`metrics.listen`").await["message"].as_str().unwrap().to_owned();
     assert!(line.contains(&address), "{line}");
 }
 

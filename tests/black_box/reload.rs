@@ -31,7 +31,7 @@ async fn start(file: &str) -> (Server, Daemon, Client, Manager) {
 /// Has the settings read again, and hears what systemd is told. Returns when that began.
 async fn reload(daemon: &Daemon, manager: &Manager) -> u64 {
     daemon.hang_up();
-    let heard = manager.hear_until("RELOADING", |said| said.says("RELOADING=1")).await;
+    let heard = manager.hear_until("RELOADING", |message| message.has("RELOADING=1")).await;
     let since = heard.last().unwrap().value("MONOTONIC_USEC").unwrap().parse().unwrap();
     let heard = manager.ready().await;
     assert_eq!(heard.last().unwrap().status(), "serving");
@@ -58,9 +58,9 @@ async fn a_changed_limit_and_log_level_count_once_systemd_hears_ready() {
     let own = json!({"users": [{"role": "admin"}]});
     let refused = client.of("john").refused("upsert_users", own).await;
     assert_eq!(refused.code, "forbidden_field");
-    let said = daemon.says(RELOADED_LINE).await;
-    assert_eq!(said["changed"], "limits.connections_per_user, limits.trusted_fields, log.level");
-    daemon.says("async_nats").await;
+    let message = daemon.logs(RELOADED_LINE).await;
+    assert_eq!(message["changed"], "limits.connections_per_user, limits.trusted_fields, log.level");
+    daemon.logs("async_nats").await;
     assert!(debugs(&daemon) && saying(&daemon, FIXED).is_empty());
 
     daemon.rewrite("");
@@ -98,9 +98,9 @@ async fn what_needs_a_restart_is_named_in_one_line_each_time_until_it_is_undone(
     );
     reload(&daemon, &manager).await;
     reload(&daemon, &manager).await;
-    let said = daemon.says(FIXED).await;
-    assert_eq!(said["level"], "WARN");
-    assert_eq!(said["settings"], "store.bucket, liveness.lease, channel_types");
+    let message = daemon.logs(FIXED).await;
+    assert_eq!(message["level"], "WARN");
+    assert_eq!(message["settings"], "store.bucket, liveness.lease, channel_types");
     assert_eq!(saying(&daemon, FIXED).len(), 2);
     client.connect_user("john", "1").await;
     let second = json!({"user": {"id": "john"}, "connection_id": "2"});
@@ -113,14 +113,14 @@ async fn what_needs_a_restart_is_named_in_one_line_each_time_until_it_is_undone(
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_used_is_told_of_in_one_line_and_changes_nothing() {
+async fn a_file_that_cannot_be_used_is_logged_in_one_line_and_changes_nothing() {
     let (_server, mut daemon, client, manager) =
         start("[limits]\nconnections_per_user = 1\n").await;
     daemon.rewrite("[limits]\nconnections_per_user = 0\nrequest_timeout = \"5s\"\n");
     reload(&daemon, &manager).await;
-    let said = daemon.says(UNUSABLE).await;
-    assert_eq!(said["level"], "ERROR");
-    let error = said["error"].as_str().unwrap();
+    let message = daemon.logs(UNUSABLE).await;
+    assert_eq!(message["level"], "ERROR");
+    let error = message["error"].as_str().unwrap();
     assert!(
         error.contains("limits.connections_per_user is 0") && error.contains("1 to 1000"),
         "{error}"
@@ -136,12 +136,12 @@ async fn a_file_that_cannot_be_used_is_told_of_in_one_line_and_changes_nothing()
 async fn a_signal_while_it_starts_counts_when_it_serves_and_without_systemd() {
     let mut server = Server::absent(crate::support::server::Options::default());
     let mut daemon = Daemon::launch_with_file(&server.url(), NO_GRACE, "");
-    daemon.says("waiting for NATS").await;
+    daemon.logs("waiting for NATS").await;
     daemon.rewrite("[limits]\nconnections_per_user = 1\n");
     daemon.hang_up();
     server.appear().await;
     daemon.ready(&server).await;
-    assert_eq!(daemon.says(RELOADED_LINE).await["changed"], "limits.connections_per_user");
+    assert_eq!(daemon.logs(RELOADED_LINE).await["changed"], "limits.connections_per_user");
     let client = Client::connect(&server).await;
     client.connect_user("john", "1").await;
     let second = json!({"user": {"id": "john"}, "connection_id": "2"});

@@ -22,7 +22,7 @@ fn in_ms(ms: u64) -> String {
 }
 
 #[tokio::test]
-async fn devices_and_idleness_are_merged_and_told() {
+async fn devices_and_idleness_are_merged_and_announced() {
     let mut stage = Stage::start(LONG_GRACE).await;
     connect(&stage.client, "a", "desktop", false).await;
     assert_eq!(stage.events.only().user["availability"], "active");
@@ -278,7 +278,7 @@ async fn a_deleted_member_shows_the_version_that_its_deletion_left() {
 }
 
 #[tokio::test]
-async fn announced_fields_are_told_and_invisible_may_be_kept_for_services() {
+async fn announced_fields_are_in_events_and_invisible_may_be_kept_for_services() {
     let settings = &[("USERS__ANNOUNCED_FIELDS", "name"), ("USERS__ALLOW_INVISIBLE", "false")];
     let mut stage = Stage::start(settings).await;
     stage.client.upsert(json!({"id": "john", "mood": 1})).await;
@@ -328,7 +328,7 @@ async fn the_longest_grace_of_the_daemons_counts() {
     let mut short = Daemon::spawn(&server, &settings("one", "0s")).await;
     let mut long = Daemon::spawn(&server, &settings("two", "4s")).await;
     for daemon in [&mut short, &mut long] {
-        daemon.says("another liveness.offline_grace").await;
+        daemon.logs("another liveness.offline_grace").await;
     }
     let nats = server.connect().await;
     let (one, two) = (Client::trusted(nats.clone(), "one"), Client::trusted(nats, "two"));

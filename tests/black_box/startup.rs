@@ -22,7 +22,7 @@ fn errors(daemon: &Daemon) -> Vec<Value> {
 async fn an_absent_server_is_waited_for_and_served_on_when_it_comes() {
     let mut server = Server::absent(Options::default());
     let mut daemon = Daemon::launch(&server.url(), NO_GRACE);
-    daemon.says("waiting for NATS").await;
+    daemon.logs("waiting for NATS").await;
     server.appear().await;
     daemon.ready(&server).await;
     let said = daemon.lines().iter().filter(|line| line["level"] == "WARN").count();
@@ -37,12 +37,12 @@ async fn an_absent_server_is_waited_for_and_served_on_when_it_comes() {
 async fn a_daemon_that_waits_for_a_server_leaves_when_told() {
     let server = Server::absent(Options::default());
     let mut daemon = Daemon::launch(&server.url(), &[]);
-    daemon.says("waiting for NATS").await;
+    daemon.logs("waiting for NATS").await;
     daemon.stop().await;
 }
 
 #[tokio::test]
-async fn a_server_that_is_too_old_is_told_in_one_line_and_the_exit_code_is_78() {
+async fn a_server_that_is_too_old_is_logged_in_one_line_and_the_exit_code_is_78() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("nats://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -79,7 +79,7 @@ fn be_too_old(mut stream: TcpStream) {
 async fn without_jetstream_it_says_so_and_does_not_serve() {
     let server = Server::start_with(Options { jetstream: false, ..Options::default() }).await;
     let mut daemon = Daemon::launch(&server.url(), &[]);
-    let line = daemon.says("JetStream").await;
+    let line = daemon.logs("JetStream").await;
     assert_eq!(line["level"], "ERROR");
     let client = Client::connect(&server).await;
     let bound = Duration::from_secs(1);
@@ -150,7 +150,7 @@ async fn a_server_that_vanishes_is_waited_for_and_served_on_again() {
     client.connect_user("john", "c").await;
     events.only();
     server.vanish();
-    daemon.says("lost the connection").await;
+    daemon.logs("lost the connection").await;
     server.appear().await;
     let bound = Duration::from_secs(1);
     let again = json!({"user": {"id": "jack"}, "connection_id": "c"});

@@ -27,11 +27,11 @@ async fn it_says_what_it_waits_for_and_is_ready_only_when_it_serves() {
     let mut server = Server::absent(Options::default());
     let manager = Manager::at_a_path();
     let daemon = Daemon::launch_under(&server.url(), NO_GRACE, "", &[manager.environment()]);
-    let waits = |said: &crate::support::manager::Said| {
-        said.status().starts_with(&format!("waiting for NATS at {}", server.url()))
+    let waits = |message: &crate::support::manager::Notification| {
+        message.status().starts_with(&format!("waiting for NATS at {}", server.url()))
     };
     let before = manager.hear_until("that NATS is waited for", waits).await;
-    assert!(before.iter().all(|said| said.value("READY").is_none()), "{before:?}");
+    assert!(before.iter().all(|message| message.value("READY").is_none()), "{before:?}");
     server.appear().await;
     let until_ready = manager.ready().await;
     assert_eq!(until_ready.last().unwrap().status(), "serving");
@@ -48,11 +48,11 @@ async fn it_is_not_ready_while_the_bucket_cannot_be_had() {
     let manager = Manager::at_a_path();
     let daemon = Daemon::launch_under(&server.url(), &[], "", &[manager.environment()]);
     let names_it = "the bucket presence: JetStream";
-    let heard = manager.hear_until(names_it, |said| said.status().contains(names_it)).await;
-    assert!(heard.iter().all(|said| said.value("READY").is_none()), "{heard:?}");
+    let heard = manager.hear_until(names_it, |message| message.status().contains(names_it)).await;
+    assert!(heard.iter().all(|message| message.value("READY").is_none()), "{heard:?}");
     daemon.terminate();
-    let heard = manager.hear_until("STOPPING", |said| said.says("STOPPING=1")).await;
-    assert!(heard.iter().all(|said| said.value("READY").is_none()), "{heard:?}");
+    let heard = manager.hear_until("STOPPING", |message| message.has("STOPPING=1")).await;
+    assert!(heard.iter().all(|message| message.value("READY").is_none()), "{heard:?}");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn it_says_that_it_stops_on_a_socket_without_a_file_too() {
     let daemon = Daemon::launch_under(&server.url(), NO_GRACE, "", &[manager.environment()]);
     manager.ready().await;
     daemon.terminate();
-    let heard = manager.hear_until("STOPPING", |said| said.says("STOPPING=1")).await;
+    let heard = manager.hear_until("STOPPING", |message| message.has("STOPPING=1")).await;
     assert_eq!(heard.last().unwrap().status(), "leaving");
     daemon.stop().await;
 }
@@ -100,10 +100,12 @@ async fn its_status_tells_of_a_server_that_is_lost_and_that_it_is_back() {
     let daemon = Daemon::launch_under(&server.url(), NO_GRACE, "", &[manager.environment()]);
     manager.ready().await;
     server.vanish();
-    let lost = |said: &crate::support::manager::Said| said.status().contains("not connected");
+    let lost = |message: &crate::support::manager::Notification| {
+        message.status().contains("not connected")
+    };
     manager.hear_until("that NATS is lost", lost).await;
     server.appear().await;
-    manager.hear_until("that all is well", |said| said.status() == "serving").await;
+    manager.hear_until("that all is well", |message| message.status() == "serving").await;
     daemon.stop().await;
 }
 
@@ -115,8 +117,8 @@ async fn the_watchdog_is_fed_while_it_serves_and_not_while_it_stands_still() {
     let daemon = launch(&server, &watched(&manager, "8000000"));
     server.appear().await;
     let before = manager.ready().await;
-    assert!(before.iter().all(|said| said.value("WATCHDOG").is_none()), "{before:?}");
-    let fed = || manager.hear_until("WATCHDOG", |said| said.says("WATCHDOG=1"));
+    assert!(before.iter().all(|message| message.value("WATCHDOG").is_none()), "{before:?}");
+    let fed = || manager.hear_until("WATCHDOG", |message| message.has("WATCHDOG=1"));
     let mut last = Instant::now();
     for _ in 0..4 {
         fed().await;
@@ -127,7 +129,7 @@ async fn the_watchdog_is_fed_while_it_serves_and_not_while_it_stands_still() {
     // What was sent before may still lie in the socket.
     let silent = tokio::time::timeout(WATCHDOG_PERIOD, async {
         loop {
-            manager.hear_until("WATCHDOG", |said| said.says("WATCHDOG=1")).await;
+            manager.hear_until("WATCHDOG", |message| message.has("WATCHDOG=1")).await;
             last = Instant::now();
         }
     });
@@ -145,12 +147,14 @@ async fn a_server_that_is_away_does_not_starve_the_watchdog() {
     let daemon = launch(&server, &watched(&manager, "2000000"));
     manager.ready().await;
     server.vanish();
-    let lost = |said: &crate::support::manager::Said| said.status().contains("not connected");
+    let lost = |message: &crate::support::manager::Notification| {
+        message.status().contains("not connected")
+    };
     manager.hear_until("that NATS is lost", lost).await;
     // Longer than any time-out of the loops.
     let end = Instant::now() + Duration::from_secs(6);
     while Instant::now() < end {
-        let fed = manager.hear_until("WATCHDOG", |said| said.says("WATCHDOG=1"));
+        let fed = manager.hear_until("WATCHDOG", |message| message.has("WATCHDOG=1"));
         within("a sign of life", Duration::from_secs(4), fed).await;
     }
     daemon.stop().await;
@@ -179,11 +183,11 @@ async fn a_socket_that_nobody_reads_holds_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_not_there_is_told_of_and_served_without() {
+async fn a_socket_that_is_not_there_is_logged_and_served_without() {
     let server = Server::start().await;
     let nowhere = ("NOTIFY_SOCKET", "/nonexistent/notify");
     let mut daemon = Daemon::launch_under(&server.url(), NO_GRACE, "", &[nowhere]);
     daemon.ready(&server).await;
-    assert_eq!(daemon.says("systemd cannot be notified").await["level"], "WARN");
+    assert_eq!(daemon.logs("systemd cannot be notified").await["level"], "WARN");
     daemon.stop().await;
 }

@@ -31,7 +31,7 @@ impl Daemons {
             self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let settings: Settings<'_> = &settings;
         let mut daemon = Daemon::launch(&self.urls, settings);
-        daemon.says("\"ready\"").await;
+        daemon.logs("\"ready\"").await;
         self.running.push(daemon);
     }
 

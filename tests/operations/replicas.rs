@@ -19,7 +19,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 async fn a_bucket_in_use_is_given_three_replicas_and_loses_nothing() {
     let mut cluster = Cluster::start(3).await;
     let mut daemon = Daemon::launch(&cluster.urls(), NO_GRACE);
-    daemon.says("\"ready\"").await;
+    daemon.logs("\"ready\"").await;
     let client = Client::trusted(cluster.connect().await, "presence");
     let load = Load::paced(&client, 4, Duration::from_millis(5));
 
@@ -62,8 +62,8 @@ async fn one_replica_on_a_cluster_is_a_warning_at_the_start_and_in_a_check() {
     let warning = "the bucket presence has one replica on a cluster of NATS";
     let cluster = Cluster::start(3).await;
     let mut daemon = Daemon::launch(&cluster.urls(), NO_GRACE);
-    daemon.says("\"ready\"").await;
-    let line = daemon.says(warning).await;
+    daemon.logs("\"ready\"").await;
+    let line = daemon.logs(warning).await;
     assert_eq!(line["level"], "WARN");
     // A cluster that has just elected its leaders may take longer than a check waits.
     eventually("the check warns, too", LONG, async || {

@@ -48,7 +48,7 @@ async fn with_three_replicas_one_node_may_be_lost_for_good() {
     let mut cluster = Cluster::start(3).await;
     let settings = [("STORE__REPLICAS", "3"), ("LIMITS__REQUEST_TIMEOUT", "5s")];
     let mut daemon = Daemon::launch(&cluster.urls(), &settings);
-    daemon.says("\"ready\"").await;
+    daemon.logs("\"ready\"").await;
     let client = Client::trusted(cluster.connect().await, "presence");
     make(&client).await;
     let leader = cluster.leader(&client.nats).await;

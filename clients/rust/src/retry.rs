@@ -10,15 +10,15 @@ pub const TRY: Duration = Duration::from_millis(2500);
 /// How long an operation is tried in all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-const FIRST_MS: u64 = 200;
-const LONGEST_MS: u64 = 10_000;
+const FIRST_WAIT_MS: u64 = 200;
+const MAX_WAIT_MS: u64 = 10_000;
 
 /// The waits, in milliseconds, from which one is drawn after `failed` tries, the last with `error`.
 pub fn wait_ms(error: &Error, failed: u32) -> RangeInclusive<u64> {
     if matches!(error, Error::NoDaemon { .. }) {
         return 100..=1000;
     }
-    let most = FIRST_MS.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(LONGEST_MS);
+    let most = FIRST_WAIT_MS.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(MAX_WAIT_MS);
     let least = error.retry_after_ms().min(60_000);
     least..=most.max(least)
 }

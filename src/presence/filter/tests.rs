@@ -410,7 +410,7 @@ fn a_path_is_repeated_only_as_far_as_it_helps() {
 }
 
 #[test]
-fn limits_are_told() {
+fn limits_are_named() {
     let values = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
     let nested = |depth| (0..depth).fold(json!({}), |filter, _| json!({"$and": [filter]}));
     let limit = |kind, filter: Value, code| {

@@ -72,7 +72,7 @@ const EXPIRED: i32 = 2021;
 const VALID: i32 = 2999;
 
 #[tokio::test]
-async fn that_of_the_server_is_told_once_and_waited_for() {
+async fn that_of_the_server_is_logged_once_and_waited_for() {
     let authority = Authority::new();
     authority.issue("server", EXPIRED);
     let mut server = authority.server("server", false).await;
@@ -80,12 +80,12 @@ async fn that_of_the_server_is_told_once_and_waited_for() {
     only_error(&mut daemon, &["certificate expired", "refuses the connection"]).await;
     authority.issue("server", VALID);
     server.reload(authority.config("server", false)).await;
-    daemon.says("\"ready\"").await;
+    daemon.logs("\"ready\"").await;
     assert_eq!(errors(&daemon).len(), 1);
 }
 
 #[tokio::test]
-async fn that_of_the_daemon_is_told_once_and_its_file_read_again() {
+async fn that_of_the_daemon_is_logged_once_and_its_file_read_again() {
     let authority = Authority::new();
     authority.issue("server", VALID);
     authority.issue("client", EXPIRED);
@@ -99,21 +99,21 @@ async fn that_of_the_daemon_is_told_once_and_its_file_read_again() {
     let mut daemon = launch(&server.url(), settings);
     only_error(&mut daemon, &["CertificateExpired", "refuses the connection"]).await;
     authority.issue("client", VALID);
-    daemon.says("\"ready\"").await;
+    daemon.logs("\"ready\"").await;
     assert_eq!(errors(&daemon).len(), 1);
 }
 
 #[tokio::test]
-async fn one_that_expires_while_the_daemon_serves_is_told_when_it_connects_again() {
+async fn one_that_expires_while_the_daemon_serves_is_logged_when_it_connects_again() {
     let authority = Authority::new();
     authority.issue("server", VALID);
     let mut server = authority.server("server", false).await;
     let mut daemon = launch(&server.url(), &[("NATS__TLS_CA", &authority.path("ca.pem"))]);
-    daemon.says("\"ready\"").await;
+    daemon.logs("\"ready\"").await;
     authority.issue("server", EXPIRED);
     server.vanish();
     server.appear().await;
-    daemon.says("certificate expired").await;
+    daemon.logs("certificate expired").await;
     let told = errors(&daemon);
     assert_eq!(told.len(), 1, "three connections, one cause: {told:?}");
 }
@@ -126,7 +126,7 @@ async fn a_server_that_begins_with_tls_is_reached_with_tls_first() {
     let server = Server::start_with(Options { config, ..Options::default() }).await;
     let ca = authority.path("ca.pem");
     let mut daemon = launch(&server.url(), &[("NATS__TLS_CA", &ca), ("NATS__TLS_FIRST", "true")]);
-    daemon.says("\"ready\"").await;
+    daemon.logs("\"ready\"").await;
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn server_that_knows(login: &str) -> Server {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_once_and_waited_for() {
+async fn a_wrong_password_is_logged_once_and_waited_for() {
     let mut server = server_that_knows("user: daemon, password: right").await;
     let settings = &[("NATS__USER", "daemon"), ("NATS__PASSWORD", "wrong")];
     let mut daemon = launch(&server.url(), settings);
@@ -39,7 +39,7 @@ async fn a_wrong_password_is_told_once_and_waited_for() {
 }
 
 #[tokio::test]
-async fn a_wrong_nkey_is_told_once_and_its_file_read_again() {
+async fn a_wrong_nkey_is_logged_once_and_its_file_read_again() {
     let server = server_that_knows(&format!("nkey: {PUBLIC}")).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("nk");
@@ -53,7 +53,7 @@ async fn a_wrong_nkey_is_told_once_and_its_file_read_again() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_told_once() {
+async fn wrong_credentials_are_logged_once() {
     // A server that knows no JWT takes who shows one for nobody: here it lets nobody in.
     let config = knows(&format!("nkey: {PUBLIC}")).replace("no_auth_user: admin\n", "");
     let server = Server::start_with(Options { config, ..Options::default() }).await;
@@ -71,13 +71,13 @@ async fn wrong_credentials_are_told_once() {
 }
 
 #[tokio::test]
-async fn a_login_that_is_taken_away_is_told_and_served_on_when_it_is_back() {
+async fn a_login_that_is_taken_away_is_logged_and_served_on_when_it_is_back() {
     let right = "user: daemon, password: right";
     let mut server = server_that_knows(right).await;
     let settings = &[("NATS__USER", "daemon"), ("NATS__PASSWORD", "right")];
     let mut daemon = Daemon::spawn(&server, settings).await;
     server.reload(knows("user: daemon, password: changed")).await;
-    daemon.says("refuses the connection").await;
+    daemon.logs("refuses the connection").await;
     let told = || async {
         let lines = errors(&daemon);
         lines.iter().filter(|line| line.contains("refuses the connection")).count()

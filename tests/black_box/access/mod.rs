@@ -26,7 +26,7 @@ fn errors(daemon: &Daemon) -> Vec<String> {
 /// The one line at which someone has to act, which contains all of `parts`; the daemon does not
 /// serve.
 async fn only_error(daemon: &mut Daemon, parts: &[&str]) {
-    daemon.says("\"ERROR\"").await;
+    daemon.logs("\"ERROR\"").await;
     let errors = errors(daemon);
     assert_eq!(errors.len(), 1, "{errors:?}");
     for part in parts {

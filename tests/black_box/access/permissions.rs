@@ -119,7 +119,7 @@ async fn a_bucket_that_is_there_need_not_be_made() {
 }
 
 #[tokio::test]
-async fn what_is_taken_away_while_it_serves_is_told_once_however_often_it_is_missed() {
+async fn what_is_taken_away_while_it_serves_is_logged_once_however_often_it_is_missed() {
     let mut server = server_with(&[]).await;
     let mut daemon = Daemon::spawn(&server, LOGIN).await;
     let client = Client::connect(&server).await;
@@ -129,11 +129,11 @@ async fn what_is_taken_away_while_it_serves_is_told_once_however_often_it_is_mis
         let body = json!({"users": [{"id": "john", "status": n.to_string()}]});
         assert_eq!(client.refused("upsert_users", body).await.code, "unavailable");
     }
-    daemon.says("$KV.presence.>").await;
+    daemon.logs("$KV.presence.>").await;
     let advice = |line: &&String| line.contains("grant publish");
     assert_eq!(errors(&daemon).iter().filter(advice).count(), 1, "{:?}", errors(&daemon));
     server.reload(all_but(&[])).await;
-    daemon.says("grants the missing permissions now").await;
+    daemon.logs("grants the missing permissions now").await;
     client.upsert(json!({"id": "john", "status": "back"})).await;
 }
 
@@ -143,7 +143,7 @@ async fn requests_that_were_taken_away_are_served_again_when_they_are_given_back
     let mut daemon = Daemon::spawn(&server, LOGIN).await;
     assert!(is_ready(&daemon));
     server.reload(all_but(&["subscribe on \"presence.v1.> presenced\""])).await;
-    daemon.says("presence.v1.> presenced").await;
+    daemon.logs("presence.v1.> presenced").await;
     assert_eq!(errors(&daemon).len(), 1, "{:?}", errors(&daemon));
     let client = Client::connect(&server).await;
     let body = json!({"user": {"id": "john"}, "connection_id": "c"});
@@ -157,7 +157,7 @@ async fn requests_that_were_taken_away_are_served_again_when_they_are_given_back
 }
 
 #[tokio::test]
-async fn an_answer_that_is_refused_is_told_without_its_subject_which_may_hold_an_id() {
+async fn an_answer_that_is_refused_is_logged_without_its_subject_which_may_hold_an_id() {
     let server = server_with(&[]).await;
     let mut daemon = Daemon::spawn(&server, LOGIN).await;
     let client = Client::connect(&server).await;
@@ -167,7 +167,7 @@ async fn an_answer_that_is_refused_is_told_without_its_subject_which_may_hold_an
         .publish_with_reply("presence.v1.connect", "answers.john.1", connect.into())
         .await
         .unwrap();
-    assert_eq!(daemon.says("refused an answer").await["level"], "WARN");
+    assert_eq!(daemon.logs("refused an answer").await["level"], "WARN");
     let log = daemon.lines().iter().map(ToString::to_string).collect::<String>();
     assert!(!log.contains("john") && !log.contains("jack"), "{log}");
     assert!(is_ready(&daemon));

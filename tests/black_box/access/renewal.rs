@@ -100,7 +100,7 @@ async fn a_renewed_login_is_used_when_the_old_one_expires() {
     let file = folder.path().join("creds");
     operator.issue(&file, Duration::from_secs(6));
     let mut daemon = launch(&server.url(), &[("NATS__CREDS", file.to_str().unwrap())]);
-    daemon.says("\"ready\"").await;
+    daemon.logs("\"ready\"").await;
     operator.issue(&file, Duration::from_secs(600));
     // Three connections, each of which is cut off once.
     connects(&daemon, 6).await;
@@ -121,8 +121,8 @@ async fn a_login_that_was_not_renewed_is_named_as_expired_until_it_is() {
     let file = folder.path().join("creds");
     operator.issue(&file, Duration::from_secs(6));
     let mut daemon = launch(&server.url(), &[("NATS__CREDS", file.to_str().unwrap())]);
-    daemon.says("\"ready\"").await;
-    let line = daemon.says("NATS refuses the connection").await;
+    daemon.logs("\"ready\"").await;
+    let line = daemon.logs("NATS refuses the connection").await;
     let error = line["error"].as_str().unwrap();
     assert!(error.contains("has expired") && error.contains(file.to_str().unwrap()), "{error}");
     assert!(!error.contains("violation"), "{error}");

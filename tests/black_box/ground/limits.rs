@@ -34,7 +34,7 @@ async fn write_until_refused(client: &Client) -> String {
 }
 
 #[tokio::test]
-async fn an_account_without_storage_left_is_told_and_heals_when_it_has_more() {
+async fn an_account_without_storage_left_is_reported_and_heals_when_it_has_more() {
     let mut server = limited("max_file: 60KB").await;
     let mut daemon = Daemon::spawn(&server, SETTINGS).await;
     let http = Http::of(&mut daemon).await;
@@ -50,7 +50,7 @@ async fn an_account_without_storage_left_is_told_and_heals_when_it_has_more() {
 }
 
 #[tokio::test]
-async fn a_sealed_stream_is_told() {
+async fn a_sealed_stream_is_reported() {
     let server = Server::start().await;
     let mut daemon = Daemon::spawn(&server, SETTINGS).await;
     let http = Http::of(&mut daemon).await;
@@ -70,7 +70,7 @@ async fn a_sealed_stream_is_told() {
 }
 
 #[tokio::test]
-async fn a_stream_of_another_retention_is_told_until_that_is_undone() {
+async fn a_stream_of_another_retention_is_reported_until_that_is_undone() {
     let server = Server::start().await;
     let mut daemon = Daemon::spawn(&server, SETTINGS).await;
     let http = Http::of(&mut daemon).await;
@@ -83,7 +83,7 @@ async fn a_stream_of_another_retention_is_told_until_that_is_undone() {
 }
 
 #[tokio::test]
-async fn a_limit_of_consumers_is_told_and_heals_when_it_is_raised() {
+async fn a_limit_of_consumers_is_reported_and_heals_when_it_is_raised() {
     let mut server = limited("max_consumers: 1").await;
     let _first = Daemon::spawn(&server, SETTINGS).await;
     let mut second = Daemon::launch(&server.url(), SETTINGS);
@@ -94,7 +94,7 @@ async fn a_limit_of_consumers_is_told_and_heals_when_it_is_raised() {
 }
 
 #[tokio::test]
-async fn replicas_that_cannot_be_placed_are_told_until_there_is_a_bucket() {
+async fn replicas_that_cannot_be_placed_are_reported_until_there_is_a_bucket() {
     let server = Server::start().await;
     let settings = [SETTINGS, &[("STORE__REPLICAS", "3")]].concat();
     let mut daemon = Daemon::launch(&server.url(), &settings);

@@ -70,7 +70,7 @@ async fn a_limit_that_is_lowered_or_raised_by_a_reload_counts_soon() {
     make_users(&client, 10).await;
     assert_eq!(client.query(json!({})).await.len(), 10);
     server.reload("max_payload: 32768\n".to_owned()).await;
-    daemon.says("(`max_payload`) has changed").await;
+    daemon.logs("(`max_payload`) has changed").await;
     for _ in 0..3 {
         is_limit(&client.refused("query_users", json!({})).await, 32 << 10);
     }

@@ -34,7 +34,7 @@ pub fn errors(daemon: &Daemon) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_full_bucket_is_told_to_operators_and_clients_and_heals_by_itself() {
+async fn a_full_bucket_is_reported_to_operators_and_clients_and_heals_by_itself() {
     let server = Server::start().await;
     let mut daemon = Daemon::spawn(&server, SETTINGS).await;
     let http = Http::of(&mut daemon).await;

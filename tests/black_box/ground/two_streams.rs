@@ -25,7 +25,7 @@ async fn of_daemons_with_two_buckets_behind_one_prefix_only_the_older_group_serv
     // It takes those that are under way to it.
     super::agree(&client, "ann", HEALED, |ann| ann.is_some_and(|ann| ann["online"] == true)).await;
     // The daemon that goes on logs the error too, once.
-    first.says("keep their records in two streams").await;
+    first.logs("keep their records in two streams").await;
     let errors =
         |daemon: &Daemon| daemon.lines().iter().filter(|line| line["level"] == "ERROR").count();
     assert_eq!((errors(&first), errors(&second)), (1, 1));
@@ -46,7 +46,7 @@ async fn different_settings_of_daemons_of_one_bucket_are_a_warning_and_a_metric(
     let settings = [("LIVENESS__LEASE", "6s"), ("LIVENESS__HEARTBEAT_INTERVAL", "2s")];
     let mut second = Daemon::spawn(&server, &settings).await;
     for daemon in [&mut first, &mut second] {
-        daemon.says("daemons of one bucket have different settings").await;
+        daemon.logs("daemons of one bucket have different settings").await;
     }
     let http = Http::of(&mut first).await;
     assert!((http.metric("presence_settings_differ").await - 1.0).abs() < 0.1);

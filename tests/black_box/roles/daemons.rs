@@ -92,7 +92,7 @@ async fn hears_expires_detects_failures_and_leaves_beside_another() {
     .await;
 
     first.kill();
-    second.says("a daemon is gone").await;
+    second.logs("a daemon is gone").await;
     second.stop().await;
     assert_eq!(server.violations(), Vec::<String>::new());
 }
@@ -136,11 +136,11 @@ async fn says_what_is_missing_when_it_may_not_answer() {
     let (seed, inbox) = Guarded::daemon_login();
     let settings = &[("NATS__NKEY", seed), ("NATS__INBOX_PREFIX", inbox)];
     let mut daemon = Daemon::launch(&server.url(), settings);
-    daemon.says("\"ready\"").await;
+    daemon.logs("\"ready\"").await;
     let body = json!({"user": {"id": "john"}, "connection_id": "c"});
     let unanswered = Duration::from_secs(1);
     assert!(service.client.attempt("connect", body, unanswered).await.is_none());
-    let line = daemon.says("_R_.>").await;
+    let line = daemon.logs("_R_.>").await;
     assert_eq!(line["level"], "ERROR");
     assert!(line["message"].as_str().unwrap().contains("grant publish on \"_R_.>\""), "{line}");
 }
@@ -163,7 +163,7 @@ async fn moves_to_another_key_without_a_gap() {
     service.client.connect_user("jack", "c").await;
     let (seed, inbox) = Guarded::daemon_login();
     let old = &[("NATS__NKEY", seed), ("NATS__INBOX_PREFIX", inbox)];
-    Daemon::launch(&server.url(), old).says("refuses the connection").await;
+    Daemon::launch(&server.url(), old).logs("refuses the connection").await;
     let lines = second.lines();
     assert!(!lines.iter().any(|line| line.to_string().contains("lost the connection")));
     second.stop().await;

@@ -130,7 +130,7 @@ impl Guarded {
         let mut all = settings.to_vec();
         all.extend([("NATS__NKEY", seed), ("NATS__INBOX_PREFIX", inbox)]);
         let mut daemon = Daemon::launch(&self.url(), &all);
-        let id = daemon.says("\"ready\"").await["daemon"].as_str().unwrap().to_owned();
+        let id = daemon.logs("\"ready\"").await["daemon"].as_str().unwrap().to_owned();
         let ping = format!("$SRV.PING.presence.{id}");
         eventually("the daemon answers", START, async || {
             service.nats().request(ping.clone(), Vec::new().into()).await.ok()

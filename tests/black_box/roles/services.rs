@@ -65,7 +65,7 @@ async fn reach_neither_the_bucket_nor_what_daemons_say() {
 }
 
 #[tokio::test]
-async fn are_told_of_events_as_the_protocol_has_them() {
+async fn receive_events_as_the_protocol_has_them() {
     let (_server, daemon, service) = Guarded::served(&[]).await;
     let mut events = Events::unsettled(&service.client, "user.presence.changed.*").await;
     service.client.connect_user("john", "c").await;

@@ -110,8 +110,8 @@ impl Daemon {
     }
 
     /// Waits for a line of the log that contains `text`.
-    pub async fn says(&mut self, text: &str) -> Value {
-        eventually(&format!("the daemon says {text:?}"), START, async || {
+    pub async fn logs(&mut self, text: &str) -> Value {
+        eventually(&format!("the daemon logs {text:?}"), START, async || {
             self.lines().into_iter().find(|line| line.to_string().contains(text))
         })
         .await

@@ -26,7 +26,7 @@ pub struct Page {
 impl Http {
     /// A daemon that was started with `METRICS__LISTEN` at `127.0.0.1:0`.
     pub async fn of(daemon: &mut Daemon) -> Self {
-        let line = daemon.says("serving /metrics").await;
+        let line = daemon.logs("serving /metrics").await;
         Self { address: line["address"].as_str().unwrap().to_owned() }
     }
 

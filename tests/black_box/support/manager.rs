@@ -20,18 +20,18 @@ pub struct Manager {
 
 /// One message, as `NAME=value` lines.
 #[derive(Debug, Clone)]
-pub struct Said(Vec<String>);
+pub struct Notification(Vec<String>);
 
-impl Said {
-    pub fn says(&self, line: &str) -> bool {
-        self.0.iter().any(|said| said == line)
+impl Notification {
+    pub fn has(&self, line: &str) -> bool {
+        self.0.iter().any(|each| each == line)
     }
 
     pub fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// What the daemon says of itself for people.
+    /// The state of the daemon, for people.
     pub fn status(&self) -> &str {
         self.value("STATUS").unwrap_or_default()
     }
@@ -63,16 +63,20 @@ impl Manager {
     }
 
     /// The next message.
-    pub async fn hear(&self) -> Said {
+    pub async fn hear(&self) -> Notification {
         let mut bytes = vec![0; 4096];
         let received = within("a message to systemd", NOTICE_TIMEOUT, self.socket.recv(&mut bytes));
         let length = received.await.unwrap();
         bytes.truncate(length);
-        Said(String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect())
+        Notification(String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect())
     }
 
     /// All messages up to the first that `is_it`.
-    pub async fn hear_until(&self, what: &str, is_it: impl Fn(&Said) -> bool) -> Vec<Said> {
+    pub async fn hear_until(
+        &self,
+        what: &str,
+        is_it: impl Fn(&Notification) -> bool,
+    ) -> Vec<Notification> {
         let mut heard = Vec::new();
         let all = async {
             while !heard.last().is_some_and(&is_it) {
@@ -83,7 +87,7 @@ impl Manager {
         heard
     }
 
-    pub async fn ready(&self) -> Vec<Said> {
-        self.hear_until("READY", |said| said.says("READY=1")).await
+    pub async fn ready(&self) -> Vec<Notification> {
+        self.hear_until("READY", |message| message.has("READY=1")).await
     }
 }

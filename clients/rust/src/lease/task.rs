@@ -22,7 +22,7 @@ const BATCH: usize = 200;
 const BATCHES: usize = 4;
 const INTERVAL: Duration = Duration::from_secs(20);
 /// How long the end of a whole lease is tried: a large one takes several requests.
-const END: Duration = Duration::from_secs(10);
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Heartbeats in a row that count other connections than the lease has, before it acts.
 const MISCOUNTS: u32 = 2;
 
@@ -294,7 +294,7 @@ impl Task {
         if grace {
             body["grace_ms"] = self.lease_ms.into();
         }
-        self.link.ask_within("disconnect", &body, END).await.map(|_| ())
+        self.link.ask_within("disconnect", &body, END_TIMEOUT).await.map(|_| ())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::retry;
 use crate::user::{CustomFields, Fields};
 
 /// How often users are looked for whose changes are not heard, as they are not watched.
-const EVERY: Duration = Duration::from_secs(10);
+const QUERY_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon after a change of a watched user it is asked whether that still matches.
 const AFTER_CHANGE: Duration = Duration::from_secs(1);
 
@@ -135,7 +135,7 @@ impl Matching {
             let _ = links.wait_for(|now| now.up && *now != asked_over).await;
         };
         tokio::select! {
-            () = sleep(EVERY) => {}
+            () = sleep(QUERY_INTERVAL) => {}
             () = changed.notified() => sleep_until(earliest).await,
             () = renewed => sleep(Duration::from_millis(fastrand::u64(0..1000))).await,
         }
