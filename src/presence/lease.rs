@@ -1,19 +1,12 @@
 //! Shared leases: when each was last heard of, and which are due to lapse. Pure: the time comes in
 //! as a value, measured on the daemon's own monotonic clock (`PROTOCOL`, section 4).
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use super::id::Id;
 use super::lease_terms::LeaseTimes;
-
-/// How long a lease that was handed out as due rests before it is handed out again, in
-/// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
-const RETRY_MS: u64 = 5000;
-
-/// The next check of a lease whose end is under way: not before that is done.
-const NEVER_MS: u64 = u64::MAX;
+use super::schedule::{NEVER_MS, RETRY_MS, Schedule};
 
 /// When something was last heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +53,7 @@ impl Heard {
 struct Lease {
     held: usize,
     heard: Heard,
-    /// When it is looked at next; an entry of the agenda with another time is void.
+    /// When it is looked at next; an entry of the schedule with another time is void.
     due_ms: u64,
     ending: Option<End>,
 }
@@ -78,7 +71,7 @@ struct End {
 #[derive(Debug)]
 pub struct Leases {
     by_name: HashMap<Id, Lease>,
-    agenda: BinaryHeap<Reverse<(u64, Id)>>,
+    schedule: Schedule<Id>,
     times: LeaseTimes,
     /// While the bucket is replayed, a connection that appears has not been heard.
     listening: bool,
@@ -87,7 +80,7 @@ pub struct Leases {
 impl Leases {
     pub fn new(lease_ms: u64) -> Self {
         let times = LeaseTimes::of_all(lease_ms);
-        Self { by_name: HashMap::new(), agenda: BinaryHeap::new(), times, listening: false }
+        Self { by_name: HashMap::new(), schedule: Schedule::default(), times, listening: false }
     }
 
     /// Other leases count from here on.
@@ -114,7 +107,7 @@ impl Leases {
         let heard = Heard::connected(now_ms, told);
         let due_ms = now_ms + self.times.lease_ms(heard);
         let lease = self.by_name.entry(name.clone()).or_insert_with(|| {
-            self.agenda.push(Reverse((due_ms, name.clone())));
+            self.schedule.push(due_ms, name.clone());
             Lease { held: 0, heard, due_ms, ending: None }
         });
         lease.held += 1;
@@ -211,12 +204,12 @@ impl Leases {
         wait_ms: impl Fn(&Id) -> u64,
     ) -> Vec<Id> {
         let mut due = Vec::new();
-        while self.agenda.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now_ms) {
-            let Some(Reverse((at_ms, name))) = self.agenda.pop() else { break };
+        while let Some((at_ms, name)) = self.schedule.pop_due(now_ms) {
             let Some(lease) = self.by_name.get_mut(&name).filter(|lease| lease.due_ms == at_ms)
             else {
                 continue;
             };
+            // Its end is under way: it is looked at when that is done.
             if lease.ending.is_some() {
                 lease.due_ms = NEVER_MS;
                 continue;
@@ -226,11 +219,12 @@ impl Leases {
             let lapses_ms = silent_ms.max(listens_from_ms.saturating_add(lease_ms));
             lease.due_ms = if lapses_ms <= now_ms {
                 due.push(name.clone());
+                // It may be heard again at once and then fall silent.
                 now_ms + RETRY_MS.min(lease_ms)
             } else {
                 lapses_ms
             };
-            self.agenda.push(Reverse((lease.due_ms, name)));
+            self.schedule.push(lease.due_ms, name);
         }
         due
     }
@@ -244,7 +238,9 @@ impl Leases {
     fn look_at(&mut self, name: &Id, at_ms: u64) {
         if let Some(lease) = self.by_name.get_mut(name).filter(|lease| lease.due_ms > at_ms) {
             lease.due_ms = at_ms;
-            self.agenda.push(Reverse((at_ms, name.clone())));
+            self.schedule.push(at_ms, name.clone());
+            let entries = self.by_name.iter().map(|(name, lease)| (lease.due_ms, name.clone()));
+            self.schedule.drop_void(self.by_name.len(), entries);
         }
     }
 }
@@ -406,6 +402,6 @@ mod tests {
             leases.heartbeat(&Id::parse(&n.to_string(), "lease").unwrap(), 5);
         }
         assert!(leases.by_name.is_empty());
-        assert!(leases.agenda.is_empty());
+        assert_eq!(leases.schedule.pop_due(NEVER_MS), None);
     }
 }

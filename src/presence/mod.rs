@@ -16,6 +16,7 @@ pub mod lease;
 pub mod lease_terms;
 pub mod number;
 pub mod refusal;
+pub mod schedule;
 pub mod sort;
 pub mod stored;
 pub mod table;

@@ -1,31 +1,18 @@
 //! Expires own leases, ends graces and statuses, refreshes `last_active`. Pure: the time comes in
-//! as a value. One queue entry per user with something due: no tasks, no scan.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! as a value. One schedule entry per user with something due: no tasks, no scan.
 
 use super::connection::LeavingKey;
 use super::record::Record;
 use crate::presence::id::Id;
 use crate::presence::lease::Heard;
 use crate::presence::lease_terms::LeaseTimes;
+use crate::presence::schedule::{NEVER_MS, RETRY_MS, Schedule};
 use crate::presence::table::{Keyed, Table};
 use crate::presence::time::{Now, Time};
-
-/// How long something that was handed out as due rests before it is handed out again, in
-/// milliseconds; not longer than a lease, since it may be heard again at once and then fall silent.
-const RETRY_MS: u64 = 5000;
 
 /// How long the end of a status is left alone at most, in milliseconds: JetStream's clock, by which
 /// it ends, may be set while the monotonic one goes on.
 const MAX_STATUS_WAIT_MS: u64 = 600_000;
-
-/// The number of void entries of the queue that are not worth building it anew, beside one for each
-/// user.
-const MAX_VOID_ENTRIES: usize = 1024;
-
-/// When nothing is to come.
-const NEVER_MS: u64 = u64::MAX;
 
 /// The times that are measured.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +57,7 @@ struct Grace {
 #[derive(Debug)]
 struct UserAgenda {
     user: Id,
-    /// When the user is looked at next; an entry of the queue with another time is void.
+    /// When the user is looked at next; an entry of the schedule with another time is void.
     due_ms: u64,
     /// The `last_active` that must not grow old, and whether it is the invisible one.
     active: (Option<Time>, bool),
@@ -143,7 +130,7 @@ pub struct Agenda {
     /// The grace of this daemon's settings; `periods` has the one that counts.
     own_grace_ms: u64,
     users: Table<UserAgenda>,
-    queue: BinaryHeap<Reverse<(u64, Id)>>,
+    schedule: Schedule<Id>,
     listening: bool,
 }
 
@@ -151,8 +138,8 @@ impl Agenda {
     pub fn new(periods: Periods) -> Self {
         let own_grace_ms = periods.grace_ms;
         let times = LeaseTimes::of_all(periods.lease_ms);
-        let (users, queue) = (Table::default(), BinaryHeap::new());
-        Self { periods, times, own_grace_ms, users, queue, listening: false }
+        let (users, schedule) = (Table::default(), Schedule::default());
+        Self { periods, times, own_grace_ms, users, schedule, listening: false }
     }
 
     /// Daemons may have different settings: the longest grace of all counts. `others_ms` is that
@@ -171,7 +158,7 @@ impl Agenda {
             let due_ms = agenda.wanted_ms(&self.periods, times);
             if due_ms < agenda.due_ms {
                 agenda.due_ms = due_ms;
-                self.queue.push(Reverse((due_ms, agenda.user.clone())));
+                self.schedule.push(due_ms, agenda.user.clone());
             }
         }
     }
@@ -200,7 +187,7 @@ impl Agenda {
         }
         if let Some(agenda) = self.users.get_mut(user).filter(|agenda| agenda.due_ms > due_ms) {
             agenda.due_ms = due_ms;
-            self.queue.push(Reverse((due_ms, user.clone())));
+            self.schedule.push(due_ms, user.clone());
             self.drop_void_entries();
         }
     }
@@ -230,15 +217,14 @@ impl Agenda {
     }
 
     /// Takes a user for whom something is due, `turn(user)` after its time. Silence counts only
-    /// since `listens_from_ms`. What is not done is due again a while later.
+    /// since `listens_from_ms`. An unfinished item is due again a while later.
     pub fn take_due(
         &mut self,
         now: Now,
         listens_from_ms: u64,
         turn: impl Fn(&Id) -> Turn,
     ) -> Option<Due> {
-        while self.queue.peek().is_some_and(|Reverse((at_ms, _))| *at_ms <= now.mono_ms) {
-            let Reverse((at_ms, user)) = self.queue.pop()?;
+        while let Some((at_ms, user)) = self.schedule.pop_due(now.mono_ms) {
             let Some(agenda) = self.users.get_mut(&user).filter(|agenda| agenda.due_ms == at_ms)
             else {
                 continue;
@@ -253,7 +239,7 @@ impl Agenda {
             let next_ms = next_ms.min(details.take_left(&mut due, &self.periods, now, turn.any_ms));
             let next_ms = next_ms.min(details.take_expired(&mut due, now, turn.any_ms));
             agenda.due_ms = next_ms;
-            self.queue.push(Reverse((next_ms, due.user.clone())));
+            self.schedule.push(next_ms, due.user.clone());
             if due.is_something() {
                 return Some(due);
             }
@@ -290,19 +276,16 @@ impl Agenda {
         let wanted_ms = agenda.wanted_ms(&self.periods, self.times);
         let scheduled = old.map(|old| old.due_ms).filter(|due_ms| *due_ms <= wanted_ms);
         agenda.due_ms = scheduled.unwrap_or_else(|| {
-            self.queue.push(Reverse((wanted_ms, user.clone())));
+            self.schedule.push(wanted_ms, user.clone());
             wanted_ms
         });
         self.users.insert_new(agenda);
         self.drop_void_entries();
     }
 
-    /// Builds the queue anew if most of its entries are void.
     fn drop_void_entries(&mut self) {
-        if self.queue.len() > 2 * self.users.count() + MAX_VOID_ENTRIES {
-            let entries = self.users.iter().map(|each| Reverse((each.due_ms, each.user.clone())));
-            self.queue = entries.collect();
-        }
+        let entries = self.users.iter().map(|each| (each.due_ms, each.user.clone()));
+        self.schedule.drop_void(self.users.count(), entries);
     }
 
     /// The connections of a record that keep themselves alive, with when they were heard.
@@ -549,20 +532,5 @@ mod tests {
         assert_eq!(due(&mut agenda, at(3999), second), None);
         let expired = due(&mut agenda, at(4000), second).unwrap().expired;
         assert_eq!(expired, record.status_expires_at);
-    }
-
-    #[test]
-    fn void_entries_do_not_pile_up() {
-        let mut record = Record::new(Time(0), 0);
-        let mut agenda = Agenda::new(PERIODS);
-        for n in 0..10_000 {
-            // Each comes earlier than the one before, and makes it void.
-            record.status_expires_at = Some(at(500_000 - n).stream);
-            agenda.observe(&john(), Some(&record), at(0));
-            assert!(agenda.queue.len() <= 2 + MAX_VOID_ENTRIES, "after {n}");
-        }
-        assert!(due(&mut agenda, at(490_001), FIRST).unwrap().expired.is_some());
-        agenda.observe(&john(), None, at(490_001));
-        assert_eq!(due(&mut agenda, at(600_000), FIRST), None);
     }
 }

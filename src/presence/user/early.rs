@@ -7,12 +7,10 @@ use super::connection::Connection;
 use super::decide::Command;
 use super::record::Record;
 use crate::presence::id::Id;
+use crate::presence::schedule::RETRY_MS;
 
 /// The most disconnects that one stripe remembers; beyond them the oldest are forgotten.
 const MAX_REMEMBERED: usize = 512;
-
-/// How long an end that was handed out rests before it is handed out again, in milliseconds.
-const RETRY_MS: u64 = 5000;
 
 /// The times until which an early disconnect ends its connection, on the monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +115,8 @@ impl EarlyDisconnects {
         }
     }
 
-    /// Takes the ends that are due, `wait_ms(user)` after the connection appeared. What is not
-    /// done is due again a while later.
+    /// Takes the ends that are due, `wait_ms(user)` after the connection appeared. An unfinished
+    /// end is due again a while later.
     pub fn take_due(
         &mut self,
         now_ms: u64,
