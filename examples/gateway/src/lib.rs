@@ -5,7 +5,9 @@
 //! `{"status":"…"}` and `{"watch":"jane"}`. A real gateway takes the user from the login, not from
 //! the address.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -13,9 +15,21 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use presenced_client::{Change, Error, Lease, Patch, Seat, Service, Watch, WatchState};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{interval, timeout};
+
+/// How often a socket is pinged. One that answers two pings in a row with nothing is dead: a phone
+/// that loses its network sends no end.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long a frame may wait for a client that does not read.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The wishes of a client that may wait for the service.
+const MAX_WISHES: usize = 16;
 
 /// What all sockets share.
 pub struct Gateway {
@@ -33,6 +47,16 @@ impl Gateway {
     /// The routes to serve.
     pub fn router(self: &Arc<Self>) -> Router {
         Router::new().route("/ws", get(open)).with_state(self.clone())
+    }
+
+    /// Ends before a planned restart: the users stay online for a lease, in which they come back to
+    /// the next gateway.
+    ///
+    /// # Errors
+    /// When the service did not confirm it; the lease lapses then, which shows nobody offline
+    /// sooner.
+    pub async fn hand_over(&self) -> Result<(), Error> {
+        self.lease.hand_over().await
     }
 }
 
@@ -54,38 +78,82 @@ async fn open(
 }
 
 async fn serve(gateway: Arc<Gateway>, opened: Opened, mut socket: WebSocket) {
-    let seat = match gateway.lease.connect(&opened.user, Patch::new()).await {
+    let mut early = VecDeque::new();
+    // While NATS is away this waits; a socket that ends meanwhile gives its seat up.
+    let seat = tokio::select! {
+        seat = gateway.lease.connect(&opened.user, Patch::new()) => seat,
+        () = ended(&mut socket, &mut early) => return,
+    };
+    let seat = match seat {
         Ok(seat) => seat,
         Err(error) => return refuse(&mut socket, &error).await,
     };
     let ids = opened.watch.split(',').filter(|id| !id.is_empty());
     match gateway.presence.watch(ids) {
-        Ok(watch) => talk(&seat, watch, &mut socket).await,
+        Ok(watch) => talk(&seat, watch, early, &mut socket).await,
         Err(error) => refuse(&mut socket, &error).await,
     }
     seat.close().await;
 }
 
+/// Keeps what the client sends, and returns when the socket ends.
+async fn ended(socket: &mut WebSocket, early: &mut VecDeque<String>) {
+    while let Some(Ok(message)) = socket.recv().await {
+        match message {
+            Message::Text(text) if early.len() < MAX_WISHES => early.push_back(text.to_string()),
+            Message::Close(_) => return,
+            _ => {}
+        }
+    }
+}
+
 /// Carries changes to the socket, and wishes from it, until it ends. A slow socket finds only the
 /// newest state of each user.
-async fn talk(seat: &Seat, mut watch: Watch, socket: &mut WebSocket) {
+async fn talk(seat: &Seat, mut watch: Watch, mut wishes: VecDeque<String>, socket: &mut WebSocket) {
+    let mut pings = interval(PING_INTERVAL);
+    let mut unanswered = 0;
+    // They wait for the service beside the socket, not before it.
+    let mut updates = FuturesUnordered::new();
     loop {
-        let sent = tokio::select! {
+        while let Some(text) = wishes.pop_front() {
+            let wish: Value = serde_json::from_str(&text).unwrap_or_default();
+            let added = wish["watch"].as_str().map_or(Ok(()), |id| watch.add(id));
+            if let Err(error) = added
+                && !send(socket, &shown(&error)).await
+            {
+                return;
+            }
+            if let Some(status) = wish.get("status").filter(|_| updates.len() < MAX_WISHES) {
+                updates.push(seat.update(Patch::new().status(status.as_str())));
+            }
+        }
+        let goes_on = tokio::select! {
+            Some(done) = updates.next() => match done {
+                Ok(()) => true,
+                Err(error) => send(socket, &shown(&error)).await,
+            },
+            _ = pings.tick() => {
+                unanswered += 1;
+                unanswered <= 2 && put(socket, Message::Ping(Default::default())).await
+            }
+            message = socket.recv() => {
+                unanswered = 0;
+                match message {
+                    Some(Ok(Message::Text(text))) => {
+                        wishes.push_back(text.to_string());
+                        true
+                    }
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => false,
+                    Some(Ok(_)) => true,
+                }
+            }
             change = watch.next() => match change.as_ref().map(frame) {
                 Some(Some(frame)) => send(socket, &frame).await,
                 Some(None) => true,
-                None => return,
-            },
-            message = socket.recv() => match message {
-                Some(Ok(Message::Text(text))) => match wish(seat, &watch, &text).await {
-                    Ok(()) => true,
-                    Err(error) => send(socket, &shown(&error)).await,
-                },
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => true,
+                None => false,
             },
         };
-        if !sent {
+        if !goes_on {
             return;
         }
     }
@@ -105,17 +173,6 @@ fn frame(change: &Change) -> Option<Value> {
     })
 }
 
-async fn wish(seat: &Seat, watch: &Watch, text: &str) -> Result<(), Error> {
-    let wish: Value = serde_json::from_str(text).unwrap_or_default();
-    if let Some(id) = wish["watch"].as_str() {
-        watch.add(id)?;
-    }
-    match wish.get("status") {
-        Some(status) => seat.update(Patch::new().status(status.as_str())).await,
-        None => Ok(()),
-    }
-}
-
 fn shown(error: &Error) -> Value {
     json!({"error": {"code": error.code(), "message": error.to_string()}})
 }
@@ -125,5 +182,9 @@ async fn refuse(socket: &mut WebSocket, error: &Error) {
 }
 
 async fn send(socket: &mut WebSocket, frame: &Value) -> bool {
-    socket.send(Message::Text(frame.to_string().into())).await.is_ok()
+    put(socket, Message::Text(frame.to_string().into())).await
+}
+
+async fn put(socket: &mut WebSocket, message: Message) -> bool {
+    timeout(SEND_TIMEOUT, socket.send(message)).await.is_ok_and(|sent| sent.is_ok())
 }
