@@ -25,6 +25,20 @@ impl Now {
     pub fn local(mono_ms: u64, wall: Time) -> Self {
         Self { mono_ms, wall, stream: wall }
     }
+
+    /// The later of the wall clock and `previous`: no time of a record moves backwards. A `previous`
+    /// more than an hour ahead of JetStream's clock came from a broken clock, and counts as absent
+    /// (`PROTOCOL`, section 1).
+    pub fn latest(self, previous: Option<Time>) -> Time {
+        previous
+            .filter(|previous| previous.counts_at(self.stream))
+            .map_or(self.wall, |previous| previous.max(self.wall))
+    }
+
+    /// Whether the wall clock is more than an hour away from JetStream's.
+    pub fn is_wrong(self) -> bool {
+        self.wall.0.abs_diff(self.stream.0) > MAX_AHEAD_MS.unsigned_abs()
+    }
 }
 
 /// How far ahead of now a stored time may be, in milliseconds.
@@ -43,14 +57,6 @@ impl Time {
     pub fn parse(text: &str) -> Option<Self> {
         let time = DateTime::parse_from_rfc3339(text).ok()?;
         Some(Self(time.timestamp_millis()))
-    }
-
-    /// The later of `now` and `previous`: no time of a record moves backwards. A `previous` more
-    /// than an hour ahead came from a broken clock, and counts as absent (`PROTOCOL`, section 1).
-    pub fn latest(previous: Option<Self>, now: Self) -> Self {
-        previous
-            .filter(|previous| previous.counts_at(now))
-            .map_or(now, |previous| previous.max(now))
     }
 
     /// Whether the time is no more than an hour ahead of `now`.
@@ -105,13 +111,23 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_is_wrong_beyond_an_hour_either_way() {
+        let now = |wall, stream| Now { mono_ms: 0, wall: Time(wall), stream: Time(stream) };
+        assert!(!now(3_600_000, 0).is_wrong() && !now(0, 3_600_000).is_wrong());
+        assert!(now(3_600_001, 0).is_wrong() && now(0, 3_600_001).is_wrong());
+    }
+
+    #[test]
     fn a_time_stays_unless_it_is_more_than_an_hour_ahead() {
-        let latest = |previous, now| Time::latest(Some(Time(previous)), Time(now)).0;
+        let latest = |previous, now| Now::local(0, Time(now)).latest(Some(Time(previous))).0;
         assert_eq!(latest(5, 7), 7);
         assert_eq!(latest(7, 5), 7);
         assert_eq!(latest(3_600_005, 5), 3_600_005);
         assert_eq!(latest(3_600_006, 5), 5);
-        assert_eq!(Time::latest(None, Time(5)), Time(5));
+        assert_eq!(Now::local(0, Time(5)).latest(None), Time(5));
+        // A daemon that is half an hour behind does not take the time of one ahead for absent.
+        let behind = Now { mono_ms: 0, wall: Time(0), stream: Time(1_800_000) };
+        assert_eq!(behind.latest(Some(Time(4_200_000))), Time(4_200_000));
     }
 
     proptest! {

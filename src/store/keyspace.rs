@@ -178,7 +178,8 @@ impl<E: Entity> Keyspace<E> {
         deadline_ms: u64,
     ) -> oneshot::Receiver<CommandResult<E>> {
         let (ticket, answer) = oneshot::channel();
-        if self.context.clock_skew.is_wrong() {
+        // A clock that has just jumped is noticed before the next comparison.
+        if self.context.clock_skew.is_wrong() || self.context.now().is_wrong() {
             // The receiver is not waiting yet.
             let _ = ticket.send(Err(wrong_clock()));
             return answer;

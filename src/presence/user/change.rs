@@ -106,13 +106,13 @@ impl<'a> Change<'a> {
             (invisible, hide_last_active, choice, status_expires_at)
         };
         if self.before.is_some_and(|before| settings(before) != settings(record)) {
-            record.settings_at = Some(Time::latest(record.settings_at, self.now.wall));
+            record.settings_at = Some(self.now.latest(record.settings_at));
         }
     }
 
     /// Notes when the user goes offline: in truth, and for others.
     fn note_offline(&self, record: &mut Record) {
-        let latest = |previous| Some(Time::latest(previous, self.now.wall));
+        let latest = |previous| Some(self.now.latest(previous));
         if self.before.is_some_and(Record::is_shown_online) && !record.is_shown_online() {
             record.shown_offline_since = latest(record.shown_offline_since);
         }
@@ -175,7 +175,7 @@ impl<'a> Change<'a> {
                 let record = Record {
                     status: None,
                     status_expires_at: None,
-                    updated_at: Time::latest(Some(before.updated_at), self.now.wall),
+                    updated_at: self.now.latest(Some(before.updated_at)),
                     ..before.clone()
                 };
                 self.put(record, |_| Outcome::StatusExpired(true))

@@ -273,7 +273,7 @@ fn update_connection(
 /// goes on from where it was: if the clock jumps back, a later moment of invisible time stays
 /// invisible.
 pub(super) fn touch(record: &mut Record, now: Now) {
-    let latest = |previous| Some(Time::latest(previous, now.wall));
+    let latest = |previous| Some(now.latest(previous));
     record.last_active = latest(record.last_active);
     if !record.invisible {
         record.shown_last_active = latest(record.shown_last_active);

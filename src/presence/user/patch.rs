@@ -125,7 +125,7 @@ impl Patch {
             changed = true;
         }
         if changed {
-            record.updated_at = Time::latest(Some(record.updated_at), now.wall);
+            record.updated_at = now.latest(Some(record.updated_at));
         }
         Ok(changed
             || settings != (record.hide_last_active, record.choice, record.status_expires_at))
