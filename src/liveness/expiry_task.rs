@@ -124,6 +124,8 @@ impl ExpiryTask {
                     let now = self.now();
                     let times = self.view.store.context.told_lease.times(now);
                     self.expiry.adjust_leases(times);
+                    let max_bytes = self.view.store.context.payload_limit.body();
+                    self.expiry.adjust_messages(max_bytes);
                     self.view.beacons.hearing().set_lease(times.told_ms);
                     self.expiry.on_tick(&self.view, now)
                 }

@@ -40,6 +40,14 @@ impl Heard {
         Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, times) }
     }
 
+    /// Another connection of a shared lease connected. Its heartbeats are sent as often as the
+    /// longest lease asks that any of its connections was told.
+    pub fn joined(self, at_ms: u64, times: Option<LeaseTimes>) -> Self {
+        let joined = self.connected_again(at_ms, times);
+        let told_ms = self.told_ms.zip(joined.told_ms).map(|(before, now)| before.max(now));
+        Self { told_ms, ..joined }
+    }
+
     /// Records a heartbeat sent at `at_ms`.
     pub fn beat(&mut self, at_ms: u64) {
         self.at_ms = self.at_ms.max(at_ms);
@@ -56,6 +64,16 @@ struct Lease {
     /// When it is looked at next; an entry of the schedule with another time is void.
     due_ms: u64,
     ending: Option<End>,
+}
+
+impl Lease {
+    /// One of its connections connected.
+    fn connected(&mut self, now_ms: u64, told: Option<LeaseTimes>) {
+        self.heard = match self.held {
+            1 => self.heard.connected_again(now_ms, told),
+            _ => self.heard.joined(now_ms, told),
+        };
+    }
 }
 
 /// An end of a lease that is under way.
@@ -112,7 +130,7 @@ impl Leases {
         });
         lease.held += 1;
         if !invisible {
-            lease.heard = lease.heard.connected_again(now_ms, told);
+            lease.connected(now_ms, told);
         }
     }
 
@@ -121,7 +139,7 @@ impl Leases {
     pub fn rejoined(&mut self, name: &Id, invisible: bool, now_ms: u64) {
         let told = self.told();
         if let Some(lease) = self.by_name.get_mut(name).filter(|_| !invisible) {
-            lease.heard = lease.heard.connected_again(now_ms, told);
+            lease.connected(now_ms, told);
         }
     }
 
@@ -393,6 +411,19 @@ mod tests {
         leases.joined(&gateway(), true, 600);
         assert_eq!(due(&mut leases, 1599), []);
         assert_eq!(due(&mut leases, 1600), [gateway()]);
+    }
+
+    #[test]
+    fn one_connect_does_not_shorten_the_lease_of_all_who_share_it() {
+        let mut leases = Leases::new(60_000);
+        leases.listen();
+        leases.joined(&gateway(), false, 0);
+        leases.adjust(LeaseTimes { told_ms: 6000, longest_ms: 60_000 });
+        leases.joined(&gateway(), false, 1000);
+        leases.rejoined(&gateway(), false, 1000);
+        assert_eq!(due(&mut leases, 30_000), []);
+        leases.adjust(LeaseTimes::of_all(6000));
+        assert_eq!(due(&mut leases, 30_000), [gateway()]);
     }
 
     #[test]

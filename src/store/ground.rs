@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// How many messages are remembered to recognise the stream by.
 const WITNESSES: usize = 32;
 
-/// How much earlier or later than its time a message may expire, in milliseconds of the stream's
-/// clock.
+/// How much later than its time a message may expire, in milliseconds of the stream's clock.
 const EXPIRY_MARGIN_MS: i64 = 300_000;
+
+/// How much earlier it may be gone. A larger margin would take a purge for messages that expired.
+const EARLY_EXPIRY_MS: i64 = 5000;
 
 /// How long after its end the replica may know an expired message.
 const FORGOTTEN_MS: i64 = 26 * 3_600_000;
@@ -126,7 +128,7 @@ impl Ground {
             return None;
         }
         self.forget_expired(stream_ms);
-        let may_be_gone = |at: &i64| *at - EXPIRY_MARGIN_MS < stream_ms;
+        let may_be_gone = |at: &i64| *at - EARLY_EXPIRY_MS < stream_ms;
         let optional = self.expiring.iter().take_while(|(at, _)| may_be_gone(at)).count() as u64;
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let surplus = signed(found) - signed(self.messages);

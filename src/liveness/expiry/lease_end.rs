@@ -3,9 +3,7 @@
 //! daemon takes over.
 
 use super::takeover::LeaseConnections;
-use super::{
-    DECIDED_WITHIN_MS, Effect, Expiry, MAX_NAMED_PER_MESSAGE, PROVEN_WITHIN_MS, View, steps_ms,
-};
+use super::{DECIDED_WITHIN_MS, Effect, Expiry, PROVEN_WITHIN_MS, View, steps_ms};
 use crate::liveness::expiry::messages::{Ending, named};
 use crate::liveness::peers::RankFilter;
 use crate::presence::entity::DaemonId;
@@ -120,12 +118,12 @@ impl Expiry {
         let void_ms = writes.iter().map(|each| each.deadline_ms).max().unwrap_or(now_ms);
         self.ends.begin(&lease, self.daemon, connections, void_ms);
         let within_ms = void_ms - now_ms;
-        for (index, chunk) in list.chunks(MAX_NAMED_PER_MESSAGE).enumerate() {
+        for (index, chunk) in list.chunks(self.named_per_message).enumerate() {
             effects.push(Effect::Broadcast(Ending {
                 number,
                 within_ms,
                 connections: chunk.to_vec(),
-                from: index * MAX_NAMED_PER_MESSAGE,
+                from: index * self.named_per_message,
                 of: list.len(),
                 ..self.ending(&lease)
             }));

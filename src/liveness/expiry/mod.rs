@@ -49,9 +49,10 @@ const WRITE_MS: u64 = 5000;
 const GRANTED_US: u64 = 100;
 /// The maximum number of users taken per stripe and tick.
 const MAX_USERS_PER_TICK: usize = 64;
-/// The maximum number of connections or leases in one message. With the longest ids it fits into
-/// any server's `max_payload`.
+/// The maximum number of connections or leases in one message.
 const MAX_NAMED_PER_MESSAGE: usize = 500;
+/// What one of them takes at most of a message, in bytes: two ids, each character escaped.
+const MAX_NAMED_BYTES: usize = 1100;
 
 /// What a daemon knows at the moment: the stripes of its replica, each under a lock of its own, or
 /// what a simulation has in their place. A lock may be held while `work` runs, so `work` asks in
@@ -98,6 +99,8 @@ pub struct PendingWrite {
 pub struct Expiry {
     daemon: DaemonId,
     times: LeaseTimes,
+    /// How many connections or leases fit into a message.
+    named_per_message: usize,
     last_number: u64,
     open: Vec<OpenProposal>,
     ends: LeaseEnds,
@@ -111,6 +114,7 @@ impl Expiry {
         Self {
             daemon,
             times: LeaseTimes::of_all(lease_ms),
+            named_per_message: MAX_NAMED_PER_MESSAGE,
             last_number: 0,
             open: Vec::new(),
             ends: LeaseEnds::default(),
@@ -121,6 +125,12 @@ impl Expiry {
     /// Other leases count from here on.
     pub fn adjust_leases(&mut self, times: LeaseTimes) {
         self.times = times;
+    }
+
+    /// Messages have at most `max_bytes` from here on. One beyond what the server takes would cost
+    /// the connection, and nobody could be expired.
+    pub fn adjust_messages(&mut self, max_bytes: usize) {
+        self.named_per_message = (max_bytes / MAX_NAMED_BYTES).clamp(1, MAX_NAMED_PER_MESSAGE);
     }
 
     /// Time has passed.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::messages::{Objection, Proposal, connection_gen, named};
 use super::{
-    DECIDED_WITHIN_MS, Effect, Expiry, MARGIN_MS, MAX_NAMED_PER_MESSAGE, MAX_USERS_PER_TICK,
-    OBJECTION_MS, PendingWrite, View, WRITE_MS, steps_ms,
+    DECIDED_WITHIN_MS, Effect, Expiry, MARGIN_MS, MAX_USERS_PER_TICK, OBJECTION_MS, PendingWrite,
+    View, WRITE_MS, steps_ms,
 };
 use crate::liveness::peers::RankFilter;
 use crate::presence::entity::DaemonId;
@@ -150,10 +150,10 @@ impl Expiry {
             leases.adjust(self.times);
             leases.take_due(now_ms, listens_from_ms, wait_ms)
         });
-        for chunk in silent.chunks(MAX_NAMED_PER_MESSAGE) {
+        for chunk in silent.chunks(self.named_per_message) {
             effects.push(self.propose(chunk.to_vec(), Vec::new(), now_ms));
         }
-        for chunk in leases.chunks(MAX_NAMED_PER_MESSAGE) {
+        for chunk in leases.chunks(self.named_per_message) {
             effects.push(self.propose(Vec::new(), chunk.to_vec(), now_ms));
         }
     }

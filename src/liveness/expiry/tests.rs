@@ -348,3 +348,25 @@ fn a_long_proposal_is_split_into_several_messages() {
     proposed.sort_unstable();
     assert_eq!(proposed, [1, MAX_NAMED_PER_MESSAGE]);
 }
+
+#[test]
+fn a_proposal_fits_into_the_smallest_message_of_the_server() {
+    const MAX_BYTES: usize = 3072;
+    let view = DaemonView::new();
+    let mut leases = view.leases.borrow_mut();
+    // Each character of these ids is escaped.
+    for n in 0..10 {
+        let name = format!("{}{n}", "\"".repeat(254));
+        leases.joined(&Id::parse(&name, "lease").unwrap(), false, 0);
+    }
+    drop(leases);
+    let mut expiry = Expiry::new(ME, LEASE_MS);
+    expiry.adjust_messages(MAX_BYTES);
+    let mut proposed = 0;
+    for effect in expiry.on_tick(&view, at(DUE_MS)) {
+        let Effect::Propose(proposal) = effect else { panic!("{effect:?}") };
+        proposed += proposal.leases.len();
+        assert!(serde_json::to_vec(&proposal).unwrap().len() <= MAX_BYTES, "{proposal:?}");
+    }
+    assert_eq!(proposed, 10);
+}
