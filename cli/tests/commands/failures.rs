@@ -1,5 +1,7 @@
 //! Each exit code, and the next step in its message.
 
+use futures_util::future::join_all;
+
 use crate::servers::{Daemon, Server};
 use crate::support::{Done, Stage, bare};
 
@@ -32,8 +34,7 @@ async fn without_daemons_every_command_says_so() {
         &["watch", "john"],
         &["wait", "john", "--for", "20s"],
     ];
-    for command in commands {
-        let done = stage.run(command).await;
+    for done in join_all(commands.map(|command| stage.run(command))).await {
         done.fails(69, "no daemon serves presence.v1");
         assert!(done.stderr.contains("presencectl daemons"), "{done:?}");
     }

@@ -131,10 +131,15 @@ impl Link {
     ) -> Result<Value, Error> {
         let deadline = Instant::now() + patience;
         let (mut failed, mut may_have_applied) = (0, false);
+        let mut last: Option<Error> = None;
         loop {
             let tried = tokio::select! {
                 tried = self.ask_once(operation, body) => tried,
-                () = sleep_until(deadline) => Err(self.unanswered(operation)),
+                // A try that the deadline cuts short hides no cause that is known already.
+                () = sleep_until(deadline) => Err(match last.take() {
+                    Some(error) => error.after(true),
+                    None => self.unanswered(operation),
+                }),
             };
             let error = match tried {
                 Ok(answer) => return Ok(answer),
@@ -146,6 +151,7 @@ impl Link {
             if !error.is_retryable() || Instant::now() + wait >= deadline {
                 return Err(error);
             }
+            last = Some(error);
             sleep(wait).await;
         }
     }
