@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ._patch import fields_to_keep, merge, patch_of
+from ._patch import fields_to_keep, marks_of, merge, patch_of
 from .errors import PresenceError
 
 Json = dict[str, Any]
@@ -27,6 +27,7 @@ class Desired:
         defaults: Optional[Mapping[str, Any]] = None,
     ) -> None:
         self._defaults = patch_of(defaults, {})
+        marks_of(device=device, idle=idle)
         self.patch = patch
         self.marks: Json = {}
         self.me: Optional[Json] = None

@@ -10,6 +10,7 @@ from typing import Any, Optional
 from ._desired import Desired
 from ._opening import Opening
 from ._pace import CALL_TIMEOUT
+from ._patch import marks_of
 from ._tokens import random_id
 from .errors import NoAnswer, PresenceError
 
@@ -42,6 +43,7 @@ class Session(Opening):
         self, timeout: Optional[float], patch: Optional[Mapping[str, Any]] = None, **marks: Any
     ) -> None:
         """Returns when a change of the user, the device or the idleness was acknowledged."""
+        marks_of(**marks)
         self._send_soon()
         self._desired.want(patch or {})
         self._desired.mark(**marks)

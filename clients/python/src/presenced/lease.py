@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Callable, Optional
 
 from ._background import spawn
@@ -153,7 +154,8 @@ class Lease(HasState, Opening):
                 seats = self._next_batch()
                 if not seats:
                     break
-                task = spawn(self._send(seats), f"a batch of {self.name}", self._finish)
+                fail = partial(self._fail_seats, seats)
+                task = spawn(self._send(seats), f"a batch of {self.name}", fail)
                 self._batches.add(task)
                 task.add_done_callback(self._on_batch_done)
             if not self._batches and self._old and not any(s._wants for s in self._seats.values()):
@@ -260,6 +262,14 @@ class Lease(HasState, Opening):
             again = seat._desired.on_refusal(error)
             if operation == "connect" and (fresh or not again) and not seat._desired.dirty:
                 self._remove(seat, error)
+
+    def _fail_seats(self, seats: list[Seat], error: PresenceError) -> None:
+        """A batch failed in an unforeseen way: its seats end, and what they hold is given up."""
+        for seat in seats:
+            if seat._closing or not self._has(seat):
+                self._remove(seat, error)
+            else:
+                seat._give_up(error)
 
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
         self._seats.pop(seat.id, None)
