@@ -75,3 +75,23 @@ async def test_a_filter_takes_times_wherever_they_stand(world: World) -> None:
     for filter in ({"created_at": {"$gt": past}}, {"$and": [{"created_at": {"$gt": past}}]}):
         assert [user.id for user in await service.users(filter, fresh=True)] == ["john"]
         assert await service.count({"$nor": [filter]}, fresh=True) == 0
+
+
+async def test_what_is_too_large_for_nats_is_refused(world: World) -> None:
+    service, large = await world.service(), "x" * 1_200_000
+    async with service.lease("gw") as lease, service.connect("john") as connection:
+        jack = await lease.connect("jack")
+        calls: list[Any] = [
+            connection.update(x=large),
+            jack.update(x=large),
+            service.connect("u8", x=large),
+            lease.connect("u9", x=large),
+            service.update("u7", x=large),
+        ]
+        for call in calls:
+            with pytest.raises(presenced.Refused) as caught:
+                await asyncio.wait_for(call, 5)
+            assert (caught.value.code, caught.value.limit) == ("too_large", 1 << 20)
+            assert not caught.value.may_have_applied
+        assert (await connection.update(status="here")).status == "here"
+        await jack.update(status="here")

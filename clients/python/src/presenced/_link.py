@@ -24,7 +24,7 @@ from nats.aio.subscription import Subscription
 
 from ._background import spawn
 from ._pace import TRY_TIMEOUT, clock, wait_set
-from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
+from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError, Refused
 
 _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
@@ -134,7 +134,7 @@ class Link:
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """One try of a request."""
-        self._check_up()
+        self._check_up(payload)
         call = _Call(subject, self._reconnects())
         task = call.task = asyncio.ensure_future(
             self._nc.request(subject, payload, timeout=timeout)
@@ -160,7 +160,7 @@ class Link:
             raise Disconnected(f"the request could not be sent: {error!r}") from error
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        self._check_up()
+        self._check_up(payload)
         try:
             await self._nc.publish(subject, payload)
         except (nats_errors.Error, OSError) as error:
@@ -236,12 +236,18 @@ class Link:
             await force()
             self.observe()
 
-    def _check_up(self) -> None:
+    def _check_up(self, payload: bytes = b"") -> None:
         self.start()
         if self.closed or self._nc.is_closed:
             raise Closed("the NATS connection is closed")
         if not self._nc.is_connected:
             raise Disconnected("NATS is away")
+        if len(payload) > self.max_payload:
+            raise Refused(
+                f"{len(payload)} bytes are more than NATS takes",
+                code="too_large",
+                details={"limit": self.max_payload},
+            )
 
     async def _round_trip(self) -> None:
         if not await self._pong_within(TRY_TIMEOUT):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Callable, Optional
 
 from ._background import spawn
-from ._calls import Calls, dumps
+from ._calls import Calls
 from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState
@@ -17,7 +17,7 @@ from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._states import HasState, States
 from ._tokens import encode, random_id
-from .errors import Closed, Malformed, PresenceError, Refused, from_answer
+from .errors import Closed, Malformed, PresenceError, from_answer
 from .seat import Seat
 
 _GATHER = 0.005
@@ -213,8 +213,6 @@ class Lease(HasState, Opening):
         body = {"ops": operations, "me": False}
         half = len(seats) // 2
         try:
-            if half and len(dumps(body)) > self._link.max_payload:
-                raise Refused("the batch is too large", code="too_large")
             answer = await self._calls.once("batch", body)
             results = answer.get("results")
             if not isinstance(results, list) or len(results) != len(seats):
