@@ -51,6 +51,9 @@ class Connection(HasState, Session):
         self._states = States()
         self._pace = Pace()
         self._backoff = Backoff()
+        self._write_backoff = Backoff()
+        self._write_at = 0.0  # Not before, after a write that failed.
+        self._write_error: Optional[PresenceError] = None
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
         self._connected = False
@@ -134,7 +137,7 @@ class Connection(HasState, Session):
         self._wake.set()
 
     def _why_not(self) -> Optional[PresenceError]:
-        return self.status.error
+        return self._write_error or self.status.error
 
     async def _run(self) -> None:
         while True:
@@ -145,39 +148,54 @@ class Connection(HasState, Session):
                 await self._idle()
             except PresenceError as error:
                 self._desired.on_failure()
-                if not await self._recover(error):
-                    raise
+                self._note(error)
+                await asyncio.sleep(pause_after(error, self._backoff))
 
-    async def _recover(self, error: PresenceError) -> bool:
-        """Waits before the next try; False if there is none."""
+    def _note(self, error: PresenceError) -> None:
+        """Shows a failure of a request; raises it if there is no other try."""
         if isinstance(error, Closed) or not (error.retryable or error.may_have_applied):
-            return False
+            raise error
         lost = self.state is ConnectionState.ONLINE and self._connected
         self._states.set(self.state if lost else self._waiting(), error)
         self._doubt = True
-        await asyncio.sleep(pause_after(error, self._backoff))
-        return True
 
     def _waiting(self) -> ConnectionState:
         fresh = self.state is ConnectionState.CONNECTING
         return ConnectionState.CONNECTING if fresh else ConnectionState.INTERRUPTED
 
     async def _step(self) -> None:
-        """Sends one request, if there is one to be sent."""
+        """Sends one request, if there is one to be sent. No write keeps a heartbeat waiting."""
         if not self._connected:
             await self._connect()
-        elif self._desired.patch:
-            await self._upsert()
-        elif self._desired.marks:
-            await self._update_connection()
         elif clock() >= self._beat_at:
             await self._beat()
+        elif self._desired.dirty and clock() >= self._write_at:
+            await self._write()
 
     async def _idle(self) -> None:
-        if not self._connected or self._desired.dirty:
+        if not self._connected:
             return
-        await wait_set(self._wake, max(0.0, self._beat_at - clock()))
+        next_at = min(self._beat_at, self._write_at) if self._desired.dirty else self._beat_at
+        await wait_set(self._wake, max(0.0, next_at - clock()))
         self._wake.clear()
+
+    async def _write(self) -> None:
+        try:
+            if self._desired.patch:
+                await self._upsert()
+            else:
+                await self._update_connection()
+        except PresenceError as error:
+            self._desired.on_failure()
+            self._note(error)
+            self._write_error = error
+            self._write_at = clock() + pause_after(error, self._write_backoff)
+        else:
+            self._on_written()
+
+    def _on_written(self) -> None:
+        self._write_error, self._write_at = None, 0.0
+        self._write_backoff.reset()
 
     async def _ask(self, operation: str, body: Json) -> Optional[Json]:
         """One try of a write; None if it was refused, which those who wait are told."""
@@ -198,6 +216,7 @@ class Connection(HasState, Session):
         if answer is None or not self._link.is_up:
             return
         self._connected = True
+        self._on_written()
         recreated = self._take_answer(answer)
         self._states.set(
             ConnectionState.ONLINE, relapsed=self._relapsed, recreated=self._relapsed and recreated
