@@ -91,6 +91,7 @@ class Hub:
     # -- what watches ask for
 
     def acquire(self, watch: HubWatch, ids: Iterable[str]) -> None:
+        self._link.check_open()
         if self._task is None:
             self._link.start()
             self._plan_audit()

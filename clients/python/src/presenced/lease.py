@@ -104,6 +104,11 @@ class Lease(HasState, Opening):
     async def _open(self) -> Lease:
         if self.state is ConnectionState.CLOSED:
             raise Closed("the lease is closed")
+        try:
+            self._link.check_open()
+        except Closed as error:
+            self._finish(error)
+            raise
         if not self._tasks:
             self._link.start()
             self._link.listeners.append(self._on_link)
