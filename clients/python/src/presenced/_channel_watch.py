@@ -9,6 +9,7 @@ from ._calls import Calls, chunks
 from ._hub import Hub
 from ._hub_watch import HubWatch
 from ._model import Channel, User, parse_channel
+from .errors import Busy, Denied, Refused
 
 _PER_CALL = 10
 
@@ -62,7 +63,19 @@ class ChannelWatch(HubWatch):
             body["users"] = ids
         answer = await self._calls.call("watch_channel", body)
         self.channel = parse_channel(answer.get("channel"))
+        self._body.pop("data", None)  # It makes the channel, once.
         return answer
+
+    async def _check_exists(self) -> None:
+        """Asks in a way that makes no channel, as ``watch_channel`` would."""
+        cid = f"{self._body['type']}:{self._body['id']}"
+        body = {"filter": {"cid": cid}, "limit": 1, "member_limit": 1, "presence": True}
+        try:
+            answer = await self._calls.call("query_channels", body)
+        except Denied:
+            return  # A login that may watch channels, and not look for them.
+        if not answer.get("channels"):
+            raise Refused(f"there is no channel {cid} any more", code="channel_not_found")
 
     async def _members(self, ids: Optional[list[str]]) -> tuple[set[str], dict[str, User]]:
         """The members whose presence is answered, and all that are returned."""
@@ -72,9 +85,15 @@ class ChannelWatch(HubWatch):
 
     async def _ask_channel(self, ids: Sequence[str]) -> dict[str, User]:
         """Members by ``watch_channel``, ten a call; who is a member no longer is absent."""
+        await self._check_exists()
         first, members = await self._members(None)
         found = {id: members[id] for id in ids if id in first and id in members}
         for chunk in chunks([id for id in ids if id not in first and id in members], _PER_CALL):
-            _, again = await self._members(list(chunk))
+            try:
+                _, again = await self._members(list(chunk))
+            except Refused as error:
+                if error.field != "users":
+                    raise
+                raise Busy("members left meanwhile", code="contended") from error
             found.update((id, again[id]) for id in chunk if id in again)
         return found
