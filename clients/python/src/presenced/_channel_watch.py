@@ -9,6 +9,7 @@ from ._calls import Calls, chunks
 from ._hub import Hub
 from ._hub_watch import HubWatch
 from ._model import Channel, User, parse_channel
+from ._tokens import ids_of
 from .errors import Busy, Denied, Refused
 
 _PER_CALL = 10
@@ -31,7 +32,7 @@ class ChannelWatch(HubWatch):
         super().__init__(hub, self._ask_channel)
         self._calls = calls
         self._body = dict(body)
-        self._users = users if isinstance(users, str) else list(users)
+        self._users = users if isinstance(users, str) else ids_of(users)
         if isinstance(self._users, str) and self._users not in ("first", "all"):
             raise ValueError('users is "first", "all" or a list of ids')
         self.channel: Optional[Channel] = None

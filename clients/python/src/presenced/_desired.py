@@ -36,12 +36,19 @@ class Desired:
         self._sent: Json = {}
         self._sent_marks: Json = {}
         self._set_before: Json = {}
+        self._in_flight = False
+        self._answered = False
         self._waiters: list[Waiter] = []
         self._sent_waiters: list[Waiter] = []
 
     @property
     def dirty(self) -> bool:
         return bool(self.patch or self.marks)
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that is wanted was acknowledged."""
+        return self._answered and not self.dirty and not self._in_flight
 
     def want(self, patch: Mapping[str, Any]) -> None:
         self.patch = merge(self.patch, patch)
@@ -55,7 +62,8 @@ class Desired:
     async def acknowledged(self, timeout: Optional[float]) -> None:
         """Returns when all that is wanted now was acknowledged; raises what refuses it."""
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        rides = self._in_flight and not self.dirty
+        (self._sent_waiters if rides else self._waiters).append(waiter)
         try:
             await asyncio.wait({waiter}, timeout=timeout)
             if not waiter.done():
@@ -93,6 +101,7 @@ class Desired:
         return dict(self._sent_marks)
 
     def _send(self, *, with_patch: bool, with_marks: bool) -> None:
+        self._in_flight = True
         if with_patch:
             self._sent, self.patch = self.patch, {}
         if with_marks:
@@ -101,6 +110,7 @@ class Desired:
             self._sent_waiters, self._waiters = self._sent_waiters + self._waiters, []
 
     def on_answer(self, me: Optional[Json]) -> None:
+        self._in_flight, self._answered = False, True
         self._set_before = merge(self._set_before, self._sent)
         self._sent, self._sent_marks = {}, {}
         if me is not None:
@@ -110,6 +120,7 @@ class Desired:
 
     def on_failure(self) -> None:
         """What was sent may not have arrived: it is wanted as before."""
+        self._in_flight = False
         self.patch = merge(self._sent, self.patch)
         self.marks = {**self._sent_marks, **self.marks}
         self._sent, self._sent_marks = {}, {}
@@ -117,6 +128,7 @@ class Desired:
 
     def on_refusal(self, error: PresenceError) -> bool:
         """What was sent is wrong; True if a repeat without it may be accepted."""
+        self._in_flight = False
         had_any = bool(self._sent or self._sent_marks)
         self._sent, self._sent_marks = {}, {}
         if self._set_before.pop("status_expires_at", None) is not None:

@@ -8,6 +8,7 @@ from typing import Any, Optional
 from ._hub import Ask, Hub, Slot, Source
 from ._model import WatchState
 from ._picture import Step
+from ._tokens import encode, ids_of
 from .errors import Closed, PresenceError
 from .watch import UNKNOWN, Watch
 
@@ -51,7 +52,9 @@ class HubWatch(Watch):
     def _add(self, ids: Iterable[str]) -> None:
         if self._state is WatchState.CLOSED:
             raise Closed("the watch is closed")
-        new = [id for id in dict.fromkeys(ids) if id not in self._watched]
+        new = [id for id in dict.fromkeys(ids_of(ids)) if id not in self._watched]
+        for id in new:
+            encode(id)  # All are ids, or none is added.
         self._hub.acquire(self, new)
         for id in new:
             self._watched[id] = None
@@ -128,7 +131,7 @@ class UserWatch(HubWatch):
 
     def remove(self, *ids: str) -> None:
         """Watches some users no longer."""
-        for id in self._release(ids):
+        for id in self._release(ids_of(ids)):
             self._shown.pop(id, None)
             self._pending.pop(id, None)
         self._look()

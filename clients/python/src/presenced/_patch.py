@@ -8,10 +8,16 @@ from datetime import datetime
 from typing import Any, Optional
 
 Json = dict[str, Any]
+# What is an option of some method is a field of none, unless it stands in the mapping.
+_OPTIONS = frozenset(("defaults", "device", "idle", "timeout"))
 
 
 def patch_of(fields: Optional[Mapping[str, Any]], named: Mapping[str, Any]) -> Json:
     """One patch of a mapping and of keywords, as JSON has it."""
+    options = _OPTIONS.intersection(named)
+    if options:
+        name = min(options)
+        raise TypeError(f"{name} is no option here; a field of that name goes in the mapping")
     return {name: plain(value, name) for name, value in {**(fields or {}), **named}.items()}
 
 

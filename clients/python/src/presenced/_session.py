@@ -47,6 +47,8 @@ class Session(Opening):
         self._send_soon()
         self._desired.want(patch or {})
         self._desired.mark(**marks)
+        if self._desired.settled:
+            return
         try:
             await self._desired.acknowledged(timeout)
         except asyncio.TimeoutError:

@@ -16,7 +16,7 @@ from ._opening import Opening
 from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._states import HasState, States
-from ._tokens import encode, random_id
+from ._tokens import encode, id_of, random_id
 from .errors import Closed, Malformed, PresenceError, from_answer
 from .seat import Seat
 
@@ -35,7 +35,7 @@ class Lease(HasState, Opening):
     def __init__(
         self, link: Link, calls: Calls, name: str, on_end: Callable[[Lease], None]
     ) -> None:
-        encode(f"{name}-{'0' * 32}")
+        encode(f"{id_of(name)}-{'0' * 32}")
         self._link = link
         self._calls = calls
         self._base = name
