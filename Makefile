@@ -36,7 +36,7 @@ CLIENTS = -p presenced-client -p presencectl -p presence-gateway -p presence-log
 test-rust: ## the Rust client, presencectl, the gateway and the login, against real servers
 	@$(NATS); cargo build --quiet --bin presenced; PRESENCED="$${CARGO_TARGET_DIR:-$$PWD/target}/debug/presenced"; export PRESENCED; \
 	if cargo nextest --version >/dev/null 2>&1; \
-	then cargo nextest run $(NEXTEST_CLIENTS) $(NEXTEST) $(CLIENTS); \
+	then cargo nextest run $(NEXTEST) $(CLIENTS); \
 	else cargo test $(CLIENTS); fi; \
 	cargo test --doc --quiet -p presenced-client
 
@@ -77,7 +77,6 @@ deny: ## licences, sources and bans of the dependencies
 advisories: ## known vulnerabilities of the dependencies, from the advisory database (weekly)
 	scripts/deny advisories
 
-# Real processes, with bounds in time: what fails is tried once more, and is shown as FLAKY.
-ci: NEXTEST_CLIENTS = --retries 1 --no-fail-fast
+# Tests of real processes with bounds in time are tried once more there, and are shown as FLAKY.
 ci: NEXTEST = --profile ci
 ci: fmt-check lint doc alerts deny test test-rust test-python test-web test-deb ## all that CI checks

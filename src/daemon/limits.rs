@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::Client;
 use tokio::time::sleep;
 
-use super::sounding;
+use super::server_limits;
 use crate::config::Nats;
 use crate::payload_limit::PayloadLimit;
 use crate::store::Store;
@@ -15,7 +15,7 @@ const ASK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The limit for this login; what the server says to everybody if it does not say that.
 pub async fn ask(settings: &Nats, client: &Client) -> usize {
-    match sounding::max_payload(settings).await {
+    match server_limits::max_payload(settings).await {
         Ok(bytes) => bytes.min(client.max_payload()),
         Err(error) => {
             tracing::debug!(%error, "the server did not tell the limits of the account");
@@ -28,7 +28,7 @@ pub async fn ask(settings: &Nats, client: &Client) -> usize {
 pub async fn keep(settings: Nats, client: Client, limit: PayloadLimit, store: Store) {
     loop {
         sleep(ASK_INTERVAL).await;
-        let Ok(bytes) = sounding::max_payload(&settings).await else { continue };
+        let Ok(bytes) = server_limits::max_payload(&settings).await else { continue };
         if limit.set(bytes) {
             tracing::warn!(bytes, "the server's limit for messages (`max_payload`) has changed");
             store.set_max_value(limit.body());

@@ -11,7 +11,8 @@ mod log_throttle;
 mod login;
 mod monitor;
 mod permissions;
-mod sounding;
+mod server_limits;
+
 mod start;
 
 use std::future::{Future, pending};

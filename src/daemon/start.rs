@@ -140,6 +140,7 @@ impl Startup {
         let subjects = Subjects {
             prefix: settings.subjects.requests(),
             events: settings.subjects.events.clone(),
+            channel_events: settings.subjects.channel_events.clone(),
         };
         let (clock, id) = (Clock::start(), DaemonId(fastrand::u64(1..)));
         let (payload_limit, tasks) = (PayloadLimit::new(usize::MAX), Tasks::default());

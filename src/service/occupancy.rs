@@ -16,6 +16,7 @@ use crate::liveness::peers::RankFilter;
 use crate::presence::channel::{Announcement, ChannelKey, Counts, Occupancy};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::{Id, push_token};
+use crate::presence::time::Time;
 use crate::presence::user::Record;
 use crate::store::Store;
 use crate::watchdog::WatchdogTap;
@@ -65,9 +66,21 @@ pub struct OccupancyTask {
     settled: bool,
 }
 
+/// The `type` of an announcement.
+const EVENT_TYPE: &str = "channel.presence.changed";
+
+/// How far ahead of JetStream's clock the version of an announcement may be, in milliseconds.
+const MAX_AHEAD_MS: i64 = 3_600_000;
+
+/// The newest version that is taken from others.
+fn version_limit(now: Time) -> u64 {
+    u64::try_from(now.0.saturating_add(MAX_AHEAD_MS)).unwrap_or(0)
+}
+
 /// An announcement of another daemon.
 #[derive(Deserialize)]
 struct Heard {
+    r#type: String,
     channel: HeardChannel,
 }
 
@@ -197,13 +210,24 @@ impl OccupancyTask {
     }
 
     fn on_announcement(&mut self, message: &Message) {
-        let Ok(Heard { channel }) = serde_json::from_slice::<Heard>(&message.payload) else {
+        let Ok(Heard { r#type, channel }) = serde_json::from_slice::<Heard>(&message.payload)
+        else {
             return;
         };
         let HeardChannel { cid, online_count: online, member_count: members, version } = channel;
-        if let Some(key) = ChannelKey::from_cid(&cid) {
-            let now_ms = self.store.context.now().mono_ms;
-            self.occupancy.on_announced(&key, Counts { online, members }, version, now_ms);
+        let Some(key) = ChannelKey::from_cid(&cid) else { return };
+        let now = self.store.context.now();
+        // Another message on the same subjects, or one with a version that none could follow.
+        let is_foreign = r#type != EVENT_TYPE
+            || *message.subject != *subject(&self.prefix, &key)
+            || version > version_limit(now.stream);
+        if is_foreign {
+            return;
         }
+        if !self.occupancy.is_known(&key) {
+            // The channel may be as new to the replica.
+            self.observe_replica();
+        }
+        self.occupancy.on_announced(&key, Counts { online, members }, version, now.mono_ms);
     }
 }

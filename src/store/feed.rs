@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Store;
 use super::bucket::{BucketError, Info, Shape};
-use super::ground::{Ground, Loss, Witness};
+use super::known_stream::{KnownStream, Loss, Witness};
 use super::{open, told_lease, wire};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
@@ -75,7 +75,7 @@ pub(super) async fn run(store: Store, shape: Shape, tap: WatchdogTap) {
         bucket: None,
         position: 0,
         gap: false,
-        ground: Ground::new(None),
+        known_stream: KnownStream::new(None),
         others: HashMap::new(),
         loss: None,
         unusable: None,
@@ -116,7 +116,7 @@ struct Feed {
     /// Until then the replica shows an older state than that at `position`.
     gap: bool,
     /// What the stream was, to tell whether it still is.
-    ground: Ground,
+    known_stream: KnownStream,
     /// The newest revisions of the keys that are no records of users or channels.
     others: HashMap<String, u64>,
     /// What was found to have become of the stream.
@@ -275,7 +275,7 @@ impl Feed {
         self.store.begin_replay(loss);
         (self.bucket, self.loss) = (None, None);
         (self.position, self.gap) = (0, false);
-        self.ground = Ground::new(Some(loss));
+        self.known_stream = KnownStream::new(Some(loss));
         self.others.clear();
     }
 
@@ -312,7 +312,7 @@ impl Feed {
             return Ok(Some(Loss::Shorter { known, last }));
         }
         let bucket = self.store.context.bucket.clone();
-        let witnesses: Vec<_> = self.ground.witnesses().cloned().collect();
+        let witnesses: Vec<_> = self.known_stream.witnesses().cloned().collect();
         for Witness { seq, time_ns, subject, expires_ms } in witnesses {
             match self.bounded(bucket.stored_at(seq)).await? {
                 Some(at) if at == time_ns => return Ok(None),
@@ -373,7 +373,7 @@ impl Feed {
                     // The connection is there, and the event that says so may be lost.
                     return Err(FeedError::Suspect);
                 }
-                self.ground.on_info(info.state.last_seq, info.state.messages);
+                self.known_stream.on_info(info.state.last_seq, info.state.messages);
                 self.stream_ms = info.ts.timestamp_millis();
                 self.compare()
             }
@@ -388,7 +388,7 @@ impl Feed {
         if self.gap || self.store.is_replaying() {
             return Ok(());
         }
-        self.loss = self.ground.compare(self.position, self.stream_ms);
+        self.loss = self.known_stream.compare(self.position, self.stream_ms);
         if self.loss.is_some() { Err(FeedError::Suspect) } else { Ok(()) }
     }
 
@@ -475,7 +475,7 @@ impl Feed {
         self.store.context.markers().on_message(seq, subject, stored_ms, kind, before);
         let expires_ms = wire::ttl_ms(headers).map(|ttl_ms| stored_ms.saturating_add(ttl_ms));
         let subject = subject.to_owned();
-        self.ground.on_message(Witness { seq, time_ns, subject, expires_ms }, before);
+        self.known_stream.on_message(Witness { seq, time_ns, subject, expires_ms }, before);
     }
 
     fn advance(&mut self, position: u64) {

@@ -274,9 +274,9 @@ impl<E: Entity> Keyspace<E> {
     }
 
     /// The stream is not the one that was known: it is replayed from here on.
-    pub(super) fn on_ground_lost(self: &Arc<Self>) {
+    pub(super) fn on_stream_lost(self: &Arc<Self>) {
         for stripe in 0..self.stripes.len() {
-            self.drive(stripe, Stripe::on_ground_lost);
+            self.drive(stripe, Stripe::on_stream_lost);
         }
     }
 

@@ -9,8 +9,8 @@ pub mod barrier;
 pub mod bucket;
 pub mod clock_skew;
 mod feed;
-mod ground;
 pub mod keyspace;
+mod known_stream;
 pub mod markers;
 mod open;
 pub mod outbox;
@@ -35,8 +35,8 @@ use crate::presence::time::Time;
 use crate::presence::user::{Index, Periods, Rules, Users};
 use crate::watchdog::{Watchdog, WatchdogTap};
 use bucket::Shape;
-use ground::Loss;
 use keyspace::{Keyspace, StoreContext};
+use known_stream::Loss;
 use markers::DueMarker;
 use outbox::Outgoing;
 use stripe::Timing;
@@ -240,10 +240,10 @@ impl Store {
         self.context.health.report(PROBLEM_KEY, problem);
         self.context.acked.store(0, Ordering::Relaxed);
         self.context.barrier.begin_again();
-        self.context.told_lease.on_ground_lost();
+        self.context.told_lease.on_stream_lost();
         self.context.markers().clear();
-        self.users.on_ground_lost();
-        self.channels.on_ground_lost();
+        self.users.on_stream_lost();
+        self.channels.on_stream_lost();
     }
 
     /// The feed has delivered all that the stream held when it began.
@@ -253,7 +253,7 @@ impl Store {
             self.leases().listen();
             self.users.for_each_stripe(|stripe| stripe.index_mut().agenda.listen());
         }
-        // The ground may have been lost during the first replay, too.
+        // The stream may have been lost during the first replay, too.
         self.users.on_replayed();
         self.channels.on_replayed();
         if is_first && !self.users.has_lost() {

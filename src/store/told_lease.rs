@@ -76,7 +76,7 @@ impl ToldLease {
     }
 
     /// The stream is replayed from its beginning.
-    pub fn on_ground_lost(&self) {
+    pub fn on_stream_lost(&self) {
         let mut state = self.state();
         (state.rev, state.content) = (0, Content::Nothing);
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::support::channels::of;
 use crate::support::client::barrier;
 use crate::support::events::assert_time;
+use crate::support::http::have_met;
 use crate::support::stage::NO_GRACE;
 use crate::support::wait::keys;
 use crate::support::{Client, Daemon, Pair, Server, token};
@@ -79,7 +80,8 @@ impl Counts {
 }
 
 async fn pair() -> Pair {
-    Pair::with_file(Server::start().await, NO_GRACE, TYPES).await
+    let settings = [NO_GRACE, &[("METRICS__LISTEN", "127.0.0.1:0")]].concat();
+    Pair::with_file(Server::start().await, &settings, TYPES).await
 }
 
 #[tokio::test]
@@ -105,6 +107,50 @@ async fn a_count_is_announced_when_others_see_it_change_and_once() {
     counts.until("a b", 1).await;
     pair.one.get("delete_channel", of("a b", json!({}))).await;
     assert_eq!(counts.until("a b", 0).await["member_count"], 0);
+}
+
+#[tokio::test]
+async fn a_new_channel_is_announced_by_one_daemon_only() {
+    let mut pair = pair().await;
+    have_met(&mut pair.daemons).await;
+    let mut counts = Counts::hear(&pair.one).await;
+    for n in 0..10 {
+        pair.two.channel(&format!("c{n}"), json!({"members": ["ann", "bob"]})).await;
+    }
+    for _ in 0..10 {
+        assert_eq!(counts.next().await["online_count"], 0);
+    }
+    // Longer than the next daemon waits for the first.
+    counts.silent_for(Duration::from_millis(2500)).await;
+}
+
+#[tokio::test]
+async fn a_forged_count_is_not_taken_for_an_announcement() {
+    let pair = pair().await;
+    let mut counts = Counts::hear(&pair.one).await;
+    pair.one.channel("c", json!({"members": ["ann"]})).await;
+    counts.until("c", 0).await;
+    let forged = |kind: &str, version: u64| {
+        let channel = json!({"type": "messaging", "id": "c", "cid": "messaging:c",
+            "online_count": 1, "member_count": 1, "version": version});
+        json!({"type": kind, "created_at": "2026-01-01T00:00:00.000Z", "channel": channel})
+    };
+    let nats = &pair.one.nats;
+    for (last, body) in [
+        ("messaging.c", forged("channel.presence.changed", u64::MAX)),
+        ("a.b", forged("channel.presence.changed", 4_000_000_000_000)),
+        ("messaging.c", forged("another", 1)),
+    ] {
+        let subject = format!("channel.presence.changed.{last}");
+        nats.publish(subject, body.to_string().into()).await.unwrap();
+    }
+    barrier(nats).await;
+    for _ in 0..3 {
+        counts.subscriber.next().await.unwrap();
+    }
+    pair.one.connect_user("ann", "c").await;
+    counts.until("c", 1).await;
+    counts.silent_for(4 * INTERVAL).await;
 }
 
 #[tokio::test]

@@ -9,12 +9,14 @@ use serde_json::json;
 use crate::support::Stage;
 use crate::support::stage::NO_GRACE;
 
-const FORBIDDEN: [&str; 10] = [
+const FORBIDDEN: [&str; 12] = [
     "$KV.presence.user.x",
     "$JS.API.STREAM.DELETE.KV_presence",
     "$x",
     "user.presence.changed.john",
     "user.presence.changed",
+    "channel.presence.changed.messaging.x",
+    "channel.presence.changed",
     "presence.internal.v1.x",
     "presence.internal.v1.beacon",
     "presence.v1.connect",

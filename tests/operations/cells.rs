@@ -19,11 +19,13 @@ fn cell(name: &'static str) -> Vec<(&'static str, &'static str)> {
             ("STORE__BUCKET", "one"),
             ("SUBJECTS__PREFIX", "one"),
             ("SUBJECTS__EVENTS", "one.changed"),
+            ("SUBJECTS__CHANNEL_EVENTS", "one.counts"),
         ],
         _ => [
             ("STORE__BUCKET", "two"),
             ("SUBJECTS__PREFIX", "two"),
             ("SUBJECTS__EVENTS", "two.changed"),
+            ("SUBJECTS__CHANNEL_EVENTS", "two.counts"),
         ],
     };
     [times, &of_cell].concat()

@@ -49,7 +49,7 @@ impl World {
                     let skew_ms = self.net.rng.i64(-4000..=4000);
                     self.with(id, |daemon, _| daemon.skew_ms = skew_ms);
                 }
-                11 if self.net.weather.replace => self.change_ground(),
+                11 if self.net.weather.replace => self.change_stream(),
                 _ => {}
             }
         }
@@ -100,7 +100,7 @@ impl World {
     }
 
     /// The stream becomes another behind the daemons' back.
-    fn change_ground(&mut self) {
+    fn change_stream(&mut self) {
         match self.net.rng.u32(0..3) {
             0 => {
                 self.note(None, || "the bucket is deleted and created again".to_owned());

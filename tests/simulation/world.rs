@@ -376,7 +376,7 @@ impl World {
         self.note(None, || format!("{id} detects that the stream is another"));
         self.with(id, |daemon, _| daemon.follow(epoch, last_seq));
         self.checks.restart(id);
-        self.drive(id, Stripe::on_ground_lost)?;
+        self.drive(id, Stripe::on_stream_lost)?;
         self.schedule_feed(id);
         Ok(())
     }

@@ -46,13 +46,18 @@ async fn users_by_id(door: &Door, ids: &[String]) -> Result<Vec<Value>, Failure>
     Ok(found)
 }
 
+/// A text that names no channel.
+#[derive(Debug, thiserror::Error)]
+#[error("expected TYPE:ID")]
+struct NoChannelName;
+
 /// A channel as it is written: `type:id`.
-fn channel_name(text: &str) -> Result<(String, String), String> {
+fn channel_name(text: &str) -> Result<(String, String), NoChannelName> {
     match text.split_once(':') {
         Some((kind, id)) if !kind.is_empty() && !id.is_empty() => {
             Ok((kind.to_owned(), id.to_owned()))
         }
-        _ => Err("expected TYPE:ID".to_owned()),
+        _ => Err(NoChannelName),
     }
 }
 

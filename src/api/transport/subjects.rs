@@ -13,6 +13,8 @@ pub struct Subjects {
     pub prefix: String,
     /// `E` of the protocol.
     pub events: String,
+    /// The prefix of announced counts.
+    pub channel_events: String,
 }
 
 impl Subjects {
@@ -23,7 +25,8 @@ impl Subjects {
             reply.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         reply.starts_with('$')
-            || [self.prefix.as_str(), self.events.as_str(), INTERNAL].into_iter().any(lies_under)
+            || [&self.prefix, &self.events, &self.channel_events].iter().any(|own| lies_under(own))
+            || lies_under(INTERNAL)
     }
 
     /// The operation and the user's token that a subject names.

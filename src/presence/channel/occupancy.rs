@@ -200,6 +200,11 @@ impl Occupancy {
         due
     }
 
+    /// Whether a channel is counted.
+    pub fn is_known(&self, key: &ChannelKey) -> bool {
+        self.channels.contains_key(key)
+    }
+
     /// The number of channels that are counted.
     pub fn channels(&self) -> usize {
         self.channels.len()
@@ -227,7 +232,7 @@ impl Occupancy {
 impl Announcement {
     /// `PROTOCOL`, section 3: the version of an announcement made at `now`.
     pub fn version(&self, now: Time) -> u64 {
-        (self.after + 1).max(u64::try_from(now.0).unwrap_or(0))
+        self.after.saturating_add(1).max(u64::try_from(now.0).unwrap_or(0))
     }
 
     /// The JSON body.

@@ -151,10 +151,10 @@ impl<E: Entity, T> Stripe<E, T> {
 
     /// The stream is not the one that was known any more: the feed delivers it from its beginning.
     /// Commands wait until [`on_replayed`](Stripe::on_replayed).
-    pub fn on_ground_lost(&mut self, now: Now) {
+    pub fn on_stream_lost(&mut self, now: Now) {
         self.shared.begin_replay();
         for key in self.active_keys() {
-            self.drive(&key, |state, shared| state.on_ground_lost(shared, now));
+            self.drive(&key, |state, shared| state.on_stream_lost(shared, now));
         }
     }
 

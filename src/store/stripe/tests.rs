@@ -252,7 +252,7 @@ fn in_a_new_bucket_no_user_is_known() {
     rig.acked(1, 70, 1);
     let heard = |rig: &Rig| rig.machine.index().agenda.heard(&john(), &id("a")).is_some();
     assert!(heard(&rig));
-    assert!(rig.ground_lost().is_empty());
+    assert!(rig.stream_lost().is_empty());
     assert_eq!(rig.replayed(1), ["lost 1000"]);
     assert!(rig.machine.record(&john()).is_none());
     assert!(!heard(&rig));
@@ -271,7 +271,7 @@ fn in_a_new_bucket_no_user_is_known() {
 fn an_acknowledgement_from_before_the_new_bucket_proves_nothing() {
     let mut rig = rig();
     rig.command(1, connect("a"), 0);
-    assert!(rig.ground_lost().is_empty());
+    assert!(rig.stream_lost().is_empty());
     assert_eq!(rig.acked(1, 70, 1), ["read 2"]);
     assert!(rig.found(2, Found::Nothing).is_empty(), "nothing is decided during the replay");
     assert_eq!(rig.replayed(2), ["write 3 on 0 shows 1002"]);
@@ -287,14 +287,14 @@ fn a_replay_leaves_what_it_finds_as_it_was_and_takes_older_records() {
     let first = rig.own(7);
     let heard = |rig: &Rig| rig.machine.index().agenda.heard(&john(), &id("a"));
     let heard_before = heard(&rig);
-    rig.ground_lost();
+    rig.stream_lost();
     assert!(rig.fed(rig.own(7)).is_empty());
     assert!(rig.replayed(2).is_empty());
     assert_eq!(heard(&rig), heard_before);
 
     rig.command(2, status("x"), 3);
     rig.acked(2, 8, 4);
-    rig.ground_lost();
+    rig.stream_lost();
     assert_eq!(rig.fed(first), ["lost 1003"]);
     assert!(rig.command(3, status("y"), 5).is_empty());
     assert_eq!(rig.replayed(6), ["write 3 on 7 shows 1006"]);

@@ -228,7 +228,7 @@ impl<E: Entity, T> KeyState<E, T> {
 
     /// What is decided without a write is decided again after the replay. The write in flight gets
     /// its own answer. A read is repeated: its answer may show the stream that was.
-    pub(super) fn on_ground_lost(&mut self, shared: &mut Shared<E, T>, now: Now) {
+    pub(super) fn on_stream_lost(&mut self, shared: &mut Shared<E, T>, now: Now) {
         self.announced = 0;
         match self.phase {
             Phase::Verifying => self.decide_again(shared, now),

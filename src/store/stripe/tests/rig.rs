@@ -115,8 +115,8 @@ impl Rig {
         self.effects()
     }
 
-    pub(super) fn ground_lost(&mut self) -> Vec<String> {
-        self.machine.on_ground_lost(at(0));
+    pub(super) fn stream_lost(&mut self) -> Vec<String> {
+        self.machine.on_stream_lost(at(0));
         self.effects()
     }
 

@@ -49,7 +49,7 @@ pub struct Witness {
 
 /// What the feed knows of the stream.
 #[derive(Debug)]
-pub struct Ground {
+pub struct KnownStream {
     /// The newest messages that are the last of their subject, in order.
     witnesses: VecDeque<Witness>,
     /// The number of subjects with a message.
@@ -68,7 +68,7 @@ pub struct Ground {
     miscounts: u32,
 }
 
-impl Ground {
+impl KnownStream {
     /// Nothing is known yet. If the stream is read again for its number of messages, the number
     /// that is found then is taken for right.
     pub fn new(loss: Option<&Loss>) -> Self {
@@ -168,61 +168,61 @@ mod tests {
         Witness { seq, time_ns: 0, subject: format!("s{seq}"), expires_ms }
     }
 
-    fn compare(ground: &mut Ground, seq: u64, messages: u64, stream_ms: i64) -> Option<Loss> {
+    fn compare(known: &mut KnownStream, seq: u64, messages: u64, stream_ms: i64) -> Option<Loss> {
         (0..MISCOUNTS).fold(None, |_, _| {
-            ground.on_info(seq, messages);
-            ground.compare(seq, stream_ms)
+            known.on_info(seq, messages);
+            known.compare(seq, stream_ms)
         })
     }
 
     #[test]
     fn a_stream_that_holds_fewer_or_more_messages_is_another() {
-        let mut ground = Ground::new(None);
-        (1..=3).for_each(|seq| ground.on_message(message(seq, false), 0));
-        assert_eq!(compare(&mut ground, 3, 3, 0), None);
-        ground.on_message(message(4, false), 2);
-        assert_eq!(compare(&mut ground, 4, 3, 0), None);
+        let mut known = KnownStream::new(None);
+        (1..=3).for_each(|seq| known.on_message(message(seq, false), 0));
+        assert_eq!(compare(&mut known, 3, 3, 0), None);
+        known.on_message(message(4, false), 2);
+        assert_eq!(compare(&mut known, 4, 3, 0), None);
         let lost = |found| Some(Loss::Miscounted { expected: 3, found });
-        assert_eq!(compare(&mut ground, 4, 2, 0), lost(2));
-        assert_eq!(compare(&mut ground, 4, 4, 0), lost(4));
-        assert_eq!(compare(&mut ground, 4, 3, 0), None);
+        assert_eq!(compare(&mut known, 4, 2, 0), lost(2));
+        assert_eq!(compare(&mut known, 4, 4, 0), lost(4));
+        assert_eq!(compare(&mut known, 4, 3, 0), None);
     }
 
     #[test]
     fn a_stream_is_compared_where_the_feed_is_exactly_there() {
-        let mut ground = Ground::new(None);
-        ground.on_message(message(1, false), 0);
+        let mut known = KnownStream::new(None);
+        known.on_message(message(1, false), 0);
         for _ in 0..MISCOUNTS {
-            ground.on_info(1, 1);
-            assert_eq!(ground.compare(1, 0), None);
+            known.on_info(1, 1);
+            assert_eq!(known.compare(1, 0), None);
         }
-        ground.on_info(3, 9);
-        assert_eq!(ground.compare(2, 0), None, "not there yet");
-        assert_eq!(ground.compare(4, 0), None, "past it");
-        assert_eq!(ground.miscounts, 0);
+        known.on_info(3, 9);
+        assert_eq!(known.compare(2, 0), None, "not there yet");
+        assert_eq!(known.compare(4, 0), None, "past it");
+        assert_eq!(known.miscounts, 0);
     }
 
     #[test]
     fn a_message_may_expire_about_when_it_says_and_one_that_says_nothing_never() {
-        let mut ground = Ground::new(None);
-        ground.on_message(message(1, false), 0);
-        ground.on_message(message(2, true), 0);
-        assert_eq!(compare(&mut ground, 2, 2, 0), None);
-        assert!(compare(&mut ground, 2, 1, 1000).is_some(), "too early");
-        assert_eq!(compare(&mut ground, 2, 1, DAY_MS), None);
-        assert_eq!(compare(&mut ground, 2, 2, DAY_MS), None);
-        assert_eq!(compare(&mut ground, 2, 1, DAY_MS * 2), None);
-        assert!(compare(&mut ground, 2, 0, DAY_MS * 2).is_some(), "the other one stays");
+        let mut known = KnownStream::new(None);
+        known.on_message(message(1, false), 0);
+        known.on_message(message(2, true), 0);
+        assert_eq!(compare(&mut known, 2, 2, 0), None);
+        assert!(compare(&mut known, 2, 1, 1000).is_some(), "too early");
+        assert_eq!(compare(&mut known, 2, 1, DAY_MS), None);
+        assert_eq!(compare(&mut known, 2, 2, DAY_MS), None);
+        assert_eq!(compare(&mut known, 2, 1, DAY_MS * 2), None);
+        assert!(compare(&mut known, 2, 0, DAY_MS * 2).is_some(), "the other one stays");
     }
 
     #[test]
     fn the_newest_message_of_each_subject_is_a_witness() {
-        let mut ground = Ground::new(None);
+        let mut known = KnownStream::new(None);
         for seq in 1..=40 {
-            ground.on_message(message(seq, false), 0);
+            known.on_message(message(seq, false), 0);
         }
-        ground.on_message(message(41, false), 40);
-        let seqs: Vec<_> = ground.witnesses().map(|witness| witness.seq).collect();
+        known.on_message(message(41, false), 40);
+        let seqs: Vec<_> = known.witnesses().map(|witness| witness.seq).collect();
         assert_eq!(seqs[..2], [41, 39]);
         assert_eq!(seqs.len(), WITNESSES);
     }

@@ -14,11 +14,12 @@ use async_nats::rustls::{ClientConfig, RootCertStore};
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use serde_json::json;
+use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::login;
+use super::login::{self, LoginError};
 use crate::config::{Nats, TlsIdentity};
 
 /// How long one server may take.
@@ -26,6 +27,25 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest line of a server that is read, in bytes.
 const MAX_LINE_BYTES: u64 = 1 << 20;
+
+/// Why a server did not tell its limits.
+#[derive(Debug, Error)]
+pub enum ServerLimitsError {
+    #[error("there is no address of a server that can be asked")]
+    NoAddress,
+    #[error("the server did not answer in time")]
+    Timeout,
+    #[error("the server refuses the login: {0}")]
+    Refused(String),
+    #[error("the server sent something other than an INFO")]
+    NoInfo,
+    #[error("the INFO of the server cannot be read: {0}")]
+    Info(#[from] serde_json::Error),
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
 
 /// The members of an `INFO` that are needed.
 #[derive(Debug, Deserialize)]
@@ -41,19 +61,19 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// The `max_payload` for this login, of the first server that answers.
-pub async fn max_payload(settings: &Nats) -> io::Result<usize> {
-    let mut failure = io::Error::other("no address of a server");
+pub async fn max_payload(settings: &Nats) -> Result<usize, ServerLimitsError> {
+    let mut failure = ServerLimitsError::NoAddress;
     for server in settings.urls.iter().filter(|server| !server.is_websocket()) {
         match tokio::time::timeout(SERVER_TIMEOUT, ask(settings, server)).await {
             Ok(Ok(bytes)) => return Ok(bytes),
             Ok(Err(error)) => failure = error,
-            Err(_) => failure = io::ErrorKind::TimedOut.into(),
+            Err(_) => failure = ServerLimitsError::Timeout,
         }
     }
     Err(failure)
 }
 
-async fn ask(settings: &Nats, server: &ServerAddr) -> io::Result<usize> {
+async fn ask(settings: &Nats, server: &ServerAddr) -> Result<usize, ServerLimitsError> {
     let mut stream: Box<dyn Stream> =
         Box::new(TcpStream::connect((server.host(), server.port())).await?);
     let wants_tls = settings.tls_ca.is_some() || settings.tls_identity.is_some();
@@ -66,7 +86,7 @@ async fn ask(settings: &Nats, server: &ServerAddr) -> io::Result<usize> {
     if !has_tls && (info.tls_required || wants_tls || server.tls_required()) {
         stream = BufReader::new(secure(settings, server, stream.into_inner()).await?);
     }
-    let login = login::answer(&settings.auth, info.nonce.as_bytes()).map_err(io::Error::other)?;
+    let login = login::answer(&settings.auth, info.nonce.as_bytes())?;
     let connect = json!({
         "verbose": false, "pedantic": false, "lang": "rust", "version": crate::version::VERSION,
         "name": "presenced limits", "protocol": 1, "headers": true, "no_responders": true,
@@ -85,7 +105,7 @@ async fn ask(settings: &Nats, server: &ServerAddr) -> io::Result<usize> {
         } else if line.starts_with("PONG") {
             pongs += 1;
         } else if line.starts_with("-ERR") {
-            return Err(io::Error::other(line.trim().to_owned()));
+            return Err(ServerLimitsError::Refused(line.trim().to_owned()));
         }
     }
     Ok(max_payload)
@@ -100,9 +120,9 @@ async fn read_line(stream: &mut BufReader<Box<dyn Stream>>) -> io::Result<String
     }
 }
 
-fn read_info(line: &str) -> io::Result<Info> {
-    let text = line.strip_prefix("INFO ").ok_or(io::ErrorKind::InvalidData)?;
-    serde_json::from_str(text).map_err(io::Error::other)
+fn read_info(line: &str) -> Result<Info, ServerLimitsError> {
+    let text = line.strip_prefix("INFO ").ok_or(ServerLimitsError::NoInfo)?;
+    Ok(serde_json::from_str(text)?)
 }
 
 /// Begins TLS as the client library does.
