@@ -45,12 +45,12 @@ class Session(Opening):
         """Returns when a change of the user, the device or the idleness was acknowledged."""
         marks_of(**marks)
         self._send_soon()
-        self._desired.want(patch or {})
+        change = self._desired.want(patch or {})
         self._desired.mark(**marks)
         if self._desired.settled:
             return
         try:
-            await self._desired.acknowledged(timeout)
+            await self._desired.acknowledged(timeout, change)
         except asyncio.TimeoutError:
             error = self._why_not() or NoAnswer("the change is not acknowledged yet")
             raise error from None

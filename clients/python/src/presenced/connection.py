@@ -165,7 +165,9 @@ class Connection(HasState, Session):
 
     async def _step(self) -> None:
         """Sends one request, if there is one to be sent. No write keeps a heartbeat waiting."""
-        if not self._connected:
+        if not self._connected and self._desired.apart:
+            await self._upsert()
+        elif not self._connected:
             await self._connect()
         elif clock() >= self._beat_at:
             await self._beat()
@@ -181,7 +183,7 @@ class Connection(HasState, Session):
 
     async def _write(self) -> None:
         try:
-            if self._desired.patch:
+            if self._desired.changed:
                 await self._upsert()
             else:
                 await self._update_connection()
@@ -204,8 +206,10 @@ class Connection(HasState, Session):
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise
-            again = self._desired.on_refusal(error)
-            if not self._connected and (self._me is None or not again):
+            if self._desired.split():
+                return None
+            goes_on = self._desired.on_refusal(error)
+            if not self._connected and not goes_on:
                 raise
             return None
 
@@ -225,7 +229,7 @@ class Connection(HasState, Session):
         self._doubt, self._beats = True, 0
 
     async def _upsert(self) -> None:
-        user = self._desired.upsert_body()
+        user = self._desired.upsert_body(self._connected)
         if self._named is not None:
             user["id"] = self._named
         answer = await self._ask("upsert_users", {"users": [user]})

@@ -193,11 +193,11 @@ class Lease(HasState, Opening):
         where = {"user_id": seat.user_id, "connection_id": seat.id}
         if seat._closing:
             return {"op": "disconnect", **where}
-        if not seat._connected:
+        if not seat._connected and not seat._desired.apart:
             body = seat._desired.connect_body(seat.user_id)
             return {"op": "connect", **body, "connection_id": seat.id, "lease": self.name}
-        if seat._desired.patch:
-            user = {**seat._desired.upsert_body(), "id": seat.user_id}
+        if seat._desired.changed:
+            user = {**seat._desired.upsert_body(seat._connected), "id": seat.user_id}
             return {"op": "upsert_users", "users": [user]}
         return {"op": "update_connection", **where, **seat._desired.marks_body()}
 
@@ -260,10 +260,9 @@ class Lease(HasState, Opening):
             seat._not_before = clock() + pause_after(error, seat._backoff)
         elif operation == "disconnect":
             self._remove(seat, error)
-        else:
-            fresh = seat._desired.me is None
-            again = seat._desired.on_refusal(error)
-            if operation == "connect" and (fresh or not again) and not seat._desired.dirty:
+        elif not seat._desired.split():
+            goes_on = seat._desired.on_refusal(error)
+            if not seat._connected and not goes_on:
                 self._remove(seat, error)
 
     def _fail_seats(self, seats: list[Seat], error: PresenceError) -> None:
