@@ -20,6 +20,8 @@ class ChannelWatch(HubWatch):
 
     The contract lets 10 members be watched in one call: ``users="first"`` takes the first ten in
     order of joining, a list names members, ``"all"`` pages through all that are returned.
+    A member who leaves is None from the next resync on. The watch closes, with ``last_error``, when
+    the channel is deleted or the login's user is a member no longer.
     """
 
     def __init__(
