@@ -34,3 +34,21 @@ async def test_a_refused_change_takes_no_other_with_it(world: World, seated: boo
         assert (john.status, john.fields["x"], john.online) == ("here", 1, True)
         assert not any(body["user"]["online"] for body in events.bodies[deleted:])
         await session.close()
+
+
+async def test_who_has_a_change_connects_before_the_others_of_the_user(world: World) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    events = await Tap.on(world, "user.presence.changed.john")
+    async with service.connect("john"), service.connect("john"):
+        async with service.connect("john") as last:
+            proxy.refuse(True)
+            await until(lambda: all(c.state == "interrupted" for c in service._connections))
+            await others.delete(["john"])
+            hiding = asyncio.ensure_future(last.update(invisible=True))
+            await asyncio.sleep(0)
+            deleted = len(events.bodies)
+            proxy.refuse(False)
+            assert (await hiding).invisible
+            await until(lambda: all(c.state == "online" for c in service._connections))
+            assert not any(body["user"]["online"] for body in events.bodies[deleted:])

@@ -198,6 +198,7 @@ class Door:
             desired,
             self._hub.take_answer if named is None else lambda me: None,
             self._connections.discard,
+            self._connections,
         )
         self._connections.add(connection)
         return connection

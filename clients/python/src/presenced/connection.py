@@ -7,7 +7,7 @@ queued: a loss of the link leaves the desired state, which rides in the next con
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Callable, Optional
 
 from ._background import spawn
@@ -40,6 +40,7 @@ class Connection(HasState, Session):
         desired: Desired,
         on_me: Callable[[Me], None],
         on_end: Callable[[Connection], None],
+        peers: Collection[Connection],
     ) -> None:
         super().__init__(user, desired)
         self._link = link
@@ -48,6 +49,7 @@ class Connection(HasState, Session):
         self._named = named  # The user's id where bodies name it: at the first door.
         self._on_me = on_me
         self._on_end = on_end
+        self._peers = peers  # The open connections of the door.
         self._states = States()
         self._pace = Pace()
         self._backoff = Backoff()
@@ -144,8 +146,14 @@ class Connection(HasState, Session):
             try:
                 await self._link.wait_up()
                 async with self._lock:
-                    await self._step()
-                await self._idle()
+                    waits = self._gives_way()
+                    if not waits:
+                        await self._step()
+                if waits:
+                    await self._wake.wait()
+                    self._wake.clear()
+                else:
+                    await self._idle()
             except PresenceError as error:
                 self._desired.on_failure()
                 self._note(error)
@@ -162,6 +170,21 @@ class Connection(HasState, Session):
     def _waiting(self) -> ConnectionState:
         fresh = self.state is ConnectionState.CONNECTING
         return ConnectionState.CONNECTING if fresh else ConnectionState.INTERRUPTED
+
+    def _gives_way(self) -> bool:
+        """Whether another connection of the user goes first: its change may hide the user."""
+        if self._connected or self._desired.changed:
+            return False
+        return any(
+            peer._task is not None and not peer._connected and peer._desired.changed
+            for peer in self._peers
+            if peer.user_id == self.user_id
+        )
+
+    def _wake_peers(self) -> None:
+        for peer in self._peers:
+            if peer.user_id == self.user_id and not peer._connected:
+                peer._wake.set()
 
     async def _step(self) -> None:
         """Sends one request, if there is one to be sent. No write keeps a heartbeat waiting."""
@@ -220,6 +243,7 @@ class Connection(HasState, Session):
         if answer is None or not self._link.is_up:
             return
         self._connected = True
+        self._wake_peers()
         self._on_written()
         recreated = self._take_answer(answer)
         self._states.set(
@@ -301,3 +325,4 @@ class Connection(HasState, Session):
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self._on_end(self)
+        self._wake_peers()
