@@ -267,6 +267,49 @@ async def test_the_end_of_the_nats_connection_ends_all(world: World) -> None:
     await service.close()
 
 
+@pytest.mark.parametrize("ended", ["client", "nats"])
+@pytest.mark.parametrize("used", [False, True])
+async def test_nothing_begins_after_the_end(world: World, ended: str, used: bool) -> None:
+    nc = await world.connect()
+    service = presenced.service(nc)
+    world.clients.append(service)
+    if used:
+        await service.watch(["known"])
+    await (service if ended == "client" else nc).close()
+    beginnings: list[Any] = [
+        lambda: service.watch(["known"]),
+        lambda: service.watch(["new"]),
+        lambda: service.watch_where({}),
+        lambda: service.watch_all(),
+        lambda: service.watch_channel("messaging", "x"),
+        lambda: service.connect("john"),
+        lambda: service.lease("gw"),
+        lambda: service.get("john"),
+    ]
+    for begin in beginnings:
+
+        async def begun(begin: Any = begin) -> None:
+            await begin()
+
+        with pytest.raises(presenced.Closed):
+            await asyncio.wait_for(begun(), 3)
+
+
+@pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
+@pytest.mark.parametrize("everyone", [False, True])
+async def test_who_only_watches_leaves_a_silent_link(
+    world: World, monkeypatch: pytest.MonkeyPatch, everyone: bool
+) -> None:
+    monkeypatch.setattr("presenced._link._SILENCE", 1.0)
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url, audit=None), await world.service()
+    await others.update("jack")
+    async with service.watch_all() if everyone else service.watch(["jack"]) as watch:
+        proxy.black_hole_now()
+        await others.update("jack", status="news")
+        await until(lambda: getattr(watch["jack"], "status", None) == "news", 1 + 2 * 2.5 + 3)
+
+
 async def test_refused_subjects_are_named(bare: World) -> None:
     await permitted(bare, see='"user.presence.changed.jack"')
     nc = await bare.connect(user="john", password="j")

@@ -6,7 +6,10 @@ import asyncio
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from conftest import Tap, World, until
+import pytest
+from conftest import LEASE, Tap, World, until
+
+import presenced
 
 
 async def test_every_second_heartbeat_asks_for_its_answer(world: World) -> None:
@@ -18,6 +21,26 @@ async def test_every_second_heartbeat_asks_for_its_answer(world: World) -> None:
     assert [asked for _, _, asked in tap.sent[:6]] == [True, False, True, False, True, False]
     mean = (tap.sent[5][0] - tap.sent[0][0]) / 5
     assert 0.85 < mean < 1.2
+
+
+async def test_a_write_that_fails_keeps_no_heartbeat_waiting(world: World) -> None:
+    service = await world.service()
+    async with service.connect("john") as connection:
+        once, failing = connection._calls.once, True
+
+        async def busy(operation: str, *arguments: Any) -> Any:
+            if failing and operation == "upsert_users":
+                raise presenced.Busy("the store is slow", code="contended")
+            return await once(operation, *arguments)
+
+        connection._calls.once = busy  # type: ignore[method-assign]
+        tap = await Tap.on(world, "presence.v1.heartbeat")
+        with pytest.raises(presenced.Busy):
+            await connection.update(status="x", timeout=LEASE + 2)
+        assert len(tap.sent) >= 4
+        assert not connection.status.relapsed
+        failing = False
+        assert (await connection.update(name="John", timeout=12)).status == "x"
 
 
 async def test_a_lease_asks_with_one_heartbeat_for_all(world: World) -> None:

@@ -1,7 +1,8 @@
 """What one connection wants of its user: patches, device, idleness, and who waits for them.
 
-Holds no task and sends nothing. An own change is merged into the patch that is not acknowledged
-yet; what is acknowledged is never sent again, except as ``defaults`` of a connect.
+Holds no task and sends nothing. Own changes that are not acknowledged yet go as one patch; if that
+is refused, one by one, so that a wrong one takes no other with it. What is acknowledged is never
+sent again, except as ``defaults`` of a connect.
 """
 
 from __future__ import annotations
@@ -10,12 +11,21 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ._patch import fields_to_keep, merge, patch_of
+from ._patch import fields_to_keep, marks_of, merge, patch_of
 from .errors import PresenceError
 
 Json = dict[str, Any]
 #: Done with None when what was wanted is acknowledged, else with what refuses it.
 Waiter = asyncio.Future[Optional[PresenceError]]
+
+
+class Change:
+    """One change, and who waits for it. ``opening``: what the connection begins with."""
+
+    def __init__(self, patch: Mapping[str, Any], opening: bool = False) -> None:
+        self.patch = patch
+        self.opening = opening
+        self.waiters: list[Waiter] = []
 
 
 class Desired:
@@ -27,23 +37,45 @@ class Desired:
         defaults: Optional[Mapping[str, Any]] = None,
     ) -> None:
         self._defaults = patch_of(defaults, {})
-        self.patch = patch
+        marks_of(device=device, idle=idle)
+        self._changes = [Change(patch, opening=True)] if patch else []
+        self._apart = 0  # How many of the changes go one by one.
         self.marks: Json = {}
         self.me: Optional[Json] = None
         self._device = device
         self._idle = idle
-        self._sent: Json = {}
+        self._sent: list[Change] = []
         self._sent_marks: Json = {}
         self._set_before: Json = {}
+        self._in_flight = False
+        self._answered = False
         self._waiters: list[Waiter] = []
         self._sent_waiters: list[Waiter] = []
 
     @property
     def dirty(self) -> bool:
-        return bool(self.patch or self.marks)
+        return bool(self._changes or self.marks)
 
-    def want(self, patch: Mapping[str, Any]) -> None:
-        self.patch = merge(self.patch, patch)
+    @property
+    def changed(self) -> bool:
+        """Whether there are changes of the user to be sent."""
+        return bool(self._changes)
+
+    @property
+    def apart(self) -> bool:
+        """Whether changes go one by one: before a connect, as they may hide the user."""
+        return self._apart > 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that is wanted was acknowledged."""
+        return self._answered and not self.dirty and not self._in_flight
+
+    def want(self, patch: Mapping[str, Any]) -> Optional[Change]:
+        if not patch:
+            return None
+        self._changes.append(Change(patch))
+        return self._changes[-1]
 
     def mark(self, **marks: Any) -> None:
         """Another idleness or device."""
@@ -51,10 +83,12 @@ class Desired:
         self._idle = marks.get("idle", self._idle)
         self._device = marks.get("device", self._device)
 
-    async def acknowledged(self, timeout: Optional[float]) -> None:
-        """Returns when all that is wanted now was acknowledged; raises what refuses it."""
+    async def acknowledged(self, timeout: Optional[float], change: Optional[Change] = None) -> None:
+        """Returns when a change, or all that is wanted, was acknowledged, or raises."""
         waiter: Waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+        rides = self._in_flight and not self.dirty
+        waiters = self._sent_waiters if rides else self._waiters
+        (waiters if change is None else change.waiters).append(waiter)
         try:
             await asyncio.wait({waiter}, timeout=timeout)
             if not waiter.done():
@@ -68,7 +102,7 @@ class Desired:
     def connect_body(self, id: Optional[str]) -> Json:
         """The user, device and idleness of a connect; all of it now counts as sent."""
         self._send(with_patch=True, with_marks=True)
-        user = dict(self._sent)
+        user = _merged(self._sent)
         if id is not None:
             user["id"] = id
         body: Json = {"user": user}
@@ -83,53 +117,86 @@ class Desired:
             body["defaults"] = made_again
         return body
 
-    def upsert_body(self) -> Json:
+    def upsert_body(self, connected: bool) -> Json:
+        waiters = self._waiters
+        if not connected:
+            self._waiters = []  # They wait for the connect.
         self._send(with_patch=True, with_marks=False)
-        return dict(self._sent)
+        self._waiters = waiters if not connected else self._waiters
+        return _merged(self._sent)
 
     def marks_body(self) -> Json:
         self._send(with_patch=False, with_marks=True)
         return dict(self._sent_marks)
 
     def _send(self, *, with_patch: bool, with_marks: bool) -> None:
+        self._in_flight = True
         if with_patch:
-            self._sent, self.patch = self.patch, {}
+            number = 1 if self._apart else len(self._changes)
+            self._sent, self._changes = self._changes[:number], self._changes[number:]
         if with_marks:
             self._sent_marks, self.marks = self.marks, {}
         if not self.dirty:
             self._sent_waiters, self._waiters = self._sent_waiters + self._waiters, []
 
     def on_answer(self, me: Optional[Json]) -> None:
-        self._set_before = merge(self._set_before, self._sent)
-        self._sent, self._sent_marks = {}, {}
+        self._in_flight, self._answered = False, True
+        self._set_before = merge(self._set_before, _merged(self._sent))
+        self._tell_sent(None)
         if me is not None:
             self.me = me
-        waiters, self._sent_waiters = self._sent_waiters, []
-        _tell(waiters, None)
 
     def on_failure(self) -> None:
         """What was sent may not have arrived: it is wanted as before."""
-        self.patch = merge(self._sent, self.patch)
+        self._in_flight = False
+        self._changes = self._sent + self._changes
         self.marks = {**self._sent_marks, **self.marks}
-        self._sent, self._sent_marks = {}, {}
+        self._sent, self._sent_marks = [], {}
         self._waiters, self._sent_waiters = self._sent_waiters + self._waiters, []
 
+    def split(self) -> bool:
+        """Several changes were refused together: each will be sent alone. False if it was one."""
+        number = len(self._sent)
+        if number > 1:
+            self.on_failure()
+            self._apart = number
+        return number > 1
+
     def on_refusal(self, error: PresenceError) -> bool:
-        """What was sent is wrong; True if a repeat without it may be accepted."""
+        """What was sent is wrong; True if the connection goes on without it."""
         had_any = bool(self._sent or self._sent_marks)
-        self._sent, self._sent_marks = {}, {}
+        opening = not self._answered and all(change.opening for change in self._sent)
+        self._in_flight = False
         if self._set_before.pop("status_expires_at", None) is not None:
             # The end has passed by the daemon's clock: the status is nothing to begin with.
             self._set_before.pop("status", None)
             had_any = True
-        waiters, self._sent_waiters = self._sent_waiters, []
-        _tell(waiters, error)
-        return had_any
+        self._tell_sent(error)
+        return had_any and not opening
 
     def end(self, error: PresenceError) -> None:
         """Nothing is sent any more."""
-        _tell(self._waiters + self._sent_waiters, error)
-        self._waiters, self._sent_waiters = [], []
+        self._tell_sent(error)
+        for change in self._changes:
+            _tell(change.waiters, error)
+        _tell(self._waiters, error)
+        self._waiters = []
+
+    def _tell_sent(self, error: Optional[PresenceError]) -> None:
+        """What was sent was answered."""
+        if self._sent and self._apart:
+            self._apart -= 1
+        for change in self._sent:
+            _tell(change.waiters, error)
+        _tell(self._sent_waiters, error)
+        self._sent, self._sent_marks, self._sent_waiters = [], {}, []
+
+
+def _merged(changes: list[Change]) -> Json:
+    patch: Json = {}
+    for change in changes:
+        patch = merge(patch, change.patch)
+    return patch
 
 
 def _tell(waiters: list[Waiter], error: Optional[PresenceError]) -> None:

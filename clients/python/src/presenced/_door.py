@@ -24,6 +24,7 @@ from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
 from ._patch import patch_of
 from ._query import ChannelQuery, UserQuery, query_body
+from ._tokens import id_of, ids_of
 from .connection import Connection
 from .errors import Malformed
 from .lease import Lease
@@ -95,9 +96,7 @@ class Door:
 
     def watch(self, ids: Iterable[str]) -> UserWatch:
         """Watches users: ``async with client.watch(["john"]) as watch``."""
-        if isinstance(ids, str):
-            raise TypeError("watch takes several ids, in a list")
-        return self._kept(UserWatch(self._hub, ids))
+        return self._kept(UserWatch(self._hub, ids_of(ids)))
 
     def watch_where(
         self, filter: Filter, *, sort: Optional[Sort] = None, limit: int = 100
@@ -120,7 +119,7 @@ class Door:
 
         ``users`` is ``"first"`` (the first ten in order of joining), ``"all"`` or a list of ids.
         """
-        body: dict[str, Any] = {"type": type, "id": id, "member_limit": member_limit}
+        body: dict[str, Any] = {"type": id_of(type), "id": id_of(id), "member_limit": member_limit}
         if data is not None:
             body["data"] = patch_of(data, {})
         if online_count:
@@ -172,7 +171,7 @@ class Door:
 
     async def get_many(self, ids: Iterable[str]) -> dict[str, Optional[User]]:
         """Users by id, as they are now; None where there is no such user."""
-        wanted = list(dict.fromkeys(ids))
+        wanted = list(dict.fromkeys(ids_of(ids)))
         found: dict[str, User] = {}
         for chunk in chunks(wanted, IDS_A_QUERY):
             found.update(await self._hub.ask_users(chunk))
@@ -199,6 +198,7 @@ class Door:
             desired,
             self._hub.take_answer if named is None else lambda me: None,
             self._connections.discard,
+            self._connections,
         )
         self._connections.add(connection)
         return connection

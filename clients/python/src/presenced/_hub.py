@@ -20,9 +20,9 @@ from ._calls import Calls, chunks
 from ._link import Link, LinkEvent
 from ._model import User, parse_event, parse_users
 from ._pace import Backoff, clock, wait_set
-from ._picture import Entry, Step
+from ._picture import Asked, Entry, Step
 from ._tokens import decode, encode
-from .errors import Closed, Denied, PresenceError
+from .errors import Closed, Denied, PresenceError, Refused
 
 if TYPE_CHECKING:
     from ._hub_watch import HubWatch
@@ -51,6 +51,15 @@ def resync_pause(users: int) -> float:
 Ask = Callable[[Sequence[str]], Awaitable[dict[str, User]]]
 
 
+class Source:
+    """One way to ask for users, with a back-off of its own."""
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.not_before = 0.0
+        self.backoff = Backoff()
+
+
 class Slot:
     """One user that is watched."""
 
@@ -61,9 +70,15 @@ class Slot:
         self.sub: Optional[Subscription] = None
         self.denied = False
         self.fresh = False
+        self.absent_from: set[Source] = set()  # Who was asked and knows no such user.
         self.asking = False
         self.unused_since: Optional[float] = None
         self.audited_at = 0.0
+
+    def doubt(self) -> None:
+        """Has it asked for again."""
+        self.fresh = False
+        self.absent_from.clear()
 
 
 class Hub:
@@ -75,6 +90,7 @@ class Hub:
         self.events = events
         self.own = own
         self.audit = audit
+        self.users = Source(self.ask_users)
         self._slots: dict[str, Slot] = {}
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
@@ -91,6 +107,7 @@ class Hub:
     # -- what watches ask for
 
     def acquire(self, watch: HubWatch, ids: Iterable[str]) -> None:
+        self._link.check_open()
         if self._task is None:
             self._link.start()
             self._plan_audit()
@@ -100,6 +117,8 @@ class Hub:
             if slot is None:
                 slot = self._slots[id] = Slot(id, f"{self.events}.{encode(id)}")
             slot.watches.add(watch)
+            if slot.absent_from and watch._source not in slot.absent_from:
+                slot.doubt()
             slot.unused_since = None
         self._wake.set()
 
@@ -158,7 +177,7 @@ class Hub:
 
     def _mark_stale(self) -> None:
         for slot in self._slots.values():
-            slot.fresh = False
+            slot.doubt()
         for watch in self._watches():
             watch._look()
 
@@ -174,7 +193,7 @@ class Hub:
         elif id == self.own:
             # Others see less than the user itself, whose own view is asked for.
             slot.entry.event_version = max(slot.entry.event_version, user.version)
-            slot.fresh = False
+            slot.doubt()
             self._wake.set()
         else:
             self._spread(slot, slot.entry.on_event(user))
@@ -198,6 +217,7 @@ class Hub:
                     continue
                 await asyncio.sleep(_GATHER)
                 await self._subscribe()
+                self._backoff.reset()
                 self._start_queries()
                 self._check_events()
             except Closed:
@@ -208,8 +228,8 @@ class Hub:
     async def _sleep(self) -> None:
         """Until something is to be done."""
         times = [self._audit_at, *(at for at, _, _ in self._checks[:1])]
-        if self._not_before > clock():
-            times.append(self._not_before)
+        pauses = [self._not_before, *(watch._source.not_before for watch in self._watches())]
+        times += [at for at in pauses if at > clock()]
         if any(slot.unused_since is not None for slot in self._slots.values()):
             times.append(clock() + _LINGER)
         await wait_set(self._wake, max(0.0, min(times) - clock()))
@@ -242,14 +262,23 @@ class Hub:
             for slot in self._slots.values()
             if slot.sub is not None and not slot.fresh and not slot.asking and slot.watches
         ]
-        groups: dict[Ask, list[Slot]] = {}
+        groups: dict[Source, list[Slot]] = {}
         for slot in wanted:
-            groups.setdefault(next(iter(slot.watches))._ask, []).append(slot)
-        for ask, slots in groups.items():
+            source = self._source_of(slot)
+            if source is not None and source.not_before <= clock():
+                groups.setdefault(source, []).append(slot)
+        for source, slots in groups.items():
             for chunk in chunks(slots, _PER_QUERY):
                 if len(self._queries) >= _QUERIES:
                     return
-                self._begin(self._query(ask, chunk))
+                self._begin(self._query(source, chunk))
+
+    def _source_of(self, slot: Slot) -> Optional[Source]:
+        """Whom to ask for a user: best who knows all users; None if all have answered."""
+        sources = {watch._source for watch in slot.watches}
+        if self.users in sources:
+            return self.users
+        return min(sources - slot.absent_from, key=lambda source: source.not_before, default=None)
 
     def _begin(self, query: Coroutine[Any, Any, None]) -> None:
         task = spawn(query, "a query", self._fail)
@@ -260,31 +289,59 @@ class Hub:
         self._queries.discard(task)
         self._wake.set()
 
-    async def _query(self, ask: Ask, slots: Sequence[Slot]) -> None:
+    async def _query(self, source: Source, slots: Sequence[Slot]) -> None:
         asked = [(slot, slot.entry.ask()) for slot in slots]
         for slot in slots:
             slot.asking = slot.fresh = True  # An event or a loss meanwhile makes it stale again.
+        done = False
         try:
-            found = await ask([slot.entry.id for slot in slots])
-        except Denied as error:
-            for slot in slots:
-                slot.denied = True
-                for watch in list(slot.watches):
-                    watch._look(error)
-            return
+            found = await source.ask([slot.entry.id for slot in slots])
+            done = True
         except PresenceError as error:
-            for slot in slots:
-                slot.fresh = False
-            self._fail(error)
+            done = isinstance(error, Denied) and source is self.users
+            if done:
+                self._deny(slots, error)
+            else:
+                self._on_failure(source, error)
             return
         finally:
             for slot in slots:
                 slot.asking = False
-        self._backoff.reset()
+                slot.fresh &= done
+        source.backoff.reset()
         for slot, when in asked:
-            self._spread(slot, slot.entry.on_answer(found.get(slot.entry.id), when))
+            self._take_found(source, slot, found.get(slot.entry.id), when)
         for watch in {watch for slot in slots for watch in slot.watches}:
             watch._look()
+
+    def _take_found(self, source: Source, slot: Slot, user: Optional[User], when: Asked) -> None:
+        if user is not None or source is self.users:
+            self._spread(slot, slot.entry.on_answer(user, when))
+        else:
+            # No member of the channel: that says nothing to others who watch the user.
+            slot.absent_from.add(source)
+            slot.fresh &= self._source_of(slot) is None
+        for watch in list(slot.watches):
+            if watch._source is source:
+                watch._set_left(slot.entry.id, user is None and source is not self.users)
+
+    def _deny(self, slots: Sequence[Slot], error: PresenceError) -> None:
+        for slot in slots:
+            slot.denied = True
+            for watch in list(slot.watches):
+                watch._look(error)
+
+    def _on_failure(self, source: Source, error: PresenceError) -> None:
+        """Ends the watch of a channel that is refused; else there is another try."""
+        ends = source is not self.users and isinstance(error, (Refused, Denied))
+        source.not_before = clock() + source.backoff.next_pause(error.retry_after)
+        for watch in self._watches():
+            if watch._source is source:
+                if ends:
+                    watch._end(error)
+                else:
+                    watch._note(error)
+        self._wake.set()
 
     def _fail(self, error: PresenceError) -> None:
         for watch in self._watches():
@@ -300,7 +357,8 @@ class Hub:
     def _check_events(self) -> None:
         if clock() >= self._audit_at:
             self._plan_audit()
-            slots = [s for s in self._slots.values() if s.fresh and not s.asking and s.watches]
+            slots = [s for s in self._slots.values() if s.fresh and not s.asking]
+            slots = [slot for slot in slots if self._source_of(slot) is not None]
             if slots and len(self._queries) < _QUERIES:
                 chunk = sorted(slots, key=lambda slot: (slot.audited_at, slot.entry.id))
                 self._begin(self._audit_chunk(chunk[:_PER_QUERY]))
@@ -316,12 +374,14 @@ class Hub:
 
     async def _audit_chunk(self, slots: list[Slot]) -> None:
         """Asks for those of the slots that can be asked for together with the first."""
-        ask = next(iter(slots[0].watches))._ask
-        slots = [slot for slot in slots if any(watch._ask == ask for watch in slot.watches)]
+        source = self._source_of(slots[0])
+        if source is None:
+            return
+        slots = [slot for slot in slots if self._source_of(slot) is source]
         versions = {slot.entry.id: slot.entry.version for slot in slots}
         for slot in slots:
             slot.audited_at = clock()
-        await self._query(ask, slots)
+        await self._query(source, slots)
         for slot in slots:
             id = slot.entry.id
             if slot.entry.version > versions[id] and id != self.own:

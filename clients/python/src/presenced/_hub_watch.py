@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Optional
 
-from ._hub import Ask, Hub, Slot
+from ._hub import Ask, Hub, Slot, Source
 from ._model import WatchState
 from ._picture import Step
+from ._tokens import encode, ids_of
 from .errors import Closed, PresenceError
 from .watch import UNKNOWN, Watch
 
@@ -18,8 +19,9 @@ class HubWatch(Watch):
     def __init__(self, hub: Hub, ask: Optional[Ask] = None) -> None:
         super().__init__()
         self._hub = hub
-        self._ask: Ask = ask or hub.ask_users
+        self._source = hub.users if ask is None else Source(ask)
         self._watched: dict[str, None] = {}
+        self._left: set[str] = set()  # Who is watched, and in no answer of the own source.
         self._complete = False  # Whether it is known who is to be watched.
 
     @property
@@ -35,6 +37,8 @@ class HubWatch(Watch):
         return iter(self._watched)
 
     def _find(self, id: str) -> Any:
+        if id in self._left:
+            return None
         slot = self._hub.slot(id) if id in self._watched else None
         known = slot is not None and slot.entry.known and not slot.denied
         return slot.entry.user if slot is not None and known else UNKNOWN
@@ -48,7 +52,9 @@ class HubWatch(Watch):
     def _add(self, ids: Iterable[str]) -> None:
         if self._state is WatchState.CLOSED:
             raise Closed("the watch is closed")
-        new = [id for id in dict.fromkeys(ids) if id not in self._watched]
+        new = [id for id in dict.fromkeys(ids_of(ids)) if id not in self._watched]
+        for id in new:
+            encode(id)  # All are ids, or none is added.
         self._hub.acquire(self, new)
         for id in new:
             self._watched[id] = None
@@ -68,12 +74,23 @@ class HubWatch(Watch):
         old = [id for id in dict.fromkeys(ids) if id in self._watched]
         for id in old:
             del self._watched[id]
+            self._left.discard(id)
         self._hub.release(self, old)
         return old
 
     def _take(self, step: Step) -> None:
         if step.id in self._watched:
+            self._left.discard(step.id)
             super()._take(step)
+
+    def _set_left(self, id: str, left: bool) -> None:
+        """What the own source answered; it is news if it is not what was known."""
+        if id not in self._watched or left == (id in self._left):
+            return
+        before = self._find(id)
+        (self._left.add if left else self._left.discard)(id)
+        first = before is UNKNOWN
+        super()._take(Step(id, None if first else before, self._find(id), first))
 
     def _look(self, error: Optional[PresenceError] = None) -> None:
         """Finds the state again; the hub has other news of its users."""
@@ -114,7 +131,7 @@ class UserWatch(HubWatch):
 
     def remove(self, *ids: str) -> None:
         """Watches some users no longer."""
-        for id in self._release(ids):
+        for id in self._release(ids_of(ids)):
             self._shown.pop(id, None)
             self._pending.pop(id, None)
         self._look()

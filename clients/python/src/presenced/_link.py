@@ -24,11 +24,13 @@ from nats.aio.subscription import Subscription
 
 from ._background import spawn
 from ._pace import TRY_TIMEOUT, clock, wait_set
-from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
+from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError, Refused
 
 _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
 _LATE = 5.0
+# A connection with subscriptions over which nothing came for so long is probed.
+_SILENCE = 18.0
 _REFUSAL = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
 )
@@ -74,6 +76,9 @@ class Link:
         self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
         self._forced = 0
+        self._subs: set[Subscription] = set()
+        self._received = -1
+        self._heard_at = 0.0
         self.closed = False
         self.listeners: list[Callable[[LinkEvent], None]] = []
 
@@ -119,12 +124,12 @@ class Link:
 
     async def wait_up(self, timeout: Optional[float] = None) -> bool:
         """Waits for the connection; raises Closed when it never will be there again."""
+        self.check_open()
         self.start()
         assert self._up is not None
         deadline = None if timeout is None else clock() + timeout
         while not self.is_up:
-            if self.closed or self._nc.is_closed:
-                raise Closed("the NATS connection is closed")
+            self.check_open()
             self._up.clear()  # The loss may not have been seen yet.
             self.observe()
             left = None if deadline is None else deadline - clock()
@@ -134,7 +139,7 @@ class Link:
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """One try of a request."""
-        self._check_up()
+        self._check_up(payload)
         call = _Call(subject, self._reconnects())
         task = call.task = asyncio.ensure_future(
             self._nc.request(subject, payload, timeout=timeout)
@@ -160,7 +165,7 @@ class Link:
             raise Disconnected(f"the request could not be sent: {error!r}") from error
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        self._check_up()
+        self._check_up(payload)
         try:
             await self._nc.publish(subject, payload)
         except (nats_errors.Error, OSError) as error:
@@ -198,6 +203,7 @@ class Link:
         self._refusals.clear()
         for subject in subjects:
             made[subject] = await self._nc.subscribe(subject, cb=on_message)
+            self._subs.add(made[subject])
         await self._round_trip()
         refused = [subject for subject in subjects if subject.lower() in self._refusals]
         for subject in refused:
@@ -205,6 +211,7 @@ class Link:
         return bool(refused)
 
     async def unsubscribe(self, sub: Subscription) -> None:
+        self._subs.discard(sub)
         try:
             await sub.unsubscribe()
         except (nats_errors.Error, OSError):
@@ -236,12 +243,24 @@ class Link:
             await force()
             self.observe()
 
-    def _check_up(self) -> None:
-        self.start()
-        if self.closed or self._nc.is_closed:
+    def check_open(self) -> None:
+        """Raises Closed when nothing will be sent or heard any more."""
+        if self.closed:
+            raise Closed("the presence client is closed")
+        if self._nc.is_closed:
             raise Closed("the NATS connection is closed")
+
+    def _check_up(self, payload: bytes = b"") -> None:
+        self.check_open()
+        self.start()
         if not self._nc.is_connected:
             raise Disconnected("NATS is away")
+        if len(payload) > self.max_payload:
+            raise Refused(
+                f"{len(payload)} bytes are more than NATS takes",
+                code="too_large",
+                details={"limit": self.max_payload},
+            )
 
     async def _round_trip(self) -> None:
         if not await self._pong_within(TRY_TIMEOUT):
@@ -281,6 +300,7 @@ class Link:
             late = clock() - seen_at > _POLL + _LATE
             seen_at = clock()
             self._look()
+            self._listen()
             if late and self.is_up:
                 self.doubt()
                 self._tell(LinkEvent.DOUBT)
@@ -301,6 +321,15 @@ class Link:
             self._up.set()
             self._tell(LinkEvent.UP)
         self._generation, self._was_up = generation, is_up
+
+    def _listen(self) -> None:
+        """Doubts a silent connection: who only watches sends nothing that would miss its answer."""
+        received = int(self._nc.stats["in_msgs"])
+        if received != self._received:
+            self._received, self._heard_at = received, clock()
+        elif self._subs and clock() - self._heard_at >= _SILENCE:
+            self._heard_at = clock()
+            self.doubt()
 
     def _end(self, error: PresenceError) -> None:
         self.closed = True

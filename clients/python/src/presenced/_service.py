@@ -15,7 +15,7 @@ from ._filter import Filter
 from ._model import Channel, Me, parse_channel
 from ._patch import patch_of
 from ._query import query_body
-from ._tokens import encode
+from ._tokens import encode, id_of, ids_of
 from .connection import Connection
 from .errors import Malformed
 from .lease import Lease
@@ -61,7 +61,9 @@ class Service(Door):
 
     async def upsert(self, users: Iterable[Mapping[str, Any]]) -> dict[str, Me]:
         """Makes or changes users, each a mapping with its ``id``; 100 a request."""
-        patches = [patch_of(user, {}) for user in users]
+        if isinstance(users, (str, Mapping)):
+            raise TypeError("several users are wanted, in a list")
+        patches = [{"id": id_of(user.get("id")), **patch_of(user, {})} for user in users]
         result: dict[str, Me] = {}
         for chunk in chunks(patches, IDS_A_QUERY):
             result.update(own_views(await self._calls.call("upsert_users", {"users": chunk})))
@@ -71,12 +73,12 @@ class Service(Door):
         self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any
     ) -> Me:
         """Changes one user; None as a value removes a field."""
-        return (await self.upsert([{**patch_of(fields, named), "id": user}]))[user]
+        return (await self.upsert([{**patch_of(fields, named), "id": id_of(user)}]))[user]
 
     async def delete(self, ids: Iterable[str]) -> list[str]:
         """Deletes users; returns the ids of those that there were."""
         deleted: list[str] = []
-        for chunk in chunks(list(ids), IDS_A_QUERY):
+        for chunk in chunks(ids_of(ids), IDS_A_QUERY):
             deleted += _deleted(await self._calls.call("delete_users", {"ids": chunk}))
         return deleted
 
@@ -101,21 +103,21 @@ class Service(Door):
         remove_members: Optional[Sequence[str]] = None,
     ) -> Channel:
         """Makes or changes a channel."""
-        body: dict[str, Any] = {"type": type, "id": id}
+        body: dict[str, Any] = {"type": id_of(type), "id": id_of(id)}
         parts = {"members": members, "add_members": add_members, "remove_members": remove_members}
-        body.update((name, list(ids)) for name, ids in parts.items() if ids is not None)
+        body.update((name, ids_of(ids)) for name, ids in parts.items() if ids is not None)
         if data is not None:
             body["data"] = patch_of(data, {})
         return parse_channel((await self._calls.call("upsert_channel", body)).get("channel"))
 
     async def delete_channel(self, type: str, id: str) -> bool:
         """Deletes a channel; False where there was none."""
-        answer = await self._calls.call("delete_channel", {"type": type, "id": id})
+        answer = await self._calls.call("delete_channel", {"type": id_of(type), "id": id_of(id)})
         return answer.get("deleted") is True
 
     async def explain(self, user: str) -> dict[str, Any]:
         """Why a user is shown as it is, for people on call."""
-        return await self._calls.call("explain", {"user_id": user})
+        return await self._calls.call("explain", {"user_id": id_of(user)})
 
 
 def service(

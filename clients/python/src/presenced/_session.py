@@ -10,6 +10,7 @@ from typing import Any, Optional
 from ._desired import Desired
 from ._opening import Opening
 from ._pace import CALL_TIMEOUT
+from ._patch import marks_of
 from ._tokens import random_id
 from .errors import NoAnswer, PresenceError
 
@@ -42,11 +43,14 @@ class Session(Opening):
         self, timeout: Optional[float], patch: Optional[Mapping[str, Any]] = None, **marks: Any
     ) -> None:
         """Returns when a change of the user, the device or the idleness was acknowledged."""
+        marks_of(**marks)
         self._send_soon()
-        self._desired.want(patch or {})
+        change = self._desired.want(patch or {})
         self._desired.mark(**marks)
+        if self._desired.settled:
+            return
         try:
-            await self._desired.acknowledged(timeout)
+            await self._desired.acknowledged(timeout, change)
         except asyncio.TimeoutError:
             error = self._why_not() or NoAnswer("the change is not acknowledged yet")
             raise error from None

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import secrets
-from typing import Optional
+from collections.abc import Iterable
+from typing import Any, Optional
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _MAX_BYTES = 255
 
 
+def id_of(id: Any) -> str:
+    """An id that an application gave. Raises TypeError for what is no text."""
+    if not isinstance(id, str):
+        raise TypeError(f"an id is a str, not a {type(id).__name__}")
+    return id
+
+
+def ids_of(ids: Iterable[Any]) -> list[str]:
+    """Ids that an application gave; one alone is not several."""
+    if isinstance(ids, str):
+        raise TypeError("several ids are wanted, in a list")
+    return [id_of(id) for id in ids]
+
+
 def encode(id: str) -> str:
     """The token of an id. Raises ValueError for a text that is no id."""
-    data = id.encode("utf-8", "strict")
+    data = id_of(id).encode("utf-8", "strict")
     if not 1 <= len(data) <= _MAX_BYTES:
         raise ValueError(f"an id has 1 to {_MAX_BYTES} bytes, not {len(data)}")
     if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in id):

@@ -11,6 +11,7 @@ from ._desired import Desired
 from ._door import AUDIT, EVENTS, PREFIX, Door, own_views
 from ._model import Me
 from ._patch import patch_of
+from ._tokens import id_of
 from .connection import Connection
 
 
@@ -26,7 +27,7 @@ class UserClient(Door):
         events: str = EVENTS,
         audit: Optional[float] = AUDIT,
     ) -> None:
-        super().__init__(nc, user, prefix, events, audit)
+        super().__init__(nc, id_of(user), prefix, events, audit)
         self.id = user
 
     def connect(

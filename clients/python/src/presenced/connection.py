@@ -7,7 +7,7 @@ queued: a loss of the link leaves the desired state, which rides in the next con
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Callable, Optional
 
 from ._background import spawn
@@ -40,6 +40,7 @@ class Connection(HasState, Session):
         desired: Desired,
         on_me: Callable[[Me], None],
         on_end: Callable[[Connection], None],
+        peers: Collection[Connection],
     ) -> None:
         super().__init__(user, desired)
         self._link = link
@@ -48,9 +49,13 @@ class Connection(HasState, Session):
         self._named = named  # The user's id where bodies name it: at the first door.
         self._on_me = on_me
         self._on_end = on_end
+        self._peers = peers  # The open connections of the door.
         self._states = States()
         self._pace = Pace()
         self._backoff = Backoff()
+        self._write_backoff = Backoff()
+        self._write_at = 0.0  # Not before, after a write that failed.
+        self._write_error: Optional[PresenceError] = None
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
         self._connected = False
@@ -134,50 +139,88 @@ class Connection(HasState, Session):
         self._wake.set()
 
     def _why_not(self) -> Optional[PresenceError]:
-        return self.status.error
+        return self._write_error or self.status.error
 
     async def _run(self) -> None:
         while True:
             try:
                 await self._link.wait_up()
                 async with self._lock:
-                    await self._step()
-                await self._idle()
+                    waits = self._gives_way()
+                    if not waits:
+                        await self._step()
+                if waits:
+                    await self._wake.wait()
+                    self._wake.clear()
+                else:
+                    await self._idle()
             except PresenceError as error:
                 self._desired.on_failure()
-                if not await self._recover(error):
-                    raise
+                self._note(error)
+                await asyncio.sleep(pause_after(error, self._backoff))
 
-    async def _recover(self, error: PresenceError) -> bool:
-        """Waits before the next try; False if there is none."""
+    def _note(self, error: PresenceError) -> None:
+        """Shows a failure of a request; raises it if there is no other try."""
         if isinstance(error, Closed) or not (error.retryable or error.may_have_applied):
-            return False
+            raise error
         lost = self.state is ConnectionState.ONLINE and self._connected
         self._states.set(self.state if lost else self._waiting(), error)
         self._doubt = True
-        await asyncio.sleep(pause_after(error, self._backoff))
-        return True
 
     def _waiting(self) -> ConnectionState:
         fresh = self.state is ConnectionState.CONNECTING
         return ConnectionState.CONNECTING if fresh else ConnectionState.INTERRUPTED
 
+    def _gives_way(self) -> bool:
+        """Whether another connection of the user goes first: its change may hide the user."""
+        if self._connected or self._desired.changed:
+            return False
+        return any(
+            peer._task is not None and not peer._connected and peer._desired.changed
+            for peer in self._peers
+            if peer.user_id == self.user_id
+        )
+
+    def _wake_peers(self) -> None:
+        for peer in self._peers:
+            if peer.user_id == self.user_id and not peer._connected:
+                peer._wake.set()
+
     async def _step(self) -> None:
-        """Sends one request, if there is one to be sent."""
-        if not self._connected:
-            await self._connect()
-        elif self._desired.patch:
+        """Sends one request, if there is one to be sent. No write keeps a heartbeat waiting."""
+        if not self._connected and self._desired.apart:
             await self._upsert()
-        elif self._desired.marks:
-            await self._update_connection()
+        elif not self._connected:
+            await self._connect()
         elif clock() >= self._beat_at:
             await self._beat()
+        elif self._desired.dirty and clock() >= self._write_at:
+            await self._write()
 
     async def _idle(self) -> None:
-        if not self._connected or self._desired.dirty:
+        if not self._connected:
             return
-        await wait_set(self._wake, max(0.0, self._beat_at - clock()))
+        next_at = min(self._beat_at, self._write_at) if self._desired.dirty else self._beat_at
+        await wait_set(self._wake, max(0.0, next_at - clock()))
         self._wake.clear()
+
+    async def _write(self) -> None:
+        try:
+            if self._desired.changed:
+                await self._upsert()
+            else:
+                await self._update_connection()
+        except PresenceError as error:
+            self._desired.on_failure()
+            self._note(error)
+            self._write_error = error
+            self._write_at = clock() + pause_after(error, self._write_backoff)
+        else:
+            self._on_written()
+
+    def _on_written(self) -> None:
+        self._write_error, self._write_at = None, 0.0
+        self._write_backoff.reset()
 
     async def _ask(self, operation: str, body: Json) -> Optional[Json]:
         """One try of a write; None if it was refused, which those who wait are told."""
@@ -186,8 +229,10 @@ class Connection(HasState, Session):
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise
-            again = self._desired.on_refusal(error)
-            if not self._connected and (self._me is None or not again):
+            if self._desired.split():
+                return None
+            goes_on = self._desired.on_refusal(error)
+            if not self._connected and not goes_on:
                 raise
             return None
 
@@ -198,6 +243,8 @@ class Connection(HasState, Session):
         if answer is None or not self._link.is_up:
             return
         self._connected = True
+        self._wake_peers()
+        self._on_written()
         recreated = self._take_answer(answer)
         self._states.set(
             ConnectionState.ONLINE, relapsed=self._relapsed, recreated=self._relapsed and recreated
@@ -206,7 +253,7 @@ class Connection(HasState, Session):
         self._doubt, self._beats = True, 0
 
     async def _upsert(self) -> None:
-        user = self._desired.upsert_body()
+        user = self._desired.upsert_body(self._connected)
         if self._named is not None:
             user["id"] = self._named
         answer = await self._ask("upsert_users", {"users": [user]})
@@ -278,3 +325,4 @@ class Connection(HasState, Session):
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         self._on_end(self)
+        self._wake_peers()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Callable, Optional
 
 from ._background import spawn
-from ._calls import Calls, dumps
+from ._calls import Calls
 from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState
@@ -15,8 +16,8 @@ from ._opening import Opening
 from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._states import HasState, States
-from ._tokens import encode, random_id
-from .errors import Closed, Malformed, PresenceError, Refused, from_answer
+from ._tokens import encode, id_of, random_id
+from .errors import Closed, Malformed, PresenceError, from_answer
 from .seat import Seat
 
 _GATHER = 0.005
@@ -34,7 +35,7 @@ class Lease(HasState, Opening):
     def __init__(
         self, link: Link, calls: Calls, name: str, on_end: Callable[[Lease], None]
     ) -> None:
-        encode(f"{name}-{'0' * 32}")
+        encode(f"{id_of(name)}-{'0' * 32}")
         self._link = link
         self._calls = calls
         self._base = name
@@ -103,6 +104,11 @@ class Lease(HasState, Opening):
     async def _open(self) -> Lease:
         if self.state is ConnectionState.CLOSED:
             raise Closed("the lease is closed")
+        try:
+            self._link.check_open()
+        except Closed as error:
+            self._finish(error)
+            raise
         if not self._tasks:
             self._link.start()
             self._link.listeners.append(self._on_link)
@@ -153,7 +159,8 @@ class Lease(HasState, Opening):
                 seats = self._next_batch()
                 if not seats:
                     break
-                task = spawn(self._send(seats), f"a batch of {self.name}", self._finish)
+                fail = partial(self._fail_seats, seats)
+                task = spawn(self._send(seats), f"a batch of {self.name}", fail)
                 self._batches.add(task)
                 task.add_done_callback(self._on_batch_done)
             if not self._batches and self._old and not any(s._wants for s in self._seats.values()):
@@ -186,11 +193,11 @@ class Lease(HasState, Opening):
         where = {"user_id": seat.user_id, "connection_id": seat.id}
         if seat._closing:
             return {"op": "disconnect", **where}
-        if not seat._connected:
+        if not seat._connected and not seat._desired.apart:
             body = seat._desired.connect_body(seat.user_id)
             return {"op": "connect", **body, "connection_id": seat.id, "lease": self.name}
-        if seat._desired.patch:
-            user = {**seat._desired.upsert_body(), "id": seat.user_id}
+        if seat._desired.changed:
+            user = {**seat._desired.upsert_body(seat._connected), "id": seat.user_id}
             return {"op": "upsert_users", "users": [user]}
         return {"op": "update_connection", **where, **seat._desired.marks_body()}
 
@@ -211,8 +218,6 @@ class Lease(HasState, Opening):
         body = {"ops": operations, "me": False}
         half = len(seats) // 2
         try:
-            if half and len(dumps(body)) > self._link.max_payload:
-                raise Refused("the batch is too large", code="too_large")
             answer = await self._calls.once("batch", body)
             results = answer.get("results")
             if not isinstance(results, list) or len(results) != len(seats):
@@ -255,11 +260,18 @@ class Lease(HasState, Opening):
             seat._not_before = clock() + pause_after(error, seat._backoff)
         elif operation == "disconnect":
             self._remove(seat, error)
-        else:
-            fresh = seat._desired.me is None
-            again = seat._desired.on_refusal(error)
-            if operation == "connect" and (fresh or not again) and not seat._desired.dirty:
+        elif not seat._desired.split():
+            goes_on = seat._desired.on_refusal(error)
+            if not seat._connected and not goes_on:
                 self._remove(seat, error)
+
+    def _fail_seats(self, seats: list[Seat], error: PresenceError) -> None:
+        """A batch failed in an unforeseen way: its seats end, and what they hold is given up."""
+        for seat in seats:
+            if seat._closing or not self._has(seat):
+                self._remove(seat, error)
+            else:
+                seat._give_up(error)
 
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
         self._seats.pop(seat.id, None)

@@ -79,6 +79,12 @@ class Seat(Session):
         else:
             self._end(None)
 
+    def _give_up(self, error: PresenceError) -> None:
+        """Fails: it is disconnected, as it may have been connected."""
+        self._error = error
+        self._desired.end(error)
+        self._leave()
+
     def _send_soon(self) -> None:
         if self._closing or self._ended.is_set():
             raise self._error or Closed("the seat is closed")

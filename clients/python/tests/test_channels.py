@@ -1,0 +1,78 @@
+"""Watches of channels beside others: who leaves, what is deleted, and whom that concerns."""
+
+from __future__ import annotations
+
+from conftest import World, until
+
+import presenced
+
+
+async def resync(watch: presenced.Watch, cut: object) -> None:
+    """Cuts the link, and waits until the watch is live again or ended."""
+    since = watch.since
+    cut()  # type: ignore[operator]
+    await until(lambda: watch.since > since and watch.state in ("live", "closed"))
+
+
+async def test_who_leaves_a_channel_is_absent_there_and_nowhere_else(world: World) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    ids = [f"m{number}" for number in range(8)]
+    await others.upsert({"id": id} for id in ids)
+    await others.upsert_channel("team", "a", members=ids)
+    async with service.watch_channel("team", "a") as channel:
+        async with service.watch(ids) as watch:
+            await others.upsert_channel("team", "a", remove_members=ids[1:])
+            await resync(watch, proxy.cut)
+            assert all(user is not None for user in watch.values())
+        await resync(channel, proxy.cut)
+        assert {id for id, user in channel.items() if user} == {"m0"}
+        async with service.watch(ids) as watch:
+            assert all(user is not None for user in watch.values())
+        await others.upsert_channel("team", "a", add_members=ids[1:])
+        await resync(channel, proxy.cut)
+        assert all(user is not None for user in channel.values())
+        await channel.close()
+        kinds = [(change.kind, change.id) async for change in channel if change.id]
+        assert not kinds, "a reader that lags sees no difference"
+
+
+async def test_each_channel_of_one_user_answers_for_itself(world: World) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    await others.upsert([{"id": "john"}])
+    for id in "abcdefgh":
+        await others.upsert_channel("team", id, members=["john"])
+    watches = [await service.watch_channel("team", id) for id in "abcdefgh"]
+    for id in "abcdefg":
+        await others.upsert_channel("team", id, remove_members=["john"])
+    await resync(watches[-1], proxy.cut)
+    assert watches[-1]["john"] is not None
+    assert all(watch.state != "closed" for watch in watches)
+
+
+async def test_a_user_who_leaves_the_channel_no_longer_watches_it(world: World) -> None:
+    proxy = await world.proxy()
+    me, others = await world.user("john", proxy.url), await world.service()
+    await others.upsert([{"id": "jack"}])
+    await others.upsert_channel("team", "a", members=["john", "jack"])
+    async with me.watch_channel("team", "a") as channel, me.watch(["jill"]) as watch:
+        await others.upsert_channel("team", "a", remove_members=["john"])
+        proxy.cut()
+        await until(lambda: channel.state == "closed")
+        assert channel.last_error is not None and channel.last_error.code == "channel_not_found"
+        await until(lambda: watch.state == "live")
+        assert watch.last_error is None
+        assert [change.kind async for change in channel][-1] == "state"
+
+
+async def test_a_deleted_channel_is_not_made_again_by_who_watches(world: World) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    data = {"members": ["john", "jack"], "color": "red"}
+    async with service.watch_channel("team", "a", data=data) as channel:
+        assert channel.channel is not None and channel.channel.fields["color"] == "red"
+        await others.delete_channel("team", "a")
+        proxy.cut()
+        await until(lambda: channel.state == "closed")
+    assert not await others.channels({})

@@ -1,0 +1,54 @@
+"""Changes that were made while the link was down, of which one is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from conftest import Tap, World, until
+
+import presenced
+
+
+@pytest.mark.parametrize("seated", [False, True])
+async def test_a_refused_change_takes_no_other_with_it(world: World, seated: bool) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    events = await Tap.on(world, "user.presence.changed.john")
+    async with service.lease("gw") as lease:
+        session: Any = lease.connect("john") if seated else service.connect("john")
+        await session
+        proxy.refuse(True)
+        await until(lambda: not service._link.is_up)
+        await others.delete(["john"])  # The user would come back visible.
+        changes = [{"invisible": True}, {"online": True}, {"status": "here"}, {"x": 1}]
+        waiting = [asyncio.ensure_future(session.update(change)) for change in changes]
+        await asyncio.sleep(0)
+        deleted = len(events.bodies)
+        proxy.refuse(False)
+        done = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [isinstance(one, presenced.Refused) for one in done] == [False, True, False, False]
+        await session.update({"y": 2})
+        john = (await others.users({"id": "john"}, seen_by="john", fresh=True))[0]
+        assert (john.status, john.fields["x"], john.online) == ("here", 1, True)
+        assert not any(body["user"]["online"] for body in events.bodies[deleted:])
+        await session.close()
+
+
+async def test_who_has_a_change_connects_before_the_others_of_the_user(world: World) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    events = await Tap.on(world, "user.presence.changed.john")
+    async with service.connect("john"), service.connect("john"):
+        async with service.connect("john") as last:
+            proxy.refuse(True)
+            await until(lambda: all(c.state == "interrupted" for c in service._connections))
+            await others.delete(["john"])
+            hiding = asyncio.ensure_future(last.update(invisible=True))
+            await asyncio.sleep(0)
+            deleted = len(events.bodies)
+            proxy.refuse(False)
+            assert (await hiding).invisible
+            await until(lambda: all(c.state == "online" for c in service._connections))
+            assert not any(body["user"]["online"] for body in events.bodies[deleted:])
