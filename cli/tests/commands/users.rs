@@ -55,7 +55,7 @@ async fn more_users_than_a_page_come_page_by_page() {
     assert_eq!(json.as_array().unwrap().len(), 250);
     let first = stage.run(&["query", "users"]).await;
     assert_eq!((first.stdout.lines().count(), first.stderr.contains("--all")), (30, true));
-    // Anybody who reads a part of it is no failure.
+    // A reader that takes a part of it only is no failure.
     let head = format!("{} query users --all | head -1", env!("CARGO_BIN_EXE_presencectl"));
     let mut shell = tokio::process::Command::new("bash");
     shell.args(["-o", "pipefail", "-c", &head]).env("NATS_URL", stage.server.url());
