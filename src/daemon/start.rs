@@ -46,7 +46,7 @@ use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::clock_skew::ClockSkew;
-use crate::store::keyspace::StoreContext;
+use crate::store::context::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Timing;
