@@ -23,7 +23,7 @@ fn connect_op(user: &str, lease: Option<&str>) -> Value {
 pub async fn connect(nats: &Client, user: &str) -> Result<()> {
     let body = connect_op(user, None).to_string();
     let answer = nats.request("presence.v1.connect", body.into()).await?;
-    anyhow::ensure!(answer.payload.starts_with(b"{\"me\":"), "{answer:?}");
+    anyhow::ensure!(answer.payload.starts_with(b"{\"connection_id\":"), "{answer:?}");
     Ok(())
 }
 
