@@ -20,7 +20,7 @@ pub enum Disconnect {
         connection: Id,
         lease: Option<Id>,
         grace_ms: Option<u64>,
-        /// Whether its connect may be under way when there is no connection.
+        /// Whether a connect of the connection may still be under way.
         may_be_early: bool,
     },
     Lease {
@@ -77,8 +77,8 @@ impl Disconnect {
                     Outcome::Disconnected { count, .. } => count,
                     _ => 0,
                 };
-                if count == 0 && may_be_early {
-                    service.publish_early(&user, early, ctx.arrived_ms).await;
+                if may_be_early {
+                    service.remember_disconnect(user, early, count > 0, ctx.arrived_ms).await;
                 }
                 Ok(reply(count, answer.rev, &ctx.door))
             }
