@@ -35,7 +35,7 @@ fn all_promises_hold_between_daemons_and_bucket_under_any_fault() {
         happened(&[crashes, pauses, leaderless, slow_feeds, conflicts]);
         let world::Counts { replaced, lost_tails, purges, repairs, .. } = all;
         happened(&[replaced, lost_tails, purges, repairs]);
-        happened(&[all.lapses, all.expiries]);
+        happened(&[all.lapses, all.expiries, all.updates, all.erased, all.forgotten]);
     }
 }
 
