@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::Daemon;
-use crate::liveness::early_disconnects;
 
 /// How long requests that were taken may take. The whole leave stays within five seconds.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -32,7 +31,6 @@ impl Daemon {
         }
         let flushed = timeout(FLUSH_TIMEOUT, async {
             answers.flush().await;
-            early_disconnects::publish_collected(&service.store, &service.beacons).await;
             service.beacons.leave().await;
             internal.flush().await
         });

@@ -1,11 +1,6 @@
-//! Tells all daemons of disconnects that may have overtaken a connect: another daemon may carry it
-//! out, and then ends the connection at once.
-//!
-//! One that finds no connection is published before its answer, as the connect is likely to be
-//! under way. One that ends a connection is followed by a connect only if that was repeated; those
-//! are collected, and one message names many.
+//! Tells all daemons of a disconnect whose connection is not there: its connect may be under way
+//! at another daemon, which then ends the connection at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,26 +10,14 @@ use crate::presence::id::Id;
 use crate::presence::user::{EarlyDisconnect, Window};
 use crate::store::Store;
 
-/// The last token of the subject of a single disconnect.
-pub const EARLY_DISCONNECT: &str = "disconnect";
-
-/// The last token of the subject of collected disconnects.
-pub const EARLY_DISCONNECTS: &str = "disconnects";
+/// The last token of the subject of these messages.
+pub const EARLY_DISCONNECTS: &str = "disconnect";
 
 /// How long the message may take to leave this daemon.
 const SEND_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long the replica may lag behind a write, in milliseconds.
 const FEED_LAG_MS: u64 = 1000;
-
-/// The most disconnects that are collected between two messages; more are not published.
-const MAX_COLLECTED: usize = 20_000;
-
-/// The most disconnects that a message names.
-const MAX_PER_MESSAGE: usize = 500;
-
-/// The largest disconnect in a message: three ids with each byte escaped, and its numbers.
-const MAX_BYTES_EACH: usize = 3 * 255 * 6 + 256;
 
 /// A disconnect that a connect may follow.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,18 +39,6 @@ pub struct Message {
     appears_within_ms: u64,
 }
 
-/// A disconnect that waits for the next message.
-#[derive(Debug)]
-struct Collected {
-    user: Id,
-    early: EarlyDisconnect,
-    window: Window,
-}
-
-/// The disconnects for the next message. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Collector(Arc<Mutex<Vec<Collected>>>);
-
 /// The window of a disconnect that arrived at `arrived_ms`: a connect that arrives within the
 /// timeout is executed within another.
 pub fn window(arrived_ms: u64, timeout_ms: u64) -> Window {
@@ -88,14 +59,7 @@ pub async fn publish(
     let now_ms = store.context.now().mono_ms;
     let message = Message::new(store, user, &early, window, now_ms);
     remember(store, user, early, window, now_ms);
-    send(beacons, EARLY_DISCONNECT, &message).await;
-}
-
-/// Remembers a disconnect that ended its connection, and tells all daemons of it with the next
-/// message.
-pub fn collect(store: &Store, beacons: &Beacons, user: Id, early: EarlyDisconnect, window: Window) {
-    remember(store, &user, early.clone(), window, store.context.now().mono_ms);
-    beacons.collector().push(Collected { user, early, window });
+    send(beacons, &message).await;
 }
 
 /// Tells all daemons that a connect came too late for these disconnects to end it.
@@ -103,22 +67,7 @@ pub async fn publish_void(store: &Store, beacons: &Beacons, user: &Id, void: Vec
     let window = Window { arrives_until_ms: 0, appears_until_ms: 0 };
     for early in void {
         let message = Message::new(store, user, &early, window, 0);
-        send(beacons, EARLY_DISCONNECT, &message).await;
-    }
-}
-
-/// Publishes what was collected.
-pub async fn publish_collected(store: &Store, beacons: &Beacons) {
-    let collected = beacons.collector().take();
-    let now_ms = store.context.now().mono_ms;
-    let fitting = store.context.payload_limit.body() / MAX_BYTES_EACH;
-    for chunk in collected.chunks(fitting.clamp(1, MAX_PER_MESSAGE)) {
-        let of_each =
-            |each: &Collected| Message::new(store, &each.user, &each.early, each.window, now_ms);
-        let messages: Vec<_> = chunk.iter().map(of_each).collect();
-        if !send(beacons, EARLY_DISCONNECTS, &messages).await {
-            return;
-        }
+        send(beacons, &message).await;
     }
 }
 
@@ -160,32 +109,16 @@ impl Message {
     }
 }
 
-impl Collector {
-    fn push(&self, collected: Collected) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < MAX_COLLECTED {
-            all.push(collected);
-        }
-    }
-
-    fn take(&self) -> Vec<Collected> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Returns whether the message was sent.
-async fn send(beacons: &Beacons, topic: &str, message: &impl Serialize) -> bool {
+async fn send(beacons: &Beacons, message: &Message) {
     let payload = serde_json::to_vec(message).unwrap_or_default();
     let client = beacons.client();
     let sent = async {
-        let published = client.publish(beacons.subject(topic), payload.into()).await;
+        let published = client.publish(beacons.subject(EARLY_DISCONNECTS), payload.into()).await;
         published.is_ok() && client.flush().await.is_ok()
     };
-    let is_sent = tokio::time::timeout(SEND_TIMEOUT, sent).await.unwrap_or(false);
-    if !is_sent {
+    if !tokio::time::timeout(SEND_TIMEOUT, sent).await.unwrap_or(false) {
         tracing::debug!("an early disconnect could not be sent to the other daemons");
     }
-    is_sent
 }
 
 fn remember(store: &Store, user: &Id, early: EarlyDisconnect, window: Window, now_ms: u64) {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::early_disconnects::{self, EARLY_DISCONNECT, EARLY_DISCONNECTS};
+use super::early_disconnects::{self, EARLY_DISCONNECTS};
 use super::expiry::messages::{ENDINGS, Ending, OBJECTIONS, Objection, PROPOSALS, Proposal};
 use super::expiry::writer::{LeaseEndGuard, QueuedWrite, carry_out};
 use super::expiry::{Effect, Expiry, OBJECTION_MS, View};
@@ -46,7 +46,6 @@ struct Inbox {
     proposals: Subscriber,
     objections: Subscriber,
     endings: Subscriber,
-    early_disconnect: Subscriber,
     early_disconnects: Subscriber,
 }
 
@@ -69,7 +68,6 @@ impl ExpiryTask {
             proposals: client.subscribe(beacons.subject(PROPOSALS)).await?,
             objections: client.subscribe(objections).await?,
             endings: client.subscribe(beacons.subject(ENDINGS)).await?,
-            early_disconnect: client.subscribe(beacons.subject(EARLY_DISCONNECT)).await?,
             early_disconnects: client.subscribe(beacons.subject(EARLY_DISCONNECTS)).await?,
         };
         let (writes, queue) = mpsc::unbounded_channel();
@@ -104,14 +102,9 @@ impl ExpiryTask {
                     self.on_ending(&message);
                     Vec::new()
                 }
-                message = self.inbox.early_disconnect.next() => {
-                    let Some(message) = message else { return };
-                    self.on_early_disconnects(parse(&message).as_slice());
-                    Vec::new()
-                }
                 message = self.inbox.early_disconnects.next() => {
                     let Some(message) = message else { return };
-                    self.on_early_disconnects(&parse::<Vec<_>>(&message).unwrap_or_default());
+                    self.on_early_disconnect(&message);
                     Vec::new()
                 }
                 ping = tap.next() => {
@@ -122,8 +115,6 @@ impl ExpiryTask {
                     self.expiry.on_writes_done(&self.view, &lease).into_iter().collect()
                 }
                 _ = ticks.tick() => {
-                    let DaemonView { store, beacons } = &self.view;
-                    early_disconnects::publish_collected(store, beacons).await;
                     if !self.view.store.is_whole() {
                         // What the replica shows may not be stored any more.
                         continue;
@@ -162,9 +153,9 @@ impl ExpiryTask {
         }
     }
 
-    fn on_early_disconnects(&self, messages: &[early_disconnects::Message]) {
-        for message in messages {
-            early_disconnects::on_message(&self.view.store, message);
+    fn on_early_disconnect(&self, message: &Message) {
+        if let Some(message) = parse(message) {
+            early_disconnects::on_message(&self.view.store, &message);
         }
     }
 

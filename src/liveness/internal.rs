@@ -10,7 +10,6 @@ use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
-use super::early_disconnects::Collector;
 use super::hearing::Hearing;
 use super::peers::{BEACON_MS, FailedPeer, LivenessSettings, PeerStatus, Peers};
 use crate::config::INTERNAL;
@@ -59,7 +58,6 @@ pub struct Beacons {
     hosts: Arc<Mutex<HashMap<DaemonId, String>>>,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
-    early_disconnects: Collector,
     /// When it began to listen for others.
     since: tokio::time::Instant,
     settled: Arc<AtomicBool>,
@@ -86,7 +84,6 @@ impl Beacons {
             daemon,
             peers: Arc::new(Mutex::new(Peers::new(daemon))),
             hearing: Arc::new(Mutex::new(hearing)),
-            early_disconnects: Collector::default(),
             since: tokio::time::Instant::now(),
             settled: Arc::default(),
             first: Arc::default(),
@@ -106,11 +103,6 @@ impl Beacons {
     /// The connection for messages between daemons.
     pub fn client(&self) -> &Client {
         &self.client
-    }
-
-    /// The disconnects that the other daemons hear of next.
-    pub fn collector(&self) -> &Collector {
-        &self.early_disconnects
     }
 
     /// The other daemons.

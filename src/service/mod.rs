@@ -193,23 +193,11 @@ impl Service {
         early_disconnects::publish_void(&self.store, &self.beacons, user, void).await;
     }
 
-    /// A disconnect that arrived at `arrived_ms` is done, and `found` a connection or none: should
-    /// a connect of it arrive within `limits.request_timeout`, at whichever daemon, the connection
-    /// is ended at once.
-    pub async fn remember_disconnect(
-        &self,
-        user: Id,
-        early: EarlyDisconnect,
-        found: bool,
-        arrived_ms: u64,
-    ) {
+    /// A disconnect that arrived at `arrived_ms` found no connection: should the connect arrive
+    /// within `limits.request_timeout`, at whichever daemon, the connection is ended at once.
+    pub async fn publish_early(&self, user: &Id, early: EarlyDisconnect, arrived_ms: u64) {
         let window = early_disconnects::window(arrived_ms, millis(self.limits().request_timeout));
-        let (store, beacons) = (&self.store, &self.beacons);
-        if found {
-            early_disconnects::collect(store, beacons, user, early, window);
-        } else {
-            early_disconnects::publish(store, beacons, &user, early, window).await;
-        }
+        early_disconnects::publish(&self.store, &self.beacons, user, early, window).await;
     }
 
     /// Decides several commands on the replica, each on top of those before it, and writes nothing.

@@ -71,7 +71,7 @@ async fn day(pair: &Pair, users: usize, hours: usize) -> usize {
     for hour in 0..hours {
         for user in 0..users {
             let client = pair.clients()[(user + hour) % 2];
-            let (id, connection) = (format!("u{user}"), fastrand::u64(..).to_string());
+            let (id, connection) = (format!("u{user}"), format!("c{hour}"));
             client.connect_user(&id, &connection).await;
             client.upsert(json!({"id": id, "status": format!("at {hour}")})).await;
             client.disconnect(&id, &connection).await;

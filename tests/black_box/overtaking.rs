@@ -102,44 +102,6 @@ async fn a_connect_behind_its_disconnect_is_ended_by_the_daemon_that_carries_it_
 }
 
 #[tokio::test]
-async fn a_connect_that_is_repeated_behind_its_disconnect_leaves_no_ghost() {
-    let pair = Pair::start(NO_GRACE).await;
-    for (user, second) in [("ann", &pair.two), ("bob", &pair.one)] {
-        pair.one.connect_user(user, "c").await;
-        assert_eq!(pair.one.disconnect(user, "c").await["disconnected"], 1);
-        second.connect_user(user, "c").await;
-        nobody_is_left(&pair.one).await;
-    }
-}
-
-#[tokio::test]
-async fn a_repeated_connect_is_ended_after_the_daemon_of_its_disconnect_is_killed() {
-    let mut pair = Pair::start(NO_GRACE).await;
-    pair.two.connect_user("ann", "c").await;
-    assert_eq!(pair.two.disconnect("ann", "c").await["disconnected"], 1);
-    // The disconnects of every 50 ms are published together.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    pair.daemons[1].kill();
-    pair.one.connect_user("ann", "c").await;
-    nobody_is_left(&pair.one).await;
-}
-
-#[tokio::test]
-async fn a_connect_on_another_lease_survives_the_disconnect_that_named_one() {
-    let pair = Pair::start(NO_GRACE).await;
-    let connect = |lease| json!({"user": {"id": "ann"}, "connection_id": "c", "lease": lease});
-    pair.one.get("connect", connect("old")).await;
-    let disconnect = json!({"user_id": "ann", "connection_id": "c", "lease": "old"});
-    assert_eq!(pair.one.get("disconnect", disconnect).await["disconnected"], 1);
-    for client in pair.clients() {
-        client.get("connect", connect("new")).await;
-    }
-    // A repeated connect would be ended within this time.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert!(is_online(&pair.two, "ann").await);
-}
-
-#[tokio::test]
 async fn a_second_disconnect_with_a_condition_does_not_undo_the_first() {
     let pair = Pair::start(NO_GRACE).await;
     let plain = json!({"user_id": "ann", "connection_id": "c"});

@@ -77,8 +77,8 @@ impl Disconnect {
                     Outcome::Disconnected { count, .. } => count,
                     _ => 0,
                 };
-                if may_be_early {
-                    service.remember_disconnect(user, early, count > 0, ctx.arrived_ms).await;
+                if count == 0 && may_be_early {
+                    service.publish_early(&user, early, ctx.arrived_ms).await;
                 }
                 Ok(reply(count, answer.rev, &ctx.door))
             }

@@ -74,8 +74,6 @@ pub enum ToGateway {
     Send { request: u64 },
     /// Sockets open and close at once.
     Flash,
-    /// A connect is repeated, whether it was carried out or not.
-    Repeat { user: Id, connection: Id },
     /// A request was carried out.
     Done { request: u64 },
     /// The unknown ones of its connections.
@@ -118,12 +116,6 @@ pub enum Incoming {
     Void {
         user: Id,
         void: Vec<EarlyDisconnect>,
-    },
-    /// Its own disconnect is to be published.
-    Publish {
-        user: Id,
-        early: EarlyDisconnect,
-        window: Window,
     },
     /// A heartbeat that asks for an answer.
     Ask {
@@ -194,12 +186,11 @@ impl Incoming {
             Self::Beat => 15,
             Self::SendProbe => 16,
             Self::EarlyDisconnect { .. } | Self::Void { .. } => 17,
-            Self::Publish { .. } => 18,
         }
     }
 
     /// The number of channels.
-    pub const CHANNELS: usize = 19;
+    pub const CHANNELS: usize = 18;
 }
 
 /// The queue of future events.

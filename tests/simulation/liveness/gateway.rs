@@ -152,7 +152,6 @@ impl World {
             ToGateway::Act => self.act(number),
             ToGateway::Send { request } => self.send_request(number, request),
             ToGateway::Flash => self.flash(number),
-            ToGateway::Repeat { user, connection } => self.connect(number, user, connection),
             ToGateway::Done { request } => {
                 let Some(done) = gateway.requests.remove(&request).filter(|done| done.connects)
                 else {

@@ -10,17 +10,11 @@ use presenced::store::stripe::Job;
 
 use super::Broken;
 use super::daemon::{REQUEST_MS, Ticket};
-use super::events::{Event, Incoming, Reply, ToGateway};
+use super::events::{Incoming, Reply};
 use super::world::{World, id};
-
-/// The longest time for which the disconnects that ended a connection are collected.
-const COLLECTED_MS: u64 = 50;
 
 /// How many sockets of a gateway open and close at once.
 const SOCKETS: usize = 20;
-
-/// The longest time between a connect and its repetition.
-const REPEATED_WITHIN_MS: u64 = 300;
 
 impl World {
     /// A request that changes a user reaches a daemon.
@@ -69,23 +63,24 @@ impl World {
         Ok(())
     }
 
-    /// A disconnect is done: it is remembered, and the other daemons hear of it; later if it ended
-    /// a connection.
+    /// A disconnect is done. If it found no connection, it is remembered, and the other daemons hear
+    /// of it.
     pub fn on_disconnected(
         &mut self,
         daemon: DaemonId,
         (user, early, arrived_ms): (Id, EarlyDisconnect, u64),
         outcome: &Outcome,
     ) {
+        if matches!(outcome, Outcome::Disconnected { count: 1.., .. }) {
+            return;
+        }
         let window = window(arrived_ms, REQUEST_MS);
         self.remember(daemon, &user, early.clone(), window);
-        let found = matches!(outcome, Outcome::Disconnected { count: 1.., .. });
-        let ms = if found { self.rng.u64(0..COLLECTED_MS) } else { 0 };
-        self.agenda.after(ms, Event::To(daemon, Incoming::Publish { user, early, window }));
+        self.publish_disconnect(daemon, &user, &early, window);
     }
 
     /// A daemon publishes a disconnect with the time that is left of its window.
-    pub fn publish_disconnect(
+    fn publish_disconnect(
         &mut self,
         daemon: DaemonId,
         user: &Id,
@@ -132,19 +127,12 @@ impl World {
         self.daemons.get(&daemon).map(|daemon| daemon.now(self.agenda.now_ms).mono_ms)
     }
 
-    /// Sockets of a gateway open and close at once. Some connects are repeated.
+    /// Sockets of a gateway open and close at once.
     pub fn flash(&mut self, number: usize) {
         for _ in 0..SOCKETS {
             let user = id(&format!("u{}", self.rng.usize(0..self.settings.users)));
             let connection = self.gateways[number].new_connection(number);
-            let run = self.gateways[number].run;
             self.connect(number, user.clone(), connection.clone());
-            if self.rng.bool() {
-                let ms = self.rng.u64(0..REPEATED_WITHIN_MS);
-                let (user, connection) = (user.clone(), connection.clone());
-                let what = ToGateway::Repeat { user, connection };
-                self.agenda.after(ms, Event::Gateway { number, run, what });
-            }
             self.disconnect(number, user, connection);
         }
     }

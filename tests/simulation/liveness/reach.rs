@@ -89,9 +89,6 @@ impl World {
             Incoming::Void { user, void } => daemon.view.with_index(&user, |index| {
                 void.iter().for_each(|early| index.early_disconnects.remove(&user, early));
             }),
-            Incoming::Publish { user, early, window } => {
-                self.publish_disconnect(id, &user, &early, window);
-            }
             Incoming::Ending(ending) => daemon.expiry.on_ending(&daemon.view, &ending, now),
             Incoming::Ask { to, beat, since_ms } => {
                 if now_ms < since_ms + REQUEST_MS {
