@@ -14,10 +14,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::clock::millis;
 use crate::config::{self, Limits, Liveness, Settings};
 use crate::liveness::early_disconnects;
 use crate::liveness::internal::Beacons;
@@ -263,9 +263,4 @@ fn not_fresh() -> Refusal {
     unavailable(
         "the revision that was asked for, or all that is stored, was not seen within `limits.request_timeout`",
     )
-}
-
-/// A duration in milliseconds.
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
