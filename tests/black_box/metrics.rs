@@ -96,7 +96,7 @@ async fn it_counts_what_happens() {
         client.connect_user(user, "c").await;
     }
     client
-        .get("connect", json!({"user": {"id": "hidden", "invisible": true}, "connection_id": "c"}))
+        .get("connect", json!({"user": {"id": "unseen", "invisible": true}, "connection_id": "c"}))
         .await;
     client.get("upsert_users", json!({"users": [{"id": "absent"}]})).await;
     client.upsert(json!({"id": "jack", "availability": "busy"})).await;
@@ -139,7 +139,7 @@ async fn it_counts_what_happens() {
     let page = http.get("/metrics").await;
     assert!(page.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
     assert!(page.body.ends_with("# EOF\n"));
-    for id in ["john", "jack", "hidden", "absent", "lobby", "nobody"] {
+    for id in ["john", "jack", "unseen", "absent", "lobby", "nobody"] {
         assert!(!page.body.contains(id), "{id} is named");
         let told = daemon.lines().iter().any(|line| line.to_string().contains(id));
         assert!(!told, "{id} is named in the log");

@@ -167,8 +167,8 @@ async fn invisible_members_are_offline_to_a_count() {
     let mut counts = Counts::hear(&pair.one).await;
     pair.one.channel("c", json!({"members": ["ann", "bob"]})).await;
     counts.until("c", 0).await;
-    let hidden = json!({"user": {"id": "ann", "invisible": true}, "connection_id": "c"});
-    pair.two.get("connect", hidden).await;
+    let unseen = json!({"user": {"id": "ann", "invisible": true}, "connection_id": "c"});
+    pair.two.get("connect", unseen).await;
     pair.two.disconnect("ann", "c").await;
     pair.two.connect_user("ann", "d").await;
     counts.silent_for(2 * INTERVAL).await;

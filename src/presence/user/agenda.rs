@@ -176,7 +176,7 @@ impl Agenda {
     }
 
     /// Another daemon has heard a connection that was handed out as silent: it is looked at again
-    /// when a lease has passed since then. If it has, the other daemon judges by a longer lease,
+    /// when a lease has passed since then. If it has, the other daemon applies a longer lease,
     /// and it is looked at when it would be without an objection.
     pub fn objected(&mut self, user: &Id, connection: &Id, at_ms: u64, now_ms: u64) {
         self.heartbeat(user, connection, at_ms);
