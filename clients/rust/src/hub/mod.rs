@@ -93,7 +93,8 @@ struct Followed {
     /// Ends the subscription when it is dropped; none while it could not be made yet.
     stop: Option<oneshot::Sender<()>>,
     linger_until: Option<Instant>,
-    denied: bool,
+    /// NATS refused the events over this connection, as [`LinkState::connects`] counts them.
+    denied: Option<u64>,
 }
 
 type Probe = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
@@ -176,7 +177,7 @@ impl Hub {
                     Ok(Signal::Denied(subject)) => self.on_denied(&subject),
                     _ => self.on_dropped(),
                 },
-                () = until(self.resync_at) => self.resync("messages were dropped", false),
+                () = until(self.resync_at) => self.resync("messages were dropped"),
                 () = until(due_at) => self.send_queries(),
                 () = until(audit_at) => {
                     self.send_audit();
@@ -246,7 +247,7 @@ impl Hub {
             watched.ids.insert(id.clone());
             watched.pending.insert(id.clone());
             let known = self.merge.get(id.as_str());
-            if known != Known::Unknown && !followed.denied {
+            if known != Known::Unknown && followed.denied.is_none() {
                 watched.picture.show(&id, known);
             }
             self.due.push_back(id);
@@ -304,7 +305,7 @@ impl Hub {
 
     fn show(&self, merged: Merged) {
         let Some(followed) = self.users.get(&merged.id) else { return };
-        if followed.denied {
+        if followed.denied.is_some() {
             return;
         }
         for number in &followed.watches {

@@ -91,7 +91,7 @@ impl Hub {
         if audit && missed {
             self.counts.missed.fetch_add(1, Ordering::Relaxed);
             let why = "events do not arrive: a permission is missing, or NATS drops them";
-            return self.resync(why, false);
+            return self.resync(why);
         }
         if query <= self.stale_until {
             return;

@@ -26,7 +26,7 @@ impl Hub {
         };
         self.merge.forget(id.as_str());
         let Some(followed) = self.users.get_mut(&id) else { return };
-        followed.denied = true;
+        followed.denied = Some(self.link.look().connects);
         let numbers: Vec<u64> = followed.watches.iter().copied().collect();
         for number in numbers {
             if let Some(watched) = self.watches.get(&number) {
@@ -40,7 +40,8 @@ impl Hub {
     /// Sets whether a watch is denied, by the users whose events NATS refuses.
     pub(super) fn deny_by_users(&mut self, number: u64) {
         let Some(watched) = self.watches.get_mut(&number) else { return };
-        let is_denied = |id: &&Id| self.users.get(*id).is_some_and(|followed| followed.denied);
+        let is_denied =
+            |id: &&Id| self.users.get(*id).is_some_and(|followed| followed.denied.is_some());
         match watched.ids.iter().find(is_denied) {
             Some(id) => {
                 let subject = self.link.event_subject(id);
@@ -101,15 +102,15 @@ impl Hub {
     }
 
     /// Asks for all users again, at a random moment, and shows what differs. NATS names refused
-    /// subjects once for each connection.
-    pub(super) fn resync(&mut self, why: &'static str, connected_again: bool) {
+    /// subjects once for each connection, and may have done so for the new one before the hub saw
+    /// it.
+    pub(super) fn resync(&mut self, why: &'static str) {
         self.counts.resyncs.fetch_add(1, Ordering::Relaxed);
         self.resync_at = None;
         self.resynced = Some(Instant::now());
-        if connected_again {
-            for followed in self.users.values_mut() {
-                followed.denied = false;
-            }
+        let connects = self.seen_link.connects;
+        for followed in self.users.values_mut() {
+            followed.denied = followed.denied.filter(|over| *over >= connects);
         }
         self.go_stale(why);
         self.due = self.users.keys().cloned().collect();
@@ -148,7 +149,7 @@ impl Hub {
         if !self.seen_link.up && before.up {
             self.go_stale("disconnected from NATS");
         } else if self.seen_link.up && before != self.seen_link {
-            self.resync("the connection to NATS was made again", true);
+            self.resync("the connection to NATS was made again");
         }
         if self.seen_link.up && !self.unsubscribed.is_empty() {
             self.subscribe_all().await;

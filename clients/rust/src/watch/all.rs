@@ -43,6 +43,7 @@ impl<F: CustomFields> Watch<F, Found> {
             due_at: Some(Instant::now()),
             failed: 0,
             complete: false,
+            denied: None,
         };
         tokio::spawn(all.run(stopped));
         Self::found(shared, hub, stop)
@@ -74,6 +75,8 @@ struct All {
     due_at: Option<Instant>,
     failed: u32,
     complete: bool,
+    /// NATS refused the events over this connection, as [`LinkState::connects`] counts them.
+    denied: Option<u64>,
     seen_link: LinkState,
 }
 
@@ -102,6 +105,7 @@ impl All {
                 page = answer(&mut self.page) => self.on_page(page),
                 signal = signals.recv() => match signal {
                     Ok(Signal::Denied(denied)) if denied == subject => {
+                        self.denied = Some(self.link.look().connects);
                         self.deny(Error::Permission { subject: denied, may_have_applied: false });
                     }
                     Ok(Signal::Denied(_)) => {}
@@ -237,6 +241,10 @@ impl All {
     }
 
     fn resync(&mut self, why: &'static str) {
+        self.denied = self.denied.filter(|over| *over >= self.seen_link.connects);
+        if self.denied.is_some() {
+            return;
+        }
         self.hub.counts().resyncs.fetch_add(1, Ordering::Relaxed);
         self.go_stale(why);
         let spread = if self.ids.len() > 1000 { 5000 } else { 1000 };
