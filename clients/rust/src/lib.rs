@@ -17,6 +17,7 @@ mod patch;
 mod query;
 mod retry;
 mod signals;
+mod standing;
 mod user;
 mod watch;
 #[cfg(feature = "schema")]

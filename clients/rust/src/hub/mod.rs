@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::feed::Feed;
+pub(crate) use self::queries::MISSED;
 use self::queries::Query;
 pub(crate) use self::source::{Source, members};
 use crate::error::Error;
@@ -97,7 +98,8 @@ struct Followed {
     denied: Option<u64>,
 }
 
-type Probe = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+/// Which link was probed, and whether NATS answers over it.
+type Probe = Pin<Box<dyn Future<Output = (LinkState, bool)> + Send>>;
 
 struct Hub {
     link: Arc<Link>,
@@ -122,6 +124,10 @@ struct Hub {
     /// What the connection had received, and when that last grew.
     received: (u64, Instant),
     seen_link: LinkState,
+    /// The last user of the last audit; the next one goes on behind it.
+    audited: Option<Id>,
+    /// An audit found an event missing, and how many audits have found none since.
+    missed: Option<usize>,
     /// Answers of queries up to this one do not make a watch live.
     stale_until: u64,
 }
@@ -154,6 +160,8 @@ impl Hub {
             resynced: None,
             received: (0, Instant::now()),
             seen_link,
+            audited: None,
+            missed: None,
             stale_until: 0,
         }
     }
@@ -163,16 +171,19 @@ impl Hub {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut signals = self.link.signals().listen();
         let mut audit_at = self.next_audit();
-        loop {
+        while !self.link.has_ended() {
             let due_at = self.due_at.filter(|_| self.seen_link.up && self.queries.len() < QUERIES);
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.on_command(command).await,
                     None => break,
                 },
-                Some((id, message)) = self.events.next() => self.on_event(&id, &message),
+                Some((id, message)) = self.events.next() => match message {
+                    Some(message) => self.on_event(&id, &message),
+                    None => self.link.on_ended(),
+                },
                 Some(answer) = self.queries.next() => self.on_answer(answer),
-                Some(result) = self.probes.next() => self.on_probe(result).await,
+                Some((link, answers)) = self.probes.next() => self.on_probe(link, answers).await,
                 signal = signals.recv() => match signal {
                     Ok(Signal::Denied(subject)) => self.on_denied(&subject),
                     _ => self.on_dropped(),
@@ -271,7 +282,7 @@ impl Hub {
         let (stop, stopped) = oneshot::channel();
         if let Some(followed) = self.users.get_mut(&id) {
             followed.stop = Some(stop);
-            self.events.push(Feed { id, subscriber, stopped });
+            self.events.push(Feed { id, subscriber, stopped, ended: false });
         }
     }
 

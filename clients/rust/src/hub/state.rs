@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Hub;
+use super::queries::MISSED;
 use crate::error::Error;
 use crate::id::Id;
+use crate::link::LinkState;
 use crate::merge::Known;
 use crate::watch::WatchState;
 
@@ -65,12 +67,12 @@ impl Hub {
                     && self.resync_at.is_none()
                     && !watched.ids.iter().any(|id| self.unsubscribed.contains(id)) =>
             {
-                WatchState::Live
+                self.missed.map_or(WatchState::Live, |_| WatchState::Degraded(MISSED))
             }
             (None, Some(why)) if watched.was_live => WatchState::Stale(why),
             (None, _) => WatchState::Loading,
         };
-        if state == WatchState::Live {
+        if state.is_complete() {
             watched.was_live = true;
             watched.stale = None;
         }
@@ -118,8 +120,8 @@ impl Hub {
         self.due_at = Some(Instant::now() + Duration::from_millis(fastrand::u64(0..spread)));
     }
 
-    /// Asks for one user when nothing came for a while: a dead link is noticed by the missing
-    /// answer, also by a program that only watches.
+    /// Pings NATS when nothing came for a while: a dead link is noticed by the missing answer, also
+    /// by a program that only watches. A service that hangs is no reason to leave the link.
     fn probe(&mut self, now: Instant) {
         let received = self.link.received();
         if received != self.received.0 {
@@ -128,18 +130,14 @@ impl Hub {
         if !self.seen_link.up || now < self.received.1 + QUIET || !self.probes.is_empty() {
             return;
         }
-        let Some(id) = self.users.keys().next().cloned() else { return };
-        let (link, source) = (self.link.clone(), self.source.clone());
-        self.probes.push(Box::pin(async move { source.ask(&link, &[id]).await.map(|_| ()) }));
+        let (link, probed) = (self.link.clone(), self.seen_link);
+        self.probes.push(Box::pin(async move { (probed, link.answers().await) }));
     }
 
-    /// The probe was repeated until its deadline. Whatever came meanwhile shows that the link
-    /// lives.
-    pub(super) async fn on_probe(&mut self, result: Result<(), Error>) {
-        let is_quiet = self.link.received() == self.received.0;
-        if is_quiet && matches!(result, Err(Error::NoAnswer { .. })) {
+    pub(super) async fn on_probe(&mut self, probed: LinkState, answers: bool) {
+        if !answers && self.seen_link == probed {
             self.go_stale("NATS does not answer");
-            self.link.abandon().await;
+            self.link.abandon(probed).await;
         }
         self.received = (self.link.received(), Instant::now());
     }
@@ -148,6 +146,8 @@ impl Hub {
         let before = std::mem::replace(&mut self.seen_link, self.link.look());
         if !self.seen_link.up && before.up {
             self.go_stale("disconnected from NATS");
+            let error = self.link.down();
+            self.watches.values().for_each(|watched| watched.picture.failed(&error));
         } else if self.seen_link.up && before != self.seen_link {
             self.resync("the connection to NATS was made again");
         }

@@ -6,7 +6,7 @@ mod task;
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -35,6 +35,11 @@ pub struct LeaseState {
     pub acknowledged: usize,
     /// How many heartbeats were sent.
     pub heartbeats: u64,
+    /// Since when NATS is reached, or not.
+    pub since: Instant,
+    /// Why the service is not reached; `None` while it is. [`Error::NoAnswer`] may be a missing
+    /// permission, unless [`Signals`](crate::Signals) are tapped.
+    pub last_error: Option<Error>,
     /// Whether it has ended.
     pub closed: bool,
 }
