@@ -1,7 +1,7 @@
 //! The borrowed connection to NATS: its state, and requests with their retries.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::id::Id;
 use crate::retry;
 use crate::signals::{Signal, Signals};
+use crate::suspend::{self, Suspends};
 
 /// How often the state of the connection is looked at: async-nats has no other public way.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -28,6 +29,8 @@ pub(crate) struct LinkState {
     pub up: bool,
     /// How often the connection was made; another number means that requests were lost.
     pub connects: u64,
+    /// How often the machine was suspended, after which all is to be asked for again.
+    suspends: u64,
 }
 
 /// One door to the service over a borrowed connection.
@@ -44,6 +47,7 @@ pub(crate) struct Link {
     /// The client of NATS has ended for good: it was drained, or gave up.
     ended: AtomicBool,
     malformed: AtomicU64,
+    suspends: Mutex<Suspends>,
 }
 
 impl Link {
@@ -55,10 +59,23 @@ impl Link {
         deadline: Duration,
         signals: Signals,
     ) -> Arc<Self> {
-        let state = watch::Sender::new(look(&nats, false));
+        let mut suspends = Suspends::default();
+        let state = watch::Sender::new(look(&nats, false, suspends.on_look(suspend::total())));
+        let suspends = Mutex::new(suspends);
         let (ended, malformed) = (AtomicBool::new(false), AtomicU64::new(0));
         let (prefix, events) = (format!("{prefix}.v1"), events.to_owned());
-        Arc::new(Self { nats, prefix, events, user, deadline, signals, state, ended, malformed })
+        Arc::new(Self {
+            nats,
+            prefix,
+            events,
+            user,
+            deadline,
+            signals,
+            state,
+            ended,
+            malformed,
+            suspends,
+        })
     }
 
     pub fn user(&self) -> Option<&Id> {
@@ -118,7 +135,9 @@ impl Link {
 
     /// Looks at the connection, and tells those who wait for a change.
     pub fn look(&self) -> LinkState {
-        let now = look(&self.nats, self.has_ended());
+        let suspends =
+            self.suspends.lock().unwrap_or_else(PoisonError::into_inner).on_look(suspend::total());
+        let now = look(&self.nats, self.has_ended(), suspends);
         self.state.send_if_modified(|state| std::mem::replace(state, now) != now);
         now
     }
@@ -317,10 +336,10 @@ impl Link {
     }
 }
 
-fn look(nats: &Client, ended: bool) -> LinkState {
+fn look(nats: &Client, ended: bool, suspends: u64) -> LinkState {
     let connects = nats.statistics().connects.load(Ordering::Relaxed);
     // A client that was drained says for ever that it is connected.
-    LinkState { up: !ended && nats.connection_state() == State::Connected, connects }
+    LinkState { up: !ended && nats.connection_state() == State::Connected, connects, suspends }
 }
 
 /// Reads an answer: an object, or an error.

@@ -161,7 +161,7 @@ impl IntoFuture for ConnectSeat {
         let Self { user, commands, patch, device, defaults } = self;
         Box::pin(async move {
             device.check()?;
-            let key = Key { user: user?, connection: fastrand::u128(..) };
+            let key = Key { user: user?, connection: crate::id::random() };
             // Made first: a caller that gives up disconnects by dropping it.
             let seat = Seat { key: Some(key.clone()), commands };
             let connect = |reply| Command::Connect { key, patch, device, defaults, reply };

@@ -400,7 +400,7 @@ impl Task {
 }
 
 fn renamed(prefix: &Id) -> Result<Id, Error> {
-    Id::parse(format!("{prefix}-{:016x}", fastrand::u64(..)))
+    Id::parse(format!("{prefix}-{:016x}", crate::id::random() as u64))
 }
 
 async fn changed(links: &mut watch::Receiver<LinkState>, known: LinkState) -> LinkState {
