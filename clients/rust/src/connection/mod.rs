@@ -129,6 +129,7 @@ impl<F: CustomFields> Connection<F> {
             state,
             standing,
             me,
+            hub: hub.clone(),
         };
         tokio::spawn(task.run(receiver, closed));
         Self {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Command, ConnectionState, Device};
 use crate::beat::{Beat, Silence};
 use crate::error::Error;
+use crate::hub::{self, HubHandle};
 use crate::id::Id;
 use crate::link::{Link, LinkState, until};
 use crate::patch::Patch;
@@ -38,6 +39,7 @@ pub struct Task {
     pub state: watch::Sender<ConnectionState>,
     pub standing: watch::Sender<Standing>,
     pub me: watch::Sender<Option<Arc<Seen>>>,
+    pub hub: HubHandle,
 }
 
 /// Why a connection is to be made again, or not.
@@ -196,7 +198,11 @@ impl Task {
         if let Some(me) = answer[part].as_object() {
             self.remembered = Patch::defaults_from(me);
             if let Ok(me) = serde_json::from_value(Value::Object(me.clone())) {
-                self.me.send_replace(Some(Arc::new(me)));
+                let me: Arc<Seen> = Arc::new(me);
+                if self.link.user().is_some() {
+                    self.hub.send(hub::Command::Me(me.clone()));
+                }
+                self.me.send_replace(Some(me));
             }
         }
         if self.pending.is_empty() {

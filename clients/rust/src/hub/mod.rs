@@ -26,6 +26,7 @@ use crate::id::Id;
 use crate::link::{LOOK_INTERVAL, Link, LinkState, until};
 use crate::merge::{Known, Merge, Merged};
 use crate::signals::Signal;
+use crate::user::Seen;
 use crate::watch::{Picture, WatchState};
 
 const GATHER: Duration = Duration::from_millis(10);
@@ -34,10 +35,24 @@ const QUERIES: usize = 4;
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Watch { number: u64, picture: Arc<dyn Picture>, ids: HashSet<Id> },
-    Add { number: u64, ids: HashSet<Id> },
-    Remove { number: u64, id: Id },
-    Unwatch { number: u64 },
+    Watch {
+        number: u64,
+        picture: Arc<dyn Picture>,
+        ids: HashSet<Id>,
+    },
+    Add {
+        number: u64,
+        ids: HashSet<Id>,
+    },
+    Remove {
+        number: u64,
+        id: Id,
+    },
+    Unwatch {
+        number: u64,
+    },
+    /// A user as it sees itself, at its own door: not all of that is announced.
+    Me(Arc<Seen>),
 }
 
 /// What the objects of a door hold of its hub. The hub ends with the last of them.
@@ -231,6 +246,15 @@ impl Hub {
                     self.settle(number);
                 }
             }
+            Command::Me(me) => {
+                if let Ok(id) = Id::parse(&me.id)
+                    && self.users.contains_key(&id)
+                {
+                    let query = self.merge.on_query();
+                    let merged = self.merge.on_answer(query, &[id], vec![Seen::clone(&me)]);
+                    merged.into_iter().for_each(|merged| self.show(merged));
+                }
+            }
             Command::Unwatch { number } => {
                 if let Some(watched) = self.watches.remove(&number) {
                     watched.picture.is(WatchState::Closed);
@@ -305,7 +329,19 @@ impl Hub {
     }
 
     fn on_event(&mut self, id: &Id, message: &Message) {
-        match self.merge.on_event(id, &message.payload) {
+        let merged = if self.link.user() == Some(id) {
+            // An event is what others see; of itself a user sees more, and asks for it.
+            self.merge.is_news(id, &message.payload).map(|is_news| {
+                if is_news {
+                    self.due.push_back(id.clone());
+                    self.due_at = Some(Instant::now());
+                }
+                None
+            })
+        } else {
+            self.merge.on_event(id, &message.payload)
+        };
+        match merged {
             Ok(Some(merged)) => self.show(merged),
             Ok(None) => {}
             Err(_) => {
