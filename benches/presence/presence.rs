@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::machine::ask;
 
+/// How an operation that failed begins in the answer to a batch.
+const ERROR: &[u8] = b"{\"error\":";
+
 /// A status of 26 letters.
 const STATUS: &str = "in a meeting until Tuesday";
 
@@ -42,8 +45,11 @@ pub async fn batch(
         .collect();
     let body = json!({ "ops": ops }).to_string();
     let answer = nats.request("presence.v1.batch", body.into()).await?;
-    let failed = answer.payload.windows(9).any(|part| part == b"{\"error\":");
-    anyhow::ensure!(!failed, "an operation of a batch failed: {answer:?}");
+    let failure = answer.payload.windows(ERROR.len()).position(|part| part == ERROR);
+    if let Some(at) = failure {
+        let end = answer.payload.len().min(at + 300);
+        anyhow::bail!("of a batch: {}", String::from_utf8_lossy(&answer.payload[at..end]));
+    }
     Ok(())
 }
 

@@ -104,9 +104,7 @@ impl ExpiryTask {
                 }
                 message = self.inbox.early_disconnects.next() => {
                     let Some(message) = message else { return };
-                    if let Some(early) = parse(&message) {
-                        early_disconnects::on_message(&self.view.store, &early);
-                    }
+                    self.on_early_disconnect(&message);
                     Vec::new()
                 }
                 ping = tap.next() => {
@@ -152,6 +150,12 @@ impl ExpiryTask {
         if let Some(ending) = parse::<Ending>(message) {
             let now = self.now();
             self.expiry.on_ending(&self.view, &ending, now);
+        }
+    }
+
+    fn on_early_disconnect(&self, message: &Message) {
+        if let Some(message) = parse(message) {
+            early_disconnects::on_message(&self.view.store, &message);
         }
     }
 

@@ -203,6 +203,24 @@ async fn nothing_is_served_unless_asked_for() {
     assert!(!daemon.lines().iter().any(|line| line.to_string().contains("/metrics")));
 }
 
+#[tokio::test]
+async fn the_process_shows_its_memory_its_time_and_its_open_files() {
+    let server = Server::start().await;
+    let mut daemon = Daemon::spawn(&server, SETTINGS).await;
+    let http = Http::of(&mut daemon).await;
+    let resident = http.metric("process_resident_memory_bytes").await;
+    let actual = daemon.memory_kib() as f64 * 1024.0;
+    assert!((0.5..2.0).contains(&(resident / actual)), "{resident} of {actual}");
+    assert!(http.metric("process_cpu_seconds_total").await > 0.0);
+    let open = http.metric("process_open_fds").await;
+    assert!((open - daemon.files() as f64).abs() <= 8.0, "{open}");
+    let series = format!("{} ", env!("CARGO_PKG_VERSION"));
+    let page = http.get("/metrics").await.body;
+    let info = page.lines().find(|line| line.starts_with("presence_build_info{")).unwrap();
+    assert!(info.contains(series.trim()) && info.contains("commit=\""), "{info}");
+    daemon.stop().await;
+}
+
 /// All names in a text that look like ours.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
