@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo demo-web test test-rust test-python test-web test-page chaos bench bench-scale deb test-deb fmt fmt-check lint doc alerts deny advisories ci
+.PHONY: help dev demo demo-web test test-rust test-python test-web test-page chaos package bench bench-scale deb test-deb fmt fmt-check lint doc alerts deny advisories ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -56,6 +56,10 @@ bench: ## each operation beside its raw counterpart on NATS: a table, target/ben
 bench-scale: ## a million users on one machine; USERS=10000000 for more
 	@$(NATS); cargo bench --quiet --bench presence -- scale $(ARGS)
 
+# The tests have fetched what the crate depends on.
+package: ## pack the Rust client as it would be published, and build what was packed
+	cargo package --quiet --locked --offline -p presenced-client
+
 deb: ## build the Debian packages, into target/deb
 	scripts/deb
 
@@ -86,4 +90,4 @@ advisories: ## known vulnerabilities of the dependencies, from the advisory data
 
 # Tests of real processes with bounds in time are tried once more there, and are shown as FLAKY.
 ci: NEXTEST = --profile ci
-ci: fmt-check lint doc alerts deny test test-rust test-python test-web test-deb ## all that CI checks
+ci: fmt-check lint doc alerts deny test test-rust package test-python test-web test-deb ## all that CI checks

@@ -68,7 +68,7 @@ impl Wait {
                 }
             }
             match watch.next().await {
-                Some(Change::State(WatchState::Live)) => live = true,
+                Some(Change::State(WatchState::Live | WatchState::Degraded(_))) => live = true,
                 Some(Change::State(WatchState::Denied(error))) => return Err(error.into()),
                 Some(_) => {}
                 None => return Err(presenced_client::Error::Closed.into()),

@@ -67,7 +67,7 @@ impl WatchUsers {
             match &change {
                 Change::User { .. } if output.is_live() && !shown => {}
                 Change::User { .. } => self.print(&change, output).await?,
-                Change::State(WatchState::Live) if !shown => {
+                Change::State(WatchState::Live | WatchState::Degraded(_)) if !shown => {
                     shown = true;
                     show_all(&watch, output)?;
                     if !self.conditions.is_empty() && watch.snapshot().len() == PAGE {
@@ -75,6 +75,7 @@ impl WatchUsers {
                     }
                 }
                 Change::State(WatchState::Live) => note("up to date again"),
+                Change::State(WatchState::Degraded(why)) => note(&format!("may come late: {why}")),
                 Change::State(WatchState::Stale(why)) => note(&format!("may be old: {why}")),
                 Change::State(WatchState::Denied(error)) => return Err(error.clone().into()),
                 _ => {}

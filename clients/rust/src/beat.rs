@@ -4,8 +4,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Answers missing in a row after which a link that claims to be up is left.
+/// Answers missing in a row after which the link or the service is given up.
 const MISSING: u32 = 2;
+
+/// What missing answers mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Too early to say: the next beat is due at once.
+    Unclear,
+    /// NATS answers, and the service does not.
+    Service,
+    /// The link claims to be up, and is dead.
+    Link,
+}
 
 /// The heartbeats of one connection or lease.
 #[derive(Debug)]
@@ -54,15 +65,25 @@ impl Beat {
         self.missing = 0;
     }
 
-    /// No answer came. The next beat is due at once; whether the link is to be left.
-    pub fn on_silence(&mut self, now: Instant) -> bool {
+    /// Whether an answer is missing, so that NATS itself is to be asked beside the service.
+    pub fn is_doubtful(&self) -> bool {
+        self.missing > 0
+    }
+
+    /// No answer came; `link_lives` says whether NATS sent anything since the beat.
+    pub fn on_silence(&mut self, now: Instant, link_lives: bool) -> Silence {
         self.missing += 1;
         if self.missing < MISSING {
             self.due = now;
-            return false;
+            return Silence::Unclear;
+        }
+        if link_lives {
+            // One less, so that each beat asks until an answer comes.
+            self.missing = MISSING - 1;
+            return Silence::Service;
         }
         self.missing = 0;
-        true
+        Silence::Link
     }
 }
 
@@ -89,12 +110,26 @@ mod tests {
     async fn two_silent_beats_leave_the_link_and_an_answer_between_does_not() {
         let now = Instant::now();
         let mut beat = Beat::new(20 * SECOND, false, now);
-        assert!(!beat.on_silence(now));
+        assert_eq!(beat.on_silence(now, false), Silence::Unclear);
         assert_eq!(beat.due(), now);
         assert!(beat.on_sent(now));
         beat.on_answer();
-        assert!(!beat.on_silence(now));
-        assert!(beat.on_silence(now));
+        assert_eq!(beat.on_silence(now, false), Silence::Unclear);
+        assert_eq!(beat.on_silence(now, false), Silence::Link);
+    }
+
+    #[tokio::test]
+    async fn a_silent_service_is_asked_by_each_beat_and_the_link_kept() {
+        let now = Instant::now();
+        let mut beat = Beat::new(20 * SECOND, false, now);
+        assert!(beat.on_sent(now));
+        assert_eq!(beat.on_silence(now, true), Silence::Unclear);
+        for _ in 0..3 {
+            assert!(beat.on_sent(now) && beat.is_doubtful());
+            assert_eq!(beat.on_silence(now, true), Silence::Service);
+            assert!(beat.due() > now + 17 * SECOND);
+        }
+        assert_eq!(beat.on_silence(now, false), Silence::Link);
     }
 
     #[tokio::test]

@@ -139,6 +139,11 @@ impl Error {
         )
     }
 
+    /// Whether to try again what is kept alive: one garbled answer is no reason to end it.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.is_retryable() || matches!(self, Self::Malformed(_))
+    }
+
     /// Whether the operation may have had its effect, in whole or in part.
     pub fn may_have_applied(&self) -> bool {
         match self {

@@ -193,6 +193,7 @@ operators!(Count, u64: eq "$eq" "Equal.", ne "$ne" "Not equal.", gt "$gt" "Great
 operators!(Custom, impl Serialize: eq "$eq" "Equal.", ne "$ne" "Not equal.", gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
     lt "$lt" "Less.", lte "$lte" "Less or equal.", autocomplete "$autocomplete" "A word begins so.", contains "$contains" "The array holds this.");
 operators!(Texts, &str: contains "$contains" "Holds this.");
+operators!(Texts, &[&str]: eq "$eq" "Exactly these, in this order.", ne "$ne" "Not exactly these.");
 operators!(Members, &str: contains "$contains" "This one is a member.");
 sets!(IdField, Text, AvailabilityField, Texts);
 exists!(Text);
@@ -210,6 +211,18 @@ impl Custom {
 
     /// None of these.
     pub fn not_in<T: Serialize>(self, operands: impl IntoIterator<Item = T>) -> Filter {
+        one(&self.0, "$nin", operands.into_iter().collect::<Vec<_>>())
+    }
+}
+
+impl Count {
+    /// One of these.
+    pub fn is_in(self, operands: impl IntoIterator<Item = u64>) -> Filter {
+        one(&self.0, "$in", operands.into_iter().collect::<Vec<_>>())
+    }
+
+    /// None of these.
+    pub fn not_in(self, operands: impl IntoIterator<Item = u64>) -> Filter {
         one(&self.0, "$nin", operands.into_iter().collect::<Vec<_>>())
     }
 }
@@ -238,6 +251,11 @@ pub fn online() -> Filter {
 /// Users who are offline.
 pub fn offline() -> Filter {
     one("online", "$eq", false)
+}
+
+/// Whether the viewer itself is invisible; nobody else matches, whatever the value.
+pub fn invisible(invisible: bool) -> Filter {
+    one("invisible", "$eq", invisible)
 }
 
 /// Users, or channels, with one of these ids. A filter takes at most 100.

@@ -33,7 +33,7 @@ impl Id {
 
     /// 128 random bits in hexadecimal digits, after `prefix`.
     pub(crate) fn random(prefix: &str) -> Self {
-        Self(format!("{prefix}{:032x}", fastrand::u128(..)).into())
+        Self(format!("{prefix}{:032x}", random()).into())
     }
 
     /// The identifier as text.
@@ -73,6 +73,14 @@ impl Id {
         }
         Self::parse(String::from_utf8(bytes).ok()?).ok()
     }
+}
+
+/// 128 bits of the system's random numbers: no two processes draw the same, however alike they
+/// began.
+pub(crate) fn random() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system has a source of random numbers");
+    u128::from_ne_bytes(bytes)
 }
 
 fn stands_for_itself(byte: u8) -> bool {

@@ -17,6 +17,8 @@ mod patch;
 mod query;
 mod retry;
 mod signals;
+mod standing;
+mod suspend;
 mod user;
 mod watch;
 #[cfg(feature = "schema")]
@@ -30,7 +32,7 @@ pub use id::Id;
 pub use lease::{ConnectSeat, Lease, LeaseState, Seat};
 pub use merge::Known;
 pub use patch::{Availability, Patch, UserPatch};
-pub use query::{ChannelsQuery, Pages, Users, UsersQuery};
+pub use query::{ChannelsQuery, Own, Pages, Trusted, Users, UsersQuery};
 pub use signals::Signals;
 pub use user::{CustomFields, Fields, Seen};
 pub use watch::{Change, Found, Kind, Named, Watch, WatchState};

@@ -1,7 +1,7 @@
 //! The borrowed connection to NATS: its state, and requests with their retries.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -14,9 +14,12 @@ use crate::error::Error;
 use crate::id::Id;
 use crate::retry;
 use crate::signals::{Signal, Signals};
+use crate::suspend::{self, Suspends};
 
 /// How often the state of the connection is looked at: async-nats has no other public way.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it is looked whether a ping was answered.
+const PING_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A call into async-nats that blocks so long is given up: its queue is full.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -26,6 +29,8 @@ pub(crate) struct LinkState {
     pub up: bool,
     /// How often the connection was made; another number means that requests were lost.
     pub connects: u64,
+    /// How often the machine was suspended, after which all is to be asked for again.
+    suspends: u64,
 }
 
 /// One door to the service over a borrowed connection.
@@ -39,6 +44,10 @@ pub(crate) struct Link {
     deadline: Duration,
     signals: Signals,
     state: watch::Sender<LinkState>,
+    /// The client of NATS has ended for good: it was drained, or gave up.
+    ended: AtomicBool,
+    malformed: AtomicU64,
+    suspends: Mutex<Suspends>,
 }
 
 impl Link {
@@ -50,9 +59,23 @@ impl Link {
         deadline: Duration,
         signals: Signals,
     ) -> Arc<Self> {
-        let state = watch::Sender::new(look(&nats));
+        let mut suspends = Suspends::default();
+        let state = watch::Sender::new(look(&nats, false, suspends.on_look(suspend::total())));
+        let suspends = Mutex::new(suspends);
+        let (ended, malformed) = (AtomicBool::new(false), AtomicU64::new(0));
         let (prefix, events) = (format!("{prefix}.v1"), events.to_owned());
-        Arc::new(Self { nats, prefix, events, user, deadline, signals, state })
+        Arc::new(Self {
+            nats,
+            prefix,
+            events,
+            user,
+            deadline,
+            signals,
+            state,
+            ended,
+            malformed,
+            suspends,
+        })
     }
 
     pub fn user(&self) -> Option<&Id> {
@@ -63,14 +86,58 @@ impl Link {
         &self.signals
     }
 
-    /// How many messages the connection has received, on whatever subject.
+    /// How many bytes the connection has received, of whatever kind.
     pub fn received(&self) -> u64 {
-        self.nats.statistics().in_messages.load(Ordering::Relaxed)
+        self.nats.statistics().in_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Has NATS itself send something, if the link lives.
+    ///
+    /// async-nats has no ping of its own; to drain a subscription it sends one, and the answer
+    /// counts as received.
+    async fn ping(&self) {
+        let ping = async {
+            match self.nats.subscribe(self.nats.new_inbox()).await {
+                // What is not sent is not answered.
+                Ok(mut subscriber) => drop(subscriber.drain().await),
+                Err(_) => self.on_ended(),
+            }
+        };
+        let _ = timeout(CALL_TIMEOUT, ping).await;
+    }
+
+    /// Whether NATS answers one of two pings.
+    pub async fn answers(&self) -> bool {
+        for _ in 0..2 {
+            let received = self.received();
+            self.ping().await;
+            let deadline = Instant::now() + retry::TRY;
+            while Instant::now() < deadline {
+                sleep(PING_LOOK_INTERVAL).await;
+                if self.received() != received {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Asks by a heartbeat, and NATS itself beside the service if `doubtful`. Says besides whether
+    /// NATS sent anything since.
+    pub async fn beat(&self, body: &Value, doubtful: bool) -> (Result<Value, Error>, bool) {
+        let received = self.received();
+        if doubtful {
+            self.ping().await;
+        }
+        let result = self.ask_now("heartbeat", body).await;
+        (result, self.received() != received)
     }
 
     /// Looks at the connection, and tells those who wait for a change.
     pub fn look(&self) -> LinkState {
-        let now = look(&self.nats);
+        let suspends =
+            self.suspends.lock().unwrap_or_else(PoisonError::into_inner).on_look(suspend::total());
+        let now = look(&self.nats, self.has_ended(), suspends);
         self.state.send_if_modified(|state| std::mem::replace(state, now) != now);
         now
     }
@@ -99,7 +166,10 @@ impl Link {
         let down = Error::Disconnected { may_have_applied: false };
         match timeout(CALL_TIMEOUT, self.nats.subscribe(subject)).await {
             Ok(Ok(subscriber)) => Ok(subscriber),
-            Ok(Err(_)) => Err(Error::Closed),
+            Ok(Err(_)) => {
+                self.on_ended();
+                Err(Error::Closed)
+            }
             Err(_) => Err(down),
         }
     }
@@ -113,8 +183,12 @@ impl Link {
         }
     }
 
-    /// Has async-nats leave a connection that claims to be up and is not.
-    pub async fn abandon(&self) {
+    /// Has async-nats leave a connection that claims to be up and is not, unless it was made again
+    /// meanwhile.
+    pub async fn abandon(&self, dead: LinkState) {
+        if self.look() != dead {
+            return;
+        }
         let _ = timeout(CALL_TIMEOUT, self.nats.force_reconnect()).await;
     }
 
@@ -156,18 +230,50 @@ impl Link {
         }
     }
 
+    /// Why nothing is sent now.
+    pub fn down(&self) -> Error {
+        if self.has_ended() {
+            return Error::Closed;
+        }
+        Error::Disconnected { may_have_applied: false }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// The client of NATS has ended for good.
+    pub fn on_ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.look();
+    }
+
+    /// How many answers could not be read.
+    pub fn malformed(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answer that could not be read.
+    pub fn count(&self, error: &Error) {
+        if matches!(error, Error::Malformed(_)) {
+            self.malformed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn unanswered(&self, operation: &str) -> Error {
         if self.look().up {
             Error::NoAnswer { subject: self.subject(operation) }
         } else {
-            Error::Disconnected { may_have_applied: false }
+            self.down()
         }
     }
 
     /// Returns when the link is up.
     pub async fn up(&self) -> Result<(), Error> {
-        let up = async { self.states().wait_for(|state| state.up).await.map(|_| ()) };
-        up.await.map_err(|_| Error::Closed)
+        let mut states = self.states();
+        let settled = states.wait_for(|state| state.up || self.has_ended()).await;
+        let is_up = settled.map_err(|_| Error::Closed)?.up;
+        if is_up { Ok(()) } else { Err(Error::Closed) }
     }
 
     /// One try: waits for the link, and sends.
@@ -181,7 +287,7 @@ impl Link {
         let mut states = self.states();
         let sent_over = self.look();
         if !sent_over.up {
-            return Err(Error::Disconnected { may_have_applied: false });
+            return Err(self.down());
         }
         let subject = self.subject(operation);
         let mut signals = self.signals.listen();
@@ -206,8 +312,12 @@ impl Link {
                 return Err(Error::Permission { subject, may_have_applied: false });
             }
         };
+        if matches!(&answer, Err(error) if error.kind() == RequestErrorKind::Other) {
+            // Finds out whether the client of NATS has ended.
+            self.ping().await;
+        }
         match answer {
-            Ok(message) => read(&message),
+            Ok(message) => read(&message).inspect_err(|error| self.count(error)),
             Err(error) => Err(match error.kind() {
                 RequestErrorKind::TimedOut => Error::NoAnswer { subject },
                 RequestErrorKind::NoResponders => {
@@ -219,15 +329,17 @@ impl Link {
                 RequestErrorKind::InvalidSubject => {
                     Error::invalid("invalid_request", "the prefix is no subject")
                 }
+                RequestErrorKind::Other if self.has_ended() => Error::Closed,
                 RequestErrorKind::Other => Error::Disconnected { may_have_applied: true },
             }),
         }
     }
 }
 
-fn look(nats: &Client) -> LinkState {
+fn look(nats: &Client, ended: bool, suspends: u64) -> LinkState {
     let connects = nats.statistics().connects.load(Ordering::Relaxed);
-    LinkState { up: nats.connection_state() == State::Connected, connects }
+    // A client that was drained says for ever that it is connected.
+    LinkState { up: !ended && nats.connection_state() == State::Connected, connects, suspends }
 }
 
 /// Reads an answer: an object, or an error.

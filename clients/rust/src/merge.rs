@@ -138,12 +138,16 @@ impl Merge {
         replace(id, entry, now)
     }
 
+    /// Whether a message on the subject of `id` is an event with something new. `Err` says that it is
+    /// foreign.
+    pub fn is_news(&self, id: &Id, payload: &[u8]) -> Result<bool, Foreign> {
+        let known = self.users.get(id).map_or(0, |entry| entry.version);
+        Ok(parse(id, payload)?.user.version > known)
+    }
+
     /// A message arrived on the subject of `id`. `Err` says that it is foreign, and was dropped.
     pub fn on_event(&mut self, id: &Id, payload: &[u8]) -> Result<Option<Merged>, Foreign> {
-        let event: Event = serde_json::from_slice(payload).map_err(|_| Foreign)?;
-        if event.kind != TYPE || event.user.id != id.as_str() {
-            return Err(Foreign);
-        }
+        let event = parse(id, payload)?;
         let sent = self.sent;
         let entry = self.users.entry(id.clone()).or_default();
         if event.user.version <= entry.version {
@@ -158,6 +162,12 @@ impl Merge {
 /// A message that is no event of the user on whose subject it came.
 #[derive(Debug, PartialEq)]
 pub struct Foreign;
+
+fn parse(id: &Id, payload: &[u8]) -> Result<Event, Foreign> {
+    let event: Event = serde_json::from_slice(payload).map_err(|_| Foreign)?;
+    let is_its = event.kind == TYPE && event.user.id == id.as_str();
+    is_its.then_some(event).ok_or(Foreign)
+}
 
 fn known(user: Seen) -> Known {
     if user.exists() { Known::User(Arc::new(user)) } else { Known::Absent }

@@ -126,9 +126,15 @@ impl Patch {
         self.0.extend(later.0);
     }
 
-    /// Forgets what was acknowledged, unless it was set again to something else meanwhile.
+    /// Forgets what was acknowledged, unless it was set again to something else meanwhile. A status
+    /// and its end are one value: the same status without the end is another.
     pub(crate) fn acknowledge(&mut self, sent: &Patch) {
-        self.0.retain(|name, value| sent.0.get(name) != Some(value));
+        let same = |name: &str| self.0.get(name) == sent.0.get(name);
+        let same_status = same("status") && same("status_expires_at");
+        self.0.retain(|name, value| match name.as_str() {
+            "status" | "status_expires_at" => !same_status,
+            _ => sent.0.get(name) != Some(value),
+        });
     }
 
     /// The patch as the fields of a user object.
@@ -173,4 +179,29 @@ fn check_field(name: &str) -> Result<(), Error> {
         return Err(Error::invalid("invalid_request", &message));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_acknowledged_is_forgotten_key_by_key() {
+        let sent = Patch::new().status("here").set("room", 7).unwrap().set("seat", 1).unwrap();
+        let mut pending = sent.clone();
+        pending.merge(Patch::new().set("seat", 2).unwrap());
+        pending.acknowledge(&sent);
+        assert_eq!(pending, Patch::new().set("seat", 2).unwrap());
+    }
+
+    #[test]
+    fn the_same_status_without_its_end_is_another() {
+        let sent = Patch::new().status_until("here", "2031-01-01T00:00:00Z");
+        let mut pending = sent.clone();
+        pending.merge(Patch::new().status("here"));
+        pending.acknowledge(&sent);
+        assert_eq!(pending, Patch::new().status("here"));
+        pending.acknowledge(&Patch::new().status("here"));
+        assert!(pending.is_empty());
+    }
 }

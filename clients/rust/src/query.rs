@@ -18,21 +18,30 @@ use crate::user::{CustomFields, Fields, Seen};
 
 type Asked<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
-/// A query of users. `await` it for one page, or take [`UsersQuery::pages`] for all.
+/// At the door of trusted services: queries see as any user, and read after a write.
+#[derive(Debug)]
+pub struct Trusted;
+
+/// At a user's own door: queries see as that user, and all that was stored before.
+#[derive(Debug)]
+pub struct Own;
+
+/// A query of users. `await` it for one page, or take [`UsersQuery::pages`] for all. `D` is the door:
+/// [`Trusted`] or [`Own`].
 #[derive(Debug)]
 #[must_use = "a query is sent when it is awaited"]
-pub struct UsersQuery<F = Fields> {
+pub struct UsersQuery<F = Fields, D = Trusted> {
     link: Arc<Link>,
     filter: Filter,
     body: Map<String, Value>,
-    fields: PhantomData<fn() -> F>,
+    kind: PhantomData<fn() -> (F, D)>,
 }
 
 // Derived, it would ask for fields that can be cloned, of which there are none.
-impl<F> Clone for UsersQuery<F> {
+impl<F, D> Clone for UsersQuery<F, D> {
     fn clone(&self) -> Self {
         let (link, filter, body) = (self.link.clone(), self.filter.clone(), self.body.clone());
-        Self { link, filter, body, fields: PhantomData }
+        Self { link, filter, body, kind: PhantomData }
     }
 }
 
@@ -45,9 +54,9 @@ pub struct Users<F = Fields> {
     pub more: bool,
 }
 
-impl<F: CustomFields> UsersQuery<F> {
+impl<F: CustomFields, D> UsersQuery<F, D> {
     pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self { link, filter: Filter::all(), body: Map::new(), fields: PhantomData }
+        Self { link, filter: Filter::all(), body: Map::new(), kind: PhantomData }
     }
 
     pub(crate) fn link(&self) -> &Arc<Link> {
@@ -75,20 +84,6 @@ impl<F: CustomFields> UsersQuery<F> {
         self.with("offset", offset.into())
     }
 
-    /// As this user sees them.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] if that is no id.
-    pub fn seen_by(self, viewer: impl AsRef<str>) -> Result<Self, Error> {
-        let viewer = Id::parse(viewer)?;
-        Ok(self.with("as", viewer.as_str().into()))
-    }
-
-    /// Not before the daemon has seen this revision, which a write returned.
-    pub fn read_after(self, rev: u64) -> Self {
-        self.with("min_rev", rev.into())
-    }
-
     /// Not before the daemon has seen all that is stored when the query arrives.
     pub fn fresh(self) -> Self {
         self.with("presence", true.into())
@@ -114,7 +109,7 @@ impl<F: CustomFields> UsersQuery<F> {
     }
 
     /// All users that match, by id, page by page.
-    pub fn pages(mut self) -> Pages<F> {
+    pub fn pages(mut self) -> Pages<F, D> {
         self.body.remove("sort");
         self.body.remove("offset");
         self.body.entry("limit").or_insert_with(|| 100.into());
@@ -131,7 +126,23 @@ impl<F: CustomFields> UsersQuery<F> {
     }
 }
 
-impl<F: CustomFields> IntoFuture for UsersQuery<F> {
+impl<F: CustomFields> UsersQuery<F, Trusted> {
+    /// As this user sees them.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if that is no id.
+    pub fn seen_by(self, viewer: impl AsRef<str>) -> Result<Self, Error> {
+        let viewer = Id::parse(viewer)?;
+        Ok(self.with("as", viewer.as_str().into()))
+    }
+
+    /// Not before the daemon has seen this revision, which a write returned.
+    pub fn read_after(self, rev: u64) -> Self {
+        self.with("min_rev", rev.into())
+    }
+}
+
+impl<F: CustomFields, D: 'static> IntoFuture for UsersQuery<F, D> {
     type Output = Result<Users<F>, Error>;
     type IntoFuture = Asked<Users<F>>;
 
@@ -142,8 +153,8 @@ impl<F: CustomFields> IntoFuture for UsersQuery<F> {
 
 /// All users of a query, as a [`Stream`].
 #[must_use = "a stream does nothing until it is polled"]
-pub struct Pages<F = Fields> {
-    query: UsersQuery<F>,
+pub struct Pages<F = Fields, D = Trusted> {
+    query: UsersQuery<F, D>,
     asked: Option<Asked<Users<F>>>,
     users: VecDeque<Seen<F>>,
     last: Option<String>,
@@ -151,9 +162,9 @@ pub struct Pages<F = Fields> {
 }
 
 // Users are moved out of their queue, never pinned in it.
-impl<F> Unpin for Pages<F> {}
+impl<F, D> Unpin for Pages<F, D> {}
 
-impl<F: CustomFields> Stream for Pages<F> {
+impl<F: CustomFields, D: 'static> Stream for Pages<F, D> {
     type Item = Result<Seen<F>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -192,14 +203,15 @@ impl<F: CustomFields> Stream for Pages<F> {
 /// A query of channels.
 #[derive(Debug, Clone)]
 #[must_use = "a query is sent when it is awaited"]
-pub struct ChannelsQuery {
+pub struct ChannelsQuery<D = Trusted> {
     link: Arc<Link>,
     body: Value,
+    door: PhantomData<fn() -> D>,
 }
 
-impl ChannelsQuery {
+impl<D> ChannelsQuery<D> {
     pub(crate) fn new(link: Arc<Link>) -> Self {
-        Self { link, body: json!({}) }
+        Self { link, body: json!({}), door: PhantomData }
     }
 
     /// Only those that match.
@@ -237,6 +249,17 @@ impl ChannelsQuery {
         self.body["online_count"] = true.into();
         self
     }
+}
+
+impl ChannelsQuery<Trusted> {
+    /// As this user sees them.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if that is no id.
+    pub fn seen_by(mut self, viewer: impl AsRef<str>) -> Result<Self, Error> {
+        self.body["as"] = Id::parse(viewer)?.as_str().into();
+        Ok(self)
+    }
 
     /// Not before the daemon has seen this revision, which a write returned.
     pub fn read_after(mut self, rev: u64) -> Self {
@@ -245,7 +268,7 @@ impl ChannelsQuery {
     }
 }
 
-impl IntoFuture for ChannelsQuery {
+impl<D> IntoFuture for ChannelsQuery<D> {
     type Output = Result<Vec<Map<String, Value>>, Error>;
     type IntoFuture = Asked<Vec<Map<String, Value>>>;
 

@@ -197,3 +197,51 @@ async fn users_that_match_are_deleted_so_many_at_a_time() {
     let rest = service.delete_where(&red, 100).await.unwrap().value;
     assert_eq!((rest.ids, rest.more), (vec!["c".to_owned()], false));
 }
+
+#[tokio::test]
+async fn every_operator_of_the_contract_is_built_and_accepted() {
+    use presenced_client::filter::*;
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let service = Service::new(server.connect().await);
+    let (at, list) = ("2031-01-01T00:00:00Z", ["a", "b"]);
+    let mut users = vec![online(), offline(), invisible(true), availability().eq("away")];
+    users.extend([
+        availability().ne("busy"),
+        availability().is_in(list),
+        availability().not_in(list),
+    ]);
+    users.extend([status().eq("a"), status().ne("a"), status().is_in(list), status().not_in(list)]);
+    users.extend([status().gt("a"), status().gte("a"), status().lt("a"), status().lte("a")]);
+    users.extend([status().exists(true), status().autocomplete("a")]);
+    users.extend([id().eq("a"), id().ne("a"), id().is_in(list), id().not_in(list), id().gt("a")]);
+    users.extend([id().gte("a"), id().lt("a"), id().lte("a"), id().autocomplete("a")]);
+    for time in [last_active, offline_since, created_at, updated_at] {
+        users.extend([time().eq(at), time().ne(at), time().gt(at), time().gte(at), time().lt(at)]);
+        users.extend([time().lte(at), time().exists(false)]);
+    }
+    users.extend([devices().eq(&["a"]), devices().ne(&["a"]), devices().exists(true)]);
+    users.extend([devices().contains("a"), devices().is_in(list), devices().not_in(list)]);
+    let level = || field("level");
+    users.extend([level().eq(1), level().ne(true), level().gt(1), level().gte(1), level().lt(1)]);
+    users.extend([level().lte(1), level().is_in([1]), level().not_in([1]), level().exists(true)]);
+    users.extend([level().contains("a"), level().autocomplete("a")]);
+    for filter in users {
+        let found = service.users().filter(filter.clone()).await;
+        assert!(found.is_ok(), "{filter:?}: {found:?}");
+    }
+    let mut channels = vec![cid().eq("a:b"), channel_type().is_in(list), members().eq(list)];
+    channels.extend([members().is_in(list), members().contains("a"), last_message_at().gt(at)]);
+    let count = member_count;
+    channels.extend([count().eq(1), count().ne(1), count().gt(1), count().gte(1), count().lt(1)]);
+    channels.extend([
+        count().lte(1),
+        count().is_in([1]),
+        count().not_in([1]),
+        count().exists(true),
+    ]);
+    for filter in channels {
+        let found = service.channels().filter(&filter).seen_by("a").unwrap().await;
+        assert!(found.is_ok(), "{filter:?}: {found:?}");
+    }
+}

@@ -99,6 +99,44 @@ async fn seats_share_requests_come_and_go() {
 }
 
 #[tokio::test]
+async fn a_lease_dropped_with_its_seats_disconnects_them() {
+    let server = Server::start().await;
+    // A lapse takes far longer than the bound below.
+    let _daemon = Daemon::start_with(&server.url(), &[("LIVENESS__LEASE", "60s")]).await;
+    let service = Service::new(server.connect().await);
+    let lease = service.lease("gw").unwrap();
+    let all = seats(&lease, 300).await;
+    assert_eq!(count_online(&service).await, 300);
+    drop((lease, all));
+    eventually("all are gone", SOON, async || (count_online(&service).await == 0).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_seat_that_was_there_is_made_again_after_a_refusal() {
+    let server = Server::start().await;
+    let limit = [("LIMITS__CONNECTIONS_PER_USER", "1")];
+    let _daemon = Daemon::start_with(&server.url(), &limit).await;
+    let nats = server.connect().await;
+    let service = Service::new(nats.clone());
+    let lease = service.lease("gw").unwrap();
+    let seat = lease.connect("john", Patch::new()).await.unwrap();
+    let error = lease.connect("john", Patch::new()).await.unwrap_err();
+    assert_eq!(error.code(), "limit_exceeded");
+    // Another takes the only place, so that the seat is refused when it comes back.
+    let name = lease.state().name;
+    ask(&nats, "disconnect", json!({"lease": name, "grace_ms": 0})).await;
+    let mut states = lease.states();
+    let taken = ask(&nats, "connect", json!({"user": {"id": "john"}, "connection_id": "c"})).await;
+    assert_eq!(taken["connection_id"], "c", "{taken}");
+    let renamed = states.wait_for(|state| state.name != name && state.acknowledged == 0);
+    tokio::time::timeout(SOON, renamed).await.unwrap().unwrap();
+    acknowledged(&lease, 1, SOON).await; // The other one lapses, and the seat is tried again.
+    seat.update(Patch::new().status("back")).await.unwrap();
+    lease.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_lease_that_was_ended_by_others_is_made_again_under_a_new_name() {
     let server = Server::start().await;
     let _daemon = Daemon::start(&server.url()).await;

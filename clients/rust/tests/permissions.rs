@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use presenced_client::{Error, Known, Patch, Service, Signals, User, WatchState};
+use presenced_client::{Error, Known, Patch, Service, Signals, User, Watch, WatchState};
 use support::{Daemon, Server, eventually};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -55,6 +55,51 @@ async fn a_refused_subscription_leaves_the_user_unknown_and_says_which_subject()
     assert_eq!(watch.known("jill"), Known::Unknown);
     let allowed = john.watch(["jack"]).unwrap();
     allowed.live().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_user_stays_refused_and_others_go_on() {
+    let server = Server::start_with(CONFIG).await;
+    let _daemon = daemon(&server).await;
+    let (all, _) = login(&server, "all").await;
+    let service = Service::new(all);
+    let upsert = async |status: &str| {
+        let users = ["jack", "jill"].map(|id| Patch::new().status(status).of(id).unwrap());
+        service.upsert(users).await.unwrap();
+    };
+    upsert("one").await;
+    let (nats, signals) = login(&server, "john").await;
+    let john = Service::builder(nats.clone()).signals(signals).user("john").unwrap();
+    let subject = "user.presence.changed.jill".to_owned();
+    let denied = WatchState::Denied(Error::Permission { subject, may_have_applied: false });
+    let is_denied = async |watch: &Watch| {
+        let mut states = watch.states();
+        let denied = states.wait_for(|state| *state == denied);
+        tokio::time::timeout(SOON, denied).await.unwrap().unwrap();
+    };
+    let first = john.watch(["jack", "jill"]).unwrap();
+    is_denied(&first).await;
+    // NATS names a refused subject once, and the second watch subscribes nothing anew.
+    let second = john.watch(["jill"]).unwrap();
+    is_denied(&second).await;
+    first.remove("jill");
+    let mut states = first.states();
+    let live = states.wait_for(|state| *state == WatchState::Live);
+    tokio::time::timeout(SOON, live).await.unwrap().unwrap();
+    first.add("jill").unwrap();
+    is_denied(&first).await;
+
+    nats.force_reconnect().await.unwrap();
+    let resynced = async || (john.stats().resyncs > 0).then_some(());
+    eventually("all are asked for over the new connection", SOON, resynced).await;
+    is_denied(&first).await;
+    is_denied(&second).await;
+    upsert("two").await;
+    eventually("jack goes on", SOON, async || {
+        first.get("jack").filter(|jack| jack.status.as_deref() == Some("two"))
+    })
+    .await;
+    assert_eq!((first.known("jill"), second.known("jill")), (Known::Unknown, Known::Unknown));
 }
 
 #[tokio::test]

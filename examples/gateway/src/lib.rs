@@ -167,6 +167,7 @@ fn frame(change: &Change) -> Option<Value> {
             json!({"type": "user.presence.changed", "user": user})
         }
         Change::State(WatchState::Live) => json!({"state": "live"}),
+        Change::State(WatchState::Degraded(why)) => json!({"state": "degraded", "why": why}),
         Change::State(WatchState::Stale(why)) => json!({"state": "stale", "why": why}),
         Change::State(WatchState::Denied(error)) => shown(error),
         _ => return None,

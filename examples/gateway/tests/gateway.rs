@@ -21,6 +21,13 @@ const SOON: Duration = Duration::from_secs(30);
 struct Gateway(Child);
 
 impl Gateway {
+    async fn stop(mut self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let ended = async || self.0.try_wait().unwrap();
+        assert!(eventually("the gateway ends", SOON, ended).await.success());
+    }
+
     async fn start(url: &str, port: u16) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_presence-gateway"))
             .args([url, &format!("127.0.0.1:{port}")])
@@ -41,6 +48,10 @@ impl Drop for Gateway {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// What each socket last heard of its neighbour.
@@ -85,7 +96,7 @@ async fn all_are_there(service: &Service, heard: &Heard, status: &str) {
 async fn five_hundred_sockets_outlive_daemons_nats_and_the_gateway() {
     let mut server = Server::start().await;
     let first = Daemon::start(&server.url()).await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let gateway = Gateway::start(&server.url(), port).await;
     let service = Service::new(server.connect().await);
     let heard: Heard = Arc::new(Mutex::new(vec![Value::Null; SOCKETS]));
@@ -115,4 +126,53 @@ async fn five_hundred_sockets_outlive_daemons_nats_and_the_gateway() {
         (count == 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_planned_stop_shows_nobody_offline_before_a_lease_is_over() {
+    let server = Server::start().await;
+    let grace = [("LIVENESS__OFFLINE_GRACE", "0s")];
+    let _daemon = Daemon::start_with(&server.url(), &grace).await;
+    let port = free_port();
+    let gateway = Gateway::start(&server.url(), port).await;
+    let address = format!("ws://127.0.0.1:{port}/ws?user=john&watch=john");
+    let nats = server.connect().await;
+    let service = Service::new(nats.clone());
+    let mut events = nats.subscribe("user.presence.changed.john").await.unwrap();
+    let (socket, _) = connect_async(&address).await.unwrap();
+    let came: Value = serde_json::from_slice(&events.next().await.unwrap().payload).unwrap();
+    assert_eq!(came["user"]["online"], true);
+
+    gateway.stop().await;
+    drop(socket);
+    let _gateway = Gateway::start(&server.url(), port).await;
+    let _back = connect_async(&address).await.unwrap();
+    let watch = service.watch(["john"]).unwrap();
+    watch.live().await.unwrap();
+    // Longer than the lease that the first gateway left.
+    let seen = tokio::time::timeout(Duration::from_secs(5), events.next()).await;
+    assert!(seen.is_err(), "{seen:?}");
+    assert!(watch.get("john").unwrap().online);
+}
+
+#[tokio::test]
+async fn a_socket_that_ends_while_nats_is_away_leaves_no_seat() {
+    let mut server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let port = free_port();
+    let _gateway = Gateway::start(&server.url(), port).await;
+    let socket = |user: &str| connect_async(format!("ws://127.0.0.1:{port}/ws?user={user}"));
+    let (_first, _) = socket("first").await.unwrap();
+    server.vanish();
+    let (early, _) = socket("early").await.unwrap();
+    let (_late, _) = socket("late").await.unwrap();
+    drop(early);
+    server.appear().await;
+    let service = Service::new(server.connect().await);
+    let is_online = async |user: &str| {
+        let users = service.users().filter(presenced_client::filter::ids([user])).fresh().await;
+        users.ok().is_some_and(|page| page.users.iter().any(|user| user.online))
+    };
+    eventually("late is online", SOON, async || is_online("late").await.then_some(())).await;
+    assert!(!is_online("early").await);
 }

@@ -54,15 +54,28 @@ impl<F> Connect<F> {
     }
 }
 
+impl<F: CustomFields> Connect<F> {
+    /// Begins to connect, and returns at once. [`Connection::last_error`] says what it waits for,
+    /// [`Connection::online`] when it is done.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for an id or a kind of device that is none.
+    pub fn start(self) -> Result<Connection<F>, Error> {
+        let Self { link, hub, user, patch, device, defaults, .. } = self;
+        device.check()?;
+        Ok(Connection::start(link, hub, user?, patch, device, defaults))
+    }
+}
+
 impl<F: CustomFields> IntoFuture for Connect<F> {
     type Output = Result<Connection<F>, Error>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { link, hub, user, patch, device, defaults, .. } = self;
         Box::pin(async move {
-            device.check()?;
-            Connection::open(link, hub, user?, patch, device, defaults).await
+            let connection = self.start()?;
+            connection.online().await?;
+            Ok(connection)
         })
     }
 }

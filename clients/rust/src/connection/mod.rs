@@ -5,7 +5,7 @@ mod task;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,6 +17,7 @@ use crate::hub::HubHandle;
 use crate::id::Id;
 use crate::link::Link;
 use crate::patch::Patch;
+use crate::standing::Standing;
 use crate::user::{CustomFields, Fields, Seen};
 
 const INTERVAL: Duration = Duration::from_secs(20);
@@ -88,6 +89,7 @@ pub struct Connection<F = Fields> {
     commands: mpsc::UnboundedSender<Command>,
     closing: watch::Sender<bool>,
     states: watch::Receiver<ConnectionState>,
+    standing: watch::Receiver<Standing>,
     me: watch::Receiver<Option<Arc<Seen>>>,
     _hub: HubHandle,
     fields: PhantomData<fn() -> F>,
@@ -99,20 +101,20 @@ enum Command {
 }
 
 impl<F: CustomFields> Connection<F> {
-    /// Connects, and returns when the service has acknowledged it. A link that is down is waited
-    /// for.
-    async fn open(
+    /// Begins to connect.
+    fn start(
         link: Arc<Link>,
         hub: HubHandle,
         user: Id,
         patch: Patch,
         device: Device,
         defaults: Patch,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let id = Id::random("");
         let (commands, receiver) = mpsc::unbounded_channel();
         let (closing, closed) = watch::channel(false);
-        let (state, mut states) = watch::channel(ConnectionState::Connecting);
+        let (state, states) = watch::channel(ConnectionState::Connecting);
+        let (standing, stands) = watch::channel(Standing::default());
         let (me, my) = watch::channel(None);
         let task = Task {
             link,
@@ -125,26 +127,49 @@ impl<F: CustomFields> Connection<F> {
             waiting: Vec::new(),
             interval: INTERVAL,
             state,
+            standing,
             me,
+            hub: hub.clone(),
         };
         tokio::spawn(task.run(receiver, closed));
-        let connection = Self {
+        Self {
             id,
             commands,
             closing,
-            states: states.clone(),
+            states,
+            standing: stands,
             me: my,
             _hub: hub,
             fields: PhantomData,
-        };
+        }
+    }
+
+    /// Waits until the service has acknowledged the connection.
+    ///
+    /// # Errors
+    /// What the service refuses, and [`Error::Closed`].
+    pub async fn online(&self) -> Result<(), Error> {
         let settled = |state: &ConnectionState| {
             matches!(state, ConnectionState::Online | ConnectionState::Closed(_))
         };
-        match states.wait_for(settled).await.as_deref() {
-            Ok(ConnectionState::Online) => Ok(connection),
+        match self.states.clone().wait_for(settled).await.as_deref() {
+            Ok(ConnectionState::Online) => Ok(()),
             Ok(ConnectionState::Closed(Some(error))) => Err(error.clone()),
             _ => Err(Error::Closed),
         }
+    }
+
+    /// Since when the connection is in its state.
+    pub fn since(&self) -> Instant {
+        self.standing.borrow().since
+    }
+
+    /// Why the connection is not online; `None` while all is well.
+    ///
+    /// [`Error::NoAnswer`] may be a missing permission, unless [`Signals`](crate::Signals) are
+    /// tapped.
+    pub fn last_error(&self) -> Option<Error> {
+        self.standing.borrow().last_error.clone()
     }
 
     /// The id of the connection, random and never used again.

@@ -1,20 +1,23 @@
 //! The task of a connection: connects, beats, and takes changes, for as long as the service lets
 //! it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Command, ConnectionState, Device};
-use crate::beat::Beat;
+use crate::beat::{Beat, Silence};
 use crate::error::Error;
+use crate::hub::{self, HubHandle};
 use crate::id::Id;
-use crate::link::{Link, LinkState};
+use crate::link::{Link, LinkState, until};
 use crate::patch::Patch;
 use crate::retry;
+use crate::standing::Standing;
 use crate::user::Seen;
 
 /// How long a close tries to say goodbye.
@@ -34,14 +37,20 @@ pub struct Task {
     pub waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     pub interval: Duration,
     pub state: watch::Sender<ConnectionState>,
+    pub standing: watch::Sender<Standing>,
     pub me: watch::Sender<Option<Arc<Seen>>>,
+    pub hub: HubHandle,
 }
 
 /// Why a connection is to be made again, or not.
 enum End {
-    Again,
+    /// At once, or after the wait that follows an error.
+    Again(Option<Error>),
     Refused(Error),
 }
+
+/// A heartbeat that waits for its answer, and whether NATS sent anything meanwhile.
+type Asked = Pin<Box<dyn Future<Output = (Result<Value, Error>, bool)> + Send>>;
 
 impl Task {
     pub async fn run(
@@ -68,18 +77,38 @@ impl Task {
                 self.link.tell("disconnect", &body).await;
             }
         }
-        self.state.send_replace(ConnectionState::Closed(error));
+        self.stand(ConnectionState::Closed(error.clone()), error);
+    }
+
+    /// Shows a state, and the error that explains it.
+    fn stand(&self, state: ConnectionState, error: Option<Error>) {
+        let since = *self.state.borrow() != state;
+        self.standing.send_modify(|standing| {
+            if since {
+                standing.since = std::time::Instant::now();
+            }
+            standing.last_error = error;
+        });
+        self.state.send_if_modified(|shown| std::mem::replace(shown, state) != *shown);
+    }
+
+    /// Shows what went wrong without another state.
+    fn note(&self, error: Error) {
+        self.standing.send_modify(|standing| standing.last_error = Some(error));
     }
 
     /// Lives until the service refuses it.
     async fn live(&mut self, commands: &mut mpsc::UnboundedReceiver<Command>) -> Error {
+        let mut failed = None;
         loop {
-            if let Err(error) = self.connect(commands).await {
+            if let Err(error) = self.connect(commands, failed.take()).await {
                 return error;
             }
             match self.beat(commands).await {
-                End::Again => {
-                    self.state.send_replace(ConnectionState::Interrupted);
+                End::Again(error) => {
+                    let shown = error.clone().unwrap_or_else(|| self.link.down());
+                    self.stand(ConnectionState::Interrupted, Some(shown));
+                    failed = error;
                 }
                 End::Refused(error) => return error,
             }
@@ -93,13 +122,22 @@ impl Task {
         body
     }
 
-    /// Connects, for as long as it takes. An error is a refusal.
+    /// Connects, for as long as it takes; after a wait if a request has just failed. An error is a
+    /// refusal.
     async fn connect(
         &mut self,
         commands: &mut mpsc::UnboundedReceiver<Command>,
+        earlier: Option<Error>,
     ) -> Result<(), Error> {
         let mut failed = 0;
+        if let Some(error) = earlier {
+            failed = 1;
+            sleep(retry::wait(&error, failed)).await;
+        }
         loop {
+            if !self.link.look().up {
+                self.note(self.link.down());
+            }
             // Changes that are made while NATS is away ride in the connect: a user who became
             // invisible meanwhile is not shown for a moment.
             self.link.up().await?;
@@ -117,12 +155,14 @@ impl Task {
             match self.link.ask_now("connect", &body).await {
                 Ok(answer) => {
                     self.acknowledge(&sent, &answer, "me");
-                    self.state.send_replace(ConnectionState::Online);
+                    self.stand(ConnectionState::Online, None);
                     return Ok(());
                 }
-                Err(error) if error.is_retryable() => {
+                Err(error) if error.may_pass() => {
                     failed += 1;
-                    sleep(retry::wait(&error, failed)).await;
+                    let wait = retry::wait(&error, failed);
+                    self.note(error);
+                    sleep(wait).await;
                 }
                 Err(error) if self.waiting.is_empty() => return Err(error),
                 // The fault may lie in the changes that ride along: it goes on without them.
@@ -158,7 +198,11 @@ impl Task {
         if let Some(me) = answer[part].as_object() {
             self.remembered = Patch::defaults_from(me);
             if let Ok(me) = serde_json::from_value(Value::Object(me.clone())) {
-                self.me.send_replace(Some(Arc::new(me)));
+                let me: Arc<Seen> = Arc::new(me);
+                if self.link.user().is_some() {
+                    self.hub.send(hub::Command::Me(me.clone()));
+                }
+                self.me.send_replace(Some(me));
             }
         }
         if self.pending.is_empty() {
@@ -178,105 +222,146 @@ impl Task {
         let mut states = self.link.states();
         let connected = *states.borrow();
         if !connected.up {
-            return End::Again;
+            return End::Again(None);
         }
         let mut beat = Beat::new(self.interval, false, Instant::now());
+        let mut asked: Option<Asked> = None;
         loop {
+            let due = asked.is_none().then(|| beat.due());
             tokio::select! {
-                () = left(&mut states, connected) => return End::Again,
-                () = sleep_until(beat.due()) => {
+                () = left(&mut states, connected) => return End::Again(None),
+                () = until(due) => {
                     beat.set_interval(self.interval);
-                    if let Some(end) = self.send_beat(&mut beat).await {
-                        return end;
+                    asked = self.send_beat(&mut beat).await;
+                }
+                (answer, link_lives) = answered(&mut asked) => {
+                    match self.on_beat(answer) {
+                        Ok(()) => beat.on_answer(),
+                        Err(End::Again(Some(error))) => {
+                            match beat.on_silence(Instant::now(), link_lives) {
+                                Silence::Unclear => {}
+                                Silence::Service => {
+                                    self.stand(ConnectionState::Interrupted, Some(error));
+                                }
+                                Silence::Link => {
+                                    self.link.abandon(connected).await;
+                                    return End::Again(Some(error));
+                                }
+                            }
+                        }
+                        Err(end) => return end,
                     }
                 }
                 Some(command) = commands.recv() => {
-                    if !self.on_command(command).await {
-                        return End::Again;
+                    if let Err(end) = self.on_command(command).await {
+                        return end;
                     }
                 }
             }
         }
     }
 
-    async fn send_beat(&mut self, beat: &mut Beat) -> Option<End> {
+    async fn send_beat(&self, beat: &mut Beat) -> Option<Asked> {
         let body = self.named(json!({"connection_id": self.id}));
         if !beat.on_sent(Instant::now()) {
             self.link.tell("heartbeat", &body).await;
             return None;
         }
-        match self.link.ask_once("heartbeat", &body).await {
+        let (link, doubtful) = (self.link.clone(), beat.is_doubtful());
+        Some(Box::pin(async move { link.beat(&body, doubtful).await }))
+    }
+
+    /// An error that names one is a silence.
+    fn on_beat(&mut self, answer: Result<Value, Error>) -> Result<(), End> {
+        match answer {
             Ok(answer) => {
-                beat.on_answer();
                 self.acknowledge(&Patch::new(), &answer, "me");
                 let unknown = answer["unknown"].as_array().is_some_and(|all| !all.is_empty());
-                unknown.then_some(End::Again)
-            }
-            Err(Error::NoAnswer { .. }) => {
-                if beat.on_silence(Instant::now()) {
-                    self.link.abandon().await;
-                    return Some(End::Again);
+                if unknown {
+                    return Err(End::Again(None));
                 }
-                None
+                self.stand(ConnectionState::Online, None);
+                Ok(())
             }
-            Err(error) if error.is_retryable() => {
-                beat.on_answer();
-                None
+            Err(error @ Error::NoAnswer { .. }) => Err(End::Again(Some(error))),
+            Err(error) if error.may_pass() => {
+                self.note(error);
+                Ok(())
             }
-            Err(error) => Some(End::Refused(error)),
+            Err(error) => Err(End::Refused(error)),
         }
     }
 
-    /// Whether the connection is as it was.
-    async fn on_command(&mut self, command: Command) -> bool {
-        match command {
+    /// An error says that the connection has to be made again.
+    async fn on_command(&mut self, command: Command) -> Result<(), End> {
+        let device = match command {
+            Command::Device(device, reply) => {
+                self.waiting.push(reply);
+                Some(std::mem::replace(&mut self.device, device))
+            }
             Command::Update(patch, reply) => {
                 self.pending.merge(patch);
                 self.waiting.push(reply);
-                self.update().await
+                None
             }
-            Command::Device(device, reply) => {
-                let mut body = self.named(json!({"connection_id": self.id, "idle": device.idle}));
-                if let Some(kind) = &device.kind {
-                    body["device"] = kind.as_str().into();
+        };
+        let result = match device.is_some() {
+            true => self.update_device().await,
+            false => self.update().await,
+        };
+        match result {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(End::Again(None)),
+            // What was not acknowledged rides in the connect that follows.
+            Err(error) if error.may_pass() => Err(End::Again(Some(error))),
+            Err(error) => {
+                match device {
+                    Some(before) => self.device = before,
+                    None => self.pending = Patch::new(),
                 }
-                let answer = self.link.ask("update_connection", &body).await;
-                let known = answer
-                    .as_ref()
-                    .map_or(true, |answer| answer["unknown"].as_array().is_none_or(Vec::is_empty));
-                match &answer {
-                    Err(error) if !error.is_retryable() => {}
-                    // What was not acknowledged rides in the next connect.
-                    _ => self.device = device,
-                }
-                let _ = reply.send(answer.map(|_| ()));
-                known
+                self.answer(&Err(error));
+                Ok(())
             }
         }
     }
 
-    async fn update(&mut self) -> bool {
+    /// Whether the service knows the connection.
+    async fn update_device(&mut self) -> Result<bool, Error> {
+        let device = &self.device;
+        let mut body = self.named(json!({"connection_id": self.id, "idle": device.idle}));
+        device.put(&mut body);
+        let answer = self.link.ask_now("update_connection", &body).await?;
+        let known = answer["unknown"].as_array().is_none_or(Vec::is_empty);
+        if known {
+            self.answer(&Ok(()));
+        }
+        Ok(known)
+    }
+
+    async fn update(&mut self) -> Result<bool, Error> {
         let sent = self.pending.clone();
         if sent.is_empty() {
             self.answer(&Ok(()));
-            return true;
+            return Ok(true);
         }
         let mut user = sent.fields();
         user.insert("id".to_owned(), self.user.as_str().into());
-        match self.link.ask_once("upsert_users", &json!({"users": [user]})).await {
-            Ok(answer) => {
-                let user = json!({"me": answer["users"][self.user.as_str()]});
-                self.acknowledge(&sent, &user, "me");
-                true
-            }
-            // It rides in the connect that follows.
-            Err(error) if error.is_retryable() => false,
-            Err(error) => {
-                self.pending = Patch::new();
-                self.answer(&Err(error));
-                true
-            }
+        let answer = self.link.ask_now("upsert_users", &json!({"users": [user]})).await?;
+        let user = json!({"me": answer["users"][self.user.as_str()]});
+        self.acknowledge(&sent, &user, "me");
+        Ok(true)
+    }
+}
+
+/// The answer of a heartbeat, which then no longer waits for it.
+async fn answered(asked: &mut Option<Asked>) -> (Result<Value, Error>, bool) {
+    match asked {
+        Some(answer) => {
+            let answer = answer.await;
+            *asked = None;
+            answer
         }
+        None => std::future::pending().await,
     }
 }
 

@@ -115,6 +115,8 @@ pub struct Stats {
     pub foreign: u64,
     /// Audits that found an event missing.
     pub missed: u64,
+    /// Answers that could not be read.
+    pub malformed: u64,
     /// Times that all watched users were asked for again.
     pub resyncs: u64,
 }
@@ -169,6 +171,7 @@ impl Door {
         Stats {
             foreign: read(&counts.foreign),
             missed: read(&counts.missed),
+            malformed: self.link.malformed(),
             resyncs: read(&counts.resyncs),
         }
     }

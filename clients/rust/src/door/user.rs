@@ -12,7 +12,7 @@ use crate::filter::{Filter, Sort};
 use crate::hub::{HubHandle, Source};
 use crate::id::Id;
 use crate::patch::Patch;
-use crate::query::{ChannelsQuery, UsersQuery};
+use crate::query::{ChannelsQuery, Own, UsersQuery};
 use crate::user::{CustomFields, Fields};
 use crate::watch::{Found, Watch};
 
@@ -106,12 +106,12 @@ impl<F: CustomFields> User<F> {
     }
 
     /// Asks for users, as this user sees them.
-    pub fn users(&self) -> UsersQuery<F> {
+    pub fn users(&self) -> UsersQuery<F, Own> {
         UsersQuery::new(self.door.link.clone())
     }
 
     /// Asks for channels that this user is a member of.
-    pub fn channels(&self) -> ChannelsQuery {
+    pub fn channels(&self) -> ChannelsQuery<Own> {
         ChannelsQuery::new(self.door.link.clone())
     }
 

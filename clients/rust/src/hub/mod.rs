@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::feed::Feed;
+pub(crate) use self::queries::MISSED;
 use self::queries::Query;
 pub(crate) use self::source::{Source, members};
 use crate::error::Error;
@@ -25,6 +26,7 @@ use crate::id::Id;
 use crate::link::{LOOK_INTERVAL, Link, LinkState, until};
 use crate::merge::{Known, Merge, Merged};
 use crate::signals::Signal;
+use crate::user::Seen;
 use crate::watch::{Picture, WatchState};
 
 const GATHER: Duration = Duration::from_millis(10);
@@ -33,10 +35,24 @@ const QUERIES: usize = 4;
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Watch { number: u64, picture: Arc<dyn Picture>, ids: HashSet<Id> },
-    Add { number: u64, ids: HashSet<Id> },
-    Remove { number: u64, id: Id },
-    Unwatch { number: u64 },
+    Watch {
+        number: u64,
+        picture: Arc<dyn Picture>,
+        ids: HashSet<Id>,
+    },
+    Add {
+        number: u64,
+        ids: HashSet<Id>,
+    },
+    Remove {
+        number: u64,
+        id: Id,
+    },
+    Unwatch {
+        number: u64,
+    },
+    /// A user as it sees itself, at its own door: not all of that is announced.
+    Me(Arc<Seen>),
 }
 
 /// What the objects of a door hold of its hub. The hub ends with the last of them.
@@ -93,10 +109,12 @@ struct Followed {
     /// Ends the subscription when it is dropped; none while it could not be made yet.
     stop: Option<oneshot::Sender<()>>,
     linger_until: Option<Instant>,
-    denied: bool,
+    /// NATS refused the events over this connection, as [`LinkState::connects`] counts them.
+    denied: Option<u64>,
 }
 
-type Probe = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+/// Which link was probed, and whether NATS answers over it.
+type Probe = Pin<Box<dyn Future<Output = (LinkState, bool)> + Send>>;
 
 struct Hub {
     link: Arc<Link>,
@@ -121,6 +139,10 @@ struct Hub {
     /// What the connection had received, and when that last grew.
     received: (u64, Instant),
     seen_link: LinkState,
+    /// The last user of the last audit; the next one goes on behind it.
+    audited: Option<Id>,
+    /// An audit found an event missing, and how many audits have found none since.
+    missed: Option<usize>,
     /// Answers of queries up to this one do not make a watch live.
     stale_until: u64,
 }
@@ -153,6 +175,8 @@ impl Hub {
             resynced: None,
             received: (0, Instant::now()),
             seen_link,
+            audited: None,
+            missed: None,
             stale_until: 0,
         }
     }
@@ -162,21 +186,24 @@ impl Hub {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut signals = self.link.signals().listen();
         let mut audit_at = self.next_audit();
-        loop {
+        while !self.link.has_ended() {
             let due_at = self.due_at.filter(|_| self.seen_link.up && self.queries.len() < QUERIES);
             tokio::select! {
                 command = self.commands.recv() => match command {
                     Some(command) => self.on_command(command).await,
                     None => break,
                 },
-                Some((id, message)) = self.events.next() => self.on_event(&id, &message),
+                Some((id, message)) = self.events.next() => match message {
+                    Some(message) => self.on_event(&id, &message),
+                    None => self.link.on_ended(),
+                },
                 Some(answer) = self.queries.next() => self.on_answer(answer),
-                Some(result) = self.probes.next() => self.on_probe(result).await,
+                Some((link, answers)) = self.probes.next() => self.on_probe(link, answers).await,
                 signal = signals.recv() => match signal {
                     Ok(Signal::Denied(subject)) => self.on_denied(&subject),
                     _ => self.on_dropped(),
                 },
-                () = until(self.resync_at) => self.resync("messages were dropped", false),
+                () = until(self.resync_at) => self.resync("messages were dropped"),
                 () = until(due_at) => self.send_queries(),
                 () = until(audit_at) => {
                     self.send_audit();
@@ -219,6 +246,15 @@ impl Hub {
                     self.settle(number);
                 }
             }
+            Command::Me(me) => {
+                if let Ok(id) = Id::parse(&me.id)
+                    && self.users.contains_key(&id)
+                {
+                    let query = self.merge.on_query();
+                    let merged = self.merge.on_answer(query, &[id], vec![Seen::clone(&me)]);
+                    merged.into_iter().for_each(|merged| self.show(merged));
+                }
+            }
             Command::Unwatch { number } => {
                 if let Some(watched) = self.watches.remove(&number) {
                     watched.picture.is(WatchState::Closed);
@@ -246,7 +282,7 @@ impl Hub {
             watched.ids.insert(id.clone());
             watched.pending.insert(id.clone());
             let known = self.merge.get(id.as_str());
-            if known != Known::Unknown && !followed.denied {
+            if known != Known::Unknown && followed.denied.is_none() {
                 watched.picture.show(&id, known);
             }
             self.due.push_back(id);
@@ -270,7 +306,7 @@ impl Hub {
         let (stop, stopped) = oneshot::channel();
         if let Some(followed) = self.users.get_mut(&id) {
             followed.stop = Some(stop);
-            self.events.push(Feed { id, subscriber, stopped });
+            self.events.push(Feed { id, subscriber, stopped, ended: false });
         }
     }
 
@@ -293,7 +329,19 @@ impl Hub {
     }
 
     fn on_event(&mut self, id: &Id, message: &Message) {
-        match self.merge.on_event(id, &message.payload) {
+        let merged = if self.link.user() == Some(id) {
+            // An event is what others see; of itself a user sees more, and asks for it.
+            self.merge.is_news(id, &message.payload).map(|is_news| {
+                if is_news {
+                    self.due.push_back(id.clone());
+                    self.due_at = Some(Instant::now());
+                }
+                None
+            })
+        } else {
+            self.merge.on_event(id, &message.payload)
+        };
+        match merged {
             Ok(Some(merged)) => self.show(merged),
             Ok(None) => {}
             Err(_) => {
@@ -304,7 +352,7 @@ impl Hub {
 
     fn show(&self, merged: Merged) {
         let Some(followed) = self.users.get(&merged.id) else { return };
-        if followed.denied {
+        if followed.denied.is_some() {
             return;
         }
         for number in &followed.watches {

@@ -14,6 +14,9 @@ use crate::merge::Known;
 use crate::user::Seen;
 use crate::watch::WatchState;
 
+/// What an audit that found an event missing says.
+pub(crate) const MISSED: &str = "events do not arrive: a permission is missing, or NATS drops them";
+
 pub(super) struct Answer {
     query: u64,
     ids: Vec<Id>,
@@ -45,10 +48,17 @@ impl Hub {
         if !self.seen_link.up || self.users.is_empty() {
             return;
         }
-        // A random place in the map goes round all users in time.
-        let skip = fastrand::usize(..self.users.len());
-        let round = self.users.keys().cycle().skip(skip);
-        let ids = round.take(self.source.most().min(self.users.len())).cloned().collect();
+        let most = self.source.most();
+        let mut round: Vec<&Id> = self.users.keys().collect();
+        round.sort_unstable();
+        let begin = round.partition_point(|id| Some(*id) <= self.audited.as_ref());
+        let ids: Vec<Id> = round[begin..].iter().take(most).copied().cloned().collect();
+        // Behind the last user a new round begins.
+        let ids = match ids.is_empty() {
+            true => round.into_iter().take(most).cloned().collect(),
+            false => ids,
+        };
+        self.audited = ids.last().cloned();
         self.query(ids, true);
     }
 
@@ -65,12 +75,13 @@ impl Hub {
         let Answer { query, ids, audit, found } = answer;
         let found = match found {
             Ok(found) => found,
-            Err(error) if error.is_retryable() || error.code() == "too_large" && ids.len() > 1 => {
+            Err(error) if error.may_pass() || error.code() == "too_large" && ids.len() > 1 => {
                 if error.code() == "too_large" {
                     for half in ids.chunks(ids.len().div_ceil(2)) {
                         self.query(half.to_vec(), audit);
                     }
                 } else if !audit {
+                    self.fail(&ids, &error);
                     self.due.extend(ids);
                     let wait = Duration::from_millis(fastrand::u64(100..=1000));
                     self.due_at.get_or_insert(Instant::now() + wait);
@@ -90,8 +101,11 @@ impl Hub {
         }
         if audit && missed {
             self.counts.missed.fetch_add(1, Ordering::Relaxed);
-            let why = "events do not arrive: a permission is missing, or NATS drops them";
-            return self.resync(why, false);
+            self.missed = Some(0);
+            return self.resync(MISSED);
+        }
+        if audit {
+            self.on_clean_audit();
         }
         if query <= self.stale_until {
             return;
@@ -108,6 +122,27 @@ impl Hub {
         }
         for number in touched {
             self.settle(number);
+        }
+    }
+
+    /// After a round in which no event was missing, events are relied upon again.
+    fn on_clean_audit(&mut self) {
+        let audits = self.users.len().div_ceil(self.source.most());
+        let Some(clean) = self.missed.as_mut() else { return };
+        *clean += 1;
+        if *clean > audits {
+            self.missed = None;
+            let numbers: Vec<u64> = self.watches.keys().copied().collect();
+            numbers.into_iter().for_each(|number| self.settle(number));
+        }
+    }
+
+    /// Shows why users are asked for again.
+    fn fail(&self, ids: &[Id], error: &Error) {
+        for watched in self.watches.values() {
+            if ids.iter().any(|id| watched.ids.contains(id)) {
+                watched.picture.failed(error);
+            }
         }
     }
 

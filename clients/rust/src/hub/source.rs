@@ -31,7 +31,8 @@ impl Source {
             Self::Users => {
                 let filter = json!({"id": {"$in": ids}});
                 let body = json!({"filter": filter, "limit": self.most(), "presence": true});
-                part(&mut link.ask("query_users", &body).await?, "users")
+                let users = part(&mut link.ask("query_users", &body).await?, "users");
+                users.inspect_err(|error| link.count(error))
             }
             Self::Channel { .. } => match self.members(link, ids).await {
                 // One of them is no member any more.

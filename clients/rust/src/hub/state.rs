@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Hub;
+use super::queries::MISSED;
 use crate::error::Error;
 use crate::id::Id;
+use crate::link::LinkState;
 use crate::merge::Known;
 use crate::watch::WatchState;
 
@@ -26,7 +28,7 @@ impl Hub {
         };
         self.merge.forget(id.as_str());
         let Some(followed) = self.users.get_mut(&id) else { return };
-        followed.denied = true;
+        followed.denied = Some(self.link.look().connects);
         let numbers: Vec<u64> = followed.watches.iter().copied().collect();
         for number in numbers {
             if let Some(watched) = self.watches.get(&number) {
@@ -40,7 +42,8 @@ impl Hub {
     /// Sets whether a watch is denied, by the users whose events NATS refuses.
     pub(super) fn deny_by_users(&mut self, number: u64) {
         let Some(watched) = self.watches.get_mut(&number) else { return };
-        let is_denied = |id: &&Id| self.users.get(*id).is_some_and(|followed| followed.denied);
+        let is_denied =
+            |id: &&Id| self.users.get(*id).is_some_and(|followed| followed.denied.is_some());
         match watched.ids.iter().find(is_denied) {
             Some(id) => {
                 let subject = self.link.event_subject(id);
@@ -64,12 +67,12 @@ impl Hub {
                     && self.resync_at.is_none()
                     && !watched.ids.iter().any(|id| self.unsubscribed.contains(id)) =>
             {
-                WatchState::Live
+                self.missed.map_or(WatchState::Live, |_| WatchState::Degraded(MISSED))
             }
             (None, Some(why)) if watched.was_live => WatchState::Stale(why),
             (None, _) => WatchState::Loading,
         };
-        if state == WatchState::Live {
+        if state.is_complete() {
             watched.was_live = true;
             watched.stale = None;
         }
@@ -101,15 +104,15 @@ impl Hub {
     }
 
     /// Asks for all users again, at a random moment, and shows what differs. NATS names refused
-    /// subjects once for each connection.
-    pub(super) fn resync(&mut self, why: &'static str, connected_again: bool) {
+    /// subjects once for each connection, and may have done so for the new one before the hub saw
+    /// it.
+    pub(super) fn resync(&mut self, why: &'static str) {
         self.counts.resyncs.fetch_add(1, Ordering::Relaxed);
         self.resync_at = None;
         self.resynced = Some(Instant::now());
-        if connected_again {
-            for followed in self.users.values_mut() {
-                followed.denied = false;
-            }
+        let connects = self.seen_link.connects;
+        for followed in self.users.values_mut() {
+            followed.denied = followed.denied.filter(|over| *over >= connects);
         }
         self.go_stale(why);
         self.due = self.users.keys().cloned().collect();
@@ -117,8 +120,8 @@ impl Hub {
         self.due_at = Some(Instant::now() + Duration::from_millis(fastrand::u64(0..spread)));
     }
 
-    /// Asks for one user when nothing came for a while: a dead link is noticed by the missing
-    /// answer, also by a program that only watches.
+    /// Pings NATS when nothing came for a while: a dead link is noticed by the missing answer, also
+    /// by a program that only watches. A service that hangs is no reason to leave the link.
     fn probe(&mut self, now: Instant) {
         let received = self.link.received();
         if received != self.received.0 {
@@ -127,18 +130,14 @@ impl Hub {
         if !self.seen_link.up || now < self.received.1 + QUIET || !self.probes.is_empty() {
             return;
         }
-        let Some(id) = self.users.keys().next().cloned() else { return };
-        let (link, source) = (self.link.clone(), self.source.clone());
-        self.probes.push(Box::pin(async move { source.ask(&link, &[id]).await.map(|_| ()) }));
+        let (link, probed) = (self.link.clone(), self.seen_link);
+        self.probes.push(Box::pin(async move { (probed, link.answers().await) }));
     }
 
-    /// The probe was repeated until its deadline. Whatever came meanwhile shows that the link
-    /// lives.
-    pub(super) async fn on_probe(&mut self, result: Result<(), Error>) {
-        let is_quiet = self.link.received() == self.received.0;
-        if is_quiet && matches!(result, Err(Error::NoAnswer { .. })) {
+    pub(super) async fn on_probe(&mut self, probed: LinkState, answers: bool) {
+        if !answers && self.seen_link == probed {
             self.go_stale("NATS does not answer");
-            self.link.abandon().await;
+            self.link.abandon(probed).await;
         }
         self.received = (self.link.received(), Instant::now());
     }
@@ -147,8 +146,10 @@ impl Hub {
         let before = std::mem::replace(&mut self.seen_link, self.link.look());
         if !self.seen_link.up && before.up {
             self.go_stale("disconnected from NATS");
+            let error = self.link.down();
+            self.watches.values().for_each(|watched| watched.picture.failed(&error));
         } else if self.seen_link.up && before != self.seen_link {
-            self.resync("the connection to NATS was made again", true);
+            self.resync("the connection to NATS was made again");
         }
         if self.seen_link.up && !self.unsubscribed.is_empty() {
             self.subscribe_all().await;

@@ -6,7 +6,7 @@ mod task;
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -35,6 +35,11 @@ pub struct LeaseState {
     pub acknowledged: usize,
     /// How many heartbeats were sent.
     pub heartbeats: u64,
+    /// Since when NATS is reached, or not.
+    pub since: Instant,
+    /// Why the service is not reached; `None` while it is. [`Error::NoAnswer`] may be a missing
+    /// permission, unless [`Signals`](crate::Signals) are tapped.
+    pub last_error: Option<Error>,
     /// Whether it has ended.
     pub closed: bool,
 }
@@ -156,7 +161,7 @@ impl IntoFuture for ConnectSeat {
         let Self { user, commands, patch, device, defaults } = self;
         Box::pin(async move {
             device.check()?;
-            let key = Key { user: user?, connection: fastrand::u128(..) };
+            let key = Key { user: user?, connection: crate::id::random() };
             // Made first: a caller that gives up disconnects by dropping it.
             let seat = Seat { key: Some(key.clone()), commands };
             let connect = |reply| Command::Connect { key, patch, device, defaults, reply };

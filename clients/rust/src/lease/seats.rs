@@ -38,6 +38,17 @@ struct Seat {
     gone: bool,
     busy: bool,
     queued: bool,
+    /// Tries in a row that the service could not do, or refused.
+    failed: u16,
+}
+
+/// An operation that is to be tried again, later than the others.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    pub key: Key,
+    pub error: Error,
+    /// Tries in a row that failed.
+    pub failed: u32,
 }
 
 /// All seats of a lease.
@@ -195,20 +206,30 @@ impl Seats {
         (ops, sent)
     }
 
-    /// The result of one operation. An error that may pass is tried again later, by
+    /// The operation was not taken up: it is due again.
+    pub fn on_unsent(&mut self, sent: Sent) {
+        if let Some(seat) = self.seats.get_mut(&sent.key) {
+            seat.busy = false;
+        }
+        self.enqueue(sent.key);
+    }
+
+    /// The result of one operation. What is to be tried again later comes back, for
     /// [`Self::retry`].
-    pub fn on_result(&mut self, sent: Sent, result: Result<Value, Error>) -> Option<Key> {
+    pub fn on_result(&mut self, sent: Sent, result: Result<Value, Error>) -> Option<Retry> {
         let Sent { key, kind, run } = sent;
         let seat = self.seats.get_mut(&key)?;
         seat.busy = false;
+        seat.failed = seat.failed.saturating_add(1);
+        let failed = seat.failed.into();
         let answer = match result {
-            Err(error) if error.is_retryable() => return Some(key),
+            Err(error) if error.may_pass() => return Some(Retry { key, error, failed }),
             // A connection that was there is made again for as long as its owner holds the seat.
             // The fault may lie in what rode along, so it goes on without.
             Err(error) if matches!(kind, SentKind::Connect(_)) && seat.established => {
                 fail(seat, &error);
                 seat.pending = None;
-                return Some(key);
+                return Some(Retry { key, error, failed });
             }
             Err(error) => {
                 fail(seat, &error);
@@ -221,6 +242,7 @@ impl Seats {
             }
             Ok(answer) => answer,
         };
+        seat.failed = 0;
         let patch = match kind {
             SentKind::Disconnect => {
                 succeed(seat);
@@ -262,10 +284,8 @@ impl Seats {
         None
     }
 
-    pub fn retry(&mut self, keys: Vec<Key>) {
-        for key in keys {
-            self.enqueue(key);
-        }
+    pub fn retry(&mut self, key: Key) {
+        self.enqueue(key);
     }
 
     fn forget(&mut self, key: &Key) {

@@ -1,5 +1,7 @@
 //! The task of a lease: batches, the heartbeat, and what is done when the service counts otherwise.
 
+use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::seats::{Seats, Sent};
+use super::seats::{Key, Retry, Seats, Sent};
 use super::{Command, GOODBYE, LeaseState};
-use crate::beat::Beat;
+use crate::beat::{Beat, Silence};
 use crate::error::Error;
 use crate::id::Id;
 use crate::link::{Link, LinkState, until};
@@ -29,7 +31,20 @@ const MISCOUNTS: u32 = 2;
 /// The pause before a connection that was there, and is refused now, is tried again.
 const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
-type Batch = std::pin::Pin<Box<dyn Future<Output = (Vec<Sent>, Result<Vec<Value>, Error>)> + Send>>;
+/// A heartbeat under way: what it was sent for, its answer, and whether NATS sent anything.
+type Asked = Pin<Box<dyn Future<Output = (Beaten, Result<Value, Error>, bool)> + Send>>;
+
+type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a heartbeat was sent for.
+struct Beaten {
+    name: Id,
+    /// How many connections were acknowledged, if none was under way.
+    acknowledged: Option<usize>,
+    link: LinkState,
+}
+
+type Batch = Pin<Box<dyn Future<Output = (Vec<Sent>, Result<Vec<Value>, Error>)> + Send>>;
 
 pub struct Task {
     link: Arc<Link>,
@@ -37,10 +52,19 @@ pub struct Task {
     state: watch::Sender<LeaseState>,
     seats: Seats,
     batches: FuturesUnordered<Batch>,
+    /// At most one.
+    beats: FuturesUnordered<Asked>,
+    /// Seats whose operations are tried again, each at its time.
+    later: BTreeMap<Instant, Vec<Key>>,
+    /// Batches in a row that the service did not take, and until when none is sent.
+    failed: u32,
+    hold_until: Option<Instant>,
     /// How many operations a batch has: fewer after one was too large.
     batch: usize,
     /// The name before this one, to be ended when all are connected to the new one.
     old: Option<Id>,
+    /// The end of an old name that is under way.
+    ending: FuturesUnordered<Ending>,
     lease_ms: u64,
     interval: Duration,
     send_at: Option<Instant>,
@@ -56,6 +80,8 @@ impl Task {
             seats: 0,
             acknowledged: 0,
             heartbeats: 0,
+            since: std::time::Instant::now(),
+            last_error: None,
             closed: false,
         });
         let task = Self {
@@ -64,8 +90,13 @@ impl Task {
             state,
             seats: Seats::new(),
             batches: FuturesUnordered::new(),
+            beats: FuturesUnordered::new(),
+            later: BTreeMap::new(),
+            failed: 0,
+            hold_until: None,
             batch: BATCH,
             old: None,
+            ending: FuturesUnordered::new(),
             lease_ms: 60_000,
             interval: INTERVAL,
             send_at: None,
@@ -82,9 +113,14 @@ impl Task {
         // Set when nobody holds the lease or a seat any more: the last disconnects are on their
         // way.
         let mut ends_at = None;
-        while ends_at.is_none_or(|at| self.seats.len() > 0 && Instant::now() < at) {
+        while !self.link.has_ended()
+            && ends_at.is_none_or(|at| self.seats.len() > 0 && Instant::now() < at)
+        {
             let send_at = self.send_at.filter(|_| link.up && self.batches.len() < BATCHES);
-            let beat_at = (link.up && self.seats.acknowledged() > 0).then(|| beat.due());
+            let send_at = send_at.map(|at| self.hold_until.map_or(at, |until| at.max(until)));
+            let beats = link.up && self.seats.acknowledged() > 0 && self.beats.is_empty();
+            let beat_at = beats.then(|| beat.due());
+            let retry_at = self.later.keys().next().copied();
             tokio::select! {
                 command = commands.recv(), if ends_at.is_none() => match command {
                     Some(Command::End { grace, reply }) => {
@@ -97,11 +133,19 @@ impl Task {
                 () = until(ends_at) => {}
                 Some((sent, results)) = self.batches.next() => self.on_batch(sent, results),
                 () = until(send_at) => self.send(),
-                () = until(beat_at) => self.beat(&mut beat).await,
+                () = until(beat_at) => self.send_beat(&mut beat, link),
+                Some((sent, answer, link_lives)) = self.beats.next() => {
+                    self.on_beat(&mut beat, sent, answer, link_lives).await;
+                }
+                () = until(retry_at) => self.retry_due(),
+                Some(()) = self.ending.next() => {}
                 now = changed(&mut links, link) => {
                     // After a cut the daemons may have lost it: ask before the interval is over.
                     if now.up {
                         beat.hurry(Instant::now());
+                        (self.failed, self.hold_until) = (0, None);
+                    } else {
+                        self.note(Some(self.link.down()));
                     }
                     link = now;
                 }
@@ -109,7 +153,7 @@ impl Task {
             if std::mem::take(&mut self.interval_changed) {
                 beat = Beat::new(self.interval, true, Instant::now());
             }
-            self.end_old().await;
+            self.end_old();
             self.show(link, false);
         }
         self.show(link, true);
@@ -117,10 +161,22 @@ impl Task {
 
     fn show(&self, link: LinkState, closed: bool) {
         self.state.send_modify(|state| {
+            if (state.up, state.closed) != (link.up, closed) {
+                state.since = std::time::Instant::now();
+            }
             state.up = link.up;
             state.seats = self.seats.len();
             state.acknowledged = self.seats.acknowledged();
             state.closed = closed;
+        });
+    }
+
+    /// Shows why the service is not reached; `None` when it is.
+    fn note(&self, error: Option<Error>) {
+        self.state.send_if_modified(|state| {
+            let changed = state.last_error != error;
+            state.last_error = error;
+            changed
         });
     }
 
@@ -156,7 +212,7 @@ impl Task {
             let link = self.link.clone();
             let body = json!({"ops": ops, "me": false});
             self.batches.push(Box::pin(async move {
-                let answer = link.ask_once("batch", &body).await;
+                let answer = link.ask_now("batch", &body).await;
                 let results = answer.and_then(|mut answer| match answer["results"].take() {
                     Value::Array(results) if results.len() == sent.len() => Ok(results),
                     _ => Err(Error::Malformed("`results` of a batch".to_owned())),
@@ -170,82 +226,125 @@ impl Task {
     }
 
     fn on_batch(&mut self, sent: Vec<Sent>, results: Result<Vec<Value>, Error>) {
-        let mut again = Vec::new();
-        let mut wait = GATHER;
         match results {
             Ok(results) => {
+                self.failed = 0;
+                self.note(None);
                 for (sent, value) in sent.into_iter().zip(results) {
+                    self.learn(&value);
                     let result = match value.get("error") {
                         Some(error) if error.is_object() => Err(Error::of_reply(None, error)),
-                        _ => Ok(()),
+                        _ => Ok(value),
                     };
-                    self.learn(&value);
-                    if let Err(error) = &result {
-                        let passes = error.is_retryable();
-                        wait = wait.max(if passes { retry::wait(error, 1) } else { REFUSED_WAIT });
+                    if let Some(retry) = self.seats.on_result(sent, result) {
+                        self.try_later(retry);
                     }
-                    again.extend(self.seats.on_result(sent, result.map(|()| value)));
+                }
+                if !self.seats.has_work() {
+                    self.batch = BATCH;
                 }
             }
-            Err(error) => {
-                let too_large = error.code() == "too_large" && sent.len() > 1;
-                if too_large {
-                    self.batch = self.batch.min(sent.len() / 2);
-                }
-                wait = if too_large { GATHER } else { retry::wait(&error, 1) };
-                for sent in sent {
-                    let error = match too_large {
-                        true => Error::Disconnected { may_have_applied: false },
-                        false => error.clone(),
-                    };
-                    again.extend(self.seats.on_result(sent, Err(error)));
-                }
-                // What is wrong may be a permission that comes back, or one garbled answer.
-                if !error.is_retryable() && !too_large {
-                    wait = REFUSED_WAIT;
-                }
+            Err(error) if error.code() == "too_large" && sent.len() > 1 => {
+                self.batch = self.batch.min(sent.len() / 2);
+                sent.into_iter().for_each(|sent| self.seats.on_unsent(sent));
             }
+            Err(error) => self.on_untaken(sent, &error),
         }
-        self.seats.retry(again);
         if self.seats.has_work() {
-            self.send_in(wait);
-        } else {
-            self.batch = BATCH;
+            self.send_in(GATHER);
         }
     }
 
-    async fn beat(&mut self, beat: &mut Beat) {
+    /// The service did not take a batch: nothing is sent before it may.
+    fn on_untaken(&mut self, sent: Vec<Sent>, error: &Error) {
+        self.note(Some(error.clone()));
+        self.failed += 1;
+        // What is wrong otherwise may be a permission that comes back.
+        let passes = error.may_pass();
+        let wait = if passes { retry::wait(error, self.failed) } else { REFUSED_WAIT };
+        self.hold_until = self.hold_until.max(Some(Instant::now() + wait));
+        for sent in sent {
+            if passes {
+                self.seats.on_unsent(sent);
+            } else if let Some(retry) = self.seats.on_result(sent, Err(error.clone())) {
+                self.try_later(retry);
+            }
+        }
+    }
+
+    /// An operation failed by itself; the other seats do not wait for it.
+    fn try_later(&mut self, retry: Retry) {
+        let Retry { key, error, failed } = retry;
+        let wait = if error.may_pass() { retry::wait(&error, failed) } else { REFUSED_WAIT };
+        self.later.entry(Instant::now() + wait).or_default().push(key);
+    }
+
+    fn retry_due(&mut self) {
+        let now = Instant::now();
+        while let Some(entry) = self.later.first_entry().filter(|entry| *entry.key() <= now) {
+            entry.remove().into_iter().for_each(|key| self.seats.retry(key));
+        }
+        self.send_in(GATHER);
+    }
+
+    fn send_beat(&mut self, beat: &mut Beat, link: LinkState) {
         beat.set_interval(self.interval);
         beat.on_sent(Instant::now());
         self.state.send_modify(|state| state.heartbeats += 1);
-        let (name, before) = (self.name(), self.seats.acknowledged());
         let settled = self.seats.is_settled() && self.batches.is_empty();
-        let body = json!({"lease": name});
-        match self.link.ask_once("heartbeat", &body).await {
+        let acknowledged = settled.then(|| self.seats.acknowledged());
+        let sent = Beaten { name: self.name(), acknowledged, link };
+        let body = json!({"lease": sent.name});
+        let (link, doubtful) = (self.link.clone(), beat.is_doubtful());
+        self.beats.push(Box::pin(async move {
+            let (answer, link_lives) = link.beat(&body, doubtful).await;
+            (sent, answer, link_lives)
+        }));
+    }
+
+    async fn on_beat(
+        &mut self,
+        beat: &mut Beat,
+        sent: Beaten,
+        answer: Result<Value, Error>,
+        link_lives: bool,
+    ) {
+        let error = match answer {
             Ok(answer) => {
                 beat.on_answer();
+                self.note(None);
                 self.learn(&answer);
-                let unknown = answer["unknown"].as_array().is_some_and(|all| !all.is_empty());
-                let held = answer["held"].as_u64().filter(|_| settled);
-                if unknown {
-                    self.renew(false);
-                } else if held.is_some_and(|held| held != before as u64) {
-                    self.miscounts += 1;
-                    if self.miscounts >= MISCOUNTS {
-                        self.miscounts = 0;
-                        let too_many = held > Some(before as u64);
-                        if too_many { self.renew(true) } else { self.connect_again(false) }
-                    }
-                } else {
-                    self.miscounts = 0;
+                if sent.name == self.name() {
+                    self.compare(&answer, sent.acknowledged);
                 }
+                return;
             }
-            Err(Error::NoAnswer { .. }) => {
-                if beat.on_silence(Instant::now()) {
-                    self.link.abandon().await;
-                }
-            }
-            Err(_) => beat.on_answer(),
+            Err(error) => error,
+        };
+        self.note(Some(error.clone()));
+        if !matches!(error, Error::NoAnswer { .. }) {
+            beat.on_answer();
+        } else if beat.on_silence(Instant::now(), link_lives) == Silence::Link {
+            self.link.abandon(sent.link).await;
+        }
+    }
+
+    /// Holds what the service counts against what it has acknowledged.
+    fn compare(&mut self, answer: &Value, acknowledged: Option<usize>) {
+        if answer["unknown"].as_array().is_some_and(|all| !all.is_empty()) {
+            return self.renew(false);
+        }
+        let mine = acknowledged.map(|count| count as u64);
+        let Some((mine, held)) =
+            mine.zip(answer["held"].as_u64()).filter(|(mine, held)| mine != held)
+        else {
+            self.miscounts = 0;
+            return;
+        };
+        self.miscounts += 1;
+        if self.miscounts >= MISCOUNTS {
+            self.miscounts = 0;
+            if held > mine { self.renew(true) } else { self.connect_again(false) }
         }
     }
 
@@ -274,12 +373,14 @@ impl Task {
         self.send_in(Duration::from_millis(fastrand::u64(0..spread)));
     }
 
-    async fn end_old(&mut self) {
+    fn end_old(&mut self) {
         if self.old.is_some() && self.seats.is_settled() && self.batches.is_empty() {
             let Some(old) = self.old.take() else { return };
-            // What is not heard lapses.
-            let body = json!({"lease": old});
-            let _ = self.link.ask_within("disconnect", &body, GOODBYE).await;
+            let (link, body) = (self.link.clone(), json!({"lease": old}));
+            self.ending.push(Box::pin(async move {
+                // What is not heard lapses.
+                let _ = link.ask_within("disconnect", &body, GOODBYE).await;
+            }));
         }
     }
 
@@ -299,7 +400,7 @@ impl Task {
 }
 
 fn renamed(prefix: &Id) -> Result<Id, Error> {
-    Id::parse(format!("{prefix}-{:016x}", fastrand::u64(..)))
+    Id::parse(format!("{prefix}-{:016x}", crate::id::random() as u64))
 }
 
 async fn changed(links: &mut watch::Receiver<LinkState>, known: LinkState) -> LinkState {

@@ -1,6 +1,7 @@
 //! A watch of all users: one subscription, and the picture page by page.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Found, Picture, Shared, Watch, WatchState};
 use crate::error::Error;
-use crate::hub::HubHandle;
+use crate::hub::{HubHandle, MISSED};
 use crate::id::Id;
 use crate::link::{LOOK_INTERVAL, Link, LinkState, part, until};
 use crate::merge::{Known, Merge, Merged};
@@ -24,7 +25,8 @@ use crate::user::{CustomFields, Seen};
 
 const PAGE: usize = 100;
 const DROPPED: &str = "messages were dropped";
-const MISSED: &str = "events do not arrive: a permission is missing, or NATS drops them";
+/// The least time between two lists because of dropped messages, which come in bursts.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 
 impl<F: CustomFields> Watch<F, Found> {
     /// Watches all users.
@@ -41,8 +43,13 @@ impl<F: CustomFields> Watch<F, Found> {
             ids: BTreeSet::new(),
             page: None,
             due_at: Some(Instant::now()),
+            behind: None,
+            audited: None,
+            missed: false,
+            resynced: None,
             failed: 0,
             complete: false,
+            denied: None,
         };
         tokio::spawn(all.run(stopped));
         Self::found(shared, hub, stop)
@@ -70,10 +77,19 @@ struct All {
     /// list.
     ids: BTreeSet<Id>,
     page: Option<Asked>,
-    /// When the list is begun again.
+    /// When the list is begun, or goes on after a page that failed.
     due_at: Option<Instant>,
+    /// The list goes on behind this user.
+    behind: Option<Id>,
+    /// The last user of the last audit; the next one goes on behind it.
+    audited: Option<Id>,
+    /// An audit of this round, or of the one before, found an event missing.
+    missed: bool,
+    resynced: Option<Instant>,
     failed: u32,
     complete: bool,
+    /// NATS refused the events over this connection, as [`LinkState::connects`] counts them.
+    denied: Option<u64>,
     seen_link: LinkState,
 }
 
@@ -97,20 +113,26 @@ impl All {
                 message = next(&mut events) => match message {
                     Some(message) => self.on_event(&message),
                     // The client of NATS has ended.
-                    None => break,
+                    None => {
+                        self.link.on_ended();
+                        break;
+                    }
                 },
                 page = answer(&mut self.page) => self.on_page(page),
                 signal = signals.recv() => match signal {
                     Ok(Signal::Denied(denied)) if denied == subject => {
+                        self.denied = Some(self.link.look().connects);
                         self.deny(Error::Permission { subject: denied, may_have_applied: false });
                     }
                     Ok(Signal::Denied(_)) => {}
                     _ => self.resync(DROPPED),
                 },
-                () = until(due_at) => self.list(None),
+                () = until(due_at) => {
+                    let behind = self.behind.take();
+                    self.list(behind);
+                }
                 () = until(audit_due) => {
-                    let skip = fastrand::usize(..self.ids.len().max(1));
-                    self.ask(self.ids.iter().nth(skip).cloned(), true);
+                    self.ask(self.audited.clone(), true);
                     audit_at = self.next_audit();
                 }
                 _ = looks.tick() => self.on_look(),
@@ -139,9 +161,9 @@ impl All {
             }
             let found = async {
                 let mut answer = link.ask_once("query_users", &body).await?;
-                let users: Vec<Seen> = part(&mut answer, "users")?;
-                let more = part(&mut answer, "more")?;
-                Ok((users, more))
+                let users = part(&mut answer, "users");
+                let page = users.and_then(|users| Ok((users, part(&mut answer, "more")?)));
+                page.inspect_err(|error| link.count(error))
             };
             let found = found.await;
             Page { query, behind, audit, found }
@@ -153,9 +175,14 @@ impl All {
         let (users, more) = match found {
             Ok(found) => found,
             Err(_) if audit => return,
-            Err(error) if error.is_retryable() => {
+            Err(error) if error.may_pass() => {
+                self.picture.failed(&error);
                 self.failed += 1;
-                self.due_at = Some(Instant::now() + retry::wait(&error, self.failed));
+                // A list that is to begin again does not go on.
+                if self.due_at.is_none() {
+                    self.behind = behind;
+                    self.due_at = Some(Instant::now() + retry::wait(&error, self.failed));
+                }
                 return;
             }
             Err(error) => return self.deny(error),
@@ -164,11 +191,14 @@ impl All {
         let last = users.last().and_then(|user| Id::parse(&user.id).ok());
         let end = last.clone().filter(|_| more);
         self.ids.extend(users.iter().filter_map(|user| Id::parse(&user.id).ok()));
-        let within = |id: &&Id| {
-            behind.as_ref().is_none_or(|behind| *id > behind)
-                && end.as_ref().is_none_or(|end| *id <= end)
+        let from = behind.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let to = end.as_ref().map_or(Bound::Unbounded, Bound::Included);
+        // An end before its begin is an answer to another question.
+        let is_range = behind.as_ref().zip(end.as_ref()).is_none_or(|(behind, end)| behind < end);
+        let asked: Vec<Id> = match is_range {
+            true => self.ids.range::<Id, _>((from, to)).cloned().collect(),
+            false => Vec::new(),
         };
-        let asked: Vec<Id> = self.ids.iter().filter(within).cloned().collect();
         let merged = self.merge.on_answer(query, &asked, users);
         let version = |known: &Known| known.user().map(|user| user.version);
         let missed =
@@ -176,9 +206,18 @@ impl All {
         for merged in merged {
             self.show(merged);
         }
+        if audit {
+            self.audited = end.clone();
+        }
         if missed {
+            self.missed = true;
+            self.audited = None;
             self.hub.counts().missed.fetch_add(1, Ordering::Relaxed);
             self.resync(MISSED);
+        } else if audit && end.is_none() && self.missed {
+            // A round is over; the next one shows whether events arrive again.
+            self.missed = false;
+            self.picture.is(WatchState::Live);
         } else if audit || self.due_at.is_some() {
             // A list that is to begin again does not go on.
         } else if let Some(end) = end {
@@ -186,7 +225,8 @@ impl All {
         } else {
             self.complete = true;
             self.forget_gone();
-            self.picture.is(WatchState::Live);
+            let state = if self.missed { WatchState::Degraded(MISSED) } else { WatchState::Live };
+            self.picture.is(state);
         }
     }
 
@@ -237,16 +277,30 @@ impl All {
     }
 
     fn resync(&mut self, why: &'static str) {
+        self.denied = self.denied.filter(|over| *over >= self.seen_link.connects);
+        if self.denied.is_some() {
+            return;
+        }
+        // The list begins anyhow.
+        if self.due_at.is_some() && self.behind.is_none() && self.failed == 0 {
+            return self.go_stale(why);
+        }
         self.hub.counts().resyncs.fetch_add(1, Ordering::Relaxed);
         self.go_stale(why);
+        self.behind = None;
         let spread = if self.ids.len() > 1000 { 5000 } else { 1000 };
-        self.due_at = Some(Instant::now() + Duration::from_millis(fastrand::u64(0..spread)));
+        let at = Instant::now() + Duration::from_millis(fastrand::u64(0..spread));
+        let earliest = self.resynced.filter(|_| why == DROPPED).map(|at| at + RESYNC_INTERVAL);
+        let at = earliest.map_or(at, |earliest| at.max(earliest));
+        self.resynced = Some(at);
+        self.due_at = Some(at);
     }
 
     fn on_look(&mut self) {
         let before = std::mem::replace(&mut self.seen_link, self.link.look());
         if !self.seen_link.up && before.up {
             self.go_stale("disconnected from NATS");
+            self.picture.failed(&self.link.down());
         } else if self.seen_link.up && before != self.seen_link {
             self.resync("the connection to NATS was made again");
         }

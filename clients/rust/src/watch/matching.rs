@@ -8,6 +8,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Found, Picture, Shared, Watch, WatchState};
+use crate::error::Error;
 use crate::hub::{Command, HubHandle};
 use crate::id::Id;
 use crate::link::LinkState;
@@ -63,6 +64,10 @@ impl Picture for Noting {
     fn is(&self, state: WatchState) {
         self.picture.is(state);
     }
+
+    fn failed(&self, error: &Error) {
+        self.picture.failed(error);
+    }
 }
 
 struct Matching {
@@ -96,8 +101,9 @@ impl Matching {
                     let ids = page.users.iter().filter_map(|user| Id::parse(&user.id).ok());
                     self.on_found(ids.collect());
                 }
-                Err(error) if error.is_retryable() => {
+                Err(error) if error.may_pass() => {
                     failed += 1;
+                    self.picture.failed(&error);
                     sleep(retry::wait(&error, failed)).await;
                     continue;
                 }

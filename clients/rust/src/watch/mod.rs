@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures_core::Stream;
 use tokio::sync::{oneshot, watch};
@@ -30,12 +31,22 @@ pub enum WatchState {
     Loading,
     /// All that is shown is as the service has it, but for what is on the way.
     Live,
+    /// As [`WatchState::Live`], but an audit found events that did not arrive: what changes is
+    /// perhaps shown minutes later.
+    Degraded(&'static str),
     /// The picture is the last one known, and may be old.
     Stale(&'static str),
     /// A permission is missing, or the query was refused: some users stay unknown.
     Denied(Error),
     /// The watch has ended.
     Closed,
+}
+
+impl WatchState {
+    /// Whether the picture is complete, and of now.
+    pub(crate) fn is_complete(&self) -> bool {
+        matches!(self, Self::Live | Self::Degraded(_))
+    }
 }
 
 /// A [`Watch`] of users that the application names, and may change.
@@ -94,11 +105,11 @@ impl<F: CustomFields, K> Watch<F, K> {
     pub async fn live(&self) -> Result<(), Error> {
         let mut states = self.shared.states();
         let settled = |state: &WatchState| {
-            matches!(state, WatchState::Live | WatchState::Denied(_) | WatchState::Closed)
+            state.is_complete() || matches!(state, WatchState::Denied(_) | WatchState::Closed)
         };
         let state = states.wait_for(settled).await.map_err(|_| Error::Closed)?.clone();
         match state {
-            WatchState::Live => Ok(()),
+            WatchState::Live | WatchState::Degraded(_) => Ok(()),
             WatchState::Denied(error) => Err(error),
             _ => Err(Error::Closed),
         }
@@ -112,6 +123,19 @@ impl<F: CustomFields, K> Watch<F, K> {
     /// The state, to wait for another.
     pub fn states(&self) -> watch::Receiver<WatchState> {
         self.shared.states()
+    }
+
+    /// Since when the watch is in its state.
+    pub fn since(&self) -> Instant {
+        self.shared.standing().since
+    }
+
+    /// Why the picture is not complete, or not of now; `None` while all is well.
+    ///
+    /// [`Error::NoAnswer`] may be a missing permission, unless [`Signals`](crate::Signals) are
+    /// tapped.
+    pub fn last_error(&self) -> Option<Error> {
+        self.shared.standing().last_error
     }
 
     /// What is known of a user.

@@ -4,13 +4,16 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use super::WatchState;
 use super::change::{Change, change};
+use crate::error::Error;
 use crate::id::Id;
 use crate::merge::Known;
+use crate::standing::Standing;
 use crate::user::CustomFields;
 
 /// What a hub shows users to.
@@ -21,6 +24,8 @@ pub(crate) trait Picture: Debug + Send + Sync {
     fn hide(&self, id: &Id);
     /// The picture is in this state.
     fn is(&self, state: WatchState);
+    /// A request failed that is tried again.
+    fn failed(&self, error: &Error);
 }
 
 /// A picture with custom fields of one type.
@@ -39,6 +44,7 @@ struct Inner<F> {
     changed: VecDeque<Id>,
     before: HashMap<Id, Known<F>>,
     states: VecDeque<WatchState>,
+    standing: Standing,
     closed: bool,
     reader: Option<Waker>,
 }
@@ -50,6 +56,7 @@ impl<F: CustomFields> Shared<F> {
             changed: VecDeque::new(),
             before: HashMap::new(),
             states: VecDeque::new(),
+            standing: Standing::default(),
             closed: false,
             reader: None,
         };
@@ -70,10 +77,14 @@ impl<F: CustomFields> Shared<F> {
         self.state.subscribe()
     }
 
+    pub fn standing(&self) -> Standing {
+        self.lock().standing.clone()
+    }
+
     pub fn known(&self, id: &str) -> Known<F> {
         match self.lock().view.get(id) {
             Some(known) => known.clone(),
-            None if self.covering && *self.state.borrow() == WatchState::Live => Known::Absent,
+            None if self.covering && self.state.borrow().is_complete() => Known::Absent,
             None => Known::Unknown,
         }
     }
@@ -138,6 +149,12 @@ impl<F: CustomFields> Picture for Shared<F> {
         }
         self.state.send_replace(state.clone());
         let mut inner = self.lock();
+        inner.standing.since = Instant::now();
+        match &state {
+            WatchState::Denied(error) => inner.standing.last_error = Some(error.clone()),
+            state if state.is_complete() => inner.standing.last_error = None,
+            _ => {}
+        }
         // A reader that lags needs the newest state only; `Stale` before anything old is new again.
         if let WatchState::Stale(_) = state {
             inner.states.clear();
@@ -148,6 +165,10 @@ impl<F: CustomFields> Picture for Shared<F> {
             inner.states.pop_front();
         }
         wake(inner);
+    }
+
+    fn failed(&self, error: &Error) {
+        self.lock().standing.last_error = Some(error.clone());
     }
 }
 

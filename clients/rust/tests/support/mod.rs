@@ -160,7 +160,7 @@ fn presenced() -> PathBuf {
 
 /// A daemon with a lease of 3 s and heartbeats each second.
 pub struct Daemon {
-    _process: Process,
+    process: Process,
     folder: TempDir,
 }
 
@@ -187,13 +187,28 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .unwrap();
-        let daemon = Self { _process: Process(child), folder };
+        let daemon = Self { process: Process(child), folder };
         eventually("the daemon is ready", START, async || {
             let log = daemon.log();
             log.lines().any(|line| line.contains(" ready")).then_some(())
         })
         .await;
         daemon
+    }
+
+    /// Stops the process as it is: it hears nothing and answers nothing.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets the process go on.
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.0.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     pub fn log(&self) -> String {
