@@ -175,8 +175,12 @@ class Lease(HasState, Opening):
         chosen: list[Seat] = []
         wake_at: Optional[float] = None
         now = clock()
+        # Who connects waits for another seat of the user whose change may hide the user.
+        changing = {s.user_id for s in self._seats.values() if s._goes_first}
         for seat in self._seats.values():
             if not seat._wants or seat.user_id in self._busy:
+                continue
+            if seat._gives_way and seat.user_id in changing:
                 continue
             if seat._not_before > now:
                 wake_at = min(wake_at or seat._not_before, seat._not_before)

@@ -99,6 +99,14 @@ class Seat(Session):
     def _wants(self) -> bool:
         return self._closing or not self._connected or self._desired.dirty
 
+    @property
+    def _goes_first(self) -> bool:
+        return not self._closing and not self._connected and self._desired.changed
+
+    @property
+    def _gives_way(self) -> bool:
+        return not self._closing and not self._connected and not self._desired.changed
+
     def _end(self, error: Optional[PresenceError]) -> None:
         self._connected = False
         self._error = error or self._error
