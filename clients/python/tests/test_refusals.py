@@ -17,8 +17,7 @@ async def test_a_refused_change_takes_no_other_with_it(world: World, seated: boo
     service, others = await world.service(proxy.url), await world.service()
     events = await Tap.on(world, "user.presence.changed.john")
     async with service.lease("gw") as lease:
-        session: Any = lease.connect("john") if seated else service.connect("john")
-        await session
+        session: Any = await (lease if seated else service).connect("john")
         proxy.refuse(True)
         await until(lambda: not service._link.is_up)
         await others.delete(["john"])  # The user would come back visible.
@@ -44,8 +43,9 @@ async def test_who_has_a_change_connects_before_the_others_of_the_user(
     service, others = await world.service(proxy.url), await world.service()
     events = await Tap.on(world, "user.presence.changed.john")
     async with service.lease("gw") as lease:
-        connect: Any = lease.connect if seated else service.connect
-        sessions = [await connect("john") for _ in range(3)]
+        sessions: list[Any] = [
+            await (lease if seated else service).connect("john") for _ in range(3)
+        ]
         proxy.refuse(True)
         await until(lambda: lease.state == "interrupted" and not service._link.is_up)
         await others.delete(["john"])

@@ -105,8 +105,7 @@ async def test_requests_of_one_user_go_one_after_the_other(world: World) -> None
     await asyncio.gather(*updates, *(c.set_idle(True) for c in connections))
     await asyncio.gather(*(connection.close() for connection in connections))
     async with service.lease("gw") as lease:
-        seats = [lease.connect("john") for _ in range(3)]
-        await asyncio.gather(*seats)
+        seats = await asyncio.gather(*(lease.connect("john") for _ in range(3)))
         await asyncio.gather(*(seat.update(status="x") for seat in seats))
         await asyncio.gather(*(seat.close() for seat in seats))
     assert most == 1

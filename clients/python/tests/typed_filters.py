@@ -61,6 +61,9 @@ async def objects_have_their_types(url: str) -> None:
             print(other.user_id)
         users: list[presenced.User] = await service.users()
         print(users)
-        async for change in service.watch_all():
-            if change.kind == "cam":  # type: ignore[comparison-overlap]
-                print(change)
+        async for change in service.watch_all():  # type: ignore[attr-defined]
+            print(change)  # It is not begun yet.
+        async with service.watch_all() as everyone:
+            async for change in everyone:
+                if change.kind == "cam":  # type: ignore[comparison-overlap]
+                    print(change)

@@ -26,6 +26,7 @@ from ._filter import (
 from ._hub_watch import UserWatch
 from ._matching_watch import MatchingWatch
 from ._model import Change, ChangeKind, Channel, ConnectionState, Me, Status, User, WatchState
+from ._opening import Opening
 from ._query import ChannelQuery, UserQuery
 from ._service import Service, service
 from ._user_client import UserClient, user
@@ -73,6 +74,7 @@ __all__ = [
     "NoAnswer",
     "NoDaemon",
     "NumberCondition",
+    "Opening",
     "PresenceError",
     "Refused",
     "Seat",

@@ -43,8 +43,6 @@ class ChannelWatch(HubWatch):
         self.truncated = False
 
     async def _begin(self) -> None:
-        if self._complete:
-            return
         ids = None if isinstance(self._users, str) else self._users[:_PER_CALL]
         block = (await self._fetch(ids)).get("presence") or {}
         watched = list(block.get("users", ()))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Generator
-from typing import Any, Callable, Generic, Optional, TypeVar, Union, overload
+from collections.abc import Awaitable
+from typing import Any, Callable, Optional, TypeVar, Union, overload
 
 import nats
 from nats.aio.client import Client
 
 from ._door import Door
+from ._opening import Opening
 from ._service import Service
 from ._user_client import UserClient
 
@@ -20,39 +21,20 @@ Servers = Union[str, list[str]]
 D = TypeVar("D", bound=Door)
 
 
-class Connecting(Generic[D]):
-    """``await`` makes the client; ``async with`` also closes it, and its NATS connection."""
-
-    def __init__(self, begin: Callable[[], Awaitable[D]]) -> None:
-        self._begin = begin
-        self._door: Optional[D] = None
-
-    def __await__(self) -> Generator[Any, None, D]:
-        return self._begin().__await__()
-
-    async def __aenter__(self) -> D:
-        self._door = await self._begin()
-        return self._door
-
-    async def __aexit__(self, *exception: object) -> None:
-        if self._door is not None:
-            await self._door.close()
-
-
 @overload
 def connect(
     servers: Optional[Servers] = ..., *, user: str, **options: Any
-) -> Connecting[UserClient]: ...
+) -> Opening[UserClient]: ...
 @overload
 def connect(
     servers: Optional[Servers] = ..., *, user: None = None, **options: Any
-) -> Connecting[Service]: ...
+) -> Opening[Service]: ...
 def connect(
     servers: Optional[Servers] = None,
     *,
     user: Optional[str] = None,
     **options: Any,
-) -> Union[Connecting[UserClient], Connecting[Service]]:
+) -> Union[Opening[UserClient], Opening[Service]]:
     """Connects to NATS: ``async with presenced.connect(url, user="john") as me``.
 
     Without ``servers`` it is the environment's ``NATS_URL``, else ``nats://127.0.0.1:4222``;
@@ -63,8 +45,8 @@ def connect(
     servers = servers or os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     own = {name: options.pop(name) for name in _OWN if name in options}
     if user is None:
-        return Connecting(lambda: _open(servers, options, lambda nc: Service(nc, **own)))
-    return Connecting(lambda: _open(servers, options, lambda nc: UserClient(nc, user, **own)))
+        return Opening(_open(servers, options, lambda nc: Service(nc, **own)))
+    return Opening(_open(servers, options, lambda nc: UserClient(nc, user, **own)))
 
 
 async def _open(servers: Servers, options: dict[str, Any], make: Callable[[Client], D]) -> D:

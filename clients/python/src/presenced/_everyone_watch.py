@@ -52,9 +52,8 @@ class EveryoneWatch(Watch):
         return entry.user if entry is not None and entry.known else UNKNOWN
 
     async def _begin(self) -> None:
-        if self._task is None and self._state is not WatchState.CLOSED:
-            self._link.listeners.append(self._on_link)
-            self._task = spawn(self._run(), "a watch of all", self._end)
+        self._link.listeners.append(self._on_link)
+        self._task = spawn(self._run(), "a watch of all", self._end)
 
     # -- the task
 

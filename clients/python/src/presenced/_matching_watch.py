@@ -10,7 +10,6 @@ from ._background import spawn
 from ._hub import Hub
 from ._hub_watch import HubWatch
 from ._link import Link, LinkEvent
-from ._model import WatchState
 from ._pace import Backoff, clock, pause_after, wait_set
 from ._picture import Step
 from ._query import UserQuery
@@ -40,9 +39,8 @@ class MatchingWatch(HubWatch):
         self._task: Optional[asyncio.Task[None]] = None
 
     async def _begin(self) -> None:
-        if self._task is None and self._state is not WatchState.CLOSED:
-            self._link.listeners.append(self._on_link)
-            self._task = spawn(self._run(), "a watch of those who match", self._end)
+        self._link.listeners.append(self._on_link)
+        self._task = spawn(self._run(), "a watch of those who match", self._end)
 
     async def _run(self) -> None:
         while True:

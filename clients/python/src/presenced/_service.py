@@ -13,6 +13,7 @@ from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_views
 from ._everyone_watch import EveryoneWatch
 from ._filter import Filter
 from ._model import Channel, Me, parse_channel
+from ._opening import Opening
 from ._patch import patch_of
 from ._query import query_body
 from ._tokens import encode, id_of, ids_of
@@ -43,21 +44,21 @@ class Service(Door):
         idle: Optional[bool] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         **named: Any,
-    ) -> Connection:
+    ) -> Opening[Connection]:
         """Has a user come online, with heartbeats of its own. For many users: ``lease``."""
         encode(user)
         desired = Desired(patch_of(fields, named), device, idle, defaults)
         return self._connect(user, user, desired)
 
-    def lease(self, name: str) -> Lease:
+    def lease(self, name: str) -> Opening[Lease]:
         """A lease for many users' connections. The name gets a random end."""
-        lease = Lease(self._link, self._calls, name, self._leases.discard)
-        self._leases.add(lease)
-        return lease
+        leases = self._leases
+        lease = Lease(self._link, self._calls, name, leases.add, leases.discard)
+        return Opening(lease._open())
 
-    def watch_all(self) -> EveryoneWatch:
+    def watch_all(self) -> Opening[EveryoneWatch]:
         """Watches all users. Needs the permission to subscribe to the events of all."""
-        return self._kept(EveryoneWatch(self._link, self._calls, self._hub))
+        return self._opening(EveryoneWatch(self._link, self._calls, self._hub))
 
     async def upsert(self, users: Iterable[Mapping[str, Any]]) -> dict[str, Me]:
         """Makes or changes users, each a mapping with its ``id``; 100 a request."""

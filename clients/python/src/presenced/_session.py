@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ._desired import Desired
-from ._opening import Opening
+from ._opening import Opened
 from ._pace import CALL_TIMEOUT
 from ._patch import marks_of
 from ._tokens import random_id
 from .errors import NoAnswer, PresenceError
 
 
-class Session(Opening):
+class Session(Opened):
     """One connection of one user. ``id`` is new for each, and stays over reconnects."""
 
     def __init__(self, user: str, desired: Desired) -> None:

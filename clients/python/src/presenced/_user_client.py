@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from ._desired import Desired
 from ._door import AUDIT, EVENTS, PREFIX, Door, own_views
 from ._model import Me
+from ._opening import Opening
 from ._patch import patch_of
 from ._tokens import id_of
 from .connection import Connection
@@ -38,7 +39,7 @@ class UserClient(Door):
         idle: Optional[bool] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         **named: Any,
-    ) -> Connection:
+    ) -> Opening[Connection]:
         """Comes online: ``async with me.connect(status="hello") as connection``.
 
         ``defaults`` are fields that count only if this makes the user.

@@ -39,6 +39,7 @@ class Connection(HasState, Session):
         named: Optional[str],
         desired: Desired,
         on_me: Callable[[Me], None],
+        on_open: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
         peers: Collection[Connection],
     ) -> None:
@@ -48,6 +49,7 @@ class Connection(HasState, Session):
         self._lock = lock
         self._named = named  # The user's id where bodies name it: at the first door.
         self._on_me = on_me
+        self._on_open = on_open
         self._on_end = on_end
         self._peers = peers  # The open connections of the door.
         self._states = States()
@@ -109,17 +111,16 @@ class Connection(HasState, Session):
             self._finish()
 
     async def _open(self) -> Connection:
-        if self.state is ConnectionState.CLOSED:
-            raise Closed("the connection is closed")
-        if self._task is None:
-            self._link.start()
-            self._link.listeners.append(self._on_link)
-            self._task = spawn(self._run(), repr(self), self._finish)
-            try:
-                await self._desired.acknowledged(None)
-            except BaseException:
-                await self.close()
-                raise
+        self._link.check_open()
+        self._link.start()
+        self._link.listeners.append(self._on_link)
+        self._on_open(self)
+        self._task = spawn(self._run(), repr(self), self._finish)
+        try:
+            await self._desired.acknowledged(None)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     def _on_link(self, event: LinkEvent) -> None:
@@ -134,8 +135,8 @@ class Connection(HasState, Session):
     # -- the task
 
     def _send_soon(self) -> None:
-        if self.state is ConnectionState.CLOSED or self._task is None:
-            raise Closed("the connection is not open")
+        if self.state is ConnectionState.CLOSED:
+            raise Closed("the connection is closed")
         self._wake.set()
 
     def _why_not(self) -> Optional[PresenceError]:

@@ -12,7 +12,7 @@ from ._calls import Calls
 from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState
-from ._opening import Opening
+from ._opening import Opened, Opening
 from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._states import HasState, States
@@ -26,19 +26,25 @@ _BATCHES = 4
 _GOODBYE_TIMEOUT = 30.0
 
 
-class Lease(HasState, Opening):
+class Lease(HasState, Opened):
     """Many users being online by one heartbeat: made by ``lease`` of a service.
 
     ``async with`` and ``await`` begin it; leaving the block disconnects all.
     """
 
     def __init__(
-        self, link: Link, calls: Calls, name: str, on_end: Callable[[Lease], None]
+        self,
+        link: Link,
+        calls: Calls,
+        name: str,
+        on_open: Callable[[Lease], None],
+        on_end: Callable[[Lease], None],
     ) -> None:
         encode(f"{id_of(name)}-{'0' * 32}")
         self._link = link
         self._calls = calls
         self._base = name
+        self._on_open = on_open
         self._on_end = on_end
         self._states = States()
         self._pace = Pace()
@@ -76,14 +82,14 @@ class Lease(HasState, Opening):
         defaults: Optional[Mapping[str, Any]] = None,
         timeout: Optional[float] = CALL_TIMEOUT,
         **named: Any,
-    ) -> Seat:
+    ) -> Opening[Seat]:
         """A seat for a user: ``await`` and ``async with`` wait until it is acknowledged.
 
         ``defaults`` are fields that count only if this makes the user.
         """
         encode(user)
         desired = Desired(patch_of(fields, named), device, idle, defaults)
-        return Seat(self, user, desired, timeout)
+        return Opening(Seat(self, user, desired, timeout)._open())
 
     async def close(self, *, restart: bool = False) -> None:
         """Ends all seats by one request. ``restart``: the users have a whole lease to come back."""
@@ -102,34 +108,25 @@ class Lease(HasState, Opening):
             self._finish()
 
     async def _open(self) -> Lease:
-        if self.state is ConnectionState.CLOSED:
-            raise Closed("the lease is closed")
-        try:
-            self._link.check_open()
-        except Closed as error:
-            self._finish(error)
-            raise
-        if not self._tasks:
-            self._link.start()
-            self._link.listeners.append(self._on_link)
-            self._tasks = [
-                spawn(task, f"the lease {self.name}", self._finish)
-                for task in (self._write(), self._beat())
-            ]
-            if self._link.is_up:
-                self._states.set(ConnectionState.ONLINE)
+        self._link.check_open()
+        self._link.start()
+        self._link.listeners.append(self._on_link)
+        self._on_open(self)
+        self._tasks = [
+            spawn(task, f"the lease {self.name}", self._finish)
+            for task in (self._write(), self._beat())
+        ]
+        if self._link.is_up:
+            self._states.set(ConnectionState.ONLINE)
         return self
 
     # -- what seats ask for
 
-    def _take(self, seat: Seat) -> bool:
-        """Takes a new seat; False if it was taken before."""
-        if not self._tasks or self.state is ConnectionState.CLOSED:
-            raise Closed("the lease is not open")
-        if self._has(seat) or seat._ended.is_set():
-            return False
+    def _take(self, seat: Seat) -> None:
+        """Takes a new seat."""
+        if self.state is ConnectionState.CLOSED:
+            raise Closed("the lease is closed")
         self._seats[seat.id] = seat
-        return True
 
     def _has(self, seat: Seat) -> bool:
         return seat.id in self._seats

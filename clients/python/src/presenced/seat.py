@@ -64,12 +64,12 @@ class Seat(Session):
             await wait_set(self._ended, timeout)
 
     async def _open(self) -> Seat:
-        if self._lease._take(self):
-            try:
-                await self._want(self._timeout)
-            except BaseException:
-                self._leave()  # It may have been applied: it is disconnected afterwards.
-                raise
+        self._lease._take(self)
+        try:
+            await self._want(self._timeout)
+        except BaseException:
+            self._leave()  # It may have been applied: it is disconnected afterwards.
+            raise
         return self
 
     def _leave(self) -> None:
@@ -88,8 +88,6 @@ class Seat(Session):
     def _send_soon(self) -> None:
         if self._closing or self._ended.is_set():
             raise self._error or Closed("the seat is closed")
-        if not self._lease._has(self):
-            raise Closed("the seat is not open")
         self._lease._wake.set()
 
     def _why_not(self) -> Optional[PresenceError]:

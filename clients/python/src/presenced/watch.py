@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Optional, TypeVar
 
 from ._model import Change, User, WatchState, kind_of, now
-from ._opening import Opening
+from ._opening import Opened
 from ._picture import Step
 from .errors import Closed, Denied, PresenceError
 
@@ -18,7 +18,7 @@ UNKNOWN: Any = object()
 W = TypeVar("W", bound="Watch")
 
 
-class Watch(Opening, Mapping[str, Optional[User]]):
+class Watch(Opened, Mapping[str, Optional[User]]):
     """The users that are watched: ``watch["john"]`` is a User, or None where there is no such user.
 
     An id that is not (yet) in the mapping is unknown. ``async with`` and ``await`` wait for the
@@ -104,6 +104,8 @@ class Watch(Opening, Mapping[str, Optional[User]]):
         self._end(None)
 
     async def _open(self: W) -> W:
+        if self._state is WatchState.CLOSED:
+            raise Closed("the watch is closed")
         try:
             await self._begin()
             await self.live()
