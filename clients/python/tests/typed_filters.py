@@ -67,3 +67,12 @@ async def objects_have_their_types(url: str) -> None:
             async for change in everyone:
                 if change.kind == "cam":  # type: ignore[comparison-overlap]
                     print(change)
+                print(change.user.status)  # type: ignore[union-attr]
+                if change.kind == "came" or change.kind == "status":
+                    print(change.id.upper(), change.user.status)
+                elif change.kind == "gone":
+                    nobody: None = change.user
+                    print(change.id.upper(), nobody)
+                elif change.kind == "state":
+                    print(change.state)
+                    change.id.upper()  # type: ignore[attr-defined]

@@ -25,7 +25,19 @@ from ._filter import (
 )
 from ._hub_watch import UserWatch
 from ._matching_watch import MatchingWatch
-from ._model import Change, ChangeKind, Channel, ConnectionState, Me, Status, User, WatchState
+from ._model import (
+    Change,
+    ChangeKind,
+    Channel,
+    ConnectionState,
+    Me,
+    StateChange,
+    Status,
+    User,
+    UserChange,
+    UserGone,
+    WatchState,
+)
 from ._opening import Opening
 from ._query import ChannelQuery, UserQuery
 from ._service import Service, service
@@ -80,12 +92,15 @@ __all__ = [
     "Seat",
     "Service",
     "Sort",
+    "StateChange",
     "Status",
     "TextCondition",
     "TimeCondition",
     "User",
+    "UserChange",
     "UserClient",
     "UserFilter",
+    "UserGone",
     "UserQuery",
     "UserWatch",
     "Watch",

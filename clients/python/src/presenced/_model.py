@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, Union
 
 from .errors import Malformed, PresenceError
 
@@ -84,24 +84,45 @@ class Channel:
         return f"{self.type}:{self.id}"
 
 
-ChangeKind = Literal["came", "left", "status", "fields", "gone", "state"]
+@dataclass(frozen=True)
+class UserChange:
+    """A user came (online), left (offline), or has another ``status`` or other ``fields``.
+
+    ``before`` is the user as it was; None: there was none of that id.
+    """
+
+    kind: Literal["came", "left", "status", "fields"]
+    state: WatchState
+    id: str
+    user: User
+    before: Optional[User]
 
 
 @dataclass(frozen=True)
-class Change:
-    """One step of a watch.
+class UserGone:
+    """A user was deleted, was not made yet, or is no longer found by the watch."""
 
-    ``kind`` is ``came`` (online), ``left`` (offline), ``status``, ``fields`` (anything else) or
-    ``gone`` (deleted, not made yet, or no longer found) for a change of a user, where ``before``
-    and ``user`` are the user as it was and as it is; None: there is none of that id. It is
-    ``state`` when the watch itself changed its state.
-    """
-
-    kind: ChangeKind
+    kind: Literal["gone"]
     state: WatchState
-    id: Optional[str] = None
-    user: Optional[User] = None
-    before: Optional[User] = None
+    id: str
+    user: None
+    before: Optional[User]
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """The watch itself changed its state."""
+
+    state: WatchState
+    kind: Literal["state"] = "state"
+    id: None = None
+    user: None = None
+    before: None = None
+
+
+#: One step of a watch. A type checker knows by its ``kind`` what it has.
+Change = Union[UserChange, UserGone, StateChange]
+ChangeKind = Literal["came", "left", "status", "fields", "gone", "state"]
 
 
 @dataclass(frozen=True)
@@ -217,16 +238,15 @@ def parse_channel(body: Any) -> Channel:
         raise Malformed(f"not a channel: {error!r}") from None
 
 
-def kind_of(before: Optional[User], user: Optional[User]) -> ChangeKind:
-    """What people call the step from one state to the next."""
+def change_of(state: WatchState, id: str, before: Optional[User], user: Optional[User]) -> Change:
+    """The step from one state of a user to the next, as people call it."""
     if user is None:
-        return "gone"
+        return UserGone("gone", state, id, user, before)
     was_online = before is not None and before.online
     if user.online != was_online:
-        return "came" if user.online else "left"
-    if user.status != (before.status if before else None):
-        return "status"
-    return "fields"
+        return UserChange("came" if user.online else "left", state, id, user, before)
+    same_status = user.status == (before.status if before else None)
+    return UserChange("fields" if same_status else "status", state, id, user, before)
 
 
 def _text(value: Any) -> str:

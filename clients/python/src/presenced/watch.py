@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Optional, TypeVar
 
-from ._model import Change, User, WatchState, kind_of, now
+from ._model import Change, StateChange, User, WatchState, change_of, now
 from ._opening import Opened
 from ._picture import Step
 from .errors import Closed, Denied, PresenceError
@@ -144,10 +144,10 @@ class Watch(Opened, Mapping[str, Optional[User]]):
             if current is UNKNOWN or current == before:
                 continue
             before = None if before is UNKNOWN else before
-            return Change(kind_of(before, current), self._state, id, current, before)
+            return change_of(self._state, id, before, current)
         if self._shown_state is not self._state:
             self._shown_state = self._state
-            return Change("state", self._state)
+            return StateChange(self._state)
         return None
 
     # -- what it is fed with
