@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json
 import pickle
+from typing import Any
 
 import pytest
 from conftest import World
@@ -38,6 +39,30 @@ def test_a_user_is_compared_hashed_copied_and_pickled() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         john.status = "y"  # type: ignore[misc]
     assert john.created_at is not None and john.created_at.microsecond == 375123
+
+
+CHANGES_OF_A_DICT: list[tuple[Any, ...]] = [
+    ("update", {"x": 1}),
+    ("__setitem__", "x", 1),
+    ("__delitem__", "team"),
+    ("__ior__", {"x": 1}),
+    ("setdefault", "x", 1),
+    ("pop", "team"),
+    ("popitem",),
+    ("clear",),
+]
+
+
+def test_the_fields_that_watches_share_do_not_change() -> None:
+    john = _model.parse_user(JOHN)
+    team = _model.parse_channel({"type": "team", "id": "a", "color": "red"})
+    for holder in (john, team, copy.copy(john), copy.deepcopy(john), presenced.User("x")):
+        for name, *arguments in CHANGES_OF_A_DICT:
+            with pytest.raises(TypeError, match="do not change"):
+                getattr(holder.fields, name)(*arguments)
+    assert john.fields == {"team": {"name": "red"}} and {**john.fields, "x": 1}["x"] == 1
+    assert json.loads(json.dumps(john.fields)) == john.fields
+    assert dataclasses.asdict(john)["fields"] == john.fields
 
 
 @pytest.mark.parametrize("broken", [None, [], {}, {"id": 3, "online": True}, {**JOHN, "status": 1}])

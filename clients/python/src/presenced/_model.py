@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Literal, Optional, Union
 
+from ._fields import Fields
 from .errors import Malformed, PresenceError
 
 Json = dict[str, Any]
@@ -53,7 +54,7 @@ class User:
     created_at: Optional[datetime] = None
     updated_at: Optional[datetime] = None
     version: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    fields: Mapping[str, Any] = field(default_factory=Fields, hash=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Channel:
     last_message_at: Optional[datetime] = None
     created_at: Optional[datetime] = None
     updated_at: Optional[datetime] = None
-    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    fields: Mapping[str, Any] = field(default_factory=Fields, hash=False)
 
     @property
     def cid(self) -> str:
@@ -180,11 +181,11 @@ def parse_user(body: Any) -> User:
             availability=str(body.get("availability", "active" if online else "offline")),
             devices=tuple(str(device) for device in body.get("devices") or ()),
             version=int(body.get("version", 0)),
-            fields={
-                name: value
+            fields=Fields(
+                (name, value)
                 for name, value in body.items()
                 if name not in _USER and not (own and name in _OWN)
-            },
+            ),
         )
         if not own:
             return User(**known)
@@ -232,7 +233,7 @@ def parse_channel(body: Any) -> Channel:
             last_message_at=parse_time(body.get("last_message_at")),
             created_at=parse_time(body.get("created_at")),
             updated_at=parse_time(body.get("updated_at")),
-            fields={name: value for name, value in body.items() if name not in _CHANNEL},
+            fields=Fields(item for item in body.items() if item[0] not in _CHANNEL),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Malformed(f"not a channel: {error!r}") from None
