@@ -208,6 +208,14 @@ class Door(Opened):
         return lock
 
 
+def own_view(views: Mapping[str, Me], id: str) -> Me:
+    """The own view of one user in the answer of a write."""
+    view = views.get(id)
+    if view is None:
+        raise Malformed(f"upsert_users without {id!r}")
+    return view
+
+
 def own_views(answer: Mapping[str, Any]) -> dict[str, Me]:
     users = answer.get("users")
     if not isinstance(users, dict):

@@ -24,7 +24,7 @@ from nats.aio.subscription import Subscription
 
 from ._background import spawn
 from ._pace import TRY_TIMEOUT, clock, wait_set
-from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError, Refused
+from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError, Refused, again
 
 _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
@@ -152,7 +152,8 @@ class Link:
             if not task.done():
                 task.cancel()
         if task.cancelled():
-            raise call.reason or Disconnected("the NATS connection broke under a request")
+            reason = call.reason or Disconnected("the NATS connection broke under a request")
+            raise again(reason) from call.reason
         try:
             return task.result()
         except nats_errors.NoRespondersError:

@@ -196,7 +196,7 @@ def parse_user(body: Any) -> User:
             hide_last_active=body.get("hide_last_active") is True,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Malformed(f"not a user: {error!r}") from None
+        raise Malformed(f"not a user: {error!r}") from error
 
 
 def parse_users(answer: Mapping[str, Any]) -> list[User]:
@@ -236,7 +236,7 @@ def parse_channel(body: Any) -> Channel:
             fields=Fields(item for item in body.items() if item[0] not in _CHANNEL),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Malformed(f"not a channel: {error!r}") from None
+        raise Malformed(f"not a channel: {error!r}") from error
 
 
 def change_of(state: WatchState, id: str, before: Optional[User], user: Optional[User]) -> Change:

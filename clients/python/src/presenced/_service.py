@@ -9,7 +9,7 @@ from nats.aio.client import Client
 
 from ._calls import chunks
 from ._desired import Desired
-from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_views
+from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_view, own_views
 from ._everyone_watch import EveryoneWatch
 from ._filter import Filter
 from ._model import Channel, Me, parse_channel
@@ -74,7 +74,7 @@ class Service(Door):
         self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any
     ) -> Me:
         """Changes one user; None as a value removes a field."""
-        return (await self.upsert([{**patch_of(fields, named), "id": id_of(user)}]))[user]
+        return own_view(await self.upsert([{**patch_of(fields, named), "id": id_of(user)}]), user)
 
     async def delete(self, ids: Iterable[str]) -> list[str]:
         """Deletes users; returns the ids of those that there were."""

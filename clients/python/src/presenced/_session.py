@@ -12,7 +12,7 @@ from ._opening import Opened
 from ._pace import CALL_TIMEOUT
 from ._patch import marks_of
 from ._tokens import random_id
-from .errors import NoAnswer, PresenceError
+from .errors import NoAnswer, PresenceError, again
 
 
 class Session(Opened):
@@ -52,5 +52,7 @@ class Session(Opened):
         try:
             await self._desired.acknowledged(timeout, change)
         except asyncio.TimeoutError:
-            error = self._why_not() or NoAnswer("the change is not acknowledged yet")
-            raise error from None
+            error = self._why_not()
+            if error is None:
+                raise NoAnswer("the change is not acknowledged yet") from None
+            raise again(error) from error

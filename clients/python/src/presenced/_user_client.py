@@ -8,7 +8,7 @@ from typing import Any, Optional
 from nats.aio.client import Client
 
 from ._desired import Desired
-from ._door import AUDIT, EVENTS, PREFIX, Door, own_views
+from ._door import AUDIT, EVENTS, PREFIX, Door, own_view, own_views
 from ._model import Me
 from ._opening import Opening
 from ._patch import patch_of
@@ -52,7 +52,7 @@ class UserClient(Door):
         async with self._lock(self.id):
             body = {"users": [patch_of(fields, named)]}
             answer = await self._calls.call("upsert_users", body)
-        return own_views(answer)[self.id]
+        return own_view(own_views(answer), self.id)
 
 
 def user(

@@ -19,7 +19,7 @@ from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._session import Session
 from ._states import HasState, States
-from .errors import Closed, PresenceError
+from .errors import Closed, Malformed, PresenceError
 
 _GOODBYE_TIMEOUT = 2.0
 
@@ -89,7 +89,8 @@ class Connection(HasState, Session):
         when that is possible. A change that is refused is dropped.
         """
         await self._want(timeout, patch_of(fields, named))
-        assert self._me is not None
+        if self._me is None:
+            raise Malformed("the answers are without the user's own view")
         return self._me
 
     async def close(self) -> None:

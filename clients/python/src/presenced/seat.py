@@ -87,7 +87,7 @@ class Seat(Session):
 
     def _send_soon(self) -> None:
         if self._closing or self._ended.is_set():
-            raise self._error or Closed("the seat is closed")
+            raise Closed("the seat is closed") from self._error
         self._lease._wake.set()
 
     def _why_not(self) -> Optional[PresenceError]:

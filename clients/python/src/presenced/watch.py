@@ -11,7 +11,7 @@ from typing import Any, Optional, TypeVar
 from ._model import Change, StateChange, User, WatchState, change_of, now
 from ._opening import Opened
 from ._picture import Step
-from .errors import Closed, Denied, PresenceError
+from .errors import Closed, Denied, PresenceError, again
 
 UNKNOWN: Any = object()
 
@@ -91,11 +91,13 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         """Waits for the first complete picture. Raises Denied where NATS lets nothing be seen."""
         while True:
             if self._state is WatchState.CLOSED:
-                raise self.last_error or Closed("the watch is closed")
+                error = self.last_error or Closed("the watch is closed")
+                raise again(error) from self.last_error
             if self._was_live:
                 return
             if self._state is WatchState.DENIED:
-                raise self._why_denied or Denied("NATS refuses to let these users be seen")
+                denied = self._why_denied or Denied("NATS refuses to let these users be seen")
+                raise again(denied) from self._why_denied
             self._wake.clear()
             await self._wake.wait()
 
