@@ -125,3 +125,29 @@ async def test_a_seat_that_closes_while_it_connects_is_disconnected(world: World
             await connecting
         await until(lambda: len(lease.seats) == 1)
         await until(lambda: _offline(service, "john"))
+
+
+async def test_a_lease_that_closes_while_seats_connect_leaves_no_ghost(world: World) -> None:
+    """The end of a lease is not remembered: it must not overtake a batch of the lease."""
+    service, others = await world.service(), await world.service()
+    once = service._calls.once
+    under_way: list[asyncio.Task[object]] = []
+
+    async def slow(operation: str, *arguments: object) -> object:
+        if operation != "batch":
+            return await once(operation, *arguments)  # type: ignore[arg-type]
+
+        async def later() -> object:  # As by a daemon that is behind.
+            await asyncio.sleep(0.3)
+            return await once(operation, *arguments)  # type: ignore[arg-type]
+
+        under_way.append(asyncio.ensure_future(later()))
+        return await asyncio.shield(under_way[-1])
+
+    service._calls.once = slow  # type: ignore[method-assign, assignment]
+    async with service.lease("gw") as lease:
+        connecting = [asyncio.ensure_future(lease.connect(f"u{n}")) for n in range(5)]
+        await until(lambda: under_way)
+    await asyncio.gather(*under_way, *connecting, return_exceptions=True)
+    await asyncio.sleep(0.7)  # The grace.
+    assert await online(others) == 0

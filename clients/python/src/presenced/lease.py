@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Callable, Optional
 
@@ -13,7 +13,7 @@ from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState
 from ._opening import Opened, Opening
-from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
+from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._states import HasState, States
 from ._tokens import encode, id_of, random_id
@@ -95,11 +95,15 @@ class Lease(HasState, Opened):
         """Ends all seats by one request. ``restart``: the users have a whole lease to come back."""
         if self.state is ConnectionState.CLOSED:
             return
-        body: dict[str, Any] = {"lease": self.name}
-        if restart:
-            body["grace_ms"] = int(self._pace.lease * 1000)
         try:
-            await asyncio.gather(*self._cancel(), return_exceptions=True)
+            await asyncio.gather(*_cancelled(self._tasks), return_exceptions=True)
+            if self._batches:
+                # The daemons do not remember the end of a lease for a connect that comes later.
+                await asyncio.wait(set(self._batches), timeout=TRY_TIMEOUT)
+            await asyncio.gather(*_cancelled(self._batches), return_exceptions=True)
+            body: dict[str, Any] = {"lease": self.name}
+            if restart:
+                body["grace_ms"] = int(self._pace.lease * 1000)
             if self._link.is_up and self._seats:
                 await self._calls.call("disconnect", body, _GOODBYE_TIMEOUT)
         except PresenceError:
@@ -350,17 +354,18 @@ class Lease(HasState, Opened):
 
     # -- the end
 
-    def _cancel(self) -> list[asyncio.Task[None]]:
-        tasks: list[asyncio.Task[None]] = [*self._tasks, *self._batches]
-        for task in tasks:
-            task.cancel()
-        return tasks
-
     def _finish(self, error: Optional[PresenceError] = None) -> None:
-        self._cancel()
+        _cancelled([*self._tasks, *self._batches])
         for seat in list(self._seats.values()):
             self._remove(seat, error)
         if self._on_link in self._link.listeners:
             self._link.listeners.remove(self._on_link)
         self._states.set(ConnectionState.CLOSED, error)
         self._on_end(self)
+
+
+def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    return cancelled
