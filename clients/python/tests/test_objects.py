@@ -148,7 +148,7 @@ async def test_a_fault_of_the_library_is_logged_and_wakes_those_who_wait(
     service._hub._subscribe = fails  # type: ignore[method-assign]
     watch.add("jack")
     everyone._list = fails  # type: ignore[method-assign]
-    everyone._doubt()
+    everyone._rounds.doubt()
     connection._beat = fails  # type: ignore[method-assign]
     lease._send = fails  # type: ignore[method-assign, assignment]
     with pytest.raises(presenced.Closed):

@@ -9,7 +9,7 @@ from typing import Any, Generic, Optional, TypeVar
 
 T = TypeVar("T", covariant=True)
 Self = TypeVar("Self", bound="Opened")
-O = TypeVar("O", bound="Opened")  # noqa: E741
+O = TypeVar("O", bound="Opened", covariant=True)  # noqa: E741
 
 
 class Startable(Coroutine[Any, Any, T], Generic[T]):

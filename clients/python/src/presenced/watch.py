@@ -178,6 +178,9 @@ class Watch(Opened, Mapping[str, Optional[User]]):
             self._state, self._since = state, now()
         self._wake.set()
 
+    def _doubt(self) -> None:
+        """What is shown may be old."""
+
     def _end(self, error: Optional[PresenceError]) -> None:
         if error is not None and self._state is not WatchState.CLOSED:
             self.last_error = error
