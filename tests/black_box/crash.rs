@@ -48,7 +48,11 @@ async fn one_of_two_is_killed_and_the_other_announces_what_it_left_unsaid() {
     victim.kill();
     let tallies = load.stop().await;
     settles(&client, &mut events, &tallies).await;
-    assert_eq!(survivor.metric("presence_daemon_failures_total").await, 1.0);
+    // It is counted after the last changes are announced.
+    eventually("the failure is counted", ANNOUNCED, async || {
+        (survivor.metric("presence_daemon_failures_total").await == 1.0).then_some(())
+    })
+    .await;
     assert!(tallies.values().all(|tally| tally.acknowledged > 0));
 }
 
