@@ -40,7 +40,7 @@ class ChannelWatch(HubWatch):
         self.channel: Optional[Channel] = None
         #: Members that are not watched, and whether there are any.
         self.not_watched: tuple[str, ...] = ()
-        self.truncated = False
+        self.truncated: bool = False
 
     async def _begin(self) -> None:
         ids = None if isinstance(self._users, str) else self._users[:_PER_CALL]

@@ -121,7 +121,7 @@ class EveryoneWatch(Watch):
         missed = [entry.id for entry, version in newer if entry.event_version < version]
         if missed:
             self._hub.missed += 1
-            self.degraded = f"events on {self._hub.events}.* do not arrive"
+            self._degrade(f"{self._hub.events}.*")
             log.warning("events of %s do not arrive: a permission, or dropped messages?", missed)
         return bool(missed)
 

@@ -79,7 +79,7 @@ class Link:
         self._subs: set[Subscription] = set()
         self._received = -1
         self._heard_at = 0.0
-        self.closed = False
+        self.closed: bool = False
         self.listeners: list[Callable[[LinkEvent], None]] = []
 
     @property

@@ -20,8 +20,8 @@ class Session(Opened):
 
     def __init__(self, user: str, desired: Desired) -> None:
         self._desired = desired
-        self.user_id = user
-        self.id = random_id()
+        self.user_id: str = user
+        self.id: str = random_id()
 
     async def set_idle(self, idle: bool, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
         """Says whether the person behind this connection is idle."""

@@ -29,7 +29,7 @@ class UserClient(Door):
         audit: Optional[float] = AUDIT,
     ) -> None:
         super().__init__(nc, id_of(user), prefix, events, audit)
-        self.id = user
+        self.id: str = user
 
     def connect(
         self,

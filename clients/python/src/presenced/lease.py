@@ -58,7 +58,7 @@ class Lease(HasState, Opened):
         self._old: set[str] = set()
         self._mismatches = 0
         self._writes = 0
-        self.name = f"{name}-{random_id()}"
+        self.name: str = f"{name}-{random_id()}"
 
     def __repr__(self) -> str:
         return f"<Lease {self.name!r}, {self.state}, {self.held} of {len(self._seats)} seats>"

@@ -80,7 +80,8 @@ class Watch(Opened, Mapping[str, Optional[User]]):
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self._find(id) is not UNKNOWN
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return id(self)
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -166,6 +167,9 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         self.last_error = error
         if isinstance(error, Denied):
             self._why_denied = error
+
+    def _degrade(self, subject: str) -> None:
+        self.degraded = f"events on {subject} do not arrive"
 
     def _set(self, state: WatchState) -> None:
         if self._state is WatchState.CLOSED:
