@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from typing import Any
 
@@ -158,3 +159,13 @@ async def test_a_permission_to_ask_that_is_withdrawn_denies_until_it_is_given(ba
             bare.start_nats()
             await until(lambda state=state: watch.state == state, 40)
         assert watch.last_error is not None and watch.last_error.code == "permission"
+
+
+async def test_a_permission_to_see_all_that_is_withdrawn_denies(bare: World) -> None:
+    await permitted(bare, see='"user.presence.changed.*"', publish="presence.v1.*")
+    nc = await bare.connect(user="john", password="j")
+    async with presenced.service(nc) as service, service.watch_all() as watch:
+        assert bare.config is not None and bare.nats is not None
+        bare.config.write_text(bare.config.read_text().replace("changed.*", "changed.x"))
+        bare.nats.send_signal(signal.SIGHUP)
+        await until(lambda: watch.state == "denied")

@@ -61,7 +61,7 @@ class EveryoneWatch(Watch):
             self._set(WatchState.LIVE)
 
     async def _subscribe(self) -> None:
-        if self._sub is None:
+        if not self._link.holds(self._sub):
             subject = f"{self._hub.events}.*"
             self._sub = (await self._link.subscribe([subject], self._on_message))[subject]
             if self._sub is None:

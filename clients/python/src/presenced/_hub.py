@@ -244,7 +244,11 @@ class Hub:
                     await self._link.unsubscribe(slot.sub)
 
     async def _subscribe(self) -> None:
-        wanted = [slot for slot in self._slots.values() if slot.sub is None and not slot.denied]
+        wanted = [
+            slot
+            for slot in self._slots.values()
+            if not slot.denied and not self._link.holds(slot.sub)
+        ]
         for slots in chunks(wanted, _PER_QUERY):
             chunk = {slot.subject: slot for slot in slots}
             made = await self._link.subscribe(list(chunk), self._on_message)
