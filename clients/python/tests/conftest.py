@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -157,6 +157,28 @@ class World:
         if self.nats is not None:
             self.kill_nats()
         shutil.rmtree(self.folder / "store", ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_version_goes_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Holds each step of each watch against the ones before, in every test."""
+    take = presenced.Watch._take
+    newest: dict[tuple[int, str], int] = {}
+    watches: list[presenced.Watch] = []  # So that no number of a watch is used again.
+    wrong: list[Any] = []
+
+    def checked(watch: presenced.Watch, step: Any) -> None:
+        watches.append(watch)
+        version = 0 if step.user is None else step.user.version
+        before = newest.get((id(watch), step.id), 0)
+        if step.user is not None and version < before:
+            wrong.append((step, before))
+        newest[id(watch), step.id] = max(before, version)
+        take(watch, step)
+
+    monkeypatch.setattr(presenced.Watch, "_take", checked)
+    yield
+    assert not wrong, "a version went back"
 
 
 @pytest.fixture

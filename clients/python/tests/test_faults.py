@@ -178,6 +178,7 @@ async def test_without_a_daemon_the_picture_stays(world: World) -> None:
         world.start_daemon()
         assert (await call) is not None
         await until(lambda: connection.state == "online" and connection.status.error is None)
+        await until(lambda: same_as_query(world, watch))
 
 
 async def test_a_call_without_a_daemon_fails_at_its_deadline(bare: World) -> None:

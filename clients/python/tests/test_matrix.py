@@ -182,6 +182,7 @@ async def test_a_slow_consumer_is_asked_for_again(world: World) -> None:
             gate.set()
             await until(lambda: watch.state == "live")
             assert getattr(watch["john"], "status", "") == "9"
+            assert await same_as_query(world, watch)
 
 
 async def test_nothing_is_logged_as_an_error_on_a_bad_link(
