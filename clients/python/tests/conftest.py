@@ -221,6 +221,14 @@ async def same_as_query(world: World, watch: presenced.Watch) -> bool:
     return bool(dict(watch) == await answer)
 
 
+async def same_versions(world: World, watch: presenced.Watch) -> bool:
+    """As ``same_as_query``, but for what changes without an event: a connect is ``last_active``."""
+    answer = await (await world.service()).get_many(sorted(watch))
+    return all(
+        getattr(watch[id], "version", 0) == getattr(answer[id], "version", 0) for id in watch
+    )
+
+
 class Tap:
     """What was sent on a subject: when, the body, and whether an answer was asked for."""
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from conftest import Tap, World, same_as_query, until
+from conftest import Tap, World, same_versions, until
 
 import presenced
 
@@ -112,7 +112,7 @@ async def test_a_ghost_on_a_lease_is_shaken_off(world: World) -> None:
             await until(lambda: {"lease": name} in tap.bodies)
             assert all(user is not None and user.online for user in watch.values())
             assert watch._next_change() is None
-            await until(lambda: same_as_query(world, watch))
+            await until(lambda: same_versions(world, watch))
 
 
 async def test_a_seat_that_closes_while_it_connects_is_disconnected(world: World) -> None:

@@ -55,6 +55,7 @@ async def objects_have_their_types(url: str) -> None:
         user: presenced.User | None = watch["jack"]
         print(user)
         me.watch_all()  # type: ignore[attr-defined]
+    presenced.connect(url, audit="often")  # type: ignore[call-overload]
     async with presenced.connect(url) as service, service.lease("gw") as lease:
         seat: presenced.Seat = await lease.connect("john")
         async with seat, lease.connect("jack") as other:

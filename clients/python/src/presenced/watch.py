@@ -89,12 +89,15 @@ class Watch(Opened, Mapping[str, Optional[User]]):
     # -- life
 
     async def live(self) -> None:
-        """Waits for the first complete picture. Raises Denied where NATS lets nothing be seen."""
+        """Waits until the picture is complete and fresh.
+
+        Raises Denied where NATS lets nothing be seen, and what has ended the watch where it ended.
+        """
         while True:
             if self._state is WatchState.CLOSED:
                 error = self.last_error or Closed("the watch is closed")
                 raise again(error) from self.last_error
-            if self._was_live:
+            if self._state is WatchState.LIVE:
                 return
             if self._state is WatchState.DENIED:
                 denied = self._why_denied or Denied("NATS refuses to let these users be seen")
