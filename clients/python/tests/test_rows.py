@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LEASE, Log, Tap, World, free_port, same_as_query, until
+from conftest import LEASE, Log, Tap, World, free_port, permitted, same_as_query, until
 from test_examples import PROJECT, end, line_of, start
 
 import presenced
@@ -175,3 +175,24 @@ async def test_a_server_that_is_drained_is_left_for_another(bare: World, tmp_pat
                 await log.task
     finally:
         await edge.close()
+
+
+async def test_a_login_that_is_refused_after_an_outage_is_tried_again(bare: World) -> None:
+    await permitted(bare, see='"user.presence.changed.jack"')
+    assert bare.config is not None
+    right = bare.config.read_text()
+    nc = await bare.connect(user="john", password="j")
+    admin = await bare.connect(user="admin", password="a")
+    async with presenced.user(nc, "john") as me, presenced.service(admin) as others:
+        async with me.connect() as connection, me.watch(["jack"]) as watch:
+            bare.config.write_text(right.replace("password: j,", "password: other,"))
+            bare.kill_nats()
+            bare.start_nats()
+            await until(lambda: connection.state == "interrupted" and watch.state == "stale")
+            await until(others.count, 20)
+            bare.config.write_text(right)
+            assert bare.nats is not None
+            bare.nats.send_signal(signal.SIGHUP)
+            await until(lambda: connection.state == "online" and watch.state == "live", 30)
+            await others.update("jack", status="news")
+            await until(lambda: getattr(watch["jack"], "status", "") == "news")
