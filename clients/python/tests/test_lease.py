@@ -152,3 +152,25 @@ async def test_a_lease_that_closes_while_seats_connect_leaves_no_ghost(world: Wo
     await asyncio.gather(*under_way, *connecting, return_exceptions=True)
     await asyncio.sleep(0.7)  # The grace.
     assert await online(others) == 0
+
+
+async def test_the_answer_of_a_seat_costs_the_same_however_many_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    values: dict[int, bool] = {}
+
+    def read(seat: presenced.Seat) -> bool:
+        nonlocal reads
+        reads += 1
+        return values.get(id(seat), False)
+
+    def write(seat: presenced.Seat, value: bool) -> None:
+        values[id(seat)] = value
+
+    monkeypatch.setattr(presenced.Seat, "_connected", property(read, write), raising=False)
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        await asyncio.gather(*(lease.connect(f"u{n}", timeout=60) for n in range(1000)))
+        assert reads < 1000 * 100
+        assert lease.held == 1000

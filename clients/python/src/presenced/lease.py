@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Callable, Optional
@@ -50,6 +51,7 @@ class Lease(HasState, Opened):
         self._pace = Pace()
         self._backoff = Backoff()
         self._seats: dict[str, Seat] = {}
+        self._of_user: defaultdict[str, set[Seat]] = defaultdict(set)
         self._busy: set[str] = set()
         self._batches: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,6 +133,7 @@ class Lease(HasState, Opened):
         if self.state is ConnectionState.CLOSED:
             raise Closed("the lease is closed")
         self._seats[seat.id] = seat
+        self._of_user[seat.user_id].add(seat)
 
     def _has(self, seat: Seat) -> bool:
         return seat.id in self._seats
@@ -176,12 +179,11 @@ class Lease(HasState, Opened):
         chosen: list[Seat] = []
         wake_at: Optional[float] = None
         now = clock()
-        # Who connects waits for another seat of the user whose change may hide the user.
-        changing = {s.user_id for s in self._seats.values() if s._goes_first}
         for seat in self._seats.values():
             if not seat._wants or seat.user_id in self._busy:
                 continue
-            if seat._gives_way and seat.user_id in changing:
+            # Who connects waits for another seat of the user whose change may hide the user.
+            if seat._gives_way and any(s._goes_first for s in self._of_user[seat.user_id]):
                 continue
             if seat._not_before > now:
                 wake_at = min(wake_at or seat._not_before, seat._not_before)
@@ -250,7 +252,7 @@ class Lease(HasState, Opened):
             seat._connected = False
         else:
             if operation == "connect":
-                if not self.held:
+                if not any(other._connected for other in self._seats.values()):
                     self._beat_now.set()  # The answer says how often.
                 self._pace.take(result)
                 seat._connected = name == self.name
@@ -280,6 +282,9 @@ class Lease(HasState, Opened):
 
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
         self._seats.pop(seat.id, None)
+        self._of_user[seat.user_id].discard(seat)
+        if not self._of_user[seat.user_id]:
+            del self._of_user[seat.user_id]
         seat._end(error)
 
     # -- the heartbeat
