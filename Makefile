@@ -7,7 +7,7 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo demo-web test test-rust test-python test-web test-page chaos deb test-deb fmt fmt-check lint doc alerts deny advisories ci
+.PHONY: help dev demo demo-web test test-rust test-python test-web test-page chaos bench bench-scale deb test-deb fmt fmt-check lint doc alerts deny advisories ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -48,6 +48,13 @@ test-python: ## the Python client: ruff, mypy, tests against real servers, packa
 
 chaos: ## faults on a real cluster, for some minutes: who is there stays, who is gone goes in time
 	@$(NATS); CHAOS_RUN=long cargo test --test chaos -- --nocapture
+
+bench: ## each operation beside its raw counterpart on NATS: a table, target/bench.json, the plots
+	@$(NATS); cargo bench --quiet --bench presence -- operations --json "$$PWD/target/bench.json" \
+		--plots "$$PWD/docs/performance" $(ARGS)
+
+bench-scale: ## a million users on one machine; USERS=10000000 for more
+	@$(NATS); cargo bench --quiet --bench presence -- scale $(ARGS)
 
 deb: ## build the Debian packages, into target/deb
 	scripts/deb

@@ -1,17 +1,19 @@
 //! The daemon as a program: settings, log, signals, exit codes.
 
 use std::io;
+use std::num::NonZero;
 use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::Parser;
 use presenced::cli::{Check, Cli, Command, Dev, Options};
-use presenced::config::{Flags, Loaded, Settings, Sources};
+use presenced::config::{self, Flags, Loaded, Settings, Sources};
 use presenced::health::Health;
 use presenced::logging::Level;
 use presenced::reload::Reloader;
 use presenced::systemd::SdNotifier;
 use presenced::{daemon, dev, logging};
+use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::error;
@@ -24,6 +26,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `EX_CONFIG` of sysexits.h: the settings or the server need a change. `RestartPreventExitStatus`
 /// keeps systemd from starting the daemon again.
 const EXIT_CONFIG: u8 = 78;
+
+/// As many threads as there are busy loops: requests, answers, the store, its feed.
+const MAX_DEFAULT_THREADS: usize = 4;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
@@ -43,7 +48,9 @@ fn develop(arguments: &Dev) -> ExitCode {
         logging::init(&settings.log);
         Ok(settings)
     };
-    match serve(|shutdown| dev::run(arguments.place(), settings, shutdown)) {
+    match serve(config::Runtime::default(), |shutdown| {
+        dev::run(arguments.place(), settings, shutdown)
+    }) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("presenced: {error:#}");
@@ -64,7 +71,7 @@ fn check(arguments: &Check) -> ExitCode {
         print!("ok\n{listing}");
         return ExitCode::SUCCESS;
     }
-    match serve(|_| daemon::check::check(&settings)) {
+    match serve(settings.runtime, |_| daemon::check::check(&settings)) {
         Ok(Ok(lines)) => {
             print!("ok\n{listing}\n{}\n", lines.join("\n"));
             ExitCode::SUCCESS
@@ -81,7 +88,8 @@ fn run(options: &Options) -> ExitCode {
         Err(error) => return unusable(&error),
     };
     let level = logging::init(&started.settings.log);
-    match serve(|shutdown| live(sources, started, level, shutdown)) {
+    let runtime = started.settings.runtime;
+    match serve(runtime, |shutdown| live(sources, started, level, shutdown)) {
         Ok(Ok(Ok(()))) => ExitCode::SUCCESS,
         Ok(Ok(Err(error))) => {
             error!("{error}");
@@ -124,17 +132,30 @@ fn unusable(error: &dyn std::error::Error) -> ExitCode {
 }
 
 /// Runs `program` with a future that completes at SIGTERM or SIGINT.
-#[tokio::main]
-async fn serve<P: Future>(
+fn serve<P: Future>(
+    settings: config::Runtime,
     program: impl FnOnce(Pin<Box<dyn Future<Output = ()>>>) -> P,
 ) -> io::Result<P::Output> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    Ok(program(Box::pin(shutdown)).await)
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(settings.threads.unwrap_or_else(default_threads))
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        Ok(program(Box::pin(shutdown)).await)
+    })
+}
+
+/// Requests pass through a few loops in turn. More threads than those loops keep busy only wake
+/// each other (`docs/performance.md`).
+fn default_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    (cores / 2).clamp(1, MAX_DEFAULT_THREADS)
 }

@@ -55,6 +55,7 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("log.level", Text("info")),
     ("log.format", Text("text")),
     ("metrics.listen", Nothing),
+    ("runtime.threads", Number(0)),
 ];
 
 /// The section keyed by channel type, and the settings of each type.

@@ -45,6 +45,7 @@ pub struct Settings {
     pub channel_types: BTreeMap<String, ChannelType>,
     pub log: Log,
     pub metrics: Metrics,
+    pub runtime: Runtime,
 }
 
 /// The bucket that holds the records.
@@ -140,6 +141,13 @@ pub struct Metrics {
     pub listen: Option<SocketAddr>,
 }
 
+/// How the daemon uses the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// Threads that carry out the daemon's tasks; a number by the machine's cores if absent.
+    pub threads: Option<usize>,
+}
+
 impl Settings {
     /// Reads and checks all layers. `config` is the file that was named, if one was.
     pub fn load(config: Option<&Path>, flags: Flags) -> Result<Self, ConfigError> {
@@ -171,6 +179,7 @@ impl Settings {
             channel_types: sections::read_channel_types(reader)?,
             log: Log::read(reader)?,
             metrics: Metrics::read(reader)?,
+            runtime: Runtime::read(reader)?,
         })
     }
 }

@@ -11,7 +11,9 @@ use super::error::ConfigError;
 use super::keys::CHANNEL_TYPES;
 use super::read::Reader;
 use super::subjects::is_name;
-use super::{ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Storage, Store, Users};
+use super::{
+    ChannelType, Limits, Liveness, Log, LogFormat, Metrics, Runtime, Storage, Store, Users,
+};
 use crate::presence::field::Kind;
 use crate::presence::id::Id;
 use crate::presence::user::AnnouncedFields;
@@ -177,6 +179,13 @@ impl Metrics {
             None => None,
         };
         Ok(Self { listen })
+    }
+}
+
+impl Runtime {
+    pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
+        let threads = reader.count("runtime.threads", 0..=256)?;
+        Ok(Self { threads: (threads > 0).then_some(threads) })
     }
 }
 

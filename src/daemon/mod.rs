@@ -13,7 +13,9 @@ mod monitor;
 mod permissions;
 mod server_limits;
 
+mod serve;
 mod start;
+mod tasks;
 
 use std::future::{Future, pending};
 use std::sync::Arc;

@@ -6,27 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_nats::{Client, Event};
-use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::access::Access;
 use super::connect::{Purpose, connect};
 use super::limits;
-use super::monitor::Monitor;
 use super::permissions::Permissions;
+use super::tasks::Tasks;
 use super::{Daemon, Error};
-use crate::api::Stats;
 use crate::api::heartbeats::{self, HeartbeatListener};
-use crate::api::transport::executor::executor;
-use crate::api::transport::intake::{Intake, QUEUE_GROUP};
-use crate::api::transport::micro::{self, Micro};
-use crate::api::transport::responder::ReplyContext;
 use crate::api::transport::subjects::Subjects;
 use crate::clock::Clock;
-use crate::config::{INTERNAL, Settings, Storage};
+use crate::config::{Settings, Storage};
 use crate::health::Health;
 use crate::liveness::expiry_task::ExpiryTask;
 use crate::liveness::hearing::Hearing;
@@ -39,22 +31,20 @@ use crate::metrics::Metrics;
 use crate::payload_limit::PayloadLimit;
 use crate::presence::entity::DaemonId;
 use crate::presence::user::Periods;
-use crate::round_trip::round_trip;
 use crate::service::forget::Forgetting;
 use crate::service::occupancy::{self, OccupancyTask};
 use crate::service::{Service, rules};
 use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::clock_skew::ClockSkew;
-use crate::store::keyspace::StoreContext;
+use crate::store::context::StoreContext;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Timing;
 use crate::store::told_lease::ToldLease;
 use crate::store::write_health::WriteHealth;
 use crate::store::{self, Store};
-use crate::version::{COMMIT, VERSION};
-use crate::watchdog::Watchdog;
+use crate::version::VERSION;
 
 /// Messages that a subscription holds before it drops the next: more than a second of any load
 /// that one daemon can serve.
@@ -68,15 +58,15 @@ const FEED_CAPACITY: usize = 1 << 19;
 const MAX_CONFLICTS: u32 = 40;
 
 /// What all steps of a start share.
-struct Startup {
-    settings: Settings,
-    subjects: Subjects,
-    health: Health,
-    metrics: Arc<Metrics>,
-    clock: Clock,
-    id: DaemonId,
-    payload_limit: PayloadLimit,
-    tasks: Tasks,
+pub(super) struct Startup {
+    pub(super) settings: Settings,
+    pub(super) subjects: Subjects,
+    pub(super) health: Health,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) id: DaemonId,
+    pub(super) payload_limit: PayloadLimit,
+    pub(super) tasks: Tasks,
 }
 
 /// Each has its own backlog, so that none of them waits for another.
@@ -89,22 +79,6 @@ struct Connections {
     /// Heartbeats, and messages between daemons.
     internal: Client,
     internal_events: UnboundedReceiver<Event>,
-}
-
-/// The tasks of a daemon.
-#[derive(Default)]
-struct Tasks {
-    tracker: TaskTracker,
-    /// Cancelled to end them.
-    stop: CancellationToken,
-    /// Those that serve.
-    watchdog: Watchdog,
-}
-
-impl Tasks {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(self.stop.clone().run_until_cancelled_owned(task));
-    }
 }
 
 impl Daemon {
@@ -333,87 +307,10 @@ impl Startup {
         }
         Ok(())
     }
-
-    /// Answers the NATS service protocol.
-    async fn answer_inquiries(
-        &self,
-        client: &Client,
-        answers: &Outbox,
-    ) -> Result<Arc<ReplyContext>, Error> {
-        let context = Arc::new(ReplyContext {
-            outbox: answers.clone(),
-            stats: Stats::default(),
-            clock: self.clock,
-            metrics: Arc::clone(&self.metrics),
-            payload_limit: self.payload_limit.clone(),
-        });
-        let micro = Micro {
-            daemon: self.id,
-            context: Arc::clone(&context),
-            subjects: self.subjects.clone(),
-            metadata: json!({ "daemon": self.id.to_string(), "host": host(), "commit": COMMIT }),
-            started: self.clock.now().wall,
-        };
-        let inquiries = micro::inquiries(client, self.id).await?;
-        self.tasks.spawn(micro.run(inquiries));
-        Ok(context)
-    }
-
-    /// Joins the queue group. The daemon is ready when the server knows of it.
-    async fn serve(
-        mut self,
-        service: Service,
-        client: Client,
-        internal: Client,
-        context: Arc<ReplyContext>,
-        yields: watch::Receiver<bool>,
-    ) -> Result<Daemon, Error> {
-        let fence_subject = format!("{INTERNAL}.fence.{}", self.id);
-        let fences = client.subscribe(fence_subject.clone()).await?;
-        let all_requests = format!("{}.>", self.subjects.prefix);
-        let requests = client.queue_subscribe(all_requests, QUEUE_GROUP.to_owned()).await?;
-        let (queue, executor) = executor(service.clone(), self.subjects.clone());
-        let monitor = Monitor {
-            service: service.clone(),
-            gauge: queue.gauge(),
-            health: self.health.clone(),
-            metrics: self.metrics,
-        };
-        self.tasks.spawn(monitor.run());
-        let answers = context.outbox.clone();
-        let intake = Intake {
-            service: service.clone(),
-            context,
-            client: client.clone(),
-            subjects: self.subjects,
-            fence_subject,
-            queue,
-            yields,
-        };
-        let no_more = CancellationToken::new();
-        let tap = self.tasks.watchdog.register("executor");
-        let executed = self.tasks.tracker.spawn(executor.run(tap));
-        let tap = self.tasks.watchdog.register("intake");
-        let taken = intake.run(requests, fences, tap, no_more.clone());
-        let Tasks { tracker, stop, watchdog } = self.tasks;
-        let intake = tracker.spawn(async move {
-            taken.await;
-            // It fails only by a panic, which the watchdog reports.
-            let _ = executed.await;
-        });
-        self.health.starting("NATS to pass requests on");
-        round_trip(&client).await?;
-        // A daemon that leaves need not answer its watchdog.
-        let watched = watchdog.run(self.health.clone());
-        tracker.spawn(no_more.clone().run_until_cancelled_owned(watched));
-        self.health.serving();
-        tracing::info!(daemon = %self.id, "ready");
-        Ok(Daemon { health: self.health, service, answers, internal, no_more, intake, stop })
-    }
 }
 
 /// The name of this machine.
-fn host() -> String {
+pub(super) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

@@ -61,6 +61,11 @@ impl NatsServer {
         &self.url
     }
 
+    /// The process of the server; `None` once it has ended.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Waits for an end that was not requested.
     pub async fn ended(&mut self) -> anyhow::Error {
         match self.child.wait().await {

@@ -4,7 +4,7 @@
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::{Message, Subscriber};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 
 use super::Store;
@@ -15,6 +15,9 @@ use crate::presence::entity::Entity;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::Users;
 use crate::watchdog::WatchdogTap;
+
+/// How many acknowledgements are taken before the watchdog is looked at.
+const TURN: usize = 256;
 
 #[derive(Deserialize)]
 struct Ack {
@@ -41,17 +44,25 @@ pub(super) async fn run(store: Store, mut inbox: Subscriber, mut tap: WatchdogTa
             message = inbox.next() => message,
         };
         let Some(message) = message else { return };
-        let mut tokens = message.subject.rsplit('.');
-        let (Some(write), Some(stripe), Some(kind)) = (tokens.next(), tokens.next(), tokens.next())
-        else {
-            continue;
-        };
-        let (Ok(write), Ok(stripe)) = (write.parse(), stripe.parse()) else { continue };
-        match kind {
-            Users::KIND => settle(&store.users, stripe, write, outcome(&message)),
-            Channels::KIND => settle(&store.channels, stripe, write, outcome(&message)),
-            _ => {}
+        take(&store, &message);
+        for _ in 1..TURN {
+            let Some(message) = inbox.next().now_or_never().flatten() else { break };
+            take(&store, &message);
         }
+    }
+}
+
+fn take(store: &Store, message: &Message) {
+    let mut tokens = message.subject.rsplit('.');
+    let (Some(write), Some(stripe), Some(kind)) = (tokens.next(), tokens.next(), tokens.next())
+    else {
+        return;
+    };
+    let (Ok(write), Ok(stripe)) = (write.parse(), stripe.parse()) else { return };
+    match kind {
+        Users::KIND => settle(&store.users, stripe, write, outcome(message)),
+        Channels::KIND => settle(&store.channels, stripe, write, outcome(message)),
+        _ => {}
     }
 }
 

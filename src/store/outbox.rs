@@ -12,6 +12,9 @@ use crate::clock::Clock;
 use crate::payload_limit::PayloadLimit;
 use crate::watchdog::WatchdogTap;
 
+/// How many messages are published before the watchdog is looked at.
+const TURN: usize = 64;
+
 /// One message to publish.
 #[derive(Debug)]
 pub struct Message {
@@ -69,36 +72,44 @@ impl Outgoing {
     ) {
         // Waiting for the connection is no hang.
         let disconnected = || client.connection_state() != State::Connected;
+        let mut turn = Vec::with_capacity(TURN);
         loop {
-            let item = tokio::select! {
+            let count = tokio::select! {
                 biased;
                 ping = tap.next() => {
                     ping.answer();
                     continue;
                 }
-                item = self.0.recv() => item,
+                count = self.0.recv_many(&mut turn, TURN) => count,
             };
-            let Some(item) = item else { return };
-            match item {
-                Item::Message(message) if is_late(&message, &client, clock) => {
-                    tracing::debug!("dropped a late write");
-                }
-                Item::Message(message) if message.payload.len() > limit.body() => {
-                    // It was made before the limit was lowered, and would cost the connection.
-                    let bytes = message.payload.len();
-                    tracing::warn!(bytes, "dropped a message beyond the server's `max_payload`");
-                }
-                Item::Message(message) => {
-                    if message.not_after_ms.is_some() {
-                        on_write();
+            if count == 0 {
+                return;
+            }
+            for item in turn.drain(..) {
+                match item {
+                    Item::Message(message) if is_late(&message, &client, clock) => {
+                        tracing::debug!("dropped a late write");
                     }
-                    tap.during(disconnected, publish(&client, message)).await;
-                }
-                Item::Flush(done) => {
-                    if let Err(error) = tap.during(disconnected, client.flush()).await {
-                        tracing::debug!(%error, "the connection could not be flushed");
+                    Item::Message(message) if message.payload.len() > limit.body() => {
+                        // It was made before the limit was lowered, and would cost the connection.
+                        let bytes = message.payload.len();
+                        tracing::warn!(
+                            bytes,
+                            "dropped a message beyond the server's `max_payload`"
+                        );
                     }
-                    let _ = done.send(());
+                    Item::Message(message) => {
+                        if message.not_after_ms.is_some() {
+                            on_write();
+                        }
+                        tap.during(disconnected, publish(&client, message)).await;
+                    }
+                    Item::Flush(done) => {
+                        if let Err(error) = tap.during(disconnected, client.flush()).await {
+                            tracing::debug!(%error, "the connection could not be flushed");
+                        }
+                        let _ = done.send(());
+                    }
                 }
             }
         }

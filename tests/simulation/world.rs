@@ -443,7 +443,7 @@ impl World {
         let Some(daemon) = self.daemons.get_mut(&id) else { return Ok(()) };
         let now = daemon.now(self.net.now_ms);
         input(&mut daemon.machine, now);
-        let effects = daemon.machine.take_effects();
+        let effects = daemon.machine.take_effects().collect::<Vec<_>>();
         let dies = !effects.is_empty() && self.net.chance(self.net.weather.crash);
         let dies_at = (dies && self.may_crash(id)).then(|| self.net.rng.usize(0..effects.len()));
         for (at, effect) in effects.into_iter().enumerate() {

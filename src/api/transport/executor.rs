@@ -16,6 +16,9 @@ use crate::presence::refusal::Refusal;
 use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;
 
+/// How many requests are executed before the watchdog is looked at.
+const TURN: usize = 64;
+
 /// Executes the requests of a queue.
 #[derive(Debug)]
 pub struct Executor {
@@ -35,17 +38,20 @@ pub fn executor(service: Service, subjects: Subjects) -> (RequestQueue, Executor
 impl Executor {
     /// Executes requests until the queue is gone and empty.
     pub async fn run(mut self, mut tap: WatchdogTap) {
+        let mut taken = Vec::with_capacity(TURN);
         loop {
-            let queued = tokio::select! {
+            let count = tokio::select! {
                 biased;
                 ping = tap.next() => {
                     ping.answer();
                     continue;
                 }
-                queued = self.requests.next() => queued,
+                count = self.requests.next(&mut taken, TURN) => count,
             };
-            let Some(queued) = queued else { return };
-            self.execute(queued);
+            if count == 0 {
+                return;
+            }
+            taken.drain(..).for_each(|queued| self.execute(queued));
         }
     }
 

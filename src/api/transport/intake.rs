@@ -32,6 +32,9 @@ pub const QUEUE_GROUP: &str = "presenced";
 /// The interval of checks for a stall.
 const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How many requests are taken before the clock and the other inputs are looked at.
+const TURN: usize = 64;
+
 /// The interval at which a missing fence is sent again.
 const FENCE_RETRY_MS: u64 = 1000;
 
@@ -143,6 +146,12 @@ impl Intake {
                         self.check_stall(&mut detector).await;
                         rate.count(detector.last_ms);
                         self.take(request, &detector);
+                        for _ in 1..TURN {
+                            let next = requests.next().now_or_never();
+                            let Some(request) = next.flatten() else { break };
+                            rate.count(detector.last_ms);
+                            self.take(request, &detector);
+                        }
                     }
                     None => return,
                 },

@@ -82,11 +82,13 @@ impl RequestQueue {
 }
 
 impl QueuedRequests {
-    /// Waits for the oldest request; `None` once the queue is gone and empty.
-    pub async fn next(&mut self) -> Option<QueuedRequest> {
-        let queued = self.receiver.recv().await?;
-        self.size.requests.fetch_sub(1, Ordering::Relaxed);
-        self.size.bytes.fetch_sub(queued.request.length, Ordering::Relaxed);
-        Some(queued)
+    /// Waits for requests, and moves the oldest ones, up to `limit`, into `taken`. Returns how many
+    /// there are: none once the queue is gone and empty.
+    pub async fn next(&mut self, taken: &mut Vec<QueuedRequest>, limit: usize) -> usize {
+        let count = self.receiver.recv_many(taken, limit).await;
+        let bytes = taken.iter().map(|queued| queued.request.length).sum();
+        self.size.requests.fetch_sub(count, Ordering::Relaxed);
+        self.size.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        count
     }
 }

@@ -204,8 +204,8 @@ impl<E: Entity, T> Stripe<E, T> {
     }
 
     /// Takes the effects of the inputs since the last call, in their order.
-    pub fn take_effects(&mut self) -> Vec<Effect<E, T>> {
-        std::mem::take(&mut self.shared.effects)
+    pub fn take_effects(&mut self) -> impl Iterator<Item = Effect<E, T>> {
+        self.shared.effects.drain(..)
     }
 
     /// The present view of a key, to be announced once more.

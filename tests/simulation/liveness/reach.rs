@@ -309,7 +309,7 @@ impl World {
         let now = daemon.now(now_ms);
         let machine = daemon.view.machine.get_mut();
         input(machine, now);
-        for effect in machine.take_effects() {
+        for effect in machine.take_effects().collect::<Vec<_>>() {
             let ms = self.rng.u64(0..=8);
             match effect {
                 StoreEffect::Write { key, write: number, expected, content, .. } => {

@@ -387,7 +387,7 @@ impl Alone {
         machine.on_command(user, job, now);
         let mut outcome = None;
         loop {
-            let effects = machine.take_effects();
+            let effects = machine.take_effects().collect::<Vec<_>>();
             if effects.is_empty() {
                 return outcome;
             }

@@ -136,7 +136,7 @@ impl Rig {
     }
 
     fn effects(&mut self) -> Vec<String> {
-        let effects = self.machine.take_effects();
+        let effects = self.machine.take_effects().collect::<Vec<_>>();
         effects.into_iter().map(|effect| self.describe(effect)).collect()
     }
 

@@ -4,25 +4,28 @@
 //! sequence, the number of pending entries, and which bucket is followed. So the feed creates and
 //! reads its consumer itself.
 
+mod consumer;
+mod loss;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::Store;
-use super::bucket::{BucketError, Info, Shape};
+use super::bucket::{BucketError, Shape};
 use super::known_stream::{KnownStream, Loss, Witness};
-use super::{open, told_lease, wire};
+use super::{told_lease, wire};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
-use crate::presence::time::Time;
 use crate::presence::user::Users;
 use crate::watchdog::WatchdogTap;
+use consumer::{Consumer, Meta};
 
 /// The period of the server's idle heartbeats while nothing is stored.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -37,14 +40,11 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A bucket that has been missing for this long is created again.
 const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where settings of the stream that do not do are reported.
-const SETTINGS_KEY: &str = "bucket settings";
+/// How many messages are applied before other work is checked.
+const TURN: usize = 256;
 
 /// Where a stream that cannot be followed is reported.
 const FEED_KEY: &str = "feed";
-
-/// The pause before a stream that seems to be another is asked once more.
-const CONFIRM_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The pause before the feed follows a new consumer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -228,10 +228,18 @@ impl Feed {
                 Ok(None) => return Err(FeedError::Ended),
                 Ok(Some(message)) => {
                     heard = Instant::now();
-                    if message.status.is_none() {
-                        waiting = None;
+                    let mut next = Some(message);
+                    let mut left = TURN;
+                    while let Some(message) = next.take() {
+                        if message.status.is_none() {
+                            waiting = None;
+                        }
+                        self.take(message, consumer).await?;
+                        left -= 1;
+                        if left > 0 {
+                            next = messages.next().now_or_never().flatten();
+                        }
                     }
-                    self.take(message, consumer).await?;
                 }
                 Err(_) if heard.elapsed() >= SILENCE_TIMEOUT => return Err(FeedError::Silence),
                 Err(_) => {}
@@ -267,129 +275,6 @@ impl Feed {
     fn complete_replay(&mut self) {
         self.store.complete_replay();
         self.advance(self.position);
-    }
-
-    /// Forgets what was known of the stream, and follows it from its first entry.
-    fn begin_again(&mut self, loss: &Loss) {
-        tracing::warn!("the bucket is not what it was: {loss}; reading it again");
-        self.store.begin_replay(loss);
-        (self.bucket, self.loss) = (None, None);
-        (self.position, self.gap) = (0, false);
-        self.known_stream = KnownStream::new(Some(loss));
-        self.others.clear();
-    }
-
-    /// Compares the stream with what was known of it.
-    async fn find_loss(&mut self, info: &Info) -> Result<Option<Loss>, FeedError> {
-        let Some(bucket) = &self.bucket else { return Ok(None) };
-        if *bucket != info.created {
-            return Ok(Some(Loss::Replaced));
-        }
-        let mut loss = match self.loss.take() {
-            Some(loss) => Some(loss),
-            None => self.find_lost_tail(info.state.last_seq).await?,
-        };
-        if loss.is_none() {
-            return Ok(None);
-        }
-        // A leader without a majority may be behind, and so may a new one for a moment.
-        self.bounded(tokio::time::sleep(CONFIRM_INTERVAL)).await;
-        let bucket = self.store.context.bucket.clone();
-        let again = self.bounded(bucket.info()).await?;
-        if !again.has_majority() {
-            return Err(FeedError::NoMajority);
-        }
-        if matches!(loss, Some(Loss::Shorter { .. } | Loss::Other { .. })) {
-            loss = self.find_lost_tail(again.state.last_seq).await?;
-        }
-        Ok(loss)
-    }
-
-    /// Whether the newest messages that were known are still in a stream that ends at `last`.
-    async fn find_lost_tail(&mut self, last: u64) -> Result<Option<Loss>, FeedError> {
-        let known = self.known();
-        if last < known {
-            return Ok(Some(Loss::Shorter { known, last }));
-        }
-        let bucket = self.store.context.bucket.clone();
-        let witnesses: Vec<_> = self.known_stream.witnesses().cloned().collect();
-        for Witness { seq, time_ns, subject, expires_ms } in witnesses {
-            match self.bounded(bucket.stored_at(seq)).await? {
-                Some(at) if at == time_ns => return Ok(None),
-                Some(_) => return Ok(Some(Loss::Other { seq })),
-                None if expires_ms.is_some() => {}
-                None => match self.bounded(bucket.last(&subject)).await {
-                    Ok(newer) if newer.seq > seq => {}
-                    Ok(_) | Err(BucketError::NoKey) => return Ok(Some(Loss::Other { seq })),
-                    Err(error) => return Err(error.into()),
-                },
-            }
-        }
-        Ok(None)
-    }
-
-    /// The state of the stream; compares its clock and its settings with what they should be.
-    async fn ask_info(&mut self) -> Result<Info, BucketError> {
-        let context = std::sync::Arc::clone(&self.store.context);
-        let asked = context.now();
-        let info = self.bounded(context.bucket.info()).await?;
-        let (answered, stream) = (context.now(), Time(info.ts.timestamp_millis()));
-        let (health, metrics) = (&context.health, &context.metrics);
-        context.clock_skew.compare(asked.wall, answered.wall, stream, health, metrics);
-        context.stream_clock.compare(asked, answered, stream);
-        context.told_lease.on_stream_time(stream, answered);
-        let unusable = open::check(&context.bucket, &info).err().map(|reason| reason.to_string());
-        if unusable != self.unusable {
-            match &unusable {
-                Some(reason) => {
-                    tracing::error!(reason, "the bucket cannot be used as it is now");
-                    health.report(SETTINGS_KEY, reason.clone());
-                }
-                None => {
-                    tracing::info!("the bucket can be used again");
-                    health.clear(SETTINGS_KEY);
-                }
-            }
-            self.unusable = unusable;
-        }
-        Ok(info)
-    }
-
-    /// The last sequence that this daemon knows of.
-    fn known(&self) -> u64 {
-        self.position.max(self.store.context.acked_rev())
-    }
-
-    /// Compares the stream with what is known of it, as far as that is cheap.
-    async fn check_bucket(&mut self) -> Result<(), FeedError> {
-        let known = self.known();
-        match self.ask_info().await {
-            Ok(info) => {
-                let is_same = Some(&info.created) == self.bucket.as_ref();
-                if !is_same || info.state.last_seq < known {
-                    return Err(FeedError::Suspect);
-                }
-                if self.store.is_uncertain() {
-                    // The connection is there, and the event that says so may be lost.
-                    return Err(FeedError::Suspect);
-                }
-                self.known_stream.on_info(info.state.last_seq, info.state.messages);
-                self.stream_ms = info.ts.timestamp_millis();
-                self.compare()
-            }
-            Err(BucketError::Missing) => Err(FeedError::Suspect),
-            // The next check decides; a silent consumer is detected as well.
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Compares the number of messages, if the feed is exactly where they were counted.
-    fn compare(&mut self) -> Result<(), FeedError> {
-        if self.gap || self.store.is_replaying() {
-            return Ok(());
-        }
-        self.loss = self.known_stream.compare(self.position, self.stream_ms);
-        if self.loss.is_some() { Err(FeedError::Suspect) } else { Ok(()) }
     }
 
     /// Whether all that was stored before has been delivered. The consumer delivers all that its
@@ -484,40 +369,5 @@ impl Feed {
         if !self.gap && !self.store.is_replaying() {
             self.store.context.barrier.advance(self.position);
         }
-    }
-}
-
-struct Consumer {
-    name: String,
-    /// The number of messages that it has delivered.
-    delivered: u64,
-}
-
-/// The metadata in the reply subject of a delivered message.
-struct Meta {
-    stream_seq: u64,
-    consumer_seq: u64,
-    /// When the stream stored it, in nanoseconds since 1970.
-    time_ns: i64,
-    /// The number of entries left to deliver after this one.
-    pending: u64,
-}
-
-impl Meta {
-    /// Parses `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`. Newer
-    /// servers add a domain and an account before the stream, and may add a token at the end.
-    fn parse(reply: &str) -> Option<Self> {
-        let tokens: Vec<_> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
-        let from = match tokens.len() {
-            7 => 3,
-            9.. => 5,
-            _ => return None,
-        };
-        Some(Self {
-            stream_seq: tokens.get(from)?.parse().ok()?,
-            consumer_seq: tokens.get(from + 1)?.parse().ok()?,
-            time_ns: tokens.get(from + 2)?.parse().ok()?,
-            pending: tokens.get(from + 3)?.parse().ok()?,
-        })
     }
 }

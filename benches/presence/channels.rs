@@ -1,43 +1,31 @@
 //! What queries of channels cost a daemon that holds 100 000 of them, in processor time and in
-//! memory. Prints; asserts nothing about time. Run with `cargo bench --bench channels`, with
-//! `NATS_SERVER` naming the server's program unless it is on the path.
+//! memory.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the bans keep clocks of the daemon in one place; a measurement has its own"
-)]
-
-mod common;
-
-use std::fs;
 use std::future::IntoFuture;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use crate::machine::{Daemon, Machine, ask, cpu, memory};
+use anyhow::Result;
 use async_nats::{Client, jetstream};
-use common::{ask, memory, ready, serve, start_server};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
-use tokio::process::Child;
 
 const CHANNELS: usize = 100_000;
 const MEMBERS: usize = 10;
 /// A user in every twentieth channel, as a bot may be.
 const BOTS: usize = 20;
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let server = start_server(&folder.path().join("js")).await?;
-    let nats = async_nats::connect(server.url()).await?;
-    let mut daemon = serve(&server, folder.path(), "")?;
-    ready(&nats).await;
-    let empty = memory(&daemon)?;
+pub async fn run() -> Result<()> {
+    let machine = Machine::start().await?;
+    let nats = machine.client().await?;
+    let daemon = machine.serve("").await?;
+    let empty = memory(daemon.id()?)?;
     fill(&nats).await?;
     let seen = json!({"filter": {"cid": format!("messaging:c{}", CHANNELS - 1)}, "presence": true});
     let last = ask(&nats, "presence.v1.query_channels", &seen).await?;
     assert_eq!(last["channels"].as_array().map(Vec::len), Some(1), "{last}");
-    println!("{CHANNELS} channels of {MEMBERS} members: {} MB", (memory(&daemon)? - empty) / 1000);
+    let grown = memory(daemon.id()?)?.saturating_sub(empty);
+    println!("{CHANNELS} channels of {MEMBERS} members: {} MB", grown / 1_000_000);
 
     println!("{:<44}{:>12}{:>12}", "", "daemon µs", "round µs");
     let of_one = json!({"filter": {"members": {"$contains": "u77"}}});
@@ -60,7 +48,7 @@ async fn main() -> Result<()> {
     measure(&daemon, &nats, "watch_channel", "presence.v1.watch_channel", &watch, 1000).await?;
     behind_a_hostile_one(&nats).await?;
     daemon.kill().await?;
-    server.stop().await
+    machine.server.stop().await
 }
 
 /// Stores the channels as daemons would have.
@@ -86,7 +74,7 @@ async fn fill(nats: &Client) -> Result<()> {
 
 /// Asks again and again, one at a time.
 async fn measure(
-    daemon: &Child,
+    daemon: &Daemon,
     nats: &Client,
     what: &str,
     subject: &str,
@@ -94,12 +82,12 @@ async fn measure(
     times: u32,
 ) -> Result<()> {
     ask(nats, subject, body).await?;
-    let (used, start) = (processor_time(daemon)?, Instant::now());
+    let (used, start) = (cpu(daemon.id()?)?, Instant::now());
     for _ in 0..times {
         ask(nats, subject, body).await?;
     }
     let round = start.elapsed() / times;
-    let of_daemon = (processor_time(daemon)? - used) / times;
+    let of_daemon = (cpu(daemon.id()?)? - used) / times;
     println!("{what:<44}{:>12}{:>12}", of_daemon.as_micros(), round.as_micros());
     Ok(())
 }
@@ -121,15 +109,4 @@ async fn behind_a_hostile_one(nats: &Client) -> Result<()> {
     hostile?;
     println!("behind a hostile query of {:?}: {:?}", start.elapsed(), waited?);
     Ok(())
-}
-
-/// What the daemon has used of the processors so far, all of it: NATS, JSON and the query.
-fn processor_time(daemon: &Child) -> Result<Duration> {
-    let id = daemon.id().context("the daemon ended")?;
-    let mut total = 0;
-    for task in fs::read_dir(format!("/proc/{id}/task"))? {
-        let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-        total += stat.split(' ').next().unwrap_or_default().parse::<u64>().unwrap_or(0);
-    }
-    Ok(Duration::from_nanos(total))
 }
