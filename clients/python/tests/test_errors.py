@@ -67,6 +67,12 @@ async def test_a_write_that_is_answered_without_its_user_is_malformed(bare: Worl
             await me.update(status="x")
 
 
+async def test_deleting_by_a_filter_ends(bare: World) -> None:
+    service = await answering(bare, b'{"deleted":[],"more":true}')
+    with pytest.raises(presenced.Malformed, match="deletes none"):
+        await asyncio.wait_for(service.delete_where({"online": False}), 5)
+
+
 async def test_a_connect_that_is_answered_without_its_user_is_malformed(bare: World) -> None:
     service = await answering(bare, b'{"connection_id":"c"}')
     async with service.connect("john") as connection:

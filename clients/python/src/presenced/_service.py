@@ -89,9 +89,12 @@ class Service(Door):
         while True:
             body = query_body(filter, limit=IDS_A_QUERY)
             answer = await self._calls.call("delete_users", body)
-            deleted += _deleted(answer)
+            ids = _deleted(answer)
+            deleted += ids
             if not answer.get("more"):
                 return deleted
+            if not ids:
+                raise Malformed("delete_users has more to delete, and deletes none")
 
     async def upsert_channel(
         self,
