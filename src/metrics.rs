@@ -7,6 +7,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -65,6 +66,13 @@ struct RequestQueue {
     queue: &'static str,
 }
 
+/// What is counted at each answer of one operation.
+#[derive(Debug)]
+struct AnsweredOf {
+    ok: Counter,
+    durations: Histogram,
+}
+
 /// The metrics of one daemon.
 #[derive(Debug)]
 pub struct Metrics {
@@ -72,10 +80,13 @@ pub struct Metrics {
     requests: Family<Answered, Counter>,
     durations: Family<Asked, Histogram, fn() -> Histogram>,
     commits: Family<Kind, Counter>,
+    /// Members of these families, which are counted too often to be looked up each time.
+    answered_of: HashMap<&'static str, AnsweredOf>,
+    commits_of: HashMap<&'static str, Counter>,
     conflicts: Family<Kind, Counter>,
     retries: Family<Kind, Counter>,
     heartbeats: Family<Kind, Counter>,
-    /// Members of that family, which are counted too often to be looked up each time.
+    /// Members of that family.
     connections_heard: Counter,
     leases_heard: Counter,
     users: Family<State, Gauge>,
@@ -122,6 +133,8 @@ impl Metrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_SECONDS)),
             commits: Family::default(),
+            answered_of: HashMap::new(),
+            commits_of: HashMap::new(),
             conflicts: Family::default(),
             retries: Family::default(),
             connections_heard: heard(CONNECTION),
@@ -153,13 +166,18 @@ impl Metrics {
         // Until heartbeats are heard.
         metrics.deaf.set(1);
         for operation in operations {
-            metrics.requests.get_or_create_owned(&Answered { operation, result: OK });
-            metrics.durations.get_or_create_owned(&Asked { operation });
+            let answered = AnsweredOf {
+                ok: metrics.requests.get_or_create_owned(&Answered { operation, result: OK }),
+                durations: metrics.durations.get_or_create_owned(&Asked { operation }),
+            };
+            metrics.answered_of.insert(operation, answered);
         }
         for kind in kinds {
-            for family in [&metrics.commits, &metrics.conflicts, &metrics.retries] {
+            for family in [&metrics.conflicts, &metrics.retries] {
                 family.get_or_create_owned(&Kind { kind });
             }
+            let commits = metrics.commits.get_or_create_owned(&Kind { kind });
+            metrics.commits_of.insert(kind, commits);
         }
         metrics
     }
@@ -317,14 +335,19 @@ impl Metrics {
 
     /// Counts an answer; `error` is the code of its error.
     pub fn answered(&self, operation: &'static str, error: Option<&'static str>, took: Duration) {
-        let result = error.unwrap_or(OK);
-        self.requests.get_or_create(&Answered { operation, result }).inc();
-        self.durations.get_or_create(&Asked { operation }).observe(took.as_secs_f64());
+        let Some(of) = self.answered_of.get(operation) else { return };
+        match error {
+            None => of.ok.inc(),
+            Some(result) => self.requests.get_or_create(&Answered { operation, result }).inc(),
+        };
+        of.durations.observe(took.as_secs_f64());
     }
 
     /// Counts a stored write.
     pub fn committed(&self, kind: &'static str) {
-        self.commits.get_or_create(&Kind { kind }).inc();
+        if let Some(commits) = self.commits_of.get(kind) {
+            commits.inc();
+        }
     }
 
     /// Counts a write that lost to another daemon's.

@@ -17,8 +17,9 @@ use tokio::process::{Child, Command};
 /// Messages that a subscription of the client holds.
 const CAPACITY: usize = 1 << 20;
 
-/// No user lapses while others are measured.
-pub const LONG_LEASE: &str = "[liveness]\nlease = \"1day\"\nheartbeat_interval = \"1h\"\n";
+/// No user lapses and no request is late while others are measured.
+pub const LONG_LEASE: &str = "[liveness]\nlease = \"1day\"\nheartbeat_interval = \"1h\"\n\
+     [limits]\nrequest_timeout = \"30s\"\n";
 
 /// A nats-server with a folder of its own.
 pub struct Machine {

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use crate::machine::ask;
 
+/// How an operation that failed begins in the answer to a batch.
+const ERROR: &[u8] = b"{\"error\":";
+
 /// A status of 26 letters.
 const STATUS: &str = "in a meeting until Tuesday";
 
@@ -23,7 +26,7 @@ fn connect_op(user: &str, lease: Option<&str>) -> Value {
 pub async fn connect(nats: &Client, user: &str) -> Result<()> {
     let body = connect_op(user, None).to_string();
     let answer = nats.request("presence.v1.connect", body.into()).await?;
-    anyhow::ensure!(answer.payload.starts_with(b"{\"me\":"), "{answer:?}");
+    anyhow::ensure!(answer.payload.starts_with(b"{\"connection_id\":"), "{answer:?}");
     Ok(())
 }
 
@@ -42,8 +45,11 @@ pub async fn batch(
         .collect();
     let body = json!({ "ops": ops }).to_string();
     let answer = nats.request("presence.v1.batch", body.into()).await?;
-    let failed = answer.payload.windows(9).any(|part| part == b"{\"error\":");
-    anyhow::ensure!(!failed, "an operation of a batch failed: {answer:?}");
+    let failure = answer.payload.windows(ERROR.len()).position(|part| part == ERROR);
+    if let Some(at) = failure {
+        let end = answer.payload.len().min(at + 300);
+        anyhow::bail!("of a batch: {}", String::from_utf8_lossy(&answer.payload[at..end]));
+    }
     Ok(())
 }
 

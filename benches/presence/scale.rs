@@ -24,7 +24,8 @@ const CONNECTS: usize = 16;
 const IDLE: Duration = Duration::from_secs(40);
 const HEARTBEAT: Duration = Duration::from_secs(20);
 /// A lease short enough to wait for its end.
-const SHORT_LEASE: &str = "[liveness]\nlease = \"10s\"\nheartbeat_interval = \"4s\"\n";
+const SHORT_LEASE: &str = "[liveness]\nlease = \"10s\"\nheartbeat_interval = \"4s\"\n\
+     [limits]\nrequest_timeout = \"30s\"\n";
 
 /// Connects that many users by gateways' leases, and measures.
 pub async fn run(users: usize) -> Result<()> {

@@ -11,6 +11,16 @@ pub fn push_str(out: &mut Vec<u8>, text: &str) {
     debug_assert!(written.is_ok(), "{written:?}");
 }
 
+/// How many bytes [`push_str`] appends.
+pub fn str_bytes(text: &str) -> usize {
+    let bytes = |byte: u8| match byte {
+        b'"' | b'\\' | 0x08 | 0x09 | 0x0A | 0x0C | 0x0D => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    2 + text.bytes().map(bytes).sum::<usize>()
+}
+
 /// Appends `number` in decimal digits.
 pub fn push_number(out: &mut Vec<u8>, number: impl Serialize) {
     let written = serde_json::to_writer(out, &number);
@@ -68,11 +78,21 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn every_ascii_character_has_the_length_that_is_counted() {
+        for byte in 0..0x80_u8 {
+            let (mut out, text) = (Vec::new(), char::from(byte).to_string());
+            push_str(&mut out, &text);
+            assert_eq!(out.len(), str_bytes(&text), "{byte:#x}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_string_reads_back(text in any::<String>()) {
             let mut out = Vec::new();
             push_str(&mut out, &text);
+            prop_assert_eq!(out.len(), str_bytes(&text));
             prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
 

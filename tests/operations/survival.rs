@@ -1,4 +1,4 @@
-//! What an acknowledgement survives.
+//! Durability of an acknowledgement.
 
 use std::time::Duration;
 

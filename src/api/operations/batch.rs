@@ -1,10 +1,10 @@
 //! `batch`: many connects, disconnects and upserts in one request, each on its own.
 
-use std::collections::HashSet;
 use std::pin::Pin;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, MaybeDone, join_all, maybe_done};
+use hashbrown::HashSet;
 use serde_json::Value;
 
 use super::connect::Connect;

@@ -1,6 +1,6 @@
 //! `disconnect`: ends one connection, or all connections on a lease.
 
-use std::collections::HashSet;
+use hashbrown::HashSet;
 
 use super::context::Context;
 use super::reply::Reply;

@@ -90,25 +90,18 @@ pub fn push_rev(out: &mut Vec<u8>, rev: u64, door: &Door) {
 
 /// An upper bound of a patched user in an answer, without custom fields, in bytes.
 pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
-    let json_bytes = |text: &str| {
-        let mut out = Vec::new();
-        json::push_str(&mut out, text);
-        out.len()
-    };
-    let status = match &patch.status {
-        Some(status) => status.as_deref().map_or(4, json_bytes),
-        None => service.store.users.with_record(user, |record| {
-            record.and_then(|record| record.status.as_deref()).map_or(4, json_bytes)
-        }),
-    };
-    let devices = service.store.users.with_record(user, |record| {
-        record.map_or(0, |record| {
-            let devices = record.reachability().devices;
-            devices.iter().map(|device| device.len() + 3).sum()
-        })
+    let (stored_status, devices) = service.store.users.with_record(user, |record| {
+        let Some(record) = record else { return (4, 0) };
+        let devices = record.reachability().devices;
+        let devices: usize = devices.iter().map(|device| device.len() + 3).sum();
+        (record.status.as_deref().map_or(4, json::str_bytes), devices)
     });
+    let status = match &patch.status {
+        Some(status) => status.as_deref().map_or(4, json::str_bytes),
+        None => stored_status,
+    };
     // The names, times and numbers of a user, and one more device, take less than 512 bytes.
-    512 + json_bytes(user.as_str()) + status + devices
+    512 + json::str_bytes(user.as_str()) + status + devices
 }
 
 /// Whether only the user itself may know of a connect or disconnect with this result. A refusal

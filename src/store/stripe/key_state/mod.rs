@@ -74,8 +74,9 @@ impl<E: Entity, T> KeyState<E, T> {
         Self {
             key,
             phase: Phase::Idle,
-            decided: Vec::new(),
-            waiting: VecDeque::new(),
+            // Commands of one key seldom meet.
+            decided: Vec::with_capacity(1),
+            waiting: VecDeque::with_capacity(1),
             conflicts: 0,
             announced: 0,
             trouble: None,
