@@ -236,6 +236,9 @@ class Lease(HasState, Opened):
             else:
                 for seat, operation in zip(seats, operations):
                     self._on_error(seat, operation["op"], error)
+                again_at = max(seat._not_before for seat in seats)
+                for seat in seats:  # What failed together is sent again together.
+                    seat._not_before = again_at
             return
         for seat, operation, result in zip(seats, operations, results):
             self._on_result(name, seat, operation["op"], result)
