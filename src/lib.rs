@@ -10,11 +10,14 @@
 //! 5. [`api`]: the edge to NATS. One file per operation, errors, the service protocol.
 //! 6. [`daemon`]: wiring. Connect, replay, serve, leave.
 //!
-//! Beside them [`dev`] (everything on one machine), [`config`] (settings that cannot be wrong),
-//! [`cli`], [`logging`], [`health`] (what keeps a daemon from serving), [`metrics`], [`watchdog`]
-//! (whether its loops run), [`process`] (memory, processor time, files), [`version`], [`systemd`]
-//! (notifications), [`reload`] (SIGHUP), [`payload_limit`] (the largest message that the server
-//! takes now), [`round_trip`] (whether the server has processed all messages sent) and [`clock`].
+//! Beside them:
+//!
+//! - [`cli`], [`config`] (settings that cannot be wrong), [`reload`] (SIGHUP), [`version`];
+//! - [`dev`]: everything on one machine;
+//! - [`health`] (what keeps a daemon from serving), [`watchdog`] (whether its loops run),
+//!   [`systemd`] (notifications), [`logging`], [`metrics`], [`process`] (memory, processor time);
+//! - [`clock`], [`payload_limit`] (the largest message that the server takes now), [`round_trip`]
+//!   (whether the server has processed all messages sent).
 
 pub mod api;
 pub mod cli;

@@ -47,7 +47,7 @@ struct Answered {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Asked {
+struct OperationLabel {
     operation: &'static str,
 }
 
@@ -62,7 +62,7 @@ struct State {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestQueue {
+struct QueueLabel {
     queue: &'static str,
 }
 
@@ -78,7 +78,7 @@ struct AnsweredOf {
 pub struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
-    durations: Family<Asked, Histogram, fn() -> Histogram>,
+    durations: Family<OperationLabel, Histogram, fn() -> Histogram>,
     commits: Family<Kind, Counter>,
     /// Members of these families, which are counted too often to be looked up each time.
     answered_of: HashMap<&'static str, AnsweredOf>,
@@ -90,7 +90,7 @@ pub struct Metrics {
     connections_heard: Counter,
     leases_heard: Counter,
     users: Family<State, Gauge>,
-    queues: Family<RequestQueue, Gauge>,
+    queues: Family<QueueLabel, Gauge>,
     /// Events that were published.
     pub events: Counter,
     /// Users that this daemon deleted as they were not touched for long.
@@ -168,7 +168,7 @@ impl Metrics {
         for operation in operations {
             let answered = AnsweredOf {
                 ok: metrics.requests.get_or_create_owned(&Answered { operation, result: OK }),
-                durations: metrics.durations.get_or_create_owned(&Asked { operation }),
+                durations: metrics.durations.get_or_create_owned(&OperationLabel { operation }),
             };
             metrics.answered_of.insert(operation, answered);
         }
@@ -391,7 +391,7 @@ impl Metrics {
 
     /// Sets the length of a queue.
     pub fn set_queue(&self, queue: &'static str, depth: usize) {
-        self.queues.get_or_create(&RequestQueue { queue }).set(count(depth));
+        self.queues.get_or_create(&QueueLabel { queue }).set(count(depth));
     }
 
     /// Sets the number of daemons that are alive, this one included.

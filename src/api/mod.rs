@@ -5,8 +5,8 @@
 //! - `request` parses the body of a request and knows the user that it acts as.
 //! - [`heartbeats`] records the heartbeats of all clients beside the request queue.
 //!
-//! `transport` uses `operations`, and `operations` uses `request`. The heartbeats of both ways in
-//! are read by one parser: `operations/heartbeat.rs` falls back on it, `heartbeats` begins with it.
+//! `transport` uses `operations`, and `operations` uses `request`. Both ways in read the usual body
+//! of a heartbeat with `heartbeats::fast_path`, and any other with `operations::heartbeat`.
 
 pub mod heartbeats;
 mod operations;

@@ -16,7 +16,8 @@ pub enum ConfigError {
     #[error("{} is not valid TOML: line {line}, column {column}: {message}", path.display())]
     Syntax { path: PathBuf, line: usize, column: usize, message: String },
 
-    #[error("{key} in {origin} is not a setting; {accepted}")]
+    /// The key is shown with escapes: an invisible character may be all that is wrong with it.
+    #[error("{} in {origin} is not a setting; {accepted}", key.escape_debug())]
     Unknown { key: String, origin: String, accepted: String },
 
     /// `found` is the value as it was written; it is absent where it is secret.

@@ -122,7 +122,11 @@ fn read_urls(reader: &Reader) -> Result<(Vec<ServerAddr>, Auth), ConfigError> {
 /// Takes the login out of an address, so that it does not appear in logs and `Debug`.
 fn parse_url(text: &str) -> Option<(ServerAddr, Auth)> {
     let address: ServerAddr = text.parse().ok()?;
-    let plain = matches!(address.scheme(), "nats" | "tls") && !address.host().is_empty();
+    let host = address.host();
+    let plain = matches!(address.scheme(), "nats" | "tls")
+        && !host.is_empty()
+        // Anything else stands escaped in the host of a parsed address.
+        && host.chars().all(|c| c.is_ascii_graphic() && c != '%');
     let login = match (address.username(), address.password()) {
         (None, None) => Auth::None,
         (Some(user), Some(password)) => {

@@ -18,7 +18,7 @@ pub async fn ask(settings: &Nats, client: &Client) -> usize {
     match server_limits::max_payload(settings).await {
         Ok(bytes) => bytes.min(client.max_payload()),
         Err(error) => {
-            tracing::debug!(%error, "the server did not tell the limits of the account");
+            tracing::debug!(%error, "the server did not send the limits of the account");
             client.max_payload()
         }
     }

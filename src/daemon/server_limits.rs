@@ -28,7 +28,7 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest line of a server that is read, in bytes.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
-/// Why a server did not tell its limits.
+/// Why a server did not send its limits.
 #[derive(Debug, Error)]
 pub enum ServerLimitsError {
     #[error("there is no address of a server that can be asked")]

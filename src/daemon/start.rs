@@ -3,7 +3,6 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_nats::{Client, Event};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -17,7 +16,7 @@ use super::tasks::Tasks;
 use super::{Daemon, Error};
 use crate::api::heartbeats::{self, HeartbeatListener};
 use crate::api::transport::subjects::Subjects;
-use crate::clock::Clock;
+use crate::clock::{Clock, millis};
 use crate::config::{Settings, Storage};
 use crate::health::Health;
 use crate::liveness::expiry_task::ExpiryTask;
@@ -320,8 +319,4 @@ fn shape(settings: &Settings) -> Shape {
         in_memory: settings.store.storage == Storage::Memory,
         max_bytes: settings.store.max_bytes,
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

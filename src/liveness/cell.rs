@@ -5,13 +5,11 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::peers::FAILED_AFTER_MS;
 use crate::presence::entity::DaemonId;
 
 /// The arrangement of records in the bucket that this build knows.
 pub const LAYOUT: u32 = 1;
-
-/// A daemon that was not heard of for this long does not count any more, in milliseconds.
-const GONE_AFTER_MS: u64 = 3500;
 
 /// A difference counts when it has lasted for this long, in milliseconds: daemons notice a bucket
 /// that was made again one after another.
@@ -123,7 +121,7 @@ impl Cell {
 
     /// Assesses the other daemons. This one started at `started_ms`.
     pub fn assess(&mut self, own: &Identity, started_ms: u64, now_ms: u64) -> Findings {
-        self.neighbours.retain(|_, neighbour| neighbour.heard_ms + GONE_AFTER_MS > now_ms);
+        self.neighbours.retain(|_, neighbour| neighbour.heard_ms + FAILED_AFTER_MS > now_ms);
         let since_ms = self.group_since_ms(own, started_ms);
         let mut findings = self.compare(own, since_ms);
         if findings.yields.is_none() && findings.conflict.is_none() {

@@ -19,16 +19,20 @@ const SEND_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long the replica may lag behind a write, in milliseconds.
 const FEED_LAG_MS: u64 = 1000;
 
-/// A disconnect whose connection is not there.
+/// A disconnect that a connect may follow.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Message {
+    /// The daemon that carried it out, which remembers it already; older daemons do not tell.
+    #[serde(default)]
+    daemon: String,
     user: String,
     connection: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lease: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grace_ms: Option<u64>,
-    /// How long a connect is ended that arrives from now on, in milliseconds.
+    /// How long a connect is ended that arrives from now on, in milliseconds. 0 for a disconnect
+    /// that is void, as a connect came later.
     within_ms: u64,
     /// How long from now on such a connect may appear in the replica, in milliseconds.
     #[serde(default)]
@@ -43,7 +47,8 @@ pub fn window(arrived_ms: u64, timeout_ms: u64) -> Window {
     Window { arrives_until_ms, appears_until_ms }
 }
 
-/// Remembers the disconnect, and tells all daemons of it before the disconnect is answered.
+/// Remembers a disconnect that found no connection, and tells all daemons of it before it is
+/// answered.
 pub async fn publish(
     store: &Store,
     beacons: &Beacons,
@@ -52,17 +57,60 @@ pub async fn publish(
     window: Window,
 ) {
     let now_ms = store.context.now().mono_ms;
-    let text = |id: &Id| id.as_str().to_owned();
-    let message = Message {
-        user: text(user),
-        connection: text(&early.connection),
-        lease: early.lease.as_ref().map(text),
-        grace_ms: early.grace_ms,
-        within_ms: window.arrives_until_ms.saturating_sub(now_ms),
-        appears_within_ms: window.appears_until_ms.saturating_sub(now_ms),
-    };
+    let message = Message::new(store, user, &early, window, now_ms);
     remember(store, user, early, window, now_ms);
-    let payload = serde_json::to_vec(&message).unwrap_or_default();
+    send(beacons, &message).await;
+}
+
+/// Tells all daemons that a connect came too late for these disconnects to end it.
+pub async fn publish_void(store: &Store, beacons: &Beacons, user: &Id, void: Vec<EarlyDisconnect>) {
+    let window = Window { arrives_until_ms: 0, appears_until_ms: 0 };
+    for early in void {
+        let message = Message::new(store, user, &early, window, 0);
+        send(beacons, &message).await;
+    }
+}
+
+/// Takes what another daemon published.
+pub fn on_message(store: &Store, message: &Message) {
+    if message.daemon == store.context.daemon.to_string() {
+        return;
+    }
+    let parse = |text: &str| Id::parse(text, "id").ok();
+    let (Some(user), Some(connection)) = (parse(&message.user), parse(&message.connection)) else {
+        return;
+    };
+    let lease = message.lease.as_deref().and_then(parse);
+    let early = EarlyDisconnect { connection, lease, grace_ms: message.grace_ms };
+    if message.within_ms == 0 && message.appears_within_ms == 0 {
+        store.users.with_index(&user, |index| index.early_disconnects.remove(&user, &early));
+        return;
+    }
+    let now_ms = store.context.now().mono_ms;
+    let window = Window {
+        arrives_until_ms: now_ms.saturating_add(message.within_ms),
+        appears_until_ms: now_ms.saturating_add(message.appears_within_ms),
+    };
+    remember(store, &user, early, window, now_ms);
+}
+
+impl Message {
+    fn new(store: &Store, user: &Id, early: &EarlyDisconnect, window: Window, now_ms: u64) -> Self {
+        let text = |id: &Id| id.as_str().to_owned();
+        Self {
+            daemon: store.context.daemon.to_string(),
+            user: text(user),
+            connection: text(&early.connection),
+            lease: early.lease.as_ref().map(text),
+            grace_ms: early.grace_ms,
+            within_ms: window.arrives_until_ms.saturating_sub(now_ms),
+            appears_within_ms: window.appears_until_ms.saturating_sub(now_ms),
+        }
+    }
+}
+
+async fn send(beacons: &Beacons, message: &Message) {
+    let payload = serde_json::to_vec(message).unwrap_or_default();
     let client = beacons.client();
     let sent = async {
         let published = client.publish(beacons.subject(EARLY_DISCONNECTS), payload.into()).await;
@@ -71,22 +119,6 @@ pub async fn publish(
     if !tokio::time::timeout(SEND_TIMEOUT, sent).await.unwrap_or(false) {
         tracing::debug!("an early disconnect could not be sent to the other daemons");
     }
-}
-
-/// Takes what another daemon, or this one, published.
-pub fn on_message(store: &Store, message: &Message) {
-    let parse = |text: &str| Id::parse(text, "id").ok();
-    let (Some(user), Some(connection)) = (parse(&message.user), parse(&message.connection)) else {
-        return;
-    };
-    let lease = message.lease.as_deref().and_then(parse);
-    let early = EarlyDisconnect { connection, lease, grace_ms: message.grace_ms };
-    let now_ms = store.context.now().mono_ms;
-    let window = Window {
-        arrives_until_ms: now_ms.saturating_add(message.within_ms),
-        appears_until_ms: now_ms.saturating_add(message.appears_within_ms),
-    };
-    remember(store, &user, early, window, now_ms);
 }
 
 fn remember(store: &Store, user: &Id, early: EarlyDisconnect, window: Window, now_ms: u64) {

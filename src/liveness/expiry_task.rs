@@ -18,6 +18,7 @@ use super::expiry::{Effect, Expiry, OBJECTION_MS, View};
 use super::hearing::Hearing;
 use super::internal::Beacons;
 use super::peers::Peers;
+use crate::clock::millis;
 use crate::config::Liveness;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
@@ -72,7 +73,6 @@ impl ExpiryTask {
         };
         let (writes, queue) = mpsc::unbounded_channel();
         store.context.tracker.spawn(carry_out(store.clone(), queue));
-        let millis = |period: Duration| u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
         Ok(Self {
             expiry: Expiry::new(daemon, millis(liveness.lease)),
             view: DaemonView { store, beacons },
@@ -104,9 +104,7 @@ impl ExpiryTask {
                 }
                 message = self.inbox.early_disconnects.next() => {
                     let Some(message) = message else { return };
-                    if let Some(early) = parse(&message) {
-                        early_disconnects::on_message(&self.view.store, &early);
-                    }
+                    self.on_early_disconnect(&message);
                     Vec::new()
                 }
                 ping = tap.next() => {
@@ -152,6 +150,12 @@ impl ExpiryTask {
         if let Some(ending) = parse::<Ending>(message) {
             let now = self.now();
             self.expiry.on_ending(&self.view, &ending, now);
+        }
+    }
+
+    fn on_early_disconnect(&self, message: &Message) {
+        if let Some(message) = parse(message) {
+            early_disconnects::on_message(&self.view.store, &message);
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::internal::Beacons;
 use super::peers::RankFilter;
+use crate::clock::millis;
 use crate::store::Store;
 use crate::store::bucket::BucketError;
 use crate::store::markers::DueMarker;
@@ -58,8 +59,7 @@ impl MarkerSweep {
 
     /// The markers that are due, and the turn of this daemon with them.
     fn due(&self) -> Vec<DueMarker> {
-        let age_ms = u64::try_from(self.age.as_millis()).unwrap_or(u64::MAX);
-        let mut due = self.store.due_markers(age_ms);
+        let mut due = self.store.due_markers(millis(self.age));
         let peers = self.beacons.peers();
         due.retain(|marker| {
             let rank = u64::try_from(peers.rank(&marker.subject, RankFilter::Alive));

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::presence::entity::DaemonId;
+use crate::presence::id::stable_hash;
 
 /// The period of a daemon's beacons, in milliseconds.
 pub const BEACON_MS: u64 = 1000;
@@ -189,7 +190,7 @@ impl Peers {
     /// The number of other daemons that act on `key` before this one: rendezvous hashing over the
     /// daemons that `filter` counts.
     pub fn rank(&self, key: &str, filter: RankFilter<'_>) -> usize {
-        let place = |daemon| (filter.is_preferred(daemon), score(daemon, key), daemon);
+        let place = |daemon| place(filter.is_preferred(daemon), daemon, key);
         let own = place(self.own);
         let counted = self.peers.iter().filter(|(_, peer)| filter.counts(peer));
         counted.filter(|(daemon, _)| place(**daemon) > own).count()
@@ -200,8 +201,8 @@ impl Peers {
     pub fn first_of_hearing(&self, key: &str, deaf: bool) -> DaemonId {
         let others = self.peers.iter().map(|(daemon, peer)| (!peer.status.deaf, *daemon));
         let all = others.chain([(!deaf, self.own)]);
-        let first = all.max_by_key(|(hears, daemon)| (*hears, score(*daemon, key), *daemon));
-        first.map_or(self.own, |(_, daemon)| daemon)
+        let places = all.map(|(hears, daemon)| place(hears, daemon, key));
+        places.max().map_or(self.own, |(.., daemon)| daemon)
     }
 
     /// Whether a daemon is alive; this one is.
@@ -230,12 +231,14 @@ impl Peers {
     }
 }
 
-/// FNV-1a over the key, then mixed with the daemon, so that each key has its own order.
+/// The place of a daemon in the order of a key; the greatest acts first.
+fn place(is_preferred: bool, daemon: DaemonId, key: &str) -> (bool, u64, DaemonId) {
+    (is_preferred, score(daemon, key), daemon)
+}
+
+/// The hash of the key, mixed with the daemon, so that each key has its own order.
 fn score(daemon: DaemonId, key: &str) -> u64 {
-    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mixed = (hash ^ daemon.0).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = (stable_hash(key) ^ daemon.0).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 

@@ -16,6 +16,13 @@ pub const MAX_BYTES: usize = 255;
 /// The number of shared ids that a thread remembers.
 const RECENT_IDS: usize = 512;
 
+/// A hash of a text that is the same in every daemon: FNV-1a.
+pub fn stable_hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 thread_local! {
     /// The last shared id at each place of a small hash table.
     static RECENT: RefCell<[Option<Id>; RECENT_IDS]> = const { RefCell::new([const { None }; RECENT_IDS]) };

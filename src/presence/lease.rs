@@ -164,7 +164,7 @@ impl Leases {
     }
 
     /// Another daemon has heard a lease that was handed out as due: it is due again a lease after
-    /// that. If that is over, the other daemon judges by a longer lease, and it is due when it
+    /// that. If that is over, the other daemon applies a longer lease, and it is due when it
     /// would be without an objection. An end that is under way continues: the other daemon does not
     /// know of it yet.
     pub fn objected(&mut self, name: &Id, at_ms: u64, now_ms: u64) {

@@ -41,8 +41,8 @@ impl Now {
     }
 }
 
-/// How far ahead of now a stored time may be, in milliseconds.
-const MAX_AHEAD_MS: i64 = 3_600_000;
+/// How far ahead of now a time that counts may be, in milliseconds.
+pub const MAX_AHEAD_MS: i64 = 3_600_000;
 
 /// A wall-clock time in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

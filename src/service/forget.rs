@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::millis;
+use crate::clock::millis;
 use crate::liveness::internal::Beacons;
 use crate::liveness::peers::RankFilter;
-use crate::presence::id::Id;
+use crate::presence::id::{Id, stable_hash};
 use crate::presence::time::Time;
 use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
@@ -148,11 +148,9 @@ impl Look {
     }
 }
 
-/// FNV-1a, folded.
+/// The hash of a user, folded.
 fn hash(user: &Id) -> u64 {
-    let hash = user.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = stable_hash(user.as_str());
     hash ^ (hash >> 32)
 }
 

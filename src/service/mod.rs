@@ -14,10 +14,10 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::clock::millis;
 use crate::config::{self, Limits, Liveness, Settings};
 use crate::liveness::early_disconnects;
 use crate::liveness::internal::Beacons;
@@ -25,7 +25,9 @@ use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
-use crate::presence::user::{Command, EarlyDisconnect, Record, Rules, Users};
+use crate::presence::user::{
+    BeforeConnect, Command, EarlyDisconnect, NewConnection, Record, Rules, Users,
+};
 use crate::store::Store;
 use crate::store::barrier::NotSeen;
 use crate::store::keyspace::CommandResult;
@@ -174,20 +176,27 @@ impl Service {
         async move { answer.await.unwrap_or_else(|_| Err(stopped())) }
     }
 
-    /// The command that ends a connection whose disconnect came before the connect that arrived
-    /// at `arrived_ms`.
-    pub fn early_end(&self, user: &Id, connection: &Id, arrived_ms: u64) -> Option<Command> {
+    /// What is remembered of disconnects before a connect that arrived at `arrived_ms`.
+    pub fn before_connect(
+        &self,
+        user: &Id,
+        connection: &NewConnection,
+        arrived_ms: u64,
+    ) -> BeforeConnect {
         self.store.users.with_index(user, |index| {
-            let early = index.early_disconnects.before_connect(user, connection, arrived_ms);
-            early.map(EarlyDisconnect::command)
+            index.early_disconnects.before_connect(user, connection, arrived_ms)
         })
+    }
+
+    /// Tells all daemons that a connect came too late for these disconnects to end it.
+    pub async fn void_disconnects(&self, user: &Id, void: Vec<EarlyDisconnect>) {
+        early_disconnects::publish_void(&self.store, &self.beacons, user, void).await;
     }
 
     /// A disconnect that arrived at `arrived_ms` found no connection: should the connect arrive
     /// within `limits.request_timeout`, at whichever daemon, the connection is ended at once.
     pub async fn publish_early(&self, user: &Id, early: EarlyDisconnect, arrived_ms: u64) {
-        let timeout_ms = millis(self.limits().request_timeout);
-        let window = early_disconnects::window(arrived_ms, timeout_ms);
+        let window = early_disconnects::window(arrived_ms, millis(self.limits().request_timeout));
         early_disconnects::publish(&self.store, &self.beacons, user, early, window).await;
     }
 
@@ -254,9 +263,4 @@ fn not_fresh() -> Refusal {
     unavailable(
         "the revision that was asked for, or all that is stored, was not seen within `limits.request_timeout`",
     )
-}
-
-/// A duration in milliseconds.
-pub fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,7 +16,7 @@ use crate::liveness::peers::RankFilter;
 use crate::presence::channel::{Announcement, ChannelKey, Counts, Occupancy};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::{Id, push_token};
-use crate::presence::time::Time;
+use crate::presence::time::{MAX_AHEAD_MS, Time};
 use crate::presence::user::Record;
 use crate::store::Store;
 use crate::watchdog::WatchdogTap;
@@ -69,10 +69,7 @@ pub struct OccupancyTask {
 /// The `type` of an announcement.
 const EVENT_TYPE: &str = "channel.presence.changed";
 
-/// How far ahead of JetStream's clock the version of an announcement may be, in milliseconds.
-const MAX_AHEAD_MS: i64 = 3_600_000;
-
-/// The newest version that is taken from others.
+/// The newest version that is taken from others, by JetStream's clock.
 fn version_limit(now: Time) -> u64 {
     u64::try_from(now.0.saturating_add(MAX_AHEAD_MS)).unwrap_or(0)
 }

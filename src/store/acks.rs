@@ -17,7 +17,7 @@ use crate::presence::user::Users;
 use crate::watchdog::WatchdogTap;
 
 /// How many acknowledgements are taken before the watchdog is looked at.
-const TURN: usize = 256;
+const MAX_PER_TURN: usize = 256;
 
 #[derive(Deserialize)]
 struct Ack {
@@ -45,7 +45,7 @@ pub(super) async fn run(store: Store, mut inbox: Subscriber, mut tap: WatchdogTa
         };
         let Some(message) = message else { return };
         take(&store, &message);
-        for _ in 1..TURN {
+        for _ in 1..MAX_PER_TURN {
             let Some(message) = inbox.next().now_or_never().flatten() else { break };
             take(&store, &message);
         }

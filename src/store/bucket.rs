@@ -13,6 +13,8 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::clock::millis;
+
 /// The stream of a key-value bucket.
 #[derive(Debug, Clone)]
 pub struct Bucket {
@@ -151,7 +153,7 @@ impl Bucket {
 
     /// Sets the time-out of requests from here on.
     pub fn set_timeout(&self, timeout: Duration) {
-        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = millis(timeout);
         self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
     }
 

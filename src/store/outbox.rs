@@ -13,7 +13,7 @@ use crate::payload_limit::PayloadLimit;
 use crate::watchdog::WatchdogTap;
 
 /// How many messages are published before the watchdog is looked at.
-const TURN: usize = 64;
+const MAX_PER_TURN: usize = 64;
 
 /// One message to publish.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Outgoing {
     ) {
         // Waiting for the connection is no hang.
         let disconnected = || client.connection_state() != State::Connected;
-        let mut turn = Vec::with_capacity(TURN);
+        let mut turn = Vec::with_capacity(MAX_PER_TURN);
         loop {
             let count = tokio::select! {
                 biased;
@@ -80,7 +80,7 @@ impl Outgoing {
                     ping.answer();
                     continue;
                 }
-                count = self.0.recv_many(&mut turn, TURN) => count,
+                count = self.0.recv_many(&mut turn, MAX_PER_TURN) => count,
             };
             if count == 0 {
                 return;

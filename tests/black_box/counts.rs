@@ -30,8 +30,8 @@ async fn all_members_are_counted_and_invisible_ones_only_for_themselves() {
     client.connect_user("ann", "c").await;
     client.connect_user("bob", "c").await;
     client.connect_user("stranger", "c").await;
-    let hidden = json!({"user": {"id": "eve", "invisible": true}, "connection_id": "c"});
-    client.get("connect", hidden).await;
+    let unseen = json!({"user": {"id": "eve", "invisible": true}, "connection_id": "c"});
+    client.get("connect", unseen).await;
     for (viewer, count) in [(None, 2), (Some("ann"), 2), (Some("stranger"), 2), (Some("eve"), 3)] {
         assert_eq!(counts(client, viewer).await.0, count, "{viewer:?}");
     }

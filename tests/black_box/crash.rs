@@ -17,7 +17,7 @@ use crate::support::{Client, Daemon, Event, Events, Pair, Server, Stage, eventua
 
 const CLIENTS: usize = 48;
 
-/// How long the survivors may take to find out who died, and to announce what it left unsaid.
+/// How long the survivors may take to find out who died, and to announce what it had not published.
 const ANNOUNCED: Duration = Duration::from_secs(10);
 
 /// The newest event of each user comes to equal what a query says of it.
@@ -35,7 +35,7 @@ async fn settles(client: &Client, events: &mut Events, tallies: &BTreeMap<String
 }
 
 #[tokio::test]
-async fn one_of_two_is_killed_and_the_other_announces_what_it_left_unsaid() {
+async fn one_of_two_is_killed_and_the_other_announces_what_it_had_not_published() {
     let server = Server::start().await;
     let settings = [NO_GRACE, &[("METRICS__LISTEN", "127.0.0.1:0")]].concat();
     let mut daemons =
@@ -66,7 +66,7 @@ async fn all_are_killed_and_the_next_one_announces_the_newest_changes() {
     let load = Load::start(&client, CLIENTS);
     sleep(Duration::from_millis(500)).await;
     daemons.iter_mut().for_each(Daemon::kill);
-    // The load has ended before the next one serves: no later change hides what was left unsaid.
+    // The load has ended before the next one serves: no later change hides what was not published.
     let (tallies, _next) = tokio::join!(load.stop(), Daemon::spawn(&server, NO_GRACE));
     settles(&client, &mut events, &tallies).await;
 }
@@ -89,7 +89,7 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
     within("a beacon of the first daemon", ANNOUNCED, heard).await;
     // The first daemon stores a change, and gets no further.
     pair.daemons[0].pause();
-    change_unsaid(&pair.two, "john").await;
+    write_without_event(&pair.two, "john").await;
     events.silent_for(Duration::from_millis(500)).await;
     let [mut first, _second] = pair.daemons;
     first.kill();
@@ -104,7 +104,7 @@ async fn a_change_that_nobody_lived_to_announce_is_announced_by_the_next_one() {
     client.connect_user("john", "c").await;
     let said = events.only();
     daemon.stop().await;
-    change_unsaid(&client, "john").await;
+    write_without_event(&client, "john").await;
     let _next = Daemon::spawn(&server, NO_GRACE).await;
     let event = events.next_within(ANNOUNCED).await;
     assert!(event.version > said.version);
@@ -112,12 +112,12 @@ async fn a_change_that_nobody_lived_to_announce_is_announced_by_the_next_one() {
 }
 
 /// Stores a visible change of a user as the daemon that made the last one would, and no event.
-async fn change_unsaid(client: &Client, id: &str) {
+async fn write_without_event(client: &Client, id: &str) {
     let stored = last(&client.nats, &format!("user.{id}")).await.unwrap();
     let mut record: Value = serde_json::from_slice(&stored.payload).unwrap();
     let version = record["version"].as_u64().unwrap() + 1;
     record["version"] = version.into();
-    record["status"] = "unsaid".into();
+    record["status"] = "unpublished".into();
     let mut headers = HeaderMap::new();
     headers.insert("Presence-Writer", stored.headers.get("Presence-Writer").unwrap().as_str());
     headers.insert("Presence-Version", version.to_string().as_str());

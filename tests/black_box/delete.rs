@@ -123,16 +123,16 @@ async fn a_filter_deletes_the_first_that_match_and_tells_of_more() {
 async fn a_filter_that_deletes_sees_users_as_they_truly_are() {
     let mut stage = Stage::start(NO_GRACE).await;
     let client = &stage.client;
-    for id in ["hidden", "left", "online"] {
+    for id in ["unseen", "left", "online"] {
         client.get("connect", json!({"user": {"id": id}, "connection_id": "c"})).await;
     }
-    client.upsert(json!({"id": "hidden", "invisible": true})).await;
+    client.upsert(json!({"id": "unseen", "invisible": true})).await;
     client.disconnect("left", "c").await;
     stage.events.arrived();
     let offline = client.get("delete_users", json!({"filter": {"online": false}})).await;
     assert_eq!(offline["deleted"], json!(["left"]), "the invisible one is online in truth");
     let invisible = client.get("delete_users", json!({"filter": {"invisible": true}})).await;
-    assert_eq!(invisible["deleted"], json!(["hidden"]));
+    assert_eq!(invisible["deleted"], json!(["unseen"]));
     assert_eq!(stage.events.arrived().len(), 0, "others saw both offline");
 }
 

@@ -87,6 +87,23 @@ async fn it_serves_follows_the_changes_and_keeps_the_data_over_a_restart() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_taken_is_named_once() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let refusal = async |flag: &str, value: String| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dev = dev(dir.path());
+        let output = timeout(OUTPUT_TIMEOUT, dev.args([flag, &value]).output()).await;
+        let output = output.unwrap().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let error = refusal("--set", format!("metrics.listen={address}")).await;
+    assert_eq!(error.matches("Address already in use").count(), 1, "{error}");
+    assert_eq!(error.matches(&address.to_string()).count(), 1, "{error}");
+}
+
+#[tokio::test]
 async fn two_of_them_do_not_share_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let first = Dev::start(dir.path()).await;

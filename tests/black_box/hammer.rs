@@ -9,8 +9,8 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::events::latest;
-use crate::support::{Client, Event, Events, Pair, eventually};
+use crate::support::events::{announced, latest};
+use crate::support::{Client, Event, Events, Pair, Server, eventually};
 
 const CLIENTS: usize = 32;
 const USERS: usize = 20;
@@ -36,7 +36,10 @@ struct Report {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_and_the_last_event_is_what_a_query_says() {
     let seed = std::env::var("HAMMER_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let pair = Pair::start(&[("LIVENESS__OFFLINE_GRACE", "100ms")]).await;
+    let server = Server::start().await;
+    // With every field announced, the newest event shows all of the user.
+    let file = "[users]\nannounced_fields = [\"*\"]\n";
+    let pair = Pair::with_file(server, &[("LIVENESS__OFFLINE_GRACE", "100ms")], file).await;
     let mut events = Events::of_all(&pair.one).await;
     let until = Instant::now() + WHILE;
     let clients: Vec<_> = (0..CLIENTS)
@@ -163,7 +166,8 @@ async fn check_ledgers(client: &Client, user: usize, reports: &[Report]) {
     }
 }
 
-/// The newest event of the user comes to equal what each daemon says when asked.
+/// The newest event of the user comes to equal what each daemon says when asked, and both daemons
+/// come to say the same.
 async fn agrees(
     pair: &Pair,
     user: usize,
@@ -177,13 +181,16 @@ async fn agrees(
             Duration::from_secs(5),
             async || {
                 *heard = merge(std::mem::take(heard), events.arrived());
-                let (said, heard) = (client.see(&id).await?, heard.get(&id)?);
-                let same = |field: &str| said[field] == heard.user[field];
-                ["version", "online", "status"].into_iter().all(same).then_some(())
+                let user = client.see(&id).await?;
+                (announced(&user) == announced(&heard.get(&id)?.user)).then_some(())
             },
         )
         .await;
     }
+    eventually(&format!("the daemons agree on {id}"), Duration::from_secs(5), async || {
+        (pair.one.see(&id).await? == pair.two.see(&id).await?).then_some(())
+    })
+    .await;
 }
 
 fn merge(heard: BTreeMap<String, Event>, more: Vec<Event>) -> BTreeMap<String, Event> {

@@ -127,8 +127,8 @@ async fn the_last_change_of_each_user_is_what_a_query_says() {
     let mut stream = keep(&pair.one, config).await;
     day(&pair, 5, 3).await;
     pair.one.connect_user("a b", "c").await;
-    let hidden = json!({"user": {"id": "u0", "invisible": true}, "connection_id": "hidden"});
-    pair.one.get("connect", hidden).await;
+    let unseen = json!({"user": {"id": "u0", "invisible": true}, "connection_id": "unseen"});
+    pair.one.get("connect", unseen).await;
     assert_eq!(stream.info().await.unwrap().state.messages, 6, "one of each");
     let cache = pull::Config {
         deliver_policy: DeliverPolicy::LastPerSubject,

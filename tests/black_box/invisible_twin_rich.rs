@@ -22,7 +22,7 @@ const SETTINGS: Settings<'static> =
 const TYPES: &str = "[channel_types.messaging]\noccupancy_interval = \"200ms\"\n";
 
 const VISIBLE: [&str; 3] = ["ann", "bob", "cid"];
-const HIDDEN: [&str; 3] = ["x", "y", "z"];
+const INVISIBLE: [&str; 3] = ["x", "y", "z"];
 const ROUNDS: usize = 6;
 
 /// Graces and statuses end, and counts are announced.
@@ -46,22 +46,22 @@ impl Side {
         let events = Events::of_all(&client).await;
         let counts = client.nats.subscribe("channel.presence.changed.>").await.unwrap();
         barrier(&client.nats).await;
-        for user in [VISIBLE, HIDDEN].concat() {
+        for user in [VISIBLE, INVISIBLE].concat() {
             let device = json!("desktop");
             let connect = json!({"user": {"id": user, "mood": 0}, "connection_id": "first", "device": device});
             client.get("connect", connect).await;
         }
-        for user in HIDDEN {
+        for user in INVISIBLE {
             client.upsert(json!({"id": user, "invisible": true})).await;
         }
-        let members = [VISIBLE, HIDDEN].concat();
+        let members = [VISIBLE, INVISIBLE].concat();
         client.channel("all", json!({"members": members})).await;
-        client.channel("hidden", json!({"members": HIDDEN})).await;
+        client.channel("unseen", json!({"members": INVISIBLE})).await;
         Self { client, events, counts, _daemon: daemon, _server: server }
     }
 
     /// What both histories have in common: what others see change, and what invisible users set.
-    async fn open_deeds(&self, round: usize) {
+    async fn visible_actions(&self, round: usize) {
         let client = &self.client;
         let (user, connection) = (VISIBLE[round % 3], format!("c{round}"));
         let device = ["mobile", "web"][round % 2];
@@ -73,7 +73,7 @@ impl Side {
         let choice = ["busy", "away", "auto"][round / 2];
         client.upsert(json!({"id": user, "availability": choice})).await;
         client.disconnect(user, &connection).await;
-        for user in HIDDEN {
+        for user in INVISIBLE {
             a_later_millisecond().await;
             let choice = ["away", "busy"][round % 2];
             client.upsert(json!({"id": user, "availability": choice})).await;
@@ -88,9 +88,9 @@ impl Side {
     }
 
     /// What invisible users do. Nobody else can tell.
-    async fn hidden_deeds(&self, round: usize) {
+    async fn invisible_actions(&self, round: usize) {
         let client = &self.client;
-        for user in HIDDEN {
+        for user in INVISIBLE {
             let id = |n: usize| json!(format!("h{round}-{n}"));
             let early = json!({"user_id": user, "connection_id": id(0)});
             client.get("disconnect", early).await;
@@ -139,7 +139,7 @@ impl Side {
             let query = json!({"filter": filter, "sort": sort, "presence": true});
             views.push(self.client.get("query_users", query).await);
         }
-        for channel in ["all", "hidden"] {
+        for channel in ["all", "unseen"] {
             let watch = of(channel, json!({"online_count": true, "presence": true}));
             views.push(self.client.get("watch_channel", watch).await);
         }
@@ -148,18 +148,18 @@ impl Side {
         without_times(json!(views))
     }
 
-    /// The counts that were announced of the channel of hidden users, and the last of the other.
+    /// The counts that were announced of the channel of invisible users, and the last of the other.
     fn announced(&mut self) -> (Vec<Value>, Value) {
-        let (mut hidden, mut all) = (Vec::new(), Value::Null);
+        let (mut unseen, mut all) = (Vec::new(), Value::Null);
         while let Some(Some(message)) = self.counts.next().now_or_never() {
             let mut body: Value = serde_json::from_slice(&message.payload).unwrap();
             let channel = without_times(body["channel"].take());
             match channel["id"].as_str() {
-                Some("hidden") => hidden.push(channel),
+                Some("unseen") => unseen.push(channel),
                 _ => all = channel,
             }
         }
-        (hidden, all)
+        (unseen, all)
     }
 
     /// The events of each user, in their order.
@@ -176,9 +176,9 @@ impl Side {
 async fn nobody_can_tell_what_invisible_users_do_with_rich_presence() {
     let (mut full, mut twin) = tokio::join!(Side::start(), Side::start());
     for round in 0..ROUNDS {
-        full.hidden_deeds(round).await;
-        tokio::join!(full.open_deeds(round), twin.open_deeds(round));
-        full.hidden_deeds(round + ROUNDS).await;
+        full.invisible_actions(round).await;
+        tokio::join!(full.visible_actions(round), twin.visible_actions(round));
+        full.invisible_actions(round + ROUNDS).await;
         let device = ["mobile", "web"][round % 2];
         for side in [&full, &twin] {
             eventually("statuses and graces have ended", SETTLED, async || {

@@ -52,6 +52,7 @@ mod records;
 mod reload;
 mod replies;
 mod rich_presence;
+mod rich_queries;
 mod roles;
 mod stalls;
 mod startup;

@@ -96,7 +96,7 @@ async fn it_counts_what_happens() {
         client.connect_user(user, "c").await;
     }
     client
-        .get("connect", json!({"user": {"id": "hidden", "invisible": true}, "connection_id": "c"}))
+        .get("connect", json!({"user": {"id": "unseen", "invisible": true}, "connection_id": "c"}))
         .await;
     client.get("upsert_users", json!({"users": [{"id": "absent"}]})).await;
     client.upsert(json!({"id": "jack", "availability": "busy"})).await;
@@ -139,7 +139,7 @@ async fn it_counts_what_happens() {
     let page = http.get("/metrics").await;
     assert!(page.head.contains("content-type: application/openmetrics-text; version=1.0.0"));
     assert!(page.body.ends_with("# EOF\n"));
-    for id in ["john", "jack", "hidden", "absent", "lobby", "nobody"] {
+    for id in ["john", "jack", "unseen", "absent", "lobby", "nobody"] {
         assert!(!page.body.contains(id), "{id} is named");
         let told = daemon.lines().iter().any(|line| line.to_string().contains(id));
         assert!(!told, "{id} is named in the log");
@@ -201,6 +201,24 @@ async fn nothing_is_served_unless_asked_for() {
     let server = Server::start().await;
     let daemon = Daemon::spawn(&server, NO_GRACE).await;
     assert!(!daemon.lines().iter().any(|line| line.to_string().contains("/metrics")));
+}
+
+#[tokio::test]
+async fn the_process_shows_its_memory_its_time_and_its_open_files() {
+    let server = Server::start().await;
+    let mut daemon = Daemon::spawn(&server, SETTINGS).await;
+    let http = Http::of(&mut daemon).await;
+    let resident = http.metric("process_resident_memory_bytes").await;
+    let actual = daemon.memory_kib() as f64 * 1024.0;
+    assert!((0.5..2.0).contains(&(resident / actual)), "{resident} of {actual}");
+    assert!(http.metric("process_cpu_seconds_total").await > 0.0);
+    let open = http.metric("process_open_fds").await;
+    assert!((open - daemon.files() as f64).abs() <= 8.0, "{open}");
+    let series = format!("{} ", env!("CARGO_PKG_VERSION"));
+    let page = http.get("/metrics").await.body;
+    let info = page.lines().find(|line| line.starts_with("presence_build_info{")).unwrap();
+    assert!(info.contains(series.trim()) && info.contains("commit=\""), "{info}");
+    daemon.stop().await;
 }
 
 /// All names in a text that look like ours.

@@ -42,6 +42,14 @@ impl Counts {
         self.read(&message.unwrap())
     }
 
+    /// The next announcement, which may be older than one before, as two daemons may be heard in
+    /// either order.
+    async fn any(&mut self) -> Option<Value> {
+        let message = timeout(BOUND, self.subscriber.next()).await.ok()??;
+        let mut body: Value = serde_json::from_slice(&message.payload).unwrap();
+        Some(body["channel"].take())
+    }
+
     fn read(&mut self, message: &async_nats::Message) -> Value {
         let mut body: Value = serde_json::from_slice(&message.payload).unwrap();
         assert_eq!(keys(&body), ["channel", "created_at", "type"].into(), "{body}");
@@ -159,8 +167,8 @@ async fn invisible_members_are_offline_to_a_count() {
     let mut counts = Counts::hear(&pair.one).await;
     pair.one.channel("c", json!({"members": ["ann", "bob"]})).await;
     counts.until("c", 0).await;
-    let hidden = json!({"user": {"id": "ann", "invisible": true}, "connection_id": "c"});
-    pair.two.get("connect", hidden).await;
+    let unseen = json!({"user": {"id": "ann", "invisible": true}, "connection_id": "c"});
+    pair.two.get("connect", unseen).await;
     pair.two.disconnect("ann", "c").await;
     pair.two.connect_user("ann", "d").await;
     counts.silent_for(2 * INTERVAL).await;
@@ -207,6 +215,54 @@ async fn a_thousand_changes_cost_one_announcement_per_interval() {
     counts.silent_for(4 * INTERVAL).await;
     let intervals = spent.as_millis() / INTERVAL.as_millis();
     assert!(changes > 2 && announced <= intervals + 3, "{announced} in {spent:?}, {changes}");
+}
+
+#[tokio::test]
+async fn ten_thousand_members_at_a_thousand_changes_a_second_cost_one_announcement_per_interval() {
+    const MEMBERS: usize = 10_000;
+    const STEPS: usize = 30;
+    /// Each step connects as many members, and disconnects those of the step before.
+    const PER_STEP: usize = 50;
+    const STEP: Duration = Duration::from_millis(100);
+    let pair = pair().await;
+    let mut counts = Counts::hear(&pair.one).await;
+    let ids: Vec<_> = (0..MEMBERS).map(|n| format!("u{n}")).collect();
+    for some in ids.chunks(100) {
+        pair.one.channel("c", json!({"add_members": some})).await;
+    }
+    while counts.any().await.expect("the count of all members")["member_count"] != MEMBERS {}
+    let ids_of = |step: usize| (0..PER_STEP).map(move |n| (step * 197 + n * 31) % MEMBERS);
+    let start = Instant::now();
+    for step in 0..STEPS {
+        let connects = ids_of(step).map(|n| {
+            let connection = format!("c{step}");
+            json!({"op": "connect", "user": {"id": ids[n]}, "connection_id": connection})
+        });
+        let before = step.checked_sub(1);
+        let disconnects = before.into_iter().flat_map(ids_of).map(|n| {
+            let connection = format!("c{}", step - 1);
+            json!({"op": "disconnect", "user_id": ids[n], "connection_id": connection})
+        });
+        let ops: Vec<_> = connects.chain(disconnects).collect();
+        pair.clients()[step % 2].get("batch", json!({"ops": ops, "me": false})).await;
+        tokio::time::sleep_until(start + STEP * (step as u32 + 1)).await;
+    }
+    let spent = start.elapsed();
+    let watch = of("c", json!({"online_count": true, "presence": true}));
+    let counted = pair.two.get("watch_channel", watch).await["channel"]["online_count"].take();
+    assert_eq!(counted, PER_STEP);
+    let (mut announced, mut newest) = (0, Value::Null);
+    while let Some(channel) = counts.any().await {
+        announced += 1;
+        if channel["version"].as_u64() > newest["version"].as_u64() {
+            newest = channel;
+        }
+    }
+    let changes = PER_STEP * (2 * STEPS - 1);
+    println!("{changes} changes in {spent:?}: {announced} announcements");
+    assert_eq!((&newest["online_count"], &newest["member_count"]), (&counted, &json!(MEMBERS)));
+    let intervals = spent.as_millis() / INTERVAL.as_millis();
+    assert!(announced <= intervals + 3, "{announced} in {spent:?}");
 }
 
 #[tokio::test]

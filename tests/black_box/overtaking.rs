@@ -102,6 +102,31 @@ async fn a_connect_behind_its_disconnect_is_ended_by_the_daemon_that_carries_it_
 }
 
 #[tokio::test]
+async fn a_second_disconnect_with_a_condition_does_not_undo_the_first() {
+    let pair = Pair::start(NO_GRACE).await;
+    let plain = json!({"user_id": "ann", "connection_id": "c"});
+    let on_lease = json!({"user_id": "ann", "connection_id": "c", "lease": "old"});
+    pair.two.get("disconnect", plain).await;
+    pair.two.get("disconnect", on_lease).await;
+    let connect = json!({"user": {"id": "ann"}, "connection_id": "c", "lease": "new"});
+    pair.one.get("connect", connect).await;
+    nobody_is_left(&pair.one).await;
+}
+
+#[tokio::test]
+async fn a_connect_that_comes_too_late_for_its_disconnect_stands_at_every_daemon() {
+    let mut settings = NO_GRACE.to_vec();
+    settings.push(("LIMITS__REQUEST_TIMEOUT", "1s"));
+    let pair = Pair::start(&settings).await;
+    pair.two.disconnect("ann", "c").await;
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    pair.one.connect_user("ann", "c").await;
+    // The second daemon remembers the disconnect for longer, and would end the connection.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(is_online(&pair.two, "ann").await);
+}
+
+#[tokio::test]
 async fn a_connect_behind_its_disconnect_goes_through_its_grace() {
     let pair = Pair::start(&[("LIVENESS__OFFLINE_GRACE", "60s")]).await;
     let early = json!({"user_id": "ann", "connection_id": "c", "grace_ms": 3000});

@@ -161,6 +161,29 @@ async fn a_status_ends_with_one_event_whether_its_user_is_online_offline_or_invi
 }
 
 #[tokio::test]
+async fn the_second_daemon_ends_a_status_if_the_first_is_killed() {
+    let mut pair = Pair::start(NO_GRACE).await;
+    let mut events = crate::support::Events::of_all(&pair.two).await;
+    let users: Vec<_> = (0..10).map(|n| format!("u{n}")).collect();
+    let end = in_ms(2500);
+    for user in &users {
+        pair.one.upsert(json!({"id": user, "status": "lunch", "status_expires_at": end})).await;
+    }
+    assert_eq!(events.arrived().len(), users.len());
+    // The daemon whose turn it would be is any of the two.
+    pair.daemons[0].kill();
+    let mut ended = Vec::new();
+    for _ in &users {
+        let event = events.next().await;
+        assert_eq!(event.user["status"], Value::Null);
+        ended.push(event.id);
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, users);
+    assert_eq!(events.arrived().len(), 0, "each status ended once");
+}
+
+#[tokio::test]
 async fn a_wrong_end_of_a_status_is_named_by_its_whole_path() {
     let stage = Stage::start(NO_GRACE).await;
     let past = json!({"status": "s", "status_expires_at": "2020-01-01T00:00:00Z"});
@@ -206,6 +229,20 @@ async fn defaults_make_a_user_and_do_not_change_one() {
     let with_id = json!({"user": {"id": "john"}, "defaults": {"id": "jack"}});
     let refused = stage.client.refused("connect", with_id).await;
     assert_eq!(refused.what(), ("invalid_request", Some("defaults.id")));
+}
+
+#[tokio::test]
+async fn defaults_may_set_a_status_that_ends() {
+    let mut stage = Stage::start(NO_GRACE).await;
+    let end = in_ms(1500);
+    let defaults = json!({"status": "new here", "status_expires_at": end});
+    let body = |connection: &str| json!({"user": {"id": "john"}, "defaults": defaults, "connection_id": connection});
+    let me = stage.client.get("connect", body("a")).await["me"].take();
+    assert_eq!((&me["status"], &me["status_expires_at"]), (&json!("new here"), &json!(end)));
+    assert_eq!(stage.events.only().user["status_expires_at"], end);
+    assert_eq!(stage.events.next().await.user["status"], Value::Null);
+    let again = stage.client.get("connect", body("b")).await;
+    assert_eq!((&again["created"], &again["me"]["status"]), (&json!(false), &Value::Null));
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! Starting against servers that are absent, too old, without JetStream, or full of other things.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream};
 use serde_json::{Value, json};
 
-use crate::support::server::{Options, last, last_seq};
+use crate::support::server::{Options, free_port, last, last_seq};
 use crate::support::stage::NO_GRACE;
 use crate::support::{Client, Daemon, Server, Stage, eventually};
 
@@ -31,6 +31,55 @@ async fn an_absent_server_is_waited_for_and_served_on_when_it_comes() {
     client.connect_user("john", "c").await;
     assert_eq!(client.see("john").await.unwrap()["online"], true);
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_library_is_quiet_below_a_directive_for_the_daemon() {
+    let mut server = Server::absent(Options::default());
+    let level = [("LOG__LEVEL", "info,presenced=debug")];
+    let mut daemon = Daemon::launch(&server.url(), &level);
+    daemon.logs("waiting for NATS").await;
+    server.appear().await;
+    daemon.ready(&server).await;
+    server.vanish();
+    daemon.logs("lost the connection to NATS").await;
+    server.appear().await;
+    daemon.ready(&server).await;
+    daemon.terminate();
+    daemon.end(END).await;
+    let lines = daemon.lines();
+    let of = |name: &str| {
+        let named = |line: &&Value| line["target"].as_str().is_some_and(|of| of.starts_with(name));
+        lines.iter().filter(named).cloned().collect::<Vec<_>>()
+    };
+    assert!(of("presenced").iter().any(|line| line["level"] == "DEBUG"));
+    assert_eq!(of("async_nats"), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn its_connections_name_the_daemon_its_version_and_its_host() {
+    let port = free_port();
+    let config = format!("http: \"127.0.0.1:{port}\"\n");
+    let server = Server::start_with(Options { config, ..Options::default() }).await;
+    let _daemon = Daemon::spawn(&server, NO_GRACE).await;
+    let client = Client::connect(&server).await;
+    let ping = client.nats.request("$SRV.PING.presence", "".into()).await.unwrap();
+    let ping: Value = serde_json::from_slice(&ping.payload).unwrap();
+    let id = ping["id"].as_str().unwrap();
+    let mut page = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    page.write_all(b"GET /connz HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let connections: Value = serde_json::from_str(body).unwrap();
+    let connections = connections["connections"].as_array().unwrap();
+    let mut names: Vec<_> =
+        connections.iter().filter_map(|each| each["name"].as_str().map(str::to_owned)).collect();
+    names.sort_unstable();
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    let of = |name: &str| format!("{name} {} {id} {host}", env!("CARGO_PKG_VERSION"));
+    let expected = ["presenced", "presenced liveness", "presenced store"].map(of);
+    assert_eq!(names, expected);
 }
 
 #[tokio::test]

@@ -83,6 +83,25 @@ async fn the_daemon_answers_as_a_nats_service_whose_endpoints_are_the_operations
 }
 
 #[tokio::test]
+async fn the_service_names_its_host_and_counts_each_disconnect() {
+    let stage = Stage::start(NO_GRACE).await;
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    for what in ["PING", "INFO", "STATS"] {
+        let answer = asked(&stage, &format!("$SRV.{what}.presence")).await;
+        assert_eq!(answer["metadata"]["host"], host, "{answer}");
+    }
+    stage.client.connect_user("john", "c").await;
+    for disconnected in [1, 0] {
+        assert_eq!(stage.client.disconnect("john", "c").await["disconnected"], disconnected);
+    }
+    let stats = asked(&stage, "$SRV.STATS.presence").await;
+    let stats = stats["endpoints"].as_array().unwrap().iter();
+    let of_disconnect = stats.filter(|endpoint| endpoint["name"] == "disconnect");
+    let counted: Vec<_> = of_disconnect.map(|endpoint| &endpoint["num_requests"]).collect();
+    assert_eq!(counted, [&json!(2)], "one that ended a connection, one that found none");
+}
+
+#[tokio::test]
 async fn each_request_is_answered_by_one_of_several_daemons() {
     let stage = Stage::start(NO_GRACE).await;
     let _second = Daemon::spawn(&stage.server, NO_GRACE).await;

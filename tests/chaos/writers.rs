@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::support::events::announced;
 use crate::support::load::Load;
 use crate::support::{Client, eventually};
 use crate::watcher::Watcher;
@@ -39,8 +40,8 @@ impl Writers {
             let shown = user.as_ref().and_then(|user| user["status"].as_str()?.parse().ok());
             written.lost += tally.acknowledged.saturating_sub(shown.unwrap_or(0));
             let announced = eventually("it is announced", 2 * ANNOUNCED, async || {
-                let version = client.see(&id).await?["version"].clone();
-                (version == watcher.newest(&id)?.user["version"]).then_some(())
+                let user = announced(&client.see(&id).await?);
+                (user == announced(&watcher.newest(&id)?.user)).then_some(())
             });
             written.unannounced += u64::from(timeout(ANNOUNCED, announced).await.is_err());
         }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::support::heart::Heart;
-use crate::support::{Client, Daemon, Events, Server, Settings};
+use crate::support::{Client, Daemon, Event, Events, Server, Settings, eventually};
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -63,15 +63,80 @@ async fn work(client: Client, id: String, until: tokio_util::sync::CancellationT
     tally
 }
 
+/// Repeats a request until it is done.
+async fn done(client: &Client, operation: &str, body: serde_json::Value) {
+    eventually(&format!("{operation} {body} is done"), 4 * ANSWER, async || {
+        client.attempt(operation, body.clone(), ANSWER).await?.ok().map(drop)
+    })
+    .await;
+}
+
+async fn launch(server: &Server, build: PathBuf) -> Daemon {
+    let mut daemon = Daemon::launch_program(&build, &server.url(), SETTINGS, "");
+    daemon.ready(server).await;
+    daemon
+}
+
+#[tokio::test]
+async fn leaves_reloads_and_ends_of_a_status_meet_an_upgrade_and_the_way_back() {
+    let server = Server::start().await;
+    let mut daemons = vec![launch(&server, old_build()).await, launch(&server, old_build()).await];
+    let client = Client::connect(&server).await;
+    let mut events = Events::of_all(&client).await;
+    let heart = Heart::of_lease(&client, "gw");
+    let connect = |user: &str, connection: &str| json!({"user": {"id": user}, "connection_id": connection, "lease": "gw"});
+    let builds = [new_build, new_build, old_build, old_build, new_build, new_build];
+    for (round, build) in builds.into_iter().enumerate() {
+        sleep(LEASE + LEASE / 4).await;
+        let [leaves, reloads] = ["leaves", "reloads"].map(|name| format!("{name}-{round}"));
+        for user in [&leaves, &reloads] {
+            done(&client, "connect", connect(user, "page-1")).await;
+        }
+        if round == 2 {
+            // Both daemons know of it; it ends while older ones are about.
+            let end = std::time::SystemTime::now() + LEASE;
+            let end = humantime::format_rfc3339_millis(end).to_string();
+            let user = json!({"id": "ends", "status": "lunch", "status_expires_at": end});
+            done(&client, "upsert_users", json!({"users": [user]})).await;
+        }
+        let leave = |user: &str| json!({"user_id": user, "connection_id": "page-1"});
+        let stopped = daemons.remove(0);
+        tokio::join!(stopped.stop(), async {
+            done(&client, "disconnect", leave(&leaves)).await;
+            done(&client, "disconnect", leave(&reloads)).await;
+            done(&client, "connect", connect(&reloads, "page-2")).await;
+        });
+        daemons.push(launch(&server, build()).await);
+    }
+    let mut heard = Vec::new();
+    let count = |heard: &[Event], user: &str, online: bool| {
+        heard.iter().filter(|event| event.id == user && event.online == online).count()
+    };
+    eventually("the status has ended, and who left last is offline", 4 * LEASE, async || {
+        heard.extend(events.arrived());
+        let status = client.see("ends").await?["status"].take();
+        (status.is_null() && count(&heard, "leaves-5", false) > 0).then_some(())
+    })
+    .await;
+    for round in 0..builds.len() {
+        let [leaves, reloads] = ["leaves", "reloads"].map(|name| format!("{name}-{round}"));
+        assert_eq!(count(&heard, &leaves, true), 1, "{leaves}");
+        assert_eq!(count(&heard, &leaves, false), 1, "{leaves}");
+        assert_eq!(count(&heard, &reloads, true), 1, "{reloads}");
+        assert_eq!(count(&heard, &reloads, false), 0, "{reloads}");
+        assert_eq!(client.see(&reloads).await.unwrap()["online"], true, "{reloads}");
+        let left = client.see(&leaves).await.unwrap();
+        let [since, active] = ["offline_since", "last_active"].map(|name| left[name].as_str());
+        assert!(since.is_some() && since >= active, "{left}");
+    }
+    assert_eq!(count(&heard, "ends", false), 2, "its status was set, and ended once");
+    heart.stop(&client).await;
+}
+
 #[tokio::test]
 async fn daemons_are_upgraded_and_taken_back_one_by_one_and_nobody_notices() {
     let server = Server::start().await;
-    let start = async |build: PathBuf| {
-        let mut daemon = Daemon::launch_program(&build, &server.url(), SETTINGS, "");
-        daemon.ready(&server).await;
-        daemon
-    };
-    let mut daemons = vec![start(old_build()).await, start(old_build()).await];
+    let mut daemons = vec![launch(&server, old_build()).await, launch(&server, old_build()).await];
     let client = Client::connect(&server).await;
     for n in 0..20 {
         client.connect_user(&format!("own-{n}"), "c").await;
@@ -94,7 +159,7 @@ async fn daemons_are_upgraded_and_taken_back_one_by_one_and_nobody_notices() {
         // One that has been up for a lease stays while the other is replaced.
         sleep(LEASE + LEASE / 4).await;
         daemons.remove(0).stop().await;
-        daemons.push(start(build).await);
+        daemons.push(launch(&server, build).await);
     }
     sleep(LEASE).await;
 

@@ -21,8 +21,14 @@ pub fn ensure(holds: bool, key: &Id, what: impl FnOnce() -> String) -> Result<()
     if holds { Ok(()) } else { Err(Broken { key: key.clone(), what: what() }) }
 }
 
-/// The public part of a record: `online` and `status`.
-type Seen = (bool, Option<String>);
+/// What others see of what is announced, from a record or from the user of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    online: bool,
+    status: Option<String>,
+    availability: String,
+    devices: Vec<String>,
+}
 
 #[derive(Debug, Default)]
 pub struct Checks {
@@ -51,7 +57,9 @@ impl Checks {
             })?;
         }
         if key.as_str() == GHOST {
-            ensure(version == 0 && !seen(&message.stored).0, key, || "it was seen".to_owned())?;
+            ensure(version == 0 && !seen(&message.stored).online, key, || {
+                "it was seen".to_owned()
+            })?;
         }
         // One write may delete a record and create it again; by chance even with its `created_at`.
         if let (Some(old), Some(new)) = (old.record(), message.stored.record())
@@ -76,14 +84,11 @@ impl Checks {
     ) -> Result<(), Broken> {
         let (user, version) = (&event.user, event.version);
         let body: Value = serde_json::from_slice(&event.body).expect("an event is JSON");
-        let seen_as = (
-            body["user"]["online"].as_bool().expect("`online` is there"),
-            body["user"]["status"].as_str().map(str::to_owned),
-        );
+        let seen_as = Seen::in_event(&body["user"]);
         ensure(body["user"]["version"] == version, user, || "the header differs".to_owned())?;
         ensure(user.as_str() != GHOST, user, || "an event of the ghost".to_owned())?;
         // A daemon that has not yet detected a new bucket finds that the user is gone.
-        let gone = bucket.epoch > 0 && seen_as == (false, None);
+        let gone = bucket.epoch > 0 && seen_as == seen(&Stored::default());
         ensure(gone || was_stored(bucket, by, user, version, &seen_as), user, || {
             format!("version {version} was announced as {seen_as:?}, and never stored")
         })?;
@@ -135,5 +140,22 @@ fn was_stored(bucket: &Bucket, by: DaemonId, user: &Id, version: u64, seen_as: &
 
 fn seen(stored: &Stored<Record>) -> Seen {
     let shown = shown(stored.record());
-    (shown.online, shown.status.map(str::to_owned))
+    Seen {
+        online: shown.online,
+        status: shown.status.map(str::to_owned),
+        availability: shown.availability.name().to_owned(),
+        devices: shown.devices.into_iter().map(str::to_owned).collect(),
+    }
+}
+
+impl Seen {
+    fn in_event(user: &Value) -> Self {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Self {
+            online: user["online"].as_bool().expect("`online` is there"),
+            status: text(&user["status"]),
+            availability: text(&user["availability"]).expect("`availability` is there"),
+            devices: user["devices"].as_array().into_iter().flatten().filter_map(text).collect(),
+        }
+    }
 }

@@ -1,10 +1,14 @@
 //! The requests of clients, and the effect of each on the registers of the ledger.
 
+use std::sync::Arc;
+
 use presenced::presence::entity::Stored;
+use presenced::presence::field::Kind;
+use presenced::presence::filter::Filter;
 use presenced::presence::id::Id;
 use presenced::presence::time::Time;
 use presenced::presence::user::{
-    Command, ConnectionGen, LeavingKey, NewConnection, Patch, Record, StatusEnd,
+    Choice, Command, ConnectionGen, Device, LeavingKey, NewConnection, Patch, Record, StatusEnd,
 };
 use serde_json::json;
 
@@ -35,12 +39,20 @@ pub struct Op {
 pub enum Action {
     Connect {
         on_lease: bool,
+        idle: bool,
         fields: Fields,
+    },
+    UpdateConnection {
+        idle: bool,
     },
     Disconnect,
     DisconnectLease,
     Upsert(Fields),
     Delete,
+    /// Deletes the user if it has a status, as a filter asks.
+    Erase,
+    /// A user who is offline was touched then, and has aged out.
+    Forget(Time),
     EndLeaving {
         ended: Vec<LeavingKey>,
     },
@@ -64,6 +76,7 @@ pub struct Fields {
     /// Whether the status ends.
     pub ends: bool,
     pub invisible: Option<bool>,
+    pub choice: Option<Choice>,
 }
 
 impl Op {
@@ -79,15 +92,19 @@ impl Op {
             fields.status = (rng.u32(0..10) < 2).then(|| rng.bool());
             fields.ends = rng.bool();
             fields.invisible = (rng.u32(0..10) < 2).then(|| rng.bool());
+            let choices = [Choice::Auto, Choice::Away, Choice::Busy];
+            fields.choice = (rng.u32(0..10) == 0).then(|| choices[rng.usize(0..3)]);
         }
         let action = match rng.u32(0..100) {
-            0..35 => Action::Connect { on_lease: rng.bool(), fields },
-            35..60 => Action::Disconnect,
-            60..65 => Action::DisconnectLease,
-            65..88 => Action::Upsert(fields),
-            88..97 => {
+            0..35 => Action::Connect { on_lease: rng.bool(), idle: rng.bool(), fields },
+            35..55 => Action::Disconnect,
+            55..60 => Action::DisconnectLease,
+            60..66 => Action::UpdateConnection { idle: rng.bool() },
+            66..88 => Action::Upsert(fields),
+            88..96 => {
                 Action::Upsert(Fields { invisible: ghost.then_some(true), ..Fields::default() })
             }
+            96 => Action::Erase,
             _ => Action::Delete,
         };
         Self { user, client, action }
@@ -97,14 +114,21 @@ impl Op {
     pub fn command(&self, number: OpId) -> Command {
         let connection = || id(&format!("c{}", self.client));
         match &self.action {
-            Action::Connect { on_lease, fields } => Command::Connect {
+            Action::Connect { on_lease, idle, fields } => Command::Connect {
                 patch: self.patch(*fields, number),
                 defaults: None,
                 connection: NewConnection {
                     lease: on_lease.then(|| self.lease()),
+                    device: Device::parse(["desktop", "mobile"][self.client % 2], "device").ok(),
+                    idle: *idle,
                     ..NewConnection::plain(connection())
                 },
                 custom_in_answer: true,
+            },
+            Action::UpdateConnection { idle } => Command::UpdateConnection {
+                connection: connection(),
+                idle: Some(*idle),
+                device: None,
             },
             Action::Disconnect => {
                 Command::Disconnect { connection: connection(), lease: None, grace_ms: None }
@@ -116,6 +140,12 @@ impl Op {
                 Command::Upsert { patch: self.patch(*fields, number), custom_in_answer: true }
             }
             Action::Delete => Command::Delete { only: None },
+            Action::Erase => {
+                let with_status = json!({"status": {"$exists": true}});
+                let filter = Filter::parse(Kind::Users, &with_status).expect("a filter");
+                Command::Delete { only: Some(Arc::new(filter)) }
+            }
+            Action::Forget(touched) => Command::Forget { touched: *touched },
             Action::Lapse(generation) => Command::Lapse { generations: vec![generation.clone()] },
             Action::ExpireStatus(at) => Command::ExpireStatus { expires_at: *at },
             Action::EndLeaving { ended } => Command::EndLeaving { ended: ended.clone() },
@@ -127,7 +157,7 @@ impl Op {
     pub fn effects(&self, number: OpId) -> Vec<(Register, Value)> {
         let connection = Register::Connection(self.client);
         match &self.action {
-            Action::Connect { on_lease, fields } => {
+            Action::Connect { on_lease, fields, .. } => {
                 let mut effects = self.set(*fields, number);
                 effects.push((connection, if *on_lease { Value::OnLease } else { Value::Own }));
                 effects
@@ -136,9 +166,14 @@ impl Op {
             Action::DisconnectLease => vec![(connection, Value::AbsentIfOnLease)],
             Action::Upsert(fields) => self.set(*fields, number),
             Action::Delete => Register::all().map(|each| (each, Value::Absent)).collect(),
+            Action::Erase | Action::Forget(_) => {
+                Register::all().map(|each| (each, Value::MaybeAbsent)).collect()
+            }
             Action::Lapse(_) => vec![(connection, Value::MaybeAbsent)],
             Action::ExpireStatus(_) => vec![(Register::Status, Value::MaybeAbsent)],
-            Action::EndLeaving { .. } | Action::Repair { .. } => Vec::new(),
+            Action::UpdateConnection { .. } | Action::EndLeaving { .. } | Action::Repair { .. } => {
+                Vec::new()
+            }
         }
     }
 
@@ -147,7 +182,8 @@ impl Op {
     }
 
     fn patch(&self, fields: Fields, number: OpId) -> Patch {
-        let mut patch = Patch { invisible: fields.invisible, ..Patch::default() };
+        let Fields { invisible, choice, .. } = fields;
+        let mut patch = Patch { invisible, choice, ..Patch::default() };
         if fields.custom {
             patch.custom.push((format!("f{}", self.client).into(), Some(json!(number))));
         }

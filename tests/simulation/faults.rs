@@ -57,7 +57,7 @@ impl World {
         self.net.after(ms, Event::Fault);
     }
 
-    /// Has a daemon end a connection or a status that it knows, in the middle of everything else.
+    /// Has a daemon end a connection, a status or an absent user that it knows, in the middle of everything else.
     pub fn end_any(&mut self, daemon: DaemonId) -> Result<(), Broken> {
         if self.calm || !self.net.chance(ENDS_PER_1000) {
             return Ok(());
@@ -69,6 +69,11 @@ impl World {
         let Some(record) = known.machine.record(&user) else { return Ok(()) };
         if let Some(at) = record.status_expires_at.filter(|_| self.net.rng.bool()) {
             let action = Action::ExpireStatus(at);
+            return self.command(daemon, Op { user, client: 0, action });
+        }
+        if !record.is_online() {
+            let stream = known.now(self.net.now_ms).stream;
+            let action = Action::Forget(record.touched(stream));
             return self.command(daemon, Op { user, client: 0, action });
         }
         let connection = record.connections.first();

@@ -35,7 +35,7 @@ fn all_promises_hold_between_daemons_and_bucket_under_any_fault() {
         happened(&[crashes, pauses, leaderless, slow_feeds, conflicts]);
         let world::Counts { replaced, lost_tails, purges, repairs, .. } = all;
         happened(&[replaced, lost_tails, purges, repairs]);
-        happened(&[all.lapses, all.expiries]);
+        happened(&[all.lapses, all.expiries, all.updates, all.erased, all.forgotten]);
     }
 }
 
@@ -47,9 +47,12 @@ fn live_connections_stay_and_dead_ones_lapse_in_time_under_any_fault() {
         all.lock().expect("no run panicked").add(counts);
     };
     if for_each_seed(SEEDS, run) >= SEEDS {
-        let Counts { lapses, far_side, objections, graces, refreshes, reloads, taken_over } =
-            all.into_inner().expect("no run panicked");
-        happened(&[lapses, far_side, objections, graces, refreshes, reloads, taken_over]);
+        let all = all.into_inner().expect("no run panicked");
+        let Counts { lapses, far_side, objections, graces, refreshes, reloads, .. } = all;
+        happened(&[lapses, far_side, objections, graces, refreshes, reloads]);
+        happened(&[all.taken_over, all.overtaken]);
+        let Counts { deaths, stops, cuts, partitions, leaderless, gateways, .. } = all;
+        happened(&[deaths, stops, cuts, partitions, leaderless, gateways]);
     }
 }
 

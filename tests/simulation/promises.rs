@@ -36,6 +36,14 @@ impl World {
                         self.counts.lapses += 1;
                     }
                     (_, Outcome::StatusExpired(true)) => self.counts.expiries += 1,
+                    (
+                        Action::UpdateConnection { .. },
+                        Outcome::ConnectionUpdated { known: true, .. },
+                    ) => {
+                        self.counts.updates += 1;
+                    }
+                    (Action::Erase, Outcome::Deleted(true)) => self.counts.erased += 1,
+                    (Action::Forget(_), Outcome::Deleted(true)) => self.counts.forgotten += 1,
                     _ => {}
                 }
                 if let Outcome::Connected { me, .. } | Outcome::Upserted { me } = &answer.outcome {

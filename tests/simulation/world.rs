@@ -37,6 +37,9 @@ pub struct Counts {
     pub conflicts: u64,
     pub lapses: u64,
     pub expiries: u64,
+    pub updates: u64,
+    pub erased: u64,
+    pub forgotten: u64,
 }
 
 impl Counts {
@@ -52,6 +55,9 @@ impl Counts {
         self.conflicts += other.conflicts;
         self.lapses += other.lapses;
         self.expiries += other.expiries;
+        self.updates += other.updates;
+        self.erased += other.erased;
+        self.forgotten += other.forgotten;
     }
 }
 

@@ -10,7 +10,7 @@ use crate::api::request::fields::{Fields, missing, wrong};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
-use crate::presence::user::{Command, Device, NewConnection, Outcome, Patch};
+use crate::presence::user::{BeforeConnect, Command, Device, NewConnection, Outcome, Patch};
 use crate::service::Service;
 use crate::store::stripe::Answer;
 
@@ -72,16 +72,24 @@ impl Connect {
         let Self { user, patch, defaults, connection } = self;
         let was_invisible = ctx.service.is_invisible(&user);
         let custom_in_answer = shows.with_custom();
-        let early_end = ctx.service.early_end(&user, &connection.id, ctx.arrived_ms);
+        let before = ctx.service.before_connect(&user, &connection, ctx.arrived_ms);
         let command = Command::Connect { patch, defaults, connection, custom_in_answer };
         let connected = ctx.service.command(user.clone(), command, ctx.deadline_ms);
-        // Submitted right behind the connect, so that nothing comes between them.
-        let ended = early_end.map(|end| ctx.service.command(user, end, ctx.deadline_ms));
-        let result = connected.await;
-        if let Some(ended) = ended {
-            // What fails is ended when the replica shows the connection.
-            let _ = ended.await;
-        }
+        let result = match before {
+            BeforeConnect::Nothing => connected.await,
+            BeforeConnect::Ended(early) => {
+                // Submitted right behind the connect, so that nothing comes between them. What
+                // fails is ended when the replica shows the connection.
+                let ended = ctx.service.command(user, early.command(), ctx.deadline_ms);
+                let result = connected.await;
+                let _ = ended.await;
+                result
+            }
+            BeforeConnect::TooLate(void) => {
+                ctx.service.void_disconnects(&user, void).await;
+                connected.await
+            }
+        };
         ctx.set_invisible(writes::is_invisible(&result, was_invisible));
         Ok(reply(result?, shows, ctx))
     }

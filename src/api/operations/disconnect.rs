@@ -20,7 +20,7 @@ pub enum Disconnect {
         connection: Id,
         lease: Option<Id>,
         grace_ms: Option<u64>,
-        /// Whether its connect may be under way when there is no connection.
+        /// Whether a connect of the connection may still be under way.
         may_be_early: bool,
     },
     Lease {

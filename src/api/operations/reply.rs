@@ -1,9 +1,10 @@
 //! The body of an answer.
 
 use super::operation::Operation;
+use crate::clock::millis;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};
-use crate::service::{Service, millis};
+use crate::service::Service;
 
 /// The body of an answer, as JSON.
 pub type Reply = Vec<u8>;

@@ -17,7 +17,7 @@ use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;
 
 /// How many requests are executed before the watchdog is looked at.
-const TURN: usize = 64;
+const MAX_PER_TURN: usize = 64;
 
 /// Executes the requests of a queue.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub fn executor(service: Service, subjects: Subjects) -> (RequestQueue, Executor
 impl Executor {
     /// Executes requests until the queue is gone and empty.
     pub async fn run(mut self, mut tap: WatchdogTap) {
-        let mut taken = Vec::with_capacity(TURN);
+        let mut taken = Vec::with_capacity(MAX_PER_TURN);
         loop {
             let count = tokio::select! {
                 biased;
@@ -46,7 +46,7 @@ impl Executor {
                     ping.answer();
                     continue;
                 }
-                count = self.requests.next(&mut taken, TURN) => count,
+                count = self.requests.next(&mut taken, MAX_PER_TURN) => count,
             };
             if count == 0 {
                 return;

@@ -22,6 +22,7 @@ use super::queue::{QueuedRequest, RequestQueue};
 use super::responder::{ReplyContext, Responder};
 use super::subjects::Subjects;
 use crate::api::operations::Operation;
+use crate::clock::millis;
 use crate::presence::refusal::{Code, Refusal};
 use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;
@@ -33,7 +34,7 @@ pub const QUEUE_GROUP: &str = "presenced";
 const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How many requests are taken before the clock and the other inputs are looked at.
-const TURN: usize = 64;
+const MAX_PER_TURN: usize = 64;
 
 /// The interval at which a missing fence is sent again.
 const FENCE_RETRY_MS: u64 = 1000;
@@ -67,7 +68,7 @@ struct RequestBudget {
 
 impl RequestBudget {
     fn of(request_timeout: Duration) -> Self {
-        let timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = millis(request_timeout);
         Self { deadline_ms: timeout_ms / 8 * 5, pause_ms: timeout_ms / 8 * 3 }
     }
 }
@@ -146,7 +147,7 @@ impl Intake {
                         self.check_stall(&mut detector).await;
                         rate.count(detector.last_ms);
                         self.take(request, &detector);
-                        for _ in 1..TURN {
+                        for _ in 1..MAX_PER_TURN {
                             let next = requests.next().now_or_never();
                             let Some(request) = next.flatten() else { break };
                             rate.count(detector.last_ms);

@@ -18,6 +18,7 @@ use crate::api::operations::OPERATIONS;
 use crate::presence::entity::DaemonId;
 use crate::presence::time::Time;
 use crate::store::outbox;
+use crate::version::VERSION;
 
 /// The name of the service.
 const NAME: &str = "presence";
@@ -80,7 +81,7 @@ impl Micro {
             "type": kind,
             "name": NAME,
             "id": self.daemon.to_string(),
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": VERSION,
             "metadata": self.metadata,
         });
         match asked {

@@ -67,6 +67,29 @@ fn a_file_of_the_login_that_cannot_be_opened_is_refused() {
 }
 
 #[test]
+fn a_file_without_any_certificate_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    let path = file.to_str().unwrap();
+    let check = |key: &str| {
+        let text = format!("nats.{key} = '{path}'\nnats.tls_key = '{path}'\n");
+        let text = if key == "tls_ca" { format!("nats.tls_ca = '{path}'") } else { text };
+        let reader = Given::file(&text).read().unwrap();
+        Settings::read(&reader).unwrap().nats.check_files(&reader)
+    };
+    for key in ["tls_ca", "tls_cert"] {
+        for empty in ["", "no certificate", "-----BEGIN PRIVATE KEY-----"] {
+            std::fs::write(&file, empty).unwrap();
+            let error = check(key).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("nats.{key} ")), "{error}");
+            assert!(error.contains("-----BEGIN CERTIFICATE-----"), "{error}");
+        }
+        std::fs::write(&file, "a comment\n-----BEGIN CERTIFICATE-----").unwrap();
+        assert!(check(key).is_ok(), "{key}");
+    }
+}
+
+#[test]
 fn no_secret_shows_in_debug_in_the_listing_or_in_errors() {
     let given = [
         "nats.url = 'nats://john:hunter2@h'".to_owned(),

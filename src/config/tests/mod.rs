@@ -21,6 +21,21 @@ struct Given {
     flags: Flags,
 }
 
+#[test]
+fn an_invisible_character_is_shown() {
+    let set = |key, value| Given::default().flag("--set", key, value).error();
+    for (key, value, shown) in [
+        ("store.bucket", "pre ", r#"store.bucket is "pre " in --set"#),
+        ("store.bucket", "pre\u{a0}", r#"store.bucket is "pre\u{a0}" in --set"#),
+        ("liveness.lease", "90s\u{200b}", r#"liveness.lease is "90s\u{200b}" in --set"#),
+        ("liveness.lease\u{200b}", "90s", r"liveness.lease\u{200b} in --set is not a setting"),
+        ("nats.url", "nats://a\u{a0}:4222", r#"nats.url is "nats://a\u{a0}:4222" in --set"#),
+    ] {
+        let error = set(key, value);
+        assert!(error.starts_with(shown), "{error}");
+    }
+}
+
 impl Given {
     fn file(text: &str) -> Self {
         Self { file: text.to_owned(), ..Self::default() }
@@ -117,7 +132,7 @@ fn what_does_not_exist_is_refused_with_what_does() {
     assert_eq!(
         Given::file("[logs]").error(),
         "logs in p.toml is not a setting; known here as a section: nats, subjects, store, \
-         liveness, users, limits, log, metrics, channel_types"
+         liveness, users, limits, log, metrics, runtime, channel_types"
     );
     assert_eq!(
         Given::file("channel_types.x.y = 1").error(),

@@ -29,7 +29,7 @@ use super::number::Number;
 use super::refusal::Refusal;
 
 pub use parse::{MAX_CONDITIONS, MAX_DEPTH};
-pub use table::{MAX_MEMBERS, MAX_VALUES};
+pub use table::MAX_VALUES;
 
 /// What a record must be like. The default matches every record.
 #[derive(Debug, Clone, Default)]

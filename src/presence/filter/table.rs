@@ -3,6 +3,7 @@
 use chrono::DateTime;
 use serde_json::Value;
 
+use super::super::channel::MAX_MEMBERS;
 use super::super::field::Field;
 use super::super::number::Number;
 use super::super::refusal::{Code, Refusal};
@@ -11,8 +12,6 @@ use super::{Moment, Operand, Test, Values};
 
 /// How many values `$in` and `$nin` take (`PROTOCOL`, section 3).
 pub const MAX_VALUES: usize = 100;
-/// How many ids `members` compares with by `$eq`: as many as a channel can have.
-pub const MAX_MEMBERS: usize = 10_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operator {

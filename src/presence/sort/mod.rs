@@ -78,12 +78,6 @@ impl Sort {
         Self { keys, tie }
     }
 
-    /// The direction, if the order is that of `id` (users) or `cid` (channels) alone. An index by
-    /// that field then has the records in this order, and a query can stop when it has enough.
-    pub fn by_unique_field_only(&self) -> Option<Direction> {
-        self.keys.is_empty().then_some(self.tie.direction)
-    }
-
     /// The place of a record in this order, to be kept.
     pub fn key(&self, subject: &impl Subject) -> SortKey {
         SortKey {
@@ -228,21 +222,6 @@ mod tests {
             order(Kind::Channels, "{}", &channels),
             ["new", "old", "none3", "none1", "none2"]
         );
-    }
-
-    #[test]
-    fn a_sort_by_the_unique_field_alone_is_known_as_such() {
-        let only = |kind, json: Option<&str>| {
-            let json = json.map(|json| serde_json::from_str(json).unwrap());
-            Sort::parse(kind, json.as_ref()).unwrap().by_unique_field_only()
-        };
-        assert_eq!(only(Kind::Users, None), Some(Direction::Ascending));
-        assert_eq!(only(Kind::Users, Some(r#"{"id":-1}"#)), Some(Direction::Descending));
-        assert_eq!(only(Kind::Users, Some(r#"{"id":-1,"status":1}"#)), Some(Direction::Descending));
-        assert_eq!(only(Kind::Users, Some(r#"{"status":1}"#)), None);
-        assert_eq!(only(Kind::Channels, None), None);
-        assert_eq!(only(Kind::Channels, Some(r#"{"id":1}"#)), None);
-        assert_eq!(only(Kind::Channels, Some(r#"{"cid":1}"#)), Some(Direction::Ascending));
     }
 
     fn datum() -> impl Strategy<Value = Value> {

@@ -3,7 +3,7 @@
 
 use super::connection::LeavingKey;
 use super::record::Record;
-use crate::presence::id::Id;
+use crate::presence::id::{Id, stable_hash};
 use crate::presence::lease::Heard;
 use crate::presence::lease_terms::LeaseTimes;
 use crate::presence::schedule::{NEVER_MS, RETRY_MS, Schedule};
@@ -176,7 +176,7 @@ impl Agenda {
     }
 
     /// Another daemon has heard a connection that was handed out as silent: it is looked at again
-    /// when a lease has passed since then. If it has, the other daemon judges by a longer lease,
+    /// when a lease has passed since then. If it has, the other daemon applies a longer lease,
     /// and it is looked at when it would be without an objection.
     pub fn objected(&mut self, user: &Id, connection: &Id, at_ms: u64, now_ms: u64) {
         self.heartbeat(user, connection, at_ms);
@@ -313,10 +313,7 @@ impl Agenda {
     /// the wall clock tells how old it is.
     fn refresh_in(&self, user: &Id, last_active: Option<Time>, wall: Time) -> u64 {
         let full_ms = self.periods.refresh_ms;
-        let hash = user.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let in_ms = full_ms - hash % (full_ms / 10).max(1);
+        let in_ms = full_ms - stable_hash(user.as_str()) % (full_ms / 10).max(1);
         if self.listening {
             return in_ms;
         }

@@ -119,6 +119,7 @@ impl<'a> Change<'a> {
         if self.before.is_some_and(Record::is_online) && !record.is_online() {
             record.offline_since = latest(record.offline_since);
         }
+        record.settle_offline();
     }
 
     /// Ends the connections that `ended` picks, one after the other: at once, or, where the end

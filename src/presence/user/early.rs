@@ -1,18 +1,22 @@
-//! Disconnects that overtook their connects: two requests of one client may be taken by two
-//! daemons. Pure: the time comes in as a value.
+//! Disconnects that may have overtaken connects of the same connection: requests of one client may
+//! be taken by two daemons, and a connect may be repeated. Pure: the time comes in as a value.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
 use super::connection::Connection;
-use super::decide::Command;
+use super::decide::{Command, NewConnection};
 use super::record::Record;
 use crate::presence::id::Id;
 use crate::presence::schedule::RETRY_MS;
 
 /// The most disconnects that one stripe remembers; beyond them the oldest are forgotten.
-const MAX_REMEMBERED: usize = 512;
+const MAX_REMEMBERED: usize = 2048;
 
-/// The times until which an early disconnect ends its connection, on the monotonic clock.
+/// The most disconnects of one user that are remembered, so that no user crowds out others.
+const MAX_OF_USER: usize = 128;
+
+/// The times until which a disconnect ends its connection, on the monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// The last arrival of a connect that is ended, however late it is executed.
@@ -21,7 +25,7 @@ pub struct Window {
     pub appears_until_ms: u64,
 }
 
-/// A disconnect of a connection that was not there.
+/// A disconnect that a connect of the same connection may still follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EarlyDisconnect {
     pub connection: Id,
@@ -40,9 +44,30 @@ impl EarlyDisconnect {
         }
     }
 
-    fn ends(&self, connection: &Connection) -> bool {
-        self.connection == connection.id && (self.lease.is_none() || self.lease == connection.lease)
+    fn ends(&self, connection: &Id, lease: Option<&Id>) -> bool {
+        self.connection == *connection && (self.lease.is_none() || self.lease.as_ref() == lease)
     }
+
+    fn is_of(&self, connection: &Connection) -> bool {
+        self.ends(&connection.id, connection.lease.as_ref())
+    }
+}
+
+/// What was remembered for a connect.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BeforeConnect {
+    /// Nothing ends the connection.
+    Nothing,
+    /// This disconnect ends it at once.
+    Ended(EarlyDisconnect),
+    /// The connect arrived later than any that these disconnects end; they are forgotten.
+    TooLate(Vec<EarlyDisconnect>),
+}
+
+#[derive(Debug)]
+struct Remembered {
+    window: Window,
+    early: EarlyDisconnect,
 }
 
 /// The end of a connection that appeared after its disconnect.
@@ -53,47 +78,70 @@ struct DueEnd {
     at_ms: u64,
 }
 
-/// The early disconnects of the users of one stripe.
+/// The remembered disconnects of the users of one stripe.
 #[derive(Debug, Default)]
 pub struct EarlyDisconnects {
-    /// By user and connection.
-    remembered: HashMap<(Id, Id), (Window, EarlyDisconnect)>,
-    /// With the times until which they are remembered, the first to be forgotten first.
-    order: VecDeque<(u64, (Id, Id))>,
+    /// By user, those remembered first in front.
+    remembered: HashMap<Id, Vec<Remembered>>,
+    /// How many are remembered.
+    count: usize,
+    /// The users, each once, with a time until which something is remembered of them.
+    order: VecDeque<(u64, Id)>,
     due: Vec<DueEnd>,
 }
 
 impl EarlyDisconnects {
     /// Remembers a disconnect, which ends its connection within the window.
     pub fn insert(&mut self, user: &Id, early: EarlyDisconnect, window: Window, now_ms: u64) {
-        while self.order.len() >= MAX_REMEMBERED
-            || self.order.front().is_some_and(|(until_ms, _)| *until_ms <= now_ms)
-        {
-            let Some((until_ms, key)) = self.order.pop_front() else { break };
-            let remembered = self.remembered.get(&key);
-            if remembered.is_some_and(|(window, _)| window.appears_until_ms == until_ms) {
-                self.remembered.remove(&key);
+        self.forget_expired(now_ms);
+        let of_user = match self.remembered.entry(user.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.order.push_back((window.appears_until_ms, user.clone()));
+                entry.insert(Vec::new())
             }
+        };
+        let before = of_user.len();
+        let is_same = |known: &EarlyDisconnect| {
+            known.connection == early.connection && known.lease == early.lease
+        };
+        of_user.retain(|each| !is_same(&each.early));
+        let surplus = (of_user.len() + 1).saturating_sub(MAX_OF_USER);
+        of_user.drain(..surplus);
+        of_user.push(Remembered { window, early });
+        self.count = self.count + of_user.len() - before;
+        while self.count > MAX_REMEMBERED {
+            self.forget_first(u64::MAX);
         }
-        let key = (user.clone(), early.connection.clone());
-        self.order.push_back((window.appears_until_ms, key.clone()));
-        self.remembered.insert(key, (window, early));
     }
 
-    /// The disconnect that came before a connect that arrived at `arrived_ms`. A connect that
-    /// arrived later than any that is ended makes it void.
+    /// Forgets disconnects of a user: a connect came later than any that they end.
+    pub fn remove(&mut self, user: &Id, early: &EarlyDisconnect) {
+        if let Some(of_user) = self.remembered.get_mut(user) {
+            self.count -= of_user.extract_if(.., |each| each.early == *early).count();
+        }
+        self.due.retain(|due| due.user != *user || due.early != *early);
+    }
+
+    /// What was remembered for a connect that arrived at `arrived_ms`.
     pub fn before_connect(
         &mut self,
         user: &Id,
-        connection: &Id,
+        connection: &NewConnection,
         arrived_ms: u64,
-    ) -> Option<&EarlyDisconnect> {
-        let key = (user.clone(), connection.clone());
-        let (window, _) = self.remembered.get(&key)?;
-        if window.arrives_until_ms <= arrived_ms {
-            self.remembered.remove(&key);
+    ) -> BeforeConnect {
+        let Some(of_user) = self.remembered.get_mut(user) else { return BeforeConnect::Nothing };
+        let ends = |each: &Remembered| each.early.ends(&connection.id, connection.lease.as_ref());
+        let is_in_time = |each: &Remembered| each.window.arrives_until_ms > arrived_ms;
+        if let Some(each) = of_user.iter().find(|each| ends(each) && is_in_time(each)) {
+            return BeforeConnect::Ended(each.early.clone());
         }
-        self.remembered.get(&key).map(|(_, early)| early)
+        let too_late: Vec<_> = of_user.extract_if(.., |each| ends(each)).collect();
+        if too_late.is_empty() {
+            return BeforeConnect::Nothing;
+        }
+        self.count -= too_late.len();
+        BeforeConnect::TooLate(too_late.into_iter().map(|each| each.early).collect())
     }
 
     /// Keeps in step with the record of a user: a remembered connection that is there is to end.
@@ -102,13 +150,17 @@ impl EarlyDisconnects {
             return;
         }
         let connections = after.map(|record| &*record.connections).unwrap_or_default();
-        self.due.retain(|due| due.user != *user || connections.iter().any(|c| due.early.ends(c)));
+        self.due.retain(|due| due.user != *user || connections.iter().any(|c| due.early.is_of(c)));
+        let Some(of_user) = self.remembered.get(user) else { return };
         for connection in connections {
-            let key = (user.clone(), connection.id.clone());
-            let Some((window, early)) = self.remembered.get(&key) else { continue };
+            let ends = |each: &&Remembered| {
+                each.window.appears_until_ms > now_ms && each.early.is_of(connection)
+            };
             let is_known =
-                || self.due.iter().any(|due| due.user == *user && due.early.ends(connection));
-            if window.appears_until_ms > now_ms && early.ends(connection) && !is_known() {
+                || self.due.iter().any(|due| due.user == *user && due.early.is_of(connection));
+            if let Some(Remembered { early, .. }) = of_user.iter().find(ends)
+                && !is_known()
+            {
                 let due = DueEnd { user: user.clone(), early: early.clone(), at_ms: now_ms };
                 self.due.push(due);
             }
@@ -122,6 +174,7 @@ impl EarlyDisconnects {
         now_ms: u64,
         wait_ms: impl Fn(&Id) -> u64,
     ) -> Vec<(Id, EarlyDisconnect)> {
+        self.forget_expired(now_ms);
         let mut taken = Vec::new();
         for due in &mut self.due {
             if due.at_ms + wait_ms(&due.user) <= now_ms {
@@ -130,6 +183,24 @@ impl EarlyDisconnects {
             }
         }
         taken
+    }
+
+    fn forget_expired(&mut self, now_ms: u64) {
+        while self.order.front().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
+            self.forget_first(now_ms);
+        }
+    }
+
+    /// Forgets what is remembered of the first user until `until_ms` or less.
+    fn forget_first(&mut self, until_ms: u64) {
+        let Some((_, user)) = self.order.pop_front() else { return };
+        let Some(of_user) = self.remembered.get_mut(&user) else { return };
+        let is_over = |each: &mut Remembered| each.window.appears_until_ms <= until_ms;
+        self.count -= of_user.extract_if(.., is_over).count();
+        match of_user.iter().map(|each| each.window.appears_until_ms).max() {
+            Some(until_ms) => self.order.push_back((until_ms, user)),
+            None => drop(self.remembered.remove(&user)),
+        }
     }
 }
 
@@ -144,6 +215,10 @@ mod tests {
 
     fn early(lease: Option<&str>) -> EarlyDisconnect {
         EarlyDisconnect { connection: id("c"), lease: lease.map(id), grace_ms: None }
+    }
+
+    fn new(connection: &str, lease: Option<&str>) -> NewConnection {
+        NewConnection { lease: lease.map(id), ..NewConnection::plain(id(connection)) }
     }
 
     fn connected(lease: Option<&str>) -> Record {
@@ -179,10 +254,12 @@ mod tests {
         let mut ends = EarlyDisconnects::default();
         ends.insert(&id("ann"), early(Some("gw")), window(2000), 0);
         ends.observe(&id("ann"), Some(&connected(Some("other"))), 100);
-        ends.observe(&id("ann"), Some(&connected(Some("gw"))), 5000);
-        assert_eq!(ends.take_due(9000, |_| 0), []);
+        assert_eq!(ends.take_due(4998, |_| 0), []);
         ends.observe(&id("ann"), Some(&connected(Some("gw"))), 4999);
         assert_eq!(ends.take_due(9000, |_| 0).len(), 1);
+        ends.insert(&id("bob"), early(None), window(10_000), 9000);
+        ends.observe(&id("bob"), Some(&connected(None)), 13_000);
+        assert_eq!(ends.take_due(13_000, |_| 0), []);
     }
 
     #[test]
@@ -190,8 +267,10 @@ mod tests {
         let mut ends = EarlyDisconnects::default();
         ends.insert(&id("ann"), early(None), window(2000), 0);
         ends.insert(&id("bob"), early(None), window(6000), 4900);
-        assert!(ends.before_connect(&id("ann"), &id("d"), 0).is_none());
-        assert!(ends.before_connect(&id("ann"), &id("c"), 1999).is_some());
+        let nothing = BeforeConnect::Nothing;
+        assert_eq!(ends.before_connect(&id("ann"), &new("d", None), 0), nothing);
+        let ended = BeforeConnect::Ended(early(None));
+        assert_eq!(ends.before_connect(&id("ann"), &new("c", None), 1999), ended);
         ends.observe(&id("ann"), Some(&connected(None)), 4999);
         assert_eq!(ends.take_due(9000, |_| 0).len(), 1);
     }
@@ -200,9 +279,29 @@ mod tests {
     fn a_connect_that_arrived_too_late_makes_the_disconnect_void() {
         let mut ends = EarlyDisconnects::default();
         ends.insert(&id("ann"), early(None), window(2000), 0);
-        assert!(ends.before_connect(&id("ann"), &id("c"), 2000).is_none());
+        let void = BeforeConnect::TooLate(vec![early(None)]);
+        assert_eq!(ends.before_connect(&id("ann"), &new("c", None), 2000), void);
         ends.observe(&id("ann"), Some(&connected(None)), 2001);
-        assert_eq!(ends.take_due(9000, |_| 0), []);
+        assert_eq!(ends.take_due(2001, |_| 0), []);
+    }
+
+    #[test]
+    fn a_disconnect_that_another_daemon_voids_ends_nothing() {
+        let mut ends = EarlyDisconnects::default();
+        ends.insert(&id("ann"), early(None), window(2000), 0);
+        ends.observe(&id("ann"), Some(&connected(None)), 2001);
+        ends.remove(&id("ann"), &early(None));
+        ends.observe(&id("ann"), Some(&connected(None)), 2002);
+        assert_eq!(ends.take_due(2003, |_| 0), []);
+    }
+
+    #[test]
+    fn a_disconnect_on_a_condition_leaves_the_one_without_it() {
+        let mut ends = EarlyDisconnects::default();
+        ends.insert(&id("ann"), early(None), window(2000), 0);
+        ends.insert(&id("ann"), early(Some("old")), window(2000), 0);
+        let ended = BeforeConnect::Ended(early(None));
+        assert_eq!(ends.before_connect(&id("ann"), &new("c", Some("new")), 1), ended);
     }
 
     #[test]
@@ -213,9 +312,26 @@ mod tests {
             ends.insert(&user, early(None), window(2000), 0);
             ends.insert(&user, early(None), window(2001), 1);
         }
-        assert!(ends.order.len() <= MAX_REMEMBERED && ends.remembered.len() <= MAX_REMEMBERED);
-        assert!(ends.before_connect(&id("u0"), &id("c"), 0).is_none(), "the oldest");
+        assert_eq!((ends.count, ends.order.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+        let oldest = ends.before_connect(&id("u0"), &new("c", None), 0);
+        assert_eq!(oldest, BeforeConnect::Nothing);
         ends.insert(&id("last"), early(None), window(19_000), 18_000);
-        assert_eq!((ends.order.len(), ends.remembered.len()), (1, 1));
+        assert_eq!((ends.count, ends.order.len(), ends.remembered.len()), (1, 1, 1));
+        assert_eq!(ends.take_due(30_000, |_| 0), []);
+        assert_eq!((ends.count, ends.order.len(), ends.remembered.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn no_user_crowds_out_the_disconnects_of_others() {
+        let mut ends = EarlyDisconnects::default();
+        ends.insert(&id("bob"), early(None), window(2000), 0);
+        for n in 0..2 * MAX_REMEMBERED {
+            let connection = id(&format!("c{n}"));
+            let early = EarlyDisconnect { connection, ..early(None) };
+            ends.insert(&id("ann"), early, window(2000), 0);
+        }
+        assert_eq!((ends.count, ends.order.len()), (1 + MAX_OF_USER, 2));
+        let ended = BeforeConnect::Ended(early(None));
+        assert_eq!(ends.before_connect(&id("bob"), &new("c", None), 0), ended);
     }
 }

@@ -25,7 +25,7 @@ pub use agenda::{Agenda, ConnectionGen, Due, Periods, Turn};
 pub use availability::{Availability, Choice};
 pub use connection::{Connection, Device, Leaving, LeavingKey};
 pub use decide::{Command, NewConnection, Outcome, Rules};
-pub use early::{EarlyDisconnect, Window};
+pub use early::{BeforeConnect, EarlyDisconnect, Window};
 pub use index::{Census, Index, LeaseChange};
 pub use patch::{MAX_STATUS_BYTES, Patch, StatusEnd, check_custom_name};
 pub use record::{Reachability, Record};

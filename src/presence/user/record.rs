@@ -125,6 +125,17 @@ impl Record {
         Reachability { online, availability: Availability::of(self.choice, all_idle), devices }
     }
 
+    /// Makes a user who is offline go offline no earlier than it was last active. An older daemon
+    /// moves `last_active` only, and a daemon's clock may be behind that of another.
+    pub fn settle_offline(&mut self) {
+        if !self.is_online() {
+            self.offline_since = self.offline_since.max(self.last_active);
+        }
+        if !self.is_shown_online() {
+            self.shown_offline_since = self.shown_offline_since.max(self.shown_last_active);
+        }
+    }
+
     /// The `last_active` to refresh while connected: the visible one, or the private one while the
     /// user is invisible. Invisible time must not move the visible refreshes.
     pub fn refreshed_last_active(&self) -> Option<Time> {

@@ -54,6 +54,7 @@ impl Change<'_> {
             turn(&mut record, self.now);
             record.shown_last_active = found.shown_last_active.max(lost.shown_last_active);
             record.shown_offline_since = found.shown_offline_since.max(lost.shown_offline_since);
+            record.settle_offline();
         }
         let seen = is_announced(Some(lost), Some(&record), &self.rules.announced_fields);
         let (version, changed_by) = self.version_above(lost, seen);

@@ -10,6 +10,8 @@
 //! - Leaving connections without a live one and without `grace_since` were ended by an older
 //!   daemon.
 //! - An older daemon changes `status` and keeps `status_end`, which therefore names its status.
+//! - An older daemon moves `last_active` and keeps `offline_since`: a user who is offline went so no
+//!   earlier than it was last active.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -115,6 +117,7 @@ impl Record {
         {
             self.leaving.push(Leaving::of_user(since, self.generation));
         }
+        self.settle_offline();
     }
 }
 
@@ -341,6 +344,28 @@ mod tests {
         assert!(again.contains(r#""via":"tls""#), "{again}");
         assert!(again.contains(r#""custom":{"a":"x","z":1}"#), "{again}");
         assert_eq!(Record::decode(again.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn an_older_daemon_leaves_no_stale_offline_since() {
+        let decode = |members: &str| {
+            let text = format!(r#"{{"v":1,"created_at":5,{members}}}"#);
+            Record::decode(text.as_bytes()).unwrap()
+        };
+        let since = |record: &Record| (record.offline_since, record.shown_offline_since);
+        let times = r#""last_active":90,"shown_last_active":80,"offline_since":50,
+            "shown_offline_since":40"#;
+        let offline = decode(times);
+        assert_eq!(since(&offline), (Some(Time(90)), Some(Time(80))));
+        assert_eq!(Record::decode(&offline.encode()).unwrap(), offline);
+        let connection = r#""connections":[{"id":"c"}]"#;
+        let online = decode(&format!("{times},{connection}"));
+        assert_eq!(since(&online), (Some(Time(50)), Some(Time(40))), "kept while online");
+        let invisible = decode(&format!("{times},{connection},\"invisible\":true"));
+        assert_eq!(since(&invisible), (Some(Time(50)), Some(Time(80))));
+        let newer = decode(r#""last_active":90,"offline_since":95,"shown_offline_since":95"#);
+        assert_eq!(since(&newer), (Some(Time(95)), Some(Time(95))));
+        assert_eq!(since(&decode(r#""status":"s""#)), (None, None), "never online");
     }
 
     #[test]

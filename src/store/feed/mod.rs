@@ -41,7 +41,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many messages are applied before other work is checked.
-const TURN: usize = 256;
+const MAX_PER_TURN: usize = 256;
 
 /// Where a stream that cannot be followed is reported.
 const FEED_KEY: &str = "feed";
@@ -229,7 +229,7 @@ impl Feed {
                 Ok(Some(message)) => {
                     heard = Instant::now();
                     let mut next = Some(message);
-                    let mut left = TURN;
+                    let mut left = MAX_PER_TURN;
                     while let Some(message) = next.take() {
                         if message.status.is_none() {
                             waiting = None;

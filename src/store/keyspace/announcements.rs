@@ -1,4 +1,5 @@
-//! The announcements of changes: those of this daemon, and those that failed daemons left unsaid.
+//! The announcements of changes: those of this daemon, and those that failed daemons did not
+//! publish.
 
 use std::collections::VecDeque;
 use std::collections::{BTreeSet, HashMap};

@@ -23,6 +23,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry as MapEntry;
 
+use crate::clock::millis;
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
 use key_state::KeyState;
@@ -47,7 +48,7 @@ impl Timing {
     /// Derives the times from `limits.request_timeout`: a command whose write is not acknowledged
     /// still has time to be decided again.
     pub fn new(request_timeout: Duration, attempts: u32, max_value: usize) -> Self {
-        let timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = millis(request_timeout);
         let (ack_timeout_ms, read_timeout_ms) = (timeout_ms / 4, timeout_ms / 2);
         Self { ack_timeout_ms, read_timeout_ms, attempts, max_value }
     }

@@ -121,6 +121,15 @@ pub fn latest(events: impl IntoIterator<Item = Event>) -> BTreeMap<String, Event
     latest
 }
 
+/// The user without what changes unannounced: when it was last active, and when its status ends.
+pub fn announced(user: &Value) -> Value {
+    let mut user = user.clone();
+    for field in ["last_active", "status_expires_at"] {
+        user.as_object_mut().unwrap().remove(field);
+    }
+    user
+}
+
 impl Event {
     fn read(message: &Message) -> Self {
         let body: Value = serde_json::from_slice(&message.payload).unwrap();

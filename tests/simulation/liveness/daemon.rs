@@ -13,7 +13,7 @@ use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
 use presenced::presence::lease::Leases;
 use presenced::presence::time::{Now, Time};
-use presenced::presence::user::{ConnectionGen, Index, Periods, Rules, Users};
+use presenced::presence::user::{ConnectionGen, EarlyDisconnect, Index, Periods, Rules, Users};
 use presenced::store::stripe::{Stripe, Timing};
 
 use super::events::{Incoming, Reply, Then};
@@ -27,6 +27,13 @@ pub const REQUEST_MS: u64 = 2000;
 #[derive(Debug)]
 pub enum Ticket {
     Request(Reply),
+    /// A disconnect that arrived then.
+    Disconnect {
+        to: Reply,
+        user: Id,
+        early: EarlyDisconnect,
+        arrived_ms: u64,
+    },
     /// A write, and the lease that this and other writes end.
     PendingWrite(Option<Id>),
 }

@@ -8,7 +8,7 @@ use presenced::liveness::expiry::messages::{Ending, Objection, Proposal};
 use presenced::liveness::peers::PeerStatus;
 use presenced::presence::entity::DaemonId;
 use presenced::presence::id::Id;
-use presenced::presence::user::Command;
+use presenced::presence::user::{Command, EarlyDisconnect, Window};
 
 use crate::bucket::{Message, Write};
 
@@ -72,6 +72,8 @@ pub enum ToGateway {
     Act,
     /// A request is sent, or repeated without an answer.
     Send { request: u64 },
+    /// Sockets open and close at once.
+    Flash,
     /// A request was carried out.
     Done { request: u64 },
     /// The unknown ones of its connections.
@@ -104,6 +106,17 @@ pub enum Incoming {
     Proposal(Rc<Proposal>),
     Objection(Objection),
     Ending(Ending),
+    /// A disconnect that another daemon carried out, and the time that is left of its window.
+    EarlyDisconnect {
+        user: Id,
+        early: EarlyDisconnect,
+        left: Window,
+    },
+    /// Disconnects that another daemon found to be too old for a connect.
+    Void {
+        user: Id,
+        void: Vec<EarlyDisconnect>,
+    },
     /// A heartbeat that asks for an answer.
     Ask {
         to: Reply,
@@ -172,11 +185,12 @@ impl Incoming {
             Self::Look => 14,
             Self::Beat => 15,
             Self::SendProbe => 16,
+            Self::EarlyDisconnect { .. } | Self::Void { .. } => 17,
         }
     }
 
     /// The number of channels.
-    pub const CHANNELS: usize = 17;
+    pub const CHANNELS: usize = 18;
 }
 
 /// The queue of future events.

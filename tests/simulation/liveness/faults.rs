@@ -40,6 +40,7 @@ impl World {
                     self.unreliable(id, until_ms);
                 }
                 6 => {
+                    self.truth.counts.leaderless += 1;
                     self.leaderless_until_ms = now_ms + self.rng.u64(100..3000);
                     let until_ms = self.leaderless_until_ms;
                     self.note(|| format!("the stream has no leader until {until_ms}"));
@@ -63,6 +64,7 @@ impl World {
 
     pub fn die(&mut self, id: DaemonId) {
         if self.daemons.remove(&id).is_some() {
+            self.truth.counts.deaths += 1;
             self.note(|| format!("{id} dies"));
             self.disturb(self.agenda.now_ms);
             self.reliable_ms.remove(&id);
@@ -89,6 +91,7 @@ impl World {
         let Some(daemon) = self.daemons.get_mut(&id) else { return };
         if !daemon.is_stopped(now_ms) {
             daemon.stopped_until_ms = until_ms;
+            self.truth.counts.stops += 1;
             self.note(|| format!("{id} is stopped until {until_ms}"));
             self.agenda.at(until_ms, Event::Resume(id));
             self.unreliable(id, until_ms);
@@ -121,6 +124,7 @@ impl World {
             return;
         }
         daemon.link.cut_until_ms = now_ms + length_ms;
+        self.truth.counts.cuts += 1;
         self.note(|| format!("{id} is cut off for {length_ms} ms"));
         let noticed_ms = self.rng.u64(0..length_ms);
         self.agenda.after(noticed_ms, Event::To(id, Incoming::CutOff));
@@ -160,6 +164,7 @@ impl World {
         }
         self.note(|| format!("these do not reach each other: {pairs:?}"));
         let until_ms = self.agenda.now_ms + self.rng.u64(500..2 * self.settings.lease_ms);
+        self.truth.counts.partitions += 1;
         self.routes.closed = pairs;
         self.routes.closed_until_ms = until_ms;
         let cut: Vec<_> = self.daemons.values().map(|daemon| (daemon.id, daemon.node)).collect();
@@ -182,9 +187,11 @@ impl World {
             self.start_gateway(number);
         } else if self.rng.bool() {
             gateway.alive = false;
+            self.truth.counts.gateways += 1;
             self.note(|| format!("gateway {number} dies"));
         } else if gateway.paused_until_ms <= now_ms {
             gateway.pause(now_ms + length_ms, &mut self.rng);
+            self.truth.counts.gateways += 1;
             self.note(|| format!("gateway {number} pauses for {length_ms} ms"));
         }
     }
@@ -221,7 +228,8 @@ impl World {
         }
     }
 
-    /// Ends all faults, except that a gateway dies later.
+    /// Ends all faults, except that a gateway dies later. When daemons are well again, sockets of
+    /// the others open and close at once.
     pub fn calm_down(&mut self) {
         self.calm = true;
         self.note(|| "all faults are over".to_owned());
@@ -237,6 +245,10 @@ impl World {
         }
         if self.daemons.is_empty() {
             self.start();
+        }
+        for number in 0..self.gateways.len() {
+            let (run, what) = (self.gateways[number].run, ToGateway::Flash);
+            self.agenda.after(2 * lease_ms + 5000, Event::Gateway { number, run, what });
         }
         let number = self.rng.usize(0..self.gateways.len());
         let run = self.gateways[number].run;

@@ -106,6 +106,11 @@ impl Gateway {
         self.on_lease.then(|| id(&format!("gateway-{number}-{}", self.run)))
     }
 
+    /// The id of its next connection.
+    pub fn new_connection(&self, number: usize) -> Id {
+        id(&format!("{number}-{}-{}", self.run, self.last_number + 1))
+    }
+
     fn request(&mut self, user: Id, connection: Id, connects: bool) -> u64 {
         self.last_number += 1;
         self.requests.insert(self.last_number, Request { user, connection, connects });
@@ -146,6 +151,7 @@ impl World {
             ToGateway::Beat => self.beat(number),
             ToGateway::Act => self.act(number),
             ToGateway::Send { request } => self.send_request(number, request),
+            ToGateway::Flash => self.flash(number),
             ToGateway::Done { request } => {
                 let Some(done) = gateway.requests.remove(&request).filter(|done| done.connects)
                 else {
@@ -280,8 +286,7 @@ impl World {
             id(&format!("u{}", self.rng.usize(0..users)))
         });
         let gateway = &mut self.gateways[number];
-        let (run, count) = (gateway.run, gateway.last_number + 1);
-        let connection = id(&format!("{number}-{run}-{count}"));
+        let (run, connection) = (gateway.run, gateway.new_connection(number));
         gateway.members.insert((user.clone(), connection.clone()), Member::default());
         let request = gateway.request(user, connection, true);
         let what = ToGateway::Send { request };
@@ -297,7 +302,13 @@ impl World {
         Some(user)
     }
 
-    fn disconnect(&mut self, number: usize, user: Id, connection: Id) {
+    /// Sends a connect that may make no member: the gateway holds the socket no more.
+    pub fn connect(&mut self, number: usize, user: Id, connection: Id) {
+        let request = self.gateways[number].request(user, connection, true);
+        self.send_request(number, request);
+    }
+
+    pub fn disconnect(&mut self, number: usize, user: Id, connection: Id) {
         let request = self.gateways[number].request(user, connection, false);
         self.send_request(number, request);
     }

@@ -10,6 +10,7 @@ mod events;
 mod faults;
 mod gateway;
 mod lease_ends;
+mod overtaking;
 mod reach;
 mod truth;
 pub mod twins;

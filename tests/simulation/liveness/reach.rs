@@ -83,6 +83,12 @@ impl World {
                 daemon.expiry.on_objection(&daemon.view, &objection, now);
                 self.note(|| format!("{id} yields to {objection:?}"));
             }
+            Incoming::EarlyDisconnect { user, early, left } => {
+                self.on_early_disconnect(id, &user, early, left);
+            }
+            Incoming::Void { user, void } => daemon.view.with_index(&user, |index| {
+                void.iter().for_each(|early| index.early_disconnects.remove(&user, early));
+            }),
             Incoming::Ending(ending) => daemon.expiry.on_ending(&daemon.view, &ending, now),
             Incoming::Ask { to, beat, since_ms } => {
                 if now_ms < since_ms + REQUEST_MS {
@@ -92,9 +98,7 @@ impl World {
             Incoming::Request { to, user, command, since_ms } => {
                 // A daemon that was stalled drops its queue.
                 if now_ms < since_ms + REQUEST_MS {
-                    let deadline_ms = now.mono_ms + REQUEST_MS;
-                    let job = Job { command: *command, ticket: Ticket::Request(to), deadline_ms };
-                    self.drive(id, |machine, now| machine.on_command(user, job, now))?;
+                    self.on_request(id, to, user, *command)?;
                 }
             }
             Incoming::Acked { write, rev } => {
@@ -330,6 +334,16 @@ impl World {
                 }
                 StoreEffect::Answer { ticket: Ticket::Request(to), result } => {
                     if result.is_ok() {
+                        let request = to.request;
+                        self.answer_gateway(id, to, ToGateway::Done { request });
+                    }
+                }
+                StoreEffect::Answer {
+                    ticket: Ticket::Disconnect { to, user, early, arrived_ms },
+                    result,
+                } => {
+                    if let Ok(answer) = result {
+                        self.on_disconnected(id, (user, early, arrived_ms), &answer.outcome);
                         let request = to.request;
                         self.answer_gateway(id, to, ToGateway::Done { request });
                     }

@@ -72,6 +72,17 @@ pub struct Counts {
     pub reloads: u64,
     /// Ends of leases that were taken over.
     pub taken_over: u64,
+    /// Connects that were ended at once, as their disconnects had overtaken them.
+    pub overtaken: u64,
+    /// Faults: daemons that died, that were stopped, and that were cut off.
+    pub deaths: u64,
+    pub stops: u64,
+    pub cuts: u64,
+    /// Times at which servers did not reach each other, and at which the stream had no leader.
+    pub partitions: u64,
+    pub leaderless: u64,
+    /// Gateways that died, or paused.
+    pub gateways: u64,
 }
 
 impl Counts {
@@ -83,6 +94,13 @@ impl Counts {
         self.refreshes += other.refreshes;
         self.reloads += other.reloads;
         self.taken_over += other.taken_over;
+        self.overtaken += other.overtaken;
+        self.deaths += other.deaths;
+        self.stops += other.stops;
+        self.cuts += other.cuts;
+        self.partitions += other.partitions;
+        self.leaderless += other.leaderless;
+        self.gateways += other.gateways;
     }
 }
 

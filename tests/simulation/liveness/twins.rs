@@ -15,8 +15,8 @@ use presenced::presence::filter::Filter;
 use presenced::presence::id::Id;
 use presenced::presence::time::{Now, Time};
 use presenced::presence::user::{
-    Choice, Command, Device, EarlyDisconnect, NewConnection, Outcome, Patch, Record, StatusEnd,
-    Users, Viewer, push_seen_by,
+    BeforeConnect, Choice, Command, Device, EarlyDisconnect, NewConnection, Outcome, Patch, Record,
+    StatusEnd, Users, Viewer, push_seen_by,
 };
 use presenced::store::stripe::{Effect as StoreEffect, Job};
 use serde_json::json;
@@ -249,17 +249,16 @@ impl Alone {
         match step.clone() {
             Step::Connect { user, connection, lease, device, idle, patch, defaults } => {
                 let arrived_ms = self.now(now_ms).mono_ms;
-                let early = self.daemon.view.with_index(&user, |index| {
-                    let early = &mut index.early_disconnects;
-                    early.before_connect(&user, &connection, arrived_ms).map(|end| end.command())
-                });
                 let connection = NewConnection { id: connection, lease, device, idle };
+                let before = self.daemon.view.with_index(&user, |index| {
+                    index.early_disconnects.before_connect(&user, &connection, arrived_ms)
+                });
                 let command =
                     Command::Connect { patch, defaults, connection, custom_in_answer: true };
                 self.command(user.clone(), command, now_ms);
-                if let Some(end) = early {
+                if let BeforeConnect::Ended(early) = before {
                     self.overtaken += 1;
-                    self.command(user, end, now_ms);
+                    self.command(user, early.command(), now_ms);
                 }
             }
             Step::Update { user, connection, idle } => {
@@ -280,10 +279,8 @@ impl Alone {
             }
             Step::Disconnect { user, connection, grace_ms } => {
                 let early = EarlyDisconnect { connection, lease: None, grace_ms };
-                let outcome = self.command(user.clone(), early.command(), now_ms);
-                if matches!(outcome, Some(Outcome::Disconnected { count: 0, .. })) {
-                    self.remember(&user, early, now_ms);
-                }
+                self.command(user.clone(), early.command(), now_ms);
+                self.remember(&user, early, now_ms);
             }
             Step::EarlyDisconnect { user, connection } => {
                 let early = EarlyDisconnect { connection, lease: None, grace_ms: None };
@@ -319,7 +316,7 @@ impl Alone {
         }
     }
 
-    /// A disconnect that found no connection is remembered, as the service does.
+    /// A disconnect is remembered, as the service does.
     fn remember(&mut self, user: &Id, early: EarlyDisconnect, now_ms: u64) {
         let now_ms = self.now(now_ms).mono_ms;
         let record = self.record(user, |record| record.cloned());
