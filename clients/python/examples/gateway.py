@@ -17,7 +17,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import presenced
 
@@ -87,10 +87,10 @@ class Client:
                 )
 
     async def _next_line(self) -> dict[str, Any]:
-        body = json.loads(await self._reader.readuntil())
+        body: Any = json.loads(await self._reader.readuntil())
         if not isinstance(body, dict):
             raise ValueError("a line is an object")
-        return body
+        return cast("dict[str, Any]", body)
 
     async def _send(self, body: Mapping[str, Any]) -> None:
         self._writer.write(json.dumps(body).encode() + b"\n")

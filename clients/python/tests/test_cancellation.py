@@ -129,9 +129,11 @@ async def test_closing_may_be_cancelled_and_leaves_no_task(bare: World) -> None:
         await service.connect("john")
         lease = await service.lease("gw")
         await lease.connect("jack")
-        watches = [service.watch(["jack"]), service.watch_where({}), service.watch_all()]
-        for watch in watches:
-            await watch
+        watches: list[presenced.Watch] = [
+            await service.watch(["jack"]),
+            await service.watch_where({}),
+            await service.watch_all(),
+        ]
         closing = asyncio.ensure_future(service.close())
         await turns(number)
         closing.cancel()

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
 from typing import Any
 
-import nats
 import pytest
 from conftest import LEASE, Log, World, permitted, same_as_query, until
 
 import presenced
-
-CAN_FORCE = hasattr(nats.NATS, "force_reconnect")
 
 
 async def test_a_cut_link_is_noticed_by_nobody(world: World) -> None:
@@ -92,7 +90,6 @@ async def test_a_refusal_is_waited_for_behind_the_subscription(world: World) -> 
         assert 0 <= wire.index(b"SUB user.presence.changed.john") < wire.index(b"PING")
 
 
-@pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
 async def test_a_silent_link_is_left(world: World) -> None:
     proxy = await world.proxy()
     others = await world.service()
@@ -181,6 +178,7 @@ async def test_without_a_daemon_the_picture_stays(world: World) -> None:
         world.start_daemon()
         assert (await call) is not None
         await until(lambda: connection.state == "online" and connection.status.error is None)
+        await until(lambda: same_as_query(world, watch))
 
 
 async def test_a_call_without_a_daemon_fails_at_its_deadline(bare: World) -> None:
@@ -295,7 +293,6 @@ async def test_nothing_begins_after_the_end(world: World, ended: str, used: bool
             await asyncio.wait_for(begun(), 3)
 
 
-@pytest.mark.skipif(not CAN_FORCE, reason="this nats-py has no force_reconnect")
 @pytest.mark.parametrize("everyone", [False, True])
 async def test_who_only_watches_leaves_a_silent_link(
     world: World, monkeypatch: pytest.MonkeyPatch, everyone: bool
@@ -348,6 +345,32 @@ async def test_a_permission_that_is_granted_later_counts_after_a_reconnect(bare:
         bare.kill_nats()
         bare.start_nats()
         await until(lambda: watch.denied == set() and watch.state == "live" and "jill" in watch, 30)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_permission_to_see_that_is_withdrawn_denies(
+    bare: World, own: bool, restart: bool
+) -> None:
+    await permitted(bare, see='"user.presence.changed.jack"')
+    async with contextlib.AsyncExitStack() as stack:
+        if own:
+            url = bare.url.replace("//", "//john:j@")
+            me = await stack.enter_async_context(presenced.connect(url, user="john"))
+        else:
+            nc = await bare.connect(user="john", password="j")
+            me = await stack.enter_async_context(presenced.user(nc, "john"))
+        watch = await stack.enter_async_context(me.watch(["jack"]))
+        assert watch.state == "live" and bare.config is not None and bare.nats is not None
+        allowed = bare.config.read_text()
+        bare.config.write_text(allowed.replace("changed.jack", "changed.x"))
+        if restart:
+            bare.kill_nats()
+            bare.start_nats()
+        else:
+            bare.nats.send_signal(signal.SIGHUP)
+        await until(lambda: watch.state == "denied", 30)
+        assert watch.denied == {"jack"} and "jack" not in watch
 
 
 async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:

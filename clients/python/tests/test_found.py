@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
+from typing import Any
 
 import pytest
-from conftest import World, permitted, until
+from conftest import Tap, World, permitted, until
 
 import presenced
 
@@ -113,3 +116,56 @@ async def test_all_are_denied_to_a_login_that_may_not_see_them(bare: World) -> N
         with pytest.raises(presenced.Denied) as caught:
             await asyncio.wait_for(service.watch_all().__aenter__(), 5)
         assert caught.value.subject == "user.presence.changed.*"
+
+
+def found(service: Any, everyone: bool) -> presenced.Opening[presenced.Watch]:
+    opening: presenced.Opening[presenced.Watch] = (
+        service.watch_all() if everyone else service.watch_where({})
+    )
+    return opening
+
+
+@pytest.mark.parametrize("everyone", [False, True])
+async def test_after_a_loss_questions_are_spread(
+    world: World, monkeypatch: pytest.MonkeyPatch, everyone: bool
+) -> None:
+    monkeypatch.setattr("presenced._rounds.resync_pause", lambda users: 1.5)
+    proxy = await world.proxy()
+    service = await world.service(proxy.url)
+    tap = await Tap.on(world, "presence.v1.query_users")
+    async with found(service, everyone) as watch:
+        proxy.refuse(True)
+        await until(lambda: not service._link.is_up)
+        await asyncio.sleep(0.3)
+        tap.sent.clear()
+        proxy.refuse(False)
+        await until(lambda: service._link.is_up)
+        up_at = time.monotonic()
+        await until(lambda: tap.sent)
+        assert tap.sent[0][0] - up_at > 1.2
+        await until(lambda: watch.state == "live")
+
+
+async def test_a_permission_to_ask_that_is_withdrawn_denies_until_it_is_given(bare: World) -> None:
+    await permitted(bare, see='"user.presence.changed.*"')
+    nc = await bare.connect(user="john", password="j")
+    assert bare.config is not None
+    allowed = bare.config.read_text()
+    async with presenced.user(nc, "john") as me, me.watch_where({}) as watch:
+        denied = allowed.replace("deny: [", 'deny: ["presence.v1.query_users.john", ')
+        for text, state in ((denied, "denied"), (allowed, "live")):
+            bare.config.write_text(text)
+            bare.kill_nats()
+            bare.start_nats()
+            await until(lambda state=state: watch.state == state, 40)
+        assert watch.last_error is not None and watch.last_error.code == "permission"
+
+
+async def test_a_permission_to_see_all_that_is_withdrawn_denies(bare: World) -> None:
+    await permitted(bare, see='"user.presence.changed.*"', publish="presence.v1.*")
+    nc = await bare.connect(user="john", password="j")
+    async with presenced.service(nc) as service, service.watch_all() as watch:
+        assert bare.config is not None and bare.nats is not None
+        bare.config.write_text(bare.config.read_text().replace("changed.*", "changed.x"))
+        bare.nats.send_signal(signal.SIGHUP)
+        await until(lambda: watch.state == "denied")

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 import pytest
-from conftest import Tap, World, until
+from conftest import Tap, World, same_versions, until
 
 import presenced
 
@@ -112,6 +112,7 @@ async def test_a_ghost_on_a_lease_is_shaken_off(world: World) -> None:
             await until(lambda: {"lease": name} in tap.bodies)
             assert all(user is not None and user.online for user in watch.values())
             assert watch._next_change() is None
+            await until(lambda: same_versions(world, watch))
 
 
 async def test_a_seat_that_closes_while_it_connects_is_disconnected(world: World) -> None:
@@ -125,3 +126,51 @@ async def test_a_seat_that_closes_while_it_connects_is_disconnected(world: World
             await connecting
         await until(lambda: len(lease.seats) == 1)
         await until(lambda: _offline(service, "john"))
+
+
+async def test_a_lease_that_closes_while_seats_connect_leaves_no_ghost(world: World) -> None:
+    """The end of a lease is not remembered: it must not overtake a batch of the lease."""
+    service, others = await world.service(), await world.service()
+    once = service._calls.once
+    under_way: list[asyncio.Task[object]] = []
+
+    async def slow(operation: str, *arguments: object) -> object:
+        if operation != "batch":
+            return await once(operation, *arguments)  # type: ignore[arg-type]
+
+        async def later() -> object:  # As by a daemon that is behind.
+            await asyncio.sleep(0.3)
+            return await once(operation, *arguments)  # type: ignore[arg-type]
+
+        under_way.append(asyncio.ensure_future(later()))
+        return await asyncio.shield(under_way[-1])
+
+    service._calls.once = slow  # type: ignore[method-assign, assignment]
+    async with service.lease("gw") as lease:
+        connecting = [asyncio.ensure_future(lease.connect(f"u{n}")) for n in range(5)]
+        await until(lambda: under_way)
+    await asyncio.gather(*under_way, *connecting, return_exceptions=True)
+    await asyncio.sleep(0.7)  # The grace.
+    assert await online(others) == 0
+
+
+async def test_the_answer_of_a_seat_costs_the_same_however_many_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    values: dict[int, bool] = {}
+
+    def read(seat: presenced.Seat) -> bool:
+        nonlocal reads
+        reads += 1
+        return values.get(id(seat), False)
+
+    def write(seat: presenced.Seat, value: bool) -> None:
+        values[id(seat)] = value
+
+    monkeypatch.setattr(presenced.Seat, "_connected", property(read, write), raising=False)
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        await asyncio.gather(*(lease.connect(f"u{n}", timeout=60) for n in range(1000)))
+        assert reads < 1000 * 100
+        assert lease.held == 1000

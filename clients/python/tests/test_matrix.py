@@ -10,7 +10,7 @@ import time
 
 import nats
 import pytest
-from conftest import LEASE, Log, World, permitted, same_as_query, until
+from conftest import LEASE, Log, World, permitted, same_as_query, same_versions, until
 
 import presenced
 
@@ -36,13 +36,7 @@ async def test_a_nats_server_that_is_drained_is_left_and_nobody_notices(bare: Wo
         bare.start_nats()
         await until(lambda: connection.status.since > online and connection.state == "online", 30)
         await until(lambda: watch.state == "live" and getattr(watch["john"], "online", False))
-        reader = await bare.service()
-
-        async def is_the_same() -> bool:  # A reconnect refreshes last_active without an event.
-            john = await reader.get("john")
-            return getattr(watch["john"], "version", 0) == (john and john.version)
-
-        await until(is_the_same)
+        await until(lambda: same_versions(bare, watch))
     await log.task
     assert log.seen("left", "gone") == 0
 
@@ -182,6 +176,7 @@ async def test_a_slow_consumer_is_asked_for_again(world: World) -> None:
             gate.set()
             await until(lambda: watch.state == "live")
             assert getattr(watch["john"], "status", "") == "9"
+            assert await same_as_query(world, watch)
 
 
 async def test_nothing_is_logged_as_an_error_on_a_bad_link(

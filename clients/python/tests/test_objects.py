@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json
 import pickle
+from typing import Any
 
 import pytest
 from conftest import World
@@ -38,6 +39,30 @@ def test_a_user_is_compared_hashed_copied_and_pickled() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         john.status = "y"  # type: ignore[misc]
     assert john.created_at is not None and john.created_at.microsecond == 375123
+
+
+CHANGES_OF_A_DICT: list[tuple[Any, ...]] = [
+    ("update", {"x": 1}),
+    ("__setitem__", "x", 1),
+    ("__delitem__", "team"),
+    ("__ior__", {"x": 1}),
+    ("setdefault", "x", 1),
+    ("pop", "team"),
+    ("popitem",),
+    ("clear",),
+]
+
+
+def test_the_fields_that_watches_share_do_not_change() -> None:
+    john = _model.parse_user(JOHN)
+    team = _model.parse_channel({"type": "team", "id": "a", "color": "red"})
+    for holder in (john, team, copy.copy(john), copy.deepcopy(john), presenced.User("x")):
+        for name, *arguments in CHANGES_OF_A_DICT:
+            with pytest.raises(TypeError, match="do not change"):
+                getattr(holder.fields, name)(*arguments)
+    assert john.fields == {"team": {"name": "red"}} and {**john.fields, "x": 1}["x"] == 1
+    assert json.loads(json.dumps(john.fields)) == john.fields
+    assert dataclasses.asdict(john)["fields"] == john.fields
 
 
 @pytest.mark.parametrize("broken", [None, [], {}, {"id": 3, "online": True}, {**JOHN, "status": 1}])
@@ -89,47 +114,11 @@ async def test_handles_say_what_they_are(world: World) -> None:
         assert repr(watch) == "<UserWatch live, 1 users>"
     assert repr(connection) == "<Connection of 'john', closed>"
     async with service.lease("gw") as lease:
-        seat = lease.connect("jack")
-        assert repr(seat) == "<Seat of 'jack', waiting>"
-        await seat
+        seat = await lease.connect("jack")
         assert repr(seat) == "<Seat of 'jack', connected>"
         assert repr(lease).endswith("online, 1 of 1 seats>")
-
-
-async def test_opening_twice_is_opening_once(world: World) -> None:
-    service = await world.service()
-    connection = await service.connect("john")
-    async with connection as again:
-        assert again is connection
-        assert await service.count({"online": True}, fresh=True) == 1
-    with pytest.raises(presenced.Closed):
-        await connection
-    with pytest.raises(presenced.Closed):
-        await connection.update(status="x")
-    await connection.close()
-    lease = await service.lease("gw")
-    async with lease, lease.connect("jack") as seat:
-        assert await seat is seat and lease.held == 1
-    with pytest.raises(presenced.Closed):
-        await lease.connect("jill")
-    with pytest.raises(presenced.Closed):
-        await lease
-    for watch in (service.watch(["john"]), service.watch_where({}), service.watch_all()):
-        async with await watch as same:
-            assert same is watch
-        with pytest.raises(presenced.Closed):
-            await asyncio.wait_for(watch.live(), 1)
-
-
-async def test_what_was_never_awaited_does_nothing(world: World) -> None:
-    async with await world.service() as service:
-        service.connect("john")
-        lease = service.lease("gw")
-        with pytest.raises(presenced.Closed):
-            await lease.connect("jack")
-        service.watch(["john"])
-    reader = await world.service()
-    assert await reader.get("john") is None
+        seat._connected = False
+        assert repr(seat) == "<Seat of 'jack', waiting>"
 
 
 @pytest.mark.parametrize("id", ["", "x" * 256, "a\nb"])
@@ -159,7 +148,7 @@ async def test_a_fault_of_the_library_is_logged_and_wakes_those_who_wait(
     service._hub._subscribe = fails  # type: ignore[method-assign]
     watch.add("jack")
     everyone._list = fails  # type: ignore[method-assign]
-    everyone._doubt()
+    everyone._rounds.doubt()
     connection._beat = fails  # type: ignore[method-assign]
     lease._send = fails  # type: ignore[method-assign, assignment]
     with pytest.raises(presenced.Closed):

@@ -17,8 +17,7 @@ async def test_a_refused_change_takes_no_other_with_it(world: World, seated: boo
     service, others = await world.service(proxy.url), await world.service()
     events = await Tap.on(world, "user.presence.changed.john")
     async with service.lease("gw") as lease:
-        session: Any = lease.connect("john") if seated else service.connect("john")
-        await session
+        session: Any = await (lease if seated else service).connect("john")
         proxy.refuse(True)
         await until(lambda: not service._link.is_up)
         await others.delete(["john"])  # The user would come back visible.
@@ -36,19 +35,28 @@ async def test_a_refused_change_takes_no_other_with_it(world: World, seated: boo
         await session.close()
 
 
-async def test_who_has_a_change_connects_before_the_others_of_the_user(world: World) -> None:
+@pytest.mark.parametrize("seated", [False, True])
+async def test_who_has_a_change_connects_before_the_others_of_the_user(
+    world: World, seated: bool
+) -> None:
     proxy = await world.proxy()
     service, others = await world.service(proxy.url), await world.service()
     events = await Tap.on(world, "user.presence.changed.john")
-    async with service.connect("john"), service.connect("john"):
-        async with service.connect("john") as last:
-            proxy.refuse(True)
-            await until(lambda: all(c.state == "interrupted" for c in service._connections))
-            await others.delete(["john"])
-            hiding = asyncio.ensure_future(last.update(invisible=True))
-            await asyncio.sleep(0)
-            deleted = len(events.bodies)
-            proxy.refuse(False)
-            assert (await hiding).invisible
-            await until(lambda: all(c.state == "online" for c in service._connections))
-            assert not any(body["user"]["online"] for body in events.bodies[deleted:])
+    async with service.lease("gw") as lease:
+        sessions: list[Any] = [
+            await (lease if seated else service).connect("john") for _ in range(3)
+        ]
+        proxy.refuse(True)
+        await until(lambda: lease.state == "interrupted" and not service._link.is_up)
+        await others.delete(["john"])
+        lease._move(relapsed=True)  # As after an answer that comes just before the loss.
+        hiding = asyncio.ensure_future(sessions[-1].update(invisible=True))
+        await asyncio.sleep(0)
+        deleted = len(events.bodies)
+        proxy.refuse(False)
+        await hiding
+        await until(lambda: lease.held == len(lease.seats))
+        await until(lambda: all(c.state == "online" for c in service._connections))
+        john = (await others.users({"id": "john"}, seen_by="john", fresh=True))[0]
+        assert isinstance(john, presenced.Me) and john.invisible and john.online
+        assert not any(body["user"]["online"] for body in events.bodies[deleted:])

@@ -63,6 +63,23 @@ async def test_seats_are_joined_into_batches_of_two_hundred(world: World) -> Non
     assert all(body["me"] is False for body in tap.bodies)
 
 
+async def test_a_batch_that_fails_is_sent_again_as_one(world: World) -> None:
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        once, sizes = service._calls.once, []
+
+        async def busy_at_first(operation: str, body: Any, *arguments: Any) -> Any:
+            if operation == "batch":
+                sizes.append(len(body["ops"]))
+                if len(sizes) == 1:
+                    raise presenced.Busy("the store is slow", code="contended")
+            return await once(operation, body, *arguments)
+
+        service._calls.once = busy_at_first  # type: ignore[method-assign]
+        await asyncio.gather(*(lease.connect(f"u{n}") for n in range(150)))
+        assert sizes == [150, 150]
+
+
 async def test_users_are_asked_for_a_hundred_at_a_time(world: World) -> None:
     tap = await Tap.on(world, "presence.v1.query_users")
     service = await world.service()
@@ -105,8 +122,7 @@ async def test_requests_of_one_user_go_one_after_the_other(world: World) -> None
     await asyncio.gather(*updates, *(c.set_idle(True) for c in connections))
     await asyncio.gather(*(connection.close() for connection in connections))
     async with service.lease("gw") as lease:
-        seats = [lease.connect("john") for _ in range(3)]
-        await asyncio.gather(*seats)
+        seats = await asyncio.gather(*(lease.connect("john") for _ in range(3)))
         await asyncio.gather(*(seat.update(status="x") for seat in seats))
         await asyncio.gather(*(seat.close() for seat in seats))
     assert most == 1

@@ -63,7 +63,7 @@ async def test_an_unforeseen_error_of_a_batch_is_that_of_its_seats(world: World)
 
         lease._operation = failing  # type: ignore[method-assign]
         with pytest.raises(presenced.Closed, match="unforeseen"):
-            await asyncio.wait_for(lease.connect("u9")._open(), 5)
+            await asyncio.wait_for(lease.connect("u9"), 5)
         await jack.update(status="here")
         assert (lease.state, lease.held) == ("online", 1)
 
@@ -100,7 +100,6 @@ async def test_what_is_too_large_for_nats_is_refused(world: World) -> None:
 async def test_a_text_is_not_several_ids(world: World) -> None:
     service = await world.service()
     await service.upsert([{"id": id} for id in "john"])
-    watch = service.watch_channel("team", "a", users="all")
     calls: list[Callable[[], Any]] = [
         lambda: service.delete("john"),
         lambda: service.get_many("john"),
@@ -114,7 +113,6 @@ async def test_a_text_is_not_several_ids(world: World) -> None:
     for call in calls:
         with pytest.raises(TypeError, match="several"):
             await call()
-    await watch.close()
     assert len(await service.get_many(list("john"))) == await service.count(fresh=True) == 4
 
 

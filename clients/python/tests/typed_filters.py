@@ -55,12 +55,25 @@ async def objects_have_their_types(url: str) -> None:
         user: presenced.User | None = watch["jack"]
         print(user)
         me.watch_all()  # type: ignore[attr-defined]
+    presenced.connect(url, audit="often")  # type: ignore[call-overload]
     async with presenced.connect(url) as service, service.lease("gw") as lease:
         seat: presenced.Seat = await lease.connect("john")
         async with seat, lease.connect("jack") as other:
             print(other.user_id)
         users: list[presenced.User] = await service.users()
         print(users)
-        async for change in service.watch_all():
-            if change.kind == "cam":  # type: ignore[comparison-overlap]
-                print(change)
+        async for change in service.watch_all():  # type: ignore[attr-defined]
+            print(change)  # It is not begun yet.
+        async with service.watch_all() as everyone:
+            async for change in everyone:
+                if change.kind == "cam":  # type: ignore[comparison-overlap]
+                    print(change)
+                print(change.user.status)  # type: ignore[union-attr]
+                if change.kind == "came" or change.kind == "status":
+                    print(change.id.upper(), change.user.status)
+                elif change.kind == "gone":
+                    nobody: None = change.user
+                    print(change.id.upper(), nobody)
+                elif change.kind == "state":
+                    print(change.state)
+                    change.id.upper()  # type: ignore[attr-defined]

@@ -25,7 +25,20 @@ from ._filter import (
 )
 from ._hub_watch import UserWatch
 from ._matching_watch import MatchingWatch
-from ._model import Change, ChangeKind, Channel, ConnectionState, Me, Status, User, WatchState
+from ._model import (
+    Change,
+    ChangeKind,
+    Channel,
+    ConnectionState,
+    Me,
+    StateChange,
+    Status,
+    User,
+    UserChange,
+    UserGone,
+    WatchState,
+)
+from ._opening import Opening
 from ._query import ChannelQuery, UserQuery
 from ._service import Service, service
 from ._user_client import UserClient, user
@@ -73,17 +86,21 @@ __all__ = [
     "NoAnswer",
     "NoDaemon",
     "NumberCondition",
+    "Opening",
     "PresenceError",
     "Refused",
     "Seat",
     "Service",
     "Sort",
+    "StateChange",
     "Status",
     "TextCondition",
     "TimeCondition",
     "User",
+    "UserChange",
     "UserClient",
     "UserFilter",
+    "UserGone",
     "UserQuery",
     "UserWatch",
     "Watch",

@@ -40,11 +40,9 @@ class ChannelWatch(HubWatch):
         self.channel: Optional[Channel] = None
         #: Members that are not watched, and whether there are any.
         self.not_watched: tuple[str, ...] = ()
-        self.truncated = False
+        self.truncated: bool = False
 
     async def _begin(self) -> None:
-        if self._complete:
-            return
         ids = None if isinstance(self._users, str) else self._users[:_PER_CALL]
         block = (await self._fetch(ids)).get("presence") or {}
         watched = list(block.get("users", ()))

@@ -3,68 +3,74 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Generator
-from typing import Any, Callable, Generic, Optional, TypeVar, Union, overload
+from collections.abc import Awaitable
+from typing import Any, Callable, Optional, TypeVar, Union, overload
 
 import nats
 from nats.aio.client import Client
 
-from ._door import Door
+from ._door import AUDIT, EVENTS, PREFIX, Door
+from ._opening import Opening
 from ._service import Service
+from ._tokens import id_of
 from ._user_client import UserClient
 
 _CALLBACKS = ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb")
-_OWN = ("prefix", "events", "audit")
 
 Servers = Union[str, list[str]]
 D = TypeVar("D", bound=Door)
 
 
-class Connecting(Generic[D]):
-    """``await`` makes the client; ``async with`` also closes it, and its NATS connection."""
-
-    def __init__(self, begin: Callable[[], Awaitable[D]]) -> None:
-        self._begin = begin
-        self._door: Optional[D] = None
-
-    def __await__(self) -> Generator[Any, None, D]:
-        return self._begin().__await__()
-
-    async def __aenter__(self) -> D:
-        self._door = await self._begin()
-        return self._door
-
-    async def __aexit__(self, *exception: object) -> None:
-        if self._door is not None:
-            await self._door.close()
-
-
 @overload
 def connect(
-    servers: Optional[Servers] = ..., *, user: str, **options: Any
-) -> Connecting[UserClient]: ...
+    servers: Optional[Servers] = ...,
+    *,
+    user: str,
+    prefix: str = ...,
+    events: str = ...,
+    audit: Optional[float] = ...,
+    **options: Any,
+) -> Opening[UserClient]: ...
 @overload
 def connect(
-    servers: Optional[Servers] = ..., *, user: None = None, **options: Any
-) -> Connecting[Service]: ...
+    servers: Optional[Servers] = ...,
+    *,
+    user: None = None,
+    prefix: str = ...,
+    events: str = ...,
+    audit: Optional[float] = ...,
+    **options: Any,
+) -> Opening[Service]: ...
 def connect(
     servers: Optional[Servers] = None,
     *,
     user: Optional[str] = None,
+    prefix: str = PREFIX,
+    events: str = EVENTS,
+    audit: Optional[float] = AUDIT,
     **options: Any,
-) -> Union[Connecting[UserClient], Connecting[Service]]:
+) -> Union[Opening[UserClient], Opening[Service]]:
     """Connects to NATS: ``async with presenced.connect(url, user="john") as me``.
 
     Without ``servers`` it is the environment's ``NATS_URL``, else ``nats://127.0.0.1:4222``;
-    without ``user`` a trusted service. ``options`` are those of ``nats.connect`` (NATS's own
-    ``user`` and ``password`` go into the address, or a ``user_credentials`` file) and of
-    ``presenced.user``. The connection reconnects without end, and is closed with the client.
+    without ``user`` a trusted service. ``prefix``, ``events`` and ``audit`` are those of
+    ``presenced.user``, the other options those of ``nats.connect`` (NATS's own ``user`` and
+    ``password`` go into the address, or a ``user_credentials`` file). The connection reconnects
+    without end, and is closed with the client.
     """
     servers = servers or os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
-    own = {name: options.pop(name) for name in _OWN if name in options}
     if user is None:
-        return Connecting(lambda: _open(servers, options, lambda nc: Service(nc, **own)))
-    return Connecting(lambda: _open(servers, options, lambda nc: UserClient(nc, user, **own)))
+
+        def serve(nc: Client) -> Service:
+            return Service(nc, prefix=prefix, events=events, audit=audit)
+
+        return Opening(_open(servers, options, serve))
+    id = id_of(user)
+
+    def act(nc: Client) -> UserClient:
+        return UserClient(nc, id, prefix=prefix, events=events, audit=audit)
+
+    return Opening(_open(servers, options, act))
 
 
 async def _open(servers: Servers, options: dict[str, Any], make: Callable[[Client], D]) -> D:

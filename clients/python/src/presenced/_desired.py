@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ._patch import fields_to_keep, marks_of, merge, patch_of
-from .errors import PresenceError
+from .errors import PresenceError, again
 
 Json = dict[str, Any]
 #: Done with None when what was wanted is acknowledged, else with what refuses it.
@@ -97,7 +97,7 @@ class Desired:
             waiter.cancel()
         error = waiter.result()
         if error is not None:
-            raise error
+            raise again(error) from error
 
     def connect_body(self, id: Optional[str]) -> Json:
         """The user, device and idleness of a connect; all of it now counts as sent."""

@@ -22,6 +22,7 @@ from ._hub_watch import UserWatch
 from ._link import Link, close_nats
 from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
+from ._opening import Opened, Opening
 from ._patch import patch_of
 from ._query import ChannelQuery, UserQuery, query_body
 from ._tokens import id_of, ids_of
@@ -35,11 +36,10 @@ PREFIX = "presence"
 EVENTS = "user.presence.changed"
 AUDIT = 600.0
 
-D = TypeVar("D", bound="Door")
 W = TypeVar("W", bound=Watch)
 
 
-class Door:
+class Door(Opened):
     """What both doors have. Closing it ends what it runs; the NATS connection is the caller's."""
 
     def __init__(
@@ -86,24 +86,18 @@ class Door:
                 watch._end(None)
             await asyncio.gather(*(session.close() for session in sessions))
 
-    async def __aenter__(self: D) -> D:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.close()
-
     # -- others
 
-    def watch(self, ids: Iterable[str]) -> UserWatch:
+    def watch(self, ids: Iterable[str]) -> Opening[UserWatch]:
         """Watches users: ``async with client.watch(["john"]) as watch``."""
-        return self._kept(UserWatch(self._hub, ids_of(ids)))
+        return self._opening(UserWatch(self._hub, ids_of(ids)))
 
     def watch_where(
         self, filter: Filter, *, sort: Optional[Sort] = None, limit: int = 100
-    ) -> MatchingWatch:
+    ) -> Opening[MatchingWatch]:
         """Watches the first users that match, at most 100; they come and go with what they are."""
         query = UserQuery(self._calls, query_body(filter, presence=True), sort, limit)
-        return self._kept(MatchingWatch(self._hub, self._link, query))
+        return self._opening(MatchingWatch(self._hub, self._link, query))
 
     def watch_channel(
         self,
@@ -114,7 +108,7 @@ class Door:
         users: Union[str, Iterable[str]] = "first",
         member_limit: int = 100,
         online_count: bool = False,
-    ) -> ChannelWatch:
+    ) -> Opening[ChannelWatch]:
         """Watches members of a channel, which is made of ``data`` where there is none.
 
         ``users`` is ``"first"`` (the first ten in order of joining), ``"all"`` or a list of ids.
@@ -124,7 +118,7 @@ class Door:
             body["data"] = patch_of(data, {})
         if online_count:
             body["online_count"] = True
-        return self._kept(ChannelWatch(self._hub, self._calls, body, users))
+        return self._opening(ChannelWatch(self._hub, self._calls, body, users))
 
     def users(
         self,
@@ -188,7 +182,7 @@ class Door:
         user: str,
         named: Optional[str],
         desired: Desired,
-    ) -> Connection:
+    ) -> Opening[Connection]:
         connection = Connection(
             self._link,
             self._calls,
@@ -197,21 +191,29 @@ class Door:
             named,
             desired,
             self._hub.take_answer if named is None else lambda me: None,
+            self._connections.add,
             self._connections.discard,
             self._connections,
         )
-        self._connections.add(connection)
-        return connection
+        return Opening(connection._open())
 
-    def _kept(self, watch: W) -> W:
+    def _opening(self, watch: W) -> Opening[W]:
         self._watches.add(watch)
-        return watch
+        return Opening(watch._open())
 
     def _lock(self, user: str) -> asyncio.Lock:
         lock = self._locks.get(user)
         if lock is None:
             lock = self._locks[user] = asyncio.Lock()
         return lock
+
+
+def own_view(views: Mapping[str, Me], id: str) -> Me:
+    """The own view of one user in the answer of a write."""
+    view = views.get(id)
+    if view is None:
+        raise Malformed(f"upsert_users without {id!r}")
+    return view
 
 
 def own_views(answer: Mapping[str, Any]) -> dict[str, Me]:

@@ -11,15 +11,15 @@ from typing import Any, Optional
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ._background import spawn
 from ._calls import Calls
-from ._hub import SETTLE, Hub, audit_pause, resync_pause
-from ._link import Link, LinkEvent
+from ._hub import SETTLE, Hub, audit_pause
+from ._link import Link
 from ._model import User, WatchState, parse_event, parse_users
-from ._pace import Backoff, pause_after, wait_set
+from ._pace import wait_set
 from ._picture import Asked, Entry, Step
+from ._rounds import Rounds
 from ._tokens import decode
-from .errors import Closed, Denied, PresenceError
+from .errors import Denied, PresenceError
 from .watch import UNKNOWN, Watch
 
 log = logging.getLogger("presenced")
@@ -40,9 +40,7 @@ class EveryoneWatch(Watch):
         self._hub = hub
         self._entries: dict[str, Entry] = {}
         self._sub: Optional[Subscription] = None
-        self._task: Optional[asyncio.Task[None]] = None
-        self._backoff = Backoff()
-        self._doubtful = asyncio.Event()
+        self._rounds = Rounds(link, self, self._ask, self._rest, self._unsubscribe)
 
     def _ids(self) -> Iterator[str]:
         return iter(self._entries)
@@ -52,44 +50,26 @@ class EveryoneWatch(Watch):
         return entry.user if entry is not None and entry.known else UNKNOWN
 
     async def _begin(self) -> None:
-        if self._task is None and self._state is not WatchState.CLOSED:
-            self._link.listeners.append(self._on_link)
-            self._task = spawn(self._run(), "a watch of all", self._end)
+        self._rounds.start()
 
-    # -- the task
+    # -- what its task does
 
-    async def _run(self) -> None:
-        try:
-            while True:
-                try:
-                    await self._link.wait_up()
-                    self._doubtful.clear()
-                    await self._subscribe()
-                    await self._list()
-                    self._backoff.reset()
-                    if not self._doubtful.is_set():
-                        self._set(WatchState.LIVE)
-                    await self._rest()
-                except Denied as error:
-                    self._note(error)
-                    self._set(WatchState.DENIED)
-                    await self._doubtful.wait()
-                except PresenceError as error:
-                    if not error.retryable:
-                        self._end(error)
-                        return
-                    self._note(error)
-                    await asyncio.sleep(pause_after(error, self._backoff))
-        finally:
-            if self._sub is not None:
-                await self._link.unsubscribe(self._sub)
+    async def _ask(self) -> None:
+        await self._subscribe()
+        await self._list()
+        if not self._rounds.due.is_set():
+            self._set(WatchState.LIVE)
 
     async def _subscribe(self) -> None:
-        if self._sub is None:
+        if not self._link.holds(self._sub):
             subject = f"{self._hub.events}.*"
             self._sub = (await self._link.subscribe([subject], self._on_message))[subject]
             if self._sub is None:
                 raise Denied(f"NATS refuses the subscription to {subject}", subject=subject)
+
+    async def _unsubscribe(self) -> None:
+        if self._sub is not None:
+            await self._link.unsubscribe(self._sub)
 
     async def _list(self) -> None:
         """Asks for all users; who is in no page is absent."""
@@ -122,10 +102,9 @@ class EveryoneWatch(Watch):
 
     async def _rest(self) -> None:
         """Until all is to be asked for again; audits in between."""
-        while not await wait_set(self._doubtful, audit_pause(self._hub.audit)):
+        while not await wait_set(self._rounds.due, audit_pause(self._hub.audit)):
             if await self._audit():
-                self._doubt()
-        await asyncio.sleep(resync_pause(len(self._entries)))
+                self._rounds.doubt()
 
     async def _audit(self) -> bool:
         """Asks for one page; True if it was newer than events that should have come."""
@@ -142,7 +121,7 @@ class EveryoneWatch(Watch):
         missed = [entry.id for entry, version in newer if entry.event_version < version]
         if missed:
             self._hub.missed += 1
-            self.degraded = f"events on {self._hub.events}.* do not arrive"
+            self._degrade(f"{self._hub.events}.*")
             log.warning("events of %s do not arrive: a permission, or dropped messages?", missed)
         return bool(missed)
 
@@ -172,20 +151,10 @@ class EveryoneWatch(Watch):
 
     # -- signals
 
-    def _on_link(self, event: LinkEvent) -> None:
-        if event is LinkEvent.CLOSED:
-            self._end(Closed("the NATS connection is closed"))
-        else:
-            self._doubt()
-
     def _doubt(self) -> None:
         if self._state is WatchState.LIVE:
             self._set(WatchState.STALE)
-        self._doubtful.set()
 
     def _end(self, error: Optional[PresenceError]) -> None:
         super()._end(error)
-        if self._on_link in self._link.listeners:
-            self._link.listeners.remove(self._on_link)
-        if self._task is not None:
-            self._task.cancel()
+        self._rounds.stop()

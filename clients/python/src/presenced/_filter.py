@@ -28,29 +28,20 @@ IdCondition = TypedDict(
     },
     total=False,
 )
-#: Operators of ``status`` and of texts among the custom fields.
-TextCondition = TypedDict(
-    "TextCondition",
-    {
-        "$eq": str,
-        "$ne": str,
-        "$in": Sequence[str],
-        "$nin": Sequence[str],
-        "$gt": str,
-        "$gte": str,
-        "$lt": str,
-        "$lte": str,
-        "$exists": bool,
-        "$autocomplete": str,
-    },
-    total=False,
-)
 #: Operators of ``online``, ``invisible``.
 FlagCondition = TypedDict("FlagCondition", {"$eq": bool, "$ne": bool}, total=False)
-#: Operators of booleans among the custom fields.
-BooleanCondition = TypedDict(
-    "BooleanCondition", {"$eq": bool, "$ne": bool, "$exists": bool}, total=False
-)
+#: What custom fields have besides, and ``status``: they may be absent.
+_Exists = TypedDict("_Exists", {"$exists": bool}, total=False)
+
+
+class TextCondition(IdCondition, _Exists, total=False):
+    """Operators of ``status`` and of texts among the custom fields."""
+
+
+class BooleanCondition(FlagCondition, _Exists, total=False):
+    """Operators of booleans among the custom fields."""
+
+
 #: Operators of ``availability``.
 ChoiceCondition = TypedDict(
     "ChoiceCondition",
@@ -107,43 +98,41 @@ MembersCondition = TypedDict(
     total=False,
 )
 _Parts = Sequence[Mapping[str, Any]]
+_Common = TypedDict(
+    "_Common",
+    {
+        "id": Union[str, IdCondition],
+        "created_at": Union[Time, TimeCondition],
+        "updated_at": Union[Time, TimeCondition],
+        "$and": _Parts,
+        "$or": _Parts,
+        "$nor": _Parts,
+    },
+    total=False,
+)
 
-UserFilter = TypedDict(
-    "UserFilter",
-    {
-        "id": Union[str, IdCondition],
-        "online": Union[bool, FlagCondition],
-        "invisible": Union[bool, FlagCondition],
-        "availability": Union[str, ChoiceCondition],
-        "status": Union[str, TextCondition],
-        "last_active": Union[Time, TimeCondition],
-        "offline_since": Union[Time, TimeCondition],
-        "created_at": Union[Time, TimeCondition],
-        "updated_at": Union[Time, TimeCondition],
-        "devices": Union[Sequence[str], ArrayCondition],
-        "$and": _Parts,
-        "$or": _Parts,
-        "$nor": _Parts,
-    },
-    total=False,
-)
-ChannelFilter = TypedDict(
-    "ChannelFilter",
-    {
-        "id": Union[str, IdCondition],
-        "cid": Union[str, IdCondition],
-        "type": Union[str, IdCondition],
-        "members": Union[Sequence[str], MembersCondition],
-        "member_count": Union[float, NumberCondition],
-        "last_message_at": Union[Time, TimeCondition],
-        "created_at": Union[Time, TimeCondition],
-        "updated_at": Union[Time, TimeCondition],
-        "$and": _Parts,
-        "$or": _Parts,
-        "$nor": _Parts,
-    },
-    total=False,
-)
+
+class UserFilter(_Common, total=False):
+    """A filter of users; a subclass has the custom fields of an application."""
+
+    online: Union[bool, FlagCondition]
+    invisible: Union[bool, FlagCondition]
+    availability: Union[str, ChoiceCondition]
+    status: Union[str, TextCondition]
+    last_active: Union[Time, TimeCondition]
+    offline_since: Union[Time, TimeCondition]
+    devices: Union[Sequence[str], ArrayCondition]
+
+
+class ChannelFilter(_Common, total=False):
+    """A filter of channels; a subclass has the custom fields of an application."""
+
+    cid: Union[str, IdCondition]
+    type: Union[str, IdCondition]
+    members: Union[Sequence[str], MembersCondition]
+    member_count: Union[float, NumberCondition]
+    last_message_at: Union[Time, TimeCondition]
+
 
 #: ``{"online": True, "team": {"$in": ["red"]}}``: several fields are all required.
 Filter = Union[UserFilter, ChannelFilter, Mapping[str, Any]]

@@ -56,24 +56,24 @@ class Source:
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        self.not_before = 0.0
-        self.backoff = Backoff()
+        self.not_before: float = 0.0
+        self.backoff: Backoff = Backoff()
 
 
 class Slot:
     """One user that is watched."""
 
     def __init__(self, id: str, subject: str) -> None:
-        self.entry = Entry(id)
+        self.entry: Entry = Entry(id)
         self.subject = subject
         self.watches: set[HubWatch] = set()
         self.sub: Optional[Subscription] = None
-        self.denied = False
-        self.fresh = False
+        self.denied: bool = False
+        self.fresh: bool = False
         self.absent_from: set[Source] = set()  # Who was asked and knows no such user.
-        self.asking = False
+        self.asking: bool = False
         self.unused_since: Optional[float] = None
-        self.audited_at = 0.0
+        self.audited_at: float = 0.0
 
     def doubt(self) -> None:
         """Has it asked for again."""
@@ -90,7 +90,7 @@ class Hub:
         self.events = events
         self.own = own
         self.audit = audit
-        self.users = Source(self.ask_users)
+        self.users: Source = Source(self.ask_users)
         self._slots: dict[str, Slot] = {}
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
@@ -100,8 +100,8 @@ class Hub:
         self._audit_at = 0.0
         self._checks: list[tuple[float, str, int]] = []
         #: Foreign messages on event subjects, and events that the audit found missing.
-        self.dropped = 0
-        self.missed = 0
+        self.dropped: int = 0
+        self.missed: int = 0
         link.listeners.append(self._on_link)
 
     # -- what watches ask for
@@ -244,7 +244,11 @@ class Hub:
                     await self._link.unsubscribe(slot.sub)
 
     async def _subscribe(self) -> None:
-        wanted = [slot for slot in self._slots.values() if slot.sub is None and not slot.denied]
+        wanted = [
+            slot
+            for slot in self._slots.values()
+            if not slot.denied and not self._link.holds(slot.sub)
+        ]
         for slots in chunks(wanted, _PER_QUERY):
             chunk = {slot.subject: slot for slot in slots}
             made = await self._link.subscribe(list(chunk), self._on_message)
@@ -369,7 +373,7 @@ class Hub:
                 self.missed += 1
                 log.warning("events of %s do not arrive: a permission, or dropped messages?", id)
                 for watch in list(slot.watches):
-                    watch.degraded = f"events on {slot.subject} do not arrive"
+                    watch._degrade(slot.subject)
                 self.resync()
 
     async def _audit_chunk(self, slots: list[Slot]) -> None:

@@ -122,8 +122,13 @@ class UserWatch(HubWatch):
 
     def __init__(self, hub: Hub, ids: Iterable[str]) -> None:
         super().__init__(hub)
+        self._wanted = ids_of(ids)
+        for id in self._wanted:
+            encode(id)
+
+    async def _begin(self) -> None:
         self._complete = True
-        self._add(ids)
+        self._add(self._wanted)
 
     def add(self, *ids: str) -> None:
         """Watches more users."""

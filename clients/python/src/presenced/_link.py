@@ -24,7 +24,7 @@ from nats.aio.subscription import Subscription
 
 from ._background import spawn
 from ._pace import TRY_TIMEOUT, clock, wait_set
-from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError, Refused
+from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError, Refused, again
 
 _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
@@ -71,15 +71,20 @@ class Link:
         self._generation = -1
         self._was_up = False
         self._last_error: Optional[Exception] = None
-        self._refusals: set[str] = set()  # Of subscriptions, in the lower case of nats-py.
+        # Subjects of subscriptions that are being made, and refusals, in the lower case of nats-py.
+        self._making: set[str] = set()
+        self._refusals: set[str] = set()
         self._subscribing: Optional[asyncio.Lock] = None
         self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
         self._forced = 0
         self._subs: set[Subscription] = set()
+        self._suspects: set[Subscription] = (
+            set()
+        )  # Which of them the server refuses now is unknown.
         self._received = -1
         self._heard_at = 0.0
-        self.closed = False
+        self.closed: bool = False
         self.listeners: list[Callable[[LinkEvent], None]] = []
 
     @property
@@ -152,7 +157,8 @@ class Link:
             if not task.done():
                 task.cancel()
         if task.cancelled():
-            raise call.reason or Disconnected("the NATS connection broke under a request")
+            reason = call.reason or Disconnected("the NATS connection broke under a request")
+            raise again(reason) from call.reason
         try:
             return task.result()
         except nats_errors.NoRespondersError:
@@ -180,6 +186,8 @@ class Link:
         made: dict[str, Subscription] = {}
         try:
             async with self._subscribing:
+                for sub in list(self._suspects):
+                    await self.unsubscribe(sub)
                 refused = await self._subscribe(subjects, made, on_message)
                 if refused:
                     # A borrowed connection tells only the last refusal: look at each alone.
@@ -201,17 +209,26 @@ class Link:
     ) -> bool:
         """Subscribes to some subjects; True if any was refused, which is then not in ``made``."""
         self._refusals.clear()
-        for subject in subjects:
-            made[subject] = await self._nc.subscribe(subject, cb=on_message)
-            self._subs.add(made[subject])
-        await self._round_trip()
+        self._making = {subject.lower() for subject in subjects}
+        try:
+            for subject in subjects:
+                made[subject] = await self._nc.subscribe(subject, cb=on_message)
+                self._subs.add(made[subject])
+            await self._round_trip()
+        finally:
+            self._making = set()
         refused = [subject for subject in subjects if subject.lower() in self._refusals]
         for subject in refused:
             await self.unsubscribe(made.pop(subject))
         return bool(refused)
 
+    def holds(self, sub: Optional[Subscription]) -> bool:
+        """Whether a subscription was made, and nothing says that the server has dropped it."""
+        return sub in self._subs
+
     async def unsubscribe(self, sub: Subscription) -> None:
         self._subs.discard(sub)
+        self._suspects.discard(sub)
         try:
             await sub.unsubscribe()
         except (nats_errors.Error, OSError):
@@ -353,8 +370,13 @@ class Link:
             return
         kind, subject = found.group(1).lower(), found.group(2).lower()
         if kind == "subscription":
-            if self._subscribing is not None and self._subscribing.locked():
+            if subject in self._making:
                 self._refusals.add(subject)
+            elif any(sub.subject.lower() == subject for sub in self._subs):
+                # A permission was withdrawn. Others may be, as only the last refusal is told.
+                self._suspects |= self._subs
+                self._subs = set()
+                self._tell(LinkEvent.DOUBT)
         else:
             for call in list(self._calls):
                 if call.subject == subject:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Optional
 
-from ._background import spawn
 from ._hub import Hub
 from ._hub_watch import HubWatch
-from ._link import Link, LinkEvent
-from ._model import WatchState
-from ._pace import Backoff, clock, pause_after, wait_set
+from ._link import Link
+from ._pace import clock, wait_set
 from ._picture import Step
 from ._query import UserQuery
+from ._rounds import Rounds
 from .errors import PresenceError
 
 # How often users are looked for whose changes are not heard, as they are not watched.
@@ -33,35 +31,19 @@ class MatchingWatch(HubWatch):
 
     def __init__(self, hub: Hub, link: Link, query: UserQuery) -> None:
         super().__init__(hub)
-        self._link = link
         self._query = query
-        self._changed = asyncio.Event()
-        self._backoff = Backoff()
-        self._task: Optional[asyncio.Task[None]] = None
+        self._rounds = Rounds(link, self, self._ask, self._rest)
 
     async def _begin(self) -> None:
-        if self._task is None and self._state is not WatchState.CLOSED:
-            self._link.listeners.append(self._on_link)
-            self._task = spawn(self._run(), "a watch of those who match", self._end)
+        self._rounds.start()
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._link.wait_up()
-                self._changed.clear()
-                found = [user.id async for user in self._query]
-            except PresenceError as error:
-                if not error.retryable:
-                    self._end(error)
-                    return
-                self._note(error)
-                await asyncio.sleep(pause_after(error, self._backoff))
-                continue
-            self._backoff.reset()
-            self._adopt(found)
-            earliest = clock() + _AFTER_CHANGE
-            if await wait_set(self._changed, _INTERVAL):
-                await asyncio.sleep(max(0.0, earliest - clock()))
+    async def _ask(self) -> None:
+        self._asked_at = clock()
+        self._adopt([user.id async for user in self._query])
+
+    async def _rest(self) -> None:
+        if await wait_set(self._rounds.due, _INTERVAL):
+            await asyncio.sleep(max(0.0, self._asked_at + _AFTER_CHANGE - clock()))
 
     def _adopt(self, found: list[str]) -> None:
         for id in self._release(set(self._watched).difference(found)):
@@ -69,20 +51,15 @@ class MatchingWatch(HubWatch):
         self._complete = True
         self._add(found)
 
-    def _on_link(self, event: LinkEvent) -> None:
-        if event is LinkEvent.UP:
-            asyncio.get_running_loop().call_later(random.random(), self._changed.set)
-        elif event is LinkEvent.CLOSED:
-            self._end(None)
-
     def _take(self, step: Step) -> None:
         super()._take(step)
         if step.id in self._watched:
-            self._changed.set()
+            self._rounds.due.set()
+
+    def _look(self, error: Optional[PresenceError] = None) -> None:
+        if not self._rounds.denied:
+            super()._look(error)
 
     def _end(self, error: Optional[PresenceError]) -> None:
         super()._end(error)
-        if self._on_link in self._link.listeners:
-            self._link.listeners.remove(self._on_link)
-        if self._task is not None:
-            self._task.cancel()
+        self._rounds.stop()

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, Union
 
+from ._fields import Fields
 from .errors import Malformed, PresenceError
 
 Json = dict[str, Any]
@@ -53,7 +54,7 @@ class User:
     created_at: Optional[datetime] = None
     updated_at: Optional[datetime] = None
     version: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    fields: Mapping[str, Any] = field(default_factory=Fields, hash=False)
 
 
 @dataclass(frozen=True)
@@ -77,31 +78,52 @@ class Channel:
     last_message_at: Optional[datetime] = None
     created_at: Optional[datetime] = None
     updated_at: Optional[datetime] = None
-    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    fields: Mapping[str, Any] = field(default_factory=Fields, hash=False)
 
     @property
     def cid(self) -> str:
         return f"{self.type}:{self.id}"
 
 
-ChangeKind = Literal["came", "left", "status", "fields", "gone", "state"]
+@dataclass(frozen=True)
+class UserChange:
+    """A user came (online), left (offline), or has another ``status`` or other ``fields``.
+
+    ``before`` is the user as it was; None: there was none of that id.
+    """
+
+    kind: Literal["came", "left", "status", "fields"]
+    state: WatchState
+    id: str
+    user: User
+    before: Optional[User]
 
 
 @dataclass(frozen=True)
-class Change:
-    """One step of a watch.
+class UserGone:
+    """A user was deleted, was not made yet, or is no longer found by the watch."""
 
-    ``kind`` is ``came`` (online), ``left`` (offline), ``status``, ``fields`` (anything else) or
-    ``gone`` (deleted, not made yet, or no longer found) for a change of a user, where ``before``
-    and ``user`` are the user as it was and as it is; None: there is none of that id. It is
-    ``state`` when the watch itself changed its state.
-    """
-
-    kind: ChangeKind
+    kind: Literal["gone"]
     state: WatchState
-    id: Optional[str] = None
-    user: Optional[User] = None
-    before: Optional[User] = None
+    id: str
+    user: None
+    before: Optional[User]
+
+
+@dataclass(frozen=True)
+class StateChange:
+    """The watch itself changed its state."""
+
+    state: WatchState
+    kind: Literal["state"] = "state"
+    id: None = None
+    user: None = None
+    before: None = None
+
+
+#: One step of a watch. A type checker knows by its ``kind`` what it has.
+Change = Union[UserChange, UserGone, StateChange]
+ChangeKind = Literal["came", "left", "status", "fields", "gone", "state"]
 
 
 @dataclass(frozen=True)
@@ -159,11 +181,11 @@ def parse_user(body: Any) -> User:
             availability=str(body.get("availability", "active" if online else "offline")),
             devices=tuple(str(device) for device in body.get("devices") or ()),
             version=int(body.get("version", 0)),
-            fields={
-                name: value
+            fields=Fields(
+                (name, value)
                 for name, value in body.items()
                 if name not in _USER and not (own and name in _OWN)
-            },
+            ),
         )
         if not own:
             return User(**known)
@@ -174,7 +196,7 @@ def parse_user(body: Any) -> User:
             hide_last_active=body.get("hide_last_active") is True,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Malformed(f"not a user: {error!r}") from None
+        raise Malformed(f"not a user: {error!r}") from error
 
 
 def parse_users(answer: Mapping[str, Any]) -> list[User]:
@@ -211,22 +233,21 @@ def parse_channel(body: Any) -> Channel:
             last_message_at=parse_time(body.get("last_message_at")),
             created_at=parse_time(body.get("created_at")),
             updated_at=parse_time(body.get("updated_at")),
-            fields={name: value for name, value in body.items() if name not in _CHANNEL},
+            fields=Fields(item for item in body.items() if item[0] not in _CHANNEL),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Malformed(f"not a channel: {error!r}") from None
+        raise Malformed(f"not a channel: {error!r}") from error
 
 
-def kind_of(before: Optional[User], user: Optional[User]) -> ChangeKind:
-    """What people call the step from one state to the next."""
+def change_of(state: WatchState, id: str, before: Optional[User], user: Optional[User]) -> Change:
+    """The step from one state of a user to the next, as people call it."""
     if user is None:
-        return "gone"
+        return UserGone("gone", state, id, user, before)
     was_online = before is not None and before.online
     if user.online != was_online:
-        return "came" if user.online else "left"
-    if user.status != (before.status if before else None):
-        return "status"
-    return "fields"
+        return UserChange("came" if user.online else "left", state, id, user, before)
+    same_status = user.status == (before.status if before else None)
+    return UserChange("fields" if same_status else "status", state, id, user, before)
 
 
 def _text(value: Any) -> str:

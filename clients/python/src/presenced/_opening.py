@@ -1,30 +1,92 @@
-"""``await`` and ``async with``, for all that has a beginning and an end."""
+"""``await``, ``async with`` and tasks, for all that has a beginning and an end."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, Optional, TypeVar
 
-Self = TypeVar("Self", bound="Opening")
+T = TypeVar("T", covariant=True)
+Self = TypeVar("Self", bound="Opened")
+O = TypeVar("O", bound="Opened", covariant=True)  # noqa: E741
 
 
-class Opening(ABC):
-    """``await`` begins it; ``async with`` also closes it at the end of the block."""
+class Startable(Coroutine[Any, Any, T], Generic[T]):
+    """A coroutine, so that ``create_task`` takes it; what it runs is made at its first step."""
+
+    _running: Optional[Coroutine[Any, Any, T]] = None
 
     @abstractmethod
-    async def _open(self: Self) -> Self:
-        """Begins; a repeat does nothing."""
+    def _start(self) -> Coroutine[Any, Any, T]:
+        """What it runs."""
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._start().__await__()
+
+    def send(self, value: Any) -> Any:
+        """A step of a task that runs this."""
+        if self._running is None:
+            self._running = self._start()
+        return self._running.send(value)
+
+    def throw(self, *exception: Any) -> Any:
+        """Raises an exception where this waits."""
+        if self._running is None:
+            self._running = self._start()
+        return self._running.throw(*exception)
+
+    def close(self) -> None:
+        """Ends it, as `close` of a coroutine does."""
+        if self._running is not None:
+            self._running.close()
+
+
+class Opened(ABC):
+    """What is closed at its end: by ``close``, or by the block of an ``async with``."""
 
     @abstractmethod
     async def close(self) -> None:
         """Ends; a repeat does nothing."""
 
-    def __await__(self: Self) -> Generator[Any, None, Self]:
-        return self._open().__await__()
-
     async def __aenter__(self: Self) -> Self:
-        return await self._open()
+        return self
 
-    async def __aexit__(self, *exception: object) -> None:
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
         await self.close()
+
+
+class Opening(Startable[O]):
+    """What begins: ``await`` returns it, ``async with`` also closes it at the end of the block.
+
+    It is a coroutine: a task may run it, it is awaited once, and Python warns if it never was.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, O]) -> None:
+        self._running = coroutine
+        self._opened: Optional[O] = None
+
+    def __repr__(self) -> str:
+        return f"<Opening by {self._running!r}>"
+
+    def _start(self) -> Coroutine[Any, Any, O]:
+        assert self._running is not None
+        return self._running
+
+    async def __aenter__(self) -> O:
+        self._opened = await self
+        return self._opened
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        if self._opened is not None:
+            await self._opened.close()

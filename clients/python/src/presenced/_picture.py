@@ -42,11 +42,11 @@ class Entry:
     )
 
     def __init__(self, id: str) -> None:
-        self.id = id
-        self.known = False
+        self.id: str = id
+        self.known: bool = False
         self.user: Optional[User] = None
         #: The newest version that came by event.
-        self.event_version = 0
+        self.event_version: int = 0
         # Versions at or below it are old, also after the user has gone.
         self._floor = -1
         self._events = 0

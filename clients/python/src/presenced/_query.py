@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Generator, Mapping
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Generic, Optional, TypeVar
 
 from ._calls import Calls, Json
 from ._filter import Filter, Sort
 from ._model import Channel, User, parse_channels, parse_users
+from ._opening import Startable
 from ._patch import patch_of
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ def query_body(filter: Optional[Filter], **others: Any) -> Json:
     return body
 
 
-class Query(ABC, Generic[T]):
+class Query(Startable[list[T]], Generic[T]):
     """``async for`` goes through all that match, ``await`` returns them as a list."""
 
     _page_size: int
@@ -51,8 +52,8 @@ class Query(ABC, Generic[T]):
             if not items or not more:
                 return
 
-    def __await__(self) -> Generator[Any, None, list[T]]:
-        return self._all().__await__()
+    def _start(self) -> Coroutine[Any, Any, list[T]]:
+        return self._all()
 
     async def _all(self) -> list[T]:
         return [item async for item in self]

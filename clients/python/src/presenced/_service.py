@@ -9,10 +9,11 @@ from nats.aio.client import Client
 
 from ._calls import chunks
 from ._desired import Desired
-from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_views
+from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_view, own_views
 from ._everyone_watch import EveryoneWatch
 from ._filter import Filter
 from ._model import Channel, Me, parse_channel
+from ._opening import Opening
 from ._patch import patch_of
 from ._query import query_body
 from ._tokens import encode, id_of, ids_of
@@ -43,21 +44,21 @@ class Service(Door):
         idle: Optional[bool] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         **named: Any,
-    ) -> Connection:
+    ) -> Opening[Connection]:
         """Has a user come online, with heartbeats of its own. For many users: ``lease``."""
         encode(user)
         desired = Desired(patch_of(fields, named), device, idle, defaults)
         return self._connect(user, user, desired)
 
-    def lease(self, name: str) -> Lease:
+    def lease(self, name: str) -> Opening[Lease]:
         """A lease for many users' connections. The name gets a random end."""
-        lease = Lease(self._link, self._calls, name, self._leases.discard)
-        self._leases.add(lease)
-        return lease
+        leases = self._leases
+        lease = Lease(self._link, self._calls, name, leases.add, leases.discard)
+        return Opening(lease._open())
 
-    def watch_all(self) -> EveryoneWatch:
+    def watch_all(self) -> Opening[EveryoneWatch]:
         """Watches all users. Needs the permission to subscribe to the events of all."""
-        return self._kept(EveryoneWatch(self._link, self._calls, self._hub))
+        return self._opening(EveryoneWatch(self._link, self._calls, self._hub))
 
     async def upsert(self, users: Iterable[Mapping[str, Any]]) -> dict[str, Me]:
         """Makes or changes users, each a mapping with its ``id``; 100 a request."""
@@ -73,7 +74,7 @@ class Service(Door):
         self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any
     ) -> Me:
         """Changes one user; None as a value removes a field."""
-        return (await self.upsert([{**patch_of(fields, named), "id": id_of(user)}]))[user]
+        return own_view(await self.upsert([{**patch_of(fields, named), "id": id_of(user)}]), user)
 
     async def delete(self, ids: Iterable[str]) -> list[str]:
         """Deletes users; returns the ids of those that there were."""
@@ -88,9 +89,12 @@ class Service(Door):
         while True:
             body = query_body(filter, limit=IDS_A_QUERY)
             answer = await self._calls.call("delete_users", body)
-            deleted += _deleted(answer)
+            ids = _deleted(answer)
+            deleted += ids
             if not answer.get("more"):
                 return deleted
+            if not ids:
+                raise Malformed("delete_users has more to delete, and deletes none")
 
     async def upsert_channel(
         self,

@@ -8,20 +8,20 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ._desired import Desired
-from ._opening import Opening
+from ._opening import Opened
 from ._pace import CALL_TIMEOUT
 from ._patch import marks_of
 from ._tokens import random_id
-from .errors import NoAnswer, PresenceError
+from .errors import NoAnswer, PresenceError, again
 
 
-class Session(Opening):
+class Session(Opened):
     """One connection of one user. ``id`` is new for each, and stays over reconnects."""
 
     def __init__(self, user: str, desired: Desired) -> None:
         self._desired = desired
-        self.user_id = user
-        self.id = random_id()
+        self.user_id: str = user
+        self.id: str = random_id()
 
     async def set_idle(self, idle: bool, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
         """Says whether the person behind this connection is idle."""
@@ -52,5 +52,7 @@ class Session(Opening):
         try:
             await self._desired.acknowledged(timeout, change)
         except asyncio.TimeoutError:
-            error = self._why_not() or NoAnswer("the change is not acknowledged yet")
-            raise error from None
+            error = self._why_not()
+            if error is None:
+                raise NoAnswer("the change is not acknowledged yet") from None
+            raise again(error) from error

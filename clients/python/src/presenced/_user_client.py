@@ -8,8 +8,9 @@ from typing import Any, Optional
 from nats.aio.client import Client
 
 from ._desired import Desired
-from ._door import AUDIT, EVENTS, PREFIX, Door, own_views
+from ._door import AUDIT, EVENTS, PREFIX, Door, own_view, own_views
 from ._model import Me
+from ._opening import Opening
 from ._patch import patch_of
 from ._tokens import id_of
 from .connection import Connection
@@ -28,7 +29,7 @@ class UserClient(Door):
         audit: Optional[float] = AUDIT,
     ) -> None:
         super().__init__(nc, id_of(user), prefix, events, audit)
-        self.id = user
+        self.id: str = user
 
     def connect(
         self,
@@ -38,7 +39,7 @@ class UserClient(Door):
         idle: Optional[bool] = None,
         defaults: Optional[Mapping[str, Any]] = None,
         **named: Any,
-    ) -> Connection:
+    ) -> Opening[Connection]:
         """Comes online: ``async with me.connect(status="hello") as connection``.
 
         ``defaults`` are fields that count only if this makes the user.
@@ -51,7 +52,7 @@ class UserClient(Door):
         async with self._lock(self.id):
             body = {"users": [patch_of(fields, named)]}
             answer = await self._calls.call("upsert_users", body)
-        return own_views(answer)[self.id]
+        return own_view(own_views(answer), self.id)
 
 
 def user(

@@ -19,7 +19,7 @@ from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._session import Session
 from ._states import HasState, States
-from .errors import Closed, PresenceError
+from .errors import Closed, Malformed, PresenceError
 
 _GOODBYE_TIMEOUT = 2.0
 
@@ -39,6 +39,7 @@ class Connection(HasState, Session):
         named: Optional[str],
         desired: Desired,
         on_me: Callable[[Me], None],
+        on_open: Callable[[Connection], None],
         on_end: Callable[[Connection], None],
         peers: Collection[Connection],
     ) -> None:
@@ -48,6 +49,7 @@ class Connection(HasState, Session):
         self._lock = lock
         self._named = named  # The user's id where bodies name it: at the first door.
         self._on_me = on_me
+        self._on_open = on_open
         self._on_end = on_end
         self._peers = peers  # The open connections of the door.
         self._states = States()
@@ -87,7 +89,8 @@ class Connection(HasState, Session):
         when that is possible. A change that is refused is dropped.
         """
         await self._want(timeout, patch_of(fields, named))
-        assert self._me is not None
+        if self._me is None:
+            raise Malformed("the answers are without the user's own view")
         return self._me
 
     async def close(self) -> None:
@@ -109,17 +112,16 @@ class Connection(HasState, Session):
             self._finish()
 
     async def _open(self) -> Connection:
-        if self.state is ConnectionState.CLOSED:
-            raise Closed("the connection is closed")
-        if self._task is None:
-            self._link.start()
-            self._link.listeners.append(self._on_link)
-            self._task = spawn(self._run(), repr(self), self._finish)
-            try:
-                await self._desired.acknowledged(None)
-            except BaseException:
-                await self.close()
-                raise
+        self._link.check_open()
+        self._link.start()
+        self._link.listeners.append(self._on_link)
+        self._on_open(self)
+        self._task = spawn(self._run(), repr(self), self._finish)
+        try:
+            await self._desired.acknowledged(None)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     def _on_link(self, event: LinkEvent) -> None:
@@ -134,8 +136,8 @@ class Connection(HasState, Session):
     # -- the task
 
     def _send_soon(self) -> None:
-        if self.state is ConnectionState.CLOSED or self._task is None:
-            raise Closed("the connection is not open")
+        if self.state is ConnectionState.CLOSED:
+            raise Closed("the connection is closed")
         self._wake.set()
 
     def _why_not(self) -> Optional[PresenceError]:

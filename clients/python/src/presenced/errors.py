@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -108,6 +109,11 @@ class Malformed(PresenceError):
 
     code = "malformed"
     may_have_applied = True
+
+
+def again(error: PresenceError) -> PresenceError:
+    """A copy, to be raised from the error: what is raised twice mixes up its tracebacks."""
+    return copy.copy(error)
 
 
 _BUSY = {"contended", "overloaded", "unavailable"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Callable, Optional
 
@@ -12,8 +13,8 @@ from ._calls import Calls
 from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState
-from ._opening import Opening
-from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
+from ._opening import Opened, Opening
+from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._states import HasState, States
 from ._tokens import encode, id_of, random_id
@@ -26,24 +27,31 @@ _BATCHES = 4
 _GOODBYE_TIMEOUT = 30.0
 
 
-class Lease(HasState, Opening):
+class Lease(HasState, Opened):
     """Many users being online by one heartbeat: made by ``lease`` of a service.
 
     ``async with`` and ``await`` begin it; leaving the block disconnects all.
     """
 
     def __init__(
-        self, link: Link, calls: Calls, name: str, on_end: Callable[[Lease], None]
+        self,
+        link: Link,
+        calls: Calls,
+        name: str,
+        on_open: Callable[[Lease], None],
+        on_end: Callable[[Lease], None],
     ) -> None:
         encode(f"{id_of(name)}-{'0' * 32}")
         self._link = link
         self._calls = calls
         self._base = name
+        self._on_open = on_open
         self._on_end = on_end
         self._states = States()
         self._pace = Pace()
         self._backoff = Backoff()
         self._seats: dict[str, Seat] = {}
+        self._of_user: defaultdict[str, set[Seat]] = defaultdict(set)
         self._busy: set[str] = set()
         self._batches: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -52,7 +60,7 @@ class Lease(HasState, Opening):
         self._old: set[str] = set()
         self._mismatches = 0
         self._writes = 0
-        self.name = f"{name}-{random_id()}"
+        self.name: str = f"{name}-{random_id()}"
 
     def __repr__(self) -> str:
         return f"<Lease {self.name!r}, {self.state}, {self.held} of {len(self._seats)} seats>"
@@ -76,24 +84,28 @@ class Lease(HasState, Opening):
         defaults: Optional[Mapping[str, Any]] = None,
         timeout: Optional[float] = CALL_TIMEOUT,
         **named: Any,
-    ) -> Seat:
+    ) -> Opening[Seat]:
         """A seat for a user: ``await`` and ``async with`` wait until it is acknowledged.
 
         ``defaults`` are fields that count only if this makes the user.
         """
         encode(user)
         desired = Desired(patch_of(fields, named), device, idle, defaults)
-        return Seat(self, user, desired, timeout)
+        return Opening(Seat(self, user, desired, timeout)._open())
 
     async def close(self, *, restart: bool = False) -> None:
         """Ends all seats by one request. ``restart``: the users have a whole lease to come back."""
         if self.state is ConnectionState.CLOSED:
             return
-        body: dict[str, Any] = {"lease": self.name}
-        if restart:
-            body["grace_ms"] = int(self._pace.lease * 1000)
         try:
-            await asyncio.gather(*self._cancel(), return_exceptions=True)
+            await asyncio.gather(*_cancelled(self._tasks), return_exceptions=True)
+            if self._batches:
+                # The daemons do not remember the end of a lease for a connect that comes later.
+                await asyncio.wait(set(self._batches), timeout=TRY_TIMEOUT)
+            await asyncio.gather(*_cancelled(self._batches), return_exceptions=True)
+            body: dict[str, Any] = {"lease": self.name}
+            if restart:
+                body["grace_ms"] = int(self._pace.lease * 1000)
             if self._link.is_up and self._seats:
                 await self._calls.call("disconnect", body, _GOODBYE_TIMEOUT)
         except PresenceError:
@@ -102,34 +114,26 @@ class Lease(HasState, Opening):
             self._finish()
 
     async def _open(self) -> Lease:
-        if self.state is ConnectionState.CLOSED:
-            raise Closed("the lease is closed")
-        try:
-            self._link.check_open()
-        except Closed as error:
-            self._finish(error)
-            raise
-        if not self._tasks:
-            self._link.start()
-            self._link.listeners.append(self._on_link)
-            self._tasks = [
-                spawn(task, f"the lease {self.name}", self._finish)
-                for task in (self._write(), self._beat())
-            ]
-            if self._link.is_up:
-                self._states.set(ConnectionState.ONLINE)
+        self._link.check_open()
+        self._link.start()
+        self._link.listeners.append(self._on_link)
+        self._on_open(self)
+        self._tasks = [
+            spawn(task, f"the lease {self.name}", self._finish)
+            for task in (self._write(), self._beat())
+        ]
+        if self._link.is_up:
+            self._states.set(ConnectionState.ONLINE)
         return self
 
     # -- what seats ask for
 
-    def _take(self, seat: Seat) -> bool:
-        """Takes a new seat; False if it was taken before."""
-        if not self._tasks or self.state is ConnectionState.CLOSED:
-            raise Closed("the lease is not open")
-        if self._has(seat) or seat._ended.is_set():
-            return False
+    def _take(self, seat: Seat) -> None:
+        """Takes a new seat."""
+        if self.state is ConnectionState.CLOSED:
+            raise Closed("the lease is closed")
         self._seats[seat.id] = seat
-        return True
+        self._of_user[seat.user_id].add(seat)
 
     def _has(self, seat: Seat) -> bool:
         return seat.id in self._seats
@@ -177,6 +181,9 @@ class Lease(HasState, Opening):
         now = clock()
         for seat in self._seats.values():
             if not seat._wants or seat.user_id in self._busy:
+                continue
+            # Who connects waits for another seat of the user whose change may hide the user.
+            if seat._gives_way and any(s._goes_first for s in self._of_user[seat.user_id]):
                 continue
             if seat._not_before > now:
                 wake_at = min(wake_at or seat._not_before, seat._not_before)
@@ -229,6 +236,9 @@ class Lease(HasState, Opening):
             else:
                 for seat, operation in zip(seats, operations):
                     self._on_error(seat, operation["op"], error)
+                again_at = max(seat._not_before for seat in seats)
+                for seat in seats:  # What failed together is sent again together.
+                    seat._not_before = again_at
             return
         for seat, operation, result in zip(seats, operations, results):
             self._on_result(name, seat, operation["op"], result)
@@ -245,7 +255,7 @@ class Lease(HasState, Opening):
             seat._connected = False
         else:
             if operation == "connect":
-                if not self.held:
+                if not any(other._connected for other in self._seats.values()):
                     self._beat_now.set()  # The answer says how often.
                 self._pace.take(result)
                 seat._connected = name == self.name
@@ -275,6 +285,9 @@ class Lease(HasState, Opening):
 
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
         self._seats.pop(seat.id, None)
+        self._of_user[seat.user_id].discard(seat)
+        if not self._of_user[seat.user_id]:
+            del self._of_user[seat.user_id]
         seat._end(error)
 
     # -- the heartbeat
@@ -349,17 +362,18 @@ class Lease(HasState, Opening):
 
     # -- the end
 
-    def _cancel(self) -> list[asyncio.Task[None]]:
-        tasks: list[asyncio.Task[None]] = [*self._tasks, *self._batches]
-        for task in tasks:
-            task.cancel()
-        return tasks
-
     def _finish(self, error: Optional[PresenceError] = None) -> None:
-        self._cancel()
+        _cancelled([*self._tasks, *self._batches])
         for seat in list(self._seats.values()):
             self._remove(seat, error)
         if self._on_link in self._link.listeners:
             self._link.listeners.remove(self._on_link)
         self._states.set(ConnectionState.CLOSED, error)
         self._on_end(self)
+
+
+def _cancelled(tasks: Iterable[asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    return cancelled

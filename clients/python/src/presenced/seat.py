@@ -64,12 +64,12 @@ class Seat(Session):
             await wait_set(self._ended, timeout)
 
     async def _open(self) -> Seat:
-        if self._lease._take(self):
-            try:
-                await self._want(self._timeout)
-            except BaseException:
-                self._leave()  # It may have been applied: it is disconnected afterwards.
-                raise
+        self._lease._take(self)
+        try:
+            await self._want(self._timeout)
+        except BaseException:
+            self._leave()  # It may have been applied: it is disconnected afterwards.
+            raise
         return self
 
     def _leave(self) -> None:
@@ -87,9 +87,7 @@ class Seat(Session):
 
     def _send_soon(self) -> None:
         if self._closing or self._ended.is_set():
-            raise self._error or Closed("the seat is closed")
-        if not self._lease._has(self):
-            raise Closed("the seat is not open")
+            raise Closed("the seat is closed") from self._error
         self._lease._wake.set()
 
     def _why_not(self) -> Optional[PresenceError]:
@@ -98,6 +96,14 @@ class Seat(Session):
     @property
     def _wants(self) -> bool:
         return self._closing or not self._connected or self._desired.dirty
+
+    @property
+    def _goes_first(self) -> bool:
+        return not self._closing and not self._connected and self._desired.changed
+
+    @property
+    def _gives_way(self) -> bool:
+        return not self._closing and not self._connected and not self._desired.changed
 
     def _end(self, error: Optional[PresenceError]) -> None:
         self._connected = False

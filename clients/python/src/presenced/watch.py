@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Optional, TypeVar
 
-from ._model import Change, User, WatchState, kind_of, now
-from ._opening import Opening
+from ._model import Change, StateChange, User, WatchState, change_of, now
+from ._opening import Opened
 from ._picture import Step
-from .errors import Closed, Denied, PresenceError
+from .errors import Closed, Denied, PresenceError, again
 
 UNKNOWN: Any = object()
 
 W = TypeVar("W", bound="Watch")
 
 
-class Watch(Opening, Mapping[str, Optional[User]]):
+class Watch(Opened, Mapping[str, Optional[User]]):
     """The users that are watched: ``watch["john"]`` is a User, or None where there is no such user.
 
     An id that is not (yet) in the mapping is unknown. ``async with`` and ``await`` wait for the
@@ -80,7 +80,8 @@ class Watch(Opening, Mapping[str, Optional[User]]):
     def __contains__(self, id: object) -> bool:
         return isinstance(id, str) and self._find(id) is not UNKNOWN
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return id(self)
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -88,14 +89,19 @@ class Watch(Opening, Mapping[str, Optional[User]]):
     # -- life
 
     async def live(self) -> None:
-        """Waits for the first complete picture. Raises Denied where NATS lets nothing be seen."""
+        """Waits until the picture is complete and fresh.
+
+        Raises Denied where NATS lets nothing be seen, and what has ended the watch where it ended.
+        """
         while True:
             if self._state is WatchState.CLOSED:
-                raise self.last_error or Closed("the watch is closed")
-            if self._was_live:
+                error = self.last_error or Closed("the watch is closed")
+                raise again(error) from self.last_error
+            if self._state is WatchState.LIVE:
                 return
             if self._state is WatchState.DENIED:
-                raise self._why_denied or Denied("NATS refuses to let these users be seen")
+                denied = self._why_denied or Denied("NATS refuses to let these users be seen")
+                raise again(denied) from self._why_denied
             self._wake.clear()
             await self._wake.wait()
 
@@ -104,6 +110,8 @@ class Watch(Opening, Mapping[str, Optional[User]]):
         self._end(None)
 
     async def _open(self: W) -> W:
+        if self._state is WatchState.CLOSED:
+            raise Closed("the watch is closed")
         try:
             await self._begin()
             await self.live()
@@ -142,10 +150,10 @@ class Watch(Opening, Mapping[str, Optional[User]]):
             if current is UNKNOWN or current == before:
                 continue
             before = None if before is UNKNOWN else before
-            return Change(kind_of(before, current), self._state, id, current, before)
+            return change_of(self._state, id, before, current)
         if self._shown_state is not self._state:
             self._shown_state = self._state
-            return Change("state", self._state)
+            return StateChange(self._state)
         return None
 
     # -- what it is fed with
@@ -163,6 +171,9 @@ class Watch(Opening, Mapping[str, Optional[User]]):
         if isinstance(error, Denied):
             self._why_denied = error
 
+    def _degrade(self, subject: str) -> None:
+        self.degraded = f"events on {subject} do not arrive"
+
     def _set(self, state: WatchState) -> None:
         if self._state is WatchState.CLOSED:
             return
@@ -173,6 +184,9 @@ class Watch(Opening, Mapping[str, Optional[User]]):
         if state is not self._state:
             self._state, self._since = state, now()
         self._wake.set()
+
+    def _doubt(self) -> None:
+        """What is shown may be old."""
 
     def _end(self, error: Optional[PresenceError]) -> None:
         if error is not None and self._state is not WatchState.CLOSED:
