@@ -1,5 +1,5 @@
-//! Disconnects that may have overtaken connects of the same connection: requests of one client may
-//! be taken by two daemons, and a connect may be repeated. Pure: the time comes in as a value.
+//! Disconnects that may have overtaken connects of the same connection: two requests of one client
+//! may be taken by two daemons. Pure: the time comes in as a value.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};

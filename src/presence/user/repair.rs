@@ -38,6 +38,10 @@ impl Change<'_> {
         match (lost, self.before) {
             (Stored::Present(lost), Some(found)) => self.raise(lost, found),
             (Stored::Present(lost), None) => self.mark_deleted(lost),
+            // A change on top of what the store brought back was announced by the same version.
+            (Stored::Absent { version, .. }, Some(_)) if self.version == *version => {
+                Decision { outcome: Outcome::Repaired, ..self.purge() }
+            }
             (Stored::Absent { version, changed_by }, Some(_)) => Decision {
                 next: Some(Stored::Absent { version: *version, changed_by: *changed_by }),
                 event: None,

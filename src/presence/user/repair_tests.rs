@@ -79,3 +79,16 @@ fn a_user_who_was_invisible_or_deleted_does_not_come_back_into_view() {
         Some((2000, false, Some(2000)))
     );
 }
+
+#[test]
+fn a_change_on_top_of_what_came_back_is_taken_back_by_a_newer_version() {
+    // The deletion had version 500, as had the change that was decided before the repair.
+    let (lost, found) = (absent(500), present(online(500, "changed")));
+    let command = Command::Repair { lost: Box::new(lost) };
+    let (rules, now) = (Rules::new(50, true), Now::local(0, Time(NOW)));
+    let id = Id::parse("u", "id").unwrap();
+    let decision = Users::decide(&id, &found, &command, &rules, DAEMON, now).unwrap();
+    let next = decision.next.unwrap();
+    assert_eq!((next.record(), Users::version(&next)), (None, 2000));
+    assert_eq!(decision.event.map(|event| event.version), Some(2000));
+}

@@ -279,8 +279,10 @@ impl Alone {
             }
             Step::Disconnect { user, connection, grace_ms } => {
                 let early = EarlyDisconnect { connection, lease: None, grace_ms };
-                self.command(user.clone(), early.command(), now_ms);
-                self.remember(&user, early, now_ms);
+                let outcome = self.command(user.clone(), early.command(), now_ms);
+                if matches!(outcome, Some(Outcome::Disconnected { count: 0, .. })) {
+                    self.remember(&user, early, now_ms);
+                }
             }
             Step::EarlyDisconnect { user, connection } => {
                 let early = EarlyDisconnect { connection, lease: None, grace_ms: None };
@@ -316,7 +318,7 @@ impl Alone {
         }
     }
 
-    /// A disconnect is remembered, as the service does.
+    /// A disconnect that found no connection is remembered, as the service does.
     fn remember(&mut self, user: &Id, early: EarlyDisconnect, now_ms: u64) {
         let now_ms = self.now(now_ms).mono_ms;
         let record = self.record(user, |record| record.cloned());
