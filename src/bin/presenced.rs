@@ -156,6 +156,5 @@ fn serve<P: Future>(
 /// Requests pass through a few loops in turn. More threads than those loops keep busy only wake
 /// each other (`docs/performance.md`).
 fn default_threads() -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    (cores / 2).clamp(1, MAX_DEFAULT_THREADS)
+    std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_DEFAULT_THREADS)
 }

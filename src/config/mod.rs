@@ -144,7 +144,7 @@ pub struct Metrics {
 /// How the daemon uses the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Runtime {
-    /// Threads that carry out the daemon's tasks; a number by the machine's cores if absent.
+    /// Threads that carry out the daemon's tasks; as many as cores, up to a bound, if absent.
     pub threads: Option<usize>,
 }
 

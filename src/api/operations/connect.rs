@@ -86,7 +86,8 @@ impl Connect {
                 result
             }
             BeforeConnect::TooLate(void) => {
-                ctx.service.void_disconnects(&user, void).await;
+                // Rare, and large.
+                Box::pin(ctx.service.void_disconnects(&user, void)).await;
                 connected.await
             }
         };

@@ -78,7 +78,8 @@ impl Disconnect {
                     _ => 0,
                 };
                 if count == 0 && may_be_early {
-                    service.publish_early(&user, early, ctx.arrived_ms).await;
+                    // Rare, and large.
+                    Box::pin(service.publish_early(&user, early, ctx.arrived_ms)).await;
                 }
                 Ok(reply(count, answer.rev, &ctx.door))
             }
