@@ -60,3 +60,40 @@ async def test_who_has_a_change_connects_before_the_others_of_the_user(
         john = (await others.users({"id": "john"}, seen_by="john", fresh=True))[0]
         assert isinstance(john, presenced.Me) and john.invisible and john.online
         assert not any(body["user"]["online"] for body in events.bodies[deleted:])
+
+
+@pytest.mark.parametrize("seated", [False, True])
+async def test_a_refused_device_is_wanted_no_longer(world: World, seated: bool) -> None:
+    proxy = await world.proxy()
+    service = await world.service(proxy.url)
+    async with service.lease("gw") as lease:
+        opens: Any = lease if seated else service
+        session: Any = await opens.connect("john", device="desktop")
+        with pytest.raises(presenced.Refused):
+            await session.set_device("x" * 5000)
+        connects = await Tap.on(world, "presence.v1.batch" if seated else "presence.v1.connect")
+        proxy.cut()
+        if seated:
+            lease._move(relapsed=True)
+        await until(lambda: connects.sent)
+        body = connects.bodies[0]["ops"][0] if seated else connects.bodies[0]
+        assert body["device"] == "desktop"
+        await session.update(status="here")
+        await session.close()
+
+
+async def test_a_device_refused_in_a_connect_takes_no_change_with_it(world: World) -> None:
+    proxy = await world.proxy()
+    service = await world.service(proxy.url)
+    async with service.connect("john", device="desktop") as connection:
+        proxy.refuse(True)
+        await until(lambda: not service._link.is_up)
+        wanted = [connection.set_device("x" * 5000), connection.update(status="here")]
+        waiting = [asyncio.ensure_future(one) for one in wanted]
+        await asyncio.sleep(0)
+        proxy.refuse(False)
+        done = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(done[0], presenced.Refused)
+        assert isinstance(done[1], presenced.Me) and done[1].status == "here"
+        await connection.set_idle(True)
+        await until(lambda: connection.state == "online")

@@ -43,6 +43,8 @@ class Desired:
         self.marks: Json = {}
         self.me: Optional[Json] = None
         self._device = device
+        self._sent_device = device
+        self._acknowledged_device: Optional[str] = None
         self._idle = idle
         self._sent: list[Change] = []
         self._sent_marks: Json = {}
@@ -136,11 +138,13 @@ class Desired:
             self._sent, self._changes = self._changes[:number], self._changes[number:]
         if with_marks:
             self._sent_marks, self.marks = self.marks, {}
+        self._sent_device = self._device if with_marks else self._acknowledged_device
         if not self.dirty:
             self._sent_waiters, self._waiters = self._sent_waiters + self._waiters, []
 
     def on_answer(self, me: Optional[Json]) -> None:
         self._in_flight, self._answered = False, True
+        self._acknowledged_device = self._sent_device
         self._set_before = merge(self._set_before, _merged(self._sent))
         self._tell_sent(None)
         if me is not None:
@@ -155,24 +159,33 @@ class Desired:
         self._waiters, self._sent_waiters = self._sent_waiters + self._waiters, []
 
     def split(self) -> bool:
-        """Several changes were refused together: each will be sent alone. False if it was one."""
+        """What was refused together will be sent one by one. False if it was one thing."""
         number = len(self._sent)
-        if number > 1:
+        several = number > 1 or bool(number and self._sent_marks)
+        if several:
             self.on_failure()
             self._apart = number
-        return number > 1
+        return several
 
     def on_refusal(self, error: PresenceError) -> bool:
         """What was sent is wrong; True if the connection goes on without it."""
         had_any = bool(self._sent or self._sent_marks)
         opening = not self._answered and all(change.opening for change in self._sent)
         self._in_flight = False
+        self._return_device()
         if self._set_before.pop("status_expires_at", None) is not None:
             # The end has passed by the daemon's clock: the status is nothing to begin with.
             self._set_before.pop("status", None)
             had_any = True
         self._tell_sent(error)
         return had_any and not opening
+
+    def _return_device(self) -> None:
+        """A device that was refused is wanted no longer; the idleness beside it is."""
+        if "device" in self._sent_marks:
+            self._device = self.marks.get("device", self._acknowledged_device)
+            del self._sent_marks["device"]
+            self.marks = {**self._sent_marks, **self.marks}
 
     def end(self, error: PresenceError) -> None:
         """Nothing is sent any more."""
