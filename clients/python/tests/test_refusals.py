@@ -97,3 +97,19 @@ async def test_a_device_refused_in_a_connect_takes_no_change_with_it(world: Worl
         assert isinstance(done[1], presenced.Me) and done[1].status == "here"
         await connection.set_idle(True)
         await until(lambda: connection.state == "online")
+
+
+async def test_a_connection_goes_on_where_its_user_may_hide_no_longer(world: World) -> None:
+    proxy = await world.proxy()
+    me = await world.user("john", proxy.url)
+    async with me.connect(invisible=True, status="here") as connection:
+        proxy.refuse(True)
+        await until(lambda: connection.state == "interrupted")
+        world.kill_daemon(world.daemons[0])
+        world.settings["users.allow_invisible"] = "false"
+        world.start_daemon()
+        await world.ready()
+        proxy.refuse(False)
+        await until(lambda: connection.state != "interrupted")
+        assert connection.state == "online"
+        assert (await connection.update(x=1)).status == "here"

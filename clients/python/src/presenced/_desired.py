@@ -49,6 +49,8 @@ class Desired:
         self._sent: list[Change] = []
         self._sent_marks: Json = {}
         self._set_before: Json = {}
+        self._sent_defaults: Json = {}
+        self._refused_defaults: set[str] = set()
         self._in_flight = False
         self._answered = False
         self._waiters: list[Waiter] = []
@@ -113,8 +115,9 @@ class Desired:
         if self._idle:
             body["idle"] = True
         made_again = {**self._defaults, **fields_to_keep(self._set_before, self.me)}
-        for name in user:
+        for name in (*user, *self._refused_defaults):
             made_again.pop(name, None)
+        self._sent_defaults = made_again
         if made_again:
             body["defaults"] = made_again
         return body
@@ -133,6 +136,7 @@ class Desired:
 
     def _send(self, *, with_patch: bool, with_marks: bool) -> None:
         self._in_flight = True
+        self._sent_defaults = {}
         if with_patch:
             number = 1 if self._apart else len(self._changes)
             self._sent, self._changes = self._changes[:number], self._changes[number:]
@@ -157,6 +161,17 @@ class Desired:
         self.marks = {**self._sent_marks, **self.marks}
         self._sent, self._sent_marks = [], {}
         self._waiters, self._sent_waiters = self._sent_waiters + self._waiters, []
+
+    def drop_default(self, error: PresenceError) -> bool:
+        """A field is refused that the connection adds for a record to be made again: it goes
+        without. False if something else was refused."""
+        _, _, name = (error.field or "").rpartition("defaults.")
+        own = name in self._defaults and not self._answered
+        if name == error.field or name not in self._sent_defaults or own:
+            return False
+        self._refused_defaults.add(name)
+        self.on_failure()
+        return True
 
     def split(self) -> bool:
         """What was refused together will be sent one by one. False if it was one thing."""

@@ -231,7 +231,7 @@ class Connection(HasState, Session):
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise
-            if self._desired.split():
+            if self._desired.drop_default(error) or self._desired.split():
                 return None
             goes_on = self._desired.on_refusal(error)
             if not self._connected and not goes_on:

@@ -270,7 +270,7 @@ class Lease(HasState, Opened):
             seat._not_before = clock() + pause_after(error, seat._backoff)
         elif operation == "disconnect":
             self._remove(seat, error)
-        elif not seat._desired.split():
+        elif not (seat._desired.drop_default(error) or seat._desired.split()):
             goes_on = seat._desired.on_refusal(error)
             if not seat._connected and not goes_on:
                 self._remove(seat, error)
