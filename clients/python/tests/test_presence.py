@@ -164,3 +164,22 @@ async def test_the_own_nats_connection_is_closed_with_the_door(world: World) -> 
             assert connection.me is not None and connection.me.status == "hello"
         nc = me._owned
     assert nc is not None and nc.is_closed
+
+
+async def test_who_is_added_is_announced_also_if_others_watch_the_user(world: World) -> None:
+    service, others = await world.service(), await world.service()
+    await others.update("jack", status="here")
+    async with service.watch(["jack"]), service.watch(["john"]) as watch:
+        watch.add("jack", "nobody")
+        changes = {(await next_change(watch, kind)).id for kind in ("status", "gone")}
+        assert changes == {"jack", "nobody"}
+
+
+async def test_live_waits_for_those_who_were_added(world: World) -> None:
+    service, others = await world.service(), await world.service()
+    await others.update("jack", status="here")
+    async with service.watch(["john"]) as watch:
+        watch.add("jack")
+        assert watch.state == "live" and "jack" not in watch
+        await watch.live()
+        assert getattr(watch["jack"], "status", None) == "here"

@@ -60,15 +60,9 @@ class HubWatch(Watch):
             self._watched[id] = None
             if id in self._pending:
                 continue  # It was removed, and the reader does not know yet.
-            known = self._find(id)
-            if self._was_live and not self._announces_new:
-                self._shown[id] = known
-            elif known is not UNKNOWN:
-                self._pending[id] = None
+            if self._find(id) is not UNKNOWN:
+                self._pending[id] = None  # Others watch it: the reader is told all the same.
         self._look()
-
-    #: Whether the reader is told of users who are known already when they are added.
-    _announces_new = False
 
     def _release(self, ids: Iterable[str]) -> list[str]:
         old = [id for id in dict.fromkeys(ids) if id in self._watched]
@@ -100,12 +94,16 @@ class HubWatch(Watch):
         seen = [slot for slot in slots if not slot.denied]
         if slots and not seen:
             self._set(WatchState.DENIED)
-        elif self._complete and all(slot.fresh and not slot.asking for slot in seen):
+        elif self._complete and self._is_fresh():
             self._set(WatchState.LIVE)
         elif not self._was_live:
             self._set(WatchState.LOADING)
         elif any(self._is_stale(slot) for slot in seen):
             self._set(WatchState.STALE)
+
+    def _is_fresh(self) -> bool:
+        seen = (slot for slot in self._slots() if not slot.denied)
+        return all(slot.fresh and not slot.asking for slot in seen)
 
     def _is_stale(self, slot: Slot) -> bool:
         # The own view is asked for after each own event, which is no reason to distrust the rest.
@@ -131,7 +129,7 @@ class UserWatch(HubWatch):
         self._add(self._wanted)
 
     def add(self, *ids: str) -> None:
-        """Watches more users."""
+        """Watches more users: each is a change once it is known, for which ``live`` waits."""
         self._add(ids)
 
     def remove(self, *ids: str) -> None:

@@ -27,8 +27,6 @@ class MatchingWatch(HubWatch):
     user still matches is asked a second after it changed; others are looked for every 10 seconds.
     """
 
-    _announces_new = True
-
     def __init__(self, hub: Hub, link: Link, query: UserQuery) -> None:
         super().__init__(hub)
         self._query = query

