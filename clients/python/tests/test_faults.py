@@ -383,16 +383,3 @@ async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:
         await until(lambda: getattr(watch["john"], "status", "") == "unheard")
         await until(lambda: watch.degraded)
         assert service._hub.missed == 1
-
-
-async def test_dropped_messages_lead_to_a_resync(world: World) -> None:
-    async with presenced.connect(world.url) as service, service.watch(["john"]) as watch:
-        from nats.errors import SlowConsumerError
-
-        slot = service._hub.slot("john")
-        assert slot is not None and slot.sub is not None
-        service.observe(
-            SlowConsumerError(subject=slot.subject, reply="", sid=slot.sub._id, sub=slot.sub)
-        )
-        assert watch.state == "stale"
-        await until(lambda: watch.state == "live")

@@ -6,8 +6,10 @@ import asyncio
 from typing import Any
 
 from conftest import Tap, World, until
+from nats.errors import SlowConsumerError
 
 import presenced
+from presenced._link import LinkEvent
 
 
 async def test_a_batch_that_was_applied_without_an_answer_does_not_move_the_lease(
@@ -31,3 +33,25 @@ async def test_a_batch_that_was_applied_without_an_answer_does_not_move_the_leas
         await asyncio.gather(*(lease.connect(f"u{n}", timeout=60) for n in range(5)))
         await until(lambda: lease.held == 6)
         assert lease.name == name
+
+
+async def test_dropped_messages_lead_to_a_resync(world: World) -> None:
+    async with presenced.connect(world.url) as service, service.watch(["john"]) as watch:
+        slot = service._hub.slot("john")
+        assert slot is not None and slot.sub is not None
+        doubts: list[LinkEvent] = []
+        service._link.listeners.append(doubts.append)
+        for _ in range(1000):
+            service.observe(SlowConsumerError(slot.subject, "", slot.sub._id, slot.sub))
+        assert watch.state == "stale"
+        assert doubts == [LinkEvent.DOUBT]
+        await until(lambda: len(doubts) == 2)  # What was dropped after the first is not forgotten.
+        await until(lambda: watch.state == "live")
+
+
+async def test_messages_that_the_application_drops_are_no_concern(world: World) -> None:
+    async with presenced.connect(world.url) as service, service.watch(["john"]) as watch:
+        sub = await service._link._nc.subscribe("other")
+        service.observe(SlowConsumerError("other", "", sub._id, sub))
+        await asyncio.sleep(0)
+        assert watch.state == "live"

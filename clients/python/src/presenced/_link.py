@@ -29,6 +29,8 @@ from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceEr
 _POLL = 0.25
 # A tick so late means that the machine slept or the loop was blocked.
 _LATE = 5.0
+# Messages are dropped in numbers: once in so long is told.
+_DROPPED_AGAIN = 1.0
 # A connection with subscriptions over which nothing came for so long is probed.
 _SILENCE = 18.0
 _REFUSAL = re.compile(
@@ -82,6 +84,8 @@ class Link:
         self._suspects: set[Subscription] = (
             set()
         )  # Which of them the server refuses now is unknown.
+        self._dropped = False
+        self._dropped_at = float("-inf")
         self._received = -1
         self._heard_at = 0.0
         self.closed: bool = False
@@ -121,11 +125,22 @@ class Link:
     def observe(self, error: Optional[Exception] = None) -> None:
         """Takes a signal of a callback of nats-py, instead of waiting for the next look."""
         if isinstance(error, nats_errors.SlowConsumerError):
-            self._tell(LinkEvent.DOUBT)
+            self._on_dropped(error.sub)
         elif error is not None and error is not self._last_error:
             self._note_error(error)
         if self._wake is not None:
             self._wake.set()
+
+    def _on_dropped(self, sub: Subscription) -> None:
+        """A message was dropped: the application's own subscriptions are no concern."""
+        if sub in self._subs or sub in self._suspects:
+            self._dropped = True
+            self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        if self._dropped and clock() - self._dropped_at >= _DROPPED_AGAIN:
+            self._dropped, self._dropped_at = False, clock()
+            self._tell(LinkEvent.DOUBT)
 
     async def wait_up(self, timeout: Optional[float] = None) -> bool:
         """Waits for the connection; raises Closed when it never will be there again."""
@@ -318,6 +333,7 @@ class Link:
             seen_at = clock()
             self._look()
             self._listen()
+            self._tell_dropped()
             if late and self.is_up:
                 self.doubt()
                 self._tell(LinkEvent.DOUBT)
