@@ -55,3 +55,16 @@ async def test_messages_that_the_application_drops_are_no_concern(world: World) 
         service.observe(SlowConsumerError("other", "", sub._id, sub))
         await asyncio.sleep(0)
         assert watch.state == "live"
+
+
+async def test_a_watch_of_a_filter_is_stale_until_the_filter_was_asked_again(world: World) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    filter: presenced.UserFilter = {"online": True}
+    async with service.watch_where(filter) as watch, others.connect("john"):
+        proxy.refuse(True)
+        await until(lambda: not service._link.is_up)
+        await until(lambda: watch.state == "stale")
+        proxy.refuse(False)
+        await watch.live()
+        assert set(watch) == {"john"}

@@ -98,7 +98,7 @@ class HubWatch(Watch):
             self._set(WatchState.LIVE)
         elif not self._was_live:
             self._set(WatchState.LOADING)
-        elif any(self._is_stale(slot) for slot in seen):
+        elif not self._complete or any(self._is_stale(slot) for slot in seen):
             self._set(WatchState.STALE)
 
     def _is_fresh(self) -> bool:

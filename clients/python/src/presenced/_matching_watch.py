@@ -30,14 +30,17 @@ class MatchingWatch(HubWatch):
     def __init__(self, hub: Hub, link: Link, query: UserQuery) -> None:
         super().__init__(hub)
         self._query = query
+        self._doubts = 0
         self._rounds = Rounds(link, self, self._ask, self._rest)
 
     async def _begin(self) -> None:
         self._rounds.start()
 
     async def _ask(self) -> None:
-        self._asked_at = clock()
-        self._adopt([user.id async for user in self._query])
+        self._asked_at, doubts = clock(), self._doubts
+        found = [user.id async for user in self._query]
+        self._complete = doubts == self._doubts
+        self._adopt(found)
 
     async def _rest(self) -> None:
         if await wait_set(self._rounds.due, _INTERVAL):
@@ -46,13 +49,18 @@ class MatchingWatch(HubWatch):
     def _adopt(self, found: list[str]) -> None:
         for id in self._release(set(self._watched).difference(found)):
             self._pending[id] = None
-        self._complete = True
         self._add(found)
 
     def _take(self, step: Step) -> None:
         super()._take(step)
         if step.id in self._watched:
             self._rounds.due.set()
+
+    def _doubt(self) -> None:
+        """Others may match now: it is stale until the filter was asked for again."""
+        self._doubts += 1
+        self._complete = False
+        self._look()
 
     def _look(self, error: Optional[PresenceError] = None) -> None:
         if not self._rounds.denied:
