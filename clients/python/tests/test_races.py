@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from conftest import Tap, World, until
 from nats.errors import SlowConsumerError
 
@@ -68,3 +69,38 @@ async def test_a_watch_of_a_filter_is_stale_until_the_filter_was_asked_again(wor
         proxy.refuse(False)
         await watch.live()
         assert set(watch) == {"john"}
+
+
+async def test_nothing_begins_while_a_service_closes(world: World) -> None:
+    service = await world.service()
+    await service.connect("anna")
+    once, goodbye = service._calls.once, asyncio.Event()
+
+    async def slow(operation: str, *arguments: Any) -> Any:
+        if operation == "disconnect":
+            await goodbye.wait()
+        return await once(operation, *arguments)
+
+    service._calls.once = slow  # type: ignore[method-assign]
+    closing = asyncio.ensure_future(service.close())
+    await asyncio.sleep(0)
+    beginning: list[Any] = [
+        service.watch(["john"]),
+        service.watch_where({"online": True}),
+        service.watch_all(),
+        service.connect("john"),
+        service.lease("gw"),
+    ]
+    for begins in beginning:
+        with pytest.raises(presenced.Closed):
+            await asyncio.wait_for(begins, 5)
+    goodbye.set()
+    await closing
+
+
+async def test_what_a_closing_hub_holds_ends(world: World) -> None:
+    service = await world.service()
+    watch = await service.watch(["john"])
+    service._watches.clear()
+    await service.close()
+    assert watch.state == "closed"

@@ -74,6 +74,7 @@ class Door(Opened):
 
     async def close(self) -> None:
         """Disconnects what is connected, ends watches; leaves nothing running."""
+        self._link.ending = True
         sessions: list[Union[Connection, Lease]] = [*self._connections, *self._leases]
         async with AsyncExitStack() as ends:
             if self._owned is not None:

@@ -107,7 +107,7 @@ class Hub:
     # -- what watches ask for
 
     def acquire(self, watch: HubWatch, ids: Iterable[str]) -> None:
-        self._link.check_open()
+        self._link.check_begin()
         if self._task is None:
             self._link.start()
             self._plan_audit()
@@ -146,6 +146,8 @@ class Hub:
         self._wake.set()
 
     async def close(self) -> None:
+        for watch in self._watches():
+            watch._end(None)
         tasks = [*self._queries, *([self._task] if self._task else [])]
         for task in tasks:
             task.cancel()

@@ -89,6 +89,7 @@ class Link:
         self._received = -1
         self._heard_at = 0.0
         self.closed: bool = False
+        self.ending: bool = False  # The door closes: what is under way ends, nothing begins.
         self.listeners: list[Callable[[LinkEvent], None]] = []
 
     @property
@@ -113,7 +114,7 @@ class Link:
 
     async def close(self) -> None:
         """Ends what the link runs; the NATS connection stays as it is."""
-        self.closed = True
+        self.closed = self.ending = True
         self._abandon(Closed("the presence client is closed"))
         tasks: list[asyncio.Task[Any]] = [t for t in (self._monitor, self._probe) if t is not None]
         for task in tasks:
@@ -274,6 +275,12 @@ class Link:
             self._forced += 1
             await force()
             self.observe()
+
+    def check_begin(self) -> None:
+        """Raises Closed when nothing may begin any more."""
+        if self.ending:
+            raise Closed("the presence client is closed")
+        self.check_open()
 
     def check_open(self) -> None:
         """Raises Closed when nothing will be sent or heard any more."""

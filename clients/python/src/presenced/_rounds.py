@@ -40,7 +40,7 @@ class Rounds:
         self.denied = False
 
     def start(self) -> None:
-        self._link.check_open()
+        self._link.check_begin()
         self._link.start()
         self._link.listeners.append(self._on_link)
         self._task = spawn(self._run(), f"a {type(self._watch).__name__}", self._watch._end)

@@ -112,7 +112,7 @@ class Connection(HasState, Session):
             self._finish()
 
     async def _open(self) -> Connection:
-        self._link.check_open()
+        self._link.check_begin()
         self._link.start()
         self._link.listeners.append(self._on_link)
         self._on_open(self)

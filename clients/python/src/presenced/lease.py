@@ -114,7 +114,7 @@ class Lease(HasState, Opened):
             self._finish()
 
     async def _open(self) -> Lease:
-        self._link.check_open()
+        self._link.check_begin()
         self._link.start()
         self._link.listeners.append(self._on_link)
         self._on_open(self)
