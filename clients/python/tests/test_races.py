@@ -104,3 +104,32 @@ async def test_what_a_closing_hub_holds_ends(world: World) -> None:
     service._watches.clear()
     await service.close()
     assert watch.state == "closed"
+
+
+async def test_a_connect_answered_as_the_link_drops_tells_who_waits(world: World) -> None:
+    proxy = await world.proxy()
+    service = await world.service(proxy.url)
+    async with service.connect("john") as connection:
+        once, connects = service._calls.once, 0
+
+        async def dropping(operation: str, *arguments: Any) -> Any:
+            nonlocal connects
+            answer = await once(operation, *arguments)
+            if operation == "connect":
+                connects += 1
+                if connects == 1:
+                    proxy.refuse(True)
+                    await until(lambda: not service._link.is_up)
+            return answer
+
+        service._calls.once = dropping  # type: ignore[method-assign]
+        proxy.refuse(True)
+        await until(lambda: connection.state == "interrupted")
+        waiting = asyncio.ensure_future(connection.update(status="here"))
+        await asyncio.sleep(0)
+        proxy.refuse(False)
+        assert (await asyncio.wait_for(waiting, 5)).status == "here"
+        assert connection.state == "interrupted"
+        proxy.refuse(False)
+        await until(lambda: connection.state == "online")
+        assert connects == 2

@@ -242,7 +242,7 @@ class Connection(HasState, Session):
         body = {**self._desired.connect_body(self._named), "connection_id": self.id}
         self._was_sent = True
         answer = await self._ask("connect", body)
-        if answer is None or not self._link.is_up:
+        if answer is None:
             return
         self._connected = True
         self._wake_peers()
@@ -253,6 +253,9 @@ class Connection(HasState, Session):
         )
         self._relapsed = False
         self._doubt, self._beats = True, 0
+        if not self._link.is_up:  # The link dropped just after the answer.
+            self._connected = False
+            self._states.set(ConnectionState.INTERRUPTED)
 
     async def _upsert(self) -> None:
         user = self._desired.upsert_body(self._connected)
