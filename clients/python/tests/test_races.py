@@ -133,3 +133,16 @@ async def test_a_connect_answered_as_the_link_drops_tells_who_waits(world: World
         proxy.refuse(False)
         await until(lambda: connection.state == "online")
         assert connects == 2
+
+
+async def test_a_lagging_reader_of_everyone_is_told_who_is_gone(world: World) -> None:
+    service, others = await world.service(), await world.service()
+    await others.update("john", status="here")
+    async with service.watch_all() as watch:
+        await others.delete(["john"])
+        await until(lambda: watch["john"] is None)
+        await watch._ask()  # As twice after a loss.
+        await watch._ask()
+        assert (await asyncio.wait_for(watch.__anext__(), 5)).kind == "gone"
+        await watch._ask()
+        assert "john" not in watch

@@ -87,8 +87,9 @@ class EveryoneWatch(Watch):
             last = users[-1].id
         for id in asked.keys() - found:
             self._take_answer(id, None, asked[id])
-        # The version of a deleted user counts until a whole list was asked for after that.
-        for id in gone:
+        # The version of a deleted user counts until a whole list was asked for after that, and
+        # until the reader knows.
+        for id in gone.difference(self._pending):
             if id in self._entries and self._entries[id].user is None:
                 del self._entries[id]
                 self._shown.pop(id, None)
