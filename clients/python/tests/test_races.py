@@ -10,6 +10,7 @@ from conftest import Tap, World, until
 from nats.errors import SlowConsumerError
 
 import presenced
+from presenced import _everyone_watch
 from presenced._link import LinkEvent
 
 
@@ -143,6 +144,26 @@ async def test_a_lagging_reader_of_everyone_is_told_who_is_gone(world: World) ->
         await until(lambda: watch["john"] is None)
         await watch._ask()  # As twice after a loss.
         await watch._ask()
-        assert (await asyncio.wait_for(watch.__anext__(), 5)).kind == "gone"
-        await watch._ask()
         assert "john" not in watch
+        assert (await asyncio.wait_for(watch.__anext__(), 5)).kind == "gone"
+        assert not watch._shown
+
+
+async def test_audits_of_all_go_round_page_by_page_and_find_a_deletion(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_everyone_watch, "_PAGE", 2)
+    service, others = await world.service(), await world.service()
+    ids = [f"u{n}" for n in range(6)]
+    await others.upsert({"id": id} for id in ids)
+    queries = await Tap.on(world, "presence.v1.query_users")
+    async with service.watch_all() as watch:
+        assert watch._sub is not None
+        await service._link._nc._send_unsubscribe(watch._sub._id)  # The server forgets it.
+        await others.delete(["u2"])
+        queries.sent.clear()
+        found = [await watch._audit() for _ in range(4)]
+        assert found == [False, True, False, False]
+        filters = [body.get("filter") for body in queries.bodies]
+        assert filters == [None, {"id": {"$gt": "u1"}}, {"id": {"$gt": "u4"}}, None]
+        assert watch["u2"] is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Iterator
 from typing import Any, Optional
 
@@ -40,6 +39,7 @@ class EveryoneWatch(Watch):
         self._hub = hub
         self._entries: dict[str, Entry] = {}
         self._sub: Optional[Subscription] = None
+        self._audited: Optional[str] = None  # The last id of the last page that was audited.
         self._rounds = Rounds(link, self, self._ask, self._rest, self._unsubscribe)
 
     def _ids(self) -> Iterator[str]:
@@ -48,6 +48,9 @@ class EveryoneWatch(Watch):
     def _find(self, id: str) -> Any:
         entry = self._entries.get(id)
         return entry.user if entry is not None and entry.known else UNKNOWN
+
+    def _has_left(self, id: str) -> bool:
+        return id not in self._entries
 
     async def _begin(self) -> None:
         self._rounds.start()
@@ -87,12 +90,12 @@ class EveryoneWatch(Watch):
             last = users[-1].id
         for id in asked.keys() - found:
             self._take_answer(id, None, asked[id])
-        # The version of a deleted user counts until a whole list was asked for after that, and
-        # until the reader knows.
-        for id in gone.difference(self._pending):
+        # The version of a deleted user counts until a whole list was asked for after that.
+        for id in gone:
             if id in self._entries and self._entries[id].user is None:
                 del self._entries[id]
-                self._shown.pop(id, None)
+                if id not in self._pending:  # Else the reader is yet to be told.
+                    self._shown.pop(id, None)
 
     async def _page(self, last: Optional[str]) -> tuple[list[User], bool]:
         body: dict[str, Any] = {"limit": _PAGE, "presence": True}
@@ -108,15 +111,22 @@ class EveryoneWatch(Watch):
                 self._rounds.doubt()
 
     async def _audit(self) -> bool:
-        """Asks for one page; True if it was newer than events that should have come."""
-        ids = sorted(self._entries)
-        users, _ = await self._page(random.choice(ids) if ids else None)
+        """Asks for the next page; True if it was newer than events that should have come."""
+        begin = self._audited or ""
+        asked = {id: entry.ask() for id, entry in self._entries.items() if id > begin}
+        users, more = await self._page(self._audited)
+        end = self._audited = users[-1].id if users and more else None
+        page = {user.id: user for user in users}
+        absent = [id for id in asked if id not in page and (end is None or id < end)]
         newer = []
-        for user in users:
-            entry = self._entry(user.id)
-            if user.version > entry.version:
+        for id in [*page, *absent]:
+            entry, user = self._entry(id), page.get(id)
+            version = entry.version
+            step = self._take_answer(id, user, asked.get(id))
+            if user is not None and user.version > version:
                 newer.append((entry, user.version))
-            self._take_answer(user.id, user, None)
+            elif user is None and step is not None:
+                newer.append((entry, version + 1))  # The deletion is newer than what was known.
         if newer:
             await asyncio.sleep(SETTLE)
         missed = [entry.id for entry, version in newer if entry.event_version < version]
@@ -134,9 +144,11 @@ class EveryoneWatch(Watch):
             entry = self._entries[id] = Entry(id)
         return entry
 
-    def _take_answer(self, id: str, user: Optional[User], asked: Optional[Asked]) -> None:
+    def _take_answer(self, id: str, user: Optional[User], asked: Optional[Asked]) -> Optional[Step]:
         entry = self._entry(id)
-        self._spread(entry.on_answer(user, asked or entry.ask()))
+        step = entry.on_answer(user, asked or entry.ask())
+        self._spread(step)
+        return step
 
     async def _on_message(self, message: Msg) -> None:
         id = decode(message.subject[len(self._hub.events) + 1 :])
