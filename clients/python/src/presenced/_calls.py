@@ -41,6 +41,11 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
+def is_too_large(error: PresenceError, number: int) -> bool:
+    """Whether what was asked for is too much for one message, and half of it may not be."""
+    return error.code == "too_large" and number > 1
+
+
 class Calls:
     """The operations at one door. ``user``: the second door, as this user."""
 

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from ._calls import Calls
+from ._calls import Calls, is_too_large
 from ._hub import SETTLE, Hub, audit_pause
 from ._link import Link
 from ._model import User, WatchState, parse_event, parse_users
@@ -18,7 +18,7 @@ from ._pace import wait_set
 from ._picture import Asked, Entry, Step
 from ._rounds import Rounds
 from ._tokens import decode
-from .errors import Denied, PresenceError
+from .errors import Denied, PresenceError, Refused
 from .watch import UNKNOWN, Watch
 
 log = logging.getLogger("presenced")
@@ -97,11 +97,20 @@ class EveryoneWatch(Watch):
                 if id not in self._pending:  # Else the reader is yet to be told.
                     self._shown.pop(id, None)
 
-    async def _page(self, last: Optional[str]) -> tuple[list[User], bool]:
-        body: dict[str, Any] = {"limit": _PAGE, "presence": True}
+    async def _page(
+        self, last: Optional[str], size: Optional[int] = None
+    ) -> tuple[list[User], bool]:
+        """The users behind one; fewer where their answer is too large."""
+        size = size or _PAGE
+        body: dict[str, Any] = {"limit": size, "presence": True}
         if last is not None:
             body["filter"] = {"id": {"$gt": last}}
-        answer = await self._calls.call("query_users", body)
+        try:
+            answer = await self._calls.call("query_users", body)
+        except Refused as error:
+            if not is_too_large(error, size):
+                raise
+            return await self._page(last, size // 2)
         return parse_users(answer), answer.get("more", True) is True
 
     async def _rest(self) -> None:

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ._background import spawn
-from ._calls import Calls, chunks
+from ._calls import Calls, chunks, is_too_large
 from ._link import Link, LinkEvent
 from ._model import User, parse_event, parse_users
 from ._pace import Backoff, clock, wait_set
@@ -394,7 +394,13 @@ class Hub:
                 self._checks.append((clock() + SETTLE, id, slot.entry.version))
 
     async def ask_users(self, ids: Sequence[str]) -> dict[str, User]:
-        """Users by ``query_users``."""
+        """Users by ``query_users``; who are too many for one answer, by several."""
         body = {"filter": {"id": {"$in": list(ids)}}, "limit": _PER_QUERY, "presence": True}
-        answer = await self._calls.call("query_users", body)
+        try:
+            answer = await self._calls.call("query_users", body)
+        except Refused as error:
+            if not is_too_large(error, len(ids)):
+                raise
+            half = len(ids) // 2
+            return {**await self.ask_users(ids[:half]), **await self.ask_users(ids[half:])}
         return {user.id: user for user in parse_users(answer)}

@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Generic, Optional, TypeVar
 
-from ._calls import Calls, Json
+from ._calls import Calls, Json, is_too_large
 from ._filter import Filter, Sort
 from ._model import Channel, User, parse_channels, parse_users
 from ._opening import Startable
 from ._patch import patch_of
+from .errors import Refused
 
 T = TypeVar("T")
 
@@ -41,11 +42,18 @@ class Query(Startable[list[T]], Generic[T]):
         return f"<{type(self).__name__} {self._body}>"
 
     async def __aiter__(self) -> AsyncIterator[T]:
-        given, last = 0, None
+        given, last, size = 0, None, self._page_size
         while self._limit is None or given < self._limit:
-            left = self._page_size if self._limit is None else self._limit - given
-            body = {**self._body, "limit": min(self._page_size, left), **self._behind(given, last)}
-            items, more = await self._page(body)
+            left = size if self._limit is None else self._limit - given
+            size = min(size, left)
+            body = {**self._body, "limit": size, **self._behind(given, last)}
+            try:
+                items, more = await self._page(body)
+            except Refused as error:
+                if not is_too_large(error, size):
+                    raise
+                size //= 2
+                continue
             for item in items:
                 given, last = given + 1, item
                 yield item
