@@ -149,7 +149,9 @@ class Desired:
     def on_answer(self, me: Optional[Json]) -> None:
         self._in_flight, self._answered = False, True
         self._acknowledged_device = self._sent_device
-        self._set_before = merge(self._set_before, _merged(self._sent))
+        acknowledged = _merged(self._sent)
+        self._set_before = merge(self._set_before, acknowledged)
+        self._refused_defaults.difference_update(acknowledged)
         self._tell_sent(None)
         if me is not None:
             self.me = me
@@ -170,6 +172,8 @@ class Desired:
         if name == error.field or name not in self._sent_defaults or own:
             return False
         self._refused_defaults.add(name)
+        if name == "status_expires_at":  # It has passed by the daemon's clock: so has the status.
+            self._refused_defaults.add("status")
         self.on_failure()
         return True
 
@@ -188,10 +192,6 @@ class Desired:
         opening = not self._answered and all(change.opening for change in self._sent)
         self._in_flight = False
         self._return_device()
-        if self._set_before.pop("status_expires_at", None) is not None:
-            # The end has passed by the daemon's clock: the status is nothing to begin with.
-            self._set_before.pop("status", None)
-            had_any = True
         self._tell_sent(error)
         return had_any and not opening
 
