@@ -82,3 +82,24 @@ async def test_a_deleted_channel_is_not_made_again_by_who_watches(world: World) 
         proxy.cut()
         await until(lambda: channel.state == "closed")
     assert not await others.channels({})
+
+
+async def test_who_leaves_a_channel_is_absent_there_also_if_watched_elsewhere(
+    world: World,
+) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    ids = ["john", "jack"]
+    await others.upsert({"id": id} for id in ids)
+    await others.upsert_channel("team", "a", members=ids)
+    async with service.watch_channel("team", "a") as channel, service.watch(ids) as watch:
+        await others.upsert_channel("team", "a", remove_members=["john"])
+        await resync(channel, proxy.cut)
+        await watch.live()
+        assert channel["john"] is None and watch["john"] is not None
+        await others.update("john", status="elsewhere")
+        await until(lambda: getattr(watch["john"], "status", None) == "elsewhere")
+        assert channel["john"] is None
+        await others.upsert_channel("team", "a", add_members=["john"])
+        await resync(channel, proxy.cut)
+        assert channel["john"] == watch["john"]

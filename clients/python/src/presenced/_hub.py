@@ -69,16 +69,19 @@ class Slot:
         self.watches: set[HubWatch] = set()
         self.sub: Optional[Subscription] = None
         self.denied: bool = False
-        self.fresh: bool = False
-        self.absent_from: set[Source] = set()  # Who was asked and knows no such user.
-        self.asking: bool = False
+        self.answered: set[Source] = set()  # Who was asked since the last doubt.
+        self.asking: Optional[Source] = None
         self.unused_since: Optional[float] = None
         self.audited_at: float = 0.0
 
     def doubt(self) -> None:
         """Has it asked for again."""
-        self.fresh = False
-        self.absent_from.clear()
+        self.answered.clear()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the source of each watch was asked: each knows its own members."""
+        return all(watch._source in self.answered for watch in self.watches)
 
 
 class Hub:
@@ -117,8 +120,6 @@ class Hub:
             if slot is None:
                 slot = self._slots[id] = Slot(id, f"{self.events}.{encode(id)}")
             slot.watches.add(watch)
-            if slot.absent_from and watch._source not in slot.absent_from:
-                slot.doubt()
             slot.unused_since = None
         self._wake.set()
 
@@ -266,7 +267,7 @@ class Hub:
         wanted = [
             slot
             for slot in self._slots.values()
-            if slot.sub is not None and not slot.fresh and not slot.asking and slot.watches
+            if slot.sub is not None and slot.asking is None and not slot.fresh
         ]
         groups: dict[Source, list[Slot]] = {}
         for slot in wanted:
@@ -280,11 +281,17 @@ class Hub:
                 self._begin(self._query(source, chunk))
 
     def _source_of(self, slot: Slot) -> Optional[Source]:
-        """Whom to ask for a user: best who knows all users; None if all have answered."""
-        sources = {watch._source for watch in slot.watches}
-        if self.users in sources:
-            return self.users
-        return min(sources - slot.absent_from, key=lambda source: source.not_before, default=None)
+        """Whom to ask for a user; None if all have answered."""
+        return self._best({watch._source for watch in slot.watches} - slot.answered)
+
+    def _best(self, sources: set[Source]) -> Optional[Source]:
+        """The source that may be asked first: who knows all users, if there is the choice."""
+        now = clock()
+        return min(
+            sources,
+            key=lambda source: (max(source.not_before, now), source is not self.users),
+            default=None,
+        )
 
     def _begin(self, query: Coroutine[Any, Any, None]) -> None:
         task = spawn(query, "a query", self._fail)
@@ -298,7 +305,8 @@ class Hub:
     async def _query(self, source: Source, slots: Sequence[Slot]) -> None:
         asked = [(slot, slot.entry.ask()) for slot in slots]
         for slot in slots:
-            slot.asking = slot.fresh = True  # An event or a loss meanwhile makes it stale again.
+            slot.asking = source
+            slot.answered.add(source)  # An event or a loss meanwhile makes it stale again.
         done = False
         try:
             found = await source.ask([slot.entry.id for slot in slots])
@@ -312,8 +320,9 @@ class Hub:
             return
         finally:
             for slot in slots:
-                slot.asking = False
-                slot.fresh &= done
+                slot.asking = None
+                if not done:
+                    slot.answered.discard(source)
         source.backoff.reset()
         for slot, when in asked:
             self._take_found(source, slot, found.get(slot.entry.id), when)
@@ -321,12 +330,9 @@ class Hub:
             watch._look()
 
     def _take_found(self, source: Source, slot: Slot, user: Optional[User], when: Asked) -> None:
+        # Who is no member of a channel: that says nothing to others who watch the user.
         if user is not None or source is self.users:
             self._spread(slot, slot.entry.on_answer(user, when))
-        else:
-            # No member of the channel: that says nothing to others who watch the user.
-            slot.absent_from.add(source)
-            slot.fresh &= self._source_of(slot) is None
         for watch in list(slot.watches):
             if watch._source is source:
                 watch._set_left(slot.entry.id, user is None and source is not self.users)
@@ -363,8 +369,7 @@ class Hub:
     def _check_events(self) -> None:
         if clock() >= self._audit_at:
             self._plan_audit()
-            slots = [s for s in self._slots.values() if s.fresh and not s.asking]
-            slots = [slot for slot in slots if self._source_of(slot) is not None]
+            slots = [s for s in self._slots.values() if s.watches and s.fresh and not s.asking]
             if slots and len(self._queries) < _QUERIES:
                 chunk = sorted(slots, key=lambda slot: (slot.audited_at, slot.entry.id))
                 self._begin(self._audit_chunk(chunk[:_PER_QUERY]))
@@ -380,10 +385,10 @@ class Hub:
 
     async def _audit_chunk(self, slots: list[Slot]) -> None:
         """Asks for those of the slots that can be asked for together with the first."""
-        source = self._source_of(slots[0])
+        source = self._best({watch._source for watch in slots[0].watches})
         if source is None:
             return
-        slots = [slot for slot in slots if self._source_of(slot) is source]
+        slots = [slot for slot in slots if any(w._source is source for w in slot.watches)]
         versions = {slot.entry.id: slot.entry.version for slot in slots}
         for slot in slots:
             slot.audited_at = clock()

@@ -73,8 +73,7 @@ class HubWatch(Watch):
         return old
 
     def _take(self, step: Step) -> None:
-        if step.id in self._watched:
-            self._left.discard(step.id)
+        if step.id in self._watched and step.id not in self._left:
             super()._take(step)
 
     def _set_left(self, id: str, left: bool) -> None:
@@ -103,11 +102,16 @@ class HubWatch(Watch):
 
     def _is_fresh(self) -> bool:
         seen = (slot for slot in self._slots() if not slot.denied)
-        return all(slot.fresh and not slot.asking for slot in seen)
+        own = self._source
+        return all(own in slot.answered and slot.asking is not own for slot in seen)
 
     def _is_stale(self, slot: Slot) -> bool:
         # The own view is asked for after each own event, which is no reason to distrust the rest.
-        return slot.entry.known and not slot.fresh and slot.entry.id != self._hub.own
+        return (
+            slot.entry.known
+            and self._source not in slot.answered
+            and slot.entry.id != self._hub.own
+        )
 
     def _end(self, error: Optional[PresenceError]) -> None:
         if self._state is not WatchState.CLOSED:
