@@ -167,3 +167,30 @@ async def test_audits_of_all_go_round_page_by_page_and_find_a_deletion(
         filters = [body.get("filter") for body in queries.bodies]
         assert filters == [None, {"id": {"$gt": "u1"}}, {"id": {"$gt": "u4"}}, None]
         assert watch["u2"] is None
+
+
+async def test_an_update_that_is_tried_again_keeps_no_heartbeat_waiting(world: World) -> None:
+    me = await world.user("john")
+    beats = await Tap.on(world, "presence.v1.heartbeat.john")
+    async with me.connect() as connection:
+        once = me._calls.once
+
+        async def busy(operation: str, *arguments: Any) -> Any:
+            if operation == "upsert_users":
+                raise presenced.Busy("busy", details={"retry_after_ms": 4000})
+            return await once(operation, *arguments)
+
+        me._calls.once = busy  # type: ignore[method-assign]
+        updating = asyncio.ensure_future(me.update(status="here"))
+        beats.sent.clear()
+        await until(lambda: len(beats.sent) >= 3, 8)
+        assert not updating.done() and connection.state == "online"
+        updating.cancel()
+
+
+async def test_the_goodbye_does_not_wait_for_ever(world: World) -> None:
+    me = await world.user("john")
+    connection = await me.connect()
+    async with me._lock("john"):
+        await asyncio.wait_for(connection.close(), 3)
+    assert connection.state == "closed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Optional, TypeVar
 
 from ._link import Link
@@ -74,16 +75,26 @@ class Calls:
         await self.link.publish(self.subject(operation), dumps(body))
 
     async def call(
-        self, operation: str, body: Mapping[str, Any], timeout: Optional[float] = CALL_TIMEOUT
+        self,
+        operation: str,
+        body: Mapping[str, Any],
+        timeout: Optional[float] = CALL_TIMEOUT,
+        lock: Optional[asyncio.Lock] = None,
     ) -> Json:
-        """Tries until an answer, a refusal or the deadline (None: for ever)."""
+        """Tries until an answer, a refusal or the deadline (None: for ever).
+
+        ``lock`` is held during each try, not in between.
+        """
         deadline = None if timeout is None else clock() + timeout
         backoff = Backoff()
         last: Optional[PresenceError] = None
         while True:
             left = TRY_TIMEOUT if deadline is None else deadline - clock()
             try:
-                return await self.once(operation, body, max(0.05, min(TRY_TIMEOUT, left)))
+                async with AsyncExitStack() as held:
+                    if lock is not None:
+                        await held.enter_async_context(lock)
+                    return await self.once(operation, body, max(0.05, min(TRY_TIMEOUT, left)))
             except PresenceError as error:
                 may_have_applied = error.may_have_applied
                 if last is not None:

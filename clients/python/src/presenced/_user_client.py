@@ -49,9 +49,8 @@ class UserClient(Door):
 
     async def update(self, fields: Optional[Mapping[str, Any]] = None, **named: Any) -> Me:
         """Changes the user without being connected; None as a value removes a field."""
-        async with self._lock(self.id):
-            body = {"users": [patch_of(fields, named)]}
-            answer = await self._calls.call("upsert_users", body)
+        body = {"users": [patch_of(fields, named)]}
+        answer = await self._calls.call("upsert_users", body, lock=self._lock(self.id))
         return own_view(own_views(answer), self.id)
 
 

@@ -102,14 +102,21 @@ class Connection(HasState, Session):
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
             if self._link.is_up and self._was_sent:
-                async with self._lock:
-                    await self._calls.call(
-                        "disconnect", self._body(connection_id=self.id), _GOODBYE_TIMEOUT
-                    )
-        except PresenceError:
-            pass  # The lease ends it.
+                await self._say_goodbye()
         finally:
             self._finish()
+
+    async def _say_goodbye(self) -> None:
+        """Disconnects, if that can be done in time; else the lease ends it."""
+        body = self._body(connection_id=self.id)
+        goodbye = asyncio.ensure_future(
+            self._calls.call("disconnect", body, _GOODBYE_TIMEOUT, self._lock)
+        )
+        try:
+            await asyncio.wait({goodbye}, timeout=_GOODBYE_TIMEOUT)
+        finally:
+            goodbye.cancel()
+            await asyncio.gather(goodbye, return_exceptions=True)
 
     async def _open(self) -> Connection:
         self._link.check_begin()
