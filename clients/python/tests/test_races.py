@@ -194,3 +194,42 @@ async def test_the_goodbye_does_not_wait_for_ever(world: World) -> None:
     async with me._lock("john"):
         await asyncio.wait_for(connection.close(), 3)
     assert connection.state == "closed"
+
+
+async def test_the_end_of_an_old_lease_keeps_no_seat_waiting(world: World) -> None:
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        await lease.connect("anna")
+        once, asked = service._calls.once, asyncio.Event()
+
+        async def unheard(operation: str, body: Any, *arguments: Any) -> Any:
+            if operation == "disconnect" and "lease" in body and not asked.is_set():
+                asked.set()
+                await asyncio.sleep(2.5)
+                raise presenced.NoAnswer("no answer")
+            return await once(operation, body, *arguments)
+
+        service._calls.once = unheard  # type: ignore[method-assign]
+        lease._old.add(lease.name)
+        lease._move(relapsed=False)
+        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(lease.connect("john"), 1)
+        ends = await Tap.on(world, "presence.v1.disconnect")
+        await until(lambda: ends.sent)
+        await until(lambda: not lease._ending)
+        assert lease.held == 2
+
+
+@pytest.mark.parametrize("seated", [False, True])
+async def test_a_change_while_nats_is_away_is_told_so(world: World, seated: bool) -> None:
+    proxy = await world.proxy()
+    service = await world.service(proxy.url)
+    async with service.lease("gw") as lease:
+        session: Any = await (lease if seated else service).connect("john")
+        proxy.refuse(True)
+        await until(lambda: not service._link.is_up)
+        with pytest.raises(presenced.Disconnected):
+            await session.update(status="here", timeout=0.2)
+        proxy.refuse(False)
+        await session.update(status="there")
+        await session.close()

@@ -12,7 +12,7 @@ from ._opening import Opened
 from ._pace import CALL_TIMEOUT
 from ._patch import marks_of
 from ._tokens import random_id
-from .errors import NoAnswer, PresenceError, again
+from .errors import Disconnected, NoAnswer, PresenceError, again
 
 
 class Session(Opened):
@@ -39,6 +39,10 @@ class Session(Opened):
     def _why_not(self) -> Optional[PresenceError]:
         """Why what is wanted is not acknowledged yet."""
 
+    @abstractmethod
+    def _is_link_up(self) -> bool:
+        """Whether NATS is there."""
+
     async def _want(
         self, timeout: Optional[float], patch: Optional[Mapping[str, Any]] = None, **marks: Any
     ) -> None:
@@ -53,6 +57,8 @@ class Session(Opened):
             await self._desired.acknowledged(timeout, change)
         except asyncio.TimeoutError:
             error = self._why_not()
+            if not self._is_link_up():
+                raise Disconnected("NATS is away: the change goes with the next connect") from error
             if error is None:
                 raise NoAnswer("the change is not acknowledged yet") from None
             raise again(error) from error

@@ -150,6 +150,9 @@ class Connection(HasState, Session):
     def _why_not(self) -> Optional[PresenceError]:
         return self._write_error or self.status.error
 
+    def _is_link_up(self) -> bool:
+        return self._link.is_up
+
     async def _run(self) -> None:
         while True:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -58,6 +59,7 @@ class Lease(HasState, Opened):
         self._wake = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._old: set[str] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._mismatches = 0
         self._writes = 0
         self.name: str = f"{name}-{random_id()}"
@@ -98,7 +100,7 @@ class Lease(HasState, Opened):
         if self.state is ConnectionState.CLOSED:
             return
         try:
-            await asyncio.gather(*_cancelled(self._tasks), return_exceptions=True)
+            await asyncio.gather(*_cancelled([*self._tasks, *self._ending]), return_exceptions=True)
             if self._batches:
                 # The daemons do not remember the end of a lease for a connect that comes later.
                 await asyncio.wait(set(self._batches), timeout=TRY_TIMEOUT)
@@ -168,7 +170,11 @@ class Lease(HasState, Opened):
                 self._batches.add(task)
                 task.add_done_callback(self._on_batch_done)
             if not self._batches and self._old and not any(s._wants for s in self._seats.values()):
-                await self._end_old()
+                for name in self._old:
+                    end = spawn(self._end_old(name), f"the end of {name}", self._finish)
+                    self._ending.add(end)
+                    end.add_done_callback(self._ending.discard)
+                self._old.clear()
 
     def _on_batch_done(self, task: asyncio.Task[None]) -> None:
         self._batches.discard(task)
@@ -354,21 +360,15 @@ class Lease(HasState, Opened):
             seat._connected = False
         self._wake.set()
 
-    async def _end_old(self) -> None:
-        for name in list(self._old):
-            try:
-                await self._calls.once("disconnect", {"lease": name})
-                self._old.discard(name)
-            except PresenceError as error:
-                if not error.retryable:
-                    self._old.discard(name)
-                await asyncio.sleep(pause_after(error, self._backoff))
-                self._wake.set()
+    async def _end_old(self, name: str) -> None:
+        """Ends an old lease beside the writes, which do not wait for it."""
+        with contextlib.suppress(PresenceError):  # What is refused, or closed, lapses.
+            await self._calls.call("disconnect", {"lease": name}, None)
 
     # -- the end
 
     def _finish(self, error: Optional[PresenceError] = None) -> None:
-        _cancelled([*self._tasks, *self._batches])
+        _cancelled([*self._tasks, *self._batches, *self._ending])
         for seat in list(self._seats.values()):
             self._remove(seat, error)
         if self._on_link in self._link.listeners:

@@ -93,6 +93,9 @@ class Seat(Session):
     def _why_not(self) -> Optional[PresenceError]:
         return self._error
 
+    def _is_link_up(self) -> bool:
+        return self._lease._link.is_up
+
     @property
     def _wants(self) -> bool:
         return self._closing or not self._connected or self._desired.dirty
