@@ -374,12 +374,17 @@ async def test_a_permission_to_see_that_is_withdrawn_denies(
 
 
 async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:
-    service, others = await world.service(audit=1.0), await world.service()
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url, audit=1.0), await world.service()
     async with service.watch(["john"]) as watch:
         slot = service._hub.slot("john")
         assert slot is not None and slot.sub is not None
         await service._link._nc._send_unsubscribe(slot.sub._id)  # The server forgets it.
+        await service._link._round_trip()
         await others.update("john", status="unheard")
         await until(lambda: getattr(watch["john"], "status", "") == "unheard")
         await until(lambda: watch.degraded)
+        assert "permission" in str(watch.degraded)
         assert service._hub.missed == 1
+        proxy.cut()  # All is subscribed to again.
+        await until(lambda: watch.degraded is None)

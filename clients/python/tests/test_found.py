@@ -99,14 +99,18 @@ async def test_all_are_asked_for_again_after_a_cut(world: World) -> None:
 
 
 async def test_the_audit_of_all_finds_events_that_do_not_arrive(world: World) -> None:
-    service, others = await world.service(audit=1.0), await world.service()
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url, audit=1.0), await world.service()
     async with service.watch_all() as watch:
         assert watch._sub is not None
         await service._link._nc._send_unsubscribe(watch._sub._id)  # The server forgets it.
+        await service._link._round_trip()
         await others.update("john", status="unheard")
         await until(lambda: getattr(watch.get("john"), "status", "") == "unheard")
         await until(lambda: watch.degraded)
         assert service._hub.missed == 1
+        proxy.cut()  # All is subscribed to again.
+        await until(lambda: watch.degraded is None)
 
 
 async def test_all_are_denied_to_a_login_that_may_not_see_them(bare: World) -> None:

@@ -14,7 +14,7 @@ import pytest
 from conftest import World
 
 import presenced
-from presenced import _model, errors
+from presenced import _calls, _model, errors
 
 JOHN = {
     "id": "john",
@@ -69,6 +69,22 @@ def test_the_fields_that_watches_share_do_not_change() -> None:
 def test_what_is_no_user_is_malformed(broken: object) -> None:
     with pytest.raises(presenced.Malformed):
         _model.parse_user(broken)
+
+
+@pytest.mark.parametrize("version", [2**53, 10**400, -1, True, 1.5, "7", None])
+def test_a_version_that_no_daemon_writes_is_malformed(version: object) -> None:
+    body = {**JOHN, "version": version}
+    with pytest.raises(presenced.Malformed):
+        _model.parse_user(body)
+    event = {"type": "user.presence.changed", "user": body}
+    assert _model.parse_event(json.dumps(event).encode(), "john") is None
+
+
+def test_what_is_nested_too_deeply_is_malformed() -> None:
+    deep = b'{"users":' * 100_000
+    with pytest.raises(presenced.Malformed):
+        _calls.parse_answer(deep)
+    assert _model.parse_event(deep, "john") is None
 
 
 def test_unknown_fields_are_kept_and_missing_ones_tolerated() -> None:

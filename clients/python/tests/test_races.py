@@ -160,6 +160,7 @@ async def test_audits_of_all_go_round_page_by_page_and_find_a_deletion(
     async with service.watch_all() as watch:
         assert watch._sub is not None
         await service._link._nc._send_unsubscribe(watch._sub._id)  # The server forgets it.
+        await service._link._round_trip()
         await others.delete(["u2"])
         queries.sent.clear()
         found = [await watch._audit() for _ in range(4)]

@@ -26,8 +26,8 @@ def parse_answer(data: bytes, status: Optional[str] = None) -> Json:
     """The body of an answer; raises the error that it holds."""
     try:
         answer = json.loads(data)
-    except ValueError as error:
-        raise Malformed("the answer is not JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise Malformed("the answer is not JSON, or nested too deeply") from error
     if not isinstance(answer, dict):
         raise Malformed("the answer is no object")
     if "error" in answer:

@@ -39,6 +39,7 @@ class EveryoneWatch(Watch):
         self._hub = hub
         self._entries: dict[str, Entry] = {}
         self._sub: Optional[Subscription] = None
+        self._is_clean = True  # Whether no page of the round has found a missing event.
         self._audited: Optional[str] = None  # The last id of the last page that was audited.
         self._rounds = Rounds(link, self, self._ask, self._rest, self._unsubscribe)
 
@@ -143,6 +144,11 @@ class EveryoneWatch(Watch):
             self._hub.missed += 1
             self._degrade(f"{self._hub.events}.*")
             log.warning("events of %s do not arrive: a permission, or dropped messages?", missed)
+        self._is_clean = self._is_clean and not missed
+        if end is None:
+            if self._is_clean:
+                self.degraded = None
+            self._is_clean = True
         return bool(missed)
 
     # -- what comes

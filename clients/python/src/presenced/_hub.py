@@ -369,6 +369,9 @@ class Hub:
     def _check_events(self) -> None:
         if clock() >= self._audit_at:
             self._plan_audit()
+            if not self._checks:
+                for watch in self._watches():
+                    watch._on_audits()
             slots = [s for s in self._slots.values() if s.watches and s.fresh and not s.asking]
             if slots and len(self._queries) < _QUERIES:
                 chunk = sorted(slots, key=lambda slot: (slot.audited_at, slot.entry.id))

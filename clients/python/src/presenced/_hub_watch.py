@@ -100,6 +100,12 @@ class HubWatch(Watch):
         elif not self._complete or any(self._is_stale(slot) for slot in seen):
             self._set(WatchState.STALE)
 
+    def _on_audits(self) -> None:
+        """All audits so far are decided: after a round of them without a miss all is well."""
+        slots = [slot for slot in self._slots() if not slot.denied]
+        if self.degraded and all(slot.audited_at > self._degraded_at for slot in slots):
+            self.degraded = None
+
     def _is_fresh(self) -> bool:
         seen = (slot for slot in self._slots() if not slot.denied)
         own = self._source

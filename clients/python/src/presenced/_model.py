@@ -161,6 +161,8 @@ def parse_time(value: Any) -> Optional[datetime]:
 
 _TIMES = ("last_active", "offline_since", "status_expires_at", "created_at", "updated_at")
 _USER = frozenset((*_TIMES, "id", "online", "status", "availability", "devices", "version"))
+#: What JSON holds exactly everywhere.
+_NEWEST = 2**53 - 1
 _OWN = frozenset(("invisible", "availability_choice", "hide_last_active"))
 _CHANNEL_TIMES = ("last_message_at", "created_at", "updated_at")
 _CHANNEL = frozenset(
@@ -180,7 +182,7 @@ def parse_user(body: Any) -> User:
             status=_optional_text(body.get("status")),
             availability=str(body.get("availability", "active" if online else "offline")),
             devices=tuple(str(device) for device in body.get("devices") or ()),
-            version=int(body.get("version", 0)),
+            version=_version(body.get("version", 0)),
             fields=Fields(
                 (name, value)
                 for name, value in body.items()
@@ -250,6 +252,13 @@ def change_of(state: WatchState, id: str, before: Optional[User], user: Optional
     return UserChange("fields" if same_status else "status", state, id, user, before)
 
 
+def _version(value: Any) -> int:
+    """A version: one that no daemon writes would hide all that come after it."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _NEWEST:
+        raise ValueError(f"{value!r} is no version")
+    return value
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
@@ -265,15 +274,12 @@ def parse_event(data: bytes, id: str) -> Optional[User]:
     try:
         body = json.loads(data)
         user = body["user"]
-        version = user["version"]
         valid = (
             body["type"] == "user.presence.changed"
             and user["id"] == id
             and isinstance(user["online"], bool)
-            and isinstance(version, int)
-            and not isinstance(version, bool)
-            and version >= 0
+            and "version" in user
         )
         return parse_user(user) if valid else None
-    except (ValueError, KeyError, TypeError, Malformed):
+    except (ValueError, KeyError, TypeError, RecursionError, Malformed):
         return None

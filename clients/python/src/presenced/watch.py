@@ -10,6 +10,7 @@ from typing import Any, Optional, TypeVar
 
 from ._model import Change, StateChange, User, WatchState, change_of, now
 from ._opening import Opened
+from ._pace import clock
 from ._picture import Step
 from .errors import Closed, Denied, PresenceError, again
 
@@ -35,9 +36,11 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         self._why_denied: Optional[Denied] = None
         self._was_live = False
         self._since = now()
-        #: The last failure of the watch, and why events may be missing, if they may.
+        #: The last failure of the watch, and why events may be missing: from an audit that found
+        #: some to be, until a whole round of audits has found none.
         self.last_error: Optional[PresenceError] = None
         self.degraded: Optional[str] = None
+        self._degraded_at = 0.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state}, {len(self)} users>"
@@ -172,7 +175,8 @@ class Watch(Opened, Mapping[str, Optional[User]]):
             self._why_denied = error
 
     def _degrade(self, subject: str) -> None:
-        self.degraded = f"events on {subject} do not arrive"
+        self.degraded = f"events on {subject} do not arrive: a permission, or dropped messages?"
+        self._degraded_at = clock()
 
     def _set(self, state: WatchState) -> None:
         if self._state is WatchState.CLOSED:
