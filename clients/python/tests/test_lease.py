@@ -174,3 +174,22 @@ async def test_the_answer_of_a_seat_costs_the_same_however_many_there_are(
         await asyncio.gather(*(lease.connect(f"u{n}", timeout=60) for n in range(1000)))
         assert reads < 1000 * 100
         assert lease.held == 1000
+
+
+async def test_a_change_of_a_seat_costs_the_same_however_many_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, wants = 0, presenced.Seat._wants.fget  # type: ignore[attr-defined]
+
+    def counting(seat: presenced.Seat) -> bool:
+        nonlocal looks
+        looks += 1
+        return bool(wants(seat))
+
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        seats = await asyncio.gather(*(lease.connect(f"u{n}", timeout=60) for n in range(1000)))
+        monkeypatch.setattr(presenced.Seat, "_wants", property(counting))
+        for number in range(20):
+            await seats[0].update(x=number)
+        assert looks < 20 * 20

@@ -53,6 +53,7 @@ class Lease(HasState, Opened):
         self._backoff = Backoff()
         self._seats: dict[str, Seat] = {}
         self._of_user: defaultdict[str, set[Seat]] = defaultdict(set)
+        self._dirty: dict[str, Seat] = {}  # Seats that may want something, in their order.
         self._busy: set[str] = set()
         self._batches: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -137,6 +138,11 @@ class Lease(HasState, Opened):
         self._seats[seat.id] = seat
         self._of_user[seat.user_id].add(seat)
 
+    def _look_at(self, seat: Seat) -> None:
+        """The seat may want something."""
+        self._dirty[seat.id] = seat
+        self._wake.set()
+
     def _has(self, seat: Seat) -> bool:
         return seat.id in self._seats
 
@@ -169,7 +175,7 @@ class Lease(HasState, Opened):
                 task = spawn(self._send(seats), f"a batch of {self.name}", fail)
                 self._batches.add(task)
                 task.add_done_callback(self._on_batch_done)
-            if not self._batches and self._old and not any(s._wants for s in self._seats.values()):
+            if not self._batches and self._old and not any(s._wants for s in self._dirty.values()):
                 for name in self._old:
                     end = spawn(self._end_old(name), f"the end of {name}", self._finish)
                     self._ending.add(end)
@@ -184,9 +190,13 @@ class Lease(HasState, Opened):
         """Seats that want something, one for each user, none whose user has a request under way."""
         chosen: list[Seat] = []
         wake_at: Optional[float] = None
+        settled: list[Seat] = []
         now = clock()
-        for seat in self._seats.values():
-            if not seat._wants or seat.user_id in self._busy:
+        for seat in self._dirty.values():
+            if not seat._wants:
+                settled.append(seat)
+                continue
+            if seat.user_id in self._busy:
                 continue
             # Who connects waits for another seat of the user whose change may hide the user.
             if seat._gives_way and any(s._goes_first for s in self._of_user[seat.user_id]):
@@ -198,6 +208,8 @@ class Lease(HasState, Opened):
             chosen.append(seat)
             if len(chosen) == _PER_BATCH:
                 break
+        for seat in (*settled, *chosen):
+            del self._dirty[seat.id]
         if not chosen and wake_at is not None:
             asyncio.get_running_loop().call_later(wake_at - now, self._wake.set)
         return chosen
@@ -223,6 +235,7 @@ class Lease(HasState, Opened):
         finally:
             self._writes += 1
             self._busy.difference_update(seat.user_id for seat in seats)
+            self._dirty.update((seat.id, seat) for seat in seats if self._has(seat))
 
     async def _send_parts(
         self, name: str, seats: list[Seat], operations: list[dict[str, Any]]
@@ -291,6 +304,7 @@ class Lease(HasState, Opened):
 
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
         self._seats.pop(seat.id, None)
+        self._dirty.pop(seat.id, None)
         self._of_user[seat.user_id].discard(seat)
         if not self._of_user[seat.user_id]:
             del self._of_user[seat.user_id]
@@ -358,6 +372,7 @@ class Lease(HasState, Opened):
     def _disconnect_seats(self) -> None:
         for seat in self._seats.values():
             seat._connected = False
+        self._dirty = dict(self._seats)
         self._wake.set()
 
     async def _end_old(self, name: str) -> None:

@@ -75,7 +75,7 @@ class Seat(Session):
     def _leave(self) -> None:
         self._closing = True
         if self._lease._has(self):
-            self._lease._wake.set()
+            self._lease._look_at(self)
         else:
             self._end(None)
 
@@ -88,7 +88,7 @@ class Seat(Session):
     def _send_soon(self) -> None:
         if self._closing or self._ended.is_set():
             raise Closed("the seat is closed") from self._error
-        self._lease._wake.set()
+        self._lease._look_at(self)
 
     def _why_not(self) -> Optional[PresenceError]:
         return self._error
