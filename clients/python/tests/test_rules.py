@@ -183,3 +183,23 @@ async def test_a_status_that_has_ended_does_not_hinder_a_reconnect(world: World)
         await seat.update(color="red")
         jack = await service.get("jack")
         assert jack is not None and jack.fields == {"name": "Jack", "color": "red"}
+
+
+async def test_who_is_added_costs_the_same_however_many_are_watched(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await world.service()
+    async with service.watch([f"u{n}" for n in range(1000)]):
+        await until(lambda: not service._hub._dirty)
+        looks, holds = 0, service._link.holds
+
+        def counting(sub: Any) -> bool:
+            nonlocal looks
+            looks += 1
+            return holds(sub)
+
+        monkeypatch.setattr(service._link, "holds", counting)
+        for number in range(10):
+            async with service.watch([f"v{number}"]) as watch:
+                assert watch.state == "live"
+        assert looks < 10 * 20

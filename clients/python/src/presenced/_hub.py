@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from ._background import spawn
 from ._calls import Calls, chunks, is_too_large
 from ._link import Link, LinkEvent
 from ._model import User, parse_event, parse_users
 from ._pace import Backoff, clock, wait_set
-from ._picture import Asked, Entry, Step
+from ._picture import Asked, Step
+from ._slot import Slot, Source
 from ._tokens import decode, encode
 from .errors import Closed, Denied, PresenceError, Refused
 
@@ -47,43 +47,6 @@ def resync_pause(users: int) -> float:
     return random.uniform(0, 5.0 if users > 1000 else 1.0)
 
 
-#: Asks for users; those who are missing in the result do not exist.
-Ask = Callable[[Sequence[str]], Awaitable[dict[str, User]]]
-
-
-class Source:
-    """One way to ask for users, with a back-off of its own."""
-
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
-        self.not_before: float = 0.0
-        self.backoff: Backoff = Backoff()
-
-
-class Slot:
-    """One user that is watched."""
-
-    def __init__(self, id: str, subject: str) -> None:
-        self.entry: Entry = Entry(id)
-        self.subject = subject
-        self.watches: set[HubWatch] = set()
-        self.sub: Optional[Subscription] = None
-        self.denied: bool = False
-        self.answered: set[Source] = set()  # Who was asked since the last doubt.
-        self.asking: Optional[Source] = None
-        self.unused_since: Optional[float] = None
-        self.audited_at: float = 0.0
-
-    def doubt(self) -> None:
-        """Has it asked for again."""
-        self.answered.clear()
-
-    @property
-    def fresh(self) -> bool:
-        """Whether the source of each watch was asked: each knows its own members."""
-        return all(watch._source in self.answered for watch in self.watches)
-
-
 class Hub:
     def __init__(
         self, link: Link, calls: Calls, events: str, own: Optional[str], audit: Optional[float]
@@ -95,6 +58,12 @@ class Hub:
         self.audit = audit
         self.users: Source = Source(self.ask_users)
         self._slots: dict[str, Slot] = {}
+        self._watching: dict[HubWatch, None] = {}
+        # Slots to be looked at, so that a wake costs what has changed: those that may have to be
+        # subscribed to or asked for, and those that nobody watches. Sources that failed last.
+        self._dirty: dict[Slot, None] = {}
+        self._unused: dict[Slot, None] = {}
+        self._resting: set[Source] = set()
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
         self._queries: set[asyncio.Task[None]] = set()
@@ -115,12 +84,14 @@ class Hub:
             self._link.start()
             self._plan_audit()
             self._task = spawn(self._run(), "the hub of watches", self._end_watches)
+        self._watching[watch] = None
         for id in ids:
             slot = self._slots.get(id)
             if slot is None:
                 slot = self._slots[id] = Slot(id, f"{self.events}.{encode(id)}")
             slot.watches.add(watch)
-            slot.unused_since = None
+            self._unused.pop(slot, None)
+            self._dirty[slot] = None
         self._wake.set()
 
     def release(self, watch: HubWatch, ids: Iterable[str]) -> None:
@@ -130,7 +101,17 @@ class Hub:
                 slot.watches.discard(watch)
                 if not slot.watches:
                     slot.unused_since = clock()
+                    self._unused[slot] = None
         self._wake.set()
+
+    def forget(self, watch: HubWatch) -> None:
+        """A watch has ended."""
+        self._watching.pop(watch, None)
+
+    def _look_at(self, slot: Slot) -> None:
+        if self._slots.get(slot.entry.id) is slot:
+            self._dirty[slot] = None
+            self._wake.set()
 
     def slot(self, id: str) -> Optional[Slot]:
         return self._slots.get(id)
@@ -147,7 +128,7 @@ class Hub:
         self._wake.set()
 
     async def close(self) -> None:
-        for watch in self._watches():
+        for watch in list(self._watching):
             watch._end(None)
         tasks = [*self._queries, *([self._task] if self._task else [])]
         for task in tasks:
@@ -155,6 +136,8 @@ class Hub:
         await asyncio.gather(*tasks, return_exceptions=True)
         subs = [slot.sub for slot in self._slots.values() if slot.sub is not None]
         self._slots.clear()
+        self._dirty.clear()
+        self._unused.clear()
         for sub in subs:
             await self._link.unsubscribe(sub)
         await asyncio.sleep(0)  # The tasks of the subscriptions end.
@@ -174,18 +157,16 @@ class Hub:
             self._end_watches(Closed("the NATS connection is closed"))
 
     def _end_watches(self, error: PresenceError) -> None:
-        for watch in self._watches():
+        for watch in list(self._watching):
             watch._end(error)
         self._wake.set()
 
     def _mark_stale(self) -> None:
         for slot in self._slots.values():
             slot.doubt()
-        for watch in self._watches():
+        self._dirty = dict.fromkeys(self._slots.values())
+        for watch in list(self._watching):
             watch._look()
-
-    def _watches(self) -> set[HubWatch]:
-        return {watch for slot in self._slots.values() for watch in slot.watches}
 
     async def _on_message(self, message: Msg) -> None:
         id = decode(message.subject[len(self.events) + 1 :])
@@ -197,7 +178,7 @@ class Hub:
             # Others see less than the user itself, whose own view is asked for.
             slot.entry.event_version = max(slot.entry.event_version, user.version)
             slot.doubt()
-            self._wake.set()
+            self._look_at(slot)
         else:
             self._spread(slot, slot.entry.on_event(user))
 
@@ -231,26 +212,27 @@ class Hub:
     async def _sleep(self) -> None:
         """Until something is to be done."""
         times = [self._audit_at, *(at for at, _, _ in self._checks[:1])]
-        pauses = [self._not_before, *(watch._source.not_before for watch in self._watches())]
-        times += [at for at in pauses if at > clock()]
-        if any(slot.unused_since is not None for slot in self._slots.values()):
-            times.append(clock() + _LINGER)
+        now = clock()
+        self._resting = {source for source in self._resting if source.not_before > now}
+        times += [source.not_before for source in self._resting]
+        if self._not_before > now:
+            times.append(self._not_before)
+        if self._unused:
+            times.append(now + _LINGER)
         await wait_set(self._wake, max(0.0, min(times) - clock()))
         self._wake.clear()
 
     async def _let_go(self) -> None:
-        for id, slot in list(self._slots.items()):
-            unused = slot.unused_since
-            if unused is not None and clock() - unused >= _LINGER:
-                del self._slots[id]
+        for slot in list(self._unused):
+            if clock() - slot.unused_since >= _LINGER:
+                del self._unused[slot], self._slots[slot.entry.id]
+                self._dirty.pop(slot, None)
                 if slot.sub is not None:
                     await self._link.unsubscribe(slot.sub)
 
     async def _subscribe(self) -> None:
         wanted = [
-            slot
-            for slot in self._slots.values()
-            if not slot.denied and not self._link.holds(slot.sub)
+            slot for slot in self._dirty if not slot.denied and not self._link.holds(slot.sub)
         ]
         for slots in chunks(wanted, _PER_QUERY):
             chunk = {slot.subject: slot for slot in slots}
@@ -266,9 +248,11 @@ class Hub:
     def _start_queries(self) -> None:
         wanted = [
             slot
-            for slot in self._slots.values()
+            for slot in self._dirty
             if slot.sub is not None and slot.asking is None and not slot.fresh
         ]
+        unheard = (s for s in self._dirty if not s.denied and not self._link.holds(s.sub))
+        self._dirty = dict.fromkeys([*wanted, *unheard])
         groups: dict[Source, list[Slot]] = {}
         for slot in wanted:
             source = self._source_of(slot)
@@ -277,7 +261,9 @@ class Hub:
         for source, slots in groups.items():
             for chunk in chunks(slots, _PER_QUERY):
                 if len(self._queries) >= _QUERIES:
-                    return
+                    return  # The others stay to be looked at.
+                for slot in chunk:
+                    self._dirty.pop(slot, None)
                 self._begin(self._query(source, chunk))
 
     def _source_of(self, slot: Slot) -> Optional[Source]:
@@ -321,6 +307,7 @@ class Hub:
         finally:
             for slot in slots:
                 slot.asking = None
+                self._look_at(slot)
                 if not done:
                     slot.answered.discard(source)
         source.backoff.reset()
@@ -347,7 +334,8 @@ class Hub:
         """Ends the watch of a channel that is refused; else there is another try."""
         ends = source is not self.users and isinstance(error, (Refused, Denied))
         source.not_before = clock() + source.backoff.next_pause(error.retry_after)
-        for watch in self._watches():
+        self._resting.add(source)
+        for watch in list(self._watching):
             if watch._source is source:
                 if ends:
                     watch._end(error)
@@ -356,7 +344,7 @@ class Hub:
         self._wake.set()
 
     def _fail(self, error: PresenceError) -> None:
-        for watch in self._watches():
+        for watch in list(self._watching):
             watch._note(error)
         self._not_before = clock() + self._backoff.next_pause(error.retry_after)
         self._wake.set()
@@ -370,7 +358,7 @@ class Hub:
         if clock() >= self._audit_at:
             self._plan_audit()
             if not self._checks:
-                for watch in self._watches():
+                for watch in list(self._watching):
                     watch._on_audits()
             slots = [s for s in self._slots.values() if s.watches and s.fresh and not s.asking]
             if slots and len(self._queries) < _QUERIES:

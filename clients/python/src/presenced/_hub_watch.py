@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Optional
 
-from ._hub import Ask, Hub, Slot, Source
+from ._hub import Hub
 from ._model import WatchState
 from ._picture import Step
+from ._slot import Ask, Slot, Source
 from ._tokens import encode, ids_of
 from .errors import Closed, PresenceError
 from .watch import UNKNOWN, Watch
@@ -123,6 +124,7 @@ class HubWatch(Watch):
         if self._state is not WatchState.CLOSED:
             super()._end(error)
             self._hub.release(self, list(self._watched))
+            self._hub.forget(self)
 
 
 class UserWatch(HubWatch):
