@@ -94,7 +94,7 @@ fn upsert(
     now: Now,
 ) -> Result<Decision<Channels>, Refusal> {
     let mut record = before.cloned().unwrap_or_else(|| Record::new(now.wall));
-    let data_changed = patch.apply(&mut record);
+    let data_changed = patch.apply(&mut record, now);
     let members = edit.apply(&record.members);
     let members_changed = members != record.members;
     record.members = members;
@@ -102,7 +102,7 @@ fn upsert(
         return Ok(keep(Outcome::Channel(Box::new(record))));
     }
     check_size(&record)?;
-    record.updated_at = record.updated_at.max(now.wall);
+    record.updated_at = now.latest(Some(record.updated_at));
     let outcome = Outcome::Channel(Box::new(record.clone()));
     Ok(Decision { next: Some(Stored::Present(Arc::new(record))), event: None, outcome })
 }
@@ -182,6 +182,28 @@ mod tests {
         let channel = run(&Stored::default(), edit(&["a"], &[]));
         let again = Command::Create { patch: Patch::default(), members: ids(&["b"]), chosen: None };
         assert_eq!(run(&channel, again), channel);
+    }
+
+    #[test]
+    fn times_far_ahead_count_as_absent_and_others_never_move_back() {
+        const HOUR_MS: i64 = 3_600_000;
+        let said_at = |ms| {
+            let patch = Patch { last_message_at: Some(Some(Time(ms))), ..Patch::default() };
+            Command::Upsert { patch, edit: Edit::default() }
+        };
+        for (stored, next, expected) in
+            [(7 + HOUR_MS, 5, 7 + HOUR_MS), (8 + HOUR_MS, 5, 5), (5, 9 + HOUR_MS, 9 + HOUR_MS)]
+        {
+            let mut record = Record::new(Time(8 + HOUR_MS));
+            record.last_message_at = Some(Time(stored));
+            let channel = run(&Stored::Present(Arc::new(record)), said_at(next));
+            let record = channel.record().unwrap();
+            assert_eq!(record.last_message_at, Some(Time(expected)));
+            assert_eq!(
+                record.updated_at,
+                if stored == expected { Time(8 + HOUR_MS) } else { Time(7) }
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::record::Record;
 use crate::presence::custom::Changes;
 use crate::presence::field::Kind;
 use crate::presence::refusal::{Code, Refusal};
-use crate::presence::time::Time;
+use crate::presence::time::{Now, Time};
 use crate::presence::user::check_custom_name;
 
 /// Data to change; what is absent stays as it is.
@@ -44,11 +44,13 @@ impl Patch {
     }
 
     /// Applies the data; whether a value really changed.
-    pub(super) fn apply(&self, record: &mut Record) -> bool {
+    pub(super) fn apply(&self, record: &mut Record, now: Now) -> bool {
         let mut changed = false;
         if let Some(time) = self.last_message_at {
-            // No time of a record moves backwards, but it may be taken away.
-            let next = time.map(|time| record.last_message_at.map_or(time, |old| old.max(time)));
+            // No time of a record moves backwards, but it may be taken away. One that lies far
+            // ahead counts as absent.
+            let old = record.last_message_at.filter(|old| old.counts_at(now.stream));
+            let next = time.map(|time| old.map_or(time, |old| old.max(time)));
             changed |= next != record.last_message_at;
             record.last_message_at = next;
         }

@@ -31,6 +31,9 @@ use shared::Shared;
 
 pub use effect::{Answer, Content, Effect, Entry, Failure, Found, Job};
 
+/// For how many effects a stripe keeps room.
+const MAX_KEPT_EFFECTS: usize = 256;
+
 /// The times and bounds of a stripe.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -206,6 +209,10 @@ impl<E: Entity, T> Stripe<E, T> {
 
     /// Takes the effects of the inputs since the last call, in their order.
     pub fn take_effects(&mut self) -> impl Iterator<Item = Effect<E, T>> {
+        // A mass of them, as at the end of a replay, does not stay allocated.
+        if self.shared.effects.len() <= MAX_KEPT_EFFECTS {
+            self.shared.effects.shrink_to(MAX_KEPT_EFFECTS);
+        }
         self.shared.effects.drain(..)
     }
 
