@@ -87,18 +87,10 @@ impl Outgoing {
             }
             for item in turn.drain(..) {
                 match item {
-                    Item::Message(message) if is_late(&message, &client, clock) => {
-                        tracing::debug!("dropped a late write");
-                    }
-                    Item::Message(message) if message.payload.len() > limit.body() => {
-                        // It was made before the limit was lowered, and would cost the connection.
-                        let bytes = message.payload.len();
-                        tracing::warn!(
-                            bytes,
-                            "dropped a message beyond the server's `max_payload`"
-                        );
-                    }
                     Item::Message(message) => {
+                        if !may_leave(&message, &client, clock, &limit) {
+                            continue;
+                        }
                         if message.not_after_ms.is_some() {
                             on_write();
                         }
@@ -114,6 +106,21 @@ impl Outgoing {
             }
         }
     }
+}
+
+/// Whether a message may be published now.
+fn may_leave(message: &Message, client: &Client, clock: Clock, limit: &PayloadLimit) -> bool {
+    if is_late(message, client, clock) {
+        tracing::debug!("dropped a late write");
+        return false;
+    }
+    let bytes = message.payload.len();
+    if bytes > limit.body() {
+        // It was made before the limit was lowered, and would cost the connection.
+        tracing::warn!(bytes, "dropped a message beyond the server's `max_payload`");
+        return false;
+    }
+    true
 }
 
 /// Whether the commands of a write may be refused before it is stored. The daemon may have been

@@ -79,7 +79,7 @@ async fn a_refused_user_stays_refused_and_others_go_on() {
     };
     let first = john.watch(["jack", "jill"]).unwrap();
     is_denied(&first).await;
-    // NATS names a refused subject once, and the second watch subscribes nothing anew.
+    // NATS names a refused subject once, and the second watch does not subscribe again.
     let second = john.watch(["jill"]).unwrap();
     is_denied(&second).await;
     first.remove("jill");

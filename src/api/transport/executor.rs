@@ -51,7 +51,10 @@ impl Executor {
             if count == 0 {
                 return;
             }
-            taken.drain(..).for_each(|queued| self.execute(queued));
+            for queued in taken.drain(..) {
+                self.requests.release(&queued);
+                self.execute(queued);
+            }
         }
     }
 

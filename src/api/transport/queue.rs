@@ -83,12 +83,15 @@ impl RequestQueue {
 
 impl QueuedRequests {
     /// Waits for requests, and moves the oldest ones, up to `limit`, into `taken`. Returns how many
-    /// there are: none once the queue is gone and empty.
+    /// there are: none once the queue is gone and empty. They count as queued until each of them is
+    /// [released](Self::release).
     pub async fn next(&mut self, taken: &mut Vec<QueuedRequest>, limit: usize) -> usize {
-        let count = self.receiver.recv_many(taken, limit).await;
-        let bytes = taken.iter().map(|queued| queued.request.length).sum();
-        self.size.requests.fetch_sub(count, Ordering::Relaxed);
-        self.size.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        count
+        self.receiver.recv_many(taken, limit).await
+    }
+
+    /// A request that was taken is executed now.
+    pub fn release(&self, queued: &QueuedRequest) {
+        self.size.requests.fetch_sub(1, Ordering::Relaxed);
+        self.size.bytes.fetch_sub(queued.request.length, Ordering::Relaxed);
     }
 }
