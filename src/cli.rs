@@ -8,7 +8,7 @@ use crate::config::Flags;
 use crate::dev::{Place, default_dir};
 use crate::version::VERSION_AND_COMMIT;
 
-/// What the manual page and the long help add.
+/// The text that the manual page and the long help add.
 const AFTER_HELP: &str = "\
 Files: /etc/presenced/presenced.toml holds the settings; the one that is shipped names and explains \
 all of them. Above it count variables PRESENCED_<SECTION>__<KEY>, such as PRESENCED_NATS__URL, and \

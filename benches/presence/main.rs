@@ -1,5 +1,6 @@
-//! What presence costs, beside the raw operations on NATS that it is made of, on one machine in one
-//! run. Prints; asserts nothing about time. Absolute numbers are the machine's; the ratios are ours.
+//! The cost of presence beside the raw operations on NATS that it is made of, on one machine in one
+//! run. The benchmark prints its results and asserts nothing about time. Absolute numbers are the
+//! machine's; the ratios are the daemon's.
 //!
 //! - `make bench`: each operation beside its raw counterpart, twice, with ratios, JSON and plots.
 //! - `make bench-scale`: a million users (`USERS` for another number).

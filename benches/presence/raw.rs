@@ -51,7 +51,7 @@ impl Raw {
         Ok(())
     }
 
-    /// What a service would do by itself: read, compare and set, announce.
+    /// The work of a service without the daemon: read, compare and set, announce.
     pub async fn do_it_yourself(&self, n: usize) -> Result<()> {
         let key = format!("user.raw{n}");
         let revision = self.bucket.entry(key.as_str()).await?.map_or(0, |entry| entry.revision);

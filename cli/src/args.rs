@@ -94,7 +94,7 @@ pub enum Alone {
     Man(manual::Man),
 }
 
-/// What `set` and `connect` change of a user.
+/// The changes that `set` and `connect` make to a user.
 #[derive(Args)]
 pub struct Changes {
     /// The status

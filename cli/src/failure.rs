@@ -18,10 +18,10 @@ pub mod code {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// What the client of the service reports.
+    /// An error of the client of the service.
     #[error("{0}")]
     Presence(#[from] Error),
-    /// What was asked about does not exist, or did not come about in time.
+    /// The requested record does not exist, or the awaited state did not come about in time.
     #[error("{0}")]
     NotSo(String),
     /// The command line contradicts itself.
@@ -96,7 +96,7 @@ impl Failure {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// What to do about it. `events` is the prefix of events.
+    /// The advice that removes the cause. `events` is the prefix of events.
     pub fn advice(&self, events: &str) -> Option<String> {
         Some(match self {
             Self::Presence(Error::NoDaemon { subject, .. }) => format!(

@@ -111,7 +111,7 @@ fn daemon(url: &str) -> Result<Child> {
     daemon.context("cannot start a daemon")
 }
 
-/// What an onlooker hears.
+/// The events that an onlooker hears.
 pub struct Watch(futures_util::stream::SelectAll<Subscriber>);
 
 impl Watch {

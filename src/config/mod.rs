@@ -78,7 +78,7 @@ pub struct Liveness {
     pub last_active_refresh: Duration,
 }
 
-/// What users may do, and what of them is announced.
+/// The rights of users, and the announced fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Users {
     /// The custom fields that belong to what is announced.
@@ -105,7 +105,7 @@ pub struct Limits {
     pub pending_scans: usize,
 }
 
-/// What a channel type allows.
+/// The settings of a channel type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelType {
     /// Whether members may be watched.

@@ -135,7 +135,7 @@ fn read_trusted_fields(reader: &Reader) -> Result<BTreeSet<String>, ConfigError>
     }
 }
 
-/// What a list of custom fields takes.
+/// The accepted entries of a list of custom fields.
 fn custom_names() -> String {
     format!(
         "a list of names of custom fields: not empty, not beginning with $, and none of {}",

@@ -106,7 +106,7 @@ impl Access {
         self.probe(client, &self.0.permissions.always).await
     }
 
-    /// What to change, if a permission is missing.
+    /// The change to make if a permission is missing.
     pub fn advice(&self) -> Option<String> {
         let refused = self.refused();
         let advice: Vec<_> =
@@ -131,7 +131,7 @@ impl Access {
             sleep(RETRY_INTERVAL).await;
             let before: Vec<_> = self.refused().iter().cloned().collect();
             let Some(client) = connections.first().filter(|_| !before.is_empty()) else { continue };
-            // What it does not find out stays refused, and is probed again.
+            // A permission without a result stays refused, and is probed again.
             let _ = self.probe(client, &before).await;
             let granted = {
                 let refused = self.refused();

@@ -61,7 +61,7 @@ pub struct Purpose {
     pub subscription_capacity: usize,
 }
 
-/// What the callbacks of one connection share.
+/// The state that the callbacks of one connection share.
 #[derive(Debug, Clone)]
 struct Connection {
     settings: Arc<Nats>,

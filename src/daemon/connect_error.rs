@@ -5,8 +5,8 @@ use crate::presence::time::Time;
 
 use super::login::expired_since;
 
-/// What a person does about a failure of TLS, by a part of the client library's text. That text is
-/// all that it keeps of the cause.
+/// The advice for a failure of TLS, by a part of the client library's text. That text is all that
+/// it keeps of the cause.
 const TLS_ADVICE: &[(&str, &str)] = &[
     (
         "UnknownIssuer",

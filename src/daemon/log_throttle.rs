@@ -9,7 +9,8 @@ use tokio::time::Instant;
 /// How often a lasting condition is logged again.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What was logged, and when. All connections of a daemon share it, as they have the same problems.
+/// The logged messages, each with its time. All connections of a daemon share it, as they have the
+/// same problems.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<HashMap<String, Instant>>);
 

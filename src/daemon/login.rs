@@ -28,7 +28,7 @@ pub enum LoginError {
     Incomplete { path: PathBuf, what: &'static str },
 }
 
-/// What a file of credentials holds.
+/// The content of a credentials file.
 struct Credentials {
     jwt: String,
     key: KeyPair,

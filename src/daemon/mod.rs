@@ -40,7 +40,7 @@ use crate::store::outbox::Outbox;
 use connect::ConnectError;
 use http::{Http, ListenError};
 
-/// What ends a daemon other than a request to stop.
+/// A cause that ends a daemon, other than a request to stop.
 #[derive(Debug, Error)]
 pub enum Error {
     #[error(transparent)]

@@ -138,7 +138,7 @@ impl Permissions {
         Self { always, sometimes, default_inbox }
     }
 
-    /// What to change where a permission is missing.
+    /// The change to make where a permission is missing.
     pub fn advice(&self, missing: &Permission) -> String {
         let grant = format!("grant {missing} to its user");
         if missing.verb == Verb::Subscribe && self.default_inbox.as_ref() == Some(&missing.subject)

@@ -56,7 +56,7 @@ const FEED_CAPACITY: usize = 1 << 19;
 /// How many conflicts in a row a write survives.
 const MAX_CONFLICTS: u32 = 40;
 
-/// What all steps of a start share.
+/// The state that all steps of a start share.
 pub(super) struct Startup {
     pub(super) settings: Settings,
     pub(super) subjects: Subjects,

@@ -140,8 +140,8 @@ impl Hearing {
 
     /// The earliest time at which a message that is taken from a lane now may have been sent. A
     /// heartbeat that waited must not count as fresh: it would prolong the lease of a dead client.
-    /// It was sent before the probes that have not returned; one from a stall may be from its
-    /// beginning.
+    /// The message was sent before the probes that have not returned; one from a stall may be from
+    /// its beginning.
     pub fn heard_ms(&self, lane: usize, now_ms: u64) -> u64 {
         let Some(lane) = self.lanes.get(lane) else { return now_ms };
         if let Some(probed_ms) = self.probed_ms.filter(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {

@@ -40,9 +40,9 @@ struct Peer {
 /// The status in a daemon's beacon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// It may have missed heartbeats.
+    /// Whether the peer may have missed heartbeats.
     pub deaf: bool,
-    /// It has only just started.
+    /// Whether the peer has only just started.
     pub starting: bool,
     pub settings: LivenessSettings,
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::id::Id;
 use super::number::Number;
 
-/// What is queried. It decides which field names mean something and which are custom.
+/// The kind of record that is queried. It decides which field names mean something and which are
+/// custom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Users,
@@ -140,11 +141,11 @@ impl Field {
 
 /// A record as one viewer may see it.
 pub trait Subject {
-    /// What the record holds in `field`. A custom field is best given by [`Datum::from_json`].
+    /// The value of the record in `field`. A custom field is best given by [`Datum::from_json`].
     fn datum(&self, field: &Field) -> Datum<'_>;
 }
 
-/// What a record holds in a field.
+/// The value of a record in a field.
 #[derive(Debug, Clone)]
 pub enum Datum<'a> {
     /// The field is not there, or `null`.
@@ -175,8 +176,8 @@ impl<'a> Datum<'a> {
         ms.map_or(Self::Absent, Self::Time)
     }
 
-    /// Reads the JSON text of one custom field. A string without escapes is borrowed. What is not
-    /// JSON counts as absent.
+    /// Reads the JSON text of one custom field. A string without escapes is borrowed. Text that is
+    /// not JSON counts as absent.
     pub fn from_json(json: &'a str) -> Self {
         match json.trim_ascii_start().as_bytes().first() {
             Some(b'"') => match serde_json::from_str::<&str>(json) {

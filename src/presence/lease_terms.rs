@@ -13,14 +13,14 @@ use super::time::Time;
 /// The schema number of the stored terms.
 const SCHEMA: u32 = 1;
 
-/// What clients are told where nothing is stored, in milliseconds: the default of the setting.
+/// The lease given to clients where nothing is stored, in milliseconds: the default of the setting.
 pub const DEFAULT_LEASE_MS: u64 = 60_000;
 
 /// In how many leases a client has learned of another one: it asks for an answer at least once per
 /// lease.
 const LEARNED_AFTER_LEASES: u64 = 2;
 
-/// What is stored of the lease of all connections of a bucket.
+/// The stored terms of the lease of all connections of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseTerms {
     v: u32,
@@ -79,7 +79,7 @@ impl LeaseTimes {
 }
 
 impl Default for LeaseTerms {
-    /// What counts where nothing is stored.
+    /// The terms in force where nothing is stored.
     fn default() -> Self {
         Self { v: SCHEMA, lease_ms: DEFAULT_LEASE_MS, longer: None }
     }

@@ -67,7 +67,7 @@ pub struct Refusal {
     pub code: Code,
     /// One line: what was wrong with which field, and what is accepted.
     pub message: String,
-    /// What a program may act on: `field`, `limit`, `retry_after_ms`, `written`.
+    /// Values on which a program may act: `field`, `limit`, `retry_after_ms`, `written`.
     pub details: Map<String, Value>,
 }
 

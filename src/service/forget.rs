@@ -69,7 +69,7 @@ impl Forgetting {
         loop {
             looks.tick().await;
             if !self.store.is_whole() {
-                // What the replica shows may not be stored any more.
+                // A record that the replica shows may not be stored any more.
                 continue;
             }
             let now_ms = self.store.context.now().mono_ms;
@@ -82,7 +82,7 @@ impl Forgetting {
                 if !self.store.is_whole() {
                     break;
                 }
-                // It is closed never.
+                // The semaphore is never closed.
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 self.forget(user, touched, permit);
             }

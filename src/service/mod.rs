@@ -176,7 +176,7 @@ impl Service {
         async move { answer.await.unwrap_or_else(|_| Err(stopped())) }
     }
 
-    /// What is remembered of disconnects before a connect that arrived at `arrived_ms`.
+    /// The early disconnects remembered before a connect that arrived at `arrived_ms`.
     pub fn before_connect(
         &self,
         user: &Id,

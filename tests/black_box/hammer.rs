@@ -17,7 +17,7 @@ const USERS: usize = 20;
 const DEVICES: [&str; 3] = ["desktop", "mobile", "web"];
 const WHILE: Duration = Duration::from_secs(30);
 
-/// What one client knows to be true of one user: its own field, and its own connection.
+/// The facts that one client knows of one user: its own field, and its own connection.
 #[derive(Default, Clone)]
 struct Ledger {
     field: u64,

@@ -8,7 +8,7 @@ use crate::support::{Events, Pair, Stage};
 
 const LONG_GRACE: &[(&str, &str)] = &[("LIVENESS__OFFLINE_GRACE", "1s")];
 
-/// What others see on each daemon, which is the same.
+/// The view that others have on each daemon, which is the same.
 async fn seen(pair: &Pair, id: &str) -> Value {
     let one = pair.one.see(id).await.unwrap();
     assert_eq!(pair.two.see(id).await.as_ref(), Some(&one));

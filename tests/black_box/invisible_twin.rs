@@ -213,7 +213,7 @@ async fn nobody_can_tell_a_history_from_the_same_without_lapses_and_refreshes_of
     assert_eq!(told(&mut full), told(&mut twin), "seed {SEED}");
 }
 
-/// What someone who is none of the users gets to see.
+/// The views of an outsider, who is none of the users.
 async fn views(client: &Client) -> Vec<Value> {
     let by_activity = [
         json!({"filter": {"last_active": {"$exists": true}}, "sort": {"last_active": -1}}),
@@ -234,7 +234,7 @@ async fn steady_views(client: &Client) -> Vec<Value> {
         json!({"filter": {"invisible": {"$ne": true}}}),
         json!({"filter": {"status": {"$in": ["s0", "s1", "here"]}}}),
     ];
-    // Who has never been made is a member, too.
+    // A user who has never been made is a member, too.
     let members: Vec<_> = (0..=USERS).map(|n| format!("u{n}")).collect();
     let watch = json!({"type": "messaging", "id": "all", "data": {"members": members}});
     let channels = json!({"filter": {"members": {"$contains": "u0"}}});

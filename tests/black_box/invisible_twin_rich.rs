@@ -60,7 +60,7 @@ impl Side {
         Self { client, events, counts, _daemon: daemon, _server: server }
     }
 
-    /// What both histories have in common: what others see change, and what invisible users set.
+    /// The actions common to both histories: visible changes, and settings of invisible users.
     async fn visible_actions(&self, round: usize) {
         let client = &self.client;
         let (user, connection) = (VISIBLE[round % 3], format!("c{round}"));
@@ -87,7 +87,7 @@ impl Side {
         }
     }
 
-    /// What invisible users do. Nobody else can tell.
+    /// The actions of invisible users. Nobody else can tell.
     async fn invisible_actions(&self, round: usize) {
         let client = &self.client;
         for user in INVISIBLE {
@@ -114,7 +114,7 @@ impl Side {
         }
     }
 
-    /// What someone who is none of the users gets to see.
+    /// The views of an outsider, who is none of the users.
     async fn views(&self) -> Value {
         let filters = [
             json!({}),

@@ -113,7 +113,7 @@ subscribe = client.Client.subscribe
 subscribe.__defaults__ = tuple(room(each) for each in subscribe.__defaults__)
 ";
 
-/// What a watcher shows last of each user.
+/// The last state of each user that a watcher shows.
 #[derive(Default)]
 struct Shown(BTreeMap<String, String>);
 

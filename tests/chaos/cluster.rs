@@ -153,7 +153,8 @@ impl Node {
             links.from(n).map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
         if !urls.is_empty() {
             let urls = urls.join(", ");
-            // What nodes tell each other of a third one leads nowhere: they meet on the links only.
+            // The address that nodes advertise of a third one leads nowhere: they meet on the links
+            // only.
             config += &format!(
                 "cluster {{ name: chaos, listen: \"127.0.0.1:{route}\", advertise: \"127.0.0.1:9\", routes: [{urls}] }}\n"
             );

@@ -1,4 +1,4 @@
-//! What a run has shown.
+//! The results of a run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ pub struct Report {
     pub deafened_by_flood: usize,
 }
 
-/// What one fault has done.
+/// The effects of one fault.
 #[derive(Debug)]
 pub struct Phase {
     pub fault: Fault,

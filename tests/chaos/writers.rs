@@ -18,7 +18,7 @@ pub struct Writers {
     load: Load,
 }
 
-/// What became of the changes.
+/// The outcome of the changes.
 #[derive(Debug, Default)]
 pub struct Written {
     pub acknowledged: u64,

@@ -32,7 +32,7 @@ fn new_build() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_presenced"))
 }
 
-/// What a client made of its requests.
+/// The outcomes of a client's requests.
 #[derive(Debug, Default)]
 struct Tally {
     done: u64,

@@ -21,7 +21,7 @@ pub fn ensure(holds: bool, key: &Id, what: impl FnOnce() -> String) -> Result<()
     if holds { Ok(()) } else { Err(Broken { key: key.clone(), what: what() }) }
 }
 
-/// What others see of what is announced, from a record or from the user of an event.
+/// The view that others have of an announcement, from a record or from the user of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     online: bool,

@@ -42,7 +42,7 @@ pub struct Daemon {
     taken: u64,
     gap: bool,
     pub feed_due: bool,
-    /// It is ready when it has applied all entries up to here.
+    /// The daemon is ready when it has applied all entries up to here.
     ready_from: Option<u64>,
     /// Whether it replays the stream.
     replays: bool,

@@ -78,7 +78,7 @@ pub struct World {
     /// The daemon that crashes before its next announcement.
     pub doomed: Option<DaemonId>,
     last_daemon: u64,
-    /// What has happened.
+    /// The counts of what has happened.
     pub counts: Counts,
     /// The trace, if it is wanted.
     trace: Option<Vec<(u64, Option<Id>, String)>>,

@@ -78,7 +78,7 @@ struct Measure {
     thresholds: String,
 }
 
-/// What was found.
+/// The findings of a check.
 #[derive(Default)]
 pub struct Findings {
     pub problems: Vec<(Level, String)>,

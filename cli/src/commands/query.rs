@@ -20,7 +20,7 @@ pub enum What {
 
 #[derive(Args)]
 pub struct Query {
-    /// What to find
+    /// The kind of record to find
     what: What,
     #[arg(value_name = "CONDITION", help = condition::HELP)]
     conditions: Vec<String>,

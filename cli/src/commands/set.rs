@@ -29,7 +29,7 @@ pub struct Set {
     /// Be shown to others again
     #[arg(long, conflicts_with = "invisible")]
     visible: bool,
-    /// What to be shown as while online
+    /// The availability to show while online
     #[arg(long, value_name = "CHOICE")]
     availability: Option<Availability>,
     /// Hide from others when the user was last active

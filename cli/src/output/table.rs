@@ -14,7 +14,7 @@ pub struct Paint {
     heading: Option<Color>,
 }
 
-/// What a text says by its colour.
+/// The meaning of a text's colour.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     Good,

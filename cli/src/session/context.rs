@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::flags::settings_folder;
 use crate::failure::Failure;
 
-/// What a file of a context holds, under the names in it.
+/// The content of a context file, under the names in it.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Context {
@@ -35,7 +35,7 @@ pub struct Context {
     pub tls_first: bool,
 }
 
-/// What `nsc generate profile` prints.
+/// The output of `nsc generate profile`.
 #[derive(Deserialize)]
 struct Profile {
     #[serde(default)]
@@ -206,7 +206,7 @@ fn decoded(data: &str) -> Option<String> {
     String::from_utf8(BASE64_STANDARD.decode(content).ok()?).ok()
 }
 
-/// What the program of 1Password reads.
+/// Reads a secret with the program of 1Password.
 fn from_one_password(reference: &str) -> Result<String, Failure> {
     let output = Command::new("op").args(["read", "--no-newline", reference]).output();
     let output = output.map_err(|error| {

@@ -109,7 +109,7 @@ impl Session {
         })
     }
 
-    /// What tells the users of one installation from those of another.
+    /// The servers and the prefix, which tell the users of one installation from those of another.
     pub fn cell(&self) -> (&str, &str) {
         (&self.servers, &self.prefix)
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// Answers missing in a row after which the link or the service is given up.
 const MISSING: u32 = 2;
 
-/// What missing answers mean.
+/// The meaning of missing answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
     /// Too early to say: the next beat is due at once.

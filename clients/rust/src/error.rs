@@ -11,7 +11,7 @@ pub enum Error {
     Refused {
         /// The code of the contract, such as `limit_exceeded`.
         code: String,
-        /// What was wrong with which field, for people.
+        /// The field and its fault, for people.
         message: String,
         /// `field`, `limit` and what else a program may act on.
         details: Box<Map<String, Value>>,

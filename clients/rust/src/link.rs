@@ -98,7 +98,7 @@ impl Link {
     async fn ping(&self) {
         let ping = async {
             match self.nats.subscribe(self.nats.new_inbox()).await {
-                // What is not sent is not answered.
+                // A message that is not sent is not answered.
                 Ok(mut subscriber) => drop(subscriber.drain().await),
                 Err(_) => self.on_ended(),
             }
@@ -178,7 +178,7 @@ impl Link {
     pub async fn tell(&self, operation: &str, body: &Value) {
         if self.look().up {
             let publish = self.nats.publish(self.subject(operation), body.to_string().into());
-            // What is not heard is noticed by the answers that are asked for.
+            // A heartbeat that is not heard is noticed by the answers that are asked for.
             let _ = timeout(CALL_TIMEOUT, publish).await;
         }
     }

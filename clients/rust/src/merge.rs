@@ -10,7 +10,7 @@ use crate::user::{CustomFields, Fields, Seen};
 
 const TYPE: &str = "user.presence.changed";
 
-/// What is known of a user.
+/// The known state of a user.
 #[derive(Debug, Default, PartialEq)]
 pub enum Known<F = Fields> {
     /// Nothing yet. That is not offline.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// Custom fields as they stand.
 pub type Fields = Map<String, Value>;
 
-/// What custom fields can be read as: [`Fields`], or a type of the application.
+/// A type that custom fields can be read as: [`Fields`], or a type of the application.
 pub trait CustomFields: DeserializeOwned + PartialEq + Debug + Send + Sync + 'static {}
 
 impl<T: DeserializeOwned + PartialEq + Debug + Send + Sync + 'static> CustomFields for T {}
@@ -54,7 +54,7 @@ pub struct Seen<F = Fields> {
     /// Whether the user is invisible; only in the user's view of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invisible: Option<bool>,
-    /// What the user chose to be shown as; only in the user's view of itself.
+    /// The availability that the user chose; only in the user's view of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability_choice: Option<String>,
     /// Whether others do not see the times; only in the user's view of itself.
@@ -76,7 +76,7 @@ impl Seen {
     /// The custom fields as a type of the application.
     ///
     /// # Errors
-    /// What serde finds wrong with them.
+    /// The error of serde.
     pub fn fields<F: DeserializeOwned>(&self) -> Result<F, serde_json::Error> {
         serde_json::from_value(Value::Object(self.custom.clone()))
     }

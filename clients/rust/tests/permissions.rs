@@ -1,4 +1,4 @@
-//! What NATS refuses, and logins that end.
+//! Refusals of NATS, and logins that end.
 
 mod support;
 

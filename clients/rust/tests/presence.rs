@@ -164,7 +164,7 @@ async fn a_deleted_user_is_gone_and_its_connection_makes_it_again() {
         watch.get("john").filter(|user| user.online && user.version > before)
     })
     .await;
-    // What was acknowledged is not sent again.
+    // Acknowledged changes are not sent again.
     assert_eq!(watch.get("john").unwrap().status, None);
     online_again(&john).await;
     john.close().await;

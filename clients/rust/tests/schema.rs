@@ -54,7 +54,7 @@ fn the_description_names_each_schema() {
     }
 }
 
-/// What was heard on the wire: the subject, the reply subject and the body.
+/// The messages heard on the wire: the subject, the reply subject and the body of each.
 type Heard = Vec<(String, Option<String>, Value)>;
 
 /// The name of the operation in a subject of either door.

@@ -31,7 +31,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The wishes of a client that may wait for the service.
 const MAX_WISHES: usize = 16;
 
-/// What all sockets share.
+/// The state that all sockets share.
 pub struct Gateway {
     presence: Service,
     lease: Lease,
@@ -60,7 +60,7 @@ impl Gateway {
     }
 }
 
-/// Who opens a socket, and whom to watch.
+/// The user who opens a socket, and the users to watch.
 #[derive(Deserialize)]
 struct Opened {
     user: String,

@@ -29,7 +29,7 @@ pub struct Micro {
     pub daemon: DaemonId,
     pub context: Arc<ReplyContext>,
     pub subjects: Subjects,
-    /// What tells this instance from others.
+    /// The metadata that tell this instance from others.
     pub metadata: Value,
     pub started: Time,
 }

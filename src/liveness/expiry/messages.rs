@@ -15,7 +15,7 @@ pub const ENDINGS: &str = "ending";
 /// A connection: its user, its id, its generation.
 pub type Named = (String, String, u64);
 
-/// What a daemon will end, unless another has heard it.
+/// The connections and leases that a daemon will end, unless another daemon has heard them.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Proposal {
     pub daemon: String,

@@ -51,12 +51,12 @@ const GRANTED_US: u64 = 100;
 const MAX_USERS_PER_TICK: usize = 64;
 /// The maximum number of connections or leases in one message.
 const MAX_NAMED_PER_MESSAGE: usize = 500;
-/// What one of them takes at most of a message, in bytes: two ids, each character escaped.
+/// The maximum size of one of them in a message, in bytes: two ids, each character escaped.
 const MAX_NAMED_BYTES: usize = 1100;
 
-/// What a daemon knows at the moment: the stripes of its replica, each under a lock of its own, or
-/// what a simulation has in their place. A lock may be held while `work` runs, so `work` asks in
-/// this order only: index, leases, peers and hearing.
+/// The state that a daemon knows at the moment: the stripes of its replica, each under a lock of
+/// its own, or a simulation's stand-in for them. A lock may be held while `work` runs, so `work`
+/// asks in this order only: index, leases, peers and hearing.
 pub trait View {
     /// Works on the index of each stripe, one after another.
     fn each_index(&self, work: impl FnMut(&mut Index));

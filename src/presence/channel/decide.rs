@@ -1,4 +1,4 @@
-//! What each command does to the record of a channel.
+//! The changes that each command makes to the record of a channel.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub enum Command {
     Create {
         patch: Patch,
         members: Vec<Id>,
-        /// Who is to be watched. A channel is not made for a watch that would be refused.
+        /// The users to watch. A channel is not made for a watch that would be refused.
         chosen: Option<Vec<Id>>,
     },
     Delete,

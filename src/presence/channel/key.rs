@@ -1,4 +1,4 @@
-//! What names a channel: its type and its id, together `type:id`.
+//! The key of a channel: its type and its id, together `type:id`.
 
 use std::fmt;
 use std::sync::Arc;

@@ -31,7 +31,7 @@ use super::refusal::Refusal;
 pub use parse::{MAX_CONDITIONS, MAX_DEPTH};
 pub use table::MAX_VALUES;
 
-/// What a record must be like. The default matches every record.
+/// A condition on records. The default matches every record.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// All of them are required; the cheap ones come first.
@@ -83,7 +83,7 @@ enum Operand {
 struct Moment {
     /// The last millisecond since 1970 that is not after it.
     floor_ms: i64,
-    /// It lies after that millisecond, so that no record's time equals it.
+    /// Whether the instant lies after that millisecond, so that no record's time equals it.
     between: bool,
 }
 

@@ -119,15 +119,15 @@ impl Key {
 }
 
 /// The place of a record in the order of the [`Sort`] that made it; only places by the same sort
-/// compare meaningfully. What comes first is less.
+/// compare meaningfully. The place that comes first is less.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SortKey {
     parts: Vec<Part<'static>>,
     tie: Part<'static>,
 }
 
-/// What decides by one key. At the same key two records have the same direction, so that the
-/// order of the variants says only that absent values are last.
+/// The part of a [`SortKey`] for one key of the sort. At the same key two records have the same
+/// direction, so that the order of the variants says only that absent values are last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Part<'a> {
     Ascending(Rank<'a>),

@@ -88,7 +88,7 @@ impl Leaving {
         }
     }
 
-    /// What tells it from every other one of the user.
+    /// The key that tells the connection from every other one of the user.
     pub fn key(&self) -> LeavingKey {
         LeavingKey {
             connection: self.connection.clone(),

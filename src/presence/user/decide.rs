@@ -1,4 +1,5 @@
-//! What each command does to the record of a user. Pure: the same inputs, the same decision.
+//! The changes that each command makes to the record of a user. Pure: the same inputs, the same
+//! decision.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
 
-/// What decisions depend on beside the record and the command.
+/// The rules on which decisions depend, beside the record and the command.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// How many connections a user may have.
@@ -268,8 +269,8 @@ fn update_connection(
     Ok(change.put(record, |_| outcome))
 }
 
-/// The user is active now. What others see of it stays frozen while the user is invisible, and
-/// goes on from where it was: if the clock jumps back, a later moment of invisible time stays
+/// The user is active now. The time that others see stays frozen while the user is invisible, and
+/// then goes on from where it was. If the clock jumps back, a later moment of invisible time stays
 /// invisible.
 pub(super) fn touch(record: &mut Record, now: Now) {
     let latest = |previous| Some(now.latest(previous));

@@ -53,12 +53,12 @@ impl EarlyDisconnect {
     }
 }
 
-/// What was remembered for a connect.
+/// The memory of early disconnects that concerns a connect.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BeforeConnect {
     /// Nothing ends the connection.
     Nothing,
-    /// This disconnect ends it at once.
+    /// This disconnect ends the connection at once.
     Ended(EarlyDisconnect),
     /// The connect arrived later than any that these disconnects end; they are forgotten.
     TooLate(Vec<EarlyDisconnect>),
@@ -123,7 +123,7 @@ impl EarlyDisconnects {
         self.due.retain(|due| due.user != *user || due.early != *early);
     }
 
-    /// What was remembered for a connect that arrived at `arrived_ms`.
+    /// The early disconnects remembered for a connect that arrived at `arrived_ms`.
     pub fn before_connect(
         &mut self,
         user: &Id,

@@ -1,5 +1,5 @@
-//! What others see of a user after the store lost a newer record of it: a version never goes back,
-//! and who was invisible or deleted does not come back into view.
+//! Repair of a user after the store lost a newer record of it: a version never goes back, and a
+//! user who was invisible or deleted does not come back into others' view.
 
 use std::sync::Arc;
 

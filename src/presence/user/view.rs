@@ -23,7 +23,7 @@ const MAX_ESCAPED: usize = 6;
 /// A version with as many digits as any clock gives in this century.
 const LARGE_VERSION: u64 = 1_000_000_000_000;
 
-/// Who looks.
+/// The viewer of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Viewer<'a> {
     /// Anyone who is not the user.
@@ -45,7 +45,7 @@ impl Viewer<'_> {
     }
 }
 
-/// What a viewer sees of the fields that presence is about.
+/// The presence fields of a user as a viewer sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown<'a> {
     pub online: bool,
@@ -104,7 +104,7 @@ pub fn is_announced(
         || fields.differ(old_custom, new_custom)
 }
 
-/// What others see of a record. A user who does not exist is offline, without a status.
+/// The view that others have of a record. A user who does not exist is offline, without a status.
 pub fn shown(record: Option<&Record>) -> Shown<'_> {
     let Some(record) = record else { return Shown::default() };
     let reached = if record.invisible { Reachability::default() } else { record.reachability() };
@@ -121,7 +121,7 @@ pub fn shown(record: Option<&Record>) -> Shown<'_> {
 }
 
 impl Record {
-    /// What the user sees of itself.
+    /// The view that the user has of itself.
     pub fn truth(&self) -> Shown<'_> {
         let reached = self.reachability();
         Shown {

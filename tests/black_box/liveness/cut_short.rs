@@ -79,7 +79,8 @@ async fn the_other_ends_the_rest_of_the_lease_but_nobody_who_connected_again() {
         (answer["unknown"] == json!([]) && answer["held"] == json!(back)).then_some(())
     })
     .await;
-    // What the one that died had stored and not told is told by the other when it is missed.
+    // Ends that the dead daemon had stored and not announced are announced by the other when it
+    // misses it.
     let mut times = HashMap::<String, usize>::new();
     eventually("all who are gone are shown offline", AFTER_A_FAULT, async || {
         for event in events.arrived().into_iter().filter(|event| !event.online) {

@@ -76,7 +76,7 @@ async fn a_flood_of_long_heartbeats_is_thrown_away_rather_than_hoarded() {
     /// Together some 390 MB: what a debug build would hear in ten seconds and more.
     const LISTS: usize = 1500;
     const RUBBISH: usize = 60;
-    /// Of these, 32 MiB wait at most. What holds them is larger, and the client's own queue gets
+    /// Of these, 32 MiB wait at most. Their buffers are larger, and the client's own queue gets
     /// something while a single one is heard. Hoarded, they would be twice as much.
     const MAX_GROWTH_KIB: u64 = 256 * 1024;
     /// How long a busy machine may take for it.

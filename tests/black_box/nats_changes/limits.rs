@@ -1,5 +1,5 @@
-//! What JetStream cannot do for the daemon: each is one line of the log and a state in `/readyz`,
-//! and heals by itself when the cause is gone.
+//! Limits of JetStream. Each failure is one line of the log and a state in `/readyz`, and heals by
+//! itself when the cause is gone.
 
 use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::json;

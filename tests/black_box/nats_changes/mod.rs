@@ -1,4 +1,4 @@
-//! What may happen to the stream, the server, the clock and the login below running daemons.
+//! Changes of the stream, the server, the clock and the login below running daemons.
 
 mod clock;
 mod deleted;

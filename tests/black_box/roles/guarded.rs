@@ -183,7 +183,7 @@ impl Guarded {
         DAEMON
     }
 
-    /// What the server has refused, in its own log.
+    /// The server's refusals, from its own log.
     pub fn violations(&self) -> Vec<String> {
         let log = self.process.log();
         log.lines().filter(|line| line.contains("Violation")).map(str::to_owned).collect()
@@ -279,7 +279,7 @@ impl Member {
         .await;
     }
 
-    /// What was refused and not expected.
+    /// The unexpected refusals.
     pub fn refusals(&self) -> Vec<String> {
         self.refusals.lock().unwrap().clone()
     }

@@ -15,7 +15,7 @@ use super::{Client, token};
 /// An event that did not come after so long will not come.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What hears the events of some users.
+/// A listener to the events of some users.
 pub struct Events {
     subscriber: Subscriber,
     /// The newest version of each user, where repeats are dropped.
@@ -43,8 +43,8 @@ impl Events {
         events
     }
 
-    /// For those who may not publish to themselves: the server may not know of it yet. What they
-    /// ask for over the same connection comes after it.
+    /// For those who may not publish to themselves: the server may not know of it yet. Later
+    /// requests over the same connection come after the subscription.
     pub async fn unsettled(client: &Client, subject: &str) -> Self {
         let subscriber = client.nats.subscribe(subject.to_owned()).await.unwrap();
         Self { subscriber, newest: None }

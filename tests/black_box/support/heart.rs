@@ -1,4 +1,4 @@
-//! What keeps connections alive: heartbeats in the background, until they are stopped.
+//! A task that keeps connections alive: heartbeats in the background, until it is stopped.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -48,7 +48,7 @@ impl Heart {
     /// Stops it; when the last heartbeat was sent.
     pub async fn stop(self, client: &Client) -> Instant {
         self.task.abort();
-        // What was sent has reached the server.
+        // The sent heartbeats have reached the server.
         barrier(&client.nats).await;
         *self.last.lock().unwrap()
     }

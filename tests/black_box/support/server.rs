@@ -25,7 +25,7 @@ pub struct Server {
     folder: TempDir,
 }
 
-/// What a server is to be like.
+/// The options of a server.
 pub struct Options {
     pub jetstream: bool,
     /// More text for its file of settings.

@@ -219,7 +219,7 @@ struct Alone {
     daemon: Daemon,
     rev: u64,
     events: Vec<Event>,
-    /// Who came or went for others, by which counts of channels are kept.
+    /// The users who came or went for others, by which counts of channels are kept.
     online: Vec<(Id, bool)>,
     probed_ms: u64,
     /// How many connects were ended as their disconnects had overtaken them.
@@ -491,7 +491,7 @@ pub fn run(seed: u64) -> [u64; 5] {
         }
         trace.push(format!("{now_ms:>6} {step:?}"));
         if matches!(step, Step::Forget) {
-            // Who was there in truth is forgotten later, but then in the same way.
+            // A user who was there in truth is forgotten later, but then in the same way.
             for user in users() {
                 if !full.is_forgotten(&user, now_ms) {
                     continue;

@@ -147,7 +147,7 @@ impl<F: CustomFields> Connection<F> {
     /// Waits until the service has acknowledged the connection.
     ///
     /// # Errors
-    /// What the service refuses, and [`Error::Closed`].
+    /// Refusals of the service, and [`Error::Closed`].
     pub async fn online(&self) -> Result<(), Error> {
         let settled = |state: &ConnectionState| {
             matches!(state, ConnectionState::Online | ConnectionState::Closed(_))

@@ -73,7 +73,7 @@ impl Builder {
         self
     }
 
-    /// What was tapped from the options of the connection.
+    /// The signals tapped from the options of the connection.
     pub fn signals(mut self, signals: Signals) -> Self {
         self.signals = signals;
         self
@@ -195,7 +195,7 @@ pub struct Deleted {
     pub more: bool,
 }
 
-/// What a write changed, and when it can be read.
+/// The result of a write: its change, and the time from which it can be read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written<T> {
     /// The result.

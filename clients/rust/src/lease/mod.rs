@@ -127,7 +127,7 @@ impl Lease {
 /// A seat that is to be made. `await` it: it ends when the service has acknowledged it.
 ///
 /// # Errors
-/// What the service refuses. While it cannot be reached this waits.
+/// Refusals of the service. While the service cannot be reached, the call waits.
 #[derive(Debug)]
 #[must_use = "a seat is made when it is awaited"]
 pub struct ConnectSeat {
@@ -146,7 +146,7 @@ impl ConnectSeat {
         self
     }
 
-    /// What counts only if the user does not exist yet.
+    /// The fields that count only if the user does not exist yet.
     pub fn defaults(mut self, defaults: Patch) -> Self {
         self.defaults = defaults;
         self
@@ -184,7 +184,7 @@ impl Seat {
     /// Changes the user.
     ///
     /// # Errors
-    /// What the service refuses, and [`Error::Closed`].
+    /// Refusals of the service, and [`Error::Closed`].
     pub async fn update(&self, patch: Patch) -> Result<(), Error> {
         let key = self.key.clone().ok_or(Error::Closed)?;
         command(&self.commands, |reply| Command::Patch(key, patch, reply)).await

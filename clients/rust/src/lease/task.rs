@@ -36,7 +36,7 @@ type Asked = Pin<Box<dyn Future<Output = (Beaten, Result<Value, Error>, bool)> +
 
 type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What a heartbeat was sent for.
+/// The circumstances in which a heartbeat was sent.
 struct Beaten {
     name: Id,
     /// How many connections were acknowledged, if none was under way.
@@ -259,7 +259,7 @@ impl Task {
     fn on_untaken(&mut self, sent: Vec<Sent>, error: &Error) {
         self.note(Some(error.clone()));
         self.failed += 1;
-        // What is wrong otherwise may be a permission that comes back.
+        // Another fault may be a permission that comes back.
         let passes = error.may_pass();
         let wait = if passes { retry::wait(error, self.failed) } else { REFUSED_WAIT };
         self.hold_until = self.hold_until.max(Some(Instant::now() + wait));
@@ -378,7 +378,7 @@ impl Task {
             let Some(old) = self.old.take() else { return };
             let (link, body) = (self.link.clone(), json!({"lease": old}));
             self.ending.push(Box::pin(async move {
-                // What is not heard lapses.
+                // A connection whose goodbye is not heard lapses.
                 let _ = link.ask_within("disconnect", &body, GOODBYE).await;
             }));
         }

@@ -1,4 +1,4 @@
-//! What a watch yields.
+//! The changes that a watch yields.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::id::Id;
 use crate::merge::Known;
 use crate::user::{Fields, Seen};
 
-/// What a change of a user is, as the application sees it.
+/// The kind of a user's change, as the application sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -27,7 +27,7 @@ pub enum Kind {
     Unreadable,
 }
 
-/// What a [`Watch`](crate::Watch) yields.
+/// An item that a [`Watch`](crate::Watch) yields.
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Change<F = Fields> {
@@ -35,7 +35,7 @@ pub enum Change<F = Fields> {
     User {
         /// Which user.
         id: Id,
-        /// What it is.
+        /// The kind of the change.
         kind: Kind,
         /// As the reader saw the user before.
         before: Option<Arc<Seen<F>>>,

@@ -138,7 +138,7 @@ impl<F: CustomFields, K> Watch<F, K> {
         self.shared.standing().last_error
     }
 
-    /// What is known of a user.
+    /// The known state of a user.
     pub fn known(&self, id: impl AsRef<str>) -> Known<F> {
         self.shared.known(id.as_ref())
     }
