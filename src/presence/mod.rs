@@ -3,8 +3,8 @@
 //!
 //! In reading order: [`id`], [`time`] and [`refusal`] are the vocabulary; [`user`] holds record,
 //! decision and projection; [`channel`] the same of channels; [`entity`] is the store's interface;
-//! [`field`], [`filter`] and [`sort`] are the query language; [`table`] keeps millions of items, and
-//! [`agenda`] looks at each when its time comes.
+//! [`field`], [`filter`] and [`sort`] are the query language; [`table`] keeps millions of items,
+//! and [`agenda`] looks at each when its time comes.
 
 pub mod agenda;
 pub mod channel;

@@ -26,9 +26,9 @@ impl Now {
         Self { mono_ms, wall, stream: wall }
     }
 
-    /// The later of the wall clock and `previous`: no time of a record moves backwards. A `previous`
-    /// more than an hour ahead of JetStream's clock came from a broken clock, and counts as absent
-    /// (`PROTOCOL`, section 1).
+    /// The later of the wall clock and `previous`: no time of a record moves backwards. A
+    /// `previous` more than an hour ahead of JetStream's clock came from a broken clock, and counts
+    /// as absent (`PROTOCOL`, section 1).
     pub fn latest(self, previous: Option<Time>) -> Time {
         previous
             .filter(|previous| previous.counts_at(self.stream))

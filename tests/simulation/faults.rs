@@ -57,7 +57,8 @@ impl World {
         self.net.after(ms, Event::Fault);
     }
 
-    /// Has a daemon end a connection, a status or an absent user that it knows, in the middle of everything else.
+    /// Has a daemon end a connection, a status or an absent user that it knows, in the middle of
+    /// everything else.
     pub fn end_any(&mut self, daemon: DaemonId) -> Result<(), Broken> {
         if self.calm || !self.net.chance(ENDS_PER_1000) {
             return Ok(());

@@ -26,8 +26,8 @@ pub struct Trusted;
 #[derive(Debug)]
 pub struct Own;
 
-/// A query of users. `await` it for one page, or take [`UsersQuery::pages`] for all. `D` is the door:
-/// [`Trusted`] or [`Own`].
+/// A query of users. `await` it for one page, or take [`UsersQuery::pages`] for all. `D` is the
+/// door: [`Trusted`] or [`Own`].
 #[derive(Debug)]
 #[must_use = "a query is sent when it is awaited"]
 pub struct UsersQuery<F = Fields, D = Trusted> {

@@ -1,5 +1,5 @@
-//! Notices that the machine was suspended: monotonic time stood still meanwhile, so that no timer is
-//! late, and yet leases have lapsed.
+//! Notices that the machine was suspended: monotonic time stood still meanwhile, so that no timer
+//! is late, and yet leases have lapsed.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
-/** The whole page: a header with the state of the connection, oneself, and the people of a channel. */
+/**
+ * The whole page: a header with the state of the connection, oneself, and the people of a channel.
+ */
 
 import type { PresenceSource } from "@presenced/client";
 import { PresenceProvider } from "@presenced/client/react";
@@ -40,7 +42,11 @@ export function App({ presence, channel, failure }: Opening) {
           <>
             <ConnectionNotice />
             <Me />
-            {channel ? <People {...channel} /> : <section className="card people" aria-busy="true" />}
+            {channel ? (
+              <People {...channel} />
+            ) : (
+              <section className="card people" aria-busy="true" />
+            )}
           </>
         ) : (
           <div className="notice offline" role="alert">

@@ -10,8 +10,8 @@
 //! - Leaving connections without a live one and without `grace_since` were ended by an older
 //!   daemon.
 //! - An older daemon changes `status` and keeps `status_end`, which therefore names its status.
-//! - An older daemon moves `last_active` and keeps `offline_since`: a user who is offline went so no
-//!   earlier than it was last active.
+//! - An older daemon moves `last_active` and keeps `offline_since`: a user who is offline went so
+//!   no earlier than it was last active.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

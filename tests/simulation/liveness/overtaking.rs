@@ -63,8 +63,8 @@ impl World {
         Ok(())
     }
 
-    /// A disconnect is done. If it found no connection, it is remembered, and the other daemons hear
-    /// of it.
+    /// A disconnect is done. If it found no connection, it is remembered, and the other daemons
+    /// hear of it.
     pub fn on_disconnected(
         &mut self,
         daemon: DaemonId,

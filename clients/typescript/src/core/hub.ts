@@ -194,7 +194,8 @@ export class Hub {
     this.#resync = setTimeout(() => {
       // What is watched only since then was asked for at once.
       for (const entry of this.#entries.values()) {
-        if (!entry.covers.size && !entry.fresh && entry.subscribedAt <= upTo) this.#enqueue(entry.id);
+        if (!entry.covers.size && !entry.fresh && entry.subscribedAt <= upTo)
+          this.#enqueue(entry.id);
       }
       for (const watcher of watchers) if (this.watchers.has(watcher)) watcher.onResync();
     }, Math.random() * spread);
@@ -233,7 +234,8 @@ export class Hub {
       if (!isPresenceError(error) || this.door.link.closed) return;
       if (!error.retryable) {
         const denied = new Set<Watcher>();
-        for (const id of ids) this.#entries.get(id)?.watchers.forEach((watcher) => denied.add(watcher));
+        for (const id of ids)
+          this.#entries.get(id)?.watchers.forEach((watcher) => denied.add(watcher));
         for (const watcher of denied) watcher.onDenied(error);
       } else if (this.door.link.up) {
         await pause(retryDelayMs(error, ++this.#failedTries));
@@ -265,7 +267,9 @@ export class Hub {
   async #runAudit(): Promise<void> {
     const plain = [...this.#entries.values()].filter((entry) => entry.fresh && !entry.covers.size);
     if (this.#auditFrom >= plain.length) this.#auditFrom = 0;
-    const ids = plain.slice(this.#auditFrom, (this.#auditFrom += QUERY_IDS)).map((entry) => entry.id);
+    const ids = plain
+      .slice(this.#auditFrom, (this.#auditFrom += QUERY_IDS))
+      .map((entry) => entry.id);
     const missed = this.missed;
     try {
       if (ids.length && this.door.link.up) await this.ask(ids);
@@ -273,7 +277,8 @@ export class Hub {
     } catch {
       // The next audit asks again; a broken link has a resync of its own.
     }
-    if (this.missed > missed) this.resync("events do not arrive: a permission or messages are missing");
+    if (this.missed > missed)
+      this.resync("events do not arrive: a permission or messages are missing");
     this.#audit = undefined;
     if (this.#entries.size && !this.door.link.closed) this.#scheduleAudit();
   }

@@ -75,7 +75,8 @@ export interface PresenceBlock {
 
 export type Scalar = string | number | boolean;
 export type Operators = {
-  [Op in "$eq" | "$ne" | "$gt" | "$gte" | "$lt" | "$lte" | "$contains"]?: Scalar | readonly Scalar[];
+  [Op in "$eq" | "$ne" | "$gt" | "$gte" | "$lt" | "$lte" | "$contains"]?:
+    Scalar | readonly Scalar[];
 } & {
   $in?: readonly Scalar[];
   $nin?: readonly Scalar[];

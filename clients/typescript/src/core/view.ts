@@ -55,7 +55,10 @@ export function userOfEvent(id: string, payload: unknown): PublicUser | undefine
   const event = payload as { type?: unknown; user?: PublicUser } | null | undefined;
   const user = event?.type === "user.presence.changed" ? event.user : undefined;
   const valid =
-    user?.id === id && typeof user.online === "boolean" && Number.isSafeInteger(user.version) && user.version >= 0;
+    user?.id === id &&
+    typeof user.online === "boolean" &&
+    Number.isSafeInteger(user.version) &&
+    user.version >= 0;
   return valid ? user : undefined;
 }
 
@@ -66,10 +69,15 @@ function sameUser(before: Known, now: PublicUser): boolean {
 export type ChangeKind = "came" | "left" | "availability" | "status" | "fields" | "gone";
 
 /** What people call the change, or `undefined` where nothing that is shown differs. */
-export function changeKind(before: PublicUser | null, user: PublicUser | null): ChangeKind | undefined {
+export function changeKind(
+  before: PublicUser | null,
+  user: PublicUser | null,
+): ChangeKind | undefined {
   if (!user) return before ? "gone" : undefined;
   if ((before?.online ?? false) !== user.online) return user.online ? "came" : "left";
   if (before && before.availability !== user.availability) return "availability";
   if ((before?.status ?? null) !== user.status) return "status";
-  return before && sameUser({ ...before, version: 0 }, { ...user, version: 0 }) ? undefined : "fields";
+  return before && sameUser({ ...before, version: 0 }, { ...user, version: 0 })
+    ? undefined
+    : "fields";
 }

@@ -132,7 +132,13 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
 
   /** Recomputes the status after an answer. */
   protected settle(): void {
-    if (this.#status === "closed" || !this.hub.door.link.up || this.#pending.size || !this.complete()) return;
+    if (
+      this.#status === "closed" ||
+      !this.hub.door.link.up ||
+      this.#pending.size ||
+      !this.complete()
+    )
+      return;
     const refusals = [...this.ids].map((id) => this.hub.entry(id)?.denied);
     const refused = refusals.length && refusals.every(Boolean) ? refusals[0] : undefined;
     if (refused) this.#onDenied(refused);
@@ -214,7 +220,14 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
       if (entry?.denied) denied.set(id, entry.denied);
       if (entry?.view.user !== undefined) users.set(id, entry.view.user as User<F> | null);
     }
-    return { status: this.#status, since: this.#since, why: this.#why, error: this.#error, users, denied };
+    return {
+      status: this.#status,
+      since: this.#since,
+      why: this.#why,
+      error: this.#error,
+      users,
+      denied,
+    };
   }
 }
 

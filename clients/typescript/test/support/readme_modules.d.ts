@@ -19,5 +19,7 @@ declare module "zustand" {
 }
 
 declare module "react-native" {
-  export const AppState: { addEventListener(event: "change", listener: (state: string) => void): void };
+  export const AppState: {
+    addEventListener(event: "change", listener: (state: string) => void): void;
+  };
 }
