@@ -10,15 +10,16 @@ use crate::version::VERSION_AND_COMMIT;
 
 /// The text that the manual page and the long help add.
 const AFTER_HELP: &str = "\
-Files: /etc/presenced/presenced.toml holds the settings; the one that is shipped names and explains \
-all of them. Above it count variables PRESENCED_<SECTION>__<KEY>, such as PRESENCED_NATS__URL, and \
-above these the flags.
+Files: /etc/presenced/presenced.toml holds the settings; the one that is shipped names and \
+explains all of them. Above it count variables PRESENCED_<SECTION>__<KEY>, such as \
+PRESENCED_NATS__URL, and above these the flags.
 
-Signals: SIGTERM and SIGINT end the daemon in less than five seconds; no user goes offline by it. SIGHUP \
-reads the settings again: log.level and limits.* apply at once, other changes are named in the log.
+Signals: SIGTERM and SIGINT end the daemon in less than five seconds; no user goes offline by it. \
+SIGHUP reads the settings again: log.level and limits.* apply at once, other changes are named in \
+the log.
 
-Exit status: 0 after SIGTERM or SIGINT. 78 if the settings or the server need a change before another \
-start. 2 for a command line that cannot be understood, 1 otherwise.";
+Exit status: 0 after SIGTERM or SIGINT. 78 if the settings or the server need a change before \
+another start. 2 for a command line that cannot be understood, 1 otherwise.";
 
 /// Answers presence requests on NATS: who is online, with which status, and last active when.
 #[derive(Parser)]

@@ -48,7 +48,8 @@ pub struct TlsIdentity {
 
 const URL_MUST: &str = "one or more addresses of NATS servers, such as \"nats://host:4222\" or \
      \"tls://host:4222\", all with the same login or none";
-const NKEY_MUST: &str = "an nkey seed of a user (58 characters that begin with SU) or the path of a file that holds one";
+const NKEY_MUST: &str = "an nkey seed of a user (58 characters that begin with SU) or the path of \
+     a file that holds one";
 
 /// The beginning and the length of a seed. Text of that form is never taken for a path.
 const SEED_PREFIX: &str = "SU";

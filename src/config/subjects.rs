@@ -67,8 +67,8 @@ pub(super) fn read_js_api(reader: &Reader) -> Result<String, ConfigError> {
     let (domain, prefix) = ("nats.js_domain", "nats.js_api_prefix");
     let must = "the name of a JetStream domain: letters, digits, `_` and `-`";
     let of_domain = reader.text(domain, must)?;
-    let must = "a subject of tokens in [A-Za-z0-9_-] between dots, the first of which may begin with $, \
-                such as \"$JS.hub.API\" or \"JS.presence.API\"";
+    let must = "a subject of tokens in [A-Za-z0-9_-] between dots, the first of which may begin \
+                with $, such as \"$JS.hub.API\" or \"JS.presence.API\"";
     match (of_domain, reader.text(prefix, must)?) {
         (Some(_), Some(_)) => Err(ConfigError::Exclusive {
             first: reader.place(domain),

@@ -15,8 +15,8 @@ const TLS_ADVICE: &[(&str, &str)] = &[
     ),
     (
         "BadSignature",
-        "the server's certificate is not from the authority in `nats.tls_ca`, which is not trusted for \
-         it; name the one that issued it",
+        "the server's certificate is not from the authority in `nats.tls_ca`, which is not trusted \
+         for it; name the one that issued it",
     ),
     (
         "CaUsedAsEndEntity",

@@ -87,7 +87,8 @@ impl Http {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        connections.spawn(timeout(REQUEST_TIMEOUT, serve(stream, self.pages.clone())));
+                        let served = serve(stream, self.pages.clone());
+                        connections.spawn(timeout(REQUEST_TIMEOUT, served));
                     }
                     Err(error) => {
                         tracing::debug!(%error, "a connection to the metrics was not accepted");

@@ -96,7 +96,8 @@ impl NatsServer {
                 }
                 if let Some(status) = self.child.try_wait()? {
                     bail!(
-                        "nats-server ended at once ({status}); is the port of {} in use? Its log is {}",
+                        "nats-server ended at once ({status}); is the port of {} in use? Its log \
+                         is {}",
                         self.url,
                         log.display()
                     );

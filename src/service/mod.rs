@@ -261,6 +261,7 @@ fn stopped() -> Refusal {
 
 fn not_fresh() -> Refusal {
     unavailable(
-        "the revision that was asked for, or all that is stored, was not seen within `limits.request_timeout`",
+        "the revision that was asked for, or all that is stored, was not seen within \
+         `limits.request_timeout`",
     )
 }

@@ -48,7 +48,8 @@ impl Side {
         barrier(&client.nats).await;
         for user in [VISIBLE, INVISIBLE].concat() {
             let device = json!("desktop");
-            let connect = json!({"user": {"id": user, "mood": 0}, "connection_id": "first", "device": device});
+            let user = json!({"id": user, "mood": 0});
+            let connect = json!({"user": user, "connection_id": "first", "device": device});
             client.get("connect", connect).await;
         }
         for user in INVISIBLE {

@@ -147,7 +147,8 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("jetstream");
         let mut config = format!(
-            "server_name: \"node-{n}\"\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?} }}\n"
+            "server_name: \"node-{n}\"\nlisten: \"127.0.0.1:{port}\"\n\
+             jetstream {{ store_dir: {store:?} }}\n"
         );
         let urls: Vec<_> =
             links.from(n).map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
@@ -156,7 +157,8 @@ impl Node {
             // The address that nodes advertise of a third one leads nowhere: they meet on the links
             // only.
             config += &format!(
-                "cluster {{ name: chaos, listen: \"127.0.0.1:{route}\", advertise: \"127.0.0.1:9\", routes: [{urls}] }}\n"
+                "cluster {{ name: chaos, listen: \"127.0.0.1:{route}\", \
+                 advertise: \"127.0.0.1:9\", routes: [{urls}] }}\n"
             );
         }
         let settings = folder.path().join("nats.conf");

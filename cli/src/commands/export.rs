@@ -171,7 +171,8 @@ mod tests {
         let Value::Object(me) = me else { panic!() };
         let own = Value::Object(set_by("john", me));
         let expected = json!({
-            "id": "john", "status": "here", "availability": "busy", "invisible": true, "team": "red",
+            "id": "john", "status": "here", "availability": "busy", "invisible": true,
+            "team": "red",
         });
         assert_eq!(own, expected);
     }

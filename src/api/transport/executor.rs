@@ -85,7 +85,8 @@ impl Executor {
         let limits = self.service.limits();
         if self.service.now().mono_ms >= *deadline_ms {
             return Err(unavailable(
-                "the daemon has more requests than it can serve; nothing was done; repeat the request",
+                "the daemon has more requests than it can serve; nothing was done; repeat the \
+                 request",
             ));
         }
         if self.service.pending() >= limits.pending_requests {

@@ -245,7 +245,8 @@ impl Intake {
             None => {
                 let refusal = Refusal::new(
                     Code::InvalidRequest,
-                    "there is no such operation: the subject is `<prefix>.<operation>`, or with the user's token behind it",
+                    "there is no such operation: the subject is `<prefix>.<operation>`, or with \
+                     the user's token behind it",
                 );
                 responder(Operation::Explain).refuse_unknown(&refusal);
                 None

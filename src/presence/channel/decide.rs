@@ -230,7 +230,9 @@ mod tests {
             let mut channel = Stored::default();
             let mut model: Vec<String> = Vec::new();
             for (replace, add, remove) in edits {
-                let texts = |names: &[String]| names.iter().map(|n| Id::parse(n, "id").unwrap()).collect::<Vec<_>>();
+                let texts = |names: &[String]| {
+                    names.iter().map(|n| Id::parse(n, "id").unwrap()).collect::<Vec<_>>()
+                };
                 let edit = Edit {
                     replace: replace.then(|| texts(&add)),
                     add: if replace { Vec::new() } else { texts(&add) },

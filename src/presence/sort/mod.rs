@@ -214,7 +214,9 @@ mod tests {
     #[test]
     fn channels_come_newest_message_first_then_without_any_by_cid() {
         let channels = json!([
-            {"type": "t", "id": "none2"}, {"type": "s", "id": "none3"}, {"type": "t", "id": "none1"},
+            {"type": "t", "id": "none2"},
+            {"type": "s", "id": "none3"},
+            {"type": "t", "id": "none1"},
             {"type": "t", "id": "old", "last_message_at": "2019-01-07T13:17:42.375Z"},
             {"type": "t", "id": "new", "last_message_at": "2019-01-07T13:17:42.376Z"},
         ]);

@@ -250,7 +250,8 @@ pub(super) fn check_size(id: &Id, record: &Record) -> Result<(), Refusal> {
     Err(Refusal::new(
         Code::TooLarge,
         format!(
-            "the user {id:?}, as others see it, would have {bytes} bytes, and at most {MAX_USER_BYTES} are accepted: shorten its custom fields or its status"
+            "the user {id:?}, as others see it, would have {bytes} bytes, and at most \
+             {MAX_USER_BYTES} are accepted: shorten its custom fields or its status"
         ),
     )
     .field("user")

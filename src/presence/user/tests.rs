@@ -96,7 +96,11 @@ fn device(name: &str) -> Device {
 }
 
 fn a_device() -> impl Strategy<Value = Option<Device>> {
-    prop_oneof![2 => Just(None), 1 => Just(Some(device("desktop"))), 1 => Just(Some(device("mobile")))]
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(device("desktop"))),
+        1 => Just(Some(device("mobile"))),
+    ]
 }
 
 fn a_patch() -> impl Strategy<Value = Patch> {
@@ -362,7 +366,8 @@ proptest! {
                 let kept = Users::keep(Arc::clone(record));
                 prop_assert_eq!(Users::kept_change(&kept), (record.version, record.changed_by));
                 prop_assert_eq!(&Users::restore(&kept), record);
-                prop_assert!(view::largest_view(&id("john"), record) <= view::view_bound(&id("john"), record));
+                let bound = view::view_bound(&id("john"), record);
+                prop_assert!(view::largest_view(&id("john"), record) <= bound);
             }
         }
     }

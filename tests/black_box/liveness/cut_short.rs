@@ -32,7 +32,10 @@ async fn reconnect(client: &Client) {
         let ops: Vec<_> = chunk
             .iter()
             .map(|n| format!("user-{n}"))
-            .map(|id| json!({"op": "connect", "user": {"id": id}, "connection_id": "c", "lease": "gw"}))
+            .map(|id| {
+                let user = json!({"id": id});
+                json!({"op": "connect", "user": user, "connection_id": "c", "lease": "gw"})
+            })
             .collect();
         eventually("all are connected", Duration::from_secs(20), async || {
             let answer = client.get("batch", json!({"ops": ops})).await;

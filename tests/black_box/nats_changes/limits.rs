@@ -16,7 +16,8 @@ async fn limited(limits: &str) -> Server {
 
 fn account(limits: &str) -> String {
     format!(
-        "accounts {{ A {{ jetstream: {{ {limits} }}, users: [{{user: a, password: a}}] }} }}\nno_auth_user: a\n"
+        "accounts {{ A {{ jetstream: {{ {limits} }}, users: [{{user: a, password: a}}] }} }}\n\
+         no_auth_user: a\n"
     )
 }
 

@@ -86,7 +86,8 @@ impl World {
         let latest_ms = self.latest_ms(sign_ms, due_ms, BOUND_MS, reliable_ms);
         if now_ms > latest_ms {
             return Err(Broken(format!(
-                "{user:?} still has {connection:?}, last heard of at {sign_ms}, due until {latest_ms}"
+                "{user:?} still has {connection:?}, last heard of at {sign_ms}, due until \
+                 {latest_ms}"
             )));
         }
         Ok(())

@@ -319,7 +319,8 @@ impl Truth {
         if !silent(here) {
             let signs: Vec<_> = beats().map(|beat| beat.sent_ms).collect();
             return Err(Broken(format!(
-                "{writer} ended {connection:?}, connected at {connected_ms}, which beat at {signs:?}"
+                "{writer} ended {connection:?}, connected at {connected_ms}, which beat at \
+                 {signs:?}"
             )));
         }
         if !silent(beats().map(|beat| beat.sent_ms).collect()) {
