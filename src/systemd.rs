@@ -1,7 +1,7 @@
 //! The state of the daemon for systemd, where the service asks for it: `sd_notify(3)`.
 //!
 //! All messages go through one task, which may wait: a socket that is not read holds up nothing
-//! else, and a message that is sent late describes the state at that time.
+//! else. A message that is sent late describes the state at that time.
 
 use std::env;
 use std::ffi::OsStr;

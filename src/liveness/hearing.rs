@@ -126,8 +126,9 @@ impl Hearing {
         self.listens_from_ms(now_ms) + self.lease_ms
     }
 
-    /// The time until which all heartbeats are proven to be heard, on the side that can write: when
-    /// the newest probe that returned and the newest good query of the bucket were sent.
+    /// The time until which all heartbeats are proven to be heard, on the side that can write. It
+    /// is the time at which the newest probe that returned and the newest good query of the bucket
+    /// were sent.
     pub fn proven_ms(&self) -> u64 {
         let [trusted, own] = &self.lanes;
         trusted.proven_ms.min(own.proven_ms).min(self.bucket.proven_ms)

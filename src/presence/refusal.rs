@@ -77,8 +77,8 @@ const MAX_MESSAGE: usize = 1000;
 const MAX_FIELD: usize = 200;
 
 impl Refusal {
-    /// A refusal with a message, which may repeat what the request said: it is brought on one line
-    /// and cut, so that no request can make an answer that is too large to be sent.
+    /// A refusal with a message, which may repeat parts of the request. The message is brought on
+    /// one line and cut, so that no request can make an answer that is too large to be sent.
     pub fn new(code: Code, message: impl AsRef<str>) -> Self {
         Self { code, message: one_line(message.as_ref(), MAX_MESSAGE), details: Map::new() }
     }

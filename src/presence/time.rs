@@ -49,8 +49,8 @@ pub const MAX_AHEAD_MS: i64 = 3_600_000;
 pub struct Time(pub i64);
 
 impl Time {
-    /// The first and the last time that has four digits for its year; others are moved into it,
-    /// so that a broken clock cannot make an answer that is no RFC 3339.
+    /// The first and the last time that has four digits for its year. Others are moved into that
+    /// range, so that a broken clock cannot make an answer that is no RFC 3339.
     const RANGE: (i64, i64) = (-62_167_219_200_000, 253_402_300_799_999);
 
     /// Reads any RFC 3339 time; finer digits than milliseconds are cut off.

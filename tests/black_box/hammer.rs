@@ -1,6 +1,6 @@
-//! Two daemons, 32 clients and the same 20 users for half a minute, who connect, idle, leave,
-//! reload, choose, become invisible and set statuses that end: nothing that was acknowledged is
-//! lost, and watchers come to see what queries say.
+//! Two daemons, 32 clients and the same 20 users for half a minute. The users connect, idle, leave,
+//! reload, choose, become invisible and set statuses that end. No acknowledged change is lost, and
+//! watchers come to see the state that queries show.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

@@ -94,8 +94,9 @@ impl Cluster {
         self.links.heal();
     }
 
-    /// Waits until what is said at any node is heard at every other, and JetStream tells each of
-    /// them who leads the bucket: it may store again before it answers any question about it.
+    /// Waits until a message sent at any node is heard at every other, and JetStream tells each of
+    /// them who leads the bucket. JetStream may store again before it answers any question about
+    /// it.
     pub async fn whole(&self) {
         let nodes = (0..self.size()).map(|n| async move { connect(&self.url(n)).await });
         let nodes = futures_util::future::join_all(nodes).await;

@@ -163,7 +163,7 @@ impl Ledger {
     }
 
     /// Whether a read at the revision of a request's answer may find `value`, where the request set
-    /// `set`: that, or a value of a request that was not done when this one began.
+    /// `set`. It may find `set`, or a value of a request that was not done when this one began.
     pub fn may_be_at_rev(
         &self,
         number: OpId,

@@ -2,7 +2,7 @@
 //! sorting*).
 //!
 //! A [`Filter`] is parsed once (`parse`, with the operators of `table`) and then held against each
-//! record (`matching`); it cannot hold an operator or an operand that its field does not take.
+//! record (`matching`). It cannot hold an operator or an operand that its field does not take.
 //! Where the contract leaves a choice:
 //!
 //! - A custom field of another type than the operand's does not match, with `$ne` and `$nin`

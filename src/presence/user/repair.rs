@@ -1,5 +1,5 @@
-//! Repair of a user after the store lost a newer record of it: a version never goes back, and a
-//! user who was invisible or deleted does not come back into others' view.
+//! Repair of a user after the store lost a newer record of it. A version never goes back. A user
+//! who was invisible or deleted does not come back into others' view.
 
 use std::sync::Arc;
 

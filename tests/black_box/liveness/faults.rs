@@ -111,8 +111,8 @@ async fn nats_restarts_and_nobody_who_is_there_goes_offline() {
     assert_eq!((&answer["unknown"], &answer["held"]), (&json!([]), &json!(20)));
 }
 
-/// A gateway as it should be written: asks in every heartbeat, and connects all of its users again
-/// when it is unknown, or when two answers running count other connections than it has.
+/// A gateway as it should be written. It asks in every heartbeat. It connects all of its users
+/// again when it is unknown, or when two answers running count other connections than it has.
 struct Gateway {
     client: Client,
     users: usize,

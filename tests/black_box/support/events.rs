@@ -82,7 +82,7 @@ impl Events {
     }
 
     /// All that has arrived. A daemon publishes before it answers, and the server keeps the order
-    /// of one daemon towards one connection: after an answer over the connection of this watcher,
+    /// of one daemon towards one connection. After an answer over the connection of this watcher,
     /// all that was to be published before it is here.
     pub fn arrived(&mut self) -> Vec<Event> {
         let mut events = Vec::new();

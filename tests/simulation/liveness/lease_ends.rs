@@ -86,8 +86,7 @@ impl LeaseEnds {
 
 impl World {
     /// Checks that a lease whose end has begun is ended whole in time, whatever happens to the
-    /// daemon
-    /// that began it, as long as one daemon is reliable all the while.
+    /// daemon that began it. One daemon must be reliable all the while.
     pub fn check_ends(&mut self) -> Result<(), Broken> {
         let now_ms = self.agenda.now_ms;
         let is_over = |end: &End| end.begun_ms + DONE_WITHIN_MS < now_ms;

@@ -456,9 +456,13 @@ impl Alone {
     }
 }
 
-/// Runs one seed. Returns how many steps were left out of the twin, how many took place in both,
-/// how many users were forgotten, how many connects of invisible users were ended as their
-/// disconnects had overtaken them, and how many events there were.
+/// Runs one seed. Returns the counts of:
+///
+/// - the steps left out of the twin,
+/// - the steps that took place in both,
+/// - the users that were forgotten,
+/// - the connects of invisible users that were ended as their disconnects had overtaken them,
+/// - the events.
 pub fn run(seed: u64) -> [u64; 5] {
     let (mut left_out, mut taken, mut forgotten) = (0, 0, 0);
     let mut rng = fastrand::Rng::with_seed(seed);
