@@ -58,7 +58,7 @@ pub struct Dev {
     /// Forget everything at the end
     #[arg(long, conflicts_with = "dir")]
     pub ephemeral: bool,
-    /// Where the data goes, and survives a restart [default: presenced/dev in the state folder of
+    /// The folder for data, which survives a restart [default: presenced/dev in the state folder of
     /// the user]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -97,7 +97,7 @@ pub struct Options {
     /// text or json
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Where to serve metrics
+    /// The address at which metrics are served
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<String>,
     /// Any other setting, such as liveness.lease=90s; may be repeated

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::health::{Condition, Health, Stage};
 
-/// How long the last message may take when the daemon ends.
+/// The time that the last message may take when the daemon ends.
 const LAST_NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl ReloadNotice {
 #[derive(Debug)]
 pub struct SdNotifier {
     socket: Option<UnixDatagram>,
-    /// How often the watchdog is fed: a quarter of its timeout.
+    /// The interval at which the watchdog is fed: a quarter of its timeout.
     feed_interval: Option<Duration>,
     condition: watch::Receiver<Condition>,
     answers: watch::Receiver<()>,

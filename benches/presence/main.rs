@@ -44,7 +44,7 @@ struct Arguments {
 enum What {
     /// Each operation beside its raw counterpart.
     Operations {
-        /// Where to write all numbers, as JSON.
+        /// The file for all numbers, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
         /// The folder for the plots, as SVG.
@@ -59,7 +59,7 @@ enum What {
     },
     /// Very many users: memory, start, scans, the death of a gateway, an idle cell.
     Scale {
-        /// How many users.
+        /// The number of users.
         #[arg(long, env = "USERS", default_value_t = 1_000_000)]
         users: usize,
     },

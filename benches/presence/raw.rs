@@ -144,7 +144,7 @@ pub async fn publish(
     stopwatch.stop(bodies.len() * each)
 }
 
-/// How long it takes to read all that the bucket of the daemons holds, as a start has to.
+/// Measures the time to read the whole bucket of the daemons, as a start has to.
 pub async fn replay(nats: &Client) -> Result<Duration> {
     let stream = jetstream::new(nats.clone()).get_stream("KV_presence").await?;
     let start = Instant::now();

@@ -100,7 +100,7 @@ pub struct Changes {
     /// The status
     #[arg(long, value_name = "TEXT")]
     pub status: Option<String>,
-    /// When the status ends, from now
+    /// The time after which the status ends
     #[arg(
         long,
         value_name = "DURATION",

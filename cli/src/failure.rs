@@ -1,4 +1,4 @@
-//! Why a command did not succeed, its exit code, and the next step for its user.
+//! The reason why a command did not succeed, its exit code, and the next step for its user.
 
 use std::fmt::Display;
 use std::io;
@@ -87,7 +87,8 @@ impl Failure {
         }
     }
 
-    /// Whether there is nothing to say: the reader of a pipe has gone, or the user knows already.
+    /// Returns whether there is nothing to say: the reader of a pipe has gone, or the user knows
+    /// already.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Check(_) | Self::Interrupted) || self.is_broken_pipe()
     }

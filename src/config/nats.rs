@@ -12,7 +12,8 @@ use super::read::Reader;
 use super::secret::Secret;
 use super::subjects;
 
-/// How to reach NATS. The login is in `auth`; the addresses carry none.
+/// The address of NATS and the options of the connection. The login is in `auth`; the addresses
+/// carry none.
 #[derive(Clone, Debug)]
 pub struct Nats {
     pub urls: Vec<ServerAddr>,

@@ -87,13 +87,14 @@ fn is_plain_subject(text: &str) -> bool {
     text.len() <= MAX_BYTES && text.split('.').all(is_name)
 }
 
-/// Whether `text` is one token that needs no escape. A leading `$` is reserved for the server.
+/// Returns whether `text` is one token that needs no escape. A leading `$` is reserved for the
+/// server.
 pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// Whether one subject is the other or lies under it.
+/// Returns whether one subject is the other or lies under it.
 fn overlap(one: &str, other: &str) -> bool {
     one.split('.').zip(other.split('.')).all(|(one, other)| one == other)
 }

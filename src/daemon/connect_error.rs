@@ -1,4 +1,4 @@
-//! Why a connection to NATS failed, in words that name what to change.
+//! The reason why a connection to NATS failed, in words that name what to change.
 
 use crate::config::{Auth, Nats};
 use crate::presence::time::Time;
@@ -55,15 +55,15 @@ pub fn explain(failure: &str, settings: &Nats, now: Time) -> String {
     }
 }
 
-/// Whether a person has to act on a login or a certificate. Decided by the text: a server that
-/// refuses a certificate reports it only after the handshake.
+/// Returns whether a person has to act on a login or a certificate. Decided by the text: a server
+/// that refuses a certificate reports it only after the handshake.
 pub fn is_refusal(failure: &str) -> bool {
     const SIGNS: [&str; 5] = ["authorization", "authentication", "certificate", "tls", "expired"];
     let failure = failure.to_lowercase();
     SIGNS.iter().any(|sign| failure.contains(sign))
 }
 
-/// Whether the server ended the connection because the login expired.
+/// Returns whether the server ended the connection because the login expired.
 pub fn is_expiry(error: &str) -> bool {
     error.to_lowercase().contains("authentication expired")
 }

@@ -60,7 +60,7 @@ impl Permission {
         tokens.collect::<Vec<_>>().join(".")
     }
 
-    /// Whether it can be probed: an answer needs a request.
+    /// Returns whether it can be probed: an answer needs a request.
     pub fn can_be_probed(&self) -> bool {
         self.subject != SERVICE_REPLIES
     }
@@ -70,7 +70,7 @@ impl Permission {
     }
 }
 
-/// Whether a pattern matches a subject, or one that is narrower than it.
+/// Returns whether a pattern matches a subject, or one that is narrower than it.
 fn covers(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for expected in pattern.split('.') {

@@ -53,7 +53,7 @@ const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
 /// way, and a record takes at least a hundred bytes.
 const FEED_CAPACITY: usize = 1 << 19;
 
-/// How many conflicts in a row a write survives.
+/// The number of conflicts in a row that a write survives.
 const MAX_CONFLICTS: u32 = 40;
 
 /// The state that all steps of a start share.

@@ -17,7 +17,8 @@ pub const FAILED_AFTER_MS: u64 = 3500;
 /// has not read the beacons of that time yet.
 const STALLED_AFTER_MS: u64 = 2 * BEACON_MS;
 
-/// How long a failure is remembered, in milliseconds: the daemon that acts for it may fail as well.
+/// The time for which a failure is remembered, in milliseconds: the daemon that acts for it may
+/// fail as well.
 const FAILURE_TTL_MS: u64 = 10_000;
 
 /// A daemon that is gone without a last beacon.
@@ -96,7 +97,7 @@ pub struct Peers {
     own: DaemonId,
     peers: HashMap<DaemonId, Peer>,
     failed: Vec<FailedPeer>,
-    /// When this daemon last looked for failures.
+    /// The time at which this daemon last looked for failures.
     checked_ms: Option<u64>,
     /// Silence before it does not count: this daemon was stalled or cut off.
     listens_from_ms: u64,
@@ -205,7 +206,7 @@ impl Peers {
         places.max().map_or(self.own, |(.., daemon)| daemon)
     }
 
-    /// Whether a daemon is alive; this one is.
+    /// Returns whether a daemon is alive; this one is.
     pub fn is_alive(&self, daemon: DaemonId) -> bool {
         daemon == self.own || self.peers.contains_key(&daemon)
     }
@@ -216,7 +217,7 @@ impl Peers {
         settings.fold(LivenessSettings::default(), LivenessSettings::max)
     }
 
-    /// Whether another daemon has been there for a while.
+    /// Returns whether another daemon has been there for a while.
     pub fn has_settled(&self) -> bool {
         self.peers.values().any(|peer| !peer.status.starting)
     }

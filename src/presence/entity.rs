@@ -11,7 +11,7 @@ use super::id::Id;
 use super::refusal::Refusal;
 use super::time::Now;
 
-/// Which start of which daemon: a random number, new with every start.
+/// The identity of one start of one daemon: a random number, new with every start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DaemonId(pub u64);
 

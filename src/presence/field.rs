@@ -195,7 +195,7 @@ impl<'a> Datum<'a> {
     }
 }
 
-/// Whether two JSON values are the same, numbers by their mathematical value.
+/// Returns whether two JSON values are the same, numbers by their mathematical value.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => Number::from(a) == Number::from(b),
@@ -207,7 +207,7 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether two arrays are the same, element by element.
+/// Returns whether two arrays are the same, element by element.
 pub(super) fn same_all(a: &[Value], b: &[Value]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
 }

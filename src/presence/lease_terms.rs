@@ -1,4 +1,4 @@
-//! How long a lease lasts while daemons change it. Pure.
+//! The duration of a lease while daemons change it. Pure.
 //!
 //! A client sends heartbeats as often as it was told. So a shorter lease counts at once only for
 //! connections that were told of it; the others have two of their old leases of time to learn it.
@@ -60,19 +60,19 @@ impl LeaseTimes {
         told_ms.clamp(self.told_ms, self.longest_ms.max(self.told_ms))
     }
 
-    /// When a connection lapses that is not heard of again.
+    /// The time at which a connection that is not heard of again lapses.
     pub fn lapses_ms(self, heard: Heard) -> u64 {
         heard.at_ms.saturating_add(self.lease_ms(heard))
     }
 
-    /// When a daemon takes a connection for silent that acts `wait_ms` after the first, and has
-    /// listened since `listens_from_ms`.
+    /// The time at which a daemon takes a connection for silent. The daemon acts `wait_ms` after
+    /// the first, and has listened since `listens_from_ms`.
     pub fn silent_ms(self, heard: Heard, listens_from_ms: u64, wait_ms: u64) -> u64 {
         let heard_all_ms = listens_from_ms.saturating_add(self.lease_ms(heard));
         self.lapses_ms(heard).saturating_add(wait_ms).max(heard_all_ms)
     }
 
-    /// How long a silent connection rests before it is taken for silent once more.
+    /// The time for which a silent connection rests before it is taken for silent once more.
     pub fn retry_ms(self, heard: Heard) -> u64 {
         RETRY_MS.min(self.lease_ms(heard))
     }

@@ -1,4 +1,5 @@
-//! Why a request is refused: the errors of the protocol (`PROTOCOL`, section 1, *Errors*).
+//! The reasons why a request is refused: the errors of the protocol (`PROTOCOL`, section 1,
+//! *Errors*).
 
 use serde_json::{Map, Value};
 

@@ -35,13 +35,13 @@ impl Now {
             .map_or(self.wall, |previous| previous.max(self.wall))
     }
 
-    /// Whether the wall clock is more than an hour away from JetStream's.
+    /// Returns whether the wall clock is more than an hour away from JetStream's.
     pub fn is_wrong(self) -> bool {
         self.wall.0.abs_diff(self.stream.0) > MAX_AHEAD_MS.unsigned_abs()
     }
 }
 
-/// How far ahead of now a time that counts may be, in milliseconds.
+/// The maximum lead over now of a time that counts, in milliseconds.
 pub const MAX_AHEAD_MS: i64 = 3_600_000;
 
 /// A wall-clock time in milliseconds since 1970.
@@ -59,7 +59,7 @@ impl Time {
         Some(Self(time.timestamp_millis()))
     }
 
-    /// Whether the time is no more than an hour ahead of `now`.
+    /// Returns whether the time is no more than an hour ahead of `now`.
     pub fn counts_at(self, now: Self) -> bool {
         self.0 <= now.0.saturating_add(MAX_AHEAD_MS)
     }

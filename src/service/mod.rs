@@ -157,7 +157,7 @@ impl Service {
         self.scans.pending()
     }
 
-    /// Whether a user is invisible in the replica.
+    /// Returns whether a user is invisible in the replica.
     pub fn is_invisible(&self, user: &Id) -> bool {
         self.store.users.with_stored(
             user,

@@ -1,4 +1,4 @@
-//! Which channels a query finds, in which order, and how many.
+//! The channels that a query finds, their order and their number.
 
 use serde_json::{Value, json};
 

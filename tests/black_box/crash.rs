@@ -17,7 +17,8 @@ use crate::support::{Client, Daemon, Event, Events, Pair, Server, Stage, eventua
 
 const CLIENTS: usize = 48;
 
-/// How long the survivors may take to find out who died, and to announce what it had not published.
+/// The time that the survivors may take to find out who died, and to announce what it had not
+/// published.
 const ANNOUNCED: Duration = Duration::from_secs(10);
 
 /// The newest event of each user comes to equal what a query says of it.

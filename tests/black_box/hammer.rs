@@ -22,7 +22,7 @@ const WHILE: Duration = Duration::from_secs(30);
 struct Ledger {
     field: u64,
     connected: bool,
-    /// How many of its connections have ended: an id is never used again.
+    /// The number of its connections that have ended: an id is never used again.
     ended: u64,
 }
 

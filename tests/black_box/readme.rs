@@ -13,7 +13,7 @@ use crate::support::stage::NO_GRACE;
 use crate::support::wait::within;
 use crate::support::{Client, Daemon, Stage};
 
-/// How long a program may take to say something, an interpreter's start included.
+/// The time that a program may take to say something, an interpreter's start included.
 const BOUND: Duration = Duration::from_secs(20);
 
 /// The code block of a page in a language.

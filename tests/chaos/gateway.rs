@@ -32,7 +32,7 @@ pub struct State {
     pub last_beat: Instant,
     /// When it began to beat, and the longest time between two heartbeats since.
     pub longest_gap: Duration,
-    /// How many users came back as unknown.
+    /// The number of users who came back as unknown.
     pub unknown: usize,
 }
 

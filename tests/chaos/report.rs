@@ -15,7 +15,7 @@ pub struct Report {
     pub phases: Vec<Phase>,
     pub written: Written,
     pub ghosts_at_the_end: usize,
-    /// How many daemons dropped heartbeats in floods, and knew it.
+    /// The number of daemons that dropped heartbeats in floods, and knew it.
     pub deafened_by_flood: usize,
 }
 

@@ -27,7 +27,7 @@ const DROPPED: &str = "faster than they were taken";
 /// A flood that has not made a daemon drop any by then is over.
 const LONGEST_FLOOD: Duration = Duration::from_secs(10);
 
-/// How long anything may take before the run is given up.
+/// The time that anything may take before the run is given up.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 
 /// The parameters of a run.
@@ -82,8 +82,8 @@ impl Fault {
         }
     }
 
-    /// Whether hearing or writing may have been away for all daemons at once: the bound then counts
-    /// from when that is over.
+    /// Returns whether hearing or writing may have been away for all daemons at once: the bound
+    /// then counts from when that is over.
     fn is_outage(self) -> bool {
         matches!(
             self,

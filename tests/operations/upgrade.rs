@@ -19,7 +19,7 @@ const SETTINGS: Settings<'static> = &[
 ];
 
 const CLIENTS: usize = 16;
-/// How long a client waits for an answer before it repeats the request.
+/// The time for which a client waits for an answer before it repeats the request.
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// The build from which the upgrade starts.

@@ -46,7 +46,7 @@ pub struct Write {
 
 #[derive(Debug, Default)]
 pub struct Bucket {
-    /// How often it was deleted and created again, or lost its newest messages.
+    /// The number of times that it was deleted and created again, or lost its newest messages.
     pub epoch: u32,
     /// The last sequence that survived the last loss; sequences above it mean other messages.
     survived: u64,

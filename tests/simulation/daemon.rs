@@ -142,7 +142,7 @@ impl Daemon {
         self.pipe.clear();
     }
 
-    /// Whether the replay of another stream is done now.
+    /// Returns whether the replay of another stream is done now.
     pub fn ends_replay(&mut self) -> bool {
         self.is_ready() && std::mem::take(&mut self.replays)
     }

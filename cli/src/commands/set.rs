@@ -94,7 +94,7 @@ impl Changes {
         Ok(fields)
     }
 
-    /// When the status ends, if it does.
+    /// The time at which the status ends, if it does.
     pub fn status_end(&self) -> Result<Option<String>, Failure> {
         let Some(period) = self.status_for else { return Ok(None) };
         let period = TimeDelta::from_std(period).ok();

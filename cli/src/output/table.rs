@@ -7,7 +7,7 @@ use crossterm::style::{Color, Stylize};
 use super::Scheme;
 use super::text::printable;
 
-/// Whether there are colours, and which one headings have.
+/// The settings of colours: whether there are any, and which one headings have.
 #[derive(Clone, Copy)]
 pub struct Paint {
     on: bool,

@@ -171,7 +171,7 @@ fn variables(text: &str) -> String {
     expanded + rest
 }
 
-/// Whether a text says where a secret is, other than in a file.
+/// Returns whether a text says where a secret is, other than in a file.
 pub fn is_reference(text: &str) -> bool {
     ["env://", "data:", "op://"].iter().any(|scheme| text.starts_with(scheme))
 }

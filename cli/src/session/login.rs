@@ -1,4 +1,4 @@
-//! How a login becomes options of the connection.
+//! Turns a login into options of the connection.
 
 use std::path::PathBuf;
 use std::sync::Arc;

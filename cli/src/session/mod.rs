@@ -198,7 +198,7 @@ impl Door {
         }
     }
 
-    /// Whether a query is answered. A watch would wait for it without end.
+    /// Checks that a query is answered. A watch would wait for it without end.
     pub async fn check_served(&self) -> Result<(), Error> {
         let id = match self {
             Self::Service(_) => "presencectl",
@@ -247,7 +247,7 @@ impl Door {
         }
     }
 
-    /// Whether the user is the one of the door.
+    /// Checks that the user is the one of the door.
     pub fn check_user(&self, user: &str) -> Result<(), Failure> {
         match self {
             Self::User(door) if door.id().as_str() != user => Err(Failure::usage(format!(

@@ -1,4 +1,5 @@
-//! When heartbeats are due, and what silence means. Pure: time comes in as a value.
+//! The times at which heartbeats are due, and the meaning of silence. Pure: time comes in as a
+//! value.
 
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Beat {
         self.missing = 0;
     }
 
-    /// Whether an answer is missing, so that NATS itself is to be asked beside the service.
+    /// Returns whether an answer is missing, so that NATS itself is to be asked beside the service.
     pub fn is_doubtful(&self) -> bool {
         self.missing > 0
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// Which users, or which channels.
+/// A condition on users, or on channels.
 ///
 /// ```
 /// use presenced_client::filter::{field, online};
@@ -313,7 +313,7 @@ pub fn field(name: &str) -> Custom {
 pub struct Sort(Vec<(String, i8)>);
 
 impl Sort {
-    /// Where these are equal, by another.
+    /// Adds an order for records that are equal by this one.
     pub fn then(mut self, next: Sort) -> Self {
         self.0.extend(next.0);
         self

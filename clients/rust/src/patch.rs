@@ -113,7 +113,7 @@ impl Patch {
         Ok(UserPatch { id: Id::parse(user)?, patch: self })
     }
 
-    /// Whether it changes nothing.
+    /// Returns whether the patch changes nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -94,7 +94,7 @@ impl<F: CustomFields, D> UsersQuery<F, D> {
         self
     }
 
-    /// How many users match, of all pages.
+    /// The number of matching users, of all pages.
     ///
     /// # Errors
     /// See [`Error`].

@@ -67,7 +67,7 @@ fn validators() -> HashMap<&'static str, Validator> {
     wire::schemas().iter().map(|(name, schema)| (*name, compile(schema))).collect()
 }
 
-/// How often each schema found a message to be valid.
+/// Returns the number of messages that each schema found to be valid.
 fn validate(heard: &Heard) -> HashMap<String, usize> {
     let validators = validators();
     let mut asked: HashMap<&str, &str> = HashMap::new();

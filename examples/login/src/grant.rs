@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct Session {
     /// The user.
     pub sub: String,
-    /// When the session ends, in seconds since 1970.
+    /// The time at which the session ends, in seconds since 1970.
     pub exp: u64,
     /// Whose events the user may hear besides its own.
     #[serde(default)]

@@ -16,7 +16,7 @@ use crate::presence::refusal::Refusal;
 use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;
 
-/// How many requests are executed before the watchdog is looked at.
+/// The number of requests that are executed before the watchdog is looked at.
 const MAX_PER_TURN: usize = 64;
 
 /// Executes the requests of a queue.

@@ -26,7 +26,7 @@ use crate::presence::time::Now;
 use crate::presence::user::{Command, Index};
 use messages::{Ending, Objection, Proposal};
 
-/// How long other daemons may object to a proposal, in milliseconds.
+/// The time for which other daemons may object to a proposal, in milliseconds.
 pub const OBJECTION_MS: u64 = 300;
 /// The maximum age of a proposal that is decided, in milliseconds: longer than the proof that this
 /// daemon hears takes. After a stop, a silent client may be back without having been heard yet.
@@ -90,7 +90,7 @@ pub enum Effect {
 pub struct PendingWrite {
     pub user: Id,
     pub command: Command,
-    /// When, on the monotonic clock, it is dropped rather than written.
+    /// The time, on the monotonic clock, at which it is dropped rather than written.
     pub deadline_ms: u64,
 }
 
@@ -99,12 +99,12 @@ pub struct PendingWrite {
 pub struct Expiry {
     daemon: DaemonId,
     times: LeaseTimes,
-    /// How many connections or leases fit into a message.
+    /// The number of connections or leases that fit into a message.
     named_per_message: usize,
     last_number: u64,
     open: Vec<OpenProposal>,
     ends: LeaseEnds,
-    /// When all lapses so far are written at the latest, by the time granted for each; in
+    /// The time by which all lapses so far are written, by the time granted for each; in
     /// microseconds, since many small leases may lapse together.
     written_by_us: u64,
 }

@@ -10,7 +10,7 @@ use crate::presence::refusal::{Code, Refusal};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelKey {
     cid: Arc<str>,
-    /// Where the colon stands.
+    /// The place of the colon.
     colon: usize,
 }
 

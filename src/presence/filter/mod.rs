@@ -105,13 +105,13 @@ impl Filter {
         parse::filter(kind, value)
     }
 
-    /// Whether the record, as the viewer may see it, is one of those asked for. Allocates nothing
-    /// of its own.
+    /// Returns whether the record, as the viewer may see it, is one of those asked for. Allocates
+    /// nothing of its own.
     pub fn matches(&self, subject: &impl Subject) -> bool {
         self.nodes.iter().all(|node| node.matches(subject))
     }
 
-    /// How many tests it makes of a record, at most.
+    /// The maximum number of tests that the filter makes of a record.
     pub fn tests(&self) -> usize {
         self.nodes.iter().map(Node::tests).sum()
     }

@@ -21,7 +21,7 @@ impl<'s, T> TopK<'s, T> {
         Self { sort, k, kept: BinaryHeap::new() }
     }
 
-    /// Whether a record is among the first `k` so far.
+    /// Returns whether a record is among the first `k` so far.
     pub fn would_accept(&self, subject: &impl Subject) -> bool {
         if self.kept.len() < self.k {
             return true;

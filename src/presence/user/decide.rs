@@ -19,7 +19,7 @@ use crate::presence::time::{Now, Time};
 /// The rules on which decisions depend, beside the record and the command.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// How many connections a user may have.
+    /// The maximum number of connections of a user.
     pub connections_per_user: usize,
     /// Whether connections end without a grace unless one is requested.
     pub no_grace: bool,
@@ -94,7 +94,7 @@ pub enum Outcome {
     Connected { connection: Id, me: Vec<u8>, created: bool, invisible: bool },
     /// Whether the connection is there, and whether the user is invisible.
     ConnectionUpdated { known: bool, invisible: bool },
-    /// How many connections were ended, and whether the user is invisible.
+    /// The number of ended connections, and whether the user is invisible.
     Disconnected { count: usize, invisible: bool },
     /// The user as it sees itself, as JSON.
     Upserted { me: Vec<u8> },
@@ -111,7 +111,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// How many bytes of JSON the outcome shows of the user.
+    /// The number of bytes of JSON that the outcome shows of the user.
     pub fn shown_bytes(&self) -> usize {
         match self {
             Self::Connected { me, .. } | Self::Upserted { me } => me.len(),

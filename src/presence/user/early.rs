@@ -21,7 +21,7 @@ const MAX_OF_USER: usize = 128;
 pub struct Window {
     /// The last arrival of a connect that is ended, however late it is executed.
     pub arrives_until_ms: u64,
-    /// How long such a connect may still appear in the replica.
+    /// The time for which such a connect may still appear in the replica.
     pub appears_until_ms: u64,
 }
 
@@ -83,7 +83,7 @@ struct DueEnd {
 pub struct EarlyDisconnects {
     /// By user, those remembered first in front.
     remembered: HashMap<Id, Vec<Remembered>>,
-    /// How many are remembered.
+    /// The number of remembered disconnects.
     count: usize,
     /// The users, each once, with a time until which something is remembered of them.
     order: VecDeque<(u64, Id)>,

@@ -10,7 +10,7 @@ use super::view::{self, is_announced};
 use super::{Entity, Users};
 use crate::presence::entity::{Decision, Stored};
 
-/// Whether others may see a difference between `lost` and the older `found`.
+/// Returns whether others may see a difference between `lost` and the older `found`.
 pub(super) fn needed(lost: &Stored<Record>, found: &Stored<Record>) -> bool {
     if Users::version(found) > Users::version(lost) {
         // Others were told of what is stored.

@@ -35,7 +35,7 @@ pub enum Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// Whether this viewer sees the truth about the user with that id.
+    /// Returns whether this viewer sees the truth about the user with that id.
     pub fn sees_truth_of(self, id: &Id) -> bool {
         match self {
             Self::Other => false,
@@ -84,8 +84,8 @@ impl AnnouncedFields {
     }
 }
 
-/// Whether others see a difference in what is announced (`PROTOCOL`, section 2). A user who does
-/// not exist counts as offline, without a status or fields.
+/// Returns whether others see a difference in what is announced (`PROTOCOL`, section 2). A user who
+/// does not exist counts as offline, without a status or fields.
 pub fn is_announced(
     before: Option<&Record>,
     after: Option<&Record>,
@@ -135,7 +135,7 @@ impl Record {
         }
     }
 
-    /// Whether `viewer` sees the user, whose id is `id`, online.
+    /// Returns whether `viewer` sees the user, whose id is `id`, online.
     pub fn is_online_for(&self, id: &Id, viewer: Viewer<'_>) -> bool {
         if viewer.sees_truth_of(id) { self.is_online() } else { self.is_shown_online() }
     }
@@ -150,7 +150,7 @@ impl Record {
         Availability::of(self.choice, all_idle)
     }
 
-    /// Whether others see the user online.
+    /// Returns whether others see the user online.
     pub fn is_shown_online(&self) -> bool {
         self.is_online() && !self.invisible
     }

@@ -120,7 +120,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// Whether all was as it should be.
+    /// Returns whether all was as it should be.
     async fn beat(&mut self) -> bool {
         let bound = Duration::from_secs(1);
         let asked = self.client.attempt("heartbeat", json!({"lease": "gw"}), bound).await;
@@ -150,7 +150,8 @@ impl Gateway {
     }
 }
 
-/// How often each user went offline, after a gateway paused and came back. It paused until
+/// The number of times that each user went offline, after a gateway paused and came back. It paused
+/// until
 /// `noticed` of its users were shown offline, and at least for `pause`.
 async fn paused(
     settings: Settings<'_>,

@@ -21,7 +21,7 @@ const STORE: &str = "\"/var/lib/nats\"";
 
 const START: Duration = Duration::from_secs(20);
 
-/// How long the server may take to refuse something.
+/// The time that the server may take to refuse something.
 const REFUSAL: Duration = Duration::from_secs(8);
 
 /// The other halves of the example keys, with the inbox prefix that goes with each.
@@ -174,7 +174,7 @@ impl Guarded {
         Member::log_in(&self.web_url(), JOHN).await.own("john")
     }
 
-    /// Whether that key is let in through the listener for browsers.
+    /// Returns whether that key is let in through the listener for browsers.
     pub async fn lets_in_browsers(&self, who: Login<'_>) -> bool {
         options(who).connect(self.web_url()).await.is_ok()
     }

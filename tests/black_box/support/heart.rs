@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use super::Client;
 use super::client::barrier;
 
-/// How often heartbeats are sent: often enough that a busy machine delays none for a lease.
+/// The interval at which heartbeats are sent: often enough that a busy machine delays none for a
+/// lease.
 const BEAT: Duration = Duration::from_millis(200);
 
 pub struct Heart {

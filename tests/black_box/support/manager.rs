@@ -9,7 +9,7 @@ use tokio::net::UnixDatagram;
 
 use super::wait::within;
 
-/// How long a daemon may take to say what is awaited.
+/// The time that a daemon may take to send the awaited message.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Manager {

@@ -48,7 +48,7 @@ impl World {
         since.filter(|since_ms| *since_ms <= now_ms)
     }
 
-    /// Whether there was no fault then, and no effect of an earlier one.
+    /// Returns whether there was no fault then, and no effect of an earlier one.
     pub fn is_quiet(&self, at_ms: u64) -> bool {
         self.disturbed_ms + FORGOTTEN_MS + self.settings.lease_ms <= at_ms
     }

@@ -13,7 +13,7 @@ use super::daemon::{REQUEST_MS, Ticket};
 use super::events::{Incoming, Reply};
 use super::world::{World, id};
 
-/// How many sockets of a gateway open and close at once.
+/// The number of sockets of a gateway that open and close at once.
 const SOCKETS: usize = 20;
 
 impl World {

@@ -222,7 +222,7 @@ struct Alone {
     /// The users who came or went for others, by which counts of channels are kept.
     online: Vec<(Id, bool)>,
     probed_ms: u64,
-    /// How many connects were ended as their disconnects had overtaken them.
+    /// The number of connects that were ended as their disconnects had overtaken them.
     overtaken: u64,
 }
 
@@ -329,7 +329,7 @@ impl Alone {
         });
     }
 
-    /// Whether a user is offline and was not touched for long.
+    /// Returns whether a user is offline and was not touched for long.
     fn is_forgotten(&self, user: &Id, now_ms: u64) -> bool {
         let stream = self.now(now_ms).stream;
         self.record(user, |record| {

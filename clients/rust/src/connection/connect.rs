@@ -1,4 +1,4 @@
-//! How a connection is asked for.
+//! The request for a connection.
 
 use std::future::IntoFuture;
 use std::marker::PhantomData;

@@ -22,7 +22,7 @@ use crate::user::{CustomFields, Fields, Seen};
 
 const INTERVAL: Duration = Duration::from_secs(20);
 
-/// Where a [`Connection`] stands.
+/// The state of a [`Connection`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ConnectionState {
@@ -36,7 +36,7 @@ pub enum ConnectionState {
     Closed(Option<Error>),
 }
 
-/// How a connection describes itself.
+/// The description that a connection gives of itself.
 ///
 /// ```
 /// use presenced_client::Device;
@@ -56,7 +56,7 @@ impl Device {
         Self { kind: Some(kind.to_owned()), idle: false }
     }
 
-    /// Whether the person is away from it.
+    /// Sets whether the person is away from it.
     pub fn idle(self, idle: bool) -> Self {
         Self { idle, ..self }
     }
@@ -164,7 +164,7 @@ impl<F: CustomFields> Connection<F> {
         self.standing.borrow().since
     }
 
-    /// Why the connection is not online; `None` while all is well.
+    /// The reason why the connection is not online; `None` while all is well.
     ///
     /// [`Error::NoAnswer`] may be a missing permission, unless [`Signals`](crate::Signals) are
     /// tapped.

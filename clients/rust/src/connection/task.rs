@@ -20,7 +20,7 @@ use crate::retry;
 use crate::standing::Standing;
 use crate::user::Seen;
 
-/// How long a close tries to say goodbye.
+/// The time for which a close tries to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 pub struct Task {
@@ -42,7 +42,7 @@ pub struct Task {
     pub hub: HubHandle,
 }
 
-/// Why a connection is to be made again, or not.
+/// The reason why a connection is to be made again, or not.
 enum End {
     /// At once, or after the wait that follows an error.
     Again(Option<Error>),
@@ -325,7 +325,7 @@ impl Task {
         }
     }
 
-    /// Whether the service knows the connection.
+    /// Returns whether the service knows the connection.
     async fn update_device(&mut self) -> Result<bool, Error> {
         let device = &self.device;
         let mut body = self.named(json!({"connection_id": self.id, "idle": device.idle}));

@@ -26,7 +26,7 @@ use crate::watch::{Found, Watch};
 
 const AUDIT: Duration = Duration::from_secs(600);
 
-/// How a door is opened.
+/// The options of a door.
 #[derive(Debug)]
 pub struct Builder {
     nats: Client,
@@ -61,13 +61,13 @@ impl Builder {
         self
     }
 
-    /// How often some of what is watched is checked by a query; `None` is never.
+    /// The interval at which a query checks some of the watched users; `None` is never.
     pub fn audit(mut self, every: Option<Duration>) -> Self {
         self.audit = every;
         self
     }
 
-    /// How long a request is repeated where a repeat may help: 10 s by default.
+    /// The time for which a request is repeated where a repeat may help: 10 s by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self

@@ -113,7 +113,7 @@ struct Followed {
     denied: Option<u64>,
 }
 
-/// Which link was probed, and whether NATS answers over it.
+/// The probed link, and whether NATS answers over it.
 type Probe = Pin<Box<dyn Future<Output = (LinkState, bool)> + Send>>;
 
 struct Hub {
@@ -133,7 +133,7 @@ struct Hub {
     due_at: Option<Instant>,
     /// Users without a subscription: they were added while NATS was away.
     unsubscribed: Vec<Id>,
-    /// When the users are asked for again because messages were dropped.
+    /// The time at which the users are asked for again because messages were dropped.
     resync_at: Option<Instant>,
     resynced: Option<Instant>,
     /// The count of messages that the connection had received, and the time when it last grew.

@@ -22,7 +22,7 @@ use crate::patch::Patch;
 
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// How a lease stands.
+/// The state of a lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaseState {
     /// The name of now; another after the service had lost the lease.
@@ -33,12 +33,12 @@ pub struct LeaseState {
     pub seats: usize,
     /// Seats that the service has acknowledged.
     pub acknowledged: usize,
-    /// How many heartbeats were sent.
+    /// The number of heartbeats sent.
     pub heartbeats: u64,
     /// Since when NATS is reached, or not.
     pub since: Instant,
-    /// Why the service is not reached; `None` while it is. [`Error::NoAnswer`] may be a missing
-    /// permission, unless [`Signals`](crate::Signals) are tapped.
+    /// The reason why the service is not reached; `None` while it is. [`Error::NoAnswer`] may be a
+    /// missing permission, unless [`Signals`](crate::Signals) are tapped.
     pub last_error: Option<Error>,
     /// Whether it has ended.
     pub closed: bool,
@@ -92,12 +92,12 @@ impl Lease {
         }
     }
 
-    /// How the lease stands.
+    /// The state of the lease.
     pub fn state(&self) -> LeaseState {
         self.state.borrow().clone()
     }
 
-    /// How the lease stands, to wait for a change.
+    /// The states of the lease, to wait for a change.
     pub fn states(&self) -> watch::Receiver<LeaseState> {
         self.state.clone()
     }

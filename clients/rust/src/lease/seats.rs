@@ -86,12 +86,12 @@ impl Seats {
         self.seats.len()
     }
 
-    /// How many connections the service has acknowledged on the lease of now.
+    /// The number of connections that the service has acknowledged on the present lease.
     pub fn acknowledged(&self) -> usize {
         self.acknowledged
     }
 
-    /// Whether nothing waits and nothing is under way.
+    /// Returns whether nothing waits and nothing is under way.
     pub fn is_settled(&self) -> bool {
         self.queue.is_empty() && self.acknowledged == self.seats.len()
     }

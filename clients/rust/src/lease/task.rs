@@ -23,7 +23,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const BATCH: usize = 200;
 const BATCHES: usize = 4;
 const INTERVAL: Duration = Duration::from_secs(20);
-/// How long the end of a whole lease is tried: a large one takes several requests.
+/// The time for which the end of a whole lease is tried: a large one takes several requests.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// Heartbeats in a row that count other connections than the lease has, before it acts.
 const MISCOUNTS: u32 = 2;
@@ -39,7 +39,7 @@ type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The circumstances in which a heartbeat was sent.
 struct Beaten {
     name: Id,
-    /// How many connections were acknowledged, if none was under way.
+    /// The number of acknowledged connections, if none was under way.
     acknowledged: Option<usize>,
     link: LinkState,
 }
@@ -59,7 +59,7 @@ pub struct Task {
     /// Batches in a row that the service did not take, and until when none is sent.
     failed: u32,
     hold_until: Option<Instant>,
-    /// How many operations a batch has: fewer after one was too large.
+    /// The number of operations in a batch: fewer after one was too large.
     batch: usize,
     /// The name before this one, to be ended when all are connected to the new one.
     old: Option<Id>,

@@ -33,7 +33,7 @@ pub enum Kind {
 pub enum Change<F = Fields> {
     /// A user changed. Steps that the reader was too slow for are left out.
     User {
-        /// Which user.
+        /// The id of the user.
         id: Id,
         /// The kind of the change.
         kind: Kind,
