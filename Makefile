@@ -1,4 +1,4 @@
-# What a person needs, and what CI runs: nothing there that could not be run here.
+# The commands for people and for CI: CI runs nothing that could not be run here.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -1,4 +1,4 @@
-// What is shown: the overview, searches, and a user. Each view returns elements.
+// The views of the page: the overview, searches, and a user. Each view returns elements.
 
 import { ago, ask, h, s, table } from "./dom.js";
 
@@ -15,7 +15,7 @@ const userLink = (id) => h("a", { href: `#/user/${encodeURIComponent(id)}` }, id
 
 const tile = (name, value) => h("div", { class: "tile" }, h("dt", {}, name), h("dd", {}, value));
 
-/** Who was online over the last hour. */
+/** The number of users online over the last hour. */
 function chart(points) {
   if (points.length < 2) return h("p", {}, "The line begins in some seconds.");
   const width = 600;

@@ -1,4 +1,4 @@
-/** What breaks, and what must hold then: cuts, silence, restarts, refusals. */
+/** Faults, and the guarantees under them: cuts, silence, restarts, refusals. */
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";

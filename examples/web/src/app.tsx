@@ -12,7 +12,7 @@ import { People } from "./people.js";
 /** The app's own fields of a user. */
 export type Profile = { name: string; title: string };
 
-/** What the site says of where NATS is, and what is shown. */
+/** The settings from the site: the address of NATS, the user, and the channel to show. */
 export interface Settings {
   url: string;
   user: string;

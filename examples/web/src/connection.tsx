@@ -44,7 +44,7 @@ export function ConnectionPill() {
   );
 }
 
-/** What a link that is not live means, and what can be done. */
+/** The meaning of a link that is not live, and the remedy. */
 export function ConnectionNotice() {
   const [link, { since, error, status }] = useLink();
   const now = useNow();

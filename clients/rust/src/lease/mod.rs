@@ -46,7 +46,7 @@ pub struct LeaseState {
 
 /// Connections of many users under one heartbeat, for gateways.
 ///
-/// When it is dropped, it lives on until the last of its seats is gone.
+/// A dropped lease lives on until the last of its seats is gone.
 #[derive(Debug)]
 pub struct Lease {
     commands: mpsc::UnboundedSender<Command>,

@@ -29,13 +29,13 @@ export interface OpenOptions<F extends object = Fields> extends DoorOptions, Con
   url: string | string[];
   user: string;
   auth?: Auth;
-  /** What the user is to be from the first moment on. */
+  /** The state of the user from the first moment on. */
   patch?: Patch<F>;
   /**
    * After how long without input, in any tab, the user is idle. Five minutes; `Infinity` for never.
    */
   idleAfterMs?: number;
-  /** What a hidden page does: it stays online, or leaves after half a minute. */
+  /** The effect of hiding the page: it stays online, or leaves after half a minute. */
   hidden?: "stay" | "leave";
   /** After how long hidden it leaves. Half a minute. */
   leaveAfterMs?: number;

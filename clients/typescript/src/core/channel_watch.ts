@@ -131,7 +131,7 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
       if (fresh) this.hub.onAnswer([id], new Map([[id, fresh.user]]), fresh.askedAt);
     }
     this.#followCounts(answer.occupancy);
-    // Who was subscribed to only now is asked for once more: subscribe, then query.
+    // A user who was subscribed to only now is asked for once more: subscribe, then query.
     if (answer.users.some((id) => !known.has(id) && !this.hub.entry(id)?.fresh)) this.#again = true;
     this.#loaded = true;
     this.note();

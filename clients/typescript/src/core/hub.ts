@@ -1,5 +1,5 @@
 /**
- * What one door knows of users: a subscription and a view for each user that is watched, shared by
+ * The users that one door knows: a subscription and a view for each user that is watched, shared by
  * all watches. New ids are queried together. The last watcher's release lingers for a second.
  */
 
@@ -192,7 +192,7 @@ export class Hub {
     clearTimeout(this.#resync);
     const spread = this.#entries.size > LARGE ? this.door.spreadMs * 5 : this.door.spreadMs;
     this.#resync = setTimeout(() => {
-      // What is watched only since then was asked for at once.
+      // A user who is watched only since then was asked for at once.
       for (const entry of this.#entries.values()) {
         if (!entry.covers.size && !entry.fresh && entry.subscribedAt <= upTo)
           this.#enqueue(entry.id);

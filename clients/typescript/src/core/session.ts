@@ -1,6 +1,6 @@
 /**
  * The desired state of one connection, and the requests that bring the daemons to it, one at a
- * time. What is not acknowledged is merged into one patch, and rides in the next connect.
+ * time. Unacknowledged changes are merged into one patch, and ride in the next connect.
  */
 
 import { PresenceError, isPresenceError, retryDelayMs } from "./errors.js";
@@ -224,7 +224,7 @@ export class Session<F extends object = Fields> {
     const { connectionId: connection_id, lease } = this;
     const { patch, waiters } = this.#takePatch();
     const idle = this.#idle;
-    // What is undefined is not sent.
+    // An undefined field is not sent.
     const answer = (await this.#carry("connect", patch, waiters, {
       user: { id: lease && this.user, ...patch },
       defaults: this.#defaultsBeside(patch),
@@ -314,7 +314,7 @@ export class Session<F extends object = Fields> {
     return { patch, waiters };
   }
 
-  /** What makes the user again as it was, where its record is gone. */
+  /** The defaults that make the user again as it was, where its record is gone. */
   #defaultsBeside(patch: Patch<F> = {}): Patch<F> {
     const defaults: Patch<F> = { ...this.#defaults, ...this.#set };
     if (this.#me?.invisible) defaults.invisible = true;

@@ -1,5 +1,5 @@
 /**
- * What makes beats regular. In pages it is a Worker, as browsers slow the timers of hidden tabs.
+ * The clock of regular beats. In pages it is a Worker, as browsers slow the timers of hidden tabs.
  */
 
 export interface Ticker {

@@ -45,7 +45,7 @@ export class UserDoor<F extends object = Fields> {
     return { foreign: this.#hub.foreign, missed: this.#hub.missed };
   }
 
-  /** What is known of a user, watched or not: `undefined` is unknown, `null` does not exist. */
+  /** The known state of a user, watched or not: `undefined` is unknown, `null` does not exist. */
   readonly peek = (id: string): User<F> | null | undefined =>
     this.#hub.entry(id)?.view.user as User<F> | null | undefined;
 

@@ -1,4 +1,4 @@
-/** What is known of one user, and how events and answers merge into it. Sans-IO. */
+/** The known state of one user, and how events and answers merge into it. Sans-IO. */
 
 import type { PublicUser } from "./types.js";
 
@@ -68,7 +68,7 @@ function sameUser(before: Known, now: PublicUser): boolean {
 
 export type ChangeKind = "came" | "left" | "availability" | "status" | "fields" | "gone";
 
-/** What people call the change, or `undefined` where nothing that is shown differs. */
+/** The name of the change, or `undefined` where nothing that is shown differs. */
 export function changeKind(
   before: PublicUser | null,
   user: PublicUser | null,

@@ -263,7 +263,7 @@ class Reader<F extends object> implements AsyncIterableIterator<Change<F>> {
   }
 
   onUser(id: string, before: Known<User<F>>): void {
-    // What was unknown before is the first picture, and no change.
+    // A user who was unknown before is in the first picture, and no change.
     if (before === undefined || this.#before.has(id)) return;
     this.#before.set(id, before);
     this.#wake?.();

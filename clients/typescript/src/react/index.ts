@@ -251,7 +251,7 @@ export interface Known {
   connection: ConnectionSnapshot;
 }
 
-/** What `select` makes of all that is known; renders when the result differs by `equal`. */
+/** The result of `select` over all that is known; renders when it differs by `equal`. */
 export function useSelector<T>(
   select: (known: Known) => T,
   equal: (a: T, b: T) => boolean = Object.is,

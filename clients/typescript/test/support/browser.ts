@@ -104,7 +104,7 @@ export async function isOnline(page: Page, timeout = 10_000): Promise<void> {
   );
 }
 
-/** What the page puts on `window`. */
+/** The objects that the page puts on `window`. */
 export interface PageGlobals {
   presence?: import("../../src/browser/index.js").BrowserPresence;
   states: string[];

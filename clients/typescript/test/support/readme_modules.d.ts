@@ -1,4 +1,4 @@
-// What the snippets of README.md take for granted: objects of earlier snippets, and of other
+// The declarations that the snippets of README.md need: objects of earlier snippets, and of other
 // packages no more than the functions that are called.
 
 declare const presence: import("@presenced/client/browser").BrowserPresence;
