@@ -18,8 +18,8 @@ use crate::presence::field::Kind;
 use crate::presence::id::Id;
 use crate::presence::user::AnnouncedFields;
 
-/// The name of a bucket becomes part of the name of a stream, which the server keeps in a folder
-/// of that name: at most 255 bytes.
+/// The name of a bucket becomes part of the name of a stream. The server keeps the stream in a
+/// folder of that name: at most 255 bytes.
 const MAX_BUCKET_BYTES: usize = 128;
 
 /// A bucket that holds at least some thousand users.

@@ -9,8 +9,8 @@ pub const INTERNAL: &str = "presence.internal.v1";
 /// The version of the protocol, as the last token of the request prefix.
 const VERSION: &str = "v1";
 
-/// Long enough for any sensible prefix; the server's limit on a whole control line is 4 KiB, and
-/// an encoded user id takes up to 765 bytes of it.
+/// Long enough for any sensible prefix. The server's limit on a whole control line is 4 KiB, and an
+/// encoded user id takes up to 765 bytes of it.
 const MAX_BYTES: usize = 128;
 
 /// Subjects without wildcards, of which none is, or lies under, another.

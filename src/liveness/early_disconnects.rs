@@ -1,5 +1,5 @@
-//! Tells all daemons of a disconnect whose connection is not there: its connect may be under way
-//! at another daemon, which then ends the connection at once.
+//! Tells all daemons of a disconnect whose connection is not there. Its connect may be under way at
+//! another daemon, which then ends the connection at once.
 
 use std::time::Duration;
 

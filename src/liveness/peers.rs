@@ -114,7 +114,7 @@ impl Peers {
         }
     }
 
-    /// Records a beacon. Returns whether its daemon is new: a new one is answered at once, so that
+    /// Records a beacon. Returns whether its daemon is new. A new one is answered at once, so that
     /// the two know each other before one of them can fail.
     pub fn on_beacon(&mut self, daemon: DaemonId, status: PeerStatus, now_ms: u64) -> bool {
         if daemon == self.own {
@@ -144,7 +144,7 @@ impl Peers {
     }
 
     /// Finds failed daemons, and returns those whose announcements this one has to repeat. A daemon
-    /// that was stopped finds no failure until it has listened again: it would announce outdated
+    /// that was stopped finds no failure until it has listened again. It would announce outdated
     /// changes for all the daemons that were there meanwhile.
     pub fn detect_failures(&mut self, now_ms: u64) -> Vec<FailedPeer> {
         let checked_ms = self.checked_ms.replace(now_ms);

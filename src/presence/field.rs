@@ -1,5 +1,5 @@
-//! The fields of users and channels that filters and sorts can name, and what a record holds in
-//! them (`PROTOCOL`, sections 1 and 3, *Filters and sorting*).
+//! The fields of users and channels that filters and sorts can name, and a record's values in them
+//! (`PROTOCOL`, sections 1 and 3, *Filters and sorting*).
 //!
 //! Architecture Invariant: a filter or a sort sees a record only through [`Subject`], that is as
 //! the viewer may see it. Nothing here knows of connections or of the private half of a record.

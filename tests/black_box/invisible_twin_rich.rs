@@ -1,6 +1,6 @@
-//! The same history twice, once without what invisible users did with all of rich presence:
-//! devices, idleness, choices, statuses that end, early disconnects, defaults, counts and erasing
-//! by a filter.
+//! The same history twice, once without the actions of invisible users. The actions use all of rich
+//! presence: devices, idleness, choices, statuses that end, early disconnects, defaults, counts and
+//! erasing by a filter.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use crate::support::{Client, Daemon, Events, Server};
 const CLIENTS: usize = 32;
 
 /// The number of messages that may get lost if the machine itself stalls while the subscription
-/// ends: the client library forgets it before the server does.
+/// ends. The client library forgets the subscription before the server does.
 const IN_TRANSIT: u64 = 2;
 
 #[tokio::test]

@@ -163,8 +163,8 @@ impl Ledger {
     }
 
     /// Returns whether a read at the revision of a request's answer may find `value`, where the
-    /// request set `set`.
-    /// `set`. It may find `set`, or a value of a request that was not done when this one began.
+    /// request set `set`. It may find `set`, or a value of a request that was not done when this
+    /// one began.
     pub fn may_be_at_rev(
         &self,
         number: OpId,

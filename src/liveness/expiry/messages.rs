@@ -24,8 +24,8 @@ pub struct Proposal {
     pub leases: Vec<String>,
 }
 
-/// The items of a proposal that another daemon has heard within the lease: indexes into the
-/// proposal's lists, each with the age of the last heartbeat in milliseconds.
+/// The items of a proposal that another daemon has heard within the lease. They are indexes into
+/// the proposal's lists, each with the age of the last heartbeat in milliseconds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Objection {
     pub number: u64,

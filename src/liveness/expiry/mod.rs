@@ -36,7 +36,7 @@ const DECIDED_WITHIN_MS: u64 = 2000;
 const PROVEN_WITHIN_MS: u64 = 1000;
 /// The delay between two consecutive ranks, in milliseconds.
 const STEP_MS: u64 = 1000;
-/// The delay of the first rank, in milliseconds: one heartbeat does not reach all daemons at the
+/// The delay of the first rank, in milliseconds. One heartbeat does not reach all daemons at the
 /// same moment, and the others should not have to object for that.
 const MARGIN_MS: u64 = 100;
 /// The time for the write of a lapse, in milliseconds, once the lapses before it are written. Then

@@ -109,8 +109,8 @@ impl Parser {
 }
 
 impl Node {
-    /// Ranks nodes by what they cost, for those to come first that spare the others: a custom
-    /// field is parsed out of the record, a group holds several.
+    /// Ranks nodes by their cost, for those to come first that spare the others. A custom field is
+    /// parsed out of the record, a group holds several.
     fn cost(&self) -> u8 {
         match self {
             Self::Field(Field::Members, _) => 1,

@@ -33,8 +33,8 @@ fn begins_with(text: &str, prefix: &str) -> bool {
     prefix.chars().all(|character| text.next() == Some(character))
 }
 
-/// Returns whether the character belongs to a script that is written without spaces between words,
-/// or, as hangul, by syllables of which each may begin what people look for.
+/// Returns whether the character is a word of its own. It then belongs to a script without spaces
+/// between words, or, as hangul, with syllables of which each may begin a searched word.
 fn is_word_of_its_own(character: char) -> bool {
     matches!(u32::from(character),
         // Hangul: jamo, compatibility jamo, extensions, syllables, halfwidth.

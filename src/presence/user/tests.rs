@@ -257,7 +257,7 @@ fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// `PROTOCOL`, section 5. Whenever the user is visible its twin is made again; in invisible
+    /// `PROTOCOL`, section 5. Whenever the user is visible its twin is made again. In invisible
     /// time the twin does not connect, disconnect or lapse, and nobody can tell the two apart.
     #[test]
     fn nobody_sees_what_an_invisible_user_does(history in a_history()) {

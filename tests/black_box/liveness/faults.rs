@@ -151,8 +151,7 @@ impl Gateway {
 }
 
 /// The number of times that each user went offline, after a gateway paused and came back. It paused
-/// until
-/// `noticed` of its users were shown offline, and at least for `pause`.
+/// until `noticed` of its users were shown offline, and at least for `pause`.
 async fn paused(
     settings: Settings<'_>,
     users: usize,

@@ -50,8 +50,8 @@ impl Events {
         Self { subscriber, newest: None }
     }
 
-    /// Drops what is not newer than what it has, as a receiver is to: daemons that started together
-    /// may each announce once more what the other did.
+    /// Drops events that are not newer than the known one, as a receiver must. Daemons that started
+    /// together may each announce a change of the other once more.
     pub fn newer_only(self) -> Self {
         Self { newest: Some(BTreeMap::new()), ..self }
     }
