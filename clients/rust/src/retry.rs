@@ -10,7 +10,8 @@ pub const TRY: Duration = Duration::from_millis(2500);
 /// The time for which an operation is tried in all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long the last disconnect of a connection or a lease is tried. One that is lost lapses.
+/// The time for which the last disconnect of a connection or a lease is tried. A connection whose
+/// disconnect is lost lapses.
 pub const LAST_DISCONNECT: Duration = Duration::from_secs(2);
 
 const FIRST_WAIT_MS: u64 = 200;
