@@ -1,4 +1,4 @@
-# What a person needs, and what CI runs: nothing there that could not be run here.
+# The commands for people and for CI: CI runs nothing that could not be run here.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -7,7 +7,8 @@ SHELL := bash
 # Expanded where it is used: a newer server on PATH, or the pinned one, obtained once.
 NATS = NATS_SERVER="$$(scripts/nats-server)"; export NATS_SERVER
 
-.PHONY: help dev demo demo-web test test-rust test-python test-web test-page chaos package bench bench-scale deb test-deb fmt fmt-check lint doc alerts deny advisories ci
+.PHONY: help dev demo demo-web test test-rust test-python test-web test-page chaos package \
+	bench bench-scale deb test-deb fmt fmt-check lint doc alerts deny advisories ci
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -18,7 +19,7 @@ dev: ## start NATS and a daemon, and print presence changes; options: make dev A
 demo: ## start NATS and two daemons, and play a story through them
 	@$(NATS); cargo build --quiet --bins; cargo run --quiet --example demo
 
-demo-web: ## start NATS, daemons, the login, and a page with a dozen lively users; prints its address
+demo-web: ## start NATS, daemons, the login, and a page with lively users; prints its address
 	@scripts/demo-web
 
 test: ## the whole suite, against a real nats-server
@@ -27,14 +28,16 @@ test: ## the whole suite, against a real nats-server
 	else cargo test --lib --bins --tests --examples; fi; \
 	cargo test --doc --quiet
 
-test-web: ## the TypeScript client and the page built on it: types, packaging, tests over TCP and in Chromium
+test-web: ## the TypeScript client and its page: types, packaging, tests over TCP and in Chromium
 	@scripts/test-web
 
 # With the schemas of the wire types, so that their test runs.
-CLIENTS = -p presenced-client -p presencectl -p presence-gateway -p presence-login --features presenced-client/schema
+CLIENTS = -p presenced-client -p presencectl -p presence-gateway -p presence-login \
+	--features presenced-client/schema
 
 test-rust: ## the Rust client, presencectl, the gateway and the login, against real servers
-	@$(NATS); cargo build --quiet --bin presenced; PRESENCED="$${CARGO_TARGET_DIR:-$$PWD/target}/debug/presenced"; export PRESENCED; \
+	@$(NATS); cargo build --quiet --bin presenced; \
+	export PRESENCED="$${CARGO_TARGET_DIR:-$$PWD/target}/debug/presenced"; \
 	if cargo nextest --version >/dev/null 2>&1; \
 	then cargo nextest run $(NEXTEST) $(CLIENTS); \
 	else cargo test $(CLIENTS); fi; \
@@ -90,4 +93,5 @@ advisories: ## known vulnerabilities of the dependencies, from the advisory data
 
 # Tests of real processes with bounds in time are tried once more there, and are shown as FLAKY.
 ci: NEXTEST = --profile ci
-ci: fmt-check lint doc alerts deny test test-rust package test-python test-web test-deb ## all that CI checks
+ci: ## all that CI checks
+ci: fmt-check lint doc alerts deny test test-rust package test-python test-web test-deb

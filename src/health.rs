@@ -25,7 +25,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Whether the daemon serves without a problem.
+    /// Returns whether the daemon serves without a problem.
     pub fn is_ready(&self) -> bool {
         self.stage == Stage::Serving && self.problems.is_empty()
     }
@@ -101,7 +101,7 @@ impl Health {
         self.answered.subscribe()
     }
 
-    /// Whether there is a problem.
+    /// Returns whether there is a problem.
     pub fn has_problems(&self) -> bool {
         !self.condition.borrow().problems.is_empty()
     }

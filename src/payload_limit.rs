@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What the headers of a message may take of the limit, in bytes.
+/// The part of the limit reserved for the headers of a message, in bytes.
 const HEADER_BYTES: usize = 1024;
 
 /// The limit that counts now. Cheap to clone.

@@ -1,4 +1,4 @@
-//! What the operating system counts of this process, read from `/proc`.
+//! The operating system's counters of this process, read from `/proc`.
 
 use std::fs;
 

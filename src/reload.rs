@@ -33,7 +33,10 @@ impl Reloader {
                     in_force = Some(loaded);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the settings cannot be used; the previous ones stay in force");
+                    tracing::error!(
+                        %error,
+                        "the settings cannot be used; the previous ones stay in force"
+                    );
                 }
             }
             self.systemd.reloaded();

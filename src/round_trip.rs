@@ -1,4 +1,4 @@
-//! Whether the server has processed what was sent on a connection.
+//! A check that the server has processed the messages sent on a connection.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::config::INTERNAL;
 
-/// How long the message may take before it is sent again.
+/// The time that the message may take before it is sent again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The message could not be sent.

@@ -1,7 +1,7 @@
 //! The state of the daemon for systemd, where the service asks for it: `sd_notify(3)`.
 //!
 //! All messages go through one task, which may wait: a socket that is not read holds up nothing
-//! else, and a message that is sent late describes the state at that time.
+//! else. A message that is sent late describes the state at that time.
 
 use std::env;
 use std::ffi::OsStr;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::health::{Condition, Health, Stage};
 
-/// How long the last message may take when the daemon ends.
+/// The time that the last message may take when the daemon ends.
 const LAST_NOTICE_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl ReloadNotice {
 #[derive(Debug)]
 pub struct SdNotifier {
     socket: Option<UnixDatagram>,
-    /// How often the watchdog is fed: a quarter of its timeout.
+    /// The interval at which the watchdog is fed: a quarter of its timeout.
     feed_interval: Option<Duration>,
     condition: watch::Receiver<Condition>,
     answers: watch::Receiver<()>,

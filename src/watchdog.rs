@@ -1,4 +1,4 @@
-//! Whether the loops that serve still run. Each is pinged and answers in the same `select!` in
+//! A check that the loops that serve still run. Each is pinged and answers in the same `select!` in
 //! which it does its work: a loop that hangs, or has ended, does not answer.
 
 use std::collections::BTreeSet;
@@ -12,17 +12,17 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::health::Health;
 
-/// How often the loops are pinged.
+/// The interval at which the loops are pinged.
 const PING_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Ticks of [`PING_INTERVAL`] after which a loop that has not answered counts as hung: ten seconds.
 /// They are counted, so that a process that was stopped does not take its loops for hung.
 const MAX_SILENT_TICKS: u32 = 40;
 
-/// Where hung loops are reported.
+/// The key under which hung loops are reported.
 const PROBLEM_KEY: &str = "loops";
 
-/// How often a loop that waits checks whether it is exempt.
+/// The interval at which a loop that waits checks whether it is exempt.
 const EXEMPT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// One ping of one loop.

@@ -12,7 +12,7 @@ use crate::measure::{Measurement, Processes};
 
 const HEARD: &str = "presence_heartbeats_total{kind=\"connection\"}";
 
-/// How many connections a message of the list form names.
+/// The number of connections that a message of the list form names.
 pub const IN_LIST: usize = 1000;
 
 /// Messages under way that fit the daemon's subscription; what does not fit is dropped.

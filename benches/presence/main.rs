@@ -1,5 +1,6 @@
-//! What presence costs, beside the raw operations on NATS that it is made of, on one machine in one
-//! run. Prints; asserts nothing about time. Absolute numbers are the machine's; the ratios are ours.
+//! The cost of presence beside the raw operations on NATS that it is made of, on one machine in one
+//! run. The benchmark prints its results and asserts nothing about time. Absolute numbers are the
+//! machine's; the ratios are the daemon's.
 //!
 //! - `make bench`: each operation beside its raw counterpart, twice, with ratios, JSON and plots.
 //! - `make bench-scale`: a million users (`USERS` for another number).
@@ -43,7 +44,7 @@ struct Arguments {
 enum What {
     /// Each operation beside its raw counterpart.
     Operations {
-        /// Where to write all numbers, as JSON.
+        /// The file for all numbers, as JSON.
         #[arg(long)]
         json: Option<PathBuf>,
         /// The folder for the plots, as SVG.
@@ -58,7 +59,7 @@ enum What {
     },
     /// Very many users: memory, start, scans, the death of a gateway, an idle cell.
     Scale {
-        /// How many users.
+        /// The number of users.
         #[arg(long, env = "USERS", default_value_t = 1_000_000)]
         users: usize,
     },

@@ -15,7 +15,7 @@ pub struct Processes {
     pub nats: u32,
 }
 
-/// What a number of operations took.
+/// The measurement of a number of operations.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measurement {
     pub operations: usize,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::machine::ask;
 
-/// How an operation that failed begins in the answer to a batch.
+/// The beginning of a failed operation's part in the answer to a batch.
 const ERROR: &[u8] = b"{\"error\":";
 
 /// A status of 26 letters.

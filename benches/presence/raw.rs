@@ -51,7 +51,7 @@ impl Raw {
         Ok(())
     }
 
-    /// What a service would do by itself: read, compare and set, announce.
+    /// The work of a service without the daemon: read, compare and set, announce.
     pub async fn do_it_yourself(&self, n: usize) -> Result<()> {
         let key = format!("user.raw{n}");
         let revision = self.bucket.entry(key.as_str()).await?.map_or(0, |entry| entry.revision);
@@ -144,7 +144,7 @@ pub async fn publish(
     stopwatch.stop(bodies.len() * each)
 }
 
-/// How long it takes to read all that the bucket of the daemons holds, as a start has to.
+/// Measures the time to read the whole bucket of the daemons, as a start has to.
 pub async fn replay(nats: &Client) -> Result<Duration> {
     let stream = jetstream::new(nats.clone()).get_stream("KV_presence").await?;
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! What a service would do by itself on Redis, with its log of writes on disk.
+//! The work of a service that keeps presence in Redis itself, with Redis's log of writes on disk.
 
 use std::net::TcpListener;
 use std::path::Path;

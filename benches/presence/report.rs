@@ -1,4 +1,4 @@
-//! What was measured, and the ratios to raw operations of the same round.
+//! The measurements, and their ratios to raw operations of the same round.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -22,7 +22,7 @@ pub struct Report {
     pub rounds: Vec<Round>,
 }
 
-/// What a ratio is to be.
+/// The bound of a ratio.
 #[derive(Debug, Clone, Copy)]
 pub enum Bound {
     AtLeast(f64),
@@ -36,7 +36,7 @@ pub struct Target {
     of: fn(&Round) -> Option<f64>,
 }
 
-/// What the daemon is held to, each beside the raw operation of the same round.
+/// The targets of the daemon, each beside the raw operation of the same round.
 pub const TARGETS: [Target; 11] = [
     Target {
         name: "connect / kv.put, rate",

@@ -20,7 +20,8 @@ const BATCHES: usize = 8;
 const SCANS: usize = 20;
 /// Connects under way while something else is measured.
 const CONNECTS: usize = 16;
-/// How long an idle cell is looked at, with heartbeats of its leases at the usual interval.
+/// The time for which an idle cell is looked at, with heartbeats of its leases at the usual
+/// interval.
 const IDLE: Duration = Duration::from_secs(40);
 const HEARTBEAT: Duration = Duration::from_secs(20);
 /// A lease short enough to wait for its end.

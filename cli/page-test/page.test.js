@@ -1,4 +1,5 @@
-// The page of `presencectl web` as a person meets it: in Chromium, with a keyboard, on a phone, in the dark.
+// The page of `presencectl web` as a person meets it: in Chromium, with a keyboard, on a phone, in
+// the dark.
 //   NATS_SERVER, PRESENCED, PRESENCECTL, CHROMIUM   the programs
 //   SCREENSHOTS                                     a folder for pictures of each view
 
@@ -22,36 +23,56 @@ let server;
 let url;
 let browser;
 
-const run = (...args) => promisify(execFile)(PRESENCECTL, args, { env: { ...process.env, NATS_URL: server } });
+const run = (...args) =>
+  promisify(execFile)(PRESENCECTL, args, { env: { ...process.env, NATS_URL: server } });
 
 function start(program, args, env = {}) {
-  const child = spawn(program, args, { env: { PATH: process.env.PATH, HOME: folder, ...env }, stdio: ["ignore", "pipe", "inherit"] });
+  const child = spawn(program, args, {
+    env: { PATH: process.env.PATH, HOME: folder, ...env },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   processes.push(child);
   return child;
 }
 
-const freePort = () => new Promise((resolve) => {
-  const listener = createServer().listen(0, "127.0.0.1", () => {
-    const { port } = listener.address();
-    listener.close(() => resolve(port));
+const freePort = () =>
+  new Promise((resolve) => {
+    const listener = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = listener.address();
+      listener.close(() => resolve(port));
+    });
   });
-});
 
 before(async () => {
   const port = await freePort();
   server = `nats://127.0.0.1:${port}`;
   start(PRESENCED, ["dev", "--ephemeral", "--port", String(port), "--nats-server", NATS_SERVER]);
   for (let tries = 0; ; tries += 1) {
-    const served = await run("daemons").then(() => true, () => false);
+    const served = await run("daemons").then(
+      () => true,
+      () => false,
+    );
     if (served) break;
     assert.ok(tries < 100, "a daemon serves");
   }
-  await run("set", "jack", "--status", "<img src=x onerror=\"document.title='owned'\">", "-f", "team=red");
+  await run(
+    "set",
+    "jack",
+    "--status",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "-f",
+    "team=red",
+  );
   await run("set", "<script>alert(1)</script>");
   await run("channel", "create", "team:red", "jack", "ann");
   const web = start(PRESENCECTL, ["web", "--write", "--demo"], { NATS_URL: server });
-  url = await new Promise((resolve) => createInterface({ input: web.stdout }).once("line", resolve));
-  browser = await puppeteer.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
+  url = await new Promise((resolve) =>
+    createInterface({ input: web.stdout }).once("line", resolve),
+  );
+  browser = await puppeteer.launch({
+    executablePath: CHROMIUM,
+    args: ["--no-sandbox", "--disable-gpu"],
+  });
 });
 
 after(async () => {
@@ -69,9 +90,13 @@ async function open({ hash = "#/", width = 1280, dark = false } = {}) {
   });
   page.on("pageerror", (error) => page.problems.push(error.message));
   await page.setViewport({ width, height: 900 });
-  await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }]);
+  await page.emulateMediaFeatures([
+    { name: "prefers-color-scheme", value: dark ? "dark" : "light" },
+  ]);
   await page.goto(url);
-  await page.evaluate((to) => { location.hash = to; }, hash);
+  await page.evaluate((to) => {
+    location.hash = to;
+  }, hash);
   await page.waitForSelector("h1");
   return page;
 }
@@ -85,15 +110,23 @@ const TITLES = { overview: "Overview", users: "Users", user: "ann", channels: "C
 for (const [name, hash] of Object.entries(VIEWS)) {
   for (const width of [1280, 390]) {
     for (const dark of [false, true]) {
-      test(`${name} at ${width} px, ${dark ? "dark" : "light"}, has no fault that axe finds`, async () => {
+      test(`${name} at ${width} px, ${dark ? "dark" : "light"}, passes axe`, async () => {
         const page = await open({ hash, width, dark });
-        await page.waitForFunction((title) => document.querySelector("h1")?.textContent === title, {}, TITLES[name]);
+        await page.waitForFunction(
+          (title) => document.querySelector("h1")?.textContent === title,
+          {},
+          TITLES[name],
+        );
         if (name === "overview") await page.waitForSelector("polyline");
         await page.evaluate(axe);
         const { violations } = await page.evaluate(() => globalThis.axe.run());
-        const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
+        const found = violations.map(
+          ({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`,
+        );
         assert.deepEqual(found, []);
-        const scrolls = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+        const scrolls = await page.evaluate(
+          () => document.documentElement.scrollWidth > innerWidth,
+        );
         assert.equal(scrolls, false, "the page does not scroll sideways");
         assert.deepEqual(page.problems, []);
         if (SCREENSHOTS) {
@@ -107,12 +140,28 @@ for (const [name, hash] of Object.entries(VIEWS)) {
 }
 
 test("text of users is shown as text", async () => {
-  for (const hash of ["#/users", "#/user/jack", "#/user/%3Cscript%3Ealert(1)%3C%2Fscript%3E", "#/"]) {
+  for (const hash of [
+    "#/users",
+    "#/user/jack",
+    "#/user/%3Cscript%3Ealert(1)%3C%2Fscript%3E",
+    "#/",
+  ]) {
     const page = await open({ hash });
-    if (hash !== "#/") await shows(page, hash === "#/user/jack" ? "<img src=x" : "<script>alert(1)");
-    await run("set", "jack", "-f", `n=${Math.random()}`, "--status", `<img src=x onerror=alert(1)> ${hash}`);
+    if (hash !== "#/")
+      await shows(page, hash === "#/user/jack" ? "<img src=x" : "<script>alert(1)");
+    await run(
+      "set",
+      "jack",
+      "-f",
+      `n=${Math.random()}`,
+      "--status",
+      `<img src=x onerror=alert(1)> ${hash}`,
+    );
     if (hash === "#/") await shows(page, "<img src=x onerror=alert(1)> #/");
-    assert.equal(await page.evaluate(() => document.querySelectorAll("main img, main script").length), 0);
+    assert.equal(
+      await page.evaluate(() => document.querySelectorAll("main img, main script").length),
+      0,
+    );
     assert.ok(!(await page.title()).includes("owned"));
     assert.deepEqual(page.problems, []);
     await page.browserContext().close();
@@ -142,12 +191,16 @@ test("a change comes by itself, and a person at the page changes a user", async 
   const page = await open();
   await run("set", "john", "--status", "just here");
   await shows(page, "just here");
-  await page.evaluate(() => { location.hash = "#/user/john"; });
+  await page.evaluate(() => {
+    location.hash = "#/user/john";
+  });
   await page.waitForSelector("#status");
   await page.click("#status", { count: 3 });
   await page.keyboard.type("from the page");
   await page.keyboard.press("Enter");
-  await page.waitForFunction(() => [...document.querySelectorAll("dd")].some((each) => each.textContent === "from the page"));
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll("dd")].some((each) => each.textContent === "from the page"),
+  );
   const { stdout } = await run("get", "john");
   assert.equal(JSON.parse(stdout).status, "from the page");
   await page.browserContext().close();
@@ -156,7 +209,11 @@ test("a change comes by itself, and a person at the page changes a user", async 
 test("lively users hide at the press of a button", async () => {
   const page = await open();
   await page.waitForSelector("button");
-  await page.evaluate(() => [...document.querySelectorAll("button")].find((each) => each.textContent === "Hide bob").click());
+  await page.evaluate(() =>
+    [...document.querySelectorAll("button")]
+      .find((each) => each.textContent === "Hide bob")
+      .click(),
+  );
   await shows(page, "Show bob");
   const { stdout } = await run("who", "bob");
   assert.equal(JSON.parse(stdout).online, false);

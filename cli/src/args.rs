@@ -11,15 +11,15 @@ use crate::session::Flags;
 use crate::web::Web;
 
 const AFTER_HELP: &str = "\
-Output: a table on a terminal, JSON lines in a pipe; -o chooses another. Data goes to standard output, \
-all else to standard error.
+Output: a table on a terminal, JSON lines in a pipe; -o chooses another. Data goes to standard \
+output, all else to standard error.
 
-The connection is that of the nats command: the same flags, variables and contexts. A login that flags \
-give replaces that of the context.
+The connection is that of the nats command: the same flags, variables and contexts. A login that \
+flags give replaces that of the context.
 
-Exit status: 0. 1 refused, with the code on standard error. 2 a command line that cannot be understood. \
-3 not there, or not so in time. 69 NATS or the daemons cannot be reached. 77 login or permission. \
-78 a context that cannot be used. 130 Ctrl-C.";
+Exit status: 0. 1 refused, with the code on standard error. 2 a command line that cannot be \
+understood. 3 not there, or not so in time. 69 NATS or the daemons cannot be reached. 77 login or \
+permission. 78 a context that cannot be used. 130 Ctrl-C.";
 
 /// Asks, watches, changes and explains who is online, on NATS.
 #[derive(Parser)]
@@ -94,14 +94,19 @@ pub enum Alone {
     Man(manual::Man),
 }
 
-/// What `set` and `connect` change of a user.
+/// The changes that `set` and `connect` make to a user.
 #[derive(Args)]
 pub struct Changes {
     /// The status
     #[arg(long, value_name = "TEXT")]
     pub status: Option<String>,
-    /// When the status ends, from now
-    #[arg(long, value_name = "DURATION", requires = "status", value_parser = humantime::parse_duration)]
+    /// The time after which the status ends
+    #[arg(
+        long,
+        value_name = "DURATION",
+        requires = "status",
+        value_parser = humantime::parse_duration
+    )]
     pub status_for: Option<std::time::Duration>,
     /// Be invisible to all others
     #[arg(long)]

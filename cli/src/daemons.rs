@@ -44,7 +44,7 @@ pub async fn find(session: &Session) -> Result<Vec<Value>, Failure> {
     Ok(daemons)
 }
 
-/// What one daemon says, if it serves this prefix.
+/// The statistics of one daemon; `None` if it does not serve this prefix.
 fn daemon(stats: &Value, prefix: &str) -> Option<Value> {
     let endpoints = stats["endpoints"].as_array()?;
     let subject = endpoints.first()?["subject"].as_str()?;
@@ -61,7 +61,7 @@ fn daemon(stats: &Value, prefix: &str) -> Option<Value> {
         "requests": total("num_requests"),
         "errors": total("num_errors"),
     });
-    // What builds before this one do not say is absent.
+    // A value that older builds do not report is absent.
     for (name, value) in stats["data"].as_object().into_iter().flatten() {
         daemon[name] = value.clone();
     }

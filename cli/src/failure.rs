@@ -1,4 +1,4 @@
-//! Why a command did not succeed, its exit code, and the next step for its user.
+//! The reason why a command did not succeed, its exit code, and the next step for its user.
 
 use std::fmt::Display;
 use std::io;
@@ -18,10 +18,10 @@ pub mod code {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// What the client of the service reports.
+    /// An error of the client of the service.
     #[error("{0}")]
     Presence(#[from] Error),
-    /// What was asked about does not exist, or did not come about in time.
+    /// The requested record does not exist, or the awaited state did not come about in time.
     #[error("{0}")]
     NotSo(String),
     /// The command line contradicts itself.
@@ -87,7 +87,8 @@ impl Failure {
         }
     }
 
-    /// Whether there is nothing to say: the reader of a pipe has gone, or the user knows already.
+    /// Returns whether there is nothing to say: the reader of a pipe has gone, or the user knows
+    /// already.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Check(_) | Self::Interrupted) || self.is_broken_pipe()
     }
@@ -96,7 +97,7 @@ impl Failure {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// What to do about it. `events` is the prefix of events.
+    /// The advice that removes the cause. `events` is the prefix of events.
     pub fn advice(&self, events: &str) -> Option<String> {
         Some(match self {
             Self::Presence(Error::NoDaemon { subject, .. }) => format!(

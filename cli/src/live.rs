@@ -43,7 +43,7 @@ pub struct Picture {
     /// The newest first.
     pub changes: VecDeque<Arc<Value>>,
     pub daemons: Vec<Value>,
-    /// Why the picture is not whole.
+    /// The reason why the picture is not whole.
     pub problem: Option<String>,
 }
 

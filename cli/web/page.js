@@ -14,7 +14,9 @@ let serial = 0;
 async function view(path, query) {
   if (path === "/users" || path === "/channels") {
     const kind = path.slice(1);
-    return search(kind, query.get("q") ?? "", (text) => { location.hash = `#${path}?q=${encodeURIComponent(text)}`; });
+    return search(kind, query.get("q") ?? "", (text) => {
+      location.hash = `#${path}?q=${encodeURIComponent(text)}`;
+    });
   }
   if (path.startsWith("/user/")) return user(decodeURIComponent(path.slice(6)), show);
   return overview(await ask("/api/overview"), show);

@@ -1,4 +1,4 @@
-// What is shown: the overview, searches, and a user. Each view returns elements.
+// The views of the page: the overview, searches, and a user. Each view returns elements.
 
 import { ago, ask, h, s, table } from "./dom.js";
 
@@ -15,7 +15,7 @@ const userLink = (id) => h("a", { href: `#/user/${encodeURIComponent(id)}` }, id
 
 const tile = (name, value) => h("div", { class: "tile" }, h("dt", {}, name), h("dd", {}, value));
 
-/** Who was online over the last hour. */
+/** The number of users online over the last hour. */
 function chart(points) {
   if (points.length < 2) return h("p", {}, "The line begins in some seconds.");
   const width = 600;
@@ -29,7 +29,10 @@ function chart(points) {
   const minutes = Math.max(1, Math.round((last - first) / 60000));
   const text = `Online over ${minutes} min: ${low} to ${high}, now ${counts.at(-1)}`;
   return h("figure", {},
-    s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": text, preserveAspectRatio: "none" },
+    s("svg", {
+      viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": text,
+      preserveAspectRatio: "none",
+    },
       s("polyline", { points: line, class: "line" })),
     h("figcaption", {}, text));
 }
@@ -44,7 +47,9 @@ function daemons(list) {
     h("td", {}, daemon.version ?? ""),
     h("td", {}, daemon.host ?? ""),
     h("td", {}, ago(daemon.started)),
-    h("td", {}, h("span", { class: `mark ${daemon.deaf ? "away" : "active"}` }, daemon.deaf ? "deaf" : "hearing")),
+    h("td", {},
+      h("span", { class: `mark ${daemon.deaf ? "away" : "active"}` },
+        daemon.deaf ? "deaf" : "hearing")),
     h("td", {}, daemon.lag_ms === undefined ? "" : `${daemon.lag_ms} ms`)));
   return table("Daemons", ["Daemon", "Version", "Host", "Started", "State", "Lag"], rows);
 }
@@ -65,7 +70,8 @@ function demo(players, again) {
     h("h2", { id: "play" }, "Play"),
     players.map((player) => h("p", {}, userLink(player.id), " ",
       PLAYS(player).map(([action, name]) =>
-        h("button", { type: "button", onclick: play(player.id, action) }, `${name} ${player.id}`)))));
+        h("button", { type: "button", onclick: play(player.id, action) },
+          `${name} ${player.id}`)))));
 }
 
 export function overview(data, again) {
@@ -78,7 +84,8 @@ export function overview(data, again) {
       tile("online", now ?? "?"), tile("users", data.known), tile("channels", data.channels),
       tile("changes a second", data.rate.toFixed(1))),
     alerts.length > 0 && h("ul", { class: "alerts", "aria-label": "Alerts" },
-      alerts.map((alert) => h("li", { class: alert.level }, h("strong", {}, alert.level), ` ${alert.text}`))),
+      alerts.map((alert) =>
+        h("li", { class: alert.level }, h("strong", {}, alert.level), ` ${alert.text}`))),
     chart(data.online),
     data.demo && demo(data.demo, again),
     h("section", { "aria-labelledby": "changes" },
@@ -94,11 +101,14 @@ export async function search(kind, query, go) {
     id: "q", name: "q", type: "search", value: query, autocomplete: "off", spellcheck: "false",
     placeholder: kind === "users" ? "online=true and team=red" : "members=john",
   });
-  const form = h("form", { role: "search", onsubmit: (event) => { event.preventDefault(); go(box.value); } },
+  const onsubmit = (event) => { event.preventDefault(); go(box.value); };
+  const form = h("form", { role: "search", onsubmit },
     h("label", { for: "q" }, "Filter"),
     box,
     h("button", { type: "submit" }, "Search"),
-    h("p", { class: "hint" }, "field=value, !=, >, >=, <, <=, ~ for the beginning of a word, with “and” between them; or a JSON filter."));
+    h("p", { class: "hint" },
+      "field=value, !=, >, >=, <, <=, ~ for the beginning of a word, with “and” between them; "
+      + "or a JSON filter."));
   const title = h("h1", {}, kind === "users" ? "Users" : "Channels");
   try {
     const found = await ask(`/api/${kind}?q=${encodeURIComponent(query)}`);
@@ -114,7 +124,9 @@ function users(found) {
     h("td", {}, availability(user)),
     h("td", { class: "status" }, user.status ?? ""),
     h("td", {}, ago(user.last_active))));
-  const shown = found.users.length === found.count ? `${found.count} users` : `${found.users.length} of ${found.count} users`;
+  const shown = found.users.length === found.count
+    ? `${found.count} users`
+    : `${found.users.length} of ${found.count} users`;
   return table(shown, ["User", "Availability", "Status", "Last active"], rows);
 }
 
@@ -124,7 +136,8 @@ function channels(found) {
     h("td", {}, `${channel.online_count} of ${channel.member_count}`),
     h("td", {}, channel.members.slice(0, 10).map((member) => [userLink(member.user_id), " "])),
     h("td", {}, ago(channel.last_message_at))));
-  return table(`${found.channels.length} channels${found.more ? " of more" : ""}`, ["Channel", "Online", "First members", "Last message"], rows);
+  return table(`${found.channels.length} channels${found.more ? " of more" : ""}`,
+    ["Channel", "Online", "First members", "Last message"], rows);
 }
 
 /** When each connection was heard, and when it lapses, beside now. */
@@ -139,11 +152,15 @@ function timeline(connections) {
   const bars = heard.map((each, row) => {
     const [from, to] = [x(Date.parse(each.last_heard)), x(Date.parse(each.lapses_at))];
     return s("g", {},
-      s("rect", { x: from, y: 22 + row * 26, width: Math.max(to - from, 2), height: 16, rx: 3, class: "lease" }),
-      s("text", { x: from + 6, y: 34 + row * 26, class: "label" }, each.connection_id.slice(0, 40)));
+      s("rect", {
+        x: from, y: 22 + row * 26, width: Math.max(to - from, 2), height: 16, rx: 3, class: "lease",
+      }),
+      s("text", { x: from + 6, y: 34 + row * 26, class: "label" },
+        each.connection_id.slice(0, 40)));
   });
+  const clock = (time) => new Date(time).toLocaleTimeString();
   const text = heard.map((each) =>
-    `${each.connection_id}: heard ${new Date(each.last_heard).toLocaleTimeString()}, lapses ${new Date(each.lapses_at).toLocaleTimeString()}`);
+    `${each.connection_id}: heard ${clock(each.last_heard)}, lapses ${clock(each.lapses_at)}`);
   return h("figure", {},
     s("svg", { viewBox: `0 0 600 ${height}`, role: "img", "aria-label": text.join("; ") },
       bars,
@@ -171,9 +188,11 @@ export async function user(id, again) {
   return [
     title,
     h("p", {}, availability(user ?? { online: false }), " – ", explain.shown.why),
-    explain.deaf && h("p", { class: "error" }, `The daemon that answers ends no lease: ${explain.deaf}`),
+    explain.deaf
+      && h("p", { class: "error" }, `The daemon that answers ends no lease: ${explain.deaf}`),
     timeline(explain.connections),
-    table("Connections", ["Connection", "Device", "Lease", "Last heard", "Lapses", "Who acts"], rows),
+    table("Connections",
+      ["Connection", "Device", "Lease", "Last heard", "Lapses", "Who acts"], rows),
     write && edit(id, user, explain, again),
     h("h2", {}, "As others see it"),
     h("dl", { class: "fields" }, fields),
@@ -194,11 +213,15 @@ function edit(id, user, explain, again) {
   const invisible = explain.record?.invisible === true;
   const change = (fields) => send("/api/set", () => ({ id, ...fields() }));
   const remove = send("/api/delete", () => ({ id }));
-  return h("form", { onsubmit: (event) => { event.preventDefault(); change(() => ({ status: status.value || null }))(); } },
+  const setStatus = change(() => ({ status: status.value || null }));
+  return h("form", { onsubmit: (event) => { event.preventDefault(); setStatus(); } },
     h("h2", {}, "Change"),
     h("label", { for: "status" }, "Status"), status,
     h("button", { type: "submit" }, "Set"),
-    h("button", { type: "button", onclick: change(() => ({ invisible: !invisible })) }, invisible ? "Show" : "Hide"),
-    h("button", { type: "button", class: "danger", onclick: () => confirm(`Delete ${id}?`) && remove() }, "Delete"),
+    h("button", { type: "button", onclick: change(() => ({ invisible: !invisible })) },
+      invisible ? "Show" : "Hide"),
+    h("button",
+      { type: "button", class: "danger", onclick: () => confirm(`Delete ${id}?`) && remove() },
+      "Delete"),
     problem);
 }

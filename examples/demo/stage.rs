@@ -14,10 +14,10 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// How long any single thing may take.
+/// The time that any single thing may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long nothing must happen before it counts as nothing.
+/// The time without an event that counts as silence.
 const QUIET_PERIOD: Duration = Duration::from_millis(400);
 
 pub struct Stage {
@@ -111,7 +111,7 @@ fn daemon(url: &str) -> Result<Child> {
     daemon.context("cannot start a daemon")
 }
 
-/// What an onlooker hears.
+/// The events that an onlooker hears.
 pub struct Watch(futures_util::stream::SelectAll<Subscriber>);
 
 impl Watch {

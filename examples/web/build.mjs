@@ -1,4 +1,5 @@
-// Makes dist/site, static files for any web server, and dist/demo, which serves them with people in.
+// Makes dist/site, static files for any web server, and dist/demo, which serves them with people
+// in.
 import { cp } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";

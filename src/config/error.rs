@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why the settings were refused. A daemon that gets one does not start (exit code 78).
+/// The reason why the settings were refused. A daemon that gets one does not start (exit code 78).
 #[derive(Debug, Error)]
 pub enum ConfigError {
     #[error("{} cannot be read: {error}", path.display())]

@@ -66,13 +66,14 @@ pub(super) const CHANNEL_TYPE_KEYS: [&str; 3] = ["presence", "client_create", "o
 pub(super) const LOGIN: [&str; 5] =
     ["nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token"];
 
-/// Whether a running daemon adopts a new value of `key`. `config/presenced.toml` marks these keys.
+/// Returns whether a running daemon adopts a new value of `key`. `config/presenced.toml` marks
+/// these keys.
 pub(super) fn is_live(key: &str) -> bool {
     key == "log.level" || key.starts_with("limits.")
 }
 
-/// Whether a value of `key` may be shown. A path in `nats.nkey` may: a seed holds neither of the
-/// characters that make text a path.
+/// Returns whether a value of `key` may be shown. A path in `nats.nkey` may: a seed holds neither
+/// of the characters that make text a path.
 pub(super) fn may_show(key: &str, value: &Value) -> bool {
     match key {
         "nats.nkey" => value.as_str().is_some_and(|text| text.contains(['/', '.'])),

@@ -219,7 +219,7 @@ fn variables(environment: &Environment) -> Result<Vec<Layer>, ConfigError> {
     Ok(layers)
 }
 
-/// The customary variables. Those of a login count only where no other layer has a login: two ways
+/// The customary variables. Those of a login count only where no other layer has a login. Two ways
 /// to log in are an error, and the environment may be meant for other programs.
 fn customary(environment: &Environment, logged_in: bool) -> Vec<Layer> {
     CUSTOMARY

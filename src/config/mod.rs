@@ -52,7 +52,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
     pub bucket: String,
-    /// How many servers hold the bucket; 1 to 5.
+    /// The number of servers that hold the bucket; 1 to 5.
     pub replicas: usize,
     pub storage: Storage,
     /// The largest size of the bucket in bytes; unlimited if absent.
@@ -67,7 +67,7 @@ pub enum Storage {
     Memory,
 }
 
-/// When users count as offline (section 4 of the protocol).
+/// The settings that decide when users count as offline (section 4 of the protocol).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Liveness {
     pub heartbeat_interval: Duration,
@@ -78,7 +78,7 @@ pub struct Liveness {
     pub last_active_refresh: Duration,
 }
 
-/// What users may do, and what of them is announced.
+/// The rights of users, and the announced fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Users {
     /// The custom fields that belong to what is announced.
@@ -105,7 +105,7 @@ pub struct Limits {
     pub pending_scans: usize,
 }
 
-/// What a channel type allows.
+/// The settings of a channel type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelType {
     /// Whether members may be watched.
@@ -137,11 +137,11 @@ pub enum LogFormat {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
-    /// Where metrics are served; nowhere if absent.
+    /// The address at which metrics are served; nowhere if absent.
     pub listen: Option<SocketAddr>,
 }
 
-/// How the daemon uses the machine.
+/// The daemon's use of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Runtime {
     /// Threads that carry out the daemon's tasks; as many as cores, up to a bound, if absent.

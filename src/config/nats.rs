@@ -12,7 +12,8 @@ use super::read::Reader;
 use super::secret::Secret;
 use super::subjects;
 
-/// How to reach NATS. The login is in `auth`; the addresses carry none.
+/// The address of NATS and the options of the connection. The login is in `auth`; the addresses
+/// carry none.
 #[derive(Clone, Debug)]
 pub struct Nats {
     pub urls: Vec<ServerAddr>,
@@ -48,7 +49,8 @@ pub struct TlsIdentity {
 
 const URL_MUST: &str = "one or more addresses of NATS servers, such as \"nats://host:4222\" or \
      \"tls://host:4222\", all with the same login or none";
-const NKEY_MUST: &str = "an nkey seed of a user (58 characters that begin with SU) or the path of a file that holds one";
+const NKEY_MUST: &str = "an nkey seed of a user (58 characters that begin with SU) or the path of \
+     a file that holds one";
 
 /// The beginning and the length of a seed. Text of that form is never taken for a path.
 const SEED_PREFIX: &str = "SU";

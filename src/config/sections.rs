@@ -18,8 +18,8 @@ use crate::presence::field::Kind;
 use crate::presence::id::Id;
 use crate::presence::user::AnnouncedFields;
 
-/// The name of a bucket becomes part of the name of a stream, which the server keeps in a folder
-/// of that name: at most 255 bytes.
+/// The name of a bucket becomes part of the name of a stream. The server keeps the stream in a
+/// folder of that name: at most 255 bytes.
 const MAX_BUCKET_BYTES: usize = 128;
 
 /// A bucket that holds at least some thousand users.
@@ -135,7 +135,7 @@ fn read_trusted_fields(reader: &Reader) -> Result<BTreeSet<String>, ConfigError>
     }
 }
 
-/// What a list of custom fields takes.
+/// The accepted entries of a list of custom fields.
 fn custom_names() -> String {
     format!(
         "a list of names of custom fields: not empty, not beginning with $, and none of {}",

@@ -9,8 +9,8 @@ pub const INTERNAL: &str = "presence.internal.v1";
 /// The version of the protocol, as the last token of the request prefix.
 const VERSION: &str = "v1";
 
-/// Long enough for any sensible prefix; the server's limit on a whole control line is 4 KiB, and
-/// an encoded user id takes up to 765 bytes of it.
+/// Long enough for any sensible prefix. The server's limit on a whole control line is 4 KiB, and an
+/// encoded user id takes up to 765 bytes of it.
 const MAX_BYTES: usize = 128;
 
 /// Subjects without wildcards, of which none is, or lies under, another.
@@ -67,8 +67,8 @@ pub(super) fn read_js_api(reader: &Reader) -> Result<String, ConfigError> {
     let (domain, prefix) = ("nats.js_domain", "nats.js_api_prefix");
     let must = "the name of a JetStream domain: letters, digits, `_` and `-`";
     let of_domain = reader.text(domain, must)?;
-    let must = "a subject of tokens in [A-Za-z0-9_-] between dots, the first of which may begin with $, \
-                such as \"$JS.hub.API\" or \"JS.presence.API\"";
+    let must = "a subject of tokens in [A-Za-z0-9_-] between dots, the first of which may begin \
+                with $, such as \"$JS.hub.API\" or \"JS.presence.API\"";
     match (of_domain, reader.text(prefix, must)?) {
         (Some(_), Some(_)) => Err(ConfigError::Exclusive {
             first: reader.place(domain),
@@ -87,13 +87,14 @@ fn is_plain_subject(text: &str) -> bool {
     text.len() <= MAX_BYTES && text.split('.').all(is_name)
 }
 
-/// Whether `text` is one token that needs no escape. A leading `$` is reserved for the server.
+/// Returns whether `text` is one token that needs no escape. A leading `$` is reserved for the
+/// server.
 pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
-/// Whether one subject is the other or lies under it.
+/// Returns whether one subject is the other or lies under it.
 fn overlap(one: &str, other: &str) -> bool {
     one.split('.').zip(other.split('.')).all(|(one, other)| one == other)
 }

@@ -16,16 +16,16 @@ use crate::config::INTERNAL;
 use crate::health::Health;
 use crate::round_trip::{RoundTripError, round_trip};
 
-/// Where missing permissions are reported.
+/// The key under which missing permissions are reported.
 const PROBLEM_KEY: &str = "permissions";
 
-/// How often refused permissions are probed again.
+/// The interval at which refused permissions are probed again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long the server may take to refuse a probe.
+/// The time that the server may take to refuse a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the client library may take to pass on refusals that have arrived.
+/// The time that the client library may take to pass on refusals that have arrived.
 const FORWARD_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A message with these headers is checked and traced by the server, and not delivered (ADR-41 of
@@ -48,7 +48,7 @@ struct Inner {
     log_throttle: LogThrottle,
     permissions: Permissions,
     refused: Mutex<BTreeSet<Permission>>,
-    /// When an answer was last refused.
+    /// The time at which an answer was last refused.
     answer_refused: Mutex<Option<Instant>>,
 }
 
@@ -67,7 +67,7 @@ impl Access {
         &self.0.health
     }
 
-    /// Whether a condition is to be logged now.
+    /// Returns whether a condition is to be logged now.
     pub fn is_due(&self, condition: &str) -> bool {
         self.0.log_throttle.is_due(condition, Instant::now())
     }
@@ -106,7 +106,7 @@ impl Access {
         self.probe(client, &self.0.permissions.always).await
     }
 
-    /// What to change, if a permission is missing.
+    /// The change to make if a permission is missing.
     pub fn advice(&self) -> Option<String> {
         let refused = self.refused();
         let advice: Vec<_> =
@@ -131,7 +131,7 @@ impl Access {
             sleep(RETRY_INTERVAL).await;
             let before: Vec<_> = self.refused().iter().cloned().collect();
             let Some(client) = connections.first().filter(|_| !before.is_empty()) else { continue };
-            // What it does not find out stays refused, and is probed again.
+            // A permission without a result stays refused, and is probed again.
             let _ = self.probe(client, &before).await;
             let granted = {
                 let refused = self.refused();

@@ -10,7 +10,7 @@ use crate::health::Health;
 use crate::store::bucket::{Bucket, BucketError};
 use crate::store::{self, UnusableBucket};
 
-/// What keeps a daemon with these settings from serving.
+/// A reason why a daemon with these settings cannot serve.
 #[derive(Debug, Error)]
 pub enum CheckError {
     #[error("no connection to NATS at {servers}: {failure}")]

@@ -37,7 +37,7 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// server should not fill up meanwhile. Up to as much again is added, so that daemons spread out.
 const REFUSED_RECONNECT_DELAY: Duration = Duration::from_secs(5);
 
-/// Why waiting for a connection is in vain.
+/// The reason why waiting for a connection is in vain.
 #[derive(Debug, Error)]
 pub enum ConnectError {
     #[error(
@@ -50,7 +50,7 @@ pub enum ConnectError {
     Login(#[from] LoginError),
 }
 
-/// Which connection of the daemon it is.
+/// The purpose of a connection of the daemon.
 #[derive(Debug, Clone)]
 pub struct Purpose {
     /// Its place in the health.
@@ -61,7 +61,7 @@ pub struct Purpose {
     pub subscription_capacity: usize,
 }
 
-/// What the callbacks of one connection share.
+/// The state that the callbacks of one connection share.
 #[derive(Debug, Clone)]
 struct Connection {
     settings: Arc<Nats>,
@@ -234,8 +234,8 @@ impl Connection {
     }
 }
 
-/// How long to wait before the attempt of this number, from 1. The first is made almost at once.
-/// All are spread out, as many clients lose one server at the same moment.
+/// The delay before the attempt of this number, from 1. The first is made almost at once. All are
+/// spread out, as many clients lose one server at the same moment.
 fn delay(attempt: usize, refused: bool) -> Duration {
     if refused {
         return REFUSED_RECONNECT_DELAY.mul_f64(1.0 + fastrand::f64());

@@ -1,12 +1,12 @@
-//! Why a connection to NATS failed, in words that name what to change.
+//! The reason why a connection to NATS failed, in words that name what to change.
 
 use crate::config::{Auth, Nats};
 use crate::presence::time::Time;
 
 use super::login::expired_since;
 
-/// What a person does about a failure of TLS, by a part of the client library's text. That text is
-/// all that it keeps of the cause.
+/// The advice for a failure of TLS, by a part of the client library's text. That text is all that
+/// it keeps of the cause.
 const TLS_ADVICE: &[(&str, &str)] = &[
     (
         "UnknownIssuer",
@@ -15,8 +15,8 @@ const TLS_ADVICE: &[(&str, &str)] = &[
     ),
     (
         "BadSignature",
-        "the server's certificate is not from the authority in `nats.tls_ca`, which is not trusted for \
-         it; name the one that issued it",
+        "the server's certificate is not from the authority in `nats.tls_ca`, which is not trusted \
+         for it; name the one that issued it",
     ),
     (
         "CaUsedAsEndEntity",
@@ -55,15 +55,15 @@ pub fn explain(failure: &str, settings: &Nats, now: Time) -> String {
     }
 }
 
-/// Whether a person has to act on a login or a certificate. Decided by the text: a server that
-/// refuses a certificate reports it only after the handshake.
+/// Returns whether a person has to act on a login or a certificate. Decided by the text: a server
+/// that refuses a certificate reports it only after the handshake.
 pub fn is_refusal(failure: &str) -> bool {
     const SIGNS: [&str; 5] = ["authorization", "authentication", "certificate", "tls", "expired"];
     let failure = failure.to_lowercase();
     SIGNS.iter().any(|sign| failure.contains(sign))
 }
 
-/// Whether the server ended the connection because the login expired.
+/// Returns whether the server ended the connection because the login expired.
 pub fn is_expiry(error: &str) -> bool {
     error.to_lowercase().contains("authentication expired")
 }

@@ -26,7 +26,7 @@ use crate::metrics::{self, Metrics};
 /// Connections that are served at a time; others wait in the operating system's queue.
 const MAX_CONNECTIONS: usize = 64;
 
-/// How long a connection may last. Each is for one page, which takes far less.
+/// The time for which a connection may last. Each is for one page, which takes far less.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause after a failure to accept, such as a lack of file descriptors.
@@ -43,8 +43,8 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    /// Whether a later attempt may succeed: another process still has the address, or the machine
-    /// does not have it yet.
+    /// Returns whether a later attempt may succeed: another process still has the address, or the
+    /// machine does not have it yet.
     pub fn may_pass(&self) -> bool {
         matches!(self.error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
     }
@@ -87,7 +87,8 @@ impl Http {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        connections.spawn(timeout(REQUEST_TIMEOUT, serve(stream, self.pages.clone())));
+                        let served = serve(stream, self.pages.clone());
+                        connections.spawn(timeout(REQUEST_TIMEOUT, served));
                     }
                     Err(error) => {
                         tracing::debug!(%error, "a connection to the metrics was not accepted");
@@ -139,7 +140,8 @@ impl Pages {
         response(StatusCode::OK, PLAIN_TEXT, "ok\n".to_owned())
     }
 
-    /// Whether the daemon serves; otherwise its problems, or what it waits for, in one line.
+    /// Answers whether the daemon serves. If it does not, the answer names its problems, or what it
+    /// waits for, in one line.
     fn readyz(&self) -> Response<String> {
         let condition = self.health.watch().borrow().clone();
         let status =

@@ -7,10 +7,10 @@ use tokio::time::{sleep, timeout};
 
 use super::Daemon;
 
-/// How long requests that were taken may take. The whole leave stays within five seconds.
+/// The time that the taken requests may take. The whole leave stays within five seconds.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the last messages may take to be sent.
+/// The time that the last messages may take to be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Daemon {

@@ -10,7 +10,7 @@ use crate::config::Nats;
 use crate::payload_limit::PayloadLimit;
 use crate::store::Store;
 
-/// How often the server is asked.
+/// The interval at which the server is asked.
 const ASK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The limit for this login; what the server says to everybody if it does not say that.

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a lasting condition is logged again.
+/// The interval at which a lasting condition is logged again.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What was logged, and when. All connections of a daemon share it, as they have the same problems.
+/// The logged messages, each with its time. All connections of a daemon share it, as they have the
+/// same problems.
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<HashMap<String, Instant>>);
 
 impl LogThrottle {
-    /// Whether to log a condition now: when it is new, and every [`REPEAT_INTERVAL`]. Numbers, such
-    /// as times and ports, do not make it another condition.
+    /// Returns whether a condition is logged now: when it is new, and every [`REPEAT_INTERVAL`].
+    /// Numbers, such as times and ports, do not make it another condition.
     pub fn is_due(&self, condition: &str, now: Instant) -> bool {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         logged.retain(|_, at| now < *at + REPEAT_INTERVAL);

@@ -19,7 +19,7 @@ use crate::presence::time::Time;
 const JWT: &str = "NATS USER JWT";
 const SEED: &str = "USER NKEY SEED";
 
-/// Why a file holds no login that can be used. No message shows the content.
+/// The reason why a file holds no login that can be used. No message shows the content.
 #[derive(Debug, Error)]
 pub enum LoginError {
     #[error("{} cannot be read: {error}", path.display())]
@@ -28,7 +28,7 @@ pub enum LoginError {
     Incomplete { path: PathBuf, what: &'static str },
 }
 
-/// What a file of credentials holds.
+/// The content of a credentials file.
 struct Credentials {
     jwt: String,
     key: KeyPair,

@@ -40,7 +40,7 @@ use crate::store::outbox::Outbox;
 use connect::ConnectError;
 use http::{Http, ListenError};
 
-/// What ends a daemon other than a request to stop.
+/// A cause that ends a daemon, other than a request to stop.
 #[derive(Debug, Error)]
 pub enum Error {
     #[error(transparent)]
@@ -58,8 +58,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a new start would fail in the same way until someone changes the settings or the
-    /// server.
+    /// Returns whether a new start would fail in the same way until someone changes the settings or
+    /// the server.
     pub fn needs_a_change(&self) -> bool {
         match self {
             Self::Connect(ConnectError::TooOld { .. } | ConnectError::Login(_))

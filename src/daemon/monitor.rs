@@ -12,16 +12,16 @@ use crate::metrics::Metrics;
 use crate::presence::user::Census;
 use crate::service::Service;
 
-/// How often it measures.
+/// The interval of the measurements.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A replica that lags by more makes the daemon not ready.
 const FEED_LAG_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long one sample of the lag may wait before the next is taken, in milliseconds.
+/// The time for which one sample of the lag may wait before the next is taken, in milliseconds.
 const LAG_SAMPLE_TIMEOUT_MS: u64 = 60_000;
 
-/// Where a lagging replica is reported.
+/// The key under which a lagging replica is reported.
 const PROBLEM_KEY: &str = "replica";
 
 /// Measures one daemon.

@@ -60,7 +60,7 @@ impl Permission {
         tokens.collect::<Vec<_>>().join(".")
     }
 
-    /// Whether it can be probed: an answer needs a request.
+    /// Returns whether it can be probed: an answer needs a request.
     pub fn can_be_probed(&self) -> bool {
         self.subject != SERVICE_REPLIES
     }
@@ -70,7 +70,7 @@ impl Permission {
     }
 }
 
-/// Whether a pattern matches a subject, or one that is narrower than it.
+/// Returns whether a pattern matches a subject, or one that is narrower than it.
 fn covers(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for expected in pattern.split('.') {
@@ -138,7 +138,7 @@ impl Permissions {
         Self { always, sometimes, default_inbox }
     }
 
-    /// What to change where a permission is missing.
+    /// The change to make where a permission is missing.
     pub fn advice(&self, missing: &Permission) -> String {
         let grant = format!("grant {missing} to its user");
         if missing.verb == Verb::Subscribe && self.default_inbox.as_ref() == Some(&missing.subject)

@@ -22,13 +22,13 @@ use tokio_rustls::TlsConnector;
 use super::login::{self, LoginError};
 use crate::config::{Nats, TlsIdentity};
 
-/// How long one server may take.
+/// The time that one server may take.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest line of a server that is read, in bytes.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
-/// Why a server did not send its limits.
+/// The reason why a server did not send its limits.
 #[derive(Debug, Error)]
 pub enum ServerLimitsError {
     #[error("there is no address of a server that can be asked")]

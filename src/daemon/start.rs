@@ -53,10 +53,10 @@ const SUBSCRIPTION_CAPACITY: usize = 1 << 16;
 /// way, and a record takes at least a hundred bytes.
 const FEED_CAPACITY: usize = 1 << 19;
 
-/// How many conflicts in a row a write survives.
+/// The number of conflicts in a row that a write survives.
 const MAX_CONFLICTS: u32 = 40;
 
-/// What all steps of a start share.
+/// The state that all steps of a start share.
 pub(super) struct Startup {
     pub(super) settings: Settings,
     pub(super) subjects: Subjects,

@@ -18,7 +18,7 @@ use crate::daemon;
 use crate::health::Health;
 use server::NatsServer;
 
-/// How long the daemon may take to answer.
+/// The time that the daemon may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The program of the server and the folder of its data.

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// How long the server may take to listen, and to stop.
+/// The time that the server may take to listen, and to stop.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running server. It is killed if it is dropped without being stopped.
@@ -96,7 +96,8 @@ impl NatsServer {
                 }
                 if let Some(status) = self.child.try_wait()? {
                     bail!(
-                        "nats-server ended at once ({status}); is the port of {} in use? Its log is {}",
+                        "nats-server ended at once ({status}); is the port of {} in use? Its log \
+                         is {}",
                         self.url,
                         log.display()
                     );

@@ -1,5 +1,5 @@
-//! Tells all daemons of a disconnect whose connection is not there: its connect may be under way
-//! at another daemon, which then ends the connection at once.
+//! Tells all daemons of a disconnect whose connection is not there. Its connect may be under way at
+//! another daemon, which then ends the connection at once.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::store::Store;
 /// The last token of the subject of these messages.
 pub const EARLY_DISCONNECTS: &str = "disconnect";
 
-/// How long the message may take to leave this daemon.
+/// The time that the message may take to leave this daemon.
 const SEND_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long the replica may lag behind a write, in milliseconds.
+/// The time for which the replica may lag behind a write, in milliseconds.
 const FEED_LAG_MS: u64 = 1000;
 
 /// A disconnect that a connect may follow.
@@ -31,10 +31,10 @@ pub struct Message {
     lease: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grace_ms: Option<u64>,
-    /// How long a connect is ended that arrives from now on, in milliseconds. 0 for a disconnect
-    /// that is void, as a connect came later.
+    /// The time for which a connect is ended that arrives from now on, in milliseconds. 0 for a
+    /// disconnect that is void, as a connect came later.
     within_ms: u64,
-    /// How long from now on such a connect may appear in the replica, in milliseconds.
+    /// The time from now for which such a connect may appear in the replica, in milliseconds.
     #[serde(default)]
     appears_within_ms: u64,
 }

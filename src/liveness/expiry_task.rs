@@ -50,7 +50,7 @@ struct Inbox {
     early_disconnects: Subscriber,
 }
 
-/// What this daemon knows, in its store and from its beacons.
+/// The state that this daemon knows, from its store and its beacons.
 #[derive(Debug)]
 struct DaemonView {
     store: Store,
@@ -116,7 +116,7 @@ impl ExpiryTask {
                 }
                 _ = ticks.tick() => {
                     if !self.view.store.is_whole() {
-                        // What the replica shows may not be stored any more.
+                        // A record that the replica shows may not be stored any more.
                         continue;
                     }
                     let now = self.now();

@@ -1,12 +1,12 @@
-//! Whether this daemon hears, or is deaf: whether it may have missed heartbeats. Pure: the time
-//! comes in as a value.
+//! The hearing of this daemon, or its deafness: whether it may have missed heartbeats. Pure: the
+//! time comes in as a value.
 //!
 //! The daemon sends itself numbered probes among the heartbeats. A missing or late probe, or any
 //! other trouble with the connection, means that heartbeats may have been missed as well. Then the
 //! daemon is deaf, and expires no lease, until it has listened for a whole lease again.
 //!
 //! While NATS is partitioned, only the side that can write expires leases, by the heartbeats of
-//! that side (`PROTOCOL`, section 4). So the daemon also queries the bucket all the time: a bucket
+//! that side (`PROTOCOL`, section 4). So the daemon also queries the bucket all the time. A bucket
 //! that does not answer, or whose leader has no majority, is trouble as well.
 
 use std::collections::VecDeque;
@@ -35,7 +35,7 @@ pub struct Hearing {
     trouble: (u64, &'static str),
     lanes: [Lane; 2],
     last_number: u64,
-    /// When the last probe was sent.
+    /// The time at which the last probe was sent.
     probed_ms: Option<u64>,
     /// The last probe before the last trouble: its loss is no new trouble.
     void_until: u64,
@@ -49,11 +49,11 @@ pub struct Hearing {
 /// The queries to the bucket.
 #[derive(Debug)]
 struct BucketCheck {
-    /// When the query in flight was sent.
+    /// The time at which the query in flight was sent.
     asked_ms: Option<u64>,
     /// Since when there has been no good answer.
     waiting_since_ms: Option<u64>,
-    /// When the newest query with a good answer was sent.
+    /// The time at which the newest query with a good answer was sent.
     proven_ms: u64,
 }
 
@@ -106,7 +106,7 @@ impl Hearing {
         was_cut_off
     }
 
-    /// Whether there is no connection at all.
+    /// Returns whether there is no connection at all.
     pub fn is_cut_off(&self) -> bool {
         self.cut_off
     }
@@ -121,27 +121,29 @@ impl Hearing {
         if self.cut_off { now_ms } else { self.trouble.0 }
     }
 
-    /// When the daemon hears, as far as is known now: a lease after the last trouble.
+    /// The time from which the daemon hears, as far as is known now: a lease after the last
+    /// trouble.
     pub fn from_ms(&self, now_ms: u64) -> u64 {
         self.listens_from_ms(now_ms) + self.lease_ms
     }
 
-    /// The time until which all heartbeats are proven to be heard, on the side that can write: when
-    /// the newest probe that returned and the newest good query of the bucket were sent.
+    /// The time until which all heartbeats are proven to be heard, on the side that can write. It
+    /// is the time at which the newest probe that returned and the newest good query of the bucket
+    /// were sent.
     pub fn proven_ms(&self) -> u64 {
         let [trusted, own] = &self.lanes;
         trusted.proven_ms.min(own.proven_ms).min(self.bucket.proven_ms)
     }
 
-    /// Why the daemon is deaf, if it is.
+    /// The reason why the daemon is deaf, if it is.
     pub fn deaf(&self, now_ms: u64) -> Option<&'static str> {
         (now_ms < self.from_ms(now_ms)).then_some(self.trouble.1)
     }
 
     /// The earliest time at which a message that is taken from a lane now may have been sent. A
     /// heartbeat that waited must not count as fresh: it would prolong the lease of a dead client.
-    /// It was sent before the probes that have not returned; one from a stall may be from its
-    /// beginning.
+    /// The message was sent before the probes that have not returned; one from a stall may be from
+    /// its beginning.
     pub fn heard_ms(&self, lane: usize, now_ms: u64) -> u64 {
         let Some(lane) = self.lanes.get(lane) else { return now_ms };
         if let Some(probed_ms) = self.probed_ms.filter(|at_ms| at_ms + STALLED_AFTER_MS < now_ms) {
@@ -183,7 +185,7 @@ impl Hearing {
         self.last_number
     }
 
-    /// Whether the bucket is to be queried now. Detects a late answer.
+    /// Returns whether the bucket is to be queried now. Detects a late answer.
     pub fn asks_bucket(&mut self, now_ms: u64) -> bool {
         let since_ms = *self.bucket.waiting_since_ms.get_or_insert(now_ms);
         if since_ms + BUCKET_LATE_MS < now_ms {

@@ -23,7 +23,7 @@ pub const BEACON: &str = "beacon";
 /// milliseconds.
 const BEFORE_LAST_BEACON_MS: u64 = 2000;
 
-/// How long a daemon that starts listens for others before it counts as the first.
+/// The time for which a daemon that starts listens for others before it counts as the first.
 const SETTLE_DELAY: Duration = Duration::from_millis(2500);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub struct Beacons {
     hosts: Arc<Mutex<HashMap<DaemonId, String>>>,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
-    /// When it began to listen for others.
+    /// The time at which it began to listen for others.
     since: tokio::time::Instant,
     settled: Arc<AtomicBool>,
     /// No other daemon was there when this one started.
@@ -172,12 +172,12 @@ impl Beacons {
         self.settings.max(self.peers().longest())
     }
 
-    /// Whether this daemon has been there for a while.
+    /// Returns whether this daemon has been there for a while.
     pub fn is_settled(&self) -> bool {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// Whether no other daemon was there when this one started. Known once it is settled.
+    /// Returns whether no other daemon was there when this one started. Known once it is settled.
     pub fn is_first(&self) -> bool {
         self.first.load(Ordering::Relaxed)
     }

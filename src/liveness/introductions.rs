@@ -14,10 +14,10 @@ use crate::config::{INTERNAL, Settings};
 use crate::presence::entity::DaemonId;
 use crate::store::Store;
 
-/// Where other streams or layouts are reported.
+/// The key under which other streams or layouts are reported.
 const PROBLEM_KEY: &str = "cell";
 
-/// How often a daemon introduces itself.
+/// The interval at which a daemon introduces itself.
 const INTRODUCTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The introductions of one daemon, and what it makes of others'.
@@ -68,7 +68,7 @@ impl Introductions {
         Self { client, store, identity, cell, findings, yields }
     }
 
-    /// Whether this daemon takes no requests.
+    /// Returns whether this daemon takes no requests.
     pub fn yields(&self) -> watch::Receiver<bool> {
         self.yields.subscribe()
     }

@@ -17,7 +17,8 @@ pub const FAILED_AFTER_MS: u64 = 3500;
 /// has not read the beacons of that time yet.
 const STALLED_AFTER_MS: u64 = 2 * BEACON_MS;
 
-/// How long a failure is remembered, in milliseconds: the daemon that acts for it may fail as well.
+/// The time for which a failure is remembered, in milliseconds: the daemon that acts for it may
+/// fail as well.
 const FAILURE_TTL_MS: u64 = 10_000;
 
 /// A daemon that is gone without a last beacon.
@@ -40,9 +41,9 @@ struct Peer {
 /// The status in a daemon's beacon.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeerStatus {
-    /// It may have missed heartbeats.
+    /// Whether the peer may have missed heartbeats.
     pub deaf: bool,
-    /// It has only just started.
+    /// Whether the peer has only just started.
     pub starting: bool,
     pub settings: LivenessSettings,
 }
@@ -96,7 +97,7 @@ pub struct Peers {
     own: DaemonId,
     peers: HashMap<DaemonId, Peer>,
     failed: Vec<FailedPeer>,
-    /// When this daemon last looked for failures.
+    /// The time at which this daemon last looked for failures.
     checked_ms: Option<u64>,
     /// Silence before it does not count: this daemon was stalled or cut off.
     listens_from_ms: u64,
@@ -113,7 +114,7 @@ impl Peers {
         }
     }
 
-    /// Records a beacon. Returns whether its daemon is new: a new one is answered at once, so that
+    /// Records a beacon. Returns whether its daemon is new. A new one is answered at once, so that
     /// the two know each other before one of them can fail.
     pub fn on_beacon(&mut self, daemon: DaemonId, status: PeerStatus, now_ms: u64) -> bool {
         if daemon == self.own {
@@ -143,7 +144,7 @@ impl Peers {
     }
 
     /// Finds failed daemons, and returns those whose announcements this one has to repeat. A daemon
-    /// that was stopped finds no failure until it has listened again: it would announce outdated
+    /// that was stopped finds no failure until it has listened again. It would announce outdated
     /// changes for all the daemons that were there meanwhile.
     pub fn detect_failures(&mut self, now_ms: u64) -> Vec<FailedPeer> {
         let checked_ms = self.checked_ms.replace(now_ms);
@@ -205,7 +206,7 @@ impl Peers {
         places.max().map_or(self.own, |(.., daemon)| daemon)
     }
 
-    /// Whether a daemon is alive; this one is.
+    /// Returns whether a daemon is alive; this one is.
     pub fn is_alive(&self, daemon: DaemonId) -> bool {
         daemon == self.own || self.peers.contains_key(&daemon)
     }
@@ -216,7 +217,7 @@ impl Peers {
         settings.fold(LivenessSettings::default(), LivenessSettings::max)
     }
 
-    /// Whether another daemon has been there for a while.
+    /// Returns whether another daemon has been there for a while.
     pub fn has_settled(&self) -> bool {
         self.peers.values().any(|peer| !peer.status.starting)
     }

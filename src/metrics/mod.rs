@@ -66,7 +66,7 @@ struct QueueLabel {
     queue: &'static str,
 }
 
-/// What is counted at each answer of one operation.
+/// The metrics updated at each answer of one operation.
 #[derive(Debug)]
 struct AnsweredOf {
     ok: Counter,

@@ -27,7 +27,8 @@ impl Metrics {
         );
         to.register(
             "users",
-            "Users of the cell as others see them: known (all), online, and of these active, away, busy",
+            "Users of the cell as others see them: known (all), online, and of these active, away, \
+             busy",
             self.users.clone(),
         );
         to.register("channels", "Channels of the cell", self.channels.clone());
@@ -69,7 +70,8 @@ impl Metrics {
         );
         to.register(
             "heartbeats_dropped",
-            "Heartbeat messages dropped because they came faster than they could be processed; a lower bound",
+            "Heartbeat messages dropped because they came faster than they could be processed; a \
+             lower bound",
             self.heartbeats_dropped.clone(),
         );
         to.register(
@@ -118,7 +120,8 @@ impl Metrics {
         );
         to.register(
             "queue_depth",
-            "Length of each queue: requests to execute, requests to answer, keys to write, queries to scan",
+            "Length of each queue: requests to execute, requests to answer, keys to write, queries \
+             to scan",
             self.queues.clone(),
         );
     }

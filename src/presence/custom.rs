@@ -1,7 +1,7 @@
 //! Custom fields of a user or a channel, kept as one canonical piece of JSON text.
 //!
-//! Canonical: compact, names sorted, so that equal fields are equal text, and the text of the
-//! fields of a million users is all that they cost.
+//! The form is canonical: compact, names sorted. So equal fields are equal text, and the text of
+//! the fields of a million users is all that they cost.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What the store needs to know of a kind of record. Users and channels are two kinds; the
+//! The interface between the store and a kind of record. Users and channels are two kinds; the
 //! machinery that commits and replicates them is written once, against this.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use super::id::Id;
 use super::refusal::Refusal;
 use super::time::Now;
 
-/// Which start of which daemon: a random number, new with every start.
+/// The identity of one start of one daemon: a random number, new with every start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DaemonId(pub u64);
 
@@ -37,7 +37,7 @@ impl fmt::Debug for DaemonId {
     }
 }
 
-/// What is stored under a key.
+/// The value stored under a key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stored<R> {
     /// Nothing. `version` is the deleted record's, or 0; `changed_by` is the daemon of its last
@@ -73,10 +73,10 @@ pub struct Event {
     pub body: Vec<u8>,
 }
 
-/// What a command does to a record.
+/// The change that a command makes to a record.
 #[derive(Debug)]
 pub struct Decision<E: Entity + ?Sized> {
-    /// What is stored instead; `None` if the command changes nothing.
+    /// The value to store instead; `None` if the command changes nothing.
     pub next: Option<Stored<E::Record>>,
     /// The event for others.
     pub event: Option<Event>,
@@ -92,11 +92,11 @@ pub trait Entity: fmt::Debug + 'static {
     type Kept: fmt::Debug + Send + Sync;
     type Command: fmt::Debug + Send;
     type Outcome: fmt::Debug + Send;
-    /// What decisions depend on beside the record and the command.
+    /// The rules on which decisions depend, beside the record and the command.
     type Rules: fmt::Debug + Send + Sync;
-    /// What is kept beside the records to find some of them by other means than their key.
+    /// The index beside the records, which finds some of them by other means than their key.
     type Index: fmt::Debug + Send;
-    /// What the indexes of all stripes have in common.
+    /// The state that the indexes of all stripes share.
     type Shared: fmt::Debug + Send;
     /// A change of `Shared`.
     type SharedChange: fmt::Debug + Send;
@@ -110,7 +110,7 @@ pub trait Entity: fmt::Debug + 'static {
     /// Reads [`tokens`](Entity::tokens); `None` unless they are the canonical ones of a key.
     fn from_tokens(tokens: &str) -> Option<Self::Key>;
 
-    /// What `command` does to what is stored under `key`.
+    /// Decides the change that `command` makes to the value stored under `key`.
     fn decide(
         key: &Self::Key,
         stored: &Stored<Self::Record>,

@@ -1,5 +1,5 @@
-//! The fields of users and channels that filters and sorts can name, and what a record holds in
-//! them (`PROTOCOL`, sections 1 and 3, *Filters and sorting*).
+//! The fields of users and channels that filters and sorts can name, and a record's values in them
+//! (`PROTOCOL`, sections 1 and 3, *Filters and sorting*).
 //!
 //! Architecture Invariant: a filter or a sort sees a record only through [`Subject`], that is as
 //! the viewer may see it. Nothing here knows of connections or of the private half of a record.
@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::id::Id;
 use super::number::Number;
 
-/// What is queried. It decides which field names mean something and which are custom.
+/// The kind of record that is queried. It decides which field names mean something and which are
+/// custom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Users,
@@ -140,11 +141,11 @@ impl Field {
 
 /// A record as one viewer may see it.
 pub trait Subject {
-    /// What the record holds in `field`. A custom field is best given by [`Datum::from_json`].
+    /// The value of the record in `field`. A custom field is best given by [`Datum::from_json`].
     fn datum(&self, field: &Field) -> Datum<'_>;
 }
 
-/// What a record holds in a field.
+/// The value of a record in a field.
 #[derive(Debug, Clone)]
 pub enum Datum<'a> {
     /// The field is not there, or `null`.
@@ -175,8 +176,8 @@ impl<'a> Datum<'a> {
         ms.map_or(Self::Absent, Self::Time)
     }
 
-    /// Reads the JSON text of one custom field. A string without escapes is borrowed. What is not
-    /// JSON counts as absent.
+    /// Reads the JSON text of one custom field. A string without escapes is borrowed. Text that is
+    /// not JSON counts as absent.
     pub fn from_json(json: &'a str) -> Self {
         match json.trim_ascii_start().as_bytes().first() {
             Some(b'"') => match serde_json::from_str::<&str>(json) {
@@ -194,7 +195,7 @@ impl<'a> Datum<'a> {
     }
 }
 
-/// Whether two JSON values are the same, numbers by their mathematical value.
+/// Returns whether two JSON values are the same, numbers by their mathematical value.
 pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => Number::from(a) == Number::from(b),
@@ -206,7 +207,7 @@ pub(super) fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether two arrays are the same, element by element.
+/// Returns whether two arrays are the same, element by element.
 pub(super) fn same_all(a: &[Value], b: &[Value]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
 }

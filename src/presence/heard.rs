@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use super::lease_terms::LeaseTimes;
 
-/// When something was last heard of.
+/// The time at which something was last heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
     pub at_ms: u64,
@@ -14,8 +14,8 @@ pub struct Heard {
     /// The lease that its last connect was told, in milliseconds; `None` if this daemon has not
     /// seen that connect happen.
     pub told_ms: Option<NonZeroU32>,
-    /// When its last heartbeat came. A connect is seen in the bucket as late as the replica is, by
-    /// all; only a heartbeat tells others something that they cannot see themselves.
+    /// The time of its last heartbeat. A connect is seen in the bucket as late as the replica is,
+    /// by all. Only a heartbeat tells others something that they cannot see themselves.
     pub beat_ms: Option<u64>,
 }
 

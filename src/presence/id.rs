@@ -25,7 +25,8 @@ pub fn stable_hash(text: &str) -> u64 {
 
 thread_local! {
     /// The last shared id at each place of a small hash table.
-    static RECENT: RefCell<[Option<Id>; RECENT_IDS]> = const { RefCell::new([const { None }; RECENT_IDS]) };
+    static RECENT: RefCell<[Option<Id>; RECENT_IDS]> =
+        const { RefCell::new([const { None }; RECENT_IDS]) };
 }
 
 /// An identifier of a user, connection, lease, channel type or channel: 1 to 255 bytes of UTF-8
@@ -42,7 +43,8 @@ impl Id {
             Some(flaw) => Err(Refusal::new(
                 Code::InvalidId,
                 format!(
-                    "`{field}` {flaw}; an id is 1 to {MAX_BYTES} bytes of UTF-8 without control characters"
+                    "`{field}` {flaw}; an id is 1 to {MAX_BYTES} bytes of UTF-8 without control \
+                     characters"
                 ),
             )
             .field(field)),

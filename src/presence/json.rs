@@ -11,7 +11,7 @@ pub fn push_str(out: &mut Vec<u8>, text: &str) {
     debug_assert!(written.is_ok(), "{written:?}");
 }
 
-/// How many bytes [`push_str`] appends.
+/// The number of bytes that [`push_str`] appends.
 pub fn str_bytes(text: &str) -> usize {
     let bytes = |byte: u8| match byte {
         b'"' | b'\\' | 0x08 | 0x09 | 0x0A | 0x0C | 0x0D => 2,

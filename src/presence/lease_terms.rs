@@ -1,4 +1,4 @@
-//! How long a lease lasts while daemons change it. Pure.
+//! The duration of a lease while daemons change it. Pure.
 //!
 //! A client sends heartbeats as often as it was told. So a shorter lease counts at once only for
 //! connections that were told of it; the others have two of their old leases of time to learn it.
@@ -13,14 +13,14 @@ use super::time::Time;
 /// The schema number of the stored terms.
 const SCHEMA: u32 = 1;
 
-/// What clients are told where nothing is stored, in milliseconds: the default of the setting.
+/// The lease given to clients where nothing is stored, in milliseconds: the default of the setting.
 pub const DEFAULT_LEASE_MS: u64 = 60_000;
 
 /// In how many leases a client has learned of another one: it asks for an answer at least once per
 /// lease.
 const LEARNED_AFTER_LEASES: u64 = 2;
 
-/// What is stored of the lease of all connections of a bucket.
+/// The stored terms of the lease of all connections of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseTerms {
     v: u32,
@@ -60,26 +60,26 @@ impl LeaseTimes {
         told_ms.clamp(self.told_ms, self.longest_ms.max(self.told_ms))
     }
 
-    /// When a connection lapses that is not heard of again.
+    /// The time at which a connection that is not heard of again lapses.
     pub fn lapses_ms(self, heard: Heard) -> u64 {
         heard.at_ms.saturating_add(self.lease_ms(heard))
     }
 
-    /// When a daemon takes a connection for silent that acts `wait_ms` after the first, and has
-    /// listened since `listens_from_ms`.
+    /// The time at which a daemon takes a connection for silent. The daemon acts `wait_ms` after
+    /// the first, and has listened since `listens_from_ms`.
     pub fn silent_ms(self, heard: Heard, listens_from_ms: u64, wait_ms: u64) -> u64 {
         let heard_all_ms = listens_from_ms.saturating_add(self.lease_ms(heard));
         self.lapses_ms(heard).saturating_add(wait_ms).max(heard_all_ms)
     }
 
-    /// How long a silent connection rests before it is taken for silent once more.
+    /// The time for which a silent connection rests before it is taken for silent once more.
     pub fn retry_ms(self, heard: Heard) -> u64 {
         RETRY_MS.min(self.lease_ms(heard))
     }
 }
 
 impl Default for LeaseTerms {
-    /// What counts where nothing is stored.
+    /// The terms in force where nothing is stored.
     fn default() -> Self {
         Self { v: SCHEMA, lease_ms: DEFAULT_LEASE_MS, longer: None }
     }

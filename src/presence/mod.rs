@@ -1,10 +1,13 @@
 //! The pure core: what presence means. No clock, no NATS, no async: time comes in as a value,
 //! effects go out as values. It imports nothing else of this crate.
 //!
-//! In reading order: [`id`], [`time`] and [`refusal`] are the vocabulary; [`user`] holds record,
-//! decision and projection; [`channel`] the same of channels; [`entity`] is the store's interface;
-//! [`field`], [`filter`] and [`sort`] are the query language; [`table`] keeps millions of items, and
-//! [`agenda`] checks each when its time comes.
+//! In reading order:
+//!
+//! - [`id`], [`time`] and [`refusal`] are the vocabulary.
+//! - [`user`] holds record, decision and projection; [`channel`] the same of channels.
+//! - [`entity`] is the store's interface.
+//! - [`field`], [`filter`] and [`sort`] are the query language.
+//! - [`table`] keeps millions of items, and [`agenda`] checks each when its time comes.
 
 pub mod agenda;
 pub mod channel;

@@ -139,13 +139,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn floats_keep_their_order(a in prop::num::f64::NORMAL | prop::num::f64::ZERO, b in prop::num::f64::NORMAL) {
+        fn floats_keep_their_order(
+            a in prop::num::f64::NORMAL | prop::num::f64::ZERO,
+            b in prop::num::f64::NORMAL,
+        ) {
             let ordering = Number::from_finite(a).cmp(&Number::from_finite(b));
             prop_assert_eq!(Some(ordering), a.partial_cmp(&b));
         }
 
         #[test]
-        fn a_small_integer_compares_with_a_float_as_f64_does(a in -1000i64..1000, b in -1000.0..1000.0f64) {
+        fn a_small_integer_compares_with_a_float_as_f64_does(
+            a in -1000i64..1000,
+            b in -1000.0..1000.0f64,
+        ) {
             let ordering = Number::from(a).cmp(&Number::from_finite(b));
             prop_assert_eq!(Some(ordering), (a as f64).partial_cmp(&b));
         }

@@ -1,4 +1,5 @@
-//! Why a request is refused: the errors of the protocol (`PROTOCOL`, section 1, *Errors*).
+//! The reasons why a request is refused: the errors of the protocol (`PROTOCOL`, section 1,
+//! *Errors*).
 
 use serde_json::{Map, Value};
 
@@ -67,7 +68,7 @@ pub struct Refusal {
     pub code: Code,
     /// One line: what was wrong with which field, and what is accepted.
     pub message: String,
-    /// What a program may act on: `field`, `limit`, `retry_after_ms`, `written`.
+    /// Values on which a program may act: `field`, `limit`, `retry_after_ms`, `written`.
     pub details: Map<String, Value>,
 }
 
@@ -77,8 +78,8 @@ const MAX_MESSAGE: usize = 1000;
 const MAX_FIELD: usize = 200;
 
 impl Refusal {
-    /// A refusal with a message, which may repeat what the request said: it is brought on one line
-    /// and cut, so that no request can make an answer that is too large to be sent.
+    /// A refusal with a message, which may repeat parts of the request. The message is brought on
+    /// one line and cut, so that no request can make an answer that is too large to be sent.
     pub fn new(code: Code, message: impl AsRef<str>) -> Self {
         Self { code, message: one_line(message.as_ref(), MAX_MESSAGE), details: Map::new() }
     }

@@ -1,4 +1,4 @@
-//! What the stored objects of users and channels have in common.
+//! The common parts of the stored objects of users and channels.
 
 use std::borrow::Cow;
 

@@ -26,22 +26,22 @@ impl Now {
         Self { mono_ms, wall, stream: wall }
     }
 
-    /// The later of the wall clock and `previous`: no time of a record moves backwards. A `previous`
-    /// more than an hour ahead of JetStream's clock came from a broken clock, and counts as absent
-    /// (`PROTOCOL`, section 1).
+    /// The later of the wall clock and `previous`: no time of a record moves backwards. A
+    /// `previous` more than an hour ahead of JetStream's clock came from a broken clock, and counts
+    /// as absent (`PROTOCOL`, section 1).
     pub fn latest(self, previous: Option<Time>) -> Time {
         previous
             .filter(|previous| previous.counts_at(self.stream))
             .map_or(self.wall, |previous| previous.max(self.wall))
     }
 
-    /// Whether the wall clock is more than an hour away from JetStream's.
+    /// Returns whether the wall clock is more than an hour away from JetStream's.
     pub fn is_wrong(self) -> bool {
         self.wall.0.abs_diff(self.stream.0) > MAX_AHEAD_MS.unsigned_abs()
     }
 }
 
-/// How far ahead of now a time that counts may be, in milliseconds.
+/// The maximum lead over now of a time that counts, in milliseconds.
 pub const MAX_AHEAD_MS: i64 = 3_600_000;
 
 /// A wall-clock time in milliseconds since 1970.
@@ -49,8 +49,8 @@ pub const MAX_AHEAD_MS: i64 = 3_600_000;
 pub struct Time(pub i64);
 
 impl Time {
-    /// The first and the last time that has four digits for its year; others are moved into it,
-    /// so that a broken clock cannot make an answer that is no RFC 3339.
+    /// The first and the last time that has four digits for its year. Others are moved into that
+    /// range, so that a broken clock cannot make an answer that is no RFC 3339.
     const RANGE: (i64, i64) = (-62_167_219_200_000, 253_402_300_799_999);
 
     /// Reads any RFC 3339 time; finer digits than milliseconds are cut off.
@@ -59,7 +59,7 @@ impl Time {
         Some(Self(time.timestamp_millis()))
     }
 
-    /// Whether the time is no more than an hour ahead of `now`.
+    /// Returns whether the time is no more than an hour ahead of `now`.
     pub fn counts_at(self, now: Self) -> bool {
         self.0 <= now.0.saturating_add(MAX_AHEAD_MS)
     }

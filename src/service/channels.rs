@@ -166,7 +166,7 @@ impl Service {
         Ok(page(query, best))
     }
 
-    /// How many of `members` the viewer sees online.
+    /// The number of `members` whom the viewer sees online.
     fn count_online(&self, members: &[Id], viewer: Option<&Id>) -> usize {
         let viewer = viewer.map_or(Viewer::Other, Viewer::User);
         let is_online = |id: &&Id| {

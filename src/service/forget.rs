@@ -40,7 +40,7 @@ pub struct Forgetting {
 /// A user whose time comes before the next look.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Found {
-    /// When the user is deleted, on the monotonic clock.
+    /// The time at which the user is deleted, on the monotonic clock.
     at_ms: u64,
     user: Id,
     touched: Time,
@@ -50,7 +50,7 @@ struct Found {
 #[derive(Debug, Clone, Copy)]
 struct Look {
     now_ms: u64,
-    /// When this daemon looked first: the next in order waits from then on at least.
+    /// The time of this daemon's first look: the next in order waits from then on at least.
     first_ms: u64,
     /// The period of looks.
     period_ms: u64,
@@ -69,7 +69,7 @@ impl Forgetting {
         loop {
             looks.tick().await;
             if !self.store.is_whole() {
-                // What the replica shows may not be stored any more.
+                // A record that the replica shows may not be stored any more.
                 continue;
             }
             let now_ms = self.store.context.now().mono_ms;
@@ -82,7 +82,7 @@ impl Forgetting {
                 if !self.store.is_whole() {
                     break;
                 }
-                // It is closed never.
+                // The semaphore is never closed.
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 self.forget(user, touched, permit);
             }
@@ -125,7 +125,8 @@ impl Forgetting {
 }
 
 impl Look {
-    /// When a user is deleted who was touched `age_ms` ago, if that is before the next look.
+    /// The time at which a user who was touched `age_ms` ago is deleted, if that is before the next
+    /// look.
     ///
     /// That is up to a tenth of the time late, differently for each, so that users who left
     /// together are not deleted together. Those whose time had come before the look are spread
@@ -161,7 +162,7 @@ mod tests {
     const HOUR_MS: u64 = 3_600_000;
     const AFTER_MS: u64 = 30 * 24 * HOUR_MS;
 
-    /// When the users are deleted, found by looks of two days, the first at 7 ms.
+    /// The times at which the users are deleted, found by looks of two days, the first at 7 ms.
     fn times(users: u64, age_ms: u64, rank: usize) -> Vec<u64> {
         let mut times = Vec::new();
         for number in 0..users {

@@ -157,7 +157,7 @@ impl Service {
         self.scans.pending()
     }
 
-    /// Whether a user is invisible in the replica.
+    /// Returns whether a user is invisible in the replica.
     pub fn is_invisible(&self, user: &Id) -> bool {
         self.store.users.with_stored(
             user,
@@ -176,7 +176,7 @@ impl Service {
         async move { answer.await.unwrap_or_else(|_| Err(stopped())) }
     }
 
-    /// What is remembered of disconnects before a connect that arrived at `arrived_ms`.
+    /// The early disconnects remembered before a connect that arrived at `arrived_ms`.
     pub fn before_connect(
         &self,
         user: &Id,
@@ -260,6 +260,7 @@ fn stopped() -> Refusal {
 
 fn not_fresh() -> Refusal {
     unavailable(
-        "the revision that was asked for, or all that is stored, was not seen within `limits.request_timeout`",
+        "the revision that was asked for, or all that is stored, was not seen within \
+         `limits.request_timeout`",
     )
 }

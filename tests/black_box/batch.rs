@@ -108,7 +108,10 @@ async fn operations_on_one_user_take_effect_in_order() {
 #[tokio::test]
 async fn a_lease_that_ends_in_a_batch_holds_what_was_connected_before_it() {
     let mut stage = Stage::start(NO_GRACE).await;
-    let on_lease = |user: &str| json!({"op": "connect", "user": {"id": user}, "connection_id": "c", "lease": "gw-1"});
+    let on_lease = |user: &str| {
+        let user = json!({"id": user});
+        json!({"op": "connect", "user": user, "connection_id": "c", "lease": "gw-1"})
+    };
     let end = json!({"op": "disconnect", "lease": "gw-1"});
     let ops = vec![on_lease("john"), on_lease("jack"), end, on_lease("jane")];
     let results = batch(&stage, ops).await;

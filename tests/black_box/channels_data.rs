@@ -12,7 +12,9 @@ use crate::support::{Pair, Stage};
 async fn data_is_updated_in_part_and_null_removes() {
     let pair = Pair::start(NO_GRACE).await;
     let (one, two) = (&pair.one, &pair.two);
-    let all = json!({"a": 1, "b": [1, {"x": "ü\n"}], "online": true, "status": "x", "version": 7, "users": 1});
+    let all = json!({
+        "a": 1, "b": [1, {"x": "ü\n"}], "online": true, "status": "x", "version": 7, "users": 1
+    });
     let channel = one.channel("c", json!({"data": all})).await;
     for (name, value) in all.as_object().unwrap() {
         assert_eq!(&channel[name], value);

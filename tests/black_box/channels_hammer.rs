@@ -1,5 +1,5 @@
-//! Many edits of a few channels at once, on two daemons: in the end all agree, also one that was
-//! not there, and what is found by member is what the channels say.
+//! Many edits of a few channels at once, on two daemons. In the end all agree, also one that was
+//! not there, and a query by member finds the channels that list it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

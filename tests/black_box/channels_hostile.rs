@@ -1,4 +1,4 @@
-//! What no client of good will sends about channels: nothing is written by it, and it is named.
+//! Hostile requests about channels: they write nothing, and their fault is named.
 
 use async_nats::jetstream;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Which channels a query finds, in which order, and how many.
+//! The channels that a query finds, their order and their number.
 
 use serde_json::{Value, json};
 
@@ -12,15 +12,24 @@ async fn some_channels(pair: &Pair) {
     for (id, body) in [
         (
             "a",
-            json!({"members": ["john", "jack"], "data": {"color": "green", "n": 1, "last_message_at": "2020-01-01T00:00:00Z"}}),
+            json!({
+                "members": ["john", "jack"],
+                "data": {"color": "green", "n": 1, "last_message_at": "2020-01-01T00:00:00Z"}
+            }),
         ),
         (
             "b",
-            json!({"members": ["jack", "john"], "data": {"color": "Dark Blue", "n": 2.5, "tags": ["x", 1]}}),
+            json!({
+                "members": ["jack", "john"],
+                "data": {"color": "Dark Blue", "n": 2.5, "tags": ["x", 1]}
+            }),
         ),
         (
             "c",
-            json!({"members": ["john"], "data": {"color": "green", "vip": true, "last_message_at": "2021-01-01T00:00:00Z"}}),
+            json!({
+                "members": ["john"],
+                "data": {"color": "green", "vip": true, "last_message_at": "2021-01-01T00:00:00Z"}
+            }),
         ),
         ("d", json!({"members": ids(0..12), "data": {"n": "3"}})),
     ] {

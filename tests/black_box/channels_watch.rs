@@ -10,7 +10,9 @@ use crate::support::{Pair, keys};
 /// A presence block.
 fn block(users: &[String], truncated: bool, not_watched: &[String]) -> Value {
     let subjects: Vec<_> = users.iter().map(|id| format!("user.presence.changed.{id}")).collect();
-    json!({"users": users, "subjects": subjects, "truncated": truncated, "not_watched": not_watched})
+    json!({
+        "users": users, "subjects": subjects, "truncated": truncated, "not_watched": not_watched
+    })
 }
 
 #[tokio::test]

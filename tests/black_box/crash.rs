@@ -17,7 +17,8 @@ use crate::support::{Client, Daemon, Event, Events, Pair, Server, Stage, eventua
 
 const CLIENTS: usize = 48;
 
-/// How long the survivors may take to find out who died, and to announce what it had not published.
+/// The time that the survivors may take to find out who died, and to announce what it had not
+/// published.
 const ANNOUNCED: Duration = Duration::from_secs(10);
 
 /// The newest event of each user comes to equal what a query says of it.
@@ -78,9 +79,12 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
     let mut beacons =
         pair.one.nats.subscribe("presence.internal.v1.presence.beacon").await.unwrap();
     let heard = async {
-        while serde_json::from_slice::<Value>(&beacons.next().await.unwrap().payload).unwrap()["daemon"]
-            != first
-        {}
+        loop {
+            let beacon = beacons.next().await.unwrap().payload;
+            if serde_json::from_slice::<Value>(&beacon).unwrap()["daemon"] == first {
+                break;
+            }
+        }
     };
     within("a beacon of the first daemon", ANNOUNCED, heard).await;
     // The first daemon stores a change, and gets no further.

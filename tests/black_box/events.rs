@@ -1,4 +1,4 @@
-//! What is announced, what is not, in which order, and how it looks.
+//! Events: their content, their order, their form, and the changes that have none.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -15,7 +15,7 @@ const AFTER: Duration = Duration::from_secs(2);
 /// The time, a tenth of it, two looks of each of two daemons, and a busy machine.
 const FORGOTTEN: Duration = Duration::from_secs(8);
 
-/// How long an answer is waited for before the query is repeated.
+/// The time for which an answer is waited for before the query is repeated.
 const ANSWER: Duration = Duration::from_secs(1);
 
 async fn is_forgotten(client: &Client, user: &str) {

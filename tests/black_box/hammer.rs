@@ -1,6 +1,6 @@
-//! Two daemons, 32 clients and the same 20 users for half a minute, who connect, idle, leave,
-//! reload, choose, become invisible and set statuses that end: nothing that was acknowledged is
-//! lost, and watchers come to see what queries say.
+//! Two daemons, 32 clients and the same 20 users for half a minute. The users connect, idle, leave,
+//! reload, choose, become invisible and set statuses that end. No acknowledged change is lost, and
+//! watchers come to see the state that queries show.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -17,12 +17,12 @@ const USERS: usize = 20;
 const DEVICES: [&str; 3] = ["desktop", "mobile", "web"];
 const WHILE: Duration = Duration::from_secs(30);
 
-/// What one client knows to be true of one user: its own field, and its own connection.
+/// The facts that one client knows of one user: its own field, and its own connection.
 #[derive(Default, Clone)]
 struct Ledger {
     field: u64,
     connected: bool,
-    /// How many of its connections have ended: an id is never used again.
+    /// The number of its connections that have ended: an id is never used again.
     ended: u64,
 }
 

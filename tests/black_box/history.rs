@@ -53,7 +53,7 @@ fn event(message: &Message) -> Value {
     event
 }
 
-/// What a reader knows who drops what is not newer.
+/// The state of a reader who drops events that are not newer.
 fn newest(events: &[Value]) -> BTreeMap<String, Value> {
     let mut newest: BTreeMap<String, Value> = BTreeMap::new();
     for user in events.iter().map(|event| &event["user"]) {

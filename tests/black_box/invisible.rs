@@ -8,7 +8,7 @@ use crate::support::{Events, Pair, Stage};
 
 const LONG_GRACE: &[(&str, &str)] = &[("LIVENESS__OFFLINE_GRACE", "1s")];
 
-/// What others see on each daemon, which is the same.
+/// The view that others have on each daemon, which is the same.
 async fn seen(pair: &Pair, id: &str) -> Value {
     let one = pair.one.see(id).await.unwrap();
     assert_eq!(pair.two.see(id).await.as_ref(), Some(&one));
@@ -169,7 +169,10 @@ async fn a_status_set_while_invisible_is_seen_as_that_of_a_user_who_is_offline()
 async fn connecting_visibly_takes_it_back() {
     let pair = Pair::start(NO_GRACE).await;
     let mut events = Events::of_all(&pair.one).await;
-    let body = |invisible: bool, connection: &str| json!({"user": {"id": "john", "invisible": invisible}, "connection_id": connection});
+    let body = |invisible: bool, connection: &str| {
+        let user = json!({"id": "john", "invisible": invisible});
+        json!({"user": user, "connection_id": connection})
+    };
     pair.one.get("connect", body(true, "c1")).await;
     assert_eq!(events.arrived().len(), 0);
     pair.two.get("connect", body(false, "c2")).await;

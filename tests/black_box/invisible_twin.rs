@@ -102,7 +102,8 @@ const HASTY: Settings<'static> = &[
 /// Users who become invisible; the others are kept alive by their own heartbeats or by a gateway's.
 const INVISIBLE: [&str; 4] = ["u4", "u5", "u6", "u7"];
 
-/// How long they do things while invisible: long enough for what they leave to lapse several times.
+/// The time for which they act while invisible: long enough for abandoned connections to lapse
+/// several times.
 const INVISIBLE_TIME: Duration = Duration::from_secs(8);
 
 /// Connects all users, and makes those users invisible.
@@ -150,7 +151,7 @@ async fn invisible_action(client: &Client, rng: &mut Rng, connections: &mut Conn
     };
 }
 
-/// How many connections the invisible users have, and when they were last active, as they see it.
+/// The number of connections of the invisible users, and their last activity as they see it.
 async fn while_invisible(client: &Client) -> (usize, Vec<Value>) {
     let (mut connections, mut active) = (0, Vec::new());
     for user in INVISIBLE {
@@ -213,7 +214,7 @@ async fn nobody_can_tell_a_history_from_the_same_without_lapses_and_refreshes_of
     assert_eq!(told(&mut full), told(&mut twin), "seed {SEED}");
 }
 
-/// What someone who is none of the users gets to see.
+/// The views of an outsider, who is none of the users.
 async fn views(client: &Client) -> Vec<Value> {
     let by_activity = [
         json!({"filter": {"last_active": {"$exists": true}}, "sort": {"last_active": -1}}),
@@ -234,7 +235,7 @@ async fn steady_views(client: &Client) -> Vec<Value> {
         json!({"filter": {"invisible": {"$ne": true}}}),
         json!({"filter": {"status": {"$in": ["s0", "s1", "here"]}}}),
     ];
-    // Who has never been made is a member, too.
+    // A user who has never been made is a member, too.
     let members: Vec<_> = (0..=USERS).map(|n| format!("u{n}")).collect();
     let watch = json!({"type": "messaging", "id": "all", "data": {"members": members}});
     let channels = json!({"filter": {"members": {"$contains": "u0"}}});

@@ -1,6 +1,6 @@
-//! The same history twice, once without what invisible users did with all of rich presence:
-//! devices, idleness, choices, statuses that end, early disconnects, defaults, counts and erasing
-//! by a filter.
+//! The same history twice, once without the actions of invisible users. The actions use all of rich
+//! presence: devices, idleness, choices, statuses that end, early disconnects, defaults, counts and
+//! erasing by a filter.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +48,8 @@ impl Side {
         barrier(&client.nats).await;
         for user in [VISIBLE, INVISIBLE].concat() {
             let device = json!("desktop");
-            let connect = json!({"user": {"id": user, "mood": 0}, "connection_id": "first", "device": device});
+            let user = json!({"id": user, "mood": 0});
+            let connect = json!({"user": user, "connection_id": "first", "device": device});
             client.get("connect", connect).await;
         }
         for user in INVISIBLE {
@@ -60,7 +61,7 @@ impl Side {
         Self { client, events, counts, _daemon: daemon, _server: server }
     }
 
-    /// What both histories have in common: what others see change, and what invisible users set.
+    /// The actions common to both histories: visible changes, and settings of invisible users.
     async fn visible_actions(&self, round: usize) {
         let client = &self.client;
         let (user, connection) = (VISIBLE[round % 3], format!("c{round}"));
@@ -87,7 +88,7 @@ impl Side {
         }
     }
 
-    /// What invisible users do. Nobody else can tell.
+    /// The actions of invisible users. Nobody else can tell.
     async fn invisible_actions(&self, round: usize) {
         let client = &self.client;
         for user in INVISIBLE {
@@ -114,7 +115,7 @@ impl Side {
         }
     }
 
-    /// What someone who is none of the users gets to see.
+    /// The views of an outsider, who is none of the users.
     async fn views(&self) -> Value {
         let filters = [
             json!({}),

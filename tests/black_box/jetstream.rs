@@ -1,4 +1,4 @@
-//! Where JetStream is, and what its account allows.
+//! The location of JetStream, and the limits of its account.
 
 use std::time::Duration;
 

@@ -13,8 +13,8 @@ use crate::support::{Client, Daemon, Events, Server};
 
 const CLIENTS: usize = 32;
 
-/// What may get lost if the machine itself stalls while the subscription ends: the client library
-/// forgets it before the server does.
+/// The number of messages that may get lost if the machine itself stalls while the subscription
+/// ends. The client library forgets the subscription before the server does.
 const IN_TRANSIT: u64 = 2;
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a daemon tells people on call over HTTP, and what is made of it in `config`.
+//! The pages that a daemon serves to people on call over HTTP, and their use in `config`.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;

@@ -13,7 +13,7 @@ const ENDED: Duration = Duration::from_secs(8);
 /// For how long a client repeats what a busy machine refuses.
 const REPEATED: Duration = Duration::from_secs(20);
 
-/// How long a client waits for an answer before it repeats a request.
+/// The time for which a client waits for an answer before it repeats a request.
 const ANSWER: Duration = Duration::from_secs(3);
 
 async fn is_online(client: &Client, user: &str) -> bool {

@@ -1,4 +1,4 @@
-//! What was written on one daemon is read on the other.
+//! Writes on one daemon are read on the other.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use crate::support::stage::NO_GRACE;
 use crate::support::wait::within;
 use crate::support::{Client, Daemon, Stage};
 
-/// How long a program may take to say something, an interpreter's start included.
+/// The time that a program may take to say something, an interpreter's start included.
 const BOUND: Duration = Duration::from_secs(20);
 
 /// The code block of a page in a language.
@@ -113,7 +113,7 @@ subscribe = client.Client.subscribe
 subscribe.__defaults__ = tuple(room(each) for each in subscribe.__defaults__)
 ";
 
-/// What a watcher shows last of each user.
+/// The last state of each user that a watcher shows.
 #[derive(Default)]
 struct Shown(BTreeMap<String, String>);
 

@@ -93,7 +93,8 @@ async fn fewer_pending_requests_are_taken_and_the_time_of_a_request_changes() {
 async fn what_needs_a_restart_is_named_in_one_line_each_time_until_it_is_undone() {
     let (_server, mut daemon, client, manager) = start("").await;
     daemon.rewrite(
-        "[liveness]\nlease = \"90s\"\n[store]\nbucket = \"other\"\n[channel_types.team]\npresence = false\n\
+        "[liveness]\nlease = \"90s\"\n[store]\nbucket = \"other\"\n\
+         [channel_types.team]\npresence = false\n\
          [limits]\nconnections_per_user = 1\n",
     );
     reload(&daemon, &manager).await;

@@ -221,7 +221,10 @@ async fn a_wrong_end_of_a_status_is_named_by_its_whole_path() {
 #[tokio::test]
 async fn defaults_make_a_user_and_do_not_change_one() {
     let stage = Stage::start(NO_GRACE).await;
-    let body = |name: &str| json!({"user": {"id": "john"}, "connection_id": "a", "defaults": {"name": name}});
+    let body = |name: &str| {
+        let defaults = json!({"name": name});
+        json!({"user": {"id": "john"}, "connection_id": "a", "defaults": defaults})
+    };
     let answer = stage.client.get("connect", body("John")).await;
     assert_eq!((&answer["created"], &answer["me"]["name"]), (&json!(true), &json!("John")));
     let answer = stage.client.get("connect", body("Jack")).await;
@@ -236,7 +239,10 @@ async fn defaults_may_set_a_status_that_ends() {
     let mut stage = Stage::start(NO_GRACE).await;
     let end = in_ms(1500);
     let defaults = json!({"status": "new here", "status_expires_at": end});
-    let body = |connection: &str| json!({"user": {"id": "john"}, "defaults": defaults, "connection_id": connection});
+    let body = |connection: &str| {
+        let user = json!({"id": "john"});
+        json!({"user": user, "defaults": defaults, "connection_id": connection})
+    };
     let me = stage.client.get("connect", body("a")).await["me"].take();
     assert_eq!((&me["status"], &me["status_expires_at"]), (&json!("new here"), &json!(end)));
     assert_eq!(stage.events.only().user["status_expires_at"], end);

@@ -15,7 +15,7 @@ const TIMEOUT_MS: u64 = 1000;
 const SHORT_TIMEOUT: Settings<'static> =
     &[("LIVENESS__OFFLINE_GRACE", "0s"), ("LIMITS__REQUEST_TIMEOUT", "1s")];
 
-/// How much later than its deadline a write may be stored: the way to the server.
+/// The time after its deadline until which a write may be stored: the way to the server.
 const ON_THE_WAY_MS: u64 = 100;
 
 /// Longer than a silent daemon is taken for alive.

@@ -1,4 +1,4 @@
-//! What a daemon says to systemd, on a real socket.
+//! The messages of a daemon to systemd, on a real socket.
 
 use std::time::Duration;
 
@@ -126,7 +126,7 @@ async fn the_watchdog_is_fed_while_it_serves_and_not_while_it_stands_still() {
         last = Instant::now();
     }
     daemon.pause();
-    // What was sent before may still lie in the socket.
+    // Earlier messages may still lie in the socket.
     let silent = tokio::time::timeout(WATCHDOG_PERIOD, async {
         loop {
             manager.hear_until("WATCHDOG", |message| message.has("WATCHDOG=1")).await;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Where the package puts the program.
+/// The path of the installed program.
 const INSTALLED: &str = "/usr/bin/presenced";
 
 /// The highest exposure that a unit may have.

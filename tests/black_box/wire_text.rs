@@ -27,7 +27,10 @@ async fn half_of_an_emoji_is_accepted_wherever_a_request_has_text() {
     let status = r#"{"users":[{"id":"k","status":"\ud83d\ud83d\ude00"}]}"#;
     let upserted = ask(&stage, "upsert_users", status).await.unwrap();
     assert_eq!(upserted["users"]["k"]["status"], "\u{FFFD}😀");
-    let batch = r#"{"ops":[{"op":"connect","user":{"id":"l","status":"\ud83d"}},{"op":"disconnect","user_id":"j\ude00","connection_id":"c"}]}"#;
+    let batch = r#"{"ops":[
+        {"op":"connect","user":{"id":"l","status":"\ud83d"}},
+        {"op":"disconnect","user_id":"j\ude00","connection_id":"c"}
+    ]}"#;
     let results = ask(&stage, "batch", batch).await.unwrap();
     assert_eq!(results["results"][0]["me"]["status"], "\u{FFFD}");
     assert_eq!(results["results"][1]["disconnected"], 1);
@@ -142,7 +145,8 @@ async fn what_serialisers_write_is_accepted_or_refused_in_its_place() {
     for (index, (text, value)) in accepted.iter().enumerate() {
         let id = format!("a{index}");
         let body = format!(
-            "\u{FEFF} {{\"ops\":[\r\n\t{{\"op\":\"upsert_users\",\"users\":[{{\"id\":\"{id}\",\"x\":{text}}}]}}]}}\n"
+            "\u{FEFF} {{\"ops\":[\r\n\t\
+             {{\"op\":\"upsert_users\",\"users\":[{{\"id\":\"{id}\",\"x\":{text}}}]}}]}}\n"
         );
         let results = ask(&stage, "batch", &body).await.unwrap()["results"].take();
         assert!(results[0].get("users").is_some(), "{text}: {results}");

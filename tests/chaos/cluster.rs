@@ -94,8 +94,9 @@ impl Cluster {
         self.links.heal();
     }
 
-    /// Waits until what is said at any node is heard at every other, and JetStream tells each of
-    /// them who leads the bucket: it may store again before it answers any question about it.
+    /// Waits until a message sent at any node is heard at every other, and JetStream tells each of
+    /// them who leads the bucket. JetStream may store again before it answers any question about
+    /// it.
     pub async fn whole(&self) {
         let nodes = (0..self.size()).map(|n| async move { connect(&self.url(n)).await });
         let nodes = futures_util::future::join_all(nodes).await;
@@ -147,15 +148,18 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("jetstream");
         let mut config = format!(
-            "server_name: \"node-{n}\"\nlisten: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {store:?} }}\n"
+            "server_name: \"node-{n}\"\nlisten: \"127.0.0.1:{port}\"\n\
+             jetstream {{ store_dir: {store:?} }}\n"
         );
         let urls: Vec<_> =
             links.from(n).map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
         if !urls.is_empty() {
             let urls = urls.join(", ");
-            // What nodes tell each other of a third one leads nowhere: they meet on the links only.
+            // The address that nodes advertise of a third one leads nowhere: they meet on the links
+            // only.
             config += &format!(
-                "cluster {{ name: chaos, listen: \"127.0.0.1:{route}\", advertise: \"127.0.0.1:9\", routes: [{urls}] }}\n"
+                "cluster {{ name: chaos, listen: \"127.0.0.1:{route}\", \
+                 advertise: \"127.0.0.1:9\", routes: [{urls}] }}\n"
             );
         }
         let settings = folder.path().join("nats.conf");

@@ -40,7 +40,7 @@ impl Daemons {
         self.running.remove(n).kill();
     }
 
-    /// How many of them said that they may have missed heartbeats for this reason.
+    /// The number of daemons that logged that they may have missed heartbeats for this reason.
     pub fn deafened_by(&self, reason: &str) -> usize {
         let says = |daemon: &&Daemon| {
             daemon

@@ -32,7 +32,7 @@ pub struct State {
     pub last_beat: Instant,
     /// When it began to beat, and the longest time between two heartbeats since.
     pub longest_gap: Duration,
-    /// How many users came back as unknown.
+    /// The number of users who came back as unknown.
     pub unknown: usize,
 }
 
@@ -70,7 +70,7 @@ impl Gateway {
         self.start(self.users.clone());
     }
 
-    /// It goes on where it stopped.
+    /// Lets the gateway go on where it stopped.
     pub fn resume(&mut self) {
         self.start(Vec::new());
     }
@@ -152,7 +152,7 @@ impl Run {
         }
     }
 
-    /// Who must connect again.
+    /// The users who must connect again.
     async fn ask(&self, differed: &mut bool) -> Vec<String> {
         let asked = self.client.attempt("heartbeat", self.heartbeat(), ANSWERED).await;
         let Some(Ok(answer)) = asked else { return Vec::new() };

@@ -31,7 +31,7 @@ impl Links {
         links
     }
 
-    /// Where a node reaches each of the others.
+    /// The ports at which a node reaches each of the others.
     pub fn from(&self, node: usize) -> impl Iterator<Item = u16> {
         let others = self.ports[node].iter().enumerate().filter(move |(to, _)| *to != node);
         others.map(|(_, port)| *port)

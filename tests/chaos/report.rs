@@ -1,4 +1,4 @@
-//! What a run has shown.
+//! The results of a run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,11 +15,11 @@ pub struct Report {
     pub phases: Vec<Phase>,
     pub written: Written,
     pub ghosts_at_the_end: usize,
-    /// How many daemons dropped heartbeats in floods, and knew it.
+    /// The number of daemons that dropped heartbeats in floods, and knew it.
     pub deafened_by_flood: usize,
 }
 
-/// What one fault has done.
+/// The effects of one fault.
 #[derive(Debug)]
 pub struct Phase {
     pub fault: Fault,
@@ -58,7 +58,8 @@ impl Phase {
     pub fn line(&self) -> String {
         let longest = self.gone.iter().max().copied().unwrap_or_default();
         format!(
-            "{}: struck for {:.1} s; {} gone after at most {:.2} s (bound {:.2} s), {} false, {} on the far side, {} ghosts, {} left behind, {} gateways late",
+            "{}: struck for {:.1} s; {} gone after at most {:.2} s (bound {:.2} s), {} false, {} \
+             on the far side, {} ghosts, {} left behind, {} gateways late",
             self.fault.name(),
             self.took.as_secs_f64(),
             self.gone.len(),
@@ -78,7 +79,8 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = format!(
             "\n{} users. From the last heartbeat of a gateway to offline, in seconds:\n\n\
-             | fault | times | false offlines | of the far side | ghosts | left behind | gone | median | p99 | max | bound | beyond |\n\
+             | fault | times | false offlines | of the far side | ghosts | left behind | gone | \
+             median | p99 | max | bound | beyond |\n\
              | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
             self.users
         );
@@ -116,9 +118,9 @@ impl Report {
         let late: usize = self.phases.iter().map(|phase| phase.late_gateways).sum();
         let _ = write!(
             text,
-            "\nacknowledged changes {acknowledged}, lost {lost}; newest state not announced {unannounced}; \
-             ghosts at the end {}; daemons that dropped heartbeats in floods and knew it {}; \
-             gateways not counted since this machine delayed them {late}",
+            "\nacknowledged changes {acknowledged}, lost {lost}; newest state not announced \
+             {unannounced}; ghosts at the end {}; daemons that dropped heartbeats in floods and \
+             knew it {}; gateways not counted since this machine delayed them {late}",
             self.ghosts_at_the_end, self.deafened_by_flood
         );
         text

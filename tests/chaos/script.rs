@@ -17,19 +17,20 @@ use crate::writers::Writers;
 /// From the end of a lease to offline, where nothing else is amiss.
 const LATEST: Duration = Duration::from_secs(2);
 
-/// What a bound may be exceeded by where daemons died, or where daemons or NATS were away.
+/// The amount by which a bound may be exceeded where daemons died, or where daemons or NATS were
+/// away.
 const AFTER_A_FAULT: Duration = Duration::from_secs(5);
 
-/// What a daemon says that had to drop heartbeats.
+/// The log line of a daemon that had to drop heartbeats.
 const DROPPED: &str = "faster than they were taken";
 
 /// A flood that has not made a daemon drop any by then is over.
 const LONGEST_FLOOD: Duration = Duration::from_secs(10);
 
-/// How long anything may take before the run is given up.
+/// The time that anything may take before the run is given up.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 
-/// What a run is like.
+/// The parameters of a run.
 pub struct Plan {
     pub seed: u64,
     pub nodes: usize,
@@ -81,8 +82,8 @@ impl Fault {
         }
     }
 
-    /// Whether hearing or writing may have been away for all daemons at once: the bound then counts
-    /// from when that is over.
+    /// Returns whether hearing or writing may have been away for all daemons at once: the bound
+    /// then counts from when that is over.
     fn is_outage(self) -> bool {
         matches!(
             self,
@@ -225,8 +226,8 @@ impl Stage {
         early
     }
 
-    /// Users whose gateway was always there were never shown offline. What becomes of those on the
-    /// far side of a cut is counted apart: they cannot be told from the dead.
+    /// Users whose gateway was always there were never shown offline. Users on the far side of a
+    /// cut are counted apart: they cannot be told from the dead.
     fn hold_the_living(&self, began: Instant, dying: [usize; 2], far: &[bool], phase: &mut Phase) {
         for (n, gateway) in self.gateways.iter().enumerate() {
             if dying.contains(&n) {

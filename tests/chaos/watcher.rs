@@ -64,7 +64,7 @@ impl Watcher {
         Some(heard.get(user)?.last_key_value()?.1.clone())
     }
 
-    /// When a user went offline since then, each time it did.
+    /// The times at which a user went offline since then.
     pub fn offline_since(&self, user: &str, since: Instant) -> Vec<Instant> {
         let heard = self.heard.lock().unwrap();
         let changes = heard.get(user).into_iter().flat_map(BTreeMap::values);

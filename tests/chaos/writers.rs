@@ -11,14 +11,14 @@ use crate::watcher::Watcher;
 
 const WRITERS: usize = 6;
 
-/// How long the newest change may take to be announced at the end.
+/// The time that the newest change may take to be announced at the end.
 const ANNOUNCED: Duration = Duration::from_secs(15);
 
 pub struct Writers {
     load: Load,
 }
 
-/// What became of the changes.
+/// The outcome of the changes.
 #[derive(Debug, Default)]
 pub struct Written {
     pub acknowledged: u64,

@@ -78,7 +78,7 @@ async fn one_replica_on_a_cluster_is_a_warning_at_the_start_and_in_a_check() {
     assert!(!text.contains("one replica"), "a server by itself has no choice");
 }
 
-/// What `presenced check --connect` prints, if the bucket can be used.
+/// The output of `presenced check --connect`, if the bucket can be used.
 fn check(urls: &str) -> Option<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_presenced"));
     command.env_clear().args(["check", "--connect", "--config", "/dev/null", "--nats-url", urls]);

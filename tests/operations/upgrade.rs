@@ -19,7 +19,7 @@ const SETTINGS: Settings<'static> = &[
 ];
 
 const CLIENTS: usize = 16;
-/// How long a client waits for an answer before it repeats the request.
+/// The time for which a client waits for an answer before it repeats the request.
 const ANSWER: Duration = Duration::from_secs(3);
 
 /// The build from which the upgrade starts.
@@ -32,7 +32,7 @@ fn new_build() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_presenced"))
 }
 
-/// What a client made of its requests.
+/// The outcomes of a client's requests.
 #[derive(Debug, Default)]
 struct Tally {
     done: u64,
@@ -84,7 +84,10 @@ async fn leaves_reloads_and_ends_of_a_status_meet_an_upgrade_and_the_way_back() 
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
     let heart = Heart::of_lease(&client, "gw");
-    let connect = |user: &str, connection: &str| json!({"user": {"id": user}, "connection_id": connection, "lease": "gw"});
+    let connect = |user: &str, connection: &str| {
+        let user = json!({"id": user});
+        json!({"user": user, "connection_id": connection, "lease": "gw"})
+    };
     let builds = [new_build, new_build, old_build, old_build, new_build, new_build];
     for (round, build) in builds.into_iter().enumerate() {
         sleep(LEASE + LEASE / 4).await;

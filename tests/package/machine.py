@@ -63,7 +63,14 @@ class Machine:
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="presenced-machine-")
         self.root = Path(self.folder.name) / "root"
-        made = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=systemd-sysv", SUITE, str(self.root)]
+        made = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            "--include=systemd-sysv",
+            SUITE,
+            str(self.root),
+        ]
         if not succeeds(made, stdout=sys.stderr):
             self.folder.cleanup()
             raise Unable("mmdebstrap does not make a clean root here")
@@ -73,7 +80,9 @@ class Machine:
         boot = ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit"]
         boot += [f"--machine=presenced-{os.getpid()}", f"--directory={self.root}"]
         self.log = open(Path(self.folder.name) / "boot.log", "wb")
-        self.boot = subprocess.Popen(boot, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.boot = subprocess.Popen(
+            boot, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log
+        )
         try:
             self.leader = eventually("the machine boots", self._leader)
             eventually("systemd is there", self._runs)
@@ -84,7 +93,10 @@ class Machine:
 
     def __exit__(self, *error):
         if error and error[0]:
-            print(self.tell("journalctl", "--no-pager", "-n", "80", "-u", "presenced*"), file=sys.stderr)
+            print(
+                self.tell("journalctl", "--no-pager", "-n", "80", "-u", "presenced*"),
+                file=sys.stderr,
+            )
         self.boot.terminate()
         try:
             self.boot.wait(30)
@@ -120,7 +132,9 @@ class Machine:
     def do(self, *command):
         """A command that must succeed."""
         done = self._run(command)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}"
+        assert done.returncode == 0, (
+            f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}"
+        )
         return done.stdout
 
     def fails(self, *command):

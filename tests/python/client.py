@@ -33,14 +33,20 @@ async def story(connection):
     connected, headers = await ask(connection, "connect", {"user": user, "connection_id": "c1"})
     check(headers is None, headers)
     check(connected["me"]["online"] is True and connected["me"]["status"] == "Käse 🧀", connected)
-    check(connected["heartbeat"]["interval_ms"] * 2 <= connected["heartbeat"]["lease_ms"], connected)
+    check(
+        connected["heartbeat"]["interval_ms"] * 2 <= connected["heartbeat"]["lease_ms"], connected
+    )
 
     event = await events.next_msg(timeout=5)
     body = json.loads(event.data)
     check(body["type"] == "user.presence.changed", body)
     check(event.headers["Presence-Version"] == str(body["user"]["version"]), event.headers)
 
-    query = {"filter": {"id": {"$in": ["alice@example.com", "bob"]}}, "sort": {"id": -1}, "presence": True}
+    query = {
+        "filter": {"id": {"$in": ["alice@example.com", "bob"]}},
+        "sort": {"id": -1},
+        "presence": True,
+    }
     found, _ = await ask(connection, "query_users", query)
     check(found["users"] == [body["user"]], found, body)
     check(found["presence"]["subjects"] == [f"{EVENTS}.alice=40example=2Ecom"], found)
@@ -56,7 +62,9 @@ async def story(connection):
     check(headers is None, headers)
     event = json.loads((await events.next_msg(timeout=5)).data)
     check(event["user"]["status"] is None, event)
-    _, headers = await ask(connection, "connect", {"user": {"id": "bob"}}, user="alice=40example=2Ecom")
+    _, headers = await ask(
+        connection, "connect", {"user": {"id": "bob"}}, user="alice=40example=2Ecom"
+    )
     check(headers["Nats-Service-Error-Code"] == "403", headers)
 
     beat = {"user_id": "alice@example.com", "connection_id": "c1"}

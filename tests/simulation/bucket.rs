@@ -46,7 +46,7 @@ pub struct Write {
 
 #[derive(Debug, Default)]
 pub struct Bucket {
-    /// How often it was deleted and created again, or lost its newest messages.
+    /// The number of times that it was deleted and created again, or lost its newest messages.
     pub epoch: u32,
     /// The last sequence that survived the last loss; sequences above it mean other messages.
     survived: u64,
@@ -98,7 +98,7 @@ impl Bucket {
         Some(message)
     }
 
-    /// What is stored under a key now.
+    /// The message stored under a key now.
     pub fn last(&self, key: &Id) -> Option<&Rc<Message>> {
         self.by_key.get(key).and_then(|seq| self.live.get(seq))
     }
@@ -114,7 +114,7 @@ impl Bucket {
             && let Some(message) = self.live.remove(&seq)
         {
             self.by_key.remove(&message.key);
-            // What it superseded does not come back either.
+            // The messages that it superseded do not come back either.
             self.log.retain(|old| old.key != message.key || old.seq > seq);
         }
     }

@@ -21,7 +21,7 @@ pub fn ensure(holds: bool, key: &Id, what: impl FnOnce() -> String) -> Result<()
     if holds { Ok(()) } else { Err(Broken { key: key.clone(), what: what() }) }
 }
 
-/// What others see of what is announced, from a record or from the user of an event.
+/// The view that others have of an announcement, from a record or from the user of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     online: bool,
@@ -104,14 +104,15 @@ impl Checks {
         })
     }
 
-    /// Whether the newest announcement of a user shows what is stored.
+    /// Returns whether the newest announcement of a user shows what is stored.
     pub fn is_newest(&self, user: &Id, stored: &Stored<Record>) -> bool {
         let of_user = self.announced.iter().filter(|((_, of, _), _)| of == user);
         let newest = of_user.max_by_key(|((epoch, _, version), _)| (*version, *epoch));
         newest.is_none_or(|(_, newest)| *newest == seen(stored))
     }
 
-    /// Whether the version in a user's record was announced, in this bucket or a former one.
+    /// Returns whether the version in a user's record was announced, in this bucket or a former
+    /// one.
     pub fn knows(&self, bucket: &Bucket, user: &Id, version: u64) -> bool {
         let is_known = |epoch| self.announced.contains_key(&(epoch, user.clone(), version));
         (0..=bucket.epoch).any(is_known)
@@ -123,7 +124,8 @@ impl Checks {
     }
 }
 
-/// Whether a version was stored, or was one of several visible changes in one write of that daemon.
+/// Returns whether a version was stored, or was one of several visible changes in one write of that
+/// daemon.
 fn was_stored(bucket: &Bucket, by: DaemonId, user: &Id, version: u64, seen_as: &Seen) -> bool {
     (0..=bucket.epoch).any(|epoch| {
         let history = bucket.history(epoch, user);

@@ -42,7 +42,7 @@ pub struct Daemon {
     taken: u64,
     gap: bool,
     pub feed_due: bool,
-    /// It is ready when it has applied all entries up to here.
+    /// The daemon is ready when it has applied all entries up to here.
     ready_from: Option<u64>,
     /// Whether it replays the stream.
     replays: bool,
@@ -142,7 +142,7 @@ impl Daemon {
         self.pipe.clear();
     }
 
-    /// Whether the replay of another stream is done now.
+    /// Returns whether the replay of another stream is done now.
     pub fn ends_replay(&mut self) -> bool {
         self.is_ready() && std::mem::take(&mut self.replays)
     }

@@ -8,7 +8,7 @@ use super::client::{Action, CLIENTS, Op, id};
 use super::network::{Event, Incoming};
 use super::world::World;
 
-/// How many ticks of a daemon end a connection or a status, per 1000.
+/// The number of a daemon's ticks, per 1000, that end a connection or a status.
 const ENDS_PER_1000: u32 = 50;
 
 /// Daemons crash one at a time, and the next one only after the announcements of the last were
@@ -57,7 +57,8 @@ impl World {
         self.net.after(ms, Event::Fault);
     }
 
-    /// Has a daemon end a connection, a status or an absent user that it knows, in the middle of everything else.
+    /// Has a daemon end a connection, a status or an absent user that it knows, in the middle of
+    /// everything else.
     pub fn end_any(&mut self, daemon: DaemonId) -> Result<(), Broken> {
         if self.calm || !self.net.chance(ENDS_PER_1000) {
             return Ok(());
@@ -86,7 +87,7 @@ impl World {
         self.command(daemon, Op { user, client, action })
     }
 
-    /// Whether a daemon may crash now: except in wild runs another daemon must know of it.
+    /// Returns whether a daemon may crash now: except in wild runs another daemon must know of it.
     pub fn may_crash(&self, id: DaemonId) -> bool {
         let survivors = self.daemons.values().filter(|other| other.id != id);
         self.net.weather.wild

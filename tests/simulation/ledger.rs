@@ -111,7 +111,7 @@ pub struct Ledger {
     ops: Vec<Entry>,
     /// The requests that set a register, and the values.
     setters: BTreeMap<(Id, Register), Vec<(OpId, Value)>>,
-    /// When the bucket was replaced: from then on everything may be absent.
+    /// The time at which the bucket was replaced: from then on everything may be absent.
     pub replaced_ms: Vec<u64>,
 }
 
@@ -137,7 +137,7 @@ impl Ledger {
         &mut self.ops[usize::try_from(number).expect("a number of an operation")]
     }
 
-    /// Whether a read of a register, at a moment between the two, may find `value`.
+    /// Returns whether a read of a register, at a moment between the two, may find `value`.
     pub fn may_be(
         &self,
         user: &Id,
@@ -162,8 +162,9 @@ impl Ledger {
         (value == Value::Absent && replaced) || self.was_set(setters, value, overwritten_ms, to_ms)
     }
 
-    /// Whether a read at the revision of a request's answer may find `value`, where the request set
-    /// `set`: that, or a value of a request that was not done when this one began.
+    /// Returns whether a read at the revision of a request's answer may find `value`, where the
+    /// request set `set`. It may find `set`, or a value of a request that was not done when this
+    /// one began.
     pub fn may_be_at_rev(
         &self,
         number: OpId,
@@ -181,8 +182,8 @@ impl Ledger {
             && (!set.overwrites(value) || set_beside())
     }
 
-    /// When a request can no longer take effect. A late write that creates a record may take effect
-    /// once more in a bucket that was created again.
+    /// The time at which a request can no longer take effect. A late write that creates a record
+    /// may take effect once more in a bucket that was created again.
     fn ended_ms(&self, entry: &Entry) -> u64 {
         let ended_ms = match entry.fate {
             Fate::Done { at_ms } => at_ms,
@@ -192,7 +193,8 @@ impl Ledger {
         replaced.map(|at| at + REQUEST_MS + LATEST_MS).fold(ended_ms, u64::max)
     }
 
-    /// Whether a request that ended after `after_ms` and began before `before_ms` set the value.
+    /// Returns whether a request that ended after `after_ms` and began before `before_ms` set the
+    /// value.
     fn was_set(
         &self,
         setters: &[(OpId, Value)],

@@ -23,7 +23,7 @@ const CALM_MS: u64 = 14_000;
 /// The time to live of a deletion marker: much longer than the difference between clocks.
 const MARKER_MS: u64 = 9000;
 
-/// How often something happened in a run: a run without it proves nothing about it.
+/// The counts of events in a run: a run without one proves nothing about it.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
     pub crashes: u64,
@@ -73,12 +73,12 @@ pub struct World {
     pub attempts: u32,
     grace_ms: u64,
     pub calm: bool,
-    /// When a daemon last crashed, and when the bucket was last replaced.
+    /// The times of the last crash of a daemon, and of the last replacement of the bucket.
     pub crashed_ms: u64,
     /// The daemon that crashes before its next announcement.
     pub doomed: Option<DaemonId>,
     last_daemon: u64,
-    /// What has happened.
+    /// The counts of what has happened.
     pub counts: Counts,
     /// The trace, if it is wanted.
     trace: Option<Vec<(u64, Option<Id>, String)>>,

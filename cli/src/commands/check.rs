@@ -27,16 +27,36 @@ pub struct Check {
     #[arg(long, value_name = "NUMBER", default_value_t = 2)]
     daemons: u64,
     /// A replica that is so far behind the bucket is a warning
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "1s",
+        value_parser = humantime::parse_duration
+    )]
     lag_warn: Duration,
     /// A replica that is so far behind the bucket is critical
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "5s",
+        value_parser = humantime::parse_duration
+    )]
     lag_critical: Duration,
     /// A fresh query that takes so long is a warning
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "500ms",
+        value_parser = humantime::parse_duration
+    )]
     query_warn: Duration,
     /// A fresh query that takes so long is critical
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "2s",
+        value_parser = humantime::parse_duration
+    )]
     query_critical: Duration,
 }
 
@@ -78,7 +98,7 @@ struct Measure {
     thresholds: String,
 }
 
-/// What was found.
+/// The findings of a check.
 #[derive(Default)]
 pub struct Findings {
     pub problems: Vec<(Level, String)>,
@@ -304,7 +324,10 @@ mod tests {
 
     #[test]
     fn each_fault_of_daemons_has_its_level() {
-        let daemon = |deaf: bool, lag_ms: u64| json!({"deaf": deaf, "lag_ms": lag_ms, "daemons": 2, "users": {"online": 3, "known": 5}});
+        let daemon = |deaf: bool, lag_ms: u64| {
+            let users = json!({"online": 3, "known": 5});
+            json!({"deaf": deaf, "lag_ms": lag_ms, "daemons": 2, "users": users})
+        };
         let level = |daemons: Value| findings(&daemons).level();
         assert_eq!(level(json!([daemon(false, 3), daemon(false, 999)])), Level::Ok);
         assert_eq!(level(json!([])), Level::Critical);

@@ -16,7 +16,7 @@ use crate::output::{Kind, note};
 use crate::progress::bar;
 use crate::session::{Door, Session};
 
-/// What the service keeps, and what it derives: no user has set it.
+/// The fields that the service keeps or derives: no user has set them.
 const NOT_OWN: [&str; 9] = [
     "online",
     "last_active",
@@ -133,7 +133,7 @@ async fn users(
     }
 }
 
-/// What a user has set, as it sees itself; none if it was deleted meanwhile.
+/// The fields that a user has set, as it sees itself; `None` if it was deleted meanwhile.
 async fn own(door: &Door, id: &str) -> Result<Option<Value>, Failure> {
     let body = json!({"filter": {"id": id}, "limit": 1, "as": id});
     let found = list(&door.request("query_users", &body).await?, "users").into_iter().next();
@@ -171,7 +171,8 @@ mod tests {
         let Value::Object(me) = me else { panic!() };
         let own = Value::Object(set_by("john", me));
         let expected = json!({
-            "id": "john", "status": "here", "availability": "busy", "invisible": true, "team": "red",
+            "id": "john", "status": "here", "availability": "busy", "invisible": true,
+            "team": "red",
         });
         assert_eq!(own, expected);
     }

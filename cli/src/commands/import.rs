@@ -96,7 +96,7 @@ impl Import {
     }
 }
 
-/// Why a line is no user.
+/// The reason why a line is no user.
 #[derive(Debug, thiserror::Error)]
 enum LineError {
     #[error(transparent)]

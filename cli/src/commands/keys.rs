@@ -21,7 +21,7 @@ pub enum Kind {
 
 #[derive(Args)]
 pub struct Keys {
-    /// What the pair is for
+    /// The purpose of the pair
     #[arg(value_name = "KIND", default_value = "user")]
     kind: Kind,
     /// Write the seed to this new file, which only its owner can read, and print the public key

@@ -66,7 +66,7 @@ pub struct Permissions {
     /// The operations [default: all of a user's own; with --sees-all also query-users, count-users]
     #[arg(long, value_name = "OPERATION", value_delimiter = ',', num_args = 1..)]
     ops: Vec<Operation>,
-    /// What the text is for
+    /// The purpose of the text
     #[arg(long, value_name = "FORMAT", default_value = "conf")]
     format: Format,
 }

@@ -1,4 +1,4 @@
-//! How far a transfer that was cut off has come, beside the file that it reads or writes.
+//! The progress of a transfer that was cut off, beside the file that it reads or writes.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -35,7 +35,7 @@ impl ProgressFile {
         &self.path
     }
 
-    /// How much is done; nothing without a file.
+    /// The number of records that are done; 0 without a file.
     ///
     /// # Errors
     /// If the file is of another transfer, or cannot be read.

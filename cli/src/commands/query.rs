@@ -20,7 +20,7 @@ pub enum What {
 
 #[derive(Args)]
 pub struct Query {
-    /// What to find
+    /// The kind of record to find
     what: What,
     #[arg(value_name = "CONDITION", help = condition::HELP)]
     conditions: Vec<String>,
@@ -33,7 +33,7 @@ pub struct Query {
     /// All of them, in the order of their ids
     #[arg(long, conflicts_with = "sort")]
     all: bool,
-    /// How many users match
+    /// Print the number of matching users
     #[arg(long, conflicts_with_all = ["sort", "limit", "all"])]
     count: bool,
 }

@@ -29,7 +29,7 @@ pub struct Set {
     /// Be shown to others again
     #[arg(long, conflicts_with = "invisible")]
     visible: bool,
-    /// What to be shown as while online
+    /// The availability to show while online
     #[arg(long, value_name = "CHOICE")]
     availability: Option<Availability>,
     /// Hide from others when the user was last active
@@ -94,7 +94,7 @@ impl Changes {
         Ok(fields)
     }
 
-    /// When the status ends, if it does.
+    /// The time at which the status ends, if it does.
     pub fn status_end(&self) -> Result<Option<String>, Failure> {
         let Some(period) = self.status_for else { return Ok(None) };
         let period = TimeDelta::from_std(period).ok();

@@ -13,7 +13,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What names a record.
+    /// The id of a record.
     pub fn id(self, record: &Value) -> String {
         let field = if self == Self::Channel { "cid" } else { "id" };
         record[field].as_str().unwrap_or_default().to_owned()

@@ -59,7 +59,7 @@ pub enum Scheme {
     Red,
 }
 
-/// How data is written.
+/// The form and the place of written data.
 #[derive(Clone, Copy)]
 pub struct Output {
     pub format: Format,
@@ -80,12 +80,12 @@ impl Output {
         Self { format, raw: flags.raw, terminal, paint, utc: flags.utc }
     }
 
-    /// Whether people look at it as it comes.
+    /// Returns whether people look at it as it comes.
     pub fn is_live(&self) -> bool {
         self.terminal && self.format == Format::Table
     }
 
-    /// Whether a part of the records may be written before the others are known.
+    /// Returns whether a part of the records may be written before the others are known.
     pub fn is_line_by_line(&self) -> bool {
         matches!(self.format, Format::Jsonl | Format::Ids)
     }

@@ -7,14 +7,14 @@ use crossterm::style::{Color, Stylize};
 use super::Scheme;
 use super::text::printable;
 
-/// Whether there are colours, and which one headings have.
+/// The settings of colours: whether there are any, and which one headings have.
 #[derive(Clone, Copy)]
 pub struct Paint {
     on: bool,
     heading: Option<Color>,
 }
 
-/// What a text says by its colour.
+/// The meaning of a text's colour.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     Good,

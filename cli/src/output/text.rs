@@ -3,7 +3,7 @@
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 use serde_json::Value;
 
-/// Whether a terminal would obey it: control characters, and marks that turn directions.
+/// Returns whether a terminal would obey it: control characters, and marks that turn directions.
 fn is_obeyed(c: char) -> bool {
     c.is_control() && c != '\n' || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
@@ -27,7 +27,7 @@ pub fn escaped(json: &str) -> String {
     text
 }
 
-/// How times are shown.
+/// The form of shown times.
 #[derive(Clone, Copy)]
 pub struct Times {
     pub now: DateTime<Utc>,

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::flags::settings_folder;
 use crate::failure::Failure;
 
-/// What a file of a context holds, under the names in it.
+/// The content of a context file, under the names in it.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Context {
@@ -35,7 +35,7 @@ pub struct Context {
     pub tls_first: bool,
 }
 
-/// What `nsc generate profile` prints.
+/// The output of `nsc generate profile`.
 #[derive(Deserialize)]
 struct Profile {
     #[serde(default)]
@@ -171,7 +171,7 @@ fn variables(text: &str) -> String {
     expanded + rest
 }
 
-/// Whether a text says where a secret is, other than in a file.
+/// Returns whether a text says where a secret is, other than in a file.
 pub fn is_reference(text: &str) -> bool {
     ["env://", "data:", "op://"].iter().any(|scheme| text.starts_with(scheme))
 }
@@ -206,7 +206,7 @@ fn decoded(data: &str) -> Option<String> {
     String::from_utf8(BASE64_STANDARD.decode(content).ok()?).ok()
 }
 
-/// What the program of 1Password reads.
+/// Reads a secret with the program of 1Password.
 fn from_one_password(reference: &str) -> Result<String, Failure> {
     let output = Command::new("op").args(["read", "--no-newline", reference]).output();
     let output = output.map_err(|error| {

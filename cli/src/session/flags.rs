@@ -68,7 +68,7 @@ pub struct Flags {
     /// TLS handshake before the server's greeting
     #[arg(long, alias = "tls-first", global = true)]
     pub tlsfirst: bool,
-    /// How long to wait for NATS and for answers
+    /// The longest wait for NATS and for answers
     #[arg(
         long,
         env = "NATS_TIMEOUT",

@@ -1,4 +1,4 @@
-//! How a login becomes options of the connection.
+//! Turns a login into options of the connection.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -145,7 +145,7 @@ fn pem(reference: &str) -> Result<PathBuf, Failure> {
     Ok(path)
 }
 
-/// What a file holds, or a reference to something else.
+/// Reads a file, or the secret that a reference names.
 fn read(reference: &str) -> Result<String, Failure> {
     if is_reference(reference) {
         return secret(reference);

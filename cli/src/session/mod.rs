@@ -109,7 +109,7 @@ impl Session {
         })
     }
 
-    /// What tells the users of one installation from those of another.
+    /// The servers and the prefix, which tell the users of one installation from those of another.
     pub fn cell(&self) -> (&str, &str) {
         (&self.servers, &self.prefix)
     }
@@ -198,7 +198,7 @@ impl Door {
         }
     }
 
-    /// Whether a query is answered. A watch would wait for it without end.
+    /// Checks that a query is answered. A watch would wait for it without end.
     pub async fn check_served(&self) -> Result<(), Error> {
         let id = match self {
             Self::Service(_) => "presencectl",
@@ -247,7 +247,7 @@ impl Door {
         }
     }
 
-    /// Whether the user is the one of the door.
+    /// Checks that the user is the one of the door.
     pub fn check_user(&self, user: &str) -> Result<(), Failure> {
         match self {
             Self::User(door) if door.id().as_str() != user => Err(Failure::usage(format!(

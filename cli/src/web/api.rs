@@ -1,4 +1,4 @@
-//! What the page asks for.
+//! The requests of the page.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::live::Live;
 use crate::session::{Door, Session};
 
-/// What the handlers share.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct Page {
     pub door: Arc<Door>,

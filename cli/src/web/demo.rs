@@ -82,7 +82,7 @@ impl Demo {
         self.lock().iter().map(|player| player.id.clone()).collect()
     }
 
-    /// Where each of them stands.
+    /// The state of each player.
     pub fn players(&self) -> Value {
         let shown = |player: &Player| {
             json!({"id": player.id, "connected": player.connected, "asleep": player.asleep,

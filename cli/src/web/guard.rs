@@ -1,8 +1,9 @@
 //! Access to the page: only with the token, from the page itself, and by its own name.
 //!
 //! The page listens on loopback, where every program of the machine and every page in a browser can
-//! reach it. `Host` is checked against names that others give to this address (DNS rebinding),
-//! `Origin` and `Sec-Fetch-Site` against pages of others, and the cookie keeps out all else.
+//! reach it. `Host` is checked against names that others give to this address (DNS rebinding).
+//! `Origin` and `Sec-Fetch-Site` are checked against pages of others. The cookie keeps out all
+//! else.
 
 use std::net::SocketAddr;
 

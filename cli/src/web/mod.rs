@@ -26,12 +26,12 @@ use api::Page;
 use demo::Demo;
 use guard::Guard;
 
-/// How long the deletion of the lively users may take at the end.
+/// The time that the deletion of the lively users may take at the end.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub struct Web {
-    /// Where the page listens: an address of this machine itself
+    /// The address of the page: one of this machine itself
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     /// Let the page change and delete users

@@ -45,7 +45,7 @@ impl Stage {
         Done::of(self.command(arguments)).await
     }
 
-    /// What a command prints that must succeed.
+    /// The output of a command that must succeed.
     pub async fn ok(&self, arguments: &[&str]) -> String {
         let done = self.run(arguments).await;
         assert_eq!(done.code, 0, "{arguments:?}: {}", done.stderr);
@@ -95,7 +95,7 @@ impl Done {
         Self { code: status.code().unwrap_or(-1), stdout: text(stdout), stderr: text(stderr) }
     }
 
-    /// It fails so, says this, and no data comes out.
+    /// Runs a command that fails with `code`, says `said`, and prints no data.
     pub fn fails(&self, code: i32, said: &str) {
         assert_eq!(self.code, code, "{self:?}");
         assert!(self.stderr.contains(said), "{said:?} is not in {self:?}");

@@ -73,8 +73,8 @@ async fn each_form_of_output_is_what_it_is_called() {
     assert!(stage.ok(&["who", "--offline", "-j"]).await.starts_with("[\n"));
     assert_eq!(stage.ok(&["who", "--offline", "-o", "ids"]).await, "jack\n");
     let csv = stage.ok(&["query", "users", "-o", "csv"]).await;
-    let heading = "id,online,status,availability,devices,last_active,offline_since,status_expires_at,\
-                   created_at,updated_at,version,team\n";
+    let heading = "id,online,status,availability,devices,last_active,offline_since,\
+                   status_expires_at,created_at,updated_at,version,team\n";
     assert!(csv.starts_with(heading), "{csv}");
     assert!(csv.contains("jack,false,\"a, \"\"b\"\"\u{1b}[31m\",offline,"), "{csv}");
     let raw: Value = serde_json::from_str(&stage.ok(&["get", "jack", "--raw"]).await).unwrap();

@@ -1,4 +1,5 @@
-//! When heartbeats are due, and what silence means. Pure: time comes in as a value.
+//! The times at which heartbeats are due, and the meaning of silence. Pure: time comes in as a
+//! value.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ const MISSING: u32 = 2;
 /// The interval of heartbeats until the service has named one.
 pub const FIRST_INTERVAL: Duration = Duration::from_secs(20);
 
-/// What missing answers mean.
+/// The meaning of missing answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
     /// Too early to say: the next beat is due at once.
@@ -68,7 +69,7 @@ impl Beat {
         self.missing = 0;
     }
 
-    /// Whether an answer is missing, so that NATS itself is to be asked beside the service.
+    /// Returns whether an answer is missing, so that NATS itself is to be asked beside the service.
     pub fn is_doubtful(&self) -> bool {
         self.missing > 0
     }

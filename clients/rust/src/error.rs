@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// Why an operation did not succeed.
+/// The reason why an operation did not succeed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -11,7 +11,7 @@ pub enum Error {
     Refused {
         /// The code of the contract, such as `limit_exceeded`.
         code: String,
-        /// What was wrong with which field, for people.
+        /// The field and its fault, for people.
         message: String,
         /// `field`, `limit` and what else a program may act on.
         details: Box<Map<String, Value>>,
@@ -112,7 +112,7 @@ impl Error {
         self.detail("field")?.as_str()
     }
 
-    /// How many are accepted, if the daemon named a limit.
+    /// The accepted number, if the daemon named a limit.
     pub fn limit(&self) -> Option<u64> {
         self.detail("limit")?.as_u64()
     }
@@ -128,7 +128,7 @@ impl Error {
         }
     }
 
-    /// Whether the same request may succeed later.
+    /// Returns whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
@@ -139,12 +139,13 @@ impl Error {
         )
     }
 
-    /// Whether to try again what is kept alive: one garbled answer is no reason to end it.
+    /// Returns whether an object that is kept alive tries again: one garbled answer is no reason to
+    /// end it.
     pub(crate) fn may_pass(&self) -> bool {
         self.is_retryable() || matches!(self, Self::Malformed(_))
     }
 
-    /// Whether the operation may have had its effect, in whole or in part.
+    /// Returns whether the operation may have had its effect, in whole or in part.
     pub fn may_have_applied(&self) -> bool {
         match self {
             Self::Refused { may_have_applied, .. }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// Which users, or which channels.
+/// A condition on users, or on channels.
 ///
 /// ```
 /// use presenced_client::filter::{field, online};
@@ -181,17 +181,31 @@ pub struct Members(String);
 /// A custom field.
 pub struct Custom(String);
 
-operators!(IdField, &str: eq "$eq" "Equal.", ne "$ne" "Not equal.", gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
-    lt "$lt" "Less.", lte "$lte" "Less or equal.", autocomplete "$autocomplete" "A word begins so.");
-operators!(Text, &str: eq "$eq" "Equal.", ne "$ne" "Not equal.", gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
-    lt "$lt" "Less.", lte "$lte" "Less or equal.", autocomplete "$autocomplete" "A word begins so.");
-operators!(Time, &str: eq "$eq" "At.", ne "$ne" "Not at.", gt "$gt" "Later.", gte "$gte" "Not earlier.",
+operators!(IdField, &str:
+    eq "$eq" "Equal.", ne "$ne" "Not equal.",
+    gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
+    lt "$lt" "Less.", lte "$lte" "Less or equal.",
+    autocomplete "$autocomplete" "A word begins so.");
+operators!(Text, &str:
+    eq "$eq" "Equal.", ne "$ne" "Not equal.",
+    gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
+    lt "$lt" "Less.", lte "$lte" "Less or equal.",
+    autocomplete "$autocomplete" "A word begins so.");
+operators!(Time, &str:
+    eq "$eq" "At.", ne "$ne" "Not at.",
+    gt "$gt" "Later.", gte "$gte" "Not earlier.",
     lt "$lt" "Earlier.", lte "$lte" "Not later.");
 operators!(AvailabilityField, &str: eq "$eq" "Equal.", ne "$ne" "Not equal.");
-operators!(Count, u64: eq "$eq" "Equal.", ne "$ne" "Not equal.", gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
+operators!(Count, u64:
+    eq "$eq" "Equal.", ne "$ne" "Not equal.",
+    gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
     lt "$lt" "Less.", lte "$lte" "Less or equal.");
-operators!(Custom, impl Serialize: eq "$eq" "Equal.", ne "$ne" "Not equal.", gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
-    lt "$lt" "Less.", lte "$lte" "Less or equal.", autocomplete "$autocomplete" "A word begins so.", contains "$contains" "The array holds this.");
+operators!(Custom, impl Serialize:
+    eq "$eq" "Equal.", ne "$ne" "Not equal.",
+    gt "$gt" "Greater.", gte "$gte" "Greater or equal.",
+    lt "$lt" "Less.", lte "$lte" "Less or equal.",
+    autocomplete "$autocomplete" "A word begins so.",
+    contains "$contains" "The array holds this.");
 operators!(Texts, &str: contains "$contains" "Holds this.");
 operators!(Texts, &[&str]: eq "$eq" "Exactly these, in this order.", ne "$ne" "Not exactly these.");
 operators!(Members, &str: contains "$contains" "This one is a member.");
@@ -269,12 +283,20 @@ macro_rules! fields {
         pub fn $name() -> $kind { $kind(stringify!($name).to_owned()) })*
     };
 }
-fields!(id IdField "The id.", cid IdField "Type and id of a channel.", status Text "The status.",
-    last_active Time "When the user was last active.", offline_since Time "When the user went offline.",
-    created_at Time "When it was made.", updated_at Time "When it was last changed.",
-    last_message_at Time "When a channel's last message came.", availability AvailabilityField "What the user is shown as.",
-    member_count Count "How many members a channel has.", devices Texts "Kinds of devices that are connected.",
-    members Members "The members of a channel.");
+fields!(
+    id IdField "The id.",
+    cid IdField "Type and id of a channel.",
+    status Text "The status.",
+    last_active Time "The time when the user was last active.",
+    offline_since Time "The time when the user went offline.",
+    created_at Time "The time when the user or channel was made.",
+    updated_at Time "The time when the user or channel was last changed.",
+    last_message_at Time "The time of a channel's last message.",
+    availability AvailabilityField "The shown availability of the user.",
+    member_count Count "The number of a channel's members.",
+    devices Texts "Kinds of devices that are connected.",
+    members Members "The members of a channel."
+);
 
 /// The type of a channel.
 pub fn channel_type() -> IdField {
@@ -291,7 +313,7 @@ pub fn field(name: &str) -> Custom {
 pub struct Sort(Vec<(String, i8)>);
 
 impl Sort {
-    /// Where these are equal, by another.
+    /// Adds an order for records that are equal by this one.
     pub fn then(mut self, next: Sort) -> Self {
         self.0.extend(next.0);
         self

@@ -16,20 +16,20 @@ use crate::retry;
 use crate::signals::{Signal, Signals};
 use crate::suspend::{self, Suspends};
 
-/// How often the state of the connection is looked at: async-nats has no other public way.
+/// The interval at which the state of the connection is polled: async-nats has no other public way.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How often it is looked whether a ping was answered.
+/// The interval at which a ping's answer is looked for.
 const PING_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A call into async-nats that blocks so long is given up: its queue is full.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether NATS is reached, and over which of its connections.
+/// The reachability of NATS, and the connection over which it is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkState {
     pub up: bool,
-    /// How often the connection was made; another number means that requests were lost.
+    /// The number of times the connection was made; another number means that requests were lost.
     pub connects: u64,
-    /// How often the machine was suspended, after which all is to be asked for again.
+    /// The number of suspensions of the machine, after which all is to be asked for again.
     suspends: u64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Link {
     prefix: String,
     events: String,
     user: Option<Id>,
-    /// How long a request is repeated.
+    /// The time for which a request is repeated.
     deadline: Duration,
     signals: Signals,
     state: watch::Sender<LinkState>,
@@ -86,7 +86,7 @@ impl Link {
         &self.signals
     }
 
-    /// How many bytes the connection has received, of whatever kind.
+    /// The number of bytes that the connection has received, of whatever kind.
     pub fn received(&self) -> u64 {
         self.nats.statistics().in_bytes.load(Ordering::Relaxed)
     }
@@ -98,7 +98,7 @@ impl Link {
     async fn ping(&self) {
         let ping = async {
             match self.nats.subscribe(self.nats.new_inbox()).await {
-                // What is not sent is not answered.
+                // A message that is not sent is not answered.
                 Ok(mut subscriber) => drop(subscriber.drain().await),
                 Err(_) => self.on_ended(),
             }
@@ -106,7 +106,7 @@ impl Link {
         let _ = timeout(CALL_TIMEOUT, ping).await;
     }
 
-    /// Whether NATS answers one of two pings.
+    /// Returns whether NATS answers one of two pings.
     pub async fn answers(&self) -> bool {
         for _ in 0..2 {
             let received = self.received();
@@ -178,7 +178,7 @@ impl Link {
     pub async fn tell(&self, operation: &str, body: &Value) {
         if self.look().up {
             let publish = self.nats.publish(self.subject(operation), body.to_string().into());
-            // What is not heard is noticed by the answers that are asked for.
+            // A heartbeat that is not heard is noticed by the answers that are asked for.
             let _ = timeout(CALL_TIMEOUT, publish).await;
         }
     }
@@ -230,7 +230,7 @@ impl Link {
         }
     }
 
-    /// Why nothing is sent now.
+    /// The reason why nothing is sent now.
     pub fn down(&self) -> Error {
         if self.has_ended() {
             return Error::Closed;
@@ -248,7 +248,7 @@ impl Link {
         self.look();
     }
 
-    /// How many answers could not be read.
+    /// The number of answers that could not be read.
     pub fn malformed(&self) -> u64 {
         self.malformed.load(Ordering::Relaxed)
     }

@@ -10,7 +10,7 @@ use crate::user::{CustomFields, Fields, Seen};
 
 const TYPE: &str = "user.presence.changed";
 
-/// What is known of a user.
+/// The known state of a user.
 #[derive(Debug, Default, PartialEq)]
 pub enum Known<F = Fields> {
     /// Nothing yet. That is not offline.
@@ -84,7 +84,7 @@ pub struct Merged {
 #[derive(Debug, Default)]
 pub struct Merge {
     users: HashMap<Id, Entry>,
-    /// How many queries were sent.
+    /// The number of queries sent.
     sent: u64,
 }
 
@@ -138,8 +138,8 @@ impl Merge {
         replace(id, entry, now)
     }
 
-    /// Whether a message on the subject of `id` is an event with something new. `Err` says that it is
-    /// foreign.
+    /// Returns whether a message on the subject of `id` is an event with something new. `Err` says
+    /// that it is foreign.
     pub fn is_news(&self, id: &Id, payload: &[u8]) -> Result<bool, Foreign> {
         let known = self.users.get(id).map_or(0, |entry| entry.version);
         Ok(parse(id, payload)?.user.version > known)

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::error::Error;
 use crate::id::Id;
 
-/// What a user chooses to be shown as while online.
+/// The availability that a user chooses to show while online.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
     /// As the connections are: active, or away when all are idle.
@@ -84,7 +84,7 @@ impl Patch {
         self.put("hide_last_active", hide.into())
     }
 
-    /// What the user wants to be shown as.
+    /// The availability that the user wants to show.
     pub fn availability(self, availability: Availability) -> Self {
         self.put("availability", availability.as_str().into())
     }
@@ -113,7 +113,7 @@ impl Patch {
         Ok(UserPatch { id: Id::parse(user)?, patch: self })
     }
 
-    /// Whether it changes nothing.
+    /// Returns whether the patch changes nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -142,7 +142,8 @@ impl Patch {
         self.0.clone()
     }
 
-    /// What decides how the user appears: must survive a record that is gone (`defaults`).
+    /// The fields that decide how the user appears: they must survive a record that is gone
+    /// (`defaults`).
     pub(crate) fn defaults_from(me: &Map<String, Value>) -> Map<String, Value> {
         let mut defaults = Map::new();
         if me.get("invisible") == Some(&Value::Bool(true)) {

@@ -26,8 +26,8 @@ pub struct Trusted;
 #[derive(Debug)]
 pub struct Own;
 
-/// A query of users. `await` it for one page, or take [`UsersQuery::pages`] for all. `D` is the door:
-/// [`Trusted`] or [`Own`].
+/// A query of users. `await` it for one page, or take [`UsersQuery::pages`] for all. `D` is the
+/// door: [`Trusted`] or [`Own`].
 #[derive(Debug)]
 #[must_use = "a query is sent when it is awaited"]
 pub struct UsersQuery<F = Fields, D = Trusted> {
@@ -94,7 +94,7 @@ impl<F: CustomFields, D> UsersQuery<F, D> {
         self
     }
 
-    /// How many users match, of all pages.
+    /// The number of matching users, of all pages.
     ///
     /// # Errors
     /// See [`Error`].

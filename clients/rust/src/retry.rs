@@ -1,16 +1,17 @@
-//! When a failed try is repeated. Pure: the waiting is the caller's.
+//! The times at which a failed try is repeated. Pure: the waiting is the caller's.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// How long a single try waits for its answer: a little longer than a daemon works on it.
+/// The time for which a single try waits for its answer: a little longer than a daemon works on it.
 pub const TRY: Duration = Duration::from_millis(2500);
-/// How long an operation is tried in all.
+/// The time for which an operation is tried in all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long the last disconnect of a connection or a lease is tried. One that is lost lapses.
+/// The time for which the last disconnect of a connection or a lease is tried. A connection whose
+/// disconnect is lost lapses.
 pub const LAST_DISCONNECT: Duration = Duration::from_secs(2);
 
 const FIRST_WAIT_MS: u64 = 200;

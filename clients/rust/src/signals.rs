@@ -1,4 +1,5 @@
-//! What async-nats tells only its event callback: refused subjects and dropped messages.
+//! The signals that async-nats gives only to its event callback: refused subjects and dropped
+//! messages.
 
 use std::future::Future;
 

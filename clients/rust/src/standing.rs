@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::Error;
 
-/// What goes with the state of a connection, a watch or a lease.
+/// The data that go with the state of a connection, a watch or a lease.
 #[derive(Debug, Clone)]
 pub(crate) struct Standing {
     pub since: Instant,

@@ -1,15 +1,15 @@
-//! Notices that the machine was suspended: monotonic time stood still meanwhile, so that no timer is
-//! late, and yet leases have lapsed.
+//! Notices that the machine was suspended: monotonic time stood still meanwhile, so that no timer
+//! is late, and yet leases have lapsed.
 
 use std::time::Duration;
 
 /// Clocks that are read one after the other differ by less.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// How often the machine was suspended.
+/// Counts the suspensions of the machine.
 #[derive(Debug, Default)]
 pub struct Suspends {
-    /// How long the machine had been suspended since it was started.
+    /// The time for which the machine had been suspended since it was started.
     known: Option<Duration>,
     count: u64,
 }

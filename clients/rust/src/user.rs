@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// Custom fields as they stand.
 pub type Fields = Map<String, Value>;
 
-/// What custom fields can be read as: [`Fields`], or a type of the application.
+/// A type that custom fields can be read as: [`Fields`], or a type of the application.
 pub trait CustomFields: DeserializeOwned + PartialEq + Debug + Send + Sync + 'static {}
 
 impl<T: DeserializeOwned + PartialEq + Debug + Send + Sync + 'static> CustomFields for T {}
@@ -28,10 +28,10 @@ pub struct Seen<F = Fields> {
     pub online: bool,
     /// The status text.
     pub status: Option<String>,
-    /// When the user last connected or was refreshed.
+    /// The time at which the user last connected or was refreshed.
     #[serde(default)]
     pub last_active: Option<String>,
-    /// When the user last turned offline; `None` while online.
+    /// The time at which the user last turned offline; `None` while online.
     #[serde(default)]
     pub offline_since: Option<String>,
     /// `offline`, `active`, `away` or `busy`.
@@ -40,13 +40,14 @@ pub struct Seen<F = Fields> {
     /// The kinds of devices that are connected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
-    /// When the status ends.
+    /// The time at which the status ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_expires_at: Option<String>,
-    /// When the user was made. A user whom nobody has made, or who was deleted, has none.
+    /// The time at which the user was made. A user whom nobody has made, or who was deleted, has
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<String>,
-    /// When the status or a custom field last changed.
+    /// The time at which the status or a custom field last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
     /// Grows with each change of what is announced, and never falls.
@@ -54,7 +55,7 @@ pub struct Seen<F = Fields> {
     /// Whether the user is invisible; only in the user's view of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invisible: Option<bool>,
-    /// What the user chose to be shown as; only in the user's view of itself.
+    /// The availability that the user chose; only in the user's view of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub availability_choice: Option<String>,
     /// Whether others do not see the times; only in the user's view of itself.
@@ -66,7 +67,7 @@ pub struct Seen<F = Fields> {
 }
 
 impl<F> Seen<F> {
-    /// Whether somebody has made the user, and nobody has deleted it since.
+    /// Returns whether somebody has made the user, and nobody has deleted it since.
     pub fn exists(&self) -> bool {
         self.created_at.is_some()
     }
@@ -76,7 +77,7 @@ impl Seen {
     /// The custom fields as a type of the application.
     ///
     /// # Errors
-    /// What serde finds wrong with them.
+    /// The error of serde.
     pub fn fields<F: DeserializeOwned>(&self) -> Result<F, serde_json::Error> {
         serde_json::from_value(Value::Object(self.custom.clone()))
     }

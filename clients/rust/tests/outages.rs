@@ -1,4 +1,4 @@
-//! What happens at the edges of an outage, and who notices it.
+//! Effects at the edges of an outage, and their detection.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! What NATS refuses, and logins that end.
+//! Refusals of NATS, and logins that end.
 
 mod support;
 
@@ -14,7 +14,8 @@ const CONFIG: &str = r#"
 authorization { users: [
   { user: all, password: all }
   { user: john, password: john, permissions: {
-      publish: { allow: ["presence.v1.connect.john", "presence.v1.heartbeat.john", "presence.v1.disconnect.john", "presence.v1.query_users.john"] }
+      publish: { allow: ["presence.v1.connect.john", "presence.v1.heartbeat.john",
+        "presence.v1.disconnect.john", "presence.v1.query_users.john"] }
       subscribe: { allow: ["_INBOX.>", "user.presence.changed.jack"] }
   } }
 ] }

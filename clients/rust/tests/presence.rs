@@ -164,7 +164,7 @@ async fn a_deleted_user_is_gone_and_its_connection_makes_it_again() {
         watch.get("john").filter(|user| user.online && user.version > before)
     })
     .await;
-    // What was acknowledged is not sent again.
+    // Acknowledged changes are not sent again.
     assert_eq!(watch.get("john").unwrap().status, None);
     online_again(&john).await;
     john.close().await;
@@ -309,9 +309,10 @@ async fn a_watch_says_stale_before_it_shows_what_changed_meanwhile() {
     }
     let place = |wanted: &dyn Fn(&Change) -> bool| seen.iter().position(wanted).unwrap();
     let stale = place(&|change| matches!(change, Change::State(WatchState::Stale(_))));
-    let after = place(
-        &|change| matches!(change, Change::User { now: Some(user), .. } if user.status.as_deref() == Some("after")),
-    );
+    let after = place(&|change| {
+        let Change::User { now: Some(user), .. } = change else { return false };
+        user.status.as_deref() == Some("after")
+    });
     assert!(stale < after, "{seen:#?}");
 }
 
@@ -394,7 +395,9 @@ async fn foreign_messages_on_an_event_subject_are_dropped_and_counted() {
     let service = Service::new(nats.clone());
     let watch = service.watch(["jack"]).unwrap();
     watch.live().await.unwrap();
-    let forged = json!({"type": "other", "user": {"id": "jack", "online": true, "status": null, "version": 9_000_000_000_000_000_u64}});
+    let version = 9_000_000_000_000_000_u64;
+    let user = json!({"id": "jack", "online": true, "status": null, "version": version});
+    let forged = json!({"type": "other", "user": user});
     for payload in ["{", "[]", &forged.to_string()] {
         nats.publish("user.presence.changed.jack", payload.to_owned().into()).await.unwrap();
     }

@@ -54,7 +54,7 @@ fn the_description_names_each_schema() {
     }
 }
 
-/// What was heard on the wire: the subject, the reply subject and the body.
+/// The messages heard on the wire: the subject, the reply subject and the body of each.
 type Heard = Vec<(String, Option<String>, Value)>;
 
 /// The name of the operation in a subject of either door.
@@ -67,7 +67,7 @@ fn validators() -> HashMap<&'static str, Validator> {
     wire::schemas().iter().map(|(name, schema)| (*name, compile(schema))).collect()
 }
 
-/// How often each schema found a message to be valid.
+/// Returns the number of messages that each schema found to be valid.
 fn validate(heard: &Heard) -> HashMap<String, usize> {
     let validators = validators();
     let mut asked: HashMap<&str, &str> = HashMap::new();

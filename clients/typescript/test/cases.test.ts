@@ -6,7 +6,12 @@ import { after, before, describe, test } from "node:test";
 import { headers } from "@nats-io/nats-core";
 import type { Answer } from "../src/core/link.js";
 import { resultOf } from "../src/core/door.js";
-import { PresenceError, afterDoubtfulTry, isPresenceError, retryRangeMs } from "../src/core/errors.js";
+import {
+  PresenceError,
+  afterDoubtfulTry,
+  isPresenceError,
+  retryRangeMs,
+} from "../src/core/errors.js";
 import { translate } from "../src/core/link.js";
 import type { Known } from "../src/core/view.js";
 import { View, userOfEvent } from "../src/core/view.js";
@@ -49,7 +54,9 @@ interface MergeStep {
 }
 
 describe("merge", () => {
-  for (const { name, steps } of read<{ cases: { name: string; steps: MergeStep[] }[] }>("merge.json").cases) {
+  for (const { name, steps } of read<{ cases: { name: string; steps: MergeStep[] }[] }>(
+    "merge.json",
+  ).cases) {
     test(name, () => {
       const views = new Map<string, View>();
       const queries = new Map<string, { users: string[]; askedAt: number }>();
@@ -73,10 +80,14 @@ describe("merge", () => {
           if (user) views.get(id)?.onEvent(user, ++tick);
         }
         const shown = Object.fromEntries(
-          [...views].filter(([, view]) => view.user !== undefined).map(([id, view]) => [id, view.user]),
+          [...views]
+            .filter(([, view]) => view.user !== undefined)
+            .map(([id, view]) => [id, view.user]),
         );
         assert.deepEqual(shown, step.view, `view after step ${at}`);
-        const changed = [...views].filter(([id, view]) => view.user !== before.get(id)).map(([id]) => id);
+        const changed = [...views]
+          .filter(([id, view]) => view.user !== before.get(id))
+          .map(([id]) => id);
         assert.deepEqual(changed.sort(), step.changed, `changes of step ${at}`);
       });
     });
@@ -94,14 +105,24 @@ function errorOf(outcome: Outcome): PresenceError {
   try {
     if (outcome.event === "link_lost") throw new PresenceError("disconnected", "cut");
     if (outcome.event) {
-      const names = { no_responders: "NoResponders", timeout: "TimeoutError", permission: "PermissionViolationError" };
-      const cause = Object.assign(new Error(outcome.event), { name: names[outcome.event], operation: "publish" });
+      const names = {
+        no_responders: "NoResponders",
+        timeout: "TimeoutError",
+        permission: "PermissionViolationError",
+      };
+      const cause = Object.assign(new Error(outcome.event), {
+        name: names[outcome.event],
+        operation: "publish",
+      });
       throw translate(new Error("request", { cause }), "subject");
     }
     const hdrs = headers();
     if (outcome.reply?.status) hdrs.set("Nats-Service-Error-Code", String(outcome.reply.status));
     const answer: Answer = outcome.reply
-      ? { body: { error: outcome.reply.error }, status: Number(hdrs.get("Nats-Service-Error-Code")) || undefined }
+      ? {
+          body: { error: outcome.reply.error },
+          status: Number(hdrs.get("Nats-Service-Error-Code")) || undefined,
+        }
       : { body: parsed(outcome.body ?? ""), status: undefined };
     resultOf(answer, "subject");
   } catch (error) {
@@ -133,12 +154,16 @@ describe("retries", () => {
   };
   for (const each of cases.outcomes) test(each.name, () => check(errorOf(each.outcome), each));
   for (const { name, failed_tries, wait_ms } of cases.backoff) {
-    test(name, () => assert.deepEqual(retryRangeMs(new PresenceError("busy", ""), failed_tries), wait_ms));
+    test(name, () =>
+      assert.deepEqual(retryRangeMs(new PresenceError("busy", ""), failed_tries), wait_ms),
+    );
   }
   for (const each of cases.sequences) {
     test(each.name, () => {
       const errors = each.outcomes.map(errorOf);
-      const last = errors.reduce((before, error) => (before.mayHaveApplied ? afterDoubtfulTry(error) : error));
+      const last = errors.reduce((before, error) =>
+        before.mayHaveApplied ? afterDoubtfulTry(error) : error,
+      );
       check(last, each);
     });
   }
@@ -159,7 +184,9 @@ describe("filters", () => {
     const service = forService(nc);
     await service.upsertUsers(cases.users);
     for (const id of cases.online) await forUser(nc, id).connect();
-    await until(async () => (await service.queryUsers({ filter: { online: true } })).items.length === 2);
+    await until(
+      async () => (await service.queryUsers({ filter: { online: true } })).items.length === 2,
+    );
     for (const { name, json, matches } of cases.cases) {
       const { items } = await service.queryUsers({ filter: json, limit: 100 });
       assert.deepEqual(items.map(({ id }) => id).sort(), matches, name);

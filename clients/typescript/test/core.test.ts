@@ -30,16 +30,16 @@ test("a connection is online until it is closed, and its events are seen", async
   assert.equal(connection.state.status, "closed");
 });
 
-test("a connection outlives its lease by beats, and changes made together are one request", async () => {
+test("a connection outlives its lease by beats, and joint changes are one request", async () => {
   const nc = await stack.connect();
   const witness = await Witness.of(await stack.connect(), "bob");
   const connection = await forUser(nc, "bob").connect();
   await Promise.all([1, 2, 3].map((n) => connection.update({ status: `s${n}` })));
   await new Promise((resolve) => setTimeout(resolve, 4500));
-  assert.deepEqual(
-    witness.events.map(({ online, status }) => [online, status]).at(-1),
-    [true, "s3"],
-  );
+  assert.deepEqual(witness.events.map(({ online, status }) => [online, status]).at(-1), [
+    true,
+    "s3",
+  ]);
   assert.ok(witness.events.length <= 3, "changes were merged");
   await connection.close();
 });
@@ -77,7 +77,10 @@ test("a slow reader gets the newest state of each user, not all in between", asy
   await until(() => watch.get("fay")?.status === "50");
   const change = (await reader.next()).value as Change | undefined;
   assert.ok(change && "kind" in change);
-  assert.deepEqual([change.kind, change.before?.status, change.user?.status], ["status", "0", "50"]);
+  assert.deepEqual(
+    [change.kind, change.before?.status, change.user?.status],
+    ["status", "0", "50"],
+  );
   watch.close();
   assert.equal((await reader.next()).value && true, true, "the closing is told");
   assert.equal((await reader.next()).done, true);
@@ -130,7 +133,10 @@ test("a channel is watched without query_users, and beyond ten by pages", async 
   const me = forUser(await stack.connect(), "m03");
   const first = me.watchChannel({ type: "messaging", id: "big" });
   await first.live;
-  assert.deepEqual([first.watched.length, first.truncated, first.notWatched.length], [10, true, 15]);
+  assert.deepEqual(
+    [first.watched.length, first.truncated, first.notWatched.length],
+    [10, true, 15],
+  );
   const all = me.watchChannel({ type: "messaging", id: "big", users: "all" });
   await all.live;
   assert.deepEqual([all.watched.length, all.truncated, all.notWatched.length], [25, false, 0]);

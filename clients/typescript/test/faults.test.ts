@@ -1,4 +1,4 @@
-/** What breaks, and what must hold then: cuts, silence, restarts, refusals. */
+/** Faults, and the guarantees under them: cuts, silence, restarts, refusals. */
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
@@ -76,12 +76,21 @@ test("changes made while the link is down ride in the next connect", async () =>
   const { id } = connection;
   proxy.refuse();
   await until(() => connection.state.status === "interrupted");
-  const both = Promise.all([connection.update({ status: "a" }), connection.update({ status: "b" })]);
+  const both = Promise.all([
+    connection.update({ status: "a" }),
+    connection.update({ status: "b" }),
+  ]);
   proxy.heal();
-  assert.deepEqual((await both).map(({ status }) => status), ["b", "b"]);
+  assert.deepEqual(
+    (await both).map(({ status }) => status),
+    ["b", "b"],
+  );
   assert.equal(connection.id, id);
   await until(() => witness.events.length === 2);
-  assert.deepEqual(witness.events.map(({ status }) => status), [null, "b"]);
+  assert.deepEqual(
+    witness.events.map(({ status }) => status),
+    [null, "b"],
+  );
   await connection.close();
 });
 

@@ -46,7 +46,8 @@ test("each snippet compiles", () => {
   const faults = ts.getPreEmitDiagnostics(program).map(({ file, start = 0, messageText }) => {
     const line = file?.getLineAndCharacterOfPosition(start).line ?? 0;
     const text = file?.text.split("\n")[line]?.trim();
-    return `${file?.fileName.split("/").at(-1)}: ${text}\n  ${ts.flattenDiagnosticMessageText(messageText, "\n  ")}`;
+    const message = ts.flattenDiagnosticMessageText(messageText, "\n  ");
+    return `${file?.fileName.split("/").at(-1)}: ${text}\n  ${message}`;
   });
   assert.deepEqual(faults, []);
 });

@@ -9,7 +9,10 @@ test("a fake presence shows, changes, goes stale, comes back, and denies", async
   const fake = fakePresence<{ name: string }>({ john: { online: true, name: "John" }, jack: {} });
   const watch = fake.watch(["john", "jack", "nobody"]);
   await watch.live;
-  assert.deepEqual([watch.get("john")?.online, watch.get("jack")?.online, watch.get("nobody")], [true, false, null]);
+  assert.deepEqual(
+    [watch.get("john")?.online, watch.get("jack")?.online, watch.get("nobody")],
+    [true, false, null],
+  );
   fake.set("jack", { online: true, status: "hi" });
   assert.deepEqual([watch.get("jack")?.status, watch.get("jack")?.availability], ["hi", "active"]);
   fake.goStale();
@@ -19,7 +22,11 @@ test("a fake presence shows, changes, goes stale, comes back, and denies", async
   fake.deny("john");
   assert.equal(watch.get("john"), undefined);
   assert.equal(watch.getSnapshot().denied.get("john")?.kind, "permission");
-  const channel = fake.watchChannel({ type: "messaging", id: "1", data: { members: ["me", "jack"] } });
+  const channel = fake.watchChannel({
+    type: "messaging",
+    id: "1",
+    data: { members: ["me", "jack"] },
+  });
   await channel.live;
   assert.deepEqual(channel.watched, ["me", "jack"]);
   await until(() => fake.connection.getSnapshot().status === "online");

@@ -21,17 +21,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{interval, timeout};
 
-/// How often a socket is pinged. One that answers two pings in a row with nothing is dead: a phone
-/// that loses its network sends no end.
+/// The interval at which a socket is pinged. One that answers two pings in a row with nothing is
+/// dead: a phone that loses its network sends no end.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// How long a frame may wait for a client that does not read.
+/// The time for which a frame may wait for a client that does not read.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The wishes of a client that may wait for the service.
 const MAX_WISHES: usize = 16;
 
-/// What all sockets share.
+/// The state that all sockets share.
 pub struct Gateway {
     presence: Service,
     lease: Lease,
@@ -60,7 +60,7 @@ impl Gateway {
     }
 }
 
-/// Who opens a socket, and whom to watch.
+/// The user who opens a socket, and the users to watch.
 #[derive(Deserialize)]
 struct Opened {
     user: String,

@@ -21,7 +21,7 @@ async fn main() -> anyhow::Result<()> {
         _ = tokio::signal::ctrl_c() => {}
         _ = term.recv() => {}
     }
-    // Sockets that are still open end with the process. Their users stay online for a lease, so that
-    // those who come back to the next gateway are never seen offline.
+    // Sockets that are still open end with the process. Their users stay online for a lease, so
+    // that those who come back to the next gateway are never seen offline.
     Ok(gateway.hand_over().await?)
 }

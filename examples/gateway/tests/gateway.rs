@@ -54,7 +54,7 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// What each socket last heard of its neighbour.
+/// The last event that each socket heard of its neighbour.
 type Heard = Arc<Mutex<Vec<Value>>>;
 
 /// A user's client: comes back whenever its socket ends.

@@ -16,7 +16,7 @@ pub struct Login {
     pub app: KeyPair,
     /// The account of users' clients.
     pub account: String,
-    /// How long a login lasts, at most; NATS then cuts the client, which logs in again.
+    /// The maximum duration of a login; NATS then cuts the client, which logs in again.
     pub lifetime: Duration,
 }
 

@@ -1,13 +1,13 @@
-//! Who a session is, and exactly what its client may do at NATS.
+//! The user of a session, and exactly what its client may do at NATS.
 
 use serde::{Deserialize, Serialize};
 
-/// What the app's session token says. The app signs it when a person logs in.
+/// The content of the app's session token. The app signs it when a person logs in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// The user.
     pub sub: String,
-    /// When the session ends, in seconds since 1970.
+    /// The time at which the session ends, in seconds since 1970.
     pub exp: u64,
     /// Whose events the user may hear besides its own.
     #[serde(default)]

@@ -52,7 +52,7 @@ struct Serve {
     /// The account of users' clients
     #[arg(long, default_value = "CLIENTS")]
     account: String,
-    /// How long a login lasts, at most, in seconds
+    /// The maximum duration of a login, in seconds
     #[arg(long, default_value_t = 900)]
     lifetime: u64,
 }

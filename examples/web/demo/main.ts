@@ -27,7 +27,11 @@ try {
     inboxPrefix: "_INBOX_service",
     maxReconnectAttempts: -1,
   });
-  const leave = await bringPeople(forService<Profile>(nc), CHANNEL, process.env["DEMO"] !== "quiet");
+  const leave = await bringPeople(
+    forService<Profile>(nc),
+    CHANNEL,
+    process.env["DEMO"] !== "quiet",
+  );
   const site = await serve({
     settings: { url: `ws://127.0.0.1:${servers.wsPort}`, user: VIEWER.id, channel: CHANNEL },
     app: servers.app,

@@ -63,7 +63,8 @@ class Person {
       const end = new Date(Date.now() + oneOf([10, 30, 60]) * 60_000).toISOString();
       await seat.update({ status: oneOf(STATUSES), status_expires_at: end });
     } else if (dice < 0.6) await seat.update({ status: null });
-    else if (dice < 0.8) await seat.update({ availability: oneOf(["auto", "auto", "busy", "away"]) });
+    else if (dice < 0.8)
+      await seat.update({ availability: oneOf(["auto", "auto", "busy", "away"]) });
     else seat.setIdle(Math.random() < 0.5);
   }
 }
@@ -96,7 +97,13 @@ export async function bringPeople(
   await Promise.all(others.map((person) => person.come()));
   await Promise.all(others.map((person) => person.go()));
   if (!lively) return () => lease.abandon();
-  const timer = setInterval(() => void oneOf(people).act().catch(() => undefined), STEP_MS);
+  const timer = setInterval(
+    () =>
+      void oneOf(people)
+        .act()
+        .catch(() => undefined),
+    STEP_MS,
+  );
   return () => {
     clearInterval(timer);
     lease.abandon();

@@ -60,10 +60,21 @@ export class Servers {
     const daemon = this.#file("presenced.toml", settings(seedOf(keys.daemon)));
     for (let n = 0; n < 2; n++) {
       const env = { PRESENCED_NATS__URL: `nats://127.0.0.1:${this.port}` };
-      await this.#run(process.env["PRESENCED"] ?? "presenced", ["run", "--config", daemon], "ready", env);
+      await this.#run(
+        process.env["PRESENCED"] ?? "presenced",
+        ["run", "--config", daemon],
+        "ready",
+        env,
+      );
     }
 
-    const args = ["serve", "--url", `nats://127.0.0.1:${this.port}`, "--app-key", this.app.getPublicKey()];
+    const args = [
+      "serve",
+      "--url",
+      `nats://127.0.0.1:${this.port}`,
+      "--app-key",
+      this.app.getPublicKey(),
+    ];
     args.push("--nkey", this.#file("login.nk", seedOf(keys.login)));
     args.push("--issuer", this.#file("issuer.nk", seedOf(keys.issuer)));
     await this.#run(process.env["PRESENCE_LOGIN"] ?? "presence-login", args, "ready");
@@ -91,7 +102,12 @@ export class Servers {
   }
 
   /** Starts a program, and waits for a line of its log. */
-  async #run(program: string, args: string[], ready: string, env: Record<string, string> = {}): Promise<void> {
+  async #run(
+    program: string,
+    args: string[],
+    ready: string,
+    env: Record<string, string> = {},
+  ): Promise<void> {
     // A group of its own: Ctrl-C reaches this process alone, which stops the others in order.
     const child = spawn(program, args, {
       stdio: ["ignore", "ignore", "pipe"],

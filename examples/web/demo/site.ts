@@ -41,19 +41,26 @@ export async function serve(options: SiteOptions): Promise<{ url: string; close(
   };
 }
 
-async function answer(options: SiteOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function answer(
+  options: SiteOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
   const { pathname, searchParams } = new URL(request.url ?? "/", "http://localhost");
   const ws = options.settings.url;
   response.setHeader(
     "Content-Security-Policy",
-    `default-src 'self'; connect-src 'self' ${ws}; worker-src blob:; style-src 'self' 'unsafe-inline'`,
+    `default-src 'self'; connect-src 'self' ${ws}; worker-src blob:; ` +
+      "style-src 'self' 'unsafe-inline'",
   );
   response.setHeader("Cache-Control", "no-cache");
   if (pathname === "/settings.json") {
     response.setHeader("Content-Type", "application/json").end(JSON.stringify(options.settings));
   } else if (pathname === "/token") {
     // An app takes the user from its own login; here everybody may be anybody.
-    response.setHeader("Content-Type", "text/plain").end(sessionOf(options, searchParams.get("user") ?? ""));
+    response
+      .setHeader("Content-Type", "text/plain")
+      .end(sessionOf(options, searchParams.get("user") ?? ""));
   } else {
     await file(pathname === "/" ? "/index.html" : pathname, response);
   }
@@ -63,13 +70,19 @@ async function file(pathname: string, response: ServerResponse): Promise<void> {
   const type = TYPES[extname(pathname)];
   // A parsed path has no ".." left: it stays inside the folder.
   const url = new URL(`.${pathname}`, FILES);
-  const contents = type && url.href.startsWith(FILES.href) ? await readFile(url).catch(() => undefined) : undefined;
+  const contents =
+    type && url.href.startsWith(FILES.href)
+      ? await readFile(url).catch(() => undefined)
+      : undefined;
   if (!type || !contents) response.writeHead(404).end();
   else response.setHeader("Content-Type", type).end(contents);
 }
 
 /** A session token as the login expects it (docs/security.md). */
-function sessionOf({ app, settings, sessionSeconds = SESSION_S }: SiteOptions, user: string): string {
+function sessionOf(
+  { app, settings, sessionSeconds = SESSION_S }: SiteOptions,
+  user: string,
+): string {
   const { type, id } = settings.channel;
   const claims = {
     sub: user,

@@ -1,4 +1,6 @@
-/** The whole page: a header with the state of the connection, oneself, and the people of a channel. */
+/**
+ * The whole page: a header with the state of the connection, oneself, and the people of a channel.
+ */
 
 import type { PresenceSource } from "@presenced/client";
 import { PresenceProvider } from "@presenced/client/react";
@@ -10,7 +12,7 @@ import { People } from "./people.js";
 /** The app's own fields of a user. */
 export type Profile = { name: string; title: string };
 
-/** What the site says of where NATS is, and what is shown. */
+/** The settings from the site: the address of NATS, the user, and the channel to show. */
 export interface Settings {
   url: string;
   user: string;
@@ -40,7 +42,11 @@ export function App({ presence, channel, failure }: Opening) {
           <>
             <ConnectionNotice />
             <Me />
-            {channel ? <People {...channel} /> : <section className="card people" aria-busy="true" />}
+            {channel ? (
+              <People {...channel} />
+            ) : (
+              <section className="card people" aria-busy="true" />
+            )}
           </>
         ) : (
           <div className="notice offline" role="alert">

@@ -44,7 +44,7 @@ export function ConnectionPill() {
   );
 }
 
-/** What a link that is not live means, and what can be done. */
+/** The meaning of a link that is not live, and the remedy. */
 export function ConnectionNotice() {
   const [link, { since, error, status }] = useLink();
   const now = useNow();
@@ -66,9 +66,12 @@ export function ConnectionNotice() {
   return (
     <div className={`notice ${link}`} role="status">
       <div>
-        <strong>{link === "offline" ? "This device is offline" : "The connection is interrupted"}</strong>
+        <strong>
+          {link === "offline" ? "This device is offline" : "The connection is interrupted"}
+        </strong>
         <p>
-          You see everyone as they were at {clockTime(since, now)}. It comes back by itself, and nothing is missed.
+          You see everyone as they were at {clockTime(since, now)}. It comes back by itself, and
+          nothing is missed.
         </p>
       </div>
     </div>

@@ -54,7 +54,9 @@ export function Dot({ kind }: { kind: DotKind }) {
       <circle className="dot-fill" cx="8" cy="8" r="5.5" />
       {kind === "away" && <path className="dot-mark" d="M8 5v3.2l2 1.3" />}
       {kind === "busy" && <path className="dot-mark" d="M5.5 8h5" />}
-      {(kind === "offline" || kind === "invisible") && <circle className="dot-hole" cx="8" cy="8" r="2.8" />}
+      {(kind === "offline" || kind === "invisible") && (
+        <circle className="dot-hole" cx="8" cy="8" r="2.8" />
+      )}
     </svg>
   );
 }

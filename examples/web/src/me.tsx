@@ -10,7 +10,7 @@ import { CurrentStatus, StatusForm } from "./status_form.js";
 import type { Change } from "./use_change.js";
 import { useChange } from "./use_change.js";
 
-/** What is so of oneself, which is not always what others see. */
+/** The true state of oneself, which is not always the one that others see. */
 export function ownKind(me: Own<Profile>): DotKind {
   return me.invisible ? "invisible" : me.availability;
 }

@@ -16,12 +16,17 @@ const show = (opening: Opening) =>
 
 show({ presence: null });
 try {
-  const settings = await get("settings.json").then((response) => response.json() as Promise<Settings>);
+  const settings = await get("settings.json").then(
+    (response) => response.json() as Promise<Settings>,
+  );
   const user = new URLSearchParams(location.search).get("user") ?? settings.user;
   const presence = await open<Profile>({
     url: settings.url,
     user,
-    auth: { token: () => get(`token?user=${encodeURIComponent(user)}`).then((response) => response.text()) },
+    auth: {
+      token: () =>
+        get(`token?user=${encodeURIComponent(user)}`).then((response) => response.text()),
+    },
     device: matchMedia("(pointer: coarse)").matches ? "mobile" : "desktop",
   });
   show({ presence, channel: settings.channel });

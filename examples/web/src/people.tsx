@@ -18,7 +18,11 @@ export function People({ type, id }: { type: string; id: string }) {
   const away = people.filter(({ kind }) => kind === "offline" || kind === "unknown");
   const { channel } = view;
   return (
-    <section className={view.live ? "card people" : "card people old"} aria-labelledby="channel" aria-busy={!channel}>
+    <section
+      className={view.live ? "card people" : "card people old"}
+      aria-labelledby="channel"
+      aria-busy={!channel}
+    >
       <div className="card-head">
         <h2 id="channel">
           <span className="hash" aria-hidden>
@@ -45,7 +49,10 @@ export function People({ type, id }: { type: string; id: string }) {
   );
 }
 
-function peopleOf(view: ChannelView<Profile>, me: ReturnType<typeof useMe<Profile>>[0]): PersonProps[] {
+function peopleOf(
+  view: ChannelView<Profile>,
+  me: ReturnType<typeof useMe<Profile>>[0],
+): PersonProps[] {
   const ids = view.channel?.members.map(({ user_id }) => user_id) ?? [];
   const people = ids.map((id): PersonProps => {
     // Of oneself the page shows what is so, not what others see.

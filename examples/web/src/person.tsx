@@ -16,7 +16,17 @@ export const WORDS: Record<DotKind, string> = {
   unknown: "Unknown",
 };
 
-export function Avatar({ id, name, kind, large }: { id: string; name: string; kind: DotKind; large?: boolean }) {
+export function Avatar({
+  id,
+  name,
+  kind,
+  large,
+}: {
+  id: string;
+  name: string;
+  kind: DotKind;
+  large?: boolean;
+}) {
   const hue = [...id].reduce((sum, char) => (sum * 31 + (char.codePointAt(0) ?? 0)) % 360, 7);
   const initials = name
     .split(/\s+/)
@@ -24,7 +34,10 @@ export function Avatar({ id, name, kind, large }: { id: string; name: string; ki
     .map((word) => [...word][0]?.toUpperCase())
     .join("");
   return (
-    <span className={large ? "avatar avatar-large" : "avatar"} style={{ "--hue": hue } as React.CSSProperties}>
+    <span
+      className={large ? "avatar avatar-large" : "avatar"}
+      style={{ "--hue": hue } as React.CSSProperties}
+    >
       <span className="initials" aria-hidden>
         {initials}
       </span>
@@ -57,7 +70,11 @@ export const Person = memo(function Person({ id, user, kind, own }: PersonProps)
       </div>
       <div className="facts">
         <p className={`availability availability-${kind}`}>{WORDS[kind]}</p>
-        {user && kind !== "offline" ? <Devices kinds={user.devices ?? []} /> : <LastSeen user={user} />}
+        {user && kind !== "offline" ? (
+          <Devices kinds={user.devices ?? []} />
+        ) : (
+          <LastSeen user={user} />
+        )}
       </div>
     </li>
   );
@@ -72,7 +89,8 @@ function Status({ user }: { user: User<Profile> | undefined }) {
       {user.status_expires_at && (
         <span className="until">
           <ClockIcon />
-          until <time dateTime={user.status_expires_at}>{clockTime(user.status_expires_at, now)}</time>
+          until{" "}
+          <time dateTime={user.status_expires_at}>{clockTime(user.status_expires_at, now)}</time>
         </span>
       )}
     </p>

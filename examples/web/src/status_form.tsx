@@ -86,7 +86,8 @@ export function CurrentStatus({ me, onClear }: { me: Me<Profile>; onClear: () =>
         {me.status_expires_at && (
           <span className="until">
             <ClockIcon />
-            until <time dateTime={me.status_expires_at}>{clockTime(me.status_expires_at, now)}</time>
+            until{" "}
+            <time dateTime={me.status_expires_at}>{clockTime(me.status_expires_at, now)}</time>
           </span>
         )}
       </p>

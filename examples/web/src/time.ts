@@ -4,7 +4,11 @@ import { useSyncExternalStore } from "react";
 
 const TICK_MS = 15_000;
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
-const clock = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const clock = new Intl.DateTimeFormat("en", {
+  hour: "2-digit",
+  minute: "2-digit",
+  hourCycle: "h23",
+});
 const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short", year: "numeric" });
 
 let now = Date.now();
@@ -48,5 +52,7 @@ export function ago(time: string, at: number): string {
 export function clockTime(time: string | number, at: number): string {
   const date = new Date(time);
   const text = clock.format(date);
-  return date.toDateString() === new Date(at).toDateString() ? text : `${day.format(date)}, ${text}`;
+  return date.toDateString() === new Date(at).toDateString()
+    ? text
+    : `${day.format(date)}, ${text}`;
 }

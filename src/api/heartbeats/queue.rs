@@ -11,9 +11,9 @@ use super::heartbeat;
 
 /// The bound on the queue, in bytes.
 ///
-/// A release build records that much in less than half a second, a debug build in two, so that a
-/// probe behind it is hardly late. It holds several hundred thousand connections in lists, or
-/// ninety thousand single ones.
+/// A release build records that much in less than half a second, a debug build in two. So a probe
+/// behind it is hardly late. It holds several hundred thousand connections in lists, or ninety
+/// thousand single ones.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// The memory of a message beside its text, in bytes.

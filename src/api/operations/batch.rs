@@ -143,8 +143,8 @@ impl Op {
         }
     }
 
-    /// Whether the operation depends on the results of operations under way. A lease holds the
-    /// connections before it, and several users are checked before the first is written.
+    /// Returns whether the operation depends on the results of operations under way. A lease holds
+    /// the connections before it, and several users are checked before the first is written.
     fn must_see(&self, under_way: &HashSet<Id>) -> bool {
         match self {
             Self::Disconnect(Disconnect::Lease { .. }) => true,

@@ -74,8 +74,8 @@ impl Connect {
         let result = match before {
             BeforeConnect::Nothing => connected.await,
             BeforeConnect::Ended(early) => {
-                // Submitted right behind the connect, so that nothing comes between them. What
-                // fails is ended when the replica shows the connection.
+                // Submitted right behind the connect, so that nothing comes between them. If it
+                // fails, the connection is ended when the replica shows it.
                 let ended = ctx.service.command(user, early.command(), ctx.deadline_ms);
                 let result = connected.await;
                 let _ = ended.await;

@@ -38,7 +38,7 @@ pub struct Context {
     pub door: Door,
     /// The prefix of event subjects.
     pub event_prefix: Arc<str>,
-    /// When the request arrived, on the monotonic clock.
+    /// The time at which the request arrived, on the monotonic clock.
     pub arrived_ms: u64,
     /// The deadline of the request, on the monotonic clock.
     pub deadline_ms: u64,
@@ -101,7 +101,7 @@ impl Context {
         self.invisible.store(invisible, Ordering::Relaxed);
     }
 
-    /// Whether the request concerns invisible users only.
+    /// Returns whether the request concerns invisible users only.
     pub fn is_invisible(&self) -> bool {
         self.invisible.load(Ordering::Relaxed)
     }

@@ -48,6 +48,8 @@ impl Explain {
         let now = service.now();
         let connections: Vec<_> =
             record.connections.iter().map(|each| self.connection(service, each, now)).collect();
+        let leaving: Vec<_> =
+            record.leaving.iter().map(|each| self.leaving(service, each, now)).collect();
         let answer = json!({
             "user_id": user.as_str(),
             "rev": rev,
@@ -58,7 +60,7 @@ impl Explain {
                 "why": why(&record),
             },
             "connections": connections,
-            "leaving": record.leaving.iter().map(|each| self.leaving(service, each, now)).collect::<Vec<_>>(),
+            "leaving": leaving,
             "status_expires_at": record.status_expires_at.map(|at| at.to_string()),
             "deaf": service.beacons.hearing().deaf(now.mono_ms),
             "seen_by": service.store.context.daemon.to_string(),

@@ -37,7 +37,7 @@ impl Heartbeat {
         }
     }
 
-    /// Whether the heartbeat is for connections of invisible users only.
+    /// Returns whether the heartbeat is for connections of invisible users only.
     fn is_invisible(&self, service: &Service) -> bool {
         match self {
             Self::Lease(_) => false,

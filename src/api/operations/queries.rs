@@ -5,7 +5,7 @@ use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, wrong};
 use crate::presence::refusal::Refusal;
 
-/// How far the replica must have come before a query is answered.
+/// The state that the replica must have reached before a query is answered.
 #[derive(Debug)]
 pub struct Freshness {
     /// All that is stored when the request arrives, so that "subscribe, then query" has no gap.

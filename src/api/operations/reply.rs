@@ -51,7 +51,8 @@ pub fn too_large(operation: Operation, bytes: usize, limit: usize) -> Refusal {
         _ => ("limit", "lower `limit`"),
     };
     let message = format!(
-        "the answer would have {bytes} bytes, and the NATS server's `max_payload` leaves room for {limit}: {advice}"
+        "the answer would have {bytes} bytes, and the NATS server's `max_payload` leaves room for \
+         {limit}: {advice}"
     );
     Refusal::new(Code::TooLarge, message).field(field).limit(limit as u64)
 }

@@ -88,8 +88,8 @@ impl Request {
         }
     }
 
-    /// Carries the request out. What is under way by the thousand stands in the future itself; the
-    /// others would make it several times as large.
+    /// Carries the request out. The operations under way by the thousand stand in the future
+    /// itself; the others would make it several times as large.
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
         match self {
             Self::Connect(connect) => connect.run(ctx).await,

@@ -109,7 +109,7 @@ impl WatchChannel {
         Ok(self.reply(ctx, &page, watched))
     }
 
-    /// What is shown of the channel, and whom the watch follows.
+    /// The page of the channel that is shown, and the users whom the watch follows.
     fn page(&self, ctx: &Context, record: &Record) -> Result<(Page, Watched), Refusal> {
         if let Door::Own(user) = &ctx.door
             && !record.is_member(user)

@@ -62,8 +62,8 @@ pub fn me_bytes(service: &Service, user: &Id, patch: &Patch) -> usize {
     512 + json::str_bytes(user.as_str()) + status + devices
 }
 
-/// Whether only the user itself may know of a connect or disconnect with this result. A refusal
-/// does not show it; then the visibility before the command counts.
+/// Returns whether only the user itself may know of a connect or disconnect with this result. A
+/// refusal does not show it; then the visibility before the command counts.
 pub fn is_invisible(result: &CommandResult<Users>, was_invisible: bool) -> bool {
     match result {
         Ok(Answer { outcome, .. }) => matches!(

@@ -1,8 +1,8 @@
 //! JSON of requests: strict about ambiguity, tolerant of the texts that common writers emit.
 //!
 //! Half of a surrogate pair in an escape becomes U+FFFD, and a byte order mark is skipped. A value
-//! that no operation can take, such as `NaN` or a repeated name, is a [`Flaw`] with its place, so
-//! that a batch refuses one operation for it and carries out the others.
+//! that no operation can take, such as `NaN` or a repeated name, is a [`Flaw`] with its place. So a
+//! batch refuses one operation for it and carries out the others.
 
 use std::sync::Arc;
 

@@ -62,7 +62,7 @@ impl Operation {
         }
     }
 
-    /// Whether the operation exists for trusted services only.
+    /// Returns whether the operation exists for trusted services only.
     pub fn is_trusted(self) -> bool {
         matches!(
             self,

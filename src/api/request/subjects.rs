@@ -18,7 +18,7 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    /// Whether the daemon must not answer to `reply`, which cannot be the requester's own
+    /// Returns whether the daemon must not answer to `reply`, which cannot be the requester's own
     /// (`PROTOCOL`, section 1).
     pub fn is_forbidden_reply(&self, reply: &str) -> bool {
         let lies_under = |subject: &str| {

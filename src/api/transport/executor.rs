@@ -16,7 +16,7 @@ use crate::presence::refusal::Refusal;
 use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;
 
-/// How many requests are executed before the watchdog is looked at.
+/// The number of requests that are executed before the watchdog is looked at.
 const MAX_PER_TURN: usize = 64;
 
 /// Executes the requests of a queue.
@@ -85,7 +85,8 @@ impl Executor {
         let limits = self.service.limits();
         if self.service.now().mono_ms >= *deadline_ms {
             return Err(unavailable(
-                "the daemon has more requests than it can serve; nothing was done; repeat the request",
+                "the daemon has more requests than it can serve; nothing was done; repeat the \
+                 request",
             ));
         }
         if self.service.pending() >= limits.pending_requests {

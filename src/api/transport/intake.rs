@@ -33,7 +33,7 @@ pub const QUEUE_GROUP: &str = "presenced";
 /// The interval of checks for a stall.
 const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many requests are taken before the clock and the other inputs are looked at.
+/// The number of requests that are taken before the clock and the other inputs are looked at.
 const MAX_PER_TURN: usize = 64;
 
 /// The interval at which a missing fence is sent again.
@@ -245,7 +245,8 @@ impl Intake {
             None => {
                 let refusal = Refusal::new(
                     Code::InvalidRequest,
-                    "there is no such operation: the subject is `<prefix>.<operation>`, or with the user's token behind it",
+                    "there is no such operation: the subject is `<prefix>.<operation>`, or with \
+                     the user's token behind it",
                 );
                 responder(Operation::Explain).refuse_unknown(&refusal);
                 None

@@ -1,7 +1,8 @@
 //! The NATS service protocol (ADR-32): `$SRV.PING`, `$SRV.INFO` and `$SRV.STATS`.
 //!
-//! The client's service framework does not fit: it gives every endpoint a subscription and a lock,
-//! counts a request before it can be dropped or refused, and answers pings after a stop.
+//! The client's service framework does not fit. It gives every endpoint a subscription and a lock.
+//! It counts a request before the request can be dropped or refused, and answers pings after a
+//! stop.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,7 +30,7 @@ pub struct Micro {
     pub daemon: DaemonId,
     pub context: Arc<ReplyContext>,
     pub subjects: Subjects,
-    /// What tells this instance from others.
+    /// The metadata that tell this instance from others.
     pub metadata: Value,
     pub started: Time,
 }

@@ -18,9 +18,9 @@ pub struct QueuedRequest {
     pub operation: Operation,
     pub request: Message,
     pub responder: Responder,
-    /// When the request was taken in, on the monotonic clock.
+    /// The time at which the request was taken in, on the monotonic clock.
     pub arrived_ms: u64,
-    /// When, on the monotonic clock, the request is refused rather than executed.
+    /// The time, on the monotonic clock, at which the request is refused rather than executed.
     pub deadline_ms: u64,
 }
 
@@ -67,7 +67,7 @@ impl RequestQueue {
         QueueGauge(Arc::clone(&self.size))
     }
 
-    /// Whether `max_requests` wait, or as many bytes as may.
+    /// Returns whether `max_requests` wait, or as many bytes as may.
     pub fn is_full(&self, max_requests: usize) -> bool {
         self.size.requests.load(Ordering::Relaxed) >= max_requests
             || self.size.bytes.load(Ordering::Relaxed) >= MAX_QUEUED_BYTES

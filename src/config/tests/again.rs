@@ -13,8 +13,8 @@ fn loaded(file: &str) -> Loaded {
 fn changes_are_named_and_told_apart_by_whether_they_need_a_restart() {
     let before = loaded("");
     let after = loaded(
-        "[nats]\nuser = \"u\"\npassword = \"p\"\n[limits]\npending_scans = 1\n[log]\nlevel = \"warn\"\n\
-         format = \"json\"\n[channel_types.team]\npresence = false\n",
+        "[nats]\nuser = \"u\"\npassword = \"p\"\n[limits]\npending_scans = 1\n\
+         [log]\nlevel = \"warn\"\nformat = \"json\"\n[channel_types.team]\npresence = false\n",
     );
     assert_eq!(after.live_changes(&before), ["limits.pending_scans", "log.level"]);
     let fixed = ["nats.user", "nats.password", "log.format", "channel_types"];

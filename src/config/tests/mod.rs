@@ -136,8 +136,8 @@ fn what_does_not_exist_is_refused_with_what_does() {
     );
     assert_eq!(
         Given::file("channel_types.x.y = 1").error(),
-        "channel_types.x.y in p.toml is not a setting; known here as a key: presence, client_create, \
-         occupancy_interval"
+        "channel_types.x.y in p.toml is not a setting; known here as a key: presence, \
+         client_create, occupancy_interval"
     );
     assert_eq!(
         Given::default().env("PRESENCED_NATS__ULR", "x").error(),

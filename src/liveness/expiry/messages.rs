@@ -15,7 +15,7 @@ pub const ENDINGS: &str = "ending";
 /// A connection: its user, its id, its generation.
 pub type Named = (String, String, u64);
 
-/// What a daemon will end, unless another has heard it.
+/// The connections and leases that a daemon will end, unless another daemon has heard them.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Proposal {
     pub daemon: String,
@@ -24,8 +24,8 @@ pub struct Proposal {
     pub leases: Vec<String>,
 }
 
-/// The items of a proposal that another daemon has heard within the lease: indexes into the
-/// proposal's lists, each with the age of the last heartbeat in milliseconds.
+/// The items of a proposal that another daemon has heard within the lease. They are indexes into
+/// the proposal's lists, each with the age of the last heartbeat in milliseconds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Objection {
     pub number: u64,

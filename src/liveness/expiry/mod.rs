@@ -26,7 +26,7 @@ use crate::presence::time::Now;
 use crate::presence::user::{Command, Index};
 use messages::{Ending, Objection, Proposal};
 
-/// How long other daemons may object to a proposal, in milliseconds.
+/// The time for which other daemons may object to a proposal, in milliseconds.
 pub const OBJECTION_MS: u64 = 300;
 /// The maximum age of a proposal that is decided, in milliseconds: longer than the proof that this
 /// daemon hears takes. After a stop, a silent client may be back without having been heard yet.
@@ -36,7 +36,7 @@ const DECIDED_WITHIN_MS: u64 = 2000;
 const PROVEN_WITHIN_MS: u64 = 1000;
 /// The delay between two consecutive ranks, in milliseconds.
 const STEP_MS: u64 = 1000;
-/// The delay of the first rank, in milliseconds: one heartbeat does not reach all daemons at the
+/// The delay of the first rank, in milliseconds. One heartbeat does not reach all daemons at the
 /// same moment, and the others should not have to object for that.
 const MARGIN_MS: u64 = 100;
 /// The time for the write of a lapse, in milliseconds, once the lapses before it are written. Then
@@ -51,12 +51,12 @@ const GRANTED_US: u64 = 100;
 const MAX_USERS_PER_TICK: usize = 64;
 /// The maximum number of connections or leases in one message.
 const MAX_NAMED_PER_MESSAGE: usize = 500;
-/// What one of them takes at most of a message, in bytes: two ids, each character escaped.
+/// The maximum size of one of them in a message, in bytes: two ids, each character escaped.
 const MAX_NAMED_BYTES: usize = 1100;
 
-/// What a daemon knows at the moment: the stripes of its replica, each under a lock of its own, or
-/// what a simulation has in their place. A lock may be held while `work` runs, so `work` asks in
-/// this order only: index, leases, peers and hearing.
+/// The state that a daemon knows at the moment: the stripes of its replica, each under a lock of
+/// its own, or a simulation's stand-in for them. A lock may be held while `work` runs, so `work`
+/// asks in this order only: index, leases, peers and hearing.
 pub trait View {
     /// Works on the index of each stripe, one after another.
     fn each_index(&self, work: impl FnMut(&mut Index));
@@ -90,7 +90,7 @@ pub enum Effect {
 pub struct PendingWrite {
     pub user: Id,
     pub command: Command,
-    /// When, on the monotonic clock, it is dropped rather than written.
+    /// The time, on the monotonic clock, at which it is dropped rather than written.
     pub deadline_ms: u64,
 }
 
@@ -99,12 +99,12 @@ pub struct PendingWrite {
 pub struct Expiry {
     daemon: DaemonId,
     times: LeaseTimes,
-    /// How many connections or leases fit into a message.
+    /// The number of connections or leases that fit into a message.
     named_per_message: usize,
     last_number: u64,
     open: Vec<OpenProposal>,
     ends: LeaseEnds,
-    /// When all lapses so far are written at the latest, by the time granted for each; in
+    /// The time by which all lapses so far are written, by the time granted for each; in
     /// microseconds, since many small leases may lapse together.
     written_by_us: u64,
 }

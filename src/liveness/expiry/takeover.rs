@@ -1,5 +1,5 @@
 //! The ends of shared leases that have begun and are not done. A lease lapses whole (`PROTOCOL`,
-//! section 4): an end that one daemon leaves unfinished, because it failed or could not write in
+//! section 4). An end that one daemon leaves unfinished, because it failed or could not write in
 //! time, is taken over by the next. So each daemon keeps the list of connections of every end.
 
 use std::collections::BTreeMap;
@@ -9,10 +9,10 @@ use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::user::ConnectionGen;
 
-/// How long an agreement to a proposal is remembered, in milliseconds. An end that begins later,
-/// by a daemon that was stopped, is outdated: the lease may have been heard since.
+/// The time for which an agreement to a proposal is remembered, in milliseconds. An end that begins
+/// later, by a daemon that was stopped, is outdated: the lease may have been heard since.
 const AGREEMENT_TTL_MS: u64 = 3000;
-/// How long the missing chunks of a list are waited for, in milliseconds.
+/// The time for which the missing chunks of a list are waited for, in milliseconds.
 const CHUNKS_TTL_MS: u64 = 3000;
 
 /// Connections on a lease, by user.
@@ -47,7 +47,7 @@ struct Chunks {
 struct LeaseEnd {
     /// The daemons that have worked on it.
     tried: Vec<DaemonId>,
-    /// When the writes of the last of them are done or void.
+    /// The time at which the writes of the last of them are done or void.
     void_ms: u64,
     /// The connections to be ended.
     connections: BTreeMap<Id, Vec<ConnectionGen>>,
@@ -61,7 +61,7 @@ impl LeaseEnds {
         }
     }
 
-    /// Whether this daemon recently agreed to the end of a lease in that proposal.
+    /// Returns whether this daemon recently agreed to the end of a lease in that proposal.
     pub fn has_agreed(&self, daemon: DaemonId, number: u64, lease: &Id, now_ms: u64) -> bool {
         self.agreements.iter().any(|agreement| {
             (agreement.daemon, agreement.number) == (daemon, number)

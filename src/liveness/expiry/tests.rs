@@ -10,7 +10,7 @@ const ME: DaemonId = DaemonId(1);
 const OTHER: DaemonId = DaemonId(2);
 const LEASE_MS: u64 = 10_000;
 const GRACE_MS: u64 = 2000;
-/// When the first rank is due.
+/// The time at which the first rank is due.
 const DUE_MS: u64 = LEASE_MS + MARGIN_MS;
 
 /// A daemon that has heard one connection, of `john`, when it began.

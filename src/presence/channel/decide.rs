@@ -1,4 +1,4 @@
-//! What each command does to the record of a channel.
+//! The changes that each command makes to the record of a channel.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub enum Command {
     Create {
         patch: Patch,
         members: Vec<Id>,
-        /// Who is to be watched. A channel is not made for a watch that would be refused.
+        /// The users to watch. A channel is not made for a watch that would be refused.
         chosen: Option<Vec<Id>>,
     },
     Delete,
@@ -230,7 +230,9 @@ mod tests {
             let mut channel = Stored::default();
             let mut model: Vec<String> = Vec::new();
             for (replace, add, remove) in edits {
-                let texts = |names: &[String]| names.iter().map(|n| Id::parse(n, "id").unwrap()).collect::<Vec<_>>();
+                let texts = |names: &[String]| {
+                    names.iter().map(|n| Id::parse(n, "id").unwrap()).collect::<Vec<_>>()
+                };
                 let edit = Edit {
                     replace: replace.then(|| texts(&add)),
                     add: if replace { Vec::new() } else { texts(&add) },

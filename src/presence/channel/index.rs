@@ -44,7 +44,7 @@ impl Index {
         self.tracked.as_mut().map(|each| std::mem::take(&mut each.changed)).unwrap_or_default()
     }
 
-    /// How many channels there are.
+    /// The number of channels.
     pub fn count(&self) -> usize {
         self.count
     }

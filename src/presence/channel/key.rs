@@ -1,4 +1,4 @@
-//! What names a channel: its type and its id, together `type:id`.
+//! The key of a channel: its type and its id, together `type:id`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::presence::refusal::{Code, Refusal};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelKey {
     cid: Arc<str>,
-    /// Where the colon stands.
+    /// The place of the colon.
     colon: usize,
 }
 

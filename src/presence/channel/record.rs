@@ -15,7 +15,7 @@ use crate::presence::time::Time;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub created_at: Time,
-    /// When its data or its members last really changed.
+    /// The time at which its data or its members last really changed.
     pub updated_at: Time,
     pub last_message_at: Option<Time>,
     pub custom: Custom,

@@ -11,7 +11,7 @@ pub struct Page {
     pub key: ChannelKey,
     pub record: Record,
     pub member_count: usize,
-    /// How many of all members the viewer sees online, if that was asked for.
+    /// The number of all members whom the viewer sees online, if it was asked for.
     pub online_count: Option<usize>,
 }
 

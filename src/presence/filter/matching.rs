@@ -75,8 +75,8 @@ impl Operand {
         }
     }
 
-    /// How what the record holds compares to the operand; `None` if it is of another type or has
-    /// no order.
+    /// Compares the record's value with the operand; `None` if it is of another type or has no
+    /// order.
     fn order(&self, datum: &Datum<'_>) -> Option<Ordering> {
         match (self, datum) {
             (Self::Text(operand), Datum::Text(held)) => Some((**held).cmp(operand)),
@@ -89,7 +89,7 @@ impl Operand {
 }
 
 impl Moment {
-    /// How the time of a record compares to this moment.
+    /// Compares the time of a record with this moment.
     fn order_of(self, held_ms: i64) -> Ordering {
         match held_ms.cmp(&self.floor_ms) {
             Ordering::Equal if self.between => Ordering::Less,
@@ -119,7 +119,7 @@ impl Values {
         }
     }
 
-    /// Whether one of an array's values is among these.
+    /// Returns whether one of an array's values is among these.
     fn contain_value(&self, value: &Value) -> bool {
         match value {
             Value::String(text) => {

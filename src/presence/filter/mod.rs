@@ -2,7 +2,7 @@
 //! sorting*).
 //!
 //! A [`Filter`] is parsed once (`parse`, with the operators of `table`) and then held against each
-//! record (`matching`); it cannot hold an operator or an operand that its field does not take.
+//! record (`matching`). It cannot hold an operator or an operand that its field does not take.
 //! Where the contract leaves a choice:
 //!
 //! - A custom field of another type than the operand's does not match, with `$ne` and `$nin`
@@ -31,7 +31,7 @@ use super::refusal::Refusal;
 pub use parse::{MAX_CONDITIONS, MAX_DEPTH};
 pub use table::MAX_VALUES;
 
-/// What a record must be like. The default matches every record.
+/// A condition on records. The default matches every record.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// All of them are required; the cheap ones come first.
@@ -83,7 +83,7 @@ enum Operand {
 struct Moment {
     /// The last millisecond since 1970 that is not after it.
     floor_ms: i64,
-    /// It lies after that millisecond, so that no record's time equals it.
+    /// Whether the instant lies after that millisecond, so that no record's time equals it.
     between: bool,
 }
 
@@ -105,13 +105,13 @@ impl Filter {
         parse::filter(kind, value)
     }
 
-    /// Whether the record, as the viewer may see it, is one of those asked for. Allocates nothing
-    /// of its own.
+    /// Returns whether the record, as the viewer may see it, is one of those asked for. Allocates
+    /// nothing of its own.
     pub fn matches(&self, subject: &impl Subject) -> bool {
         self.nodes.iter().all(|node| node.matches(subject))
     }
 
-    /// How many tests it makes of a record, at most.
+    /// The maximum number of tests that the filter makes of a record.
     pub fn tests(&self) -> usize {
         self.nodes.iter().map(Node::tests).sum()
     }

@@ -7,10 +7,11 @@ use super::super::refusal::Refusal;
 use super::table::{Class, Operator, at_most, invalid};
 use super::{Filter, Node, Test};
 
-/// How deep `$and`, `$or` and `$nor` nest at most (`PROTOCOL`, section 3).
+/// The maximum depth of `$and`, `$or` and `$nor` (`PROTOCOL`, section 3).
 pub const MAX_DEPTH: usize = 8;
-/// How many operators, bare values and groups a filter has. Ours: a filter for 100 ids or members
-/// uses one, and 1000 of them on each of a million records are about what a query can afford.
+/// The maximum number of operators, bare values and groups of a filter. Ours: a filter for 100 ids
+/// or members uses one, and 1000 of them on each of a million records are about what a query can
+/// afford.
 pub const MAX_CONDITIONS: usize = 1000;
 
 pub(super) fn filter(kind: Kind, value: &Value) -> Result<Filter, Refusal> {
@@ -108,8 +109,8 @@ impl Parser {
 }
 
 impl Node {
-    /// Ranks nodes by what they cost, for those to come first that spare the others: a custom
-    /// field is parsed out of the record, a group holds several.
+    /// Ranks nodes by their cost, for those to come first that spare the others. A custom field is
+    /// parsed out of the record, a group holds several.
     fn cost(&self) -> u8 {
         match self {
             Self::Field(Field::Members, _) => 1,

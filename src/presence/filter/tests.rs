@@ -5,7 +5,7 @@ use super::super::field::sample::sample;
 use super::super::refusal::Code;
 use super::*;
 
-/// Whether the filter finds the record, a channel if it has a `type`.
+/// Returns whether the filter finds the record, a channel if it has a `type`.
 fn finds(filter: Value, record: &Value) -> bool {
     let kind = if record.get("type").is_some() { Kind::Channels } else { Kind::Users };
     Filter::parse(kind, &filter).unwrap().matches(&sample(record))

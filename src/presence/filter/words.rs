@@ -13,8 +13,8 @@ pub(super) fn folded(text: &str) -> impl Iterator<Item = char> {
     text.nfkd().default_case_fold().nfkd().filter(|character| !is_combining_mark(*character))
 }
 
-/// Whether `prefix`, which is folded, is found in `text` at a place that does not lie within a
-/// word.
+/// Returns whether `prefix`, which is folded, is found in `text` at a place that does not lie
+/// within a word.
 pub(super) fn has_word_with_prefix(text: &str, prefix: &str) -> bool {
     let mut in_word = false;
     text.char_indices().any(|(at, character)| {
@@ -33,8 +33,8 @@ fn begins_with(text: &str, prefix: &str) -> bool {
     prefix.chars().all(|character| text.next() == Some(character))
 }
 
-/// Whether the character belongs to a script that is written without spaces between words, or, as
-/// hangul, by syllables of which each may begin what people look for.
+/// Returns whether the character is a word of its own. It then belongs to a script without spaces
+/// between words, or, as hangul, with syllables of which each may begin a searched word.
 fn is_word_of_its_own(character: char) -> bool {
     matches!(u32::from(character),
         // Hangul: jamo, compatibility jamo, extensions, syllables, halfwidth.

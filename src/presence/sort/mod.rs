@@ -119,15 +119,15 @@ impl Key {
 }
 
 /// The place of a record in the order of the [`Sort`] that made it; only places by the same sort
-/// compare meaningfully. What comes first is less.
+/// compare meaningfully. The place that comes first is less.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SortKey {
     parts: Vec<Part<'static>>,
     tie: Part<'static>,
 }
 
-/// What decides by one key. At the same key two records have the same direction, so that the
-/// order of the variants says only that absent values are last.
+/// The part of a [`SortKey`] for one key of the sort. At the same key two records have the same
+/// direction, so that the order of the variants says only that absent values are last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Part<'a> {
     Ascending(Rank<'a>),
@@ -214,7 +214,9 @@ mod tests {
     #[test]
     fn channels_come_newest_message_first_then_without_any_by_cid() {
         let channels = json!([
-            {"type": "t", "id": "none2"}, {"type": "s", "id": "none3"}, {"type": "t", "id": "none1"},
+            {"type": "t", "id": "none2"},
+            {"type": "s", "id": "none3"},
+            {"type": "t", "id": "none1"},
             {"type": "t", "id": "old", "last_message_at": "2019-01-07T13:17:42.375Z"},
             {"type": "t", "id": "new", "last_message_at": "2019-01-07T13:17:42.376Z"},
         ]);

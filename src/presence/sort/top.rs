@@ -21,7 +21,7 @@ impl<'s, T> TopK<'s, T> {
         Self { sort, k, kept: BinaryHeap::new() }
     }
 
-    /// Whether a record is among the first `k` so far.
+    /// Returns whether a record is among the first `k` so far.
     pub fn would_accept(&self, subject: &impl Subject) -> bool {
         if self.kept.len() < self.k {
             return true;
@@ -41,7 +41,7 @@ impl<'s, T> TopK<'s, T> {
         self.kept.push(Entry { place: self.sort.key(subject), item: item() });
     }
 
-    /// What was kept, in order.
+    /// The kept items, in order.
     pub fn into_sorted(self) -> Vec<T> {
         self.kept.into_sorted_vec().into_iter().map(|entry| entry.item).collect()
     }

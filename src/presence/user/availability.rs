@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a user chose to be shown as while it is online.
+/// The availability that a user chose to show while it is online.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Choice {
     /// The connections decide.
@@ -26,7 +26,7 @@ impl Choice {
     }
 }
 
-/// What is shown of a user.
+/// The availability that is shown of a user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Availability {
     #[default]

@@ -19,14 +19,14 @@ pub(super) struct Change<'a> {
     pub before: Option<&'a Record>,
     /// The version of what is stored.
     pub version: u64,
-    /// Which daemon made the change that it counts.
+    /// The daemon that made the change that it counts.
     pub changed_by: Option<DaemonId>,
     pub rules: &'a Rules,
     pub daemon: DaemonId,
     pub now: Now,
 }
 
-/// Why connections end.
+/// The reason why connections end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Departure {
     /// Silent for a lease; no grace follows.
@@ -250,7 +250,8 @@ pub(super) fn check_size(id: &Id, record: &Record) -> Result<(), Refusal> {
     Err(Refusal::new(
         Code::TooLarge,
         format!(
-            "the user {id:?}, as others see it, would have {bytes} bytes, and at most {MAX_USER_BYTES} are accepted: shorten its custom fields or its status"
+            "the user {id:?}, as others see it, would have {bytes} bytes, and at most \
+             {MAX_USER_BYTES} are accepted: shorten its custom fields or its status"
         ),
     )
     .field("user")

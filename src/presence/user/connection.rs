@@ -60,9 +60,10 @@ pub struct Leaving {
     pub device: Option<Device>,
     pub idle: bool,
     pub generation: u64,
-    /// When it ended. How long it stays is measured by the daemons, on their own clocks.
+    /// The time at which it ended. How long it stays is measured by the daemons, on their own
+    /// clocks.
     pub since: Time,
-    /// How long it stays, if not for `offline_grace`.
+    /// The time for which it stays, if not for `offline_grace`.
     pub grace_ms: Option<u64>,
     /// As [`Connection::unknown`].
     pub unknown: Option<Box<str>>,
@@ -88,7 +89,7 @@ impl Leaving {
         }
     }
 
-    /// What tells it from every other one of the user.
+    /// The key that tells the connection from every other one of the user.
     pub fn key(&self) -> LeavingKey {
         LeavingKey {
             connection: self.connection.clone(),

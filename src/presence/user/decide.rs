@@ -1,4 +1,5 @@
-//! What each command does to the record of a user. Pure: the same inputs, the same decision.
+//! The changes that each command makes to the record of a user. Pure: the same inputs, the same
+//! decision.
 
 use std::sync::Arc;
 
@@ -15,10 +16,10 @@ use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
 
-/// What decisions depend on beside the record and the command.
+/// The rules on which decisions depend, beside the record and the command.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// How many connections a user may have.
+    /// The maximum number of connections of a user.
     pub connections_per_user: usize,
     /// Whether connections end without a grace unless one is requested.
     pub no_grace: bool,
@@ -93,7 +94,7 @@ pub enum Outcome {
     Connected { connection: Id, me: Vec<u8>, created: bool, invisible: bool },
     /// Whether the connection is there, and whether the user is invisible.
     ConnectionUpdated { known: bool, invisible: bool },
-    /// How many connections were ended, and whether the user is invisible.
+    /// The number of ended connections, and whether the user is invisible.
     Disconnected { count: usize, invisible: bool },
     /// The user as it sees itself, as JSON.
     Upserted { me: Vec<u8> },
@@ -110,7 +111,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// How many bytes of JSON the outcome shows of the user.
+    /// The number of bytes of JSON that the outcome shows of the user.
     pub fn shown_bytes(&self) -> usize {
         match self {
             Self::Connected { me, .. } | Self::Upserted { me } => me.len(),
@@ -268,8 +269,8 @@ fn update_connection(
     Ok(change.put(record, |_| outcome))
 }
 
-/// The user is active now. What others see of it stays frozen while the user is invisible, and
-/// goes on from where it was: if the clock jumps back, a later moment of invisible time stays
+/// The user is active now. The time that others see stays frozen while the user is invisible, and
+/// then goes on from where it was. If the clock jumps back, a later moment of invisible time stays
 /// invisible.
 pub(super) fn touch(record: &mut Record, now: Now) {
     let latest = |previous| Some(now.latest(previous));

@@ -21,7 +21,7 @@ const MAX_OF_USER: usize = 128;
 pub struct Window {
     /// The last arrival of a connect that is ended, however late it is executed.
     pub arrives_until_ms: u64,
-    /// How long such a connect may still appear in the replica.
+    /// The time for which such a connect may still appear in the replica.
     pub appears_until_ms: u64,
 }
 
@@ -53,12 +53,12 @@ impl EarlyDisconnect {
     }
 }
 
-/// What was remembered for a connect.
+/// The memory of early disconnects that concerns a connect.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BeforeConnect {
     /// Nothing ends the connection.
     Nothing,
-    /// This disconnect ends it at once.
+    /// This disconnect ends the connection at once.
     Ended(EarlyDisconnect),
     /// The connect arrived later than any that these disconnects end; they are forgotten.
     TooLate(Vec<EarlyDisconnect>),
@@ -83,7 +83,7 @@ struct DueEnd {
 pub struct EarlyDisconnects {
     /// By user, those remembered first in front.
     remembered: HashMap<Id, Vec<Remembered>>,
-    /// How many are remembered.
+    /// The number of remembered disconnects.
     count: usize,
     /// The users, each once, with a time until which something is remembered of them.
     order: VecDeque<(u64, Id)>,
@@ -123,7 +123,7 @@ impl EarlyDisconnects {
         self.due.retain(|due| due.user != *user || due.early != *early);
     }
 
-    /// What was remembered for a connect that arrived at `arrived_ms`.
+    /// The early disconnects remembered for a connect that arrived at `arrived_ms`.
     pub fn before_connect(
         &mut self,
         user: &Id,

@@ -13,7 +13,7 @@ use crate::presence::time::{Now, Time};
 /// The longest status, in bytes of UTF-8.
 pub const MAX_STATUS_BYTES: usize = 1024;
 
-/// How far ahead the end of a status may be, in milliseconds: 366 days.
+/// The maximum lead of the end of a status, in milliseconds: 366 days.
 const MAX_STATUS_MS: i64 = 366 * 24 * 3_600_000;
 
 /// Fields to change; those that are absent stay as they are.
@@ -33,7 +33,7 @@ pub struct Patch {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusEnd {
     pub at: Time,
-    /// Where it stands in the request, for errors.
+    /// Its place in the request, for errors.
     pub field: Box<str>,
 }
 

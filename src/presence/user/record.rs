@@ -13,31 +13,31 @@ use crate::presence::time::Time;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub created_at: Time,
-    /// When `status` or a custom field last changed its value.
+    /// The time at which `status` or a custom field last changed its value.
     pub updated_at: Time,
     /// Grows with every visible change of announced fields.
     #[serde(skip)]
     pub version: u64,
-    /// Which daemon made the change that `version` counts.
+    /// The daemon that made the change that `version` counts.
     #[serde(skip)]
     pub changed_by: Option<DaemonId>,
-    /// When the user was last active, in truth.
+    /// The time at which the user was last active, in truth.
     pub last_active: Option<Time>,
     /// The `last_active` that others see: frozen while the user is invisible.
     pub shown_last_active: Option<Time>,
-    /// When the user last went offline, in truth; kept while it is online.
+    /// The time at which the user last went offline, in truth; kept while it is online.
     pub offline_since: Option<Time>,
-    /// When the user last went offline for others; kept while it is online.
+    /// The time at which the user last went offline for others; kept while it is online.
     pub shown_offline_since: Option<Time>,
-    /// When the user last changed a setting by itself: how it wants to be seen, or the end of its
-    /// status. Nothing else may tell that it is there.
+    /// The time at which the user last changed a setting by itself: how it wants to be seen, or the
+    /// end of its status. Nothing else may tell that it is there.
     pub settings_at: Option<Time>,
     pub invisible: bool,
     /// Whether others see neither `last_active` nor `offline_since`.
     pub hide_last_active: bool,
     pub choice: Choice,
     pub status: Option<Box<str>>,
-    /// When the status ends; `None` without a status.
+    /// The time at which the status ends; `None` without a status.
     pub status_expires_at: Option<Time>,
     pub custom: Custom,
     /// The live connections.
@@ -87,7 +87,7 @@ impl Record {
         }
     }
 
-    /// Whether the user is online in truth.
+    /// Returns whether the user is online in truth.
     pub fn is_online(&self) -> bool {
         !self.connections.is_empty() || !self.leaving.is_empty()
     }
@@ -141,8 +141,8 @@ impl Record {
         if self.invisible { self.last_active } else { self.shown_last_active }
     }
 
-    /// When something last happened to the user, in truth. A time more than an hour ahead of `now`
-    /// came from a broken clock, and counts as absent.
+    /// The time at which something last happened to the user, in truth. A time more than an hour
+    /// ahead of `now` came from a broken clock, and counts as absent.
     pub fn touched(&self, now: Time) -> Time {
         let changes = [Some(self.created_at), Some(self.updated_at)];
         let times = [self.last_active, self.shown_last_active];

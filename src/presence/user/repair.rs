@@ -1,5 +1,5 @@
-//! What others see of a user after the store lost a newer record of it: a version never goes back,
-//! and who was invisible or deleted does not come back into view.
+//! Repair of a user after the store lost a newer record of it. A version never goes back. A user
+//! who was invisible or deleted does not come back into others' view.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::view::{self, is_announced};
 use super::{Entity, Users};
 use crate::presence::entity::{Decision, Stored};
 
-/// Whether others may see a difference between `lost` and the older `found`.
+/// Returns whether others may see a difference between `lost` and the older `found`.
 pub(super) fn needed(lost: &Stored<Record>, found: &Stored<Record>) -> bool {
     if Users::version(found) > Users::version(lost) {
         // Others were told of what is stored.

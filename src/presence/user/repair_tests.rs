@@ -1,4 +1,4 @@
-//! What others see after the store lost the newest record of a user.
+//! Tests of others' view after the store lost the newest record of a user.
 
 use std::sync::Arc;
 

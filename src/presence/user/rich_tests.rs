@@ -32,7 +32,7 @@ impl John {
         Ok((decision.outcome, event.map(|event: Value| event["user"].clone())))
     }
 
-    /// What others are told, if anything.
+    /// Applies the command, and returns the event for others, if there is one.
     fn does(&mut self, command: &Command) -> Option<Value> {
         self.tries(command).unwrap().1
     }
@@ -316,7 +316,7 @@ fn announced_fields_have_events_and_others_have_none() {
     assert_eq!(john.upserts(json!({"mood": 2})).unwrap().unwrap()["mood"], 2);
 }
 
-/// What a daemon of the build before writes and reads.
+/// A daemon of the previous build writes and reads these records.
 #[test]
 fn a_record_goes_back_and_forth_between_builds() {
     let read = |text: &str| Record::decode(text.as_bytes()).unwrap();

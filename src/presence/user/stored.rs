@@ -10,8 +10,8 @@
 //! - Leaving connections without a live one and without `grace_since` were ended by an older
 //!   daemon.
 //! - An older daemon changes `status` and keeps `status_end`, which therefore names its status.
-//! - An older daemon moves `last_active` and keeps `offline_since`: a user who is offline went so no
-//!   earlier than it was last active.
+//! - An older daemon moves `last_active` and keeps `offline_since`: a user who is offline went so
+//!   no earlier than it was last active.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -102,7 +102,7 @@ impl Record {
         Ok(stored.into())
     }
 
-    /// What an older daemon takes for the end of the last connection.
+    /// The time at which the last connection ended, as an older daemon stores it.
     fn grace_since(&self) -> Option<Time> {
         let newest = self.leaving.iter().map(|each| each.since).max();
         newest.filter(|_| self.connections.is_empty())
@@ -152,7 +152,7 @@ impl Leaving {
     }
 }
 
-/// The last connect of any of these connections. What is no more than that is not stored.
+/// The last connect of any of these connections. A value that does not exceed it is not stored.
 fn last_connect(connections: &[Connection]) -> u64 {
     connections.iter().map(|each| each.generation).max().unwrap_or(0)
 }

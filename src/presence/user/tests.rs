@@ -1,4 +1,4 @@
-//! What must hold after every history of commands, whatever the clocks show.
+//! Invariants that hold after every history of commands, whatever the clocks show.
 
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ impl Step {
         }
     }
 
-    /// What is left of it in a history without what an invisible user does while it is.
+    /// The step without what an invisible user does; `None` if nothing of it is left.
     fn without_invisible(&self) -> Option<Self> {
         match self {
             Self::Connect { patch, .. } => Some(Self::Upsert(patch.clone())),
@@ -96,7 +96,11 @@ fn device(name: &str) -> Device {
 }
 
 fn a_device() -> impl Strategy<Value = Option<Device>> {
-    prop_oneof![2 => Just(None), 1 => Just(Some(device("desktop"))), 1 => Just(Some(device("mobile")))]
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(device("desktop"))),
+        1 => Just(Some(device("mobile"))),
+    ]
 }
 
 fn a_patch() -> impl Strategy<Value = Patch> {
@@ -160,7 +164,7 @@ fn a_history() -> impl Strategy<Value = Vec<(Step, i64)>> {
     vec((a_step(), passes), 1..40)
 }
 
-/// What a command makes of what is stored, and what others are told.
+/// Applies a step to the stored value, and returns the result and the event for others.
 fn apply(stored: &Stored<Record>, step: &Step, wall: Time) -> (Stored<Record>, Option<Event>) {
     let now = Now::local(0, wall);
     let decision =
@@ -175,7 +179,8 @@ fn is_invisible(stored: &Stored<Record>) -> bool {
     stored.record().is_some_and(|record| record.invisible)
 }
 
-/// What its connections come to: a user who shows itself is seen with those of invisible time.
+/// The reachability of the user: a user who shows itself is seen with connections of invisible
+/// time.
 fn reached(stored: &Stored<Record>) -> Option<Reachability<'_>> {
     stored.record().map(Record::reachability)
 }
@@ -221,7 +226,7 @@ fn disconnect(connection: &str) -> Step {
     Step::Disconnect { connection: id(connection), lease: None, grace_ms: None }
 }
 
-/// What it was before is named by an old command that a daemon carries out late.
+/// An old command, which a daemon carries out late, names the former connection.
 #[test]
 fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
     let connect = connect_plainly("a");
@@ -252,7 +257,7 @@ fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// `PROTOCOL`, section 5. Whenever the user is visible its twin is made again; in invisible
+    /// `PROTOCOL`, section 5. Whenever the user is visible its twin is made again. In invisible
     /// time the twin does not connect, disconnect or lapse, and nobody can tell the two apart.
     #[test]
     fn nobody_sees_what_an_invisible_user_does(history in a_history()) {
@@ -361,7 +366,8 @@ proptest! {
                 let kept = Users::keep(Arc::clone(record));
                 prop_assert_eq!(Users::kept_change(&kept), (record.version, record.changed_by));
                 prop_assert_eq!(&Users::restore(&kept), record);
-                prop_assert!(view::largest_view(&id("john"), record) <= view::view_bound(&id("john"), record));
+                let bound = view::view_bound(&id("john"), record);
+                prop_assert!(view::largest_view(&id("john"), record) <= bound);
             }
         }
     }

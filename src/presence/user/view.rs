@@ -23,7 +23,7 @@ const MAX_ESCAPED: usize = 6;
 /// A version with as many digits as any clock gives in this century.
 const LARGE_VERSION: u64 = 1_000_000_000_000;
 
-/// Who looks.
+/// The viewer of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Viewer<'a> {
     /// Anyone who is not the user.
@@ -35,7 +35,7 @@ pub enum Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// Whether this viewer sees the truth about the user with that id.
+    /// Returns whether this viewer sees the truth about the user with that id.
     pub fn sees_truth_of(self, id: &Id) -> bool {
         match self {
             Self::Other => false,
@@ -45,7 +45,7 @@ impl Viewer<'_> {
     }
 }
 
-/// What a viewer sees of the fields that presence is about.
+/// The presence fields of a user as a viewer sees them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shown<'a> {
     pub online: bool,
@@ -84,8 +84,8 @@ impl AnnouncedFields {
     }
 }
 
-/// Whether others see a difference in what is announced (`PROTOCOL`, section 2). A user who does
-/// not exist counts as offline, without a status or fields.
+/// Returns whether others see a difference in what is announced (`PROTOCOL`, section 2). A user who
+/// does not exist counts as offline, without a status or fields.
 pub fn is_announced(
     before: Option<&Record>,
     after: Option<&Record>,
@@ -104,7 +104,7 @@ pub fn is_announced(
         || fields.differ(old_custom, new_custom)
 }
 
-/// What others see of a record. A user who does not exist is offline, without a status.
+/// The view that others have of a record. A user who does not exist is offline, without a status.
 pub fn shown(record: Option<&Record>) -> Shown<'_> {
     let Some(record) = record else { return Shown::default() };
     let reached = if record.invisible { Reachability::default() } else { record.reachability() };
@@ -121,7 +121,7 @@ pub fn shown(record: Option<&Record>) -> Shown<'_> {
 }
 
 impl Record {
-    /// What the user sees of itself.
+    /// The view that the user has of itself.
     pub fn truth(&self) -> Shown<'_> {
         let reached = self.reachability();
         Shown {
@@ -135,7 +135,7 @@ impl Record {
         }
     }
 
-    /// Whether `viewer` sees the user, whose id is `id`, online.
+    /// Returns whether `viewer` sees the user, whose id is `id`, online.
     pub fn is_online_for(&self, id: &Id, viewer: Viewer<'_>) -> bool {
         if viewer.sees_truth_of(id) { self.is_online() } else { self.is_shown_online() }
     }
@@ -150,7 +150,7 @@ impl Record {
         Availability::of(self.choice, all_idle)
     }
 
-    /// Whether others see the user online.
+    /// Returns whether others see the user online.
     pub fn is_shown_online(&self) -> bool {
         self.is_online() && !self.invisible
     }

@@ -1,5 +1,5 @@
-//! What NATS refuses: each is told in one line that names the cause, the daemon does not serve
-//! meanwhile, and it goes on by itself when the cause is gone.
+//! Refusals of NATS. Each is logged in one line that names the cause. The daemon does not serve
+//! meanwhile, and goes on by itself when the cause is gone.
 
 mod certificates;
 mod credentials;

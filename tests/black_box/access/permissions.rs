@@ -10,8 +10,8 @@ use crate::support::{Client, Daemon, Server, eventually};
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// Where answers go here. The daemon answers wherever a requester says, so this is no permission
-/// that it can try.
+/// The subjects of answers in this test. The daemon answers wherever a requester says, so this is
+/// no permission that it can try.
 const ANSWERS: &str = "_INBOX.>";
 
 /// All else that the daemon publishes on, and all that it subscribes to.

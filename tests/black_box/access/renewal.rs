@@ -67,8 +67,8 @@ fn seconds() -> u64 {
 
 fn token(issuer: &KeyPair, subject: &str, expires: Option<u64>, nats: &Value) -> String {
     let mut claims = json!({
-        "jti": subject, "iat": seconds(), "iss": issuer.public_key(), "sub": subject, "name": "test",
-        "nats": nats,
+        "jti": subject, "iat": seconds(), "iss": issuer.public_key(), "sub": subject,
+        "name": "test", "nats": nats,
     });
     if let Some(expires) = expires {
         claims["exp"] = json!(expires);

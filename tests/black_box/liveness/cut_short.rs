@@ -32,7 +32,10 @@ async fn reconnect(client: &Client) {
         let ops: Vec<_> = chunk
             .iter()
             .map(|n| format!("user-{n}"))
-            .map(|id| json!({"op": "connect", "user": {"id": id}, "connection_id": "c", "lease": "gw"}))
+            .map(|id| {
+                let user = json!({"id": id});
+                json!({"op": "connect", "user": user, "connection_id": "c", "lease": "gw"})
+            })
             .collect();
         eventually("all are connected", Duration::from_secs(20), async || {
             let answer = client.get("batch", json!({"ops": ops})).await;
@@ -79,7 +82,8 @@ async fn the_other_ends_the_rest_of_the_lease_but_nobody_who_connected_again() {
         (answer["unknown"] == json!([]) && answer["held"] == json!(back)).then_some(())
     })
     .await;
-    // What the one that died had stored and not told is told by the other when it is missed.
+    // Ends that the dead daemon had stored and not announced are announced by the other when it
+    // misses it.
     let mut times = HashMap::<String, usize>::new();
     eventually("all who are gone are shown offline", AFTER_A_FAULT, async || {
         for event in events.arrived().into_iter().filter(|event| !event.online) {

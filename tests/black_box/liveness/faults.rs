@@ -111,8 +111,8 @@ async fn nats_restarts_and_nobody_who_is_there_goes_offline() {
     assert_eq!((&answer["unknown"], &answer["held"]), (&json!([]), &json!(20)));
 }
 
-/// A gateway as it should be written: asks in every heartbeat, and connects all of its users again
-/// when it is unknown, or when two answers running count other connections than it has.
+/// A gateway as it should be written. It asks in every heartbeat. It connects all of its users
+/// again when it is unknown, or when two answers running count other connections than it has.
 struct Gateway {
     client: Client,
     users: usize,
@@ -120,7 +120,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// Whether all was as it should be.
+    /// Returns whether all was as it should be.
     async fn beat(&mut self) -> bool {
         let bound = Duration::from_secs(1);
         let asked = self.client.attempt("heartbeat", json!({"lease": "gw"}), bound).await;
@@ -150,8 +150,8 @@ impl Gateway {
     }
 }
 
-/// How often each user went offline, after a gateway paused and came back. It paused until
-/// `noticed` of its users were shown offline, and at least for `pause`.
+/// The number of times that each user went offline, after a gateway paused and came back. It paused
+/// until `noticed` of its users were shown offline, and at least for `pause`.
 async fn paused(
     settings: Settings<'_>,
     users: usize,

@@ -12,7 +12,8 @@ use crate::support::http::Http;
 use crate::support::server::Options;
 use crate::support::{Client, Server, Stage, eventually, within};
 
-/// Why a daemon is deaf whose server cut it off as a slow consumer: while it is away, and after.
+/// The reason why a daemon is deaf whose server cut it off as a slow consumer: while it is away,
+/// and after.
 const CUT_OFF: [&str; 2] = ["it was cut off from NATS", "it has just been connected to NATS again"];
 
 async fn deaf(client: &Client) -> Option<String> {
@@ -76,10 +77,10 @@ async fn a_flood_of_long_heartbeats_is_thrown_away_rather_than_hoarded() {
     /// Together some 390 MB: what a debug build would hear in ten seconds and more.
     const LISTS: usize = 1500;
     const RUBBISH: usize = 60;
-    /// Of these, 32 MiB wait at most. What holds them is larger, and the client's own queue gets
+    /// Of these, 32 MiB wait at most. Their buffers are larger, and the client's own queue gets
     /// something while a single one is heard. Hoarded, they would be twice as much.
     const MAX_GROWTH_KIB: u64 = 256 * 1024;
-    /// How long a busy machine may take for it.
+    /// The time that a busy machine may take for it.
     const FLOOD: Duration = Duration::from_secs(60);
     // The server keeps what is not read yet, and cuts nobody off.
     let config = "max_pending: 1073741824\nwrite_deadline: \"60s\"\n".to_owned();

@@ -1,4 +1,4 @@
-//! What heartbeats say, and what they are answered.
+//! Heartbeats and their answers.
 
 use serde_json::{Value, json};
 

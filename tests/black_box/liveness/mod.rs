@@ -1,4 +1,4 @@
-//! Who is gone goes offline in time; who is there stays online, whatever dies.
+//! Users who are gone go offline in time; users who are there stay online, whatever dies.
 
 mod cut_short;
 mod explain;
@@ -21,7 +21,7 @@ const LEASE: Duration = Duration::from_secs(2);
 /// After one lease, and this, a silent user is offline.
 const LATEST: Duration = Duration::from_secs(2);
 
-/// What a bound may be exceeded by where daemons or NATS were away.
+/// The amount by which a bound may be exceeded where daemons or NATS were away.
 const AFTER_A_FAULT: Duration = Duration::from_secs(5);
 
 /// A short lease, and a grace that would be noticed if a lapse took it.
@@ -31,8 +31,8 @@ const SHORT: Settings<'static> = &[
     ("LIVENESS__OFFLINE_GRACE", "1m"),
 ];
 
-/// Connects `user-0`, `user-1` … on a shared lease, each with the connection `c`. What was open is
-/// repeated, as the protocol wants it.
+/// Connects `user-0`, `user-1` … on a shared lease, each with the connection `c`. Open requests are
+/// repeated, as the protocol requires.
 async fn connect_on(client: &Client, lease: &str, users: usize) {
     let mut ids: Vec<_> = (0..users).map(|n| format!("user-{n}")).collect();
     let start = Instant::now();
@@ -74,7 +74,7 @@ async fn all_offline(events: &mut Events, users: usize, until: Instant) -> Vec<(
     gone
 }
 
-/// What a client is told about a connection.
+/// The answer to a client about a connection.
 async fn unknown(client: &Client, user: &str, connection: &str) -> Value {
     let body = json!({"user_id": user, "connection_id": connection});
     client.get("heartbeat", body).await["unknown"].take()

@@ -11,7 +11,7 @@ use crate::support::{Client, Daemon, Server, Settings, eventually};
 const SETTINGS: Settings<'static> =
     &[("STORE__MARKER_AGE", "1s"), ("LIVENESS__OFFLINE_GRACE", "0s")];
 
-/// What stands under the key of the user.
+/// The value under the key of the user.
 #[derive(Debug, PartialEq, Eq)]
 enum Stored {
     Nothing,

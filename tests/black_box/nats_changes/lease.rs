@@ -57,8 +57,8 @@ async fn only(events: &mut Events, silent: &str, since: Instant, within: Duratio
     since.elapsed()
 }
 
-/// With the short lease serving: who connects now goes by it at once, and `old` goes on by the long
-/// one until it has learned; then the short one counts for all.
+/// The daemon serves with the short lease. A user who connects now goes by it at once, and `old`
+/// goes on by the long one until it has learned. Then the short one counts for all.
 async fn the_short_lease_is_learned(
     client: &Client,
     mut events: Events,

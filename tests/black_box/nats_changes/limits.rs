@@ -1,5 +1,5 @@
-//! What JetStream cannot do for the daemon: each is one line of the log and a state in `/readyz`,
-//! and heals by itself when the cause is gone.
+//! Limits of JetStream. Each failure is one line of the log and a state in `/readyz`, and heals by
+//! itself when the cause is gone.
 
 use async_nats::jetstream::stream::RetentionPolicy;
 use serde_json::json;
@@ -16,7 +16,8 @@ async fn limited(limits: &str) -> Server {
 
 fn account(limits: &str) -> String {
     format!(
-        "accounts {{ A {{ jetstream: {{ {limits} }}, users: [{{user: a, password: a}}] }} }}\nno_auth_user: a\n"
+        "accounts {{ A {{ jetstream: {{ {limits} }}, users: [{{user: a, password: a}}] }} }}\n\
+         no_auth_user: a\n"
     )
 }
 

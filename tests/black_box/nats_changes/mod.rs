@@ -1,4 +1,4 @@
-//! What may happen to the stream, the server, the clock and the login below running daemons.
+//! Changes of the stream, the server, the clock and the login below running daemons.
 
 mod clock;
 mod deleted;
@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Daemon, eventually};
 
-/// How long daemons may take to notice a change of the stream and to be right again.
+/// The time that daemons may take to notice a change of the stream and to be right again.
 const NOTICED: Duration = Duration::from_secs(5);
 
-/// How long they may take after the server was away.
+/// The time that they may take after the server was away.
 const HEALED: Duration = Duration::from_secs(20);
 
 /// The lines of a daemon's log that say that the stream is another.

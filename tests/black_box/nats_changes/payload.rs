@@ -1,4 +1,4 @@
-//! The server takes smaller messages than it did, or than it says to everybody: no message beyond
+//! The server takes smaller messages than it did, or than it says to everybody. No message beyond
 //! its limit is sent, and requests that need one are refused with that limit.
 
 use serde_json::{Value, json};

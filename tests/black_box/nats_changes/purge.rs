@@ -45,7 +45,7 @@ async fn purged(what: Value, gone: &[&str], left: &[&str]) {
     }
     client.connect_user(gone[0], "2").await;
     agree(&client, gone[0], NOTICED, |user| user.is_some_and(|user| user["online"] == true)).await;
-    // What the first one that notices writes, the other may take for an ordinary change.
+    // The writes of the daemon that notices first may look like ordinary changes to the other.
     let lines: Vec<_> = daemons.iter().map(noticed).collect();
     assert!(lines.iter().all(|lines| lines.len() <= 1), "{lines:?}");
     assert!(lines.iter().any(|lines| lines.len() == 1), "{lines:?}");

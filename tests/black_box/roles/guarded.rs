@@ -21,7 +21,7 @@ const STORE: &str = "\"/var/lib/nats\"";
 
 const START: Duration = Duration::from_secs(20);
 
-/// How long the server may take to refuse something.
+/// The time that the server may take to refuse something.
 const REFUSAL: Duration = Duration::from_secs(8);
 
 /// The other halves of the example keys, with the inbox prefix that goes with each.
@@ -174,7 +174,7 @@ impl Guarded {
         Member::log_in(&self.web_url(), JOHN).await.own("john")
     }
 
-    /// Whether that key is let in through the listener for browsers.
+    /// Returns whether that key is let in through the listener for browsers.
     pub async fn lets_in_browsers(&self, who: Login<'_>) -> bool {
         options(who).connect(self.web_url()).await.is_ok()
     }
@@ -183,7 +183,7 @@ impl Guarded {
         DAEMON
     }
 
-    /// What the server has refused, in its own log.
+    /// The server's refusals, from its own log.
     pub fn violations(&self) -> Vec<String> {
         let log = self.process.log();
         log.lines().filter(|line| line.contains("Violation")).map(str::to_owned).collect()
@@ -279,7 +279,7 @@ impl Member {
         .await;
     }
 
-    /// What was refused and not expected.
+    /// The unexpected refusals.
     pub fn refusals(&self) -> Vec<String> {
         self.refusals.lock().unwrap().clone()
     }

@@ -122,7 +122,8 @@ async fn do_not_act_for_others_nor_through_the_door_of_services() {
         john.may_not_say(&format!("presence.v1.{operation}"), body).await;
         john.may_not_say(&format!("presence.v1.{operation}.jack"), json!({})).await;
     }
-    // What no client uses has no second door at all, nor has everyone the right to read all.
+    // Operations that no client uses have no second door at all, nor has everyone the right to read
+    // all.
     for operation in ["query_users", "batch", "delete_users", "upsert_channel", "explain"] {
         john.may_not_say(&format!("presence.v1.{operation}.john"), json!({})).await;
     }

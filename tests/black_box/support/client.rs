@@ -153,7 +153,7 @@ impl Client {
     }
 }
 
-/// What an answer says, if it is one of the protocol.
+/// The content of an answer, if it is one of the protocol.
 pub fn read(answer: &Message) -> Result<Value, Refused> {
     let text = String::from_utf8_lossy(&answer.payload);
     let body: Value = serde_json::from_str(&text)

@@ -14,7 +14,7 @@ use super::{Server, Settings};
 
 const START: Duration = Duration::from_secs(20);
 
-/// How long a daemon may take to leave.
+/// The time that a daemon may take to leave.
 pub const LEAVE: Duration = Duration::from_secs(5);
 
 pub struct Daemon {
@@ -117,7 +117,7 @@ impl Daemon {
         .await
     }
 
-    /// How the daemon ended, if it has.
+    /// The exit status of the daemon, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.ended()
     }
@@ -127,7 +127,7 @@ impl Daemon {
         self.process.end(bound).await
     }
 
-    /// How much memory the daemon has in use.
+    /// The memory that the daemon has in use.
     pub fn memory_kib(&self) -> u64 {
         self.status("VmRSS:")
     }
@@ -144,7 +144,7 @@ impl Daemon {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// How many files and sockets the daemon has open.
+    /// The number of files and sockets that the daemon has open.
     pub fn files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }

@@ -15,7 +15,7 @@ use super::{Client, token};
 /// An event that did not come after so long will not come.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What hears the events of some users.
+/// A listener to the events of some users.
 pub struct Events {
     subscriber: Subscriber,
     /// The newest version of each user, where repeats are dropped.
@@ -43,15 +43,15 @@ impl Events {
         events
     }
 
-    /// For those who may not publish to themselves: the server may not know of it yet. What they
-    /// ask for over the same connection comes after it.
+    /// For those who may not publish to themselves: the server may not know of it yet. Later
+    /// requests over the same connection come after the subscription.
     pub async fn unsettled(client: &Client, subject: &str) -> Self {
         let subscriber = client.nats.subscribe(subject.to_owned()).await.unwrap();
         Self { subscriber, newest: None }
     }
 
-    /// Drops what is not newer than what it has, as a receiver is to: daemons that started together
-    /// may each announce once more what the other did.
+    /// Drops events that are not newer than the known one, as a receiver must. Daemons that started
+    /// together may each announce a change of the other once more.
     pub fn newer_only(self) -> Self {
         Self { newest: Some(BTreeMap::new()), ..self }
     }
@@ -82,7 +82,7 @@ impl Events {
     }
 
     /// All that has arrived. A daemon publishes before it answers, and the server keeps the order
-    /// of one daemon towards one connection: after an answer over the connection of this watcher,
+    /// of one daemon towards one connection. After an answer over the connection of this watcher,
     /// all that was to be published before it is here.
     pub fn arrived(&mut self) -> Vec<Event> {
         let mut events = Vec::new();

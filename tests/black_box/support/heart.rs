@@ -1,4 +1,4 @@
-//! What keeps connections alive: heartbeats in the background, until they are stopped.
+//! A task that keeps connections alive: heartbeats in the background, until it is stopped.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 use super::Client;
 use super::client::barrier;
 
-/// How often heartbeats are sent: often enough that a busy machine delays none for a lease.
+/// The interval at which heartbeats are sent: often enough that a busy machine delays none for a
+/// lease.
 const BEAT: Duration = Duration::from_millis(200);
 
 pub struct Heart {
@@ -48,7 +49,7 @@ impl Heart {
     /// Stops it; when the last heartbeat was sent.
     pub async fn stop(self, client: &Client) -> Instant {
         self.task.abort();
-        // What was sent has reached the server.
+        // The sent heartbeats have reached the server.
         barrier(&client.nats).await;
         *self.last.lock().unwrap()
     }

@@ -10,7 +10,7 @@ use super::{Daemon, eventually};
 /// Longer than a daemon takes to hear its peers.
 const MEETS: Duration = Duration::from_secs(10);
 
-/// What a daemon serves over HTTP.
+/// The HTTP endpoints of a daemon.
 pub struct Http {
     address: String,
 }

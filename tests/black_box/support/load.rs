@@ -20,7 +20,7 @@ pub struct Load {
     workers: Vec<JoinHandle<(String, Tally)>>,
 }
 
-/// What became of the changes of one user: the status is a number that grows with each.
+/// The outcome of the changes of one user: the status is a number that grows with each.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub acknowledged: u64,

@@ -1,4 +1,4 @@
-//! What systemd is to a daemon: a socket to which the daemon says how it is.
+//! A stand-in for systemd: a socket to which the daemon reports its state.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
@@ -9,7 +9,7 @@ use tokio::net::UnixDatagram;
 
 use super::wait::within;
 
-/// How long a daemon may take to say what is awaited.
+/// The time that a daemon may take to send the awaited message.
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Manager {
@@ -57,7 +57,7 @@ impl Manager {
         Self { socket: UnixDatagram::from_std(socket).unwrap(), address, _folder: folder }
     }
 
-    /// What a daemon finds in its environment.
+    /// The variable that a daemon finds in its environment.
     pub fn environment(&self) -> (&'static str, &str) {
         ("NOTIFY_SOCKET", &self.address)
     }

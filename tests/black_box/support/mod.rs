@@ -1,4 +1,4 @@
-//! What the tests stand on: real servers, the real daemon, and clients that hold every answer and
+//! The base of the tests: real servers, the real daemon, and clients that hold every answer and
 //! every event to the protocol.
 
 pub mod channels;

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use super::wait::eventually;
 
-/// How much of the log is shown when a test fails, in lines.
+/// The number of the log's lines that are shown when a test fails.
 const SHOWN: usize = 60;
 
 pub struct Process {
@@ -52,7 +52,7 @@ impl Process {
         assert!(stopped.is_some_and(|(_, status)| status.stopped()), "{} has ended", self.name);
     }
 
-    /// How the program ended, if it has.
+    /// The exit status of the program, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }

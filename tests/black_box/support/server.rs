@@ -25,7 +25,7 @@ pub struct Server {
     folder: TempDir,
 }
 
-/// What a server is to be like.
+/// The options of a server.
 pub struct Options {
     pub jetstream: bool,
     /// More text for its file of settings.
@@ -168,8 +168,8 @@ pub async fn last(nats: &async_nats::Client, key: &str) -> Option<StreamMessage>
     stream.get_last_raw_message_by_subject(&format!("$KV.presence.{key}")).await.ok()
 }
 
-/// A port that is free and stays so until someone listens on it: below those that the system gives
-/// to outgoing connections, of which the tests beside this one make many.
+/// A port that is free and stays so until someone listens on it. It lies below those that the
+/// system gives to outgoing connections, of which the tests beside this one make many.
 pub fn free_port() -> u16 {
     let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()

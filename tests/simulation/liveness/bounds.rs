@@ -48,7 +48,7 @@ impl World {
         since.filter(|since_ms| *since_ms <= now_ms)
     }
 
-    /// Whether there was no fault then, and no effect of an earlier one.
+    /// Returns whether there was no fault then, and no effect of an earlier one.
     pub fn is_quiet(&self, at_ms: u64) -> bool {
         self.disturbed_ms + FORGOTTEN_MS + self.settings.lease_ms <= at_ms
     }
@@ -86,7 +86,8 @@ impl World {
         let latest_ms = self.latest_ms(sign_ms, due_ms, BOUND_MS, reliable_ms);
         if now_ms > latest_ms {
             return Err(Broken(format!(
-                "{user:?} still has {connection:?}, last heard of at {sign_ms}, due until {latest_ms}"
+                "{user:?} still has {connection:?}, last heard of at {sign_ms}, due until \
+                 {latest_ms}"
             )));
         }
         Ok(())

@@ -70,7 +70,7 @@ pub struct Daemon {
     pub expiry: Expiry,
     pub view: DaemonView,
     born_ms: u64,
-    /// How much faster its monotonic clock is, in millionths.
+    /// The lead of its monotonic clock, in millionths.
     drift: i64,
     /// The error of its wall clock, and its drift in thousandths.
     pub skew_ms: i64,

@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// Whether a daemon has heard a lease recently.
+    /// Returns whether a daemon has heard a lease recently.
     fn is_heard(&self, lease: &Id) -> bool {
         let (now_ms, voice) = (self.agenda.now_ms, Voice::Lease(lease.clone()));
         let must =

@@ -64,7 +64,7 @@ pub enum Heartbeat {
 
 #[derive(Debug)]
 pub enum ToGateway {
-    /// It dies.
+    /// The gateway dies.
     Die,
     /// Its next heartbeat is due.
     Beat,

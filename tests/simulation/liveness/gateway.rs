@@ -32,7 +32,7 @@ pub struct Gateway {
     vanished: BTreeSet<(Id, Id)>,
     requests: BTreeMap<u64, Request>,
     last_number: u64,
-    /// How often in a row the service held another number of connections.
+    /// The number of times in a row that the service held another number of connections.
     differs: u32,
 }
 
@@ -91,7 +91,7 @@ impl Gateway {
         self.members.iter().filter(idle).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Whether it keeps a connection alive at the moment.
+    /// Returns whether the gateway keeps a connection alive at the moment.
     pub fn keeps(&self, user: &Id, connection: &Id, now_ms: u64) -> bool {
         let member = (user.clone(), connection.clone());
         self.alive && self.paused_until_ms <= now_ms && self.members.contains_key(&member)

@@ -20,7 +20,7 @@ type Named = (Id, Id, u64);
 #[derive(Debug)]
 struct End {
     begun_ms: u64,
-    /// When it was last taken over.
+    /// The time at which it was last taken over.
     taken_over_ms: Option<u64>,
     /// Whether a daemon had heard the lease, and could not object in time.
     contested: bool,
@@ -30,7 +30,7 @@ struct End {
 #[derive(Debug, Default)]
 pub struct LeaseEnds {
     begun: BTreeMap<Id, End>,
-    /// When a daemon last began to work on the end of a lease.
+    /// The time at which a daemon last began to work on the end of a lease.
     last_ms: BTreeMap<Voice, u64>,
     /// Connections left over while no daemon was reliable.
     pub left_over: BTreeSet<(Id, Id)>,
@@ -68,12 +68,12 @@ impl LeaseEnds {
         Ok(())
     }
 
-    /// When a daemon last began to work on the end of a voice.
+    /// The time at which a daemon last began to work on the end of a voice.
     pub fn last_ms(&self, voice: &Voice) -> Option<u64> {
         self.last_ms.get(voice).copied()
     }
 
-    /// Whether a connection was just ended by a daemon that took over the end of its lease.
+    /// Returns whether a connection was just ended by a daemon that took over the end of its lease.
     pub fn is_taken_over(&self, user: &Id, connection: &Connection, now_ms: u64) -> bool {
         let end = connection.lease.as_ref().and_then(|lease| self.begun.get(lease));
         let connection_gen = (user.clone(), connection.id.clone(), connection.generation);
@@ -86,8 +86,7 @@ impl LeaseEnds {
 
 impl World {
     /// Checks that a lease whose end has begun is ended whole in time, whatever happens to the
-    /// daemon
-    /// that began it, as long as one daemon is reliable all the while.
+    /// daemon that began it. One daemon must be reliable all the while.
     pub fn check_ends(&mut self) -> Result<(), Broken> {
         let now_ms = self.agenda.now_ms;
         let is_over = |end: &End| end.begun_ms + DONE_WITHIN_MS < now_ms;

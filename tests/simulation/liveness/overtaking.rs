@@ -13,7 +13,7 @@ use super::daemon::{REQUEST_MS, Ticket};
 use super::events::{Incoming, Reply};
 use super::world::{World, id};
 
-/// How many sockets of a gateway open and close at once.
+/// The number of sockets of a gateway that open and close at once.
 const SOCKETS: usize = 20;
 
 impl World {
@@ -63,8 +63,8 @@ impl World {
         Ok(())
     }
 
-    /// A disconnect is done. If it found no connection, it is remembered, and the other daemons hear
-    /// of it.
+    /// A disconnect is done. If it found no connection, it is remembered, and the other daemons
+    /// hear of it.
     pub fn on_disconnected(
         &mut self,
         daemon: DaemonId,

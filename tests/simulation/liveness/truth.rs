@@ -21,7 +21,7 @@ pub const WRITTEN_WITHIN_MS: u64 = 1100 + 2000;
 const ENDED_WITHIN_MS: u64 = 6000;
 /// The minimum delay of the next rank.
 const MIN_STEP_MS: u64 = 900;
-/// How long the heartbeats of a voice are remembered.
+/// The time for which the heartbeats of a voice are remembered.
 const BEATS_TTL_MS: u64 = 60_000;
 
 /// The source of a connection's signs of life: a shared lease, or its own heartbeats.
@@ -109,22 +109,23 @@ pub struct Truth {
     lease_ms: u64,
     grace_ms: u64,
     beats: BTreeMap<Voice, VecDeque<Beat>>,
-    /// When, on the daemon's clock, the last heartbeat was sent that it took for a known voice.
+    /// The time, on the daemon's clock, at which the last heartbeat was sent that it took for a
+    /// known voice.
     taken: BTreeMap<(DaemonId, Voice), u64>,
     /// The same for heartbeats that other daemons objected with.
     objected: BTreeMap<(DaemonId, Voice), u64>,
-    /// When a connect was last stored: of a connection, and of any on a lease.
+    /// The time at which a connect was last stored: of a connection, and of any on a lease.
     connected: BTreeMap<Voice, u64>,
     connected_ms: BTreeMap<(Id, Id), u64>,
     pub ends: LeaseEnds,
-    /// When a heartbeat or a probe to a daemon was last dropped.
+    /// The time at which a heartbeat or a probe to a daemon was last dropped.
     dropped: BTreeMap<DaemonId, u64>,
     pub ready: BTreeMap<DaemonId, u64>,
     /// The last write of each kind for a user: the daemon and the time.
     last_writes: BTreeMap<String, (DaemonId, u64)>,
     /// Connections with a request to disconnect.
     pub left: BTreeSet<(Id, Id)>,
-    /// When the grace of a record was stored.
+    /// The time at which the grace of a record was stored.
     pub graces: BTreeMap<Id, u64>,
     pub counts: Counts,
 }
@@ -169,7 +170,7 @@ impl Truth {
         self.dropped.insert(daemon, now_ms);
     }
 
-    /// Whether a daemon has taken a heartbeat within the lease, and must object.
+    /// Returns whether a daemon has taken a heartbeat within the lease, and must object.
     pub fn must_object(&self, daemon: DaemonId, voice: &Voice, mono_ms: u64) -> bool {
         let taken = self.taken.get(&(daemon, voice.clone()));
         taken.is_some_and(|at_ms| at_ms + self.lease_ms > mono_ms)
@@ -319,7 +320,8 @@ impl Truth {
         if !silent(here) {
             let signs: Vec<_> = beats().map(|beat| beat.sent_ms).collect();
             return Err(Broken(format!(
-                "{writer} ended {connection:?}, connected at {connected_ms}, which beat at {signs:?}"
+                "{writer} ended {connection:?}, connected at {connected_ms}, which beat at \
+                 {signs:?}"
             )));
         }
         if !silent(beats().map(|beat| beat.sent_ms).collect()) {
@@ -334,7 +336,7 @@ impl Truth {
     }
 }
 
-/// Whether a daemon takes heartbeats of a voice.
+/// Returns whether a daemon takes heartbeats of a voice.
 pub fn is_known(daemon: &Daemon, voice: &Voice) -> bool {
     match voice {
         Voice::Lease(lease) => daemon.view.leases(|leases| leases.held(lease).is_some()),

@@ -219,10 +219,10 @@ struct Alone {
     daemon: Daemon,
     rev: u64,
     events: Vec<Event>,
-    /// Who came or went for others, by which counts of channels are kept.
+    /// The users who came or went for others, by which counts of channels are kept.
     online: Vec<(Id, bool)>,
     probed_ms: u64,
-    /// How many connects were ended as their disconnects had overtaken them.
+    /// The number of connects that were ended as their disconnects had overtaken them.
     overtaken: u64,
 }
 
@@ -329,7 +329,7 @@ impl Alone {
         });
     }
 
-    /// Whether a user is offline and was not touched for long.
+    /// Returns whether a user is offline and was not touched for long.
     fn is_forgotten(&self, user: &Id, now_ms: u64) -> bool {
         let stream = self.now(now_ms).stream;
         self.record(user, |record| {
@@ -456,9 +456,13 @@ impl Alone {
     }
 }
 
-/// Runs one seed. Returns how many steps were left out of the twin, how many took place in both,
-/// how many users were forgotten, how many connects of invisible users were ended as their
-/// disconnects had overtaken them, and how many events there were.
+/// Runs one seed. Returns the counts of:
+///
+/// - the steps left out of the twin,
+/// - the steps that took place in both,
+/// - the users that were forgotten,
+/// - the connects of invisible users that were ended as their disconnects had overtaken them,
+/// - the events.
 pub fn run(seed: u64) -> [u64; 5] {
     let (mut left_out, mut taken, mut forgotten) = (0, 0, 0);
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -491,7 +495,7 @@ pub fn run(seed: u64) -> [u64; 5] {
         }
         trace.push(format!("{now_ms:>6} {step:?}"));
         if matches!(step, Step::Forget) {
-            // Who was there in truth is forgotten later, but then in the same way.
+            // A user who was there in truth is forgotten later, but then in the same way.
             for user in users() {
                 if !full.is_forgotten(&user, now_ms) {
                     continue;

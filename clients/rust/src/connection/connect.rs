@@ -1,4 +1,4 @@
-//! How a connection is asked for.
+//! The request for a connection.
 
 use std::future::IntoFuture;
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use crate::user::{CustomFields, Fields};
 /// A connection that is to be made. `await` it: it ends when the service has acknowledged it.
 ///
 /// # Errors
-/// What the service refuses; a link that is down is waited for.
+/// Refusals of the service. A link that is down is no error: the call waits for it.
 #[derive(Debug)]
 #[must_use = "a connection is made when it is awaited"]
 pub struct Connect<F = Fields> {
@@ -47,7 +47,7 @@ impl<F> Connect<F> {
         self
     }
 
-    /// What counts only if the user does not exist yet.
+    /// The fields that count only if the user does not exist yet.
     pub fn defaults(mut self, defaults: Patch) -> Self {
         self.defaults = defaults;
         self

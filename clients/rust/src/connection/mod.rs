@@ -21,7 +21,7 @@ use crate::patch::Patch;
 use crate::standing::Standing;
 use crate::user::{CustomFields, Fields, Seen};
 
-/// Where a [`Connection`] stands.
+/// The state of a [`Connection`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ConnectionState {
@@ -35,7 +35,7 @@ pub enum ConnectionState {
     Closed(Option<Error>),
 }
 
-/// How a connection describes itself.
+/// The description that a connection gives of itself.
 ///
 /// ```
 /// use presenced_client::Device;
@@ -55,7 +55,7 @@ impl Device {
         Self { kind: Some(kind.to_owned()), idle: false }
     }
 
-    /// Whether the person is away from it.
+    /// Sets whether the person is away from it.
     pub fn idle(self, idle: bool) -> Self {
         Self { idle, ..self }
     }
@@ -146,7 +146,7 @@ impl<F: CustomFields> Connection<F> {
     /// Waits until the service has acknowledged the connection.
     ///
     /// # Errors
-    /// What the service refuses, and [`Error::Closed`].
+    /// Refusals of the service, and [`Error::Closed`].
     pub async fn online(&self) -> Result<(), Error> {
         let settled = |state: &ConnectionState| {
             matches!(state, ConnectionState::Online | ConnectionState::Closed(_))
@@ -163,7 +163,7 @@ impl<F: CustomFields> Connection<F> {
         self.standing.borrow().since
     }
 
-    /// Why the connection is not online; `None` while all is well.
+    /// The reason why the connection is not online; `None` while all is well.
     ///
     /// [`Error::NoAnswer`] may be a missing permission, unless [`Signals`](crate::Signals) are
     /// tapped.

@@ -24,12 +24,12 @@ pub struct Task {
     pub link: Arc<Link>,
     pub user: Id,
     pub id: Id,
-    /// What the service has not acknowledged.
+    /// The changes that the service has not acknowledged.
     pub pending: Patch,
     pub device: Device,
     /// The defaults that the application gave.
     pub given: Map<String, Value>,
-    /// What a record that is gone would forget.
+    /// The fields that would be lost with the record.
     pub remembered: Map<String, Value>,
     pub waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     pub interval: Duration,
@@ -39,7 +39,7 @@ pub struct Task {
     pub hub: HubHandle,
 }
 
-/// Why a connection is to be made again, or not.
+/// The reason why a connection is to be made again, or not.
 enum End {
     /// At once, or after the wait that follows an error.
     Again(Option<Error>),
@@ -68,7 +68,7 @@ impl Task {
             let body = self.named(json!({"connection_id": self.id}));
             if asked_to_wait {
                 let goodbye = self.link.ask_within("disconnect", &body, retry::LAST_DISCONNECT);
-                // What is not heard is ended by the lease.
+                // The lease ends a connection whose goodbye is not heard.
                 let _ = timeout(retry::LAST_DISCONNECT, goodbye).await;
             } else {
                 self.link.tell("disconnect", &body).await;
@@ -309,7 +309,7 @@ impl Task {
         match result {
             Ok(true) => Ok(()),
             Ok(false) => Err(End::Again(None)),
-            // What was not acknowledged rides in the connect that follows.
+            // Unacknowledged changes ride in the connect that follows.
             Err(error) if error.may_pass() => Err(End::Again(Some(error))),
             Err(error) => {
                 match device {
@@ -322,7 +322,7 @@ impl Task {
         }
     }
 
-    /// Whether the service knows the connection.
+    /// Returns whether the service knows the connection.
     async fn update_device(&mut self) -> Result<bool, Error> {
         let device = &self.device;
         let mut body = self.named(json!({"connection_id": self.id, "idle": device.idle}));

@@ -26,7 +26,7 @@ use crate::watch::{Found, Watch};
 
 const AUDIT: Duration = Duration::from_secs(600);
 
-/// How a door is opened.
+/// The options of a door.
 #[derive(Debug)]
 pub struct Builder {
     nats: Client,
@@ -61,19 +61,19 @@ impl Builder {
         self
     }
 
-    /// How often some of what is watched is checked by a query; `None` is never.
+    /// The interval at which a query checks some of the watched users; `None` is never.
     pub fn audit(mut self, every: Option<Duration>) -> Self {
         self.audit = every;
         self
     }
 
-    /// How long a request is repeated where a repeat may help: 10 s by default.
+    /// The time for which a request is repeated where a repeat may help: 10 s by default.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// What was tapped from the options of the connection.
+    /// The signals tapped from the options of the connection.
     pub fn signals(mut self, signals: Signals) -> Self {
         self.signals = signals;
         self
@@ -195,7 +195,7 @@ pub struct Deleted {
     pub more: bool,
 }
 
-/// What a write changed, and when it can be read.
+/// The result of a write: its change, and the time from which it can be read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written<T> {
     /// The result.

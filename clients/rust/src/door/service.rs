@@ -82,7 +82,7 @@ impl<F: CustomFields> Service<F> {
 
     /// Watches the first `limit` users that match, in an order: 1 to 100.
     ///
-    /// Whether a watched user still matches is asked a second after it changed. Others are not
+    /// A query asks whether a watched user still matches, a second after it changed. Others are not
     /// listened to: they are looked for every ten seconds.
     pub fn watch_where(&self, filter: Filter, sort: Option<Sort>, limit: u32) -> Watch<F, Found> {
         self.door.watch_where(filter, sort, limit)
@@ -205,7 +205,7 @@ impl<F: CustomFields> Service<F> {
         Ok(written(part(&mut answer, "deleted")?, &answer))
     }
 
-    /// Why a user is shown as it is, for people on call.
+    /// Explains why a user is shown as it is, for people on call.
     ///
     /// # Errors
     /// `user_not_found` as [`Error::Refused`]; see [`Error`].

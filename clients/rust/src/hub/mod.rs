@@ -55,14 +55,14 @@ pub(crate) enum Command {
     Me(Arc<Seen>),
 }
 
-/// What the objects of a door hold of its hub. The hub ends with the last of them.
+/// The handle that the objects of a door hold. The hub ends with the last of them.
 #[derive(Debug, Clone)]
 pub(crate) struct HubHandle {
     commands: mpsc::UnboundedSender<Command>,
     counts: Arc<Counts>,
 }
 
-/// What the hub counts.
+/// The counters of the hub.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     watches: AtomicU64,
@@ -113,7 +113,7 @@ struct Followed {
     denied: Option<u64>,
 }
 
-/// Which link was probed, and whether NATS answers over it.
+/// The probed link, and whether NATS answers over it.
 type Probe = Pin<Box<dyn Future<Output = (LinkState, bool)> + Send>>;
 
 struct Hub {
@@ -133,10 +133,10 @@ struct Hub {
     due_at: Option<Instant>,
     /// Users without a subscription: they were added while NATS was away.
     unsubscribed: Vec<Id>,
-    /// When the users are asked for again because messages were dropped.
+    /// The time at which the users are asked for again because messages were dropped.
     resync_at: Option<Instant>,
     resynced: Option<Instant>,
-    /// What the connection had received, and when that last grew.
+    /// The count of messages that the connection had received, and the time when it last grew.
     received: (u64, Instant),
     seen_link: LinkState,
     /// The last user of the last audit; the next one goes on behind it.

@@ -14,7 +14,7 @@ use crate::merge::Known;
 use crate::user::Seen;
 use crate::watch::WatchState;
 
-/// What an audit that found an event missing says.
+/// The message of an audit that found an event missing.
 pub(crate) const MISSED: &str = "events do not arrive: a permission is missing, or NATS drops them";
 
 pub(super) struct Answer {

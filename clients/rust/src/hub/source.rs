@@ -8,7 +8,7 @@ use crate::id::Id;
 use crate::link::{Link, part};
 use crate::user::Seen;
 
-/// Where a hub asks for users.
+/// The place where a hub asks for users.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
     /// `query_users`.
@@ -18,7 +18,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// How many users one request may name.
+    /// The maximum number of users in one request.
     pub fn most(&self) -> usize {
         match self {
             Self::Users => 100,

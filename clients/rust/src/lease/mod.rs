@@ -21,7 +21,7 @@ use crate::link::Link;
 use crate::patch::Patch;
 use crate::retry;
 
-/// How a lease stands.
+/// The state of a lease.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaseState {
     /// The name of now; another after the service had lost the lease.
@@ -32,12 +32,12 @@ pub struct LeaseState {
     pub seats: usize,
     /// Seats that the service has acknowledged.
     pub acknowledged: usize,
-    /// How many heartbeats were sent.
+    /// The number of heartbeats sent.
     pub heartbeats: u64,
     /// Since when NATS is reached, or not.
     pub since: Instant,
-    /// Why the service is not reached; `None` while it is. [`Error::NoAnswer`] may be a missing
-    /// permission, unless [`Signals`](crate::Signals) are tapped.
+    /// The reason why the service is not reached; `None` while it is. [`Error::NoAnswer`] may be a
+    /// missing permission, unless [`Signals`](crate::Signals) are tapped.
     pub last_error: Option<Error>,
     /// Whether it has ended.
     pub closed: bool,
@@ -45,7 +45,7 @@ pub struct LeaseState {
 
 /// Connections of many users under one heartbeat, for gateways.
 ///
-/// When it is dropped, it lives on until the last of its seats is gone.
+/// A dropped lease lives on until the last of its seats is gone.
 #[derive(Debug)]
 pub struct Lease {
     commands: mpsc::UnboundedSender<Command>,
@@ -91,12 +91,12 @@ impl Lease {
         }
     }
 
-    /// How the lease stands.
+    /// The state of the lease.
     pub fn state(&self) -> LeaseState {
         self.state.borrow().clone()
     }
 
-    /// How the lease stands, to wait for a change.
+    /// The states of the lease, to wait for a change.
     pub fn states(&self) -> watch::Receiver<LeaseState> {
         self.state.clone()
     }
@@ -126,7 +126,7 @@ impl Lease {
 /// A seat that is to be made. `await` it: it ends when the service has acknowledged it.
 ///
 /// # Errors
-/// What the service refuses. While it cannot be reached this waits.
+/// Refusals of the service. While the service cannot be reached, the call waits.
 #[derive(Debug)]
 #[must_use = "a seat is made when it is awaited"]
 pub struct ConnectSeat {
@@ -145,7 +145,7 @@ impl ConnectSeat {
         self
     }
 
-    /// What counts only if the user does not exist yet.
+    /// The fields that count only if the user does not exist yet.
     pub fn defaults(mut self, defaults: Patch) -> Self {
         self.defaults = defaults;
         self
@@ -183,7 +183,7 @@ impl Seat {
     /// Changes the user.
     ///
     /// # Errors
-    /// What the service refuses, and [`Error::Closed`].
+    /// Refusals of the service, and [`Error::Closed`].
     pub async fn update(&self, patch: Patch) -> Result<(), Error> {
         let key = self.key.clone().ok_or(Error::Closed)?;
         command(&self.commands, |reply| Command::Patch(key, patch, reply)).await

@@ -22,7 +22,7 @@ pub type Reply = oneshot::Sender<Result<(), Error>>;
 
 #[derive(Debug, Default)]
 struct Seat {
-    /// What the service has not acknowledged; boxed, as most seats have nothing.
+    /// The changes that the service has not acknowledged; boxed, as most seats have none.
     pending: Option<Box<Patch>>,
     /// The application's defaults, and what a record that is gone would forget.
     defaults: Option<Box<Value>>,
@@ -61,7 +61,7 @@ pub struct Seats {
     acknowledged: usize,
 }
 
-/// What was sent for a seat.
+/// The operation that was sent for a seat.
 #[derive(Debug)]
 pub struct Sent {
     key: Key,
@@ -86,12 +86,12 @@ impl Seats {
         self.seats.len()
     }
 
-    /// How many connections the service has acknowledged on the lease of now.
+    /// The number of connections that the service has acknowledged on the present lease.
     pub fn acknowledged(&self) -> usize {
         self.acknowledged
     }
 
-    /// Whether nothing waits and nothing is under way.
+    /// Returns whether nothing waits and nothing is under way.
     pub fn is_settled(&self) -> bool {
         self.queue.is_empty() && self.acknowledged == self.seats.len()
     }
@@ -214,8 +214,7 @@ impl Seats {
         self.enqueue(sent.key);
     }
 
-    /// The result of one operation. What is to be tried again later comes back, for
-    /// [`Self::retry`].
+    /// The result of one operation. Returns an operation to try again later with [`Self::retry`].
     pub fn on_result(&mut self, sent: Sent, result: Result<Value, Error>) -> Option<Retry> {
         let Sent { key, kind, run } = sent;
         let seat = self.seats.get_mut(&key)?;

@@ -25,7 +25,7 @@ use crate::retry;
 const GATHER: Duration = Duration::from_millis(5);
 const BATCH: usize = 200;
 const BATCHES: usize = 4;
-/// How long the end of a whole lease is tried: a large one takes several requests.
+/// The time for which the end of a whole lease is tried: a large one takes several requests.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pause before a connection that was there, and is refused now, is tried again.
@@ -48,7 +48,7 @@ pub struct Task {
     /// Batches in a row that the service did not take, and until when none is sent.
     failed: u32,
     hold_until: Option<Instant>,
-    /// How many operations a batch has: fewer after one was too large.
+    /// The number of operations in a batch: fewer after one was too large.
     batch: usize,
     /// The name before this one, to be ended when all are connected to the new one.
     old: Option<Id>,
@@ -248,7 +248,7 @@ impl Task {
     fn on_untaken(&mut self, sent: Vec<Sent>, error: &Error) {
         self.note(Some(error.clone()));
         self.failed += 1;
-        // What is wrong otherwise may be a permission that comes back.
+        // Another fault may be a permission that comes back.
         let passes = error.may_pass();
         let wait = if passes { retry::wait(error, self.failed) } else { REFUSED_WAIT };
         self.hold_until = self.hold_until.max(Some(Instant::now() + wait));
@@ -281,7 +281,7 @@ impl Task {
             let Some(old) = self.old.take() else { return };
             let (link, body) = (self.link.clone(), json!({"lease": old}));
             self.ending.push(Box::pin(async move {
-                // What is not heard lapses.
+                // A connection whose goodbye is not heard lapses.
                 let _ = link.ask_within("disconnect", &body, retry::LAST_DISCONNECT).await;
             }));
         }

@@ -77,7 +77,7 @@ struct All {
     /// list.
     ids: BTreeSet<Id>,
     page: Option<Asked>,
-    /// When the list is begun, or goes on after a page that failed.
+    /// The time at which the list is begun, or goes on after a page that failed.
     due_at: Option<Instant>,
     /// The list goes on behind this user.
     behind: Option<Id>,

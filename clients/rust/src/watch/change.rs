@@ -1,4 +1,4 @@
-//! What a watch yields.
+//! The changes that a watch yields.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::id::Id;
 use crate::merge::Known;
 use crate::user::{Fields, Seen};
 
-/// What a change of a user is, as the application sees it.
+/// The kind of a user's change, as the application sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -27,15 +27,15 @@ pub enum Kind {
     Unreadable,
 }
 
-/// What a [`Watch`](crate::Watch) yields.
+/// An item that a [`Watch`](crate::Watch) yields.
 #[derive(Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Change<F = Fields> {
     /// A user changed. Steps that the reader was too slow for are left out.
     User {
-        /// Which user.
+        /// The id of the user.
         id: Id,
-        /// What it is.
+        /// The kind of the change.
         kind: Kind,
         /// As the reader saw the user before.
         before: Option<Arc<Seen<F>>>,

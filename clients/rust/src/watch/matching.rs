@@ -17,9 +17,9 @@ use crate::query::UsersQuery;
 use crate::retry;
 use crate::user::{CustomFields, Fields};
 
-/// How often users are looked for whose changes are not heard, as they are not watched.
+/// The interval of the query for users whose changes are not heard, as they are not watched.
 const QUERY_INTERVAL: Duration = Duration::from_secs(10);
-/// How soon after a change of a watched user it is asked whether that still matches.
+/// The delay after a change of a watched user until a query asks whether it still matches.
 const AFTER_CHANGE: Duration = Duration::from_secs(1);
 
 impl<F: CustomFields> Watch<F, Found> {

@@ -23,7 +23,7 @@ use crate::id::Id;
 use crate::merge::Known;
 use crate::user::{CustomFields, Fields, Seen};
 
-/// How far a watch can be relied upon.
+/// The reliability of a watch's picture.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum WatchState {
@@ -43,7 +43,7 @@ pub enum WatchState {
 }
 
 impl WatchState {
-    /// Whether the picture is complete, and of now.
+    /// Returns whether the picture is complete, and of now.
     pub(crate) fn is_complete(&self) -> bool {
         matches!(self, Self::Live | Self::Degraded(_))
     }
@@ -130,7 +130,7 @@ impl<F: CustomFields, K> Watch<F, K> {
         self.shared.standing().since
     }
 
-    /// Why the picture is not complete, or not of now; `None` while all is well.
+    /// The reason why the picture is not complete, or not of now; `None` while all is well.
     ///
     /// [`Error::NoAnswer`] may be a missing permission, unless [`Signals`](crate::Signals) are
     /// tapped.
@@ -138,7 +138,7 @@ impl<F: CustomFields, K> Watch<F, K> {
         self.shared.standing().last_error
     }
 
-    /// What is known of a user.
+    /// The known state of a user.
     pub fn known(&self, id: impl AsRef<str>) -> Known<F> {
         self.shared.known(id.as_ref())
     }

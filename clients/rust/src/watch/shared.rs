@@ -16,7 +16,7 @@ use crate::merge::Known;
 use crate::standing::Standing;
 use crate::user::CustomFields;
 
-/// What a hub shows users to.
+/// A picture to which a hub shows users.
 pub(crate) trait Picture: Debug + Send + Sync {
     /// Shows a user as it is now.
     fn show(&self, id: &Id, now: Known);

@@ -22,7 +22,8 @@ export class Activity {
     }
     const { signal } = this.#listening;
     const input = () => this.#onInput(Date.now());
-    for (const name of INPUTS) addEventListener(name, input, { passive: true, capture: true, signal });
+    for (const name of INPUTS)
+      addEventListener(name, input, { passive: true, capture: true, signal });
     const visible = () => document.visibilityState === "visible" && input();
     document.addEventListener("visibilitychange", visible, { signal });
     this.#check();

@@ -154,13 +154,18 @@ export class Dialer {
     if (isLoginError(error)) this.#refusals++;
     this.#options.log("NATS is not reached; tried again", error);
     if (isGone(error) || this.#refusals > 1) {
-      const message = isGone(error) ? "the app's login is gone" : "NATS refuses the login, with a fresh token too";
+      const message = isGone(error)
+        ? "the app's login is gone"
+        : "NATS refuses the login, with a fresh token too";
       this.close(new PresenceError("login", message, { cause: error }));
     }
   }
 
   #backoffMs(): number {
-    return Math.max(500 * Math.random(), Math.random() * Math.min(10_000, 500 * 2 ** this.#failures));
+    return Math.max(
+      500 * Math.random(),
+      Math.random() * Math.min(10_000, 500 * 2 ** this.#failures),
+    );
   }
 
   #sleep(ms?: number): Promise<void> {
@@ -197,7 +202,8 @@ function firstOf(options: WsConnectionOptions): Promise<NatsConnection> {
       clearInterval(timer);
       return first;
     };
-    const attempt = () => wsconnect(options).then((nc) => (settle() ? resolve(nc) : void nc.close()));
+    const attempt = () =>
+      wsconnect(options).then((nc) => (settle() ? resolve(nc) : void nc.close()));
     const timer = setInterval(() => void attempt().catch(() => undefined), ATTEMPT_EVERY_MS);
     attempt().catch((error: Error) => settle() && reject(error));
   });
@@ -210,7 +216,9 @@ function chainOf(error: unknown): string[] {
 }
 
 function isLoginError(error: unknown): boolean {
-  return chainOf(error).some((name) => name === "AuthorizationError" || name === "UserAuthenticationExpiredError");
+  return chainOf(error).some(
+    (name) => name === "AuthorizationError" || name === "UserAuthenticationExpiredError",
+  );
 }
 
 function isGone(error: unknown): boolean {

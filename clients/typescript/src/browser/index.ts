@@ -1,4 +1,6 @@
-/** Presence in a page: owns its connection, and lives through hiding, reloads, sleep and dead links. */
+/**
+ * Presence in a page: owns its connection, and lives through hiding, reloads, sleep and dead links.
+ */
 
 import type { Connection } from "../core/connection.js";
 import type { DoorOptions } from "../core/door.js";
@@ -27,15 +29,19 @@ export interface OpenOptions<F extends object = Fields> extends DoorOptions, Con
   url: string | string[];
   user: string;
   auth?: Auth;
-  /** What the user is to be from the first moment on. */
+  /** The state of the user from the first moment on. */
   patch?: Patch<F>;
-  /** After how long without input, in any tab, the user is idle. Five minutes; `Infinity` for never. */
+  /**
+   * After how long without input, in any tab, the user is idle. Five minutes; `Infinity` for never.
+   */
   idleAfterMs?: number;
-  /** What a hidden page does: it stays online, or leaves after half a minute. */
+  /** The effect of hiding the page: it stays online, or leaves after half a minute. */
   hidden?: "stay" | "leave";
   /** After how long hidden it leaves. Half a minute. */
   leaveAfterMs?: number;
-  /** A script for the Worker, where the policy forbids `blob:`; `false` for the page's own timers. */
+  /**
+   * A script for the Worker, where the policy forbids `blob:`; `false` for the page's own timers.
+   */
   worker?: URL | false;
   /** `_INBOX_<token of the user>` by default. */
   inboxPrefix?: string;
@@ -45,7 +51,9 @@ export interface OpenOptions<F extends object = Fields> extends DoorOptions, Con
 const IDLE_AFTER_MS = 300_000;
 const LEAVE_AFTER_MS = 30_000;
 
-export class BrowserPresence<F extends object = Fields> implements PresenceSource<F>, AsyncDisposable {
+export class BrowserPresence<F extends object = Fields>
+  implements PresenceSource<F>, AsyncDisposable
+{
   readonly user: string;
   readonly connection: Connection<F>;
   readonly watch: UserDoor<F>["watch"];
@@ -83,7 +91,11 @@ export class BrowserPresence<F extends object = Fields> implements PresenceSourc
     });
     const door = new UserDoor<F>(this.#dialer.link, user, options, this.#ticker);
     this.door = door;
-    ({ watch: this.watch, watchChannel: this.watchChannel, watchChannels: this.watchChannels } = door);
+    ({
+      watch: this.watch,
+      watchChannel: this.watchChannel,
+      watchChannels: this.watchChannels,
+    } = door);
     ({ peek: this.peek, subscribe: this.subscribe } = door);
     this.connection = door.begin(options.patch, options);
     if (Number.isFinite(idleAfterMs)) {
@@ -158,6 +170,8 @@ export class BrowserPresence<F extends object = Fields> implements PresenceSourc
  * Opens the presence of `user`. Resolves when online, or when the first attempt has failed and is
  * being repeated; rejects where the daemons or the login refuse.
  */
-export function open<F extends object = Fields>(options: OpenOptions<F>): Promise<BrowserPresence<F>> {
+export function open<F extends object = Fields>(
+  options: OpenOptions<F>,
+): Promise<BrowserPresence<F>> {
   return new BrowserPresence<F>(options).opened();
 }

@@ -5,9 +5,13 @@ import { jwtAuthenticator, tokenAuthenticator } from "@nats-io/nats-core";
 
 export type Auth =
   | {
-      /** Fetches a token that is valid now. Throw an error named `LoginGone` to end the presence. */
+      /**
+       * Fetches a token that is valid now. Throw an error named `LoginGone` to end the presence.
+       */
       token: () => Promise<string>;
-      /** `jwt`: a NATS user JWT (bearer). `token`, the default: `auth_token`, for an auth callout. */
+      /**
+       * `jwt`: a NATS user JWT (bearer). `token`, the default: `auth_token`, for an auth callout.
+       */
       as?: "jwt" | "token";
     }
   | { authenticator: Authenticator };

@@ -21,7 +21,9 @@ export class WorkerTicker implements Ticker {
   /** `url` names a script of the app's own, for policies without `blob:`. */
   constructor(url: URL | undefined, onDegraded: (why: string) => void) {
     this.#onDegraded = onDegraded;
-    const blob = url ? undefined : URL.createObjectURL(new Blob([SOURCE], { type: "text/javascript" }));
+    const blob = url
+      ? undefined
+      : URL.createObjectURL(new Blob([SOURCE], { type: "text/javascript" }));
     try {
       const worker = new Worker(url ?? blob ?? "");
       this.#worker = worker;
@@ -52,9 +54,11 @@ export class WorkerTicker implements Ticker {
 
   #degrade(): void {
     this.close();
-    for (const entry of this.#ticks.values()) entry.stop ??= timerTicker.start(entry.ms, entry.tick);
+    for (const entry of this.#ticks.values())
+      entry.stop ??= timerTicker.start(entry.ms, entry.tick);
     this.#onDegraded(
-      "the page's policy forbids the Worker that beats while the page is hidden: allow worker-src blob:, or name a script by `worker`",
+      "the page's policy forbids the Worker that beats while the page is hidden: " +
+        "allow worker-src blob:, or name a script by `worker`",
     );
   }
 }

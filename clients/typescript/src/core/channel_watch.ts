@@ -31,7 +31,10 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
   protected override readonly covering = true;
   readonly #load: ChannelsLoader<F>;
   readonly #occupancy = new Map<string, () => void>();
-  readonly #counts = new Map<string, { online_count: number; member_count: number; version: number }>();
+  readonly #counts = new Map<
+    string,
+    { online_count: number; member_count: number; version: number }
+  >();
   #answer: ChannelsAnswer<F> | undefined;
   #loading = false;
   #again = false;
@@ -99,7 +102,7 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
   async #run(): Promise<void> {
     this.#loading = true;
     const { link } = this.hub.door;
-    for (let failedTries = 0; this.#again && link.up && this.status !== "closed"; ) {
+    for (let failedTries = 0; this.#again && link.up && this.status !== "closed";) {
       this.#again = false;
       try {
         this.#take(await this.#load(this.hub));
@@ -128,7 +131,7 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
       if (fresh) this.hub.onAnswer([id], new Map([[id, fresh.user]]), fresh.askedAt);
     }
     this.#followCounts(answer.occupancy);
-    // Who was subscribed to only now is asked for once more: subscribe, then query.
+    // A user who was subscribed to only now is asked for once more: subscribe, then query.
     if (answer.users.some((id) => !known.has(id) && !this.hub.entry(id)?.fresh)) this.#again = true;
     this.#loaded = true;
     this.note();
@@ -138,17 +141,24 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
   #followCounts(subjects: string[]): void {
     for (const subject of subjects) {
       if (this.#occupancy.has(subject)) continue;
-      const stop = this.hub.door.link.subscribe(subject, (msg) => this.#onCount(json(msg)), (error) => {
-        this.countDenied = error;
-        this.note();
-      });
+      const stop = this.hub.door.link.subscribe(
+        subject,
+        (msg) => this.#onCount(json(msg)),
+        (error) => {
+          this.countDenied = error;
+          this.note();
+        },
+      );
       this.#occupancy.set(subject, stop);
     }
   }
 
   #onCount(payload: unknown): void {
     const event = payload as
-      | { type?: string; channel?: { cid: string; online_count: number; member_count: number; version: number } }
+      | {
+          type?: string;
+          channel?: { cid: string; online_count: number; member_count: number; version: number };
+        }
       | undefined;
     if (event?.type !== "channel.presence.changed" || !event.channel) return;
     const { cid, online_count, member_count, version } = event.channel;
@@ -168,10 +178,13 @@ export function channelLoader<F extends object>(ref: ChannelRef): ChannelsLoader
     const fresh: ChannelsAnswer<F>["fresh"] = new Map();
     const ask = async (chunk?: string[]) => {
       const askedAt = hub.mark();
-      const answer = await hub.door.once<{ channel: Channel<F>; presence: PresenceBlock }>("watch_channel", {
-        ...body,
-        users: chunk,
-      });
+      const answer = await hub.door.once<{ channel: Channel<F>; presence: PresenceBlock }>(
+        "watch_channel",
+        {
+          ...body,
+          users: chunk,
+        },
+      );
       for (const member of answer.channel.members) {
         if (answer.presence.users.includes(member.user_id)) {
           fresh.set(member.user_id, { user: member.user, askedAt });
@@ -180,7 +193,8 @@ export function channelLoader<F extends object>(ref: ChannelRef): ChannelsLoader
       return answer;
     };
     const first = await ask(named?.slice(0, USERS_A_CALL));
-    const rest = named?.slice(USERS_A_CALL) ?? (users === "all" ? [...first.presence.not_watched] : []);
+    const rest =
+      named?.slice(USERS_A_CALL) ?? (users === "all" ? [...first.presence.not_watched] : []);
     const watched = [...first.presence.users];
     for (let at = 0; at < rest.length; at += USERS_A_CALL) {
       watched.push(...(await ask(rest.slice(at, at + USERS_A_CALL))).presence.users);
@@ -209,7 +223,8 @@ export function channelsLoader<F extends object>(query: Query): ChannelsLoader<F
     }>("query_channels", { ...query, presence: true });
     const fresh: ChannelsAnswer<F>["fresh"] = new Map();
     for (const channel of answer.channels) {
-      for (const member of channel.members) fresh.set(member.user_id, { user: member.user, askedAt });
+      for (const member of channel.members)
+        fresh.set(member.user_id, { user: member.user, askedAt });
     }
     return {
       channels: answer.channels,
@@ -222,4 +237,3 @@ export function channelsLoader<F extends object>(query: Query): ChannelsLoader<F
     };
   };
 }
-

@@ -19,7 +19,13 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
   readonly #beats: Beats;
   #ask = false;
 
-  constructor(door: Door, user: string, patch: Patch<F>, options: ConnectOptions<F>, ticker: Ticker) {
+  constructor(
+    door: Door,
+    user: string,
+    patch: Patch<F>,
+    options: ConnectOptions<F>,
+    ticker: Ticker,
+  ) {
     this.#door = door;
     this.#beats = new Beats(ticker, (woke) => this.beat(woke));
     this.#session = new Session<F>(
@@ -94,7 +100,8 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
   async online(): Promise<this> {
     for await (const { status, error } of this.states()) {
       if (status === "online") return this;
-      if (status === "closed") throw error ?? new PresenceError("closed", "the connection is closed");
+      if (status === "closed")
+        throw error ?? new PresenceError("closed", "the connection is closed");
     }
     return this;
   }
@@ -149,7 +156,8 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
       this.#session.report(undefined);
       if (body.connection_id !== this.id) return;
       if (answer.unknown.length) this.#session.onUnknown();
-      else if (answer.heartbeat && this.#session.joined) this.#beats.start(answer.heartbeat.interval_ms);
+      else if (answer.heartbeat && this.#session.joined)
+        this.#beats.start(answer.heartbeat.interval_ms);
     } catch (error) {
       // Asked again with the next beat.
       this.#ask = true;

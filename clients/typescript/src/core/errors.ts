@@ -71,13 +71,21 @@ const BUSY: Record<string, number> = { contended: 409, overloaded: 429, unavaila
  */
 export function errorOfReply(body: unknown, status?: number): PresenceError | undefined {
   if (typeof body !== "object" || body === null || !("error" in body)) return undefined;
-  const { code = "", message, details = {} } = body.error as {
+  const {
+    code = "",
+    message,
+    details = {},
+  } = body.error as {
     code?: string;
     message?: string;
     details?: Record<string, unknown>;
   };
   const known = status ?? BUSY[code] ?? 400;
-  const { field, limit, retry_after_ms } = details as { field?: string; limit?: number; retry_after_ms?: number };
+  const { field, limit, retry_after_ms } = details as {
+    field?: string;
+    limit?: number;
+    retry_after_ms?: number;
+  };
   const kind = known === 409 || known === 429 || known >= 500 ? "busy" : "refused";
   return new PresenceError(kind, message ?? code, {
     code,
@@ -91,7 +99,11 @@ export function errorOfReply(body: unknown, status?: number): PresenceError | un
 
 /** The same error, of an operation of which an earlier try may have taken effect. */
 export function afterDoubtfulTry(error: PresenceError): PresenceError {
-  return new PresenceError(error.kind, error.message, { ...error, cause: error.cause, mayHaveApplied: true });
+  return new PresenceError(error.kind, error.message, {
+    ...error,
+    cause: error.cause,
+    mayHaveApplied: true,
+  });
 }
 
 /** From which range the wait after so many failed tries is drawn, in milliseconds. */

@@ -1,5 +1,5 @@
 /**
- * What one door knows of users: a subscription and a view for each user that is watched, shared by
+ * The users that one door knows: a subscription and a view for each user that is watched, shared by
  * all watches. New ids are queried together. The last watcher's release lingers for a second.
  */
 
@@ -198,9 +198,10 @@ export class Hub {
     clearTimeout(this.#resync);
     const spread = this.#entries.size > LARGE ? this.door.spreadMs * 5 : this.door.spreadMs;
     this.#resync = setTimeout(() => {
-      // What is watched only since then was asked for at once.
+      // A user who is watched only since then was asked for at once.
       for (const entry of this.#entries.values()) {
-        if (!entry.covers.size && !entry.fresh && entry.subscribedAt <= upTo) this.#enqueue(entry.id);
+        if (!entry.covers.size && !entry.fresh && entry.subscribedAt <= upTo)
+          this.#enqueue(entry.id);
       }
       for (const watcher of watchers) if (this.watchers.has(watcher)) watcher.onResync();
     }, Math.random() * spread);
@@ -239,7 +240,8 @@ export class Hub {
       if (!isPresenceError(error) || this.door.link.closed) return;
       if (!error.retryable) {
         const denied = new Set<Watcher>();
-        for (const id of ids) this.#entries.get(id)?.watchers.forEach((watcher) => denied.add(watcher));
+        for (const id of ids)
+          this.#entries.get(id)?.watchers.forEach((watcher) => denied.add(watcher));
         for (const watcher of denied) watcher.onDenied(error);
       } else if (this.door.link.up) {
         await pause(retryDelayMs(error, ++this.#failedTries));
@@ -272,7 +274,9 @@ export class Hub {
     const plain = [...this.#entries.values()].filter((entry) => entry.fresh && !entry.covers.size);
     if (this.#auditFrom >= plain.length) this.#auditFrom = 0;
     if (this.#auditFrom === 0) this.#roundMissed = false;
-    const ids = plain.slice(this.#auditFrom, (this.#auditFrom += QUERY_IDS)).map((entry) => entry.id);
+    const ids = plain
+      .slice(this.#auditFrom, (this.#auditFrom += QUERY_IDS))
+      .map((entry) => entry.id);
     const missed = this.missed;
     let answered = this.door.link.up;
     try {

@@ -99,7 +99,14 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
     if (this.#closed) throw new PresenceError("closed", "the lease is closed");
     tokenOf(user, "user");
     const submit = (operation: Operation, body: object) => this.#submit({ op: operation, ...body });
-    const session = new Session<F>(this.#door.link, user, submit, patch, options, this.#door.spreadMs);
+    const session = new Session<F>(
+      this.#door.link,
+      user,
+      submit,
+      patch,
+      options,
+      this.#door.spreadMs,
+    );
     session.lease = this.name;
     this.#sessions.add(session);
     session.onLeft = () => this.#sessions.delete(session);

@@ -159,7 +159,8 @@ export class Link {
 
   #current(): NatsConnection {
     if (this.closed) throw this.closed;
-    if (!this.up || !this.#nc) throw new PresenceError("disconnected", "there is no connection to NATS");
+    if (!this.up || !this.#nc)
+      throw new PresenceError("disconnected", "there is no connection to NATS");
     return this.#nc;
   }
 
@@ -186,7 +187,9 @@ export class Link {
         for (const listener of [...this.listeners]) listener.lossy?.();
       } else if (status.type === "close") break;
     }
-    this.close(new PresenceError("closed", "the NATS connection is closed", { cause: await nc.closed() }));
+    this.close(
+      new PresenceError("closed", "the NATS connection is closed", { cause: await nc.closed() }),
+    );
   }
 }
 
@@ -212,8 +215,7 @@ export function translate(error: unknown, subject: string): PresenceError {
   const own = named("PresenceError");
   if (own) return own as PresenceError;
   const violation = named("PermissionViolationError") as
-    | (Error & { operation: string; subject: string })
-    | undefined;
+    (Error & { operation: string; subject: string }) | undefined;
   if (violation) {
     const operation = violation.operation === "publish" ? "publish" : "subscribe";
     const refused = violation.subject || subject;
@@ -224,7 +226,8 @@ export function translate(error: unknown, subject: string): PresenceError {
     });
   }
   if (named("NoResponders")) {
-    const message = `NATS answers, but no daemon serves ${subject}, or the account lacks the import`;
+    const unserved = `NATS answers, but no daemon serves ${subject}`;
+    const message = `${unserved}, or the account lacks the import`;
     return new PresenceError("no_daemon", message, { subject, cause: error });
   }
   if (named("TimeoutError")) {

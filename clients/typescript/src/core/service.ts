@@ -58,15 +58,19 @@ export class ServiceDoor<F extends object = Fields> {
 
   /** One page. */
   async queryUsers(query: Query & Viewpoint = {}): Promise<{ items: User<F>[]; more: boolean }> {
-    const answer = await this.#door.call<{ users: User<F>[]; more?: boolean }>("query_users", viewed(query));
+    const answer = await this.#door.call<{ users: User<F>[]; more?: boolean }>(
+      "query_users",
+      viewed(query),
+    );
     const { users, more = users.length === query.limit } = answer;
     return { items: users, more };
   }
 
   /** All users that match, by id, page after page. */
   async *users(filter: Filter = {}, viewpoint: Viewpoint = {}): AsyncGenerator<User<F>, void> {
-    for (let last: string | undefined; ; ) {
-      const behind: Filter = last === undefined ? filter : { $and: [filter, { id: { $gt: last } }] };
+    for (let last: string | undefined; ;) {
+      const behind: Filter =
+        last === undefined ? filter : { $and: [filter, { id: { $gt: last } }] };
       const { items, more } = await this.queryUsers({ ...viewpoint, filter: behind, limit: PAGE });
       yield* items;
       last = items.at(-1)?.id;
@@ -78,7 +82,9 @@ export class ServiceDoor<F extends object = Fields> {
     return (await this.#door.call<{ count: number }>("count_users", viewed(query))).count;
   }
 
-  async queryChannels(query: Query & Viewpoint = {}): Promise<{ items: Channel<F>[]; more: boolean }> {
+  async queryChannels(
+    query: Query & Viewpoint = {},
+  ): Promise<{ items: Channel<F>[]; more: boolean }> {
     const answer = await this.#door.call<{ channels: Channel<F>[]; more?: boolean }>(
       "query_channels",
       viewed(query),
@@ -86,16 +92,21 @@ export class ServiceDoor<F extends object = Fields> {
     return { items: answer.channels, more: answer.more ?? false };
   }
 
-  async upsertUsers(users: readonly (Patch<F> & { id: string })[]): Promise<Written<Record<string, Me<F>>>> {
-    const answer = await this.#door.call<{ users: Record<string, Me<F>>; rev?: number }>("upsert_users", {
-      users,
-    });
+  async upsertUsers(
+    users: readonly (Patch<F> & { id: string })[],
+  ): Promise<Written<Record<string, Me<F>>>> {
+    const answer = await this.#door.call<{ users: Record<string, Me<F>>; rev?: number }>(
+      "upsert_users",
+      {
+        users,
+      },
+    );
     return { value: answer.users, rev: answer.rev };
   }
 
-  async deleteUsers(which: { ids: readonly string[] } | { filter: Filter; limit?: number }): Promise<
-    Written<string[]> & { more: boolean }
-  > {
+  async deleteUsers(
+    which: { ids: readonly string[] } | { filter: Filter; limit?: number },
+  ): Promise<Written<string[]> & { more: boolean }> {
     const answer = await this.#door.call<{ deleted: string[]; more?: boolean; rev?: number }>(
       "delete_users",
       which,
@@ -111,13 +122,19 @@ export class ServiceDoor<F extends object = Fields> {
     add_members?: readonly string[];
     remove_members?: readonly string[];
   }): Promise<Written<Channel<F>>> {
-    const answer = await this.#door.call<{ channel: Channel<F>; rev?: number }>("upsert_channel", channel);
+    const answer = await this.#door.call<{ channel: Channel<F>; rev?: number }>(
+      "upsert_channel",
+      channel,
+    );
     return { value: answer.channel, rev: answer.rev };
   }
 
   async deleteChannel(ref: { type: string; id: string }): Promise<Written<boolean>> {
     const { type, id } = ref;
-    const answer = await this.#door.call<{ deleted: boolean; rev?: number }>("delete_channel", { type, id });
+    const answer = await this.#door.call<{ deleted: boolean; rev?: number }>("delete_channel", {
+      type,
+      id,
+    });
     return { value: answer.deleted, rev: answer.rev };
   }
 

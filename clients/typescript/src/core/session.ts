@@ -1,6 +1,6 @@
 /**
  * The desired state of one connection, and the requests that bring the daemons to it, one at a
- * time. What is not acknowledged is merged into one patch, and rides in the next connect.
+ * time. Unacknowledged changes are merged into one patch, and ride in the next connect.
  */
 
 import { PresenceError, isPresenceError, retryDelayMs } from "./errors.js";
@@ -196,7 +196,9 @@ export class Session<F extends object = Fields> {
       while (this.#snapshot.status !== "closed" && (await this.#step()));
       this.#failedTries = 0;
     } catch (error) {
-      this.#onFailure(isPresenceError(error) ? error : new PresenceError("malformed", String(error)));
+      this.#onFailure(
+        isPresenceError(error) ? error : new PresenceError("malformed", String(error)),
+      );
     } finally {
       this.#busy = false;
     }
@@ -205,7 +207,8 @@ export class Session<F extends object = Fields> {
   /** One request at most. Says whether there may be more to do. */
   async #step(): Promise<boolean> {
     if (this.#closing) {
-      if (this.#everJoined && this.#link.up && !this.#paused) await this.#disconnect(this.connectionId);
+      if (this.#everJoined && this.#link.up && !this.#paused)
+        await this.#disconnect(this.connectionId);
       this.#end();
       return false;
     }
@@ -221,7 +224,7 @@ export class Session<F extends object = Fields> {
     const { connectionId: connection_id, lease } = this;
     const { patch, waiters } = this.#takePatch();
     const idle = this.#idle;
-    // What is undefined is not sent.
+    // An undefined field is not sent.
     const answer = (await this.#carry("connect", patch, waiters, {
       user: { id: lease && this.user, ...patch },
       defaults: this.#defaultsBeside(patch),
@@ -240,7 +243,9 @@ export class Session<F extends object = Fields> {
     this.#idleKnown = idle;
     const before = this.#me?.created_at;
     this.#me = answer.me ?? this.#me;
-    const made = this.#everJoined && (answer.created ?? (before !== undefined && this.#me?.created_at !== before));
+    const made =
+      this.#everJoined &&
+      (answer.created ?? (before !== undefined && this.#me?.created_at !== before));
     const regained = made ? "recreated" : this.#lapsed ? "relapsed" : undefined;
     this.#everJoined = true;
     this.#lapsed = false;
@@ -289,7 +294,8 @@ export class Session<F extends object = Fields> {
     } catch (cause) {
       const error = isPresenceError(cause) ? cause : new PresenceError("malformed", String(cause));
       const now = performance.now();
-      const expired = this.joined && waiters.length > 0 && waiters.every((waiter) => waiter.until <= now);
+      const expired =
+        this.joined && waiters.length > 0 && waiters.every((waiter) => waiter.until <= now);
       if (error.retryable && !expired) {
         this.#patch = patch && { ...patch, ...this.#patch };
         this.#waiters = [...waiters, ...this.#waiters];
@@ -308,7 +314,7 @@ export class Session<F extends object = Fields> {
     return { patch, waiters };
   }
 
-  /** What makes the user again as it was, where its record is gone. */
+  /** The defaults that make the user again as it was, where its record is gone. */
   #defaultsBeside(patch: Patch<F> = {}): Patch<F> {
     const defaults: Patch<F> = { ...this.#defaults, ...this.#set };
     if (this.#me?.invisible) defaults.invisible = true;
@@ -341,7 +347,11 @@ export class Session<F extends object = Fields> {
     this.#timer = setTimeout(() => this.kick(), ms);
   }
 
-  #turn(status: ConnectionStatus, error?: PresenceError, regained?: "relapsed" | "recreated"): void {
+  #turn(
+    status: ConnectionStatus,
+    error?: PresenceError,
+    regained?: "relapsed" | "recreated",
+  ): void {
     this.#show({ status, since: Date.now(), me: this.#me, error, regained });
   }
 

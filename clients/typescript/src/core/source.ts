@@ -1,4 +1,4 @@
-/** What user interfaces are built on: `open()` of the browser entry, or the doors of one user. */
+/** The base of user interfaces: `open()` of the browser entry, or the doors of one user. */
 
 import type { ChannelsWatch } from "./channel_watch.js";
 import type { Connection } from "./connection.js";

@@ -1,4 +1,6 @@
-/** What makes beats regular. In pages it is a Worker, as browsers slow the timers of hidden tabs. */
+/**
+ * The clock of regular beats. In pages it is a Worker, as browsers slow the timers of hidden tabs.
+ */
 
 export interface Ticker {
   /** Calls `tick` every `ms` until the returned function is called. */

@@ -10,14 +10,20 @@ export function tokenOf(id: string, field = "id"): string {
   let token = "";
   for (const byte of bytes) {
     const char = String.fromCharCode(byte);
-    token += /[A-Za-z0-9_-]/.test(char) ? char : "=" + byte.toString(16).toUpperCase().padStart(2, "0");
+    token += /[A-Za-z0-9_-]/.test(char)
+      ? char
+      : "=" + byte.toString(16).toUpperCase().padStart(2, "0");
   }
   // eslint-disable-next-line no-control-regex
   if (bytes.length < 1 || bytes.length > 255 || /[\u0000-\u001f\u007f-\u009f]/.test(id)) {
-    throw new PresenceError("refused", `${field} has to be 1 to 255 bytes without control characters`, {
-      code: "invalid_id",
-      field,
-    });
+    throw new PresenceError(
+      "refused",
+      `${field} has to be 1 to 255 bytes without control characters`,
+      {
+        code: "invalid_id",
+        field,
+      },
+    );
   }
   return token;
 }
@@ -35,7 +41,9 @@ export function idOf(token: string): string | undefined {
     }
   }
   try {
-    const id = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes));
+    const id = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
+      Uint8Array.from(bytes),
+    );
     return tokenOf(id) === token ? id : undefined;
   } catch {
     return undefined;

@@ -4,7 +4,7 @@ export type Fields = Record<string, unknown>;
 export type Availability = "active" | "away" | "busy" | "offline";
 export type AvailabilityChoice = "auto" | "away" | "busy";
 
-/** What every user has, as others see it. Times are RFC 3339 texts in UTC. */
+/** The fields of every user, as others see it. Times are RFC 3339 texts in UTC. */
 export interface PublicUser {
   readonly id: string;
   readonly online: boolean;
@@ -75,7 +75,8 @@ export interface PresenceBlock {
 
 export type Scalar = string | number | boolean;
 export type Operators = {
-  [Op in "$eq" | "$ne" | "$gt" | "$gte" | "$lt" | "$lte" | "$contains"]?: Scalar | readonly Scalar[];
+  [Op in "$eq" | "$ne" | "$gt" | "$gte" | "$lt" | "$lte" | "$contains"]?:
+    Scalar | readonly Scalar[];
 } & {
   $in?: readonly Scalar[];
   $nin?: readonly Scalar[];

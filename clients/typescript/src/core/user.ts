@@ -9,7 +9,16 @@ import { Hub } from "./hub.js";
 import { Link } from "./link.js";
 import type { Ticker } from "./ticker.js";
 import { timerTicker } from "./ticker.js";
-import type { Channel, ChannelRef, ConnectOptions, Fields, Me, Patch, Query, User } from "./types.js";
+import type {
+  Channel,
+  ChannelRef,
+  ConnectOptions,
+  Fields,
+  Me,
+  Patch,
+  Query,
+  User,
+} from "./types.js";
 import { UsersWatch } from "./watch.js";
 
 export interface Page<T> {
@@ -36,7 +45,7 @@ export class UserDoor<F extends object = Fields> {
     return { foreign: this.#hub.foreign, missed: this.#hub.missed };
   }
 
-  /** What is known of a user, watched or not: `undefined` is unknown, `null` does not exist. */
+  /** The known state of a user, watched or not: `undefined` is unknown, `null` does not exist. */
   readonly peek = (id: string): User<F> | null | undefined =>
     this.#hub.entry(id)?.view.user as User<F> | null | undefined;
 
@@ -74,7 +83,10 @@ export class UserDoor<F extends object = Fields> {
   }
 
   async queryUsers(query: Query = {}): Promise<Page<User<F>>> {
-    const { users, more } = await this.#door.call<{ users: User<F>[]; more?: boolean }>("query_users", query);
+    const { users, more } = await this.#door.call<{ users: User<F>[]; more?: boolean }>(
+      "query_users",
+      query,
+    );
     return { items: users, more: more ?? false };
   }
 
@@ -83,7 +95,10 @@ export class UserDoor<F extends object = Fields> {
   }
 
   async queryChannels(query: Query = {}): Promise<Page<Channel<F>>> {
-    const answer = await this.#door.call<{ channels: Channel<F>[]; more?: boolean }>("query_channels", query);
+    const answer = await this.#door.call<{ channels: Channel<F>[]; more?: boolean }>(
+      "query_channels",
+      query,
+    );
     return { items: answer.channels, more: answer.more ?? false };
   }
 

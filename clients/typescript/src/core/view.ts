@@ -1,4 +1,4 @@
-/** What is known of one user, and how events and answers merge into it. Sans-IO. */
+/** The known state of one user, and how events and answers merge into it. Sans-IO. */
 
 import type { PublicUser } from "./types.js";
 
@@ -55,7 +55,10 @@ export function userOfEvent(id: string, payload: unknown): PublicUser | undefine
   const event = payload as { type?: unknown; user?: PublicUser } | null | undefined;
   const user = event?.type === "user.presence.changed" ? event.user : undefined;
   const valid =
-    user?.id === id && typeof user.online === "boolean" && Number.isSafeInteger(user.version) && user.version >= 0;
+    user?.id === id &&
+    typeof user.online === "boolean" &&
+    Number.isSafeInteger(user.version) &&
+    user.version >= 0;
   return valid ? user : undefined;
 }
 
@@ -65,11 +68,16 @@ function sameUser(before: Known, now: PublicUser): boolean {
 
 export type ChangeKind = "came" | "left" | "availability" | "status" | "fields" | "gone";
 
-/** What people call the change, or `undefined` where nothing that is shown differs. */
-export function changeKind(before: PublicUser | null, user: PublicUser | null): ChangeKind | undefined {
+/** The name of the change, or `undefined` where nothing that is shown differs. */
+export function changeKind(
+  before: PublicUser | null,
+  user: PublicUser | null,
+): ChangeKind | undefined {
   if (!user) return before ? "gone" : undefined;
   if ((before?.online ?? false) !== user.online) return user.online ? "came" : "left";
   if (before && before.availability !== user.availability) return "availability";
   if ((before?.status ?? null) !== user.status) return "status";
-  return before && sameUser({ ...before, version: 0 }, { ...user, version: 0 }) ? undefined : "fields";
+  return before && sameUser({ ...before, version: 0 }, { ...user, version: 0 })
+    ? undefined
+    : "fields";
 }

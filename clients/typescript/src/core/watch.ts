@@ -135,7 +135,13 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
 
   /** Recomputes the status after an answer. */
   protected settle(): void {
-    if (this.#status === "closed" || !this.hub.door.link.up || this.#pending.size || !this.complete()) return;
+    if (
+      this.#status === "closed" ||
+      !this.hub.door.link.up ||
+      this.#pending.size ||
+      !this.complete()
+    )
+      return;
     const refusals = [...this.ids].map((id) => this.hub.entry(id)?.denied);
     const refused = refusals.length && refusals.every(Boolean) ? refusals[0] : undefined;
     if (refused) this.#onDenied(refused);
@@ -217,8 +223,15 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
       if (entry?.denied) denied.set(id, entry.denied);
       if (entry?.view.user !== undefined) users.set(id, entry.view.user as User<F> | null);
     }
-    const [status, since, why, error] = [this.#status, this.#since, this.#why, this.#error];
-    return { status, since, why, degraded: this.hub.degraded, error, users, denied };
+    return {
+      status: this.#status,
+      since: this.#since,
+      why: this.#why,
+      degraded: this.hub.degraded,
+      error: this.#error,
+      users,
+      denied,
+    };
   }
 }
 
@@ -254,7 +267,7 @@ class Reader<F extends object> implements AsyncIterableIterator<Change<F>> {
   }
 
   onUser(id: string, before: Known<User<F>>): void {
-    // What was unknown before is the first picture, and no change.
+    // A user who was unknown before is in the first picture, and no change.
     if (before === undefined || this.#before.has(id)) return;
     this.#before.set(id, before);
     this.#wake?.();

@@ -52,7 +52,7 @@ export class EveryoneWatch<F extends object = Fields> extends Watch<F> {
   async #run(): Promise<void> {
     this.#loading = true;
     const { link } = this.hub.door;
-    for (let failedTries = 0; this.#again && link.up && this.status !== "closed"; ) {
+    for (let failedTries = 0; this.#again && link.up && this.status !== "closed";) {
       this.#again = false;
       try {
         await this.#loadPages();
@@ -73,13 +73,16 @@ export class EveryoneWatch<F extends object = Fields> extends Watch<F> {
   async #loadPages(): Promise<void> {
     const startedAt = this.hub.mark();
     const seen = new Set<string>();
-    for (let last: string | undefined; ; ) {
+    for (let last: string | undefined; ;) {
       const askedAt = this.hub.mark();
-      const answer = await this.hub.door.once<{ users: PublicUser[]; more?: boolean }>("query_users", {
-        ...(last !== undefined && { filter: { id: { $gt: last } } }),
-        limit: PAGE,
-        presence: true,
-      });
+      const answer = await this.hub.door.once<{ users: PublicUser[]; more?: boolean }>(
+        "query_users",
+        {
+          ...(last !== undefined && { filter: { id: { $gt: last } } }),
+          limit: PAGE,
+          presence: true,
+        },
+      );
       const users = new Map(answer.users.map((user) => [user.id, user]));
       for (const id of users.keys()) {
         seen.add(id);

@@ -1,7 +1,15 @@
 /** Hooks over a presence: each renders when what it shows changes, and for nothing else. */
 
 import type { ReactNode } from "react";
-import { createContext, createElement, useCallback, useContext, useMemo, useRef, useSyncExternalStore } from "react";
+import {
+  createContext,
+  createElement,
+  useCallback,
+  useContext,
+  useMemo,
+  useRef,
+  useSyncExternalStore,
+} from "react";
 import type {
   Channel,
   ChannelRef,
@@ -25,8 +33,15 @@ const Context = createContext<PresenceSource | null>(null);
 type AnySource = PresenceSource<any>;
 
 /** `value` may be `null` until the presence is open: all is unknown then, as on the server. */
-export function PresenceProvider(props: { value: AnySource | null; children?: ReactNode }): ReactNode {
-  return createElement(Context.Provider, { value: props.value as PresenceSource | null }, props.children);
+export function PresenceProvider(props: {
+  value: AnySource | null;
+  children?: ReactNode;
+}): ReactNode {
+  return createElement(
+    Context.Provider,
+    { value: props.value as PresenceSource | null },
+    props.children,
+  );
 }
 
 interface Held<W> {
@@ -38,7 +53,11 @@ type AnyWatch = UsersWatch | ChannelsWatch;
 const held = new WeakMap<PresenceSource, Map<string, Held<AnyWatch>>>();
 
 /** One watch for all that ask for the same; it lingers, as StrictMode mounts twice. */
-function hold<W extends AnyWatch>(source: PresenceSource, key: string, make: () => W): [W, () => void] {
+function hold<W extends AnyWatch>(
+  source: PresenceSource,
+  key: string,
+  make: () => W,
+): [W, () => void] {
   const all = held.get(source) ?? new Map<string, Held<AnyWatch>>();
   held.set(source, all);
   let entry = all.get(key) as Held<W> | undefined;
@@ -128,7 +147,10 @@ export function useUsers<F extends object = Fields>(ids: readonly string[]): Use
 /** A channel and whom the watch follows in it. `ref` may be a new object each time. */
 export function useChannel<F extends object = Fields>(ref: ChannelRef): ChannelView<F> {
   const key = JSON.stringify(ref);
-  const make = useCallback((source: PresenceSource) => source.watchChannel(JSON.parse(key) as ChannelRef), [key]);
+  const make = useCallback(
+    (source: PresenceSource) => source.watchChannel(JSON.parse(key) as ChannelRef),
+    [key],
+  );
   return useWatch(`channel ${key}`, make, channelView) as ChannelView<F>;
 }
 
@@ -229,8 +251,11 @@ export interface Known {
   connection: ConnectionSnapshot;
 }
 
-/** What `select` makes of all that is known; renders when the result differs by `equal`. */
-export function useSelector<T>(select: (known: Known) => T, equal: (a: T, b: T) => boolean = Object.is): T {
+/** The result of `select` over all that is known; renders when it differs by `equal`. */
+export function useSelector<T>(
+  select: (known: Known) => T,
+  equal: (a: T, b: T) => boolean = Object.is,
+): T {
   const source = useContext(Context);
   const last = useRef<{ value: T } | undefined>(undefined);
   const subscribe = useCallback(

@@ -32,12 +32,20 @@ class FakeLink extends Link {
   set(id: string, patch: object): void {
     const now = new Date().toISOString();
     const before: Partial<PublicUser> = this.users.get(id) ?? { created_at: now };
-    const user = { ...blank(id), ...before, ...patch, id, updated_at: now, version: this.#version++ };
+    const user = {
+      ...blank(id),
+      ...before,
+      ...patch,
+      id,
+      updated_at: now,
+      version: this.#version++,
+    };
     if (!("availability" in patch)) user.availability = user.online ? "active" : "offline";
     this.users.set(id, user);
     const body = { type: EVENTS, created_at: now, user };
     const msg = { json: () => body } as unknown as Msg;
-    for (const { onMessage } of this.#subscribers.get(`${EVENTS}.${tokenOf(id)}`) ?? []) onMessage(msg);
+    for (const { onMessage } of this.#subscribers.get(`${EVENTS}.${tokenOf(id)}`) ?? [])
+      onMessage(msg);
   }
 
   goStale(): void {
@@ -53,7 +61,8 @@ class FakeLink extends Link {
   deny(id: string): void {
     this.denied.add(id);
     const subject = `${EVENTS}.${tokenOf(id)}`;
-    for (const subscriber of this.#subscribers.get(subject) ?? []) subscriber.onRefused(refusal(subject));
+    for (const subscriber of this.#subscribers.get(subject) ?? [])
+      subscriber.onRefused(refusal(subject));
   }
 
   override check(): Promise<boolean> {
@@ -101,7 +110,10 @@ class FakeLink extends Link {
         return { users: { [this.#user]: { ...this.users.get(this.#user), ...me } } };
       case "query_users": {
         const wanted = body.filter?.id?.$in;
-        return { users: [...this.users.values()].filter(({ id }) => !wanted || wanted.includes(id)), more: false };
+        return {
+          users: [...this.users.values()].filter(({ id }) => !wanted || wanted.includes(id)),
+          more: false,
+        };
       }
       case "watch_channel":
         return this.#channel(body);

@@ -23,7 +23,8 @@ afterEach(async () => {
   for (const page of (await browser.pages()).slice(1)) await page.close();
 });
 
-const textOf = (page: Page, selector: string) => page.$eval(selector, (element) => element.textContent ?? "");
+const textOf = (page: Page, selector: string) =>
+  page.$eval(selector, (element) => element.textContent ?? "");
 
 async function shows(page: Page, selector: string, text: string): Promise<void> {
   await page.waitForFunction(
@@ -37,8 +38,12 @@ async function shows(page: Page, selector: string, text: string): Promise<void> 
 /** Nothing that axe-core objects to, best practices and contrast included. */
 async function assertAccessible(page: Page, what: string): Promise<void> {
   await page.evaluate(axe.source);
-  const { violations } = await page.evaluate(() => (globalThis as unknown as { axe: typeof axe }).axe.run());
-  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+  const { violations } = await page.evaluate(() =>
+    (globalThis as unknown as { axe: typeof axe }).axe.run(),
+  );
+  const found = violations.map(
+    ({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`,
+  );
   assert.deepEqual(found, [], what);
 }
 
@@ -47,14 +52,20 @@ async function picture(page: Page, name: string): Promise<void> {
   if (folder) await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
 }
 
-test("people are shown with dot, availability, devices, status and the time they left", async () => {
+test("people have a dot, availability, devices, status and the time they left", async () => {
   const page = await example.open(browser);
   await shows(page, ".count", "10 of 13 online");
   const ada = await textOf(page, "[data-user=ada]");
-  assert.match(ada, /Ada Lovelace.*Reviewing the new parser.*until.*\d\d:\d\d.*Busy.*(desktop|mobile|tablet)/);
+  assert.match(
+    ada,
+    /Ada Lovelace.*Reviewing the new parser.*until.*\d\d:\d\d.*Busy.*(desktop|mobile|tablet)/,
+  );
   assert.ok(await page.$("[data-user=ada] .dot-busy"));
   assert.ok(await page.$("[data-user=barbara] .dot-away"));
-  assert.match(await textOf(page, "[data-user=ken]"), /Offline.*Last active (just now|\d+ minutes? ago)/);
+  assert.match(
+    await textOf(page, "[data-user=ken]"),
+    /Offline.*Last active (just now|\d+ minutes? ago)/,
+  );
   assert.match(await textOf(page, "[data-user=robin]"), /Robin Vega.*You.*Active.*desktop/);
 });
 
@@ -63,7 +74,11 @@ for (const dark of [false, true]) {
     const scheme = dark ? "dark" : "light";
     test(`axe-core finds nothing, ${scheme} at ${width} px, with a status and stale`, async () => {
       const proxy = await Proxy.to(Number(new URL(await example.wsUrl()).port));
-      const page = await example.open(browser, { width, dark, url: `ws://127.0.0.1:${proxy.port}` });
+      const page = await example.open(browser, {
+        width,
+        dark,
+        url: `ws://127.0.0.1:${proxy.port}`,
+      });
       await picture(page, `live-${width}-${scheme}`);
       if (width === 390) await page.click(".fold");
       await page.$$eval(".suggestions button", (buttons) => buttons[1]?.click());
@@ -83,11 +98,14 @@ for (const dark of [false, true]) {
   }
 }
 
-test("a status with an end, away, busy and invisible: by keyboard alone, and others see each", async () => {
+test("status with an end, away, busy, invisible: by keyboard, and others see each", async () => {
   const other = await example.open(browser, { user: "ada" });
   const othersSee = (text: string) => shows(other, "[data-user=robin]", text);
   const page = await example.open(browser);
-  const focused = () => page.evaluate(() => document.activeElement?.getAttribute("value") ?? document.activeElement?.id);
+  const focused = () =>
+    page.evaluate(
+      () => document.activeElement?.getAttribute("value") ?? document.activeElement?.id,
+    );
 
   await page.keyboard.press("Tab");
   await page.keyboard.type("writing tests");
@@ -148,7 +166,7 @@ test("every control can be reached by Tab, and shows where the focus is", async 
   assert.equal(reached.size, controls - 4);
 });
 
-test("the state says offline and live, and a change made meanwhile is sent afterwards", async () => {
+test("the state says offline and live, and a change made meanwhile is sent", async () => {
   const page = await example.open(browser);
   await page.setOfflineMode(true);
   await shows(page, ".pill", "Offline");
@@ -211,7 +229,9 @@ test("who wants less movement gets none", async () => {
   await shows(page, ".pill", "Stale");
   const moving = await page.evaluate(() => {
     const all = [...document.querySelectorAll("*")].map((one) => getComputedStyle(one));
-    return all.filter(({ animationName, transitionDuration: ms }) => animationName !== "none" || ms !== "0s").length;
+    return all.filter(
+      ({ animationName, transitionDuration: ms }) => animationName !== "none" || ms !== "0s",
+    ).length;
   });
   assert.equal(moving, 0);
   proxy.close();

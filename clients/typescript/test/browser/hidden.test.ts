@@ -1,7 +1,8 @@
 /**
  * A page behind another tab, whose timers the browser slows down to one a minute. Chromium does so
  * after five minutes; here after ten seconds (and half a minute without a sound), with a lease as
- * much shorter. `HIDDEN_TEST=long` waits for the browser's own time, with the daemons' default lease.
+ * much shorter. `HIDDEN_TEST=long` waits for the browser's own time, with the daemons' default
+ * lease.
  */
 
 import assert from "node:assert/strict";

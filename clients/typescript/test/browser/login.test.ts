@@ -39,9 +39,13 @@ let stack: Stack;
 let browser: Browser;
 let login: ChildProcess;
 before(async () => {
-  const config = readFileSync(new URL("../../../../../config/nats-server.conf", import.meta.url), "utf8");
+  const config = readFileSync(
+    new URL("../../../../../config/nats-server.conf", import.meta.url),
+    "utf8",
+  );
   stack = await Stack.start({ config: enabled(config), settings: SETTINGS });
-  for (const name of ["login", "issuer"] as const) writeFileSync(join(stack.dir, name), SEEDS[name]);
+  for (const name of ["login", "issuer"] as const)
+    writeFileSync(join(stack.dir, name), SEEDS[name]);
   writeFileSync(join(stack.dir, "app"), app.getSeed());
   writeFileSync(join(stack.dir, "foreign"), foreign.getSeed());
   login = await startLogin();
@@ -73,7 +77,10 @@ async function startLogin(): Promise<ChildProcess> {
   return child;
 }
 
-function token(user: string, options: { key?: string; lifetime?: number; sees?: string } = {}): string {
+function token(
+  user: string,
+  options: { key?: string; lifetime?: number; sees?: string } = {},
+): string {
   const { key = "app", lifetime = 3600, sees } = options;
   const args = ["token", user, "--app-seed", join(stack.dir, key), "--lifetime", String(lifetime)];
   if (sees) args.push("--sees", sees);
@@ -81,7 +88,10 @@ function token(user: string, options: { key?: string; lifetime?: number; sees?: 
 }
 
 /** Opens a page whose tokens come from `next`; says how it went. */
-async function pageOf(user: string, next: () => string | null | undefined): Promise<[Page, () => void]> {
+async function pageOf(
+  user: string,
+  next: () => string | null | undefined,
+): Promise<[Page, () => void]> {
   const served = await serve(undefined, next);
   const page = await browser.newPage();
   await page.goto(served.url({ url: `ws://127.0.0.1:${stack.wsPort}`, user, tokenUrl: "/token" }));
@@ -140,13 +150,15 @@ for (const [name, make] of [
 test("another user's token opens nothing of this user's", async () => {
   const witness = await witnessOf("victim");
   const [page, close] = await pageOf("victim", () => token("eve"));
-  await page.waitForFunction(() => (globalThis as unknown as PageGlobals).failure, { timeout: 20_000 });
+  await page.waitForFunction(() => (globalThis as unknown as PageGlobals).failure, {
+    timeout: 20_000,
+  });
   assert.deepEqual(witness.online, []);
   await page.close();
   close();
 });
 
-test("a token is renewed ahead of its end, with the endpoint down meanwhile: no gap is seen", async () => {
+test("a token is renewed ahead of its end, with the endpoint down: no gap is seen", async () => {
   const witness = await witnessOf("bob");
   let served = 0;
   let down = false;
@@ -170,10 +182,12 @@ for (const [name, next] of [
   ["refused from now on", () => token("carl", { key: "foreign" })],
   ["over, as the app says", () => null],
 ] as const) {
-  test(`a session that is ${name} closes the presence with a message, and the user leaves`, async () => {
+  test(`a session that is ${name} closes the presence, and the user leaves`, async () => {
     const witness = await witnessOf("carl");
     let revoked = false;
-    const [page, close] = await pageOf("carl", () => (revoked ? next() : token("carl", { lifetime: 5 })));
+    const [page, close] = await pageOf("carl", () =>
+      revoked ? next() : token("carl", { lifetime: 5 }),
+    );
     await isOnline(page);
     revoked = true;
     await page.waitForFunction(

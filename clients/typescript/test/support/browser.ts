@@ -42,10 +42,13 @@ export interface Served {
 }
 
 /**
- * Serves the page, with a content policy if one is given, and tokens from `token`: `undefined` is an
- * endpoint that is down, `null` a session that is over.
+ * Serves the page, with a content policy if one is given, and tokens from `token`: `undefined` is
+ * an endpoint that is down, `null` a session that is over.
  */
-export async function serve(policy?: string, token?: () => string | null | undefined): Promise<Served> {
+export async function serve(
+  policy?: string,
+  token?: () => string | null | undefined,
+): Promise<Served> {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");
     if (policy) response.setHeader("Content-Security-Policy", policy);
@@ -79,7 +82,8 @@ export function launch(...args: string[]): Promise<Browser> {
       "--disable-background-timer-throttling",
       "--disable-backgrounding-occluded-windows",
       "--disable-renderer-backgrounding",
-      "--disable-features=Translate,AcceptCHFrame,MediaRouter,OptimizationHints,RenderDocument,ProcessPerSiteUpToMainFrameThreshold,IsolateSandboxedIframes",
+      "--disable-features=Translate,AcceptCHFrame,MediaRouter,OptimizationHints,RenderDocument," +
+        "ProcessPerSiteUpToMainFrameThreshold,IsolateSandboxedIframes",
     ],
     args: ["--no-sandbox", "--disable-gpu", ...args],
   });
@@ -100,7 +104,7 @@ export async function isOnline(page: Page, timeout = 10_000): Promise<void> {
   );
 }
 
-/** What the page puts on `window`. */
+/** The objects that the page puts on `window`. */
 export interface PageGlobals {
   presence?: import("../../src/browser/index.js").BrowserPresence;
   states: string[];

@@ -1,4 +1,6 @@
-/** The page of `examples/web`, started as `make demo-web` does, with people who stay as they are. */
+/**
+ * The page of `examples/web`, started as `make demo-web` does, with people who stay as they are.
+ */
 
 import type { ChildProcess } from "node:child_process";
 import { spawn } from "node:child_process";
@@ -7,7 +9,9 @@ import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "puppeteer-core";
 import { until } from "./stack.js";
 
-const DEMO = fileURLToPath(new URL("../../../../../examples/web/dist/demo/main.js", import.meta.url));
+const DEMO = fileURLToPath(
+  new URL("../../../../../examples/web/dist/demo/main.js", import.meta.url),
+);
 
 export class Example {
   readonly process: ChildProcess;
@@ -36,7 +40,10 @@ export class Example {
   /** The processes that the demo started. */
   children(): number[] {
     const { pid } = this.process;
-    return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(/\s+/).map(Number);
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")
+      .trim()
+      .split(/\s+/)
+      .map(Number);
   }
 
   async wsUrl(): Promise<string> {
@@ -44,11 +51,16 @@ export class Example {
     return settings.url;
   }
 
-  async open(browser: Browser, look: { user?: string; width?: number; dark?: boolean; url?: string } = {}) {
+  async open(
+    browser: Browser,
+    look: { user?: string; width?: number; dark?: boolean; url?: string } = {},
+  ) {
     const page = await browser.newPage();
     const { width = 1280, dark = false } = look;
     await page.setViewport({ width, height: 860 });
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: dark ? "dark" : "light" }]);
+    await page.emulateMediaFeatures([
+      { name: "prefers-color-scheme", value: dark ? "dark" : "light" },
+    ]);
     if (look.url !== undefined) await redirect(page, look.url);
     await page.goto(look.user ? `${this.url}?user=${look.user}` : this.url);
     await page.waitForSelector(".person");
@@ -65,7 +77,10 @@ async function redirect(page: Page, url: string): Promise<void> {
     void (async () => {
       if (!request.url().endsWith("/settings.json")) return request.continue();
       const settings = (await (await fetch(request.url())).json()) as object;
-      return request.respond({ contentType: "application/json", body: JSON.stringify({ ...settings, url }) });
+      return request.respond({
+        contentType: "application/json",
+        body: JSON.stringify({ ...settings, url }),
+      });
     })();
   });
 }

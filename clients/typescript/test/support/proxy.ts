@@ -41,7 +41,9 @@ export class Proxy {
     this.cut();
   }
 
-  /** Lets new connections through; those that were swallowed stay dead, as behind a lost NAT entry. */
+  /**
+   * Lets new connections through; those that were swallowed stay dead, as behind a lost NAT entry.
+   */
   heal(): void {
     this.#hole = false;
     this.#refusing = false;

@@ -1,4 +1,4 @@
-// What the snippets of README.md take for granted: objects of earlier snippets, and of other
+// The declarations that the snippets of README.md need: objects of earlier snippets, and of other
 // packages no more than the functions that are called.
 
 declare const presence: import("@presenced/client/browser").BrowserPresence;
@@ -19,5 +19,7 @@ declare module "zustand" {
 }
 
 declare module "react-native" {
-  export const AppState: { addEventListener(event: "change", listener: (state: string) => void): void };
+  export const AppState: {
+    addEventListener(event: "change", listener: (state: string) => void): void;
+  };
 }

@@ -145,7 +145,8 @@ export async function until<T>(
   for (;;) {
     const seen = await look();
     if (seen) return seen;
-    if (performance.now() > end) throw new Error(`${what} did not come within ${timeoutMs} ms: ${String(look)}`);
+    if (performance.now() > end)
+      throw new Error(`${what} did not come within ${timeoutMs} ms: ${String(look)}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

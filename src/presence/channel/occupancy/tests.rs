@@ -111,7 +111,7 @@ fn a_channel_that_changes_all_the_time_keeps_no_other_waiting() {
         occupancy.on_announced(&due.key, nobody, now_ms + 1, now_ms);
         due.key
     };
-    // What is announced differs at once.
+    // The announced counts differ at once.
     assert_eq!([first(200), first(400), first(600)].each_ref(), [&keys[0], &keys[1], &keys[0]]);
 }
 

@@ -22,7 +22,7 @@ pub(super) type Asked = Pin<Box<dyn Future<Output = (Beaten, Result<Value, Error
 /// A heartbeat that was sent.
 pub(super) struct Beaten {
     name: Id,
-    /// How many connections were acknowledged, if none was under way.
+    /// The number of acknowledged connections, if none was under way.
     acknowledged: Option<usize>,
     link: LinkState,
 }
