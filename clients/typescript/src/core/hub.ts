@@ -56,7 +56,7 @@ export class Hub {
   foreign = 0;
   /** Audits that found a change that no event had announced. */
   missed = 0;
-  /** Why events are not relied upon: an audit found one missing, and no round since has missed none. */
+  /** Why events are not relied upon: an audit found one missing, and each round since as well. */
   degraded: string | undefined;
   readonly #entries = new Map<string, Entry>();
   readonly watchers = new Set<Watcher>();

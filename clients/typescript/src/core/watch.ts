@@ -14,7 +14,7 @@ export interface WatchSnapshot<F extends object = Fields> {
   /** When the status began, in milliseconds since 1970. */
   readonly since: number;
   readonly why?: string | undefined;
-  /** Why events may be missing though the picture is complete; it is asked for again now and then. */
+  /** Why events may be missing though the picture is complete: audits find what differs. */
   readonly degraded?: string | undefined;
   readonly error?: PresenceError | undefined;
   /** `null` for a user that does not exist; an unknown user is not in it. */
