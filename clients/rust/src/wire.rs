@@ -46,6 +46,7 @@ pub fn schemas() -> BTreeMap<&'static str, Schema> {
         ("explain.answer", schema_for!(Map<String, Value>)),
         ("error", schema_for!(ErrorReply)),
         ("user.presence.changed", schema_for!(UserChanged)),
+        ("channel.presence.changed", schema_for!(ChannelChanged)),
     ])
 }
 
@@ -253,6 +254,17 @@ answers! {
         #[schemars(extend("const" = "user.presence.changed"))]
         kind: String,
         created_at: String, user: Seen,
+    }
+    ChannelCount {
+        #[serde(rename = "type")]
+        kind: String,
+        id: String, cid: String, online_count: u64, member_count: u64, version: u64,
+    }
+    ChannelChanged {
+        #[serde(rename = "type")]
+        #[schemars(extend("const" = "channel.presence.changed"))]
+        kind: String,
+        created_at: String, channel: ChannelCount,
     }
 }
 

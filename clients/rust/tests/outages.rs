@@ -3,6 +3,7 @@
 mod support;
 
 use std::future::IntoFuture;
+use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -182,4 +183,47 @@ async fn a_deadline_hides_no_cause_that_is_known() {
     let error = found.unwrap_err();
     assert_eq!(error.code(), "overloaded");
     assert!(error.may_have_applied());
+}
+
+#[tokio::test]
+async fn a_server_that_is_drained_is_left_for_another_and_nobody_notices() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let hub = Server::start_with(&format!("leafnodes {{ listen: \"127.0.0.1:{port}\" }}")).await;
+    let _daemon = Daemon::start(&hub.url()).await;
+    let leaf = format!(
+        "leafnodes {{ remotes: [ {{ url: \"nats-leaf://127.0.0.1:{port}\" }} ] }}
+         lame_duck_duration: \"30s\"
+         lame_duck_grace_period: \"1s\""
+    );
+    let edge = Server::start_with(&leaf).await;
+    let near = hub.connect().await;
+    let others = Service::new(near.clone());
+    let mut events = near.subscribe("user.presence.changed.john").await.unwrap();
+    near.flush().await.unwrap();
+    let urls = [edge.url(), hub.url()].map(|url| url.parse::<async_nats::ServerAddr>().unwrap());
+    let options = async_nats::ConnectOptions::new().retain_servers_order();
+    let nats = options.connect(urls.as_slice()).await.unwrap();
+    assert_eq!(nats.server_info().port, edge.port());
+    let me = User::new(nats.clone(), "john").unwrap();
+    let connection = me.connect(Patch::new()).await.unwrap();
+    let watch = me.watch(["jack"]).unwrap();
+    watch.live().await.unwrap();
+
+    edge.drain();
+    let moved = async || (nats.server_info().port == hub.port()).then_some(());
+    eventually("the client moves", Duration::from_secs(30), moved).await;
+    let jack = Patch::new().status("news").of("jack").unwrap();
+    others.upsert([jack]).await.unwrap();
+    has_status(&watch, "jack", "news").await;
+    eventually("the connection is online", SOON, async || {
+        (connection.state() == ConnectionState::Online).then_some(())
+    })
+    .await;
+    others.upsert([Patch::new().status("here").of("john").unwrap()]).await.unwrap();
+    for status in [Value::Null, "here".into()] {
+        let event = tokio::time::timeout(SOON, events.next()).await.unwrap().unwrap();
+        let event: Value = serde_json::from_slice(&event.payload).unwrap();
+        let shown = (&event["user"]["online"], &event["user"]["status"]);
+        assert_eq!(shown, (&true.into(), &status));
+    }
 }

@@ -7,12 +7,15 @@ mod support;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use jsonschema::Validator;
 use presenced_client::{Device, Patch, Service, User, wire};
 use serde_json::{Value, json};
 use support::{Daemon, Server};
+
+const SOON: Duration = Duration::from_secs(15);
 
 /// A subject on which a message says that all is said.
 const END: &str = "end";
@@ -83,6 +86,8 @@ fn validate(heard: &Heard) -> HashMap<String, usize> {
             if is_error { "error".to_owned() } else { format!("{operation}.answer") }
         } else if subject.starts_with("user.presence.changed.") {
             "user.presence.changed".to_owned()
+        } else if subject.starts_with("channel.presence.changed.") {
+            "channel.presence.changed".to_owned()
         } else {
             continue;
         };
@@ -97,7 +102,8 @@ fn validate(heard: &Heard) -> HashMap<String, usize> {
 #[tokio::test]
 async fn real_traffic_is_valid() {
     let server = Server::start().await;
-    let _daemon = Daemon::start(&server.url()).await;
+    let counted = [("CHANNEL_TYPES__ROOM__OCCUPANCY_INTERVAL", "1s")];
+    let _daemon = Daemon::start_with(&server.url(), &counted).await;
     let spy = server.connect().await;
     let mut all = spy.subscribe(">").await.unwrap();
     spy.flush().await.unwrap();
@@ -122,7 +128,7 @@ async fn play(server: &Server) {
     let nats = server.connect().await;
     let service = Service::new(nats.clone());
     let me = User::new(nats.clone(), "john").unwrap();
-    let patch = Patch::new().status_until("lunch", "2027-01-01T00:00:00Z");
+    let patch = Patch::new().status_until("lunch", "2999-01-01T00:00:00Z");
     let defaults = Patch::new().set("name", "John").unwrap();
     let connect = me.connect(patch).device(Device::of("mobile").idle(true)).defaults(defaults);
     let connection = connect.await.unwrap();
@@ -134,7 +140,11 @@ async fn play(server: &Server) {
 
     let john = json!({"data": {"color": "green"}, "members": ["john", "jack", "nobody"]});
     let change = john.as_object().unwrap().clone();
+    let mut counts = nats.subscribe("channel.presence.changed.>").await.unwrap();
+    nats.flush().await.unwrap();
     service.upsert_channel("room", "1", change).await.unwrap();
+    let counted = tokio::time::timeout(SOON, counts.next()).await;
+    assert!(counted.unwrap().is_some());
     let channel = me.watch_channel("room", "1", None).await.unwrap();
     channel.watch.live().await.unwrap();
     service.channels().member_limit(10).await.unwrap();

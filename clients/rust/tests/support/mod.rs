@@ -109,6 +109,13 @@ impl Server {
         .await;
     }
 
+    /// Has the server send its clients away, and end.
+    pub fn drain(&self) {
+        let Some(process) = &self.process else { return };
+        let pid = process.0.id().to_string();
+        assert!(Command::new("kill").args(["-USR2", &pid]).status().unwrap().success());
+    }
+
     /// Kills the server; what it stored stays.
     pub fn vanish(&mut self) {
         self.process = None;
