@@ -324,6 +324,64 @@ async fn counts_are_announced_while_daemons_die_and_agree_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_was_stopped_announces_no_old_count() {
+    let mut pair = pair().await;
+    have_met(&mut pair.daemons).await;
+    let mut counts = Counts::hear(&pair.two).await;
+    let channels: Vec<_> = (0..10).map(|n| format!("c{n}")).collect();
+    for channel in &channels {
+        pair.two.channel(channel, json!({"members": ["ann"]})).await;
+    }
+    for _ in &channels {
+        counts.next().await;
+    }
+    // Half of the channels are the first daemon's to announce. It has seen the change.
+    let rev = pair.two.connect_user("ann", "c").await["rev"].take();
+    let query = json!({"filter": {"id": "ann"}, "min_rev": rev});
+    pair.one.get("query_users", query).await;
+    pair.daemons[0].pause();
+    for online in [1, 0] {
+        for _ in &channels {
+            assert_eq!(counts.next().await["online_count"], online);
+        }
+        pair.two.disconnect("ann", "c").await;
+    }
+    pair.daemons[0].resume();
+    counts.silent_for(Duration::from_millis(2500)).await;
+}
+
+#[tokio::test]
+async fn the_last_count_of_a_channel_is_announced_also_by_a_daemon_that_starts() {
+    let types = TYPES.replace("500ms", "5s");
+    let server = Server::start().await;
+    let url = server.url();
+    let start = || Daemon::launch_with_file(&url, NO_GRACE, &types);
+    let mut daemon = start();
+    daemon.ready(&server).await;
+    let client = Client::connect(&server).await;
+    let mut counts = Counts::hear(&client).await;
+    client.connect_user("ann", "c").await;
+    for channel in ["deleted", "emptied"] {
+        client.channel(channel, json!({"members": ["ann"]})).await;
+        counts.until(channel, 1).await;
+    }
+    client.get("delete_channel", of("deleted", json!({}))).await;
+    client.channel("emptied", json!({"members": []})).await;
+    daemon.kill();
+    // One takes the place of the other before it has announced anything.
+    let (mut second, mut third) = (start(), start());
+    second.ready(&server).await;
+    third.ready(&server).await;
+    second.kill();
+    let mut last = [counts.next().await, counts.next().await];
+    last.sort_by_key(|channel| channel["id"].to_string());
+    for (channel, id) in last.iter().zip(["deleted", "emptied"]) {
+        let told = ["id", "online_count", "member_count"].map(|field| channel[field].clone());
+        assert_eq!(told, [json!(id), json!(0), json!(0)]);
+    }
+}
+
+#[tokio::test]
 async fn a_presence_block_names_the_subject_of_the_count() {
     let pair = pair().await;
     pair.one.channel("a b", json!({"members": ["ann"]})).await;
