@@ -77,6 +77,14 @@ enum SentKind {
     Disconnect,
 }
 
+impl Seat {
+    /// Removes a status that was sent and has ended meanwhile.
+    fn drop_ended(&mut self, sent: &SentKind, refusal: &Error) -> bool {
+        let (SentKind::Connect(sent) | SentKind::Update(sent)) = sent else { return false };
+        self.pending.as_mut().is_some_and(|pending| pending.drop_ended(sent, refusal))
+    }
+}
+
 impl Seats {
     pub fn new() -> Self {
         Self { seats: HashMap::new(), queue: VecDeque::new(), run: 1, acknowledged: 0 }
@@ -224,6 +232,11 @@ impl Seats {
         let failed = seat.failed.into();
         let answer = match result {
             Err(error) if error.may_pass() => return Some(Retry { key, error, failed }),
+            Err(error) if seat.drop_ended(&kind, &error) => {
+                seat.failed -= 1;
+                self.enqueue(key);
+                return None;
+            }
             // A connection that was there is made again for as long as its owner holds the seat.
             // The fault may lie in what rode along, so it goes on without.
             Err(error) if matches!(kind, SentKind::Connect(_)) && seat.established => {
