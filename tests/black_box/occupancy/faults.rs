@@ -118,7 +118,8 @@ async fn agree_after_deaths(interval: &str) {
     let newest = newest(&mut counts).await;
     for n in 0..CHANNELS {
         let query = json!({"filter": {"cid": format!("messaging:c{n}")}, "online_count": true, "presence": true});
-        let channel = client.get("query_channels", query).await["channels"][0].take();
+        let found = client.get("query_channels", query).await;
+        let channel = &found["channels"][0];
         let count = |field: &str| channel[field].as_u64().unwrap_or(0);
         assert_eq!(newest[&n].1, [count("online_count"), count("member_count")], "{n}: {channel}");
     }
