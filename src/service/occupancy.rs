@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, OptionFuture};
 use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -14,11 +15,12 @@ use crate::config::Settings;
 use crate::liveness::internal::Beacons;
 use crate::liveness::peers::RankFilter;
 use crate::presence::channel::{Announcement, ChannelKey, Counts, Occupancy};
-use crate::presence::entity::DaemonId;
+use crate::presence::entity::{DaemonId, Stored};
 use crate::presence::id::{Id, push_token};
-use crate::presence::time::{MAX_AHEAD_MS, Time};
+use crate::presence::time::{MAX_AHEAD_MS, Now, Time};
 use crate::presence::user::Record;
 use crate::store::Store;
+use crate::store::barrier::NotSeen;
 use crate::watchdog::WatchdogTap;
 
 /// How often the replica is looked at.
@@ -26,6 +28,13 @@ const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The delay between two consecutive ranks, in milliseconds.
 const STEP_MS: u64 = 1000;
+
+/// How long an announcement may wait to be sent, in milliseconds: less than until it is the turn of
+/// the next daemon.
+const SEND_WITHIN_MS: u64 = STEP_MS / 2;
+
+/// How long the replica is waited for before it is asked again, in milliseconds.
+const CATCH_UP_MS: u64 = 2000;
 
 /// The most announcements at one tick: after a start alone, every channel has one.
 const MAX_PER_TICK: usize = 500;
@@ -51,8 +60,13 @@ pub fn subject(prefix: &str, key: &ChannelKey) -> String {
     subject
 }
 
-/// Counts, announces, and hears what other daemons announce.
-#[derive(Debug)]
+/// The wait until the replica has all that was stored when it began.
+struct CatchUp {
+    asked: Now,
+    seen: BoxFuture<'static, Result<(), NotSeen>>,
+}
+
+/// Counts, announces, and hears what is announced.
 pub struct OccupancyTask {
     store: Store,
     beacons: Beacons,
@@ -64,6 +78,9 @@ pub struct OccupancyTask {
     peers: BTreeSet<DaemonId>,
     /// Whether it is settled which daemon announces what was before this one.
     settled: bool,
+    /// Since when all announcements were heard.
+    listens_from_ms: u64,
+    catch_up: Option<CatchUp>,
 }
 
 /// The `type` of an announcement.
@@ -107,6 +124,8 @@ impl OccupancyTask {
             occupancy: Occupancy::default(),
             peers: BTreeSet::new(),
             settled: false,
+            listens_from_ms: 0,
+            catch_up: None,
         })
     }
 
@@ -116,28 +135,39 @@ impl OccupancyTask {
         let mut ticks = interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let caught_up = OptionFuture::from(self.catch_up.as_mut().map(|wait| &mut wait.seen));
             tokio::select! {
+                // What was announced by others is known before anything is announced.
+                biased;
                 ping = tap.next() => ping.answer(),
                 message = self.announcements.next() => {
                     let Some(message) = message else { return };
                     self.on_announcement(&message);
                 }
+                Some(seen) = caught_up => {
+                    let asked = self.catch_up.take().map(|wait| wait.asked);
+                    if let Some(asked) = asked.filter(|_| seen.is_ok()) {
+                        self.announce(asked);
+                    }
+                }
                 _ = ticks.tick() => {
                     self.observe_replica();
                     self.observe_peers();
-                    self.announce();
+                    self.observe_hearing();
+                    self.look();
                 }
             }
         }
     }
 
-    /// Takes what the replica holds. The daemons that are there have announced it.
+    /// Takes what the replica holds, channels that were emptied or deleted among it: their last
+    /// announcement may be missing. The daemons that are there have made it.
     fn begin(&mut self) {
         self.store.users.for_each_stripe(|stripe| stripe.index_mut().track_online());
         self.store.channels.for_each_stripe(|stripe| {
             stripe.index_mut().track_members(Arc::clone(&self.intervals));
             let counted: Vec<_> = stripe
-                .records()
+                .changes()
                 .map(|(key, _)| key.clone())
                 .filter(|key| self.intervals.contains_key(key.kind()))
                 .collect();
@@ -163,9 +193,13 @@ impl OccupancyTask {
         }
         for key in changed {
             let Some(interval_ms) = self.intervals.get(key.kind()) else { continue };
-            let members = self.store.channels.with_record(&key, |record| {
-                record.map(|record| record.members.clone()).unwrap_or_default()
+            let members = self.store.channels.with_stored(&key, |stored| match stored {
+                Some((Stored::Present(record), _)) => Some(record.members.clone()),
+                Some((Stored::Unreadable, _)) => None,
+                _ => Some(Default::default()),
             });
+            // Those of a record that cannot be read stay what they were.
+            let Some(members) = members else { continue };
             let users = &self.store.users;
             let is_online = |user: &Id| {
                 users.with_record(user, |record| record.is_some_and(Record::is_shown_online))
@@ -185,25 +219,61 @@ impl OccupancyTask {
         self.peers = alive;
     }
 
-    fn announce(&mut self) {
-        let context = &self.store.context;
-        // Versions go by JetStream's clock, which all daemons share.
-        let now = context.now();
+    /// What other daemons announced may have been missed since trouble with the connection.
+    fn observe_hearing(&mut self) {
+        let now_ms = self.store.context.now().mono_ms;
+        let from_ms = self.beacons.hearing().listens_from_ms(now_ms);
+        if self.can_announce() && self.listens_from_ms != from_ms {
+            self.listens_from_ms = from_ms;
+            self.occupancy.on_missed();
+        }
+    }
+
+    /// Whether counts are those of what is stored, and announcements are heard.
+    fn can_announce(&self) -> bool {
+        self.store.is_whole() && !self.beacons.hearing().is_cut_off()
+    }
+
+    /// Begins to announce what is due: a replica that lags would announce what was before.
+    fn look(&mut self) {
+        let asked = self.store.context.now();
+        self.occupancy.forget(asked.mono_ms, asked.stream);
+        self.store.context.metrics.set_counted_channels(self.occupancy.channels());
+        if self.catch_up.is_some() || !self.can_announce() || self.due(1).is_empty() {
+            return;
+        }
+        let seen = self.store.context.barrier.all_stored(asked.mono_ms + CATCH_UP_MS);
+        self.catch_up = Some(CatchUp { asked, seen: Box::pin(seen) });
+    }
+
+    /// What it is this daemon's turn to announce.
+    fn due(&mut self, limit: usize) -> Vec<Announcement> {
         // Daemons that start together have not heard of each other yet, and would both be first.
         let unsettled = usize::from(!self.beacons.is_settled());
         let wait_ms = |key: &ChannelKey| {
             let rank = self.beacons.peers().rank(key.cid(), RankFilter::Alive) + unsettled;
             u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)
         };
-        for announcement in self.occupancy.due(now.mono_ms, MAX_PER_TICK, wait_ms) {
-            let version = announcement.version(now.stream);
-            let body = announcement.body(version, now.stream);
-            context.publish(subject(&self.prefix, &announcement.key), version, body);
-            context.metrics.occupancy_events.inc();
-            let Announcement { key, counts, .. } = announcement;
-            self.occupancy.on_announced(&key, counts, version, now.mono_ms);
+        self.occupancy.due(self.store.context.now().mono_ms, limit, wait_ms)
+    }
+
+    /// Announces what is due. The replica has all that was stored when it was asked, and versions
+    /// are of that time, by JetStream's clock, which all daemons share.
+    fn announce(&mut self, asked: Now) {
+        self.observe_replica();
+        if !self.can_announce() {
+            return;
         }
-        context.metrics.set_counted_channels(self.occupancy.channels());
+        let now_ms = self.store.context.now().mono_ms;
+        for announcement in self.due(MAX_PER_TICK) {
+            let version = announcement.version(asked.stream);
+            let body = announcement.body(version, asked.stream);
+            let (key, not_after_ms) = (&announcement.key, now_ms + SEND_WITHIN_MS);
+            let context = &self.store.context;
+            context.publish(subject(&self.prefix, key), version, body, Some(not_after_ms));
+            context.metrics.occupancy_events.inc();
+            self.occupancy.on_sent(key, version, now_ms);
+        }
     }
 
     fn on_announcement(&mut self, message: &Message) {
@@ -213,18 +283,15 @@ impl OccupancyTask {
         };
         let HeardChannel { cid, online_count: online, member_count: members, version } = channel;
         let Some(key) = ChannelKey::from_cid(&cid) else { return };
+        let Some(&interval_ms) = self.intervals.get(key.kind()) else { return };
         let now = self.store.context.now();
         // Another message on the same subjects, or one with a version that none could follow.
         let is_foreign = r#type != EVENT_TYPE
             || *message.subject != *subject(&self.prefix, &key)
             || version > version_limit(now.stream);
-        if is_foreign {
-            return;
+        if !is_foreign {
+            let counts = Counts { online, members };
+            self.occupancy.on_announced(&key, interval_ms, counts, version, now.mono_ms);
         }
-        if !self.occupancy.is_known(&key) {
-            // The channel may be as new to the replica.
-            self.observe_replica();
-        }
-        self.occupancy.on_announced(&key, Counts { online, members }, version, now.mono_ms);
     }
 }

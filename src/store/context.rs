@@ -63,8 +63,9 @@ impl StoreContext {
         self.stream_clock.at(self.clock.now())
     }
 
-    /// Publishes the JSON of an event of that version.
-    pub fn publish(&self, subject: String, version: u64, body: Vec<u8>) {
+    /// Publishes the JSON of an event of that version, unless it can only be sent later than
+    /// `not_after_ms` on the monotonic clock.
+    pub fn publish(&self, subject: String, version: u64, body: Vec<u8>, not_after_ms: Option<u64>) {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert(wire::VERSION, version.to_string());
         self.events.send(Message {
@@ -72,7 +73,7 @@ impl StoreContext {
             reply: None,
             headers: Some(headers),
             payload: body.into(),
-            not_after_ms: None,
+            not_after_ms,
         });
     }
 

@@ -22,8 +22,8 @@ pub struct Message {
     pub reply: Option<String>,
     pub headers: Option<HeaderMap>,
     pub payload: Bytes,
-    /// For a write: it is dropped rather than sent later than this on the monotonic clock, or while
-    /// the connection is down.
+    /// For a write or an announced count: it is dropped rather than sent later than this on the
+    /// monotonic clock, or while the connection is down.
     pub not_after_ms: Option<u64>,
 }
 
@@ -111,7 +111,7 @@ impl Outgoing {
 /// Whether a message may be published now.
 fn may_leave(message: &Message, client: &Client, clock: Clock, limit: &PayloadLimit) -> bool {
     if is_late(message, client, clock) {
-        tracing::debug!("dropped a late write");
+        tracing::debug!("dropped a late message");
         return false;
     }
     let bytes = message.payload.len();
@@ -123,8 +123,8 @@ fn may_leave(message: &Message, client: &Client, clock: Clock, limit: &PayloadLi
     true
 }
 
-/// Whether the commands of a write may be refused before it is stored. The daemon may have been
-/// stopped for long since the decision.
+/// Whether the commands of a write may be refused before it is stored, or another daemon may have
+/// announced a count. The daemon may have been stopped for long since the decision.
 fn is_late(message: &Message, client: &Client, clock: Clock) -> bool {
     message.not_after_ms.is_some_and(|not_after_ms| {
         client.connection_state() != State::Connected || clock.now().mono_ms > not_after_ms

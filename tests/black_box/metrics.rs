@@ -259,6 +259,10 @@ async fn dashboard_and_alerts_name_only_metrics_that_exist() {
     let (dashboard, alerts) = (read("grafana-dashboard.json"), read("prometheus-alerts.yaml"));
     let parsed: Value = serde_json::from_str(&dashboard).unwrap();
     assert!(parsed["panels"].as_array().unwrap().len() >= 8);
+    // A variable that is asked for at each change of the time range shows a cell that was added.
+    let variables = parsed["templating"]["list"].as_array().unwrap();
+    let asked: Vec<_> = variables.iter().filter(|each| each["type"] == "query").collect();
+    assert!(!asked.is_empty() && asked.iter().all(|each| each["refresh"] == 2), "{asked:?}");
     for (file, text) in [("dashboard", &dashboard), ("alerts", &alerts)] {
         let used = names(text);
         assert!(used.len() >= 5, "{file}");

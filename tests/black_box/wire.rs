@@ -83,12 +83,21 @@ async fn the_daemon_answers_as_a_nats_service_whose_endpoints_are_the_operations
 }
 
 #[tokio::test]
-async fn the_service_names_its_host_and_counts_each_disconnect() {
+async fn the_service_names_its_daemon_host_and_version_and_counts_each_disconnect() {
     let stage = Stage::start(NO_GRACE).await;
     let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    let version = Command::new(env!("CARGO_BIN_EXE_presenced")).arg("--version").output().unwrap();
+    let lines = stage.daemon.lines();
+    let ready = lines.iter().find(|line| line["message"] == "ready").unwrap();
+    let daemon = &ready["daemon"];
     for what in ["PING", "INFO", "STATS"] {
         let answer = asked(&stage, &format!("$SRV.{what}.presence")).await;
-        assert_eq!(answer["metadata"]["host"], host, "{answer}");
+        let metadata = &answer["metadata"];
+        assert_eq!((&metadata["host"], &metadata["daemon"]), (&json!(host), daemon));
+        assert_eq!(&answer["id"], daemon, "{answer}");
+        let [number, commit] =
+            [&answer["version"], &metadata["commit"]].map(|each| each.as_str().unwrap_or_default());
+        assert_eq!(text(&version).trim(), format!("presenced {number} ({commit})"));
     }
     stage.client.connect_user("john", "c").await;
     for disconnected in [1, 0] {

@@ -1,5 +1,8 @@
 //! Changes to a user's own record.
 
+use std::time::{Duration, SystemTime};
+
+use chrono::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -52,7 +55,14 @@ const RESERVED: [&str; 14] = [
 /// # Ok::<(), presenced_client::Error>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Patch(Map<String, Value>);
+pub struct Patch {
+    fields: Map<String, Value>,
+    /// When the status ends, if that was ahead when it was set.
+    ends_at: Option<SystemTime>,
+}
+
+/// How far the clock of this machine may be behind the service's.
+const MAX_SKEW: Duration = Duration::from_secs(3600);
 
 impl Patch {
     /// A patch that changes nothing.
@@ -62,15 +72,19 @@ impl Patch {
 
     /// Sets the status, or removes it with `None`. A status set so has no end.
     pub fn status<'a>(mut self, status: impl Into<Option<&'a str>>) -> Self {
-        self.0.insert("status".to_owned(), status.into().map_or(Value::Null, Value::from));
-        self.0.remove("status_expires_at");
+        self.fields.insert("status".to_owned(), status.into().map_or(Value::Null, Value::from));
+        self.fields.remove("status_expires_at");
+        self.ends_at = None;
         self
     }
 
-    /// Sets the status, and when it ends: RFC 3339, at most 366 days ahead.
+    /// Sets the status, and when it ends: RFC 3339, at most 366 days ahead. If it has ended before
+    /// it could be sent, the status is removed.
     pub fn status_until(self, status: &str, expires_at: &str) -> Self {
         let mut patch = self.status(status);
-        patch.0.insert("status_expires_at".to_owned(), expires_at.into());
+        patch.fields.insert("status_expires_at".to_owned(), expires_at.into());
+        let ends_at = DateTime::parse_from_rfc3339(expires_at).ok().map(SystemTime::from);
+        patch.ends_at = ends_at.filter(|at| *at > SystemTime::now());
         patch
     }
 
@@ -104,7 +118,7 @@ impl Patch {
     }
 
     fn put(mut self, name: &str, value: Value) -> Self {
-        self.0.insert(name.to_owned(), value);
+        self.fields.insert(name.to_owned(), value);
         self
     }
 
@@ -115,31 +129,46 @@ impl Patch {
 
     /// Returns whether the patch changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.fields.is_empty()
     }
 
     /// Takes in a later patch: what that names counts.
     pub(crate) fn merge(&mut self, later: Patch) {
-        if later.0.contains_key("status") {
-            self.0.remove("status_expires_at");
+        if later.fields.contains_key("status") {
+            self.fields.remove("status_expires_at");
+            self.ends_at = later.ends_at;
         }
-        self.0.extend(later.0);
+        self.fields.extend(later.fields);
     }
 
     /// Forgets what was acknowledged, unless it was set again to something else meanwhile. A status
     /// and its end are one value: the same status without the end is another.
     pub(crate) fn acknowledge(&mut self, sent: &Patch) {
-        let same = |name: &str| self.0.get(name) == sent.0.get(name);
+        let same = |name: &str| self.fields.get(name) == sent.fields.get(name);
         let same_status = same("status") && same("status_expires_at");
-        self.0.retain(|name, value| match name.as_str() {
+        self.fields.retain(|name, value| match name.as_str() {
             "status" | "status_expires_at" => !same_status,
-            _ => sent.0.get(name) != Some(value),
+            _ => sent.fields.get(name) != Some(value),
         });
+    }
+
+    /// Removes the status that was `sent` if it is refused as it has ended meanwhile; returns
+    /// whether it is so.
+    pub(crate) fn drop_ended(&mut self, sent: &Patch, refusal: &Error) -> bool {
+        let names_the_end = refusal.field().is_some_and(|at| at.ends_with(".status_expires_at"));
+        let has_ended = sent.ends_at.is_some_and(|at| at < SystemTime::now() + MAX_SKEW);
+        if !names_the_end || !has_ended {
+            return false;
+        }
+        if self.ends_at == sent.ends_at {
+            *self = std::mem::take(self).status(None);
+        }
+        true
     }
 
     /// The patch as the fields of a user object.
     pub(crate) fn fields(&self) -> Map<String, Value> {
-        self.0.clone()
+        self.fields.clone()
     }
 
     /// The fields that decide how the user appears: they must survive a record that is gone
@@ -201,8 +230,36 @@ mod tests {
         let mut pending = sent.clone();
         pending.merge(Patch::new().status("here"));
         pending.acknowledge(&sent);
-        assert_eq!(pending, Patch::new().status("here"));
+        assert_eq!(pending.fields, Patch::new().status("here").fields);
         pending.acknowledge(&Patch::new().status("here"));
         assert!(pending.is_empty());
+    }
+
+    #[test]
+    fn a_status_that_has_ended_since_it_was_set_is_removed_and_nothing_else() {
+        let refusal = |field: &str| {
+            let error = serde_json::json!({"code": "invalid_request", "message": "m",
+                "details": {"field": field}});
+            Error::of_reply(None, &error)
+        };
+        let end = refusal("user.status_expires_at");
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let now = i64::try_from(now).unwrap();
+        let in_s = |s: i64| (DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(s)).to_rfc3339();
+        let sent = Patch::new().status_until("lunch", &in_s(now + 2)).invisible(true);
+        let mut pending = sent.clone();
+        assert!(!pending.drop_ended(&sent, &refusal("user.status")));
+        assert!(pending.drop_ended(&sent, &end));
+        assert_eq!(pending, Patch::new().status(None).invisible(true));
+        // Set meanwhile.
+        let mut pending = sent.clone();
+        pending.merge(Patch::new().status("back"));
+        assert!(pending.drop_ended(&sent, &end));
+        assert_eq!(pending, Patch::new().status("back").invisible(true));
+        // The fault of the program.
+        for wrong in [in_s(now - 2), in_s(now + 400 * 86_400), "tomorrow".to_owned()] {
+            let sent = Patch::new().status_until("lunch", &wrong);
+            assert!(!sent.clone().drop_ended(&sent, &end), "{wrong}");
+        }
     }
 }

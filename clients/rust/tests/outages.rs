@@ -5,7 +5,7 @@ mod support;
 use std::future::IntoFuture;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use presenced_client::{
@@ -67,6 +67,41 @@ async fn changes_during_an_outage_ride_in_the_connect() {
     while let Ok(Some(event)) = tokio::time::timeout(quiet, events.next()).await {
         let event: Value = serde_json::from_slice(&event.payload).unwrap();
         assert_eq!(event["user"]["online"], false, "others saw the invisible user: {event}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_ends_during_an_outage_keeps_nothing_else_from_being_sent() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let proxy = Proxy::start(server.port()).await;
+    let far = async_nats::connect(proxy.url()).await.unwrap();
+    let service = Service::new(server.connect().await);
+    service.upsert([Patch::new().status("here").of("jack").unwrap()]).await.unwrap();
+    let john = User::new(far.clone(), "john").unwrap();
+    let john = john.connect(Patch::new().status("here")).await.unwrap();
+    let lease = Service::new(far).lease("gateway").unwrap();
+    let jack = lease.connect("jack", Patch::new()).await.unwrap();
+    proxy.close();
+    let mut states = john.states();
+    states.wait_for(|state| *state == ConnectionState::Interrupted).await.unwrap();
+    let end = SystemTime::now() + Duration::from_secs(1);
+    let end_text = chrono::DateTime::<chrono::Utc>::from(end).to_rfc3339();
+    let patch = || Patch::new().status_until("lunch", &end_text).set("room", 7).unwrap();
+    let opened = async {
+        while SystemTime::now() < end + Duration::from_millis(500) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        proxy.open();
+    };
+    let (one, two, ()) = tokio::join!(john.update(patch()), jack.update(patch()), opened);
+    one.and(two).unwrap();
+    assert_eq!(john.state(), ConnectionState::Online);
+    let watch = service.watch(["john", "jack"]).unwrap();
+    watch.live().await.unwrap();
+    for user in ["john", "jack"] {
+        let user = watch.get(user).unwrap();
+        assert_eq!((user.status.as_deref(), user.field("room")), (None, Some(&7.into())));
     }
 }
 

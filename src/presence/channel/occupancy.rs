@@ -1,9 +1,9 @@
 //! The counts of members online that are announced, kept incrementally. Pure: the time comes in as
 //! a value.
 //!
-//! Every daemon counts all channels and hears all announcements. The first in rendezvous order
-//! announces a count that differs from the last announced one; the others do so a while later, if
-//! it still differs.
+//! Every daemon counts all channels and hears all announcements, its own among them: what was heard
+//! is what was announced. The first in rendezvous order announces a count that differs from it; the
+//! others do so a while later, if it still differs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -11,6 +11,13 @@ use super::key::ChannelKey;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::time::Time;
+
+/// An announcement that is not heard for this long, and for an interval, was lost, in milliseconds.
+const LOST_AFTER_MS: u64 = 2000;
+
+/// How much longer than an interval a channel without members is remembered, in milliseconds: until
+/// its last announcement is made, also if the daemon whose turn it is has to be found dead first.
+const KEEP_MS: u64 = 10_000;
 
 /// How many members a channel has, and how many of them others see online.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,7 +33,8 @@ struct Announced {
     counts: Option<Counts>,
     version: u64,
     at_ms: Option<u64>,
-    /// Not heard, but taken for what the daemons before this one had announced.
+    /// It may not be the last one: nothing was heard since this daemon began to listen, or
+    /// something may have been missed.
     assumed: bool,
 }
 
@@ -42,16 +50,36 @@ struct Channel {
     members: HashSet<Id>,
     online: usize,
     announced: Announced,
+    /// The newest version that this daemon sent.
+    sent: u64,
     /// When the counts, which differ from what was announced, are announced by the first daemon.
     due_ms: Option<u64>,
     /// When this daemon looks at it: its place in the queue, while `due_ms` is set.
     look_ms: u64,
     interval_ms: u64,
+    /// Until when it is remembered without members.
+    keep_until_ms: u64,
 }
 
 impl Channel {
     fn counts(&self) -> Counts {
         Counts { online: self.online, members: self.members.len() }
+    }
+
+    /// Sets when the counts are announced, if they are.
+    fn schedule(
+        &mut self,
+        key: &ChannelKey,
+        due_ms: Option<u64>,
+        queue: &mut BTreeSet<(u64, ChannelKey)>,
+    ) {
+        if self.due_ms.take().is_some() {
+            queue.remove(&(self.look_ms, key.clone()));
+        }
+        if let Some(due_ms) = due_ms {
+            (self.due_ms, self.look_ms) = (Some(due_ms), due_ms);
+            queue.insert((due_ms, key.clone()));
+        }
     }
 }
 
@@ -78,6 +106,8 @@ pub struct Occupancy {
     /// The channels whose counts differ from what was announced, by the time to look at them, so
     /// that each has its turn.
     queue: BTreeSet<(u64, ChannelKey)>,
+    /// The channels that have lost their members, by the time until which they are remembered.
+    emptied: BTreeSet<(u64, ChannelKey)>,
 }
 
 impl Occupancy {
@@ -129,17 +159,36 @@ impl Occupancy {
         }
     }
 
-    /// Takes an announcement of this daemon or of another one.
-    pub fn on_announced(&mut self, key: &ChannelKey, counts: Counts, version: u64, now_ms: u64) {
-        let Some(channel) = self.channels.get_mut(key) else { return };
-        if version > channel.announced.version {
+    /// Hears an announcement of this daemon or of another one, perhaps of a channel that the replica
+    /// does not have yet.
+    pub fn on_announced(
+        &mut self,
+        key: &ChannelKey,
+        interval_ms: u64,
+        counts: Counts,
+        version: u64,
+        now_ms: u64,
+    ) {
+        let channel = self.channels.entry(key.clone()).or_default();
+        channel.interval_ms = interval_ms;
+        let known = channel.announced;
+        if version > known.version {
             let (counts, at_ms) = (Some(counts), Some(now_ms));
             channel.announced = Announced { counts, version, at_ms, assumed: false };
-            if channel.due_ms.take().is_some() {
-                self.queue.remove(&(channel.look_ms, key.clone()));
-            }
-            self.compare(key, now_ms);
+            channel.schedule(key, None, &mut self.queue);
+        } else if version == known.version && known.counts != Some(counts) {
+            // Two daemons at once: it is unknown which of them a receiver heard first.
+            channel.announced.counts = None;
         }
+        self.compare(key, now_ms);
+    }
+
+    /// This daemon sends an announcement, which counts as made once it is heard.
+    pub fn on_sent(&mut self, key: &ChannelKey, version: u64, now_ms: u64) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        channel.sent = version;
+        let lost_ms = now_ms + channel.interval_ms.max(LOST_AFTER_MS);
+        channel.schedule(key, Some(lost_ms), &mut self.queue);
     }
 
     /// Takes the present counts for announced: the daemons that are there have done so.
@@ -150,6 +199,11 @@ impl Occupancy {
             channel.due_ms = None;
         }
         self.queue.clear();
+    }
+
+    /// Announcements may have been missed.
+    pub fn on_missed(&mut self) {
+        self.channels.values_mut().for_each(|channel| channel.announced.assumed = true);
     }
 
     /// A daemon is gone, or none was there before this one: what was only assumed to be announced
@@ -187,7 +241,8 @@ impl Occupancy {
             if turn_ms > now_ms {
                 later.push((key.clone(), turn_ms));
             } else {
-                let (counts, after) = (channel.counts(), channel.announced.version);
+                let after = channel.announced.version.max(channel.sent);
+                let counts = channel.counts();
                 due.push(Announcement { key: key.clone(), counts, after });
             }
         }
@@ -200,9 +255,23 @@ impl Occupancy {
         due
     }
 
-    /// Whether a channel is counted.
-    pub fn is_known(&self, key: &ChannelKey) -> bool {
-        self.channels.contains_key(key)
+    /// Forgets channels that have had no members for long. `stream` is JetStream's clock: the next
+    /// version of a channel that is made again is greater than those before.
+    pub fn forget(&mut self, now_ms: u64, stream: Time) {
+        while self.emptied.first().is_some_and(|(at_ms, _)| *at_ms <= now_ms) {
+            let Some((_, key)) = self.emptied.pop_first() else { return };
+            let Some(channel) = self.channels.get_mut(&key) else { continue };
+            let is_needed = !channel.members.is_empty() || channel.due_ms.is_some();
+            if is_needed || channel.keep_until_ms > now_ms {
+                continue;
+            }
+            if channel.announced.version.max(channel.sent) < u64::try_from(stream.0).unwrap_or(0) {
+                self.channels.remove(&key);
+            } else {
+                channel.keep_until_ms = now_ms + KEEP_MS;
+                self.emptied.insert((channel.keep_until_ms, key));
+            }
+        }
     }
 
     /// The number of channels that are counted.
@@ -210,21 +279,20 @@ impl Occupancy {
         self.channels.len()
     }
 
-    /// Notes whether the counts of a channel differ from what was announced. A channel without
-    /// members of which nothing is to be announced is forgotten.
+    /// Notes whether the counts of a channel differ from what was announced, and how long a channel
+    /// without members is remembered.
     fn compare(&mut self, key: &ChannelKey, now_ms: u64) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let differs = channel.announced.counts != Some(channel.counts());
         if differs && channel.due_ms.is_none() {
             let next_ms = channel.announced.at_ms.map_or(0, |at_ms| at_ms + channel.interval_ms);
-            let due_ms = now_ms.max(next_ms);
-            (channel.due_ms, channel.look_ms) = (Some(due_ms), due_ms);
-            self.queue.insert((due_ms, key.clone()));
-        } else if !differs && channel.due_ms.take().is_some() {
-            self.queue.remove(&(channel.look_ms, key.clone()));
+            channel.schedule(key, Some(now_ms.max(next_ms)), &mut self.queue);
+        } else if !differs {
+            channel.schedule(key, None, &mut self.queue);
         }
         if !differs && channel.members.is_empty() {
-            self.channels.remove(key);
+            channel.keep_until_ms = now_ms + channel.interval_ms + KEEP_MS;
+            self.emptied.insert((channel.keep_until_ms, key.clone()));
         }
     }
 }

@@ -13,6 +13,10 @@ use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
 
+/// How many leaving connections a user may have, or as many as live ones if those may be more. A
+/// user of few connections at a time may leave on many devices within a grace.
+const MAX_LEAVING: usize = 100;
+
 /// A change of what is stored of a user.
 pub(super) struct Change<'a> {
     pub id: &'a Id,
@@ -151,7 +155,8 @@ impl<'a> Change<'a> {
             count += 1;
         }
         // Drops the oldest, so that leaving connections stay bounded.
-        let surplus = record.leaving.len().saturating_sub(self.rules.connections_per_user);
+        let most = self.rules.connections_per_user.max(MAX_LEAVING);
+        let surplus = record.leaving.len().saturating_sub(most);
         record.leaving.drain(..surplus);
         self.put(record, |_| Outcome::Disconnected { count, invisible })
     }

@@ -342,3 +342,33 @@ fn a_record_goes_back_and_forth_between_builds() {
     let changed = text.replacen(r#""status":"x""#, r#""status":"y""#, 1);
     assert_eq!(read(&changed).status_expires_at, None, "the end was that of another status");
 }
+
+#[test]
+fn leaving_connections_leave_room_for_live_ones_and_for_each_other() {
+    let mut john = John { rules: Rules::new(2, false), ..John::new() };
+    john.does(&connect("a desktop"));
+    john.does(&connect("b mobile"));
+    let told = [disconnect("a"), connect("c desktop"), disconnect("b"), connect("d mobile")];
+    assert_eq!(told.map(|command| john.does(&command)), [const { None }; 4], "reloads");
+    assert_eq!(john.tries(&connect("e")).unwrap_err().code, Code::LimitExceeded);
+    let mut last = "d";
+    for device in ["tablet", "watch", "car"] {
+        assert_eq!(john.does(&disconnect(last)), None, "the grace of another is cut short");
+        assert!(john.does(&connect(&format!("{device} {device}"))).is_some());
+        last = device;
+    }
+    assert_eq!(john.does(&disconnect(last)), None, "the grace of another is cut short");
+    assert_eq!(john.record().leaving.len(), 4);
+}
+
+#[test]
+fn leaving_connections_are_bounded() {
+    let mut john = John { rules: Rules::new(1, false), ..John::new() };
+    for n in 0..300 {
+        john.does(&connect(&format!("c{n} d{n}")));
+        john.does(&disconnect(&format!("c{n}")));
+    }
+    let leaving: Vec<_> = john.record().leaving.iter().map(|each| each.device.clone()).collect();
+    let newest = (200..300).map(|n| Device::parse(&format!("d{n}"), "device").ok());
+    assert_eq!(leaving, newest.collect::<Vec<_>>());
+}

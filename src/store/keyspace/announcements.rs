@@ -76,7 +76,7 @@ impl<E: Entity> Keyspace<E> {
         self.context.metrics.events.inc();
         let mut subject = format!("{}.", self.context.event_prefix);
         push_token(&mut subject, Id::as_str(&event.user));
-        self.context.publish(subject, event.version, event.body);
+        self.context.publish(subject, event.version, event.body, None);
     }
 
     /// Remembers a visible change by another daemon, in case that daemon fails.

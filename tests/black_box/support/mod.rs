@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod events;
 pub mod heart;
 pub mod http;
+pub mod lag;
 pub mod load;
 pub mod manager;
 pub mod pair;

@@ -161,6 +161,7 @@ impl Task {
                     self.note(error);
                     sleep(wait).await;
                 }
+                Err(error) if self.pending.drop_ended(&sent, &error) => {}
                 Err(error) if self.waiting.is_empty() => return Err(error),
                 // The fault may lie in the changes that ride along: it goes on without them.
                 Err(error) => {
@@ -336,17 +337,24 @@ impl Task {
     }
 
     async fn update(&mut self) -> Result<bool, Error> {
-        let sent = self.pending.clone();
-        if sent.is_empty() {
-            self.answer(&Ok(()));
-            return Ok(true);
+        loop {
+            let sent = self.pending.clone();
+            if sent.is_empty() {
+                self.answer(&Ok(()));
+                return Ok(true);
+            }
+            let mut user = sent.fields();
+            user.insert("id".to_owned(), self.user.as_str().into());
+            match self.link.ask_now("upsert_users", &json!({"users": [user]})).await {
+                Ok(answer) => {
+                    let user = json!({"me": answer["users"][self.user.as_str()]});
+                    self.acknowledge(&sent, &user, "me");
+                    return Ok(true);
+                }
+                Err(error) if self.pending.drop_ended(&sent, &error) => {}
+                Err(error) => return Err(error),
+            }
         }
-        let mut user = sent.fields();
-        user.insert("id".to_owned(), self.user.as_str().into());
-        let answer = self.link.ask_now("upsert_users", &json!({"users": [user]})).await?;
-        let user = json!({"me": answer["users"][self.user.as_str()]});
-        self.acknowledge(&sent, &user, "me");
-        Ok(true)
     }
 }
 

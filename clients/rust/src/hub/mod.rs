@@ -108,6 +108,10 @@ struct Followed {
     watches: HashSet<u64>,
     /// Ends the subscription when it is dropped; none while it could not be made yet.
     stop: Option<oneshot::Sender<()>>,
+    /// Answers to queries up to this one were asked for before the subscription.
+    subscribed_after: u64,
+    /// An answer has come since the subscription, and nothing was missed since.
+    fresh: bool,
     linger_until: Option<Instant>,
     /// NATS refused the events over this connection, as [`LinkState::connects`] counts them.
     denied: Option<u64>,
@@ -280,15 +284,19 @@ impl Hub {
             followed.watches.insert(number);
             followed.linger_until = None;
             watched.ids.insert(id.clone());
-            watched.pending.insert(id.clone());
             let known = self.merge.get(id.as_str());
             if known != Known::Unknown && followed.denied.is_none() {
                 watched.picture.show(&id, known);
             }
-            self.due.push_back(id);
+            if !followed.fresh {
+                watched.pending.insert(id.clone());
+                self.due.push_back(id);
+            }
         }
-        let at = Instant::now() + GATHER;
-        self.due_at = Some(self.due_at.map_or(at, |due_at| due_at.min(at)));
+        if !self.due.is_empty() {
+            let at = Instant::now() + GATHER;
+            self.due_at = Some(self.due_at.map_or(at, |due_at| due_at.min(at)));
+        }
         self.deny_by_users(number);
         self.settle(number);
     }
@@ -306,6 +314,7 @@ impl Hub {
         let (stop, stopped) = oneshot::channel();
         if let Some(followed) = self.users.get_mut(&id) {
             followed.stop = Some(stop);
+            followed.subscribed_after = self.merge.sent();
             self.events.push(Feed { id, subscriber, stopped, ended: false });
         }
     }

@@ -112,7 +112,11 @@ impl Hub {
         }
         let mut touched = HashSet::new();
         for id in &ids {
-            let Some(followed) = self.users.get(id) else { continue };
+            let followed = self.users.get_mut(id);
+            let Some(followed) = followed.filter(|each| query > each.subscribed_after) else {
+                continue;
+            };
+            followed.fresh = true;
             for number in &followed.watches {
                 if let Some(watched) = self.watches.get_mut(number) {
                     watched.pending.remove(id);

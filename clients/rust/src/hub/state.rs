@@ -81,6 +81,7 @@ impl Hub {
 
     pub(super) fn go_stale(&mut self, why: &'static str) {
         self.stale_until = self.merge.sent();
+        self.users.values_mut().for_each(|followed| followed.fresh = false);
         let numbers: Vec<u64> = self.watches.keys().copied().collect();
         for number in numbers {
             if let Some(watched) = self.watches.get_mut(&number) {

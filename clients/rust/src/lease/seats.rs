@@ -77,6 +77,14 @@ enum SentKind {
     Disconnect,
 }
 
+impl Seat {
+    /// Removes a status that was sent and has ended meanwhile.
+    fn drop_ended(&mut self, sent: &SentKind, refusal: &Error) -> bool {
+        let (SentKind::Connect(sent) | SentKind::Update(sent)) = sent else { return false };
+        self.pending.as_mut().is_some_and(|pending| pending.drop_ended(sent, refusal))
+    }
+}
+
 impl Seats {
     pub fn new() -> Self {
         Self { seats: HashMap::new(), queue: VecDeque::new(), run: 1, acknowledged: 0 }
@@ -273,12 +281,17 @@ impl Seats {
         None
     }
 
-    /// An operation failed. Whether it is to be tried again.
+    /// An operation failed. Whether it is to be tried again later.
     fn on_failure(&mut self, key: &Key, kind: &SentKind, error: &Error) -> bool {
         if error.may_pass() {
             return true;
         }
         let Some(seat) = self.seats.get_mut(key) else { return false };
+        if seat.drop_ended(kind, error) {
+            seat.failed = seat.failed.saturating_sub(1);
+            self.enqueue(key.clone());
+            return false;
+        }
         fail(seat, error);
         match kind {
             // A connection that was there is made again for as long as its owner holds the seat.
