@@ -15,7 +15,7 @@ async fn a_daemon_at_a_leaf_without_jetstream_uses_that_of_the_hub() {
     let hub = Hub::with(config).await;
     let config =
         format!("leafnodes {{ remotes: [ {{ url: \"nats-leaf://127.0.0.1:{port}\" }} ] }}\n");
-    let leaf = Server::start_with(Options { jetstream: false, config }).await;
+    let leaf = Server::start_with(Options { jetstream: false, config, ..Options::default() }).await;
     let at_hub = Daemon::spawn(&hub.server, &[]).await;
     let at_leaf = Daemon::spawn(&leaf, &[("NATS__JS_DOMAIN", "hub")]).await;
     let client = Client::connect(&leaf).await;
@@ -36,7 +36,8 @@ impl Hub {
     async fn with(config: String) -> Self {
         let store = tempfile::tempdir().unwrap();
         let jetstream = format!("jetstream {{ domain: hub, store_dir: {:?} }}\n", store.path());
-        let options = Options { jetstream: false, config: jetstream + &config };
+        let options =
+            Options { jetstream: false, config: jetstream + &config, ..Options::default() };
         Self { server: Server::start_with(options).await, _store: store }
     }
 }

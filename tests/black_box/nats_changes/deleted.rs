@@ -1,15 +1,24 @@
 //! A server that is killed may bring back what stands below a message that has expired. Nothing of
 //! a user who was deleted is among it.
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 use serde_json::json;
 
 use super::{HEALED, agree};
-use crate::support::server::{last, last_seq};
+use crate::support::server::{Options, last, last_seq, stream};
 use crate::support::{Client, Daemon, Server, Settings, eventually};
 
 const SETTINGS: Settings<'static> =
     &[("STORE__MARKER_AGE", "1s"), ("LIVENESS__OFFLINE_GRACE", "0s")];
+
+/// In what time a server that syncs every second has compacted its files.
+const COMPACTED: Duration = Duration::from_secs(4);
+
+/// A user, as it is stored.
+const RECORD: &str =
+    r#"{"v":1,"created_at":1700000000000,"updated_at":1700000000000,"version":1700000000000}"#;
 
 /// What stands under the key of the user.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +83,72 @@ async fn a_deleted_user_stays_deleted_if_the_server_is_killed_while_the_last_mar
 #[tokio::test]
 async fn a_deleted_user_stays_deleted_if_the_server_is_killed_when_all_markers_are_gone() {
     stays_deleted(Stored::Nothing).await;
+}
+
+/// Writes enough of one user to fill several blocks of a small bucket.
+async fn churn(client: &Client) {
+    for n in 0..250 {
+        client.upsert(json!({"id": "busy", "status": format!("{n:0900}")})).await;
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_user_stays_deleted_if_the_server_has_removed_the_markers_from_its_files() {
+    let options = Options { sync_interval: "1s", ..Options::default() };
+    let mut server = Server::start_with(options).await;
+    // The server's files are a quarter as large as the bucket.
+    let settings = [SETTINGS, &[("STORE__MAX_BYTES", "1048576")]].concat();
+    let mut daemon = Daemon::spawn(&server, &settings).await;
+    let client = Client::connect(&server).await;
+    client.upsert(json!({"id": "john", "name": "John"})).await;
+    for n in 0..160 {
+        client.upsert(json!({"id": format!("u{n}"), "status": "x".repeat(900)})).await;
+    }
+    churn(&client).await;
+    client.get("delete_users", json!({"ids": ["john"]})).await;
+    churn(&client).await;
+    becomes(&client, Stored::Nothing).await;
+    tokio::time::sleep(COMPACTED).await;
+
+    for _ in 0..2 {
+        daemon.kill();
+        server.vanish();
+        server.appear().await;
+        daemon = Daemon::spawn(&server, &settings).await;
+        let client = Client::connect(&server).await;
+        agree(&client, "john", HEALED, |john| john.is_none()).await;
+        agree(&client, "u7", HEALED, |user| user.is_some()).await;
+        let idle = client.get("count_users", json!({"filter": {"id": {"$gte": "u"}}})).await;
+        assert_eq!(idle["count"], 160);
+        becomes(&client, Stored::Nothing).await;
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_a_server_brings_back_from_below_the_floor_is_not_shown() {
+    let server = Server::start().await;
+    let mut daemon = Daemon::spawn(&server, SETTINGS).await;
+    let client = Client::connect(&server).await;
+    client.upsert(json!({"id": "john", "name": "John"})).await;
+    let channel = json!({"type": "team", "id": "x", "members": ["john", "ann"]});
+    client.get("upsert_channel", channel).await;
+    daemon.kill();
+    let stream = stream(&client.nats, "presence").await;
+    let (created, seq) = (&stream["created"], last_seq(&client.nats).await + 1);
+    let floor = json!({"v": 1, "created": created, "seq": seq}).to_string();
+    client.nats.request("$KV.presence.floor", floor.into()).await.unwrap();
+    client.nats.request("$KV.presence.user.ann", RECORD.into()).await.unwrap();
+
+    let mut daemon = Daemon::spawn(&server, SETTINGS).await;
+    agree(&client, "john", HEALED, |john| john.is_none()).await;
+    agree(&client, "ann", HEALED, |ann| ann.is_some()).await;
+    let channels = client.get("query_channels", json!({"filter": {"type": "team"}})).await;
+    assert_eq!(channels["channels"], json!([]));
+    becomes(&client, Stored::Nothing).await;
+    let made = client.get("connect", json!({"user": {"id": "john"}})).await;
+    assert_eq!(made["created"], true);
+    assert!(made["me"].get("name").is_none());
+    daemon.kill();
 }
 
 #[tokio::test]
