@@ -85,10 +85,23 @@ async fn a_deleted_user_stays_deleted_if_the_server_is_killed_when_all_markers_a
     stays_deleted(Stored::Nothing).await;
 }
 
-/// Writes enough of one user to fill several blocks of a small bucket.
+/// Writes `count` users of almost the largest size.
+async fn write_large(client: &Client, name: &str, count: usize) {
+    let ids: Vec<_> = (0..count).map(|n| format!("{name}{n}")).collect();
+    for ids in ids.chunks(100) {
+        let users = ids.iter().map(|id| json!({"id": id, "text": random_text(4500)}));
+        client.get("upsert_users", json!({"users": users.collect::<Vec<_>>()})).await;
+    }
+}
+
+fn random_text(length: usize) -> String {
+    std::iter::repeat_with(fastrand::alphanumeric).take(length).collect()
+}
+
+/// Fills more than a file of the server, 4 MB, with what is obsolete.
 async fn churn(client: &Client) {
-    for n in 0..250 {
-        client.upsert(json!({"id": "busy", "status": format!("{n:0900}")})).await;
+    for _ in 0..12 {
+        write_large(client, "busy", 100).await;
     }
 }
 
@@ -96,14 +109,12 @@ async fn churn(client: &Client) {
 async fn a_deleted_user_stays_deleted_if_the_server_has_removed_the_markers_from_its_files() {
     let options = Options { sync_interval: "1s", ..Options::default() };
     let mut server = Server::start_with(options).await;
-    // The server's files are a quarter as large as the bucket.
-    let settings = [SETTINGS, &[("STORE__MAX_BYTES", "1048576")]].concat();
-    let mut daemon = Daemon::spawn(&server, &settings).await;
+    let mut daemon = Daemon::spawn(&server, SETTINGS).await;
     let client = Client::connect(&server).await;
+    // The file with the user is full of what is not obsolete.
+    write_large(&client, "idle", 300).await;
     client.upsert(json!({"id": "john", "name": "John"})).await;
-    for n in 0..160 {
-        client.upsert(json!({"id": format!("u{n}"), "status": "x".repeat(900)})).await;
-    }
+    write_large(&client, "still", 300).await;
     churn(&client).await;
     client.get("delete_users", json!({"ids": ["john"]})).await;
     churn(&client).await;
@@ -114,12 +125,11 @@ async fn a_deleted_user_stays_deleted_if_the_server_has_removed_the_markers_from
         daemon.kill();
         server.vanish();
         server.appear().await;
-        daemon = Daemon::spawn(&server, &settings).await;
+        daemon = Daemon::spawn(&server, SETTINGS).await;
         let client = Client::connect(&server).await;
         agree(&client, "john", HEALED, |john| john.is_none()).await;
-        agree(&client, "u7", HEALED, |user| user.is_some()).await;
-        let idle = client.get("count_users", json!({"filter": {"id": {"$gte": "u"}}})).await;
-        assert_eq!(idle["count"], 160);
+        let all = client.get("count_users", json!({"filter": {"id": {"$gte": "a"}}})).await;
+        assert_eq!(all["count"], 700);
         becomes(&client, Stored::Nothing).await;
     }
 }
