@@ -21,8 +21,7 @@ const SHORT_LEASE: Settings<'static> =
     &[("LIVENESS__LEASE", "1s"), ("LIVENESS__HEARTBEAT_INTERVAL", "300ms")];
 
 /// A client that beats as often as it was told, and asks for an answer once in each long lease.
-async fn go_by_what_is_told(client: Client, user: &'static str) {
-    let body = json!({"user_id": user, "connection_id": "old"});
+async fn go_by_what_is_told(client: Client, body: Value) {
     let mut period = Duration::from_secs(3);
     let mut asked = Instant::now();
     loop {
@@ -38,6 +37,11 @@ async fn go_by_what_is_told(client: Client, user: &'static str) {
             period = Duration::from_millis(answer["heartbeat"]["interval_ms"].as_u64().unwrap());
         }
     }
+}
+
+/// The heartbeat of the connection of [`old_client`].
+fn own_lease() -> Value {
+    json!({"user_id": "ann", "connection_id": "old"})
 }
 
 async fn told(client: &Client) -> Value {
@@ -92,7 +96,22 @@ async fn a_shorter_lease_after_a_stop_of_all_daemons_ends_nobody_who_was_told_th
     let daemon = Daemon::spawn(&server, LONG_LEASE).await;
     let client = Client::connect(&server).await;
     let events = old_client(&client).await;
-    let beats = tokio::spawn(go_by_what_is_told(client.clone(), "ann"));
+    let beats = tokio::spawn(go_by_what_is_told(client.clone(), own_lease()));
+    daemon.stop().await;
+    let _daemon = Daemon::spawn(&server, SHORT_LEASE).await;
+    the_short_lease_is_learned(&client, events, beats).await;
+}
+
+#[tokio::test]
+async fn a_shorter_lease_ends_no_shared_lease_whose_gateway_was_told_the_longer_one() {
+    let server = Server::start().await;
+    let daemon = Daemon::spawn(&server, LONG_LEASE).await;
+    let client = Client::connect(&server).await;
+    let mut events = Events::of_all(&client).await.newer_only();
+    let body = json!({"user": {"id": "ann"}, "connection_id": "old", "lease": "gateway"});
+    client.get("connect", body).await;
+    assert!(events.next().await.online);
+    let beats = tokio::spawn(go_by_what_is_told(client.clone(), json!({"lease": "gateway"})));
     daemon.stop().await;
     let _daemon = Daemon::spawn(&server, SHORT_LEASE).await;
     the_short_lease_is_learned(&client, events, beats).await;
@@ -105,7 +124,7 @@ async fn a_shorter_lease_by_a_rolling_restart_ends_nobody_who_was_told_the_longe
     let second = Daemon::spawn(&server, LONG_LEASE).await;
     let client = Client::connect(&server).await;
     let mut events = old_client(&client).await;
-    let beats = tokio::spawn(go_by_what_is_told(client.clone(), "ann"));
+    let beats = tokio::spawn(go_by_what_is_told(client.clone(), own_lease()));
     first.stop().await;
     let _first = Daemon::spawn(&server, SHORT_LEASE).await;
     let mut checks = interval(Duration::from_millis(200));
