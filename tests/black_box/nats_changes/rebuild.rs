@@ -98,16 +98,17 @@ async fn clients_go_on_while_the_replicas_are_read_again() {
         daemons.iter().any(|daemon| !noticed(daemon).is_empty()).then_some(())
     })
     .await;
-    // Everybody who beats would have lapsed by then, if the beats had been forgotten.
     let whole = |daemon: &Daemon| {
         let begun = noticed(daemon).len();
         let lines = daemon.lines();
         let ended = lines.iter().filter(|line| line.to_string().contains("was read again")).count();
         begun == ended
     };
-    eventually("all replicas are whole", HEALED, async || daemons.iter().all(whole).then_some(()))
+    let bound = HEALED.max(Duration::from_millis(users as u64));
+    eventually("all replicas are whole", bound, async || daemons.iter().all(whole).then_some(()))
         .await;
     let healed = purged.elapsed();
+    // Everybody who beats would have lapsed by then, if the beats had been forgotten.
     tokio::time::sleep(Duration::from_secs(6)).await;
     over.store(true, Ordering::Relaxed);
     for task in tasks {
