@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::reply::Reply;
+use super::rules::RequestRules;
 use crate::api::request::fields::{Fields, missing};
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
@@ -19,7 +20,7 @@ pub struct Explain {
 }
 
 impl Explain {
-    pub fn parse(mut fields: Fields) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, _: &RequestRules<'_>) -> Result<Self, Refusal> {
         let user = fields.id("user_id")?.ok_or_else(|| missing("user_id", "the id of a user"))?;
         fields.finish()?;
         Ok(Self { user })
@@ -96,9 +97,7 @@ impl Explain {
         let deaf = service.beacons.hearing().deaf(now.mono_ms).is_some();
         let times = service.store.context.told_lease.times(now);
         let at = heard.map(|heard| as_wall(heard.at_ms, now));
-        let lapses_at = heard.map(|heard| {
-            as_wall(heard.at_ms.saturating_add(times.lease_ms(heard)), now).to_string()
-        });
+        let lapses_at = heard.map(|heard| as_wall(times.lapses_ms(heard), now).to_string());
         let confirmed = heard.filter(|heard| heard.confirmed);
         json!({
             "connection_id": connection.id.as_str(),

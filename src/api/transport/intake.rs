@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::drain::{ArrivalRate, drain};
 use super::queue::{QueuedRequest, RequestQueue};
 use super::responder::{ReplyContext, Responder};
-use super::subjects::Subjects;
-use crate::api::operations::Operation;
+use crate::api::request::operation::Operation;
+use crate::api::request::subjects::Subjects;
 use crate::clock::millis;
 use crate::presence::refusal::{Code, Refusal};
 use crate::service::{Service, overloaded, unavailable};
@@ -102,7 +102,7 @@ impl Intake {
                     () = stop.cancelled() => return,
                     ping = tap.next() => ping.answer(),
                     () = becomes(&mut self.yields, false) => {
-                        let all = format!("{}.>", self.subjects.prefix);
+                        let all = self.subjects.all_requests();
                         match self.client.queue_subscribe(all, QUEUE_GROUP.to_owned()).await {
                             Ok(requests) => break requests,
                             Err(_) => return,

@@ -1,7 +1,7 @@
 //! The subjects of requests.
 
-use crate::api::operations::Operation;
-use crate::api::request::door::Door;
+use super::door::Door;
+use super::operation::Operation;
 use crate::config::INTERNAL;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
@@ -27,6 +27,11 @@ impl Subjects {
         reply.starts_with('$')
             || [&self.prefix, &self.events, &self.channel_events].iter().any(|own| lies_under(own))
             || lies_under(INTERNAL)
+    }
+
+    /// All requests of the cell.
+    pub fn all_requests(&self) -> String {
+        format!("{}.>", self.prefix)
     }
 
     /// The operation and the user's token that a subject names.
