@@ -24,6 +24,7 @@ pub(super) const KEYS: &[(&str, Preset)] = &[
     ("nats.user", Nothing),
     ("nats.password", Nothing),
     ("nats.token", Nothing),
+    ("nats.token_file", Nothing),
     ("nats.tls_first", Flag(false)),
     ("nats.tls_ca", Nothing),
     ("nats.tls_cert", Nothing),
@@ -63,8 +64,8 @@ pub(super) const CHANNEL_TYPES: &str = "channel_types";
 pub(super) const CHANNEL_TYPE_KEYS: [&str; 3] = ["presence", "client_create", "occupancy_interval"];
 
 /// The settings of a login.
-pub(super) const LOGIN: [&str; 5] =
-    ["nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token"];
+pub(super) const LOGIN: [&str; 6] =
+    ["nats.creds", "nats.nkey", "nats.user", "nats.password", "nats.token", "nats.token_file"];
 
 /// Returns whether a running daemon adopts a new value of `key`. `config/presenced.toml` marks
 /// these keys.

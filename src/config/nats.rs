@@ -38,6 +38,7 @@ pub enum Auth {
     NkeyFile(PathBuf),
     Password { user: String, password: Secret },
     Token(Secret),
+    TokenFile(PathBuf),
 }
 
 /// The certificate that the daemon shows to the server, and its key.
@@ -81,6 +82,7 @@ impl Nats {
         match &self.auth {
             Auth::Creds(path) => files.push(("nats.creds", path)),
             Auth::NkeyFile(path) => files.push(("nats.nkey", path)),
+            Auth::TokenFile(path) => files.push(("nats.token_file", path)),
             _ => {}
         }
         files.extend(self.tls_ca.iter().map(|path| ("nats.tls_ca", path)));
@@ -153,7 +155,7 @@ fn read_auth(reader: &Reader, by_url: Auth) -> Result<Auth, ConfigError> {
     if by_url != Auth::None {
         found.push(("nats.url", by_url));
     }
-    let [creds, nkey, user, password, token] = LOGIN;
+    let [creds, nkey, user, password, token, token_file] = LOGIN;
     if let Some(path) = reader.path(creds)? {
         found.push((creds, Auth::Creds(path)));
     }
@@ -170,6 +172,9 @@ fn read_auth(reader: &Reader, by_url: Auth) -> Result<Auth, ConfigError> {
     }
     if let Some(text) = reader.text(token, "text")? {
         found.push((token, Auth::Token(Secret::new(text))));
+    }
+    if let Some(path) = reader.path(token_file)? {
+        found.push((token_file, Auth::TokenFile(path)));
     }
     match (found.pop(), found.pop()) {
         (Some((second, _)), Some((first, _))) => Err(ConfigError::Exclusive {

@@ -55,6 +55,7 @@ pub fn answer(auth: &Auth, nonce: &[u8]) -> Result<Answer, LoginError> {
             answer.password = Some(password.reveal().to_owned());
         }
         Auth::Token(token) => answer.token = Some(token.reveal().to_owned()),
+        Auth::TokenFile(path) => answer.token = Some(read_token(path)?),
     }
     Ok(answer)
 }
@@ -98,6 +99,13 @@ fn read_credentials(path: &Path) -> Result<Credentials, LoginError> {
 fn read_seed(path: &Path) -> Result<KeyPair, LoginError> {
     KeyPair::from_seed(read(path)?.trim())
         .map_err(|_| LoginError::Incomplete { path: path.to_owned(), what: "nkey seed" })
+}
+
+fn read_token(path: &Path) -> Result<String, LoginError> {
+    let text = read(path)?;
+    let token = text.trim();
+    let missing = || LoginError::Incomplete { path: path.to_owned(), what: "token" };
+    (!token.is_empty()).then(|| token.to_owned()).ok_or_else(missing)
 }
 
 fn read(path: &Path) -> Result<String, LoginError> {

@@ -20,6 +20,7 @@ use crate::clock::{Clock, millis};
 use crate::config::{Settings, Storage};
 use crate::health::Health;
 use crate::liveness::expiry_task::ExpiryTask;
+use crate::liveness::floor_raise::FloorRaise;
 use crate::liveness::hearing::Hearing;
 use crate::liveness::internal::{BEACON, Beacons};
 use crate::liveness::introductions::{self, Introductions};
@@ -37,6 +38,7 @@ use crate::store::barrier::Barrier;
 use crate::store::bucket::{Bucket, Shape};
 use crate::store::clock_skew::ClockSkew;
 use crate::store::context::StoreContext;
+use crate::store::floor::Floor;
 use crate::store::outbox::{Outbox, outbox};
 use crate::store::stream_clock::StreamClock;
 use crate::store::stripe::Timing;
@@ -183,6 +185,7 @@ impl Startup {
             stream_clock: StreamClock::default(),
             told_lease: ToldLease::default(),
             markers: Mutex::default(),
+            floor: Floor::default(),
             reconnected: Notify::new(),
             suspicion: Notify::new(),
             repairs: Notify::new(),
@@ -282,6 +285,8 @@ impl Startup {
         self.tasks.spawn(beacons.clone().announce_if_first(store.clone()));
         let (store, beacons, age) =
             (store.clone(), beacons.clone(), self.settings.store.marker_age);
+        let raise = FloorRaise::new(store.clone(), beacons.clone(), age);
+        self.tasks.spawn(raise.run());
         self.tasks.spawn(MarkerSweep { store, beacons, age }.run());
         Ok(())
     }

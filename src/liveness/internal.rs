@@ -14,6 +14,7 @@ use super::hearing::Hearing;
 use super::peers::{BEACON_MS, FailedPeer, LivenessSettings, PeerStatus, Peers};
 use crate::config::INTERNAL;
 use crate::presence::entity::DaemonId;
+use crate::presence::lease_terms::DEFAULT_LEASE_MS;
 use crate::store::Store;
 
 /// The last token of the beacons' subject.
@@ -198,7 +199,11 @@ impl Beacons {
             store.context.metrics.beacons.inc();
         }
         let Beacon { deaf, starting, grace_ms, lease_ms, .. } = beacon;
-        let lease_ms = lease_ms.unwrap_or(self.settings.lease_ms);
+        // A daemon that does not tell may tell its clients any lease that was in use.
+        let lease_ms = lease_ms.unwrap_or_else(|| {
+            let longest_ms = store.context.told_lease.times(store.context.clock.now()).longest_ms;
+            longest_ms.max(self.settings.lease_ms).max(DEFAULT_LEASE_MS)
+        });
         let settings = LivenessSettings { lease_ms, grace_ms };
         let status = PeerStatus { deaf, starting, settings };
         let is_new = self.peers().on_beacon(daemon, status, now_ms);

@@ -5,15 +5,20 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::internal::Beacons;
 use super::peers::RankFilter;
+use super::upkeep::Upkeep;
 use crate::store::Store;
+use crate::store::bucket::BucketError;
 use crate::store::told_lease::KEY;
 
 /// How often the lease is compared with the settings.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much later the next daemon in rendezvous order stores the lease.
+const STEP: Duration = Duration::from_secs(5);
 
 /// How long a daemon that starts waits at most for the lease to be stored.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +51,9 @@ impl LeaseAgreement {
 
     async fn store_longest(&self) {
         while !self.is_agreed() {
-            self.write().await;
+            if let Err(error) = self.write().await {
+                tracing::debug!(%error, "the lease could not be stored");
+            }
             sleep(POLL_INTERVAL).await;
         }
     }
@@ -55,11 +62,20 @@ impl LeaseAgreement {
     pub async fn run(self) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut upkeep = Upkeep::new("the agreement of daemons on a lease");
+        let mut differs_since: Option<Instant> = None;
         loop {
             ticks.tick().await;
-            let is_first = self.beacons.peers().rank(KEY, RankFilter::Alive) == 0;
-            if is_first && self.store.is_whole() && !self.is_agreed() {
-                self.write().await;
+            if self.is_agreed() {
+                differs_since = None;
+                continue;
+            }
+            let since = *differs_since.get_or_insert_with(Instant::now);
+            let rank = u32::try_from(self.beacons.peers().rank(KEY, RankFilter::Alive));
+            // The first one may be of an older version, or unable to.
+            let is_due = since.elapsed() >= STEP.saturating_mul(rank.unwrap_or(u32::MAX));
+            if is_due && self.store.is_whole() && !upkeep.is_paused() {
+                upkeep.on_tried([self.write().await]);
             }
         }
     }
@@ -68,13 +84,12 @@ impl LeaseAgreement {
         self.store.context.told_lease.is_stored(self.beacons.longest().lease_ms)
     }
 
-    async fn write(&self) {
+    async fn write(&self) -> Result<(), BucketError> {
         let context = &self.store.context;
         let (lease_ms, now) = (self.beacons.longest().lease_ms, context.clock.now());
-        match context.told_lease.store(&context.bucket, lease_ms, self.store.has_users(), now).await
-        {
-            Ok(()) => tracing::info!(lease_ms, "clients are told this lease from now on"),
-            Err(error) => tracing::debug!(%error, "the lease could not be stored"),
-        }
+        let has_users = self.store.has_users();
+        context.told_lease.store(&context.bucket, lease_ms, has_users, now).await?;
+        tracing::info!(lease_ms, "clients are told this lease from now on");
+        Ok(())
     }
 }

@@ -9,10 +9,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::internal::Beacons;
 use super::peers::RankFilter;
+use super::upkeep::Upkeep;
 use crate::clock::millis;
 use crate::store::Store;
 use crate::store::bucket::BucketError;
-use crate::store::markers::DueMarker;
+use crate::store::markers::{DueMarker, Kind};
 use crate::store::wire;
 
 /// How often markers are looked at.
@@ -41,18 +42,19 @@ impl MarkerSweep {
     pub async fn run(self) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut upkeep = Upkeep::new("the replacement of markers of deletions");
         loop {
             ticks.tick().await;
             let context = &self.store.context;
-            if self.store.is_whole() && !context.clock_skew.is_wrong() {
-                let (this, markers) = (&self, futures_util::stream::iter(self.due()));
-                markers
-                    .for_each_concurrent(CONCURRENT_WRITES, |marker| async move {
-                        if let Err(error) = this.replace(&marker).await {
-                            tracing::debug!(%error, "a marker could not be replaced yet");
-                        }
-                    })
-                    .await;
+            if !self.store.is_whole() || context.clock_skew.is_wrong() || upkeep.is_paused() {
+                continue;
+            }
+            let (this, due) = (&self, futures_util::stream::iter(self.due()));
+            // One that is refused does not hold up the others.
+            let tried = due.map(|marker| async move { this.replace(&marker).await });
+            let tried: Vec<_> = tried.buffer_unordered(CONCURRENT_WRITES).collect().await;
+            if !tried.is_empty() {
+                upkeep.on_tried(tried);
             }
         }
     }
@@ -74,8 +76,10 @@ impl MarkerSweep {
         if stored.seq != marker.seq {
             return Ok(());
         }
-        let headers =
-            wire::next_marker(context.daemon, &stored, marker.next, LAST_TTL.min(self.age));
+        let headers = match marker.next {
+            Kind::Last => wire::last_marker(&stored, LAST_TTL.min(self.age)),
+            Kind::Lasting | Kind::Unsafe => wire::lasting_marker(context.daemon, &stored),
+        };
         let key = marker.subject.get(context.bucket.prefix().len()..).unwrap_or_default();
         context.bucket.put(key, headers, bytes::Bytes::new()).await
     }

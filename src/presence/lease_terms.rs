@@ -20,6 +20,10 @@ pub const DEFAULT_LEASE_MS: u64 = 60_000;
 /// lease.
 const LEARNED_AFTER_LEASES: u64 = 2;
 
+/// The time after a change for which an answer may still tell the lease before it, in milliseconds:
+/// the answer to a request that was under way, or of a daemon whose replica lags.
+const UNDER_WAY_MS: u64 = 5000;
+
 /// The stored terms of the lease of all connections of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseTerms {
@@ -42,10 +46,22 @@ struct Longer {
 /// The leases that count at a moment, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseTimes {
-    /// For connections that connect now.
+    /// For connections that connect now: the longest that the answer may have told.
     pub told_ms: u64,
     /// For those of whom it is not known what they were told.
     pub longest_ms: u64,
+}
+
+impl Longer {
+    /// When a shorter lease took its place.
+    fn changed_at(&self) -> Time {
+        Time(self.until.0.saturating_sub_unsigned(learning_ms(self.lease_ms)))
+    }
+}
+
+/// How long clients may take to learn of another lease than this one, in milliseconds.
+fn learning_ms(lease_ms: u64) -> u64 {
+    lease_ms.saturating_mul(LEARNED_AFTER_LEASES)
 }
 
 impl LeaseTimes {
@@ -104,18 +120,25 @@ impl LeaseTerms {
     pub fn times(&self, stream: Time) -> LeaseTimes {
         let longer = self.longer.as_ref().filter(|longer| longer.until > stream);
         let longest_ms = longer.map_or(0, |longer| longer.lease_ms).max(self.lease_ms);
-        LeaseTimes { told_ms: self.lease_ms, longest_ms }
+        let is_under_way = longer.is_some_and(|longer| {
+            stream.0 < longer.changed_at().0.saturating_add_unsigned(UNDER_WAY_MS)
+        });
+        let told_ms = if is_under_way { longest_ms } else { self.lease_ms };
+        LeaseTimes { told_ms, longest_ms }
+    }
+
+    /// Whether these follow on `former` by a change. Older ones, as a backup has them, do not know
+    /// of a longer lease that clients go by.
+    pub fn follows(&self, former: &Self, stream: Time) -> bool {
+        self.times(stream).longest_ms >= former.times(stream).longest_ms
     }
 
     /// The terms that follow on `former` when connects are told `lease_ms` from `stream` on.
     pub fn changed(former: Option<&Self>, lease_ms: u64, stream: Time) -> Self {
         let longest_ms = former.map_or(0, |former| former.times(stream).longest_ms);
         let longer = (longest_ms > lease_ms).then(|| {
-            let learned_ms = longest_ms.saturating_mul(LEARNED_AFTER_LEASES);
-            Longer {
-                lease_ms: longest_ms,
-                until: Time(stream.0.saturating_add_unsigned(learned_ms)),
-            }
+            let until = Time(stream.0.saturating_add_unsigned(learning_ms(longest_ms)));
+            Longer { lease_ms: longest_ms, until }
         });
         Self { v: SCHEMA, lease_ms, longer }
     }
@@ -143,6 +166,26 @@ mod tests {
         let times = short.times(Time(121_000));
         assert_eq!(times.lease_ms(told(Some(60_000))), 6000);
         assert_eq!(times.lease_ms(told(None)), 6000);
+    }
+
+    #[test]
+    fn a_connect_that_was_under_way_when_the_lease_changed_may_have_been_told_the_longer_one() {
+        let long = LeaseTerms::changed(None, 60_000, Time(0));
+        let short = LeaseTerms::changed(Some(&long), 6000, Time(1000));
+        let seen = |stream| told(u32::try_from(short.times(Time(stream)).told_ms).ok());
+        let later = short.times(Time(100_000));
+        assert_eq!(later.lease_ms(seen(5999)), 60_000);
+        assert_eq!(later.lease_ms(seen(6000)), 6000);
+    }
+
+    #[test]
+    fn terms_of_a_backup_do_not_follow_on_those_that_clients_were_told() {
+        let backup = LeaseTerms::changed(None, 6000, Time(0));
+        let long = LeaseTerms::changed(Some(&backup), 60_000, Time(1000));
+        let short = LeaseTerms::changed(Some(&long), 6000, Time(2000));
+        assert!(long.follows(&backup, Time(3000)) && short.follows(&long, Time(3000)));
+        assert!(!backup.follows(&long, Time(3000)) && !backup.follows(&short, Time(3000)));
+        assert!(backup.follows(&short, Time(122_000)), "all have learned it");
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub enum BucketError {
     NoKey,
     #[error("JetStream does not answer: it is not enabled for this account, or has no leader")]
     NoJetStream,
+    #[error("the key was written meanwhile")]
+    Conflict,
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("the account demands a size for each stream (10113); set `store.max_bytes`")]
@@ -123,6 +125,8 @@ pub struct State {
 #[derive(Debug)]
 pub struct RawEntry {
     pub seq: u64,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_ms: i64,
     pub headers: HeaderMap,
     pub payload: Bytes,
 }
@@ -136,6 +140,10 @@ struct Problem {
 
 /// The error codes for JetStream that is not enabled: on the server, for the account.
 const NOT_ENABLED_CODES: [u64; 2] = [10_076, 10_039];
+
+/// The error codes for a key that has another revision than expected.
+const CONFLICT_CODES: [u64; 2] =
+    [ErrorCode::STREAM_WRONG_LAST_SEQUENCE.0, ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT.0];
 
 /// The prefix of the API of the JetStream of the account and the servers at hand.
 const LOCAL_API: &str = "$JS.API";
@@ -226,7 +234,13 @@ impl Bucket {
         let Reply { message } = self.ask(&request, &body).await?;
         let message = StreamMessage::try_from(message)
             .map_err(|error| BucketError::Refused { code: 0, description: error.to_string() })?;
-        Ok(RawEntry { seq: message.sequence, headers: message.headers, payload: message.payload })
+        let stored_ms = i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000);
+        Ok(RawEntry {
+            seq: message.sequence,
+            stored_ms: stored_ms.unwrap_or(0),
+            headers: message.headers,
+            payload: message.payload,
+        })
     }
 
     /// When the leader stored message `seq`, in nanoseconds since 1970; `None` if it is not there.
@@ -319,6 +333,7 @@ fn error(problem: Problem) -> BucketError {
     match problem.err_code {
         code if code == ErrorCode::STREAM_NOT_FOUND.0 => BucketError::Missing,
         code if code == ErrorCode::NO_MESSAGE_FOUND.0 => BucketError::NoKey,
+        code if CONFLICT_CODES.contains(&code) => BucketError::Conflict,
         SIZE_REQUIRED => BucketError::SizeRequired,
         code if NOT_ENABLED_CODES.contains(&code) => BucketError::NoJetStream,
         code => BucketError::Refused { code, description: problem.description },

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::barrier::Barrier;
 use super::bucket::Bucket;
 use super::clock_skew::ClockSkew;
+use super::floor::Floor;
 use super::markers::Markers;
 use super::outbox::{Message, Outbox};
 use super::stream_clock::StreamClock;
@@ -45,6 +46,7 @@ pub struct StoreContext {
     pub stream_clock: StreamClock,
     pub told_lease: ToldLease,
     pub markers: Mutex<Markers>,
+    pub floor: Floor,
     /// Notified when the connection to the stream's server is a new one.
     pub reconnected: Notify,
     /// Notified when the leader holds an older record than a known one.

@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod clock_skew;
 pub mod context;
 mod feed;
+pub mod floor;
 pub mod keyspace;
 mod known_stream;
 pub mod markers;
@@ -37,7 +38,7 @@ use crate::presence::user::{Index, Periods, Rules, Users};
 use crate::watchdog::{Watchdog, WatchdogTap};
 use bucket::Shape;
 use context::StoreContext;
-use keyspace::Keyspace;
+use keyspace::{Keyspace, STRIPES};
 use known_stream::Loss;
 use markers::DueMarker;
 use outbox::Outgoing;
@@ -182,11 +183,34 @@ impl Store {
 
     /// The markers of deletions that are to be replaced, given how long one is kept.
     pub fn due_markers(&self, age_ms: u64) -> Vec<DueMarker> {
-        let Some(Time(stream_ms)) = self.context.told_lease.stream_time(self.context.clock.now())
-        else {
-            return Vec::new();
-        };
-        self.context.markers().due(stream_ms, age_ms)
+        let Some(stream_ms) = self.stream_ms() else { return Vec::new() };
+        let floor = &self.context.floor;
+        let floor = if floor.is_settled(stream_ms, age_ms) { floor.seq() } else { 0 };
+        self.context.markers().due(stream_ms, age_ms, floor)
+    }
+
+    /// To where the floor is to be raised for markers to be replaced, and for how long they have
+    /// waited for it, in milliseconds. It is raised once it has served the markers below it.
+    pub fn floor_due(&self, age_ms: u64) -> Option<(u64, u64)> {
+        let stream_ms = self.stream_ms()?;
+        let floor = &self.context.floor;
+        if !floor.is_settled(stream_ms, age_ms) {
+            return None;
+        }
+        self.context.markers().floor_due(stream_ms, age_ms, floor.seq())
+    }
+
+    /// The subjects of records in a stripe that stand below sequence `floor`, at most `limit`;
+    /// `None` if there is no such stripe.
+    pub fn below(&self, stripe: usize, floor: u64, limit: usize) -> Option<Vec<String>> {
+        let of_channels = |stripe| self.channels.below(stripe, floor, limit);
+        let users = self.users.below(stripe, floor, limit);
+        users.or_else(|| of_channels(stripe.checked_sub(STRIPES)?))
+    }
+
+    /// The time of JetStream's clock, once it is known.
+    fn stream_ms(&self) -> Option<i64> {
+        self.context.told_lease.stream_time(self.context.clock.now()).map(|Time(ms)| ms)
     }
 
     /// The shared leases that hold connections.
@@ -244,6 +268,7 @@ impl Store {
         self.context.barrier.begin_again();
         self.context.told_lease.on_stream_lost();
         self.context.markers().clear();
+        self.context.floor.begin("");
         self.users.on_stream_lost();
         self.channels.on_stream_lost();
     }

@@ -18,6 +18,9 @@ enum Content {
     #[default]
     Nothing,
     Terms,
+    /// Terms of a time before those that were known: the stream was restored from a backup. What
+    /// counts instead is to be stored.
+    Older,
     /// Something that a newer daemon may have written: it stays as it is.
     Unreadable,
 }
@@ -59,18 +62,27 @@ impl ToldLease {
     }
 
     /// The feed delivered the key.
-    pub fn on_fed(&self, rev: u64, payload: &[u8]) {
+    pub fn on_fed(&self, rev: u64, payload: &[u8], now: Now) {
         let mut state = self.state();
         state.rev = rev;
+        let stream = state.stream_time(now);
+        let former = state.terms.take();
         state.content = match LeaseTerms::decode(payload) {
             Some(terms) => {
-                state.terms = Some(terms);
-                Content::Terms
+                let older = former.filter(|former| !terms.follows(former, stream));
+                let is_older = older.is_some();
+                let changed = |former| LeaseTerms::changed(Some(&former), terms.lease_ms(), stream);
+                state.terms = Some(older.map_or_else(|| terms.clone(), changed));
+                if is_older { Content::Older } else { Content::Terms }
             }
-            None if payload.is_empty() => Content::Nothing,
             None => {
-                tracing::error!(key = KEY, "the lease in the bucket cannot be read");
-                Content::Unreadable
+                state.terms = former;
+                if payload.is_empty() {
+                    Content::Nothing
+                } else {
+                    tracing::error!(key = KEY, "the lease in the bucket cannot be read");
+                    Content::Unreadable
+                }
             }
         };
     }
@@ -100,6 +112,7 @@ impl ToldLease {
         match state.content {
             Content::Nothing => state.terms.is_none() && lease_ms == DEFAULT_LEASE_MS,
             Content::Terms => state.terms.as_ref().is_some_and(|t| t.lease_ms() == lease_ms),
+            Content::Older => false,
             Content::Unreadable => true,
         }
     }
@@ -125,5 +138,37 @@ impl ToldLease {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Now {
+        Now::local(ms, Time(i64::try_from(ms).unwrap()))
+    }
+
+    fn fed(told: &ToldLease, rev: u64, terms: &LeaseTerms, now: Now) {
+        told.on_fed(rev, &terms.encode(), now);
+    }
+
+    #[test]
+    fn an_older_lease_that_is_restored_ends_nobody_and_is_stored_anew() {
+        let backup = LeaseTerms::changed(None, 6000, Time(0));
+        let long = LeaseTerms::changed(Some(&backup), 60_000, Time(1000));
+        let told = ToldLease::default();
+        fed(&told, 1, &backup, at(0));
+        fed(&told, 2, &long, at(1000));
+        assert!(told.is_stored(60_000));
+        told.on_stream_lost();
+        fed(&told, 1, &backup, at(9000));
+        assert_eq!((told.lease_ms(), told.times(at(100_000)).longest_ms), (6000, 60_000));
+        assert!(!told.is_stored(6000) && !told.is_stored(60_000));
+        let again = LeaseTerms::changed(Some(&long), 6000, Time(10_000));
+        fed(&told, 2, &again, at(10_000));
+        assert!(told.is_stored(6000));
+        assert_eq!(told.times(at(129_999)).longest_ms, 60_000);
+        assert_eq!(told.times(at(130_000)).longest_ms, 6000);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE};
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::bucket::RawEntry;
 use super::markers::Kind;
@@ -78,27 +79,63 @@ pub fn ttl_ms(headers: Option<&HeaderMap>) -> Option<i64> {
     i64::try_from(ttl.as_millis()).ok()
 }
 
-/// The headers of the marker that replaces the `stored` one, and means the same. The last one
-/// expires after `ttl`.
-pub fn next_marker(daemon: DaemonId, stored: &RawEntry, next: Kind, ttl: Duration) -> HeaderMap {
+/// The headers of the lasting marker that replaces a marker which would expire above a record, or
+/// a deleted record that a server brought back.
+pub fn lasting_marker(daemon: DaemonId, stored: &RawEntry) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut keep = |name: HeaderName, from: HeaderName| {
         if let Some(value) = stored.headers.get(from) {
             headers.insert(name, value.clone());
         }
     };
-    keep(VERSION, VERSION);
     keep(CHANGED_BY, WRITER);
     keep(CHANGED_BY, CHANGED_BY);
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, stored.seq.to_string());
     headers.insert(WRITER, daemon.to_string());
     headers.insert(OPERATION, "PURGE");
     headers.insert(ROLLUP, "sub");
-    if next == Kind::Last {
-        headers.insert(LAST_MARKER, "true");
-        headers.insert(TTL, format!("{}s", ttl.as_secs().max(1)));
+    if let Some(version) = version(stored) {
+        headers.insert(VERSION, version);
     }
     headers
+}
+
+/// The headers of the marker that replaces a lasting one and expires after `ttl`. A bucket that is
+/// full takes it only if it is no larger: it names no daemon, and the replacement by itself rolls
+/// up.
+pub fn last_marker(stored: &RawEntry, ttl: Duration) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, stored.seq.to_string());
+    headers.insert(OPERATION, "PURGE");
+    headers.insert(LAST_MARKER, "true");
+    headers.insert(TTL, format!("{}s", ttl.as_secs().max(1)));
+    if let Some(version) = version(stored) {
+        headers.insert(VERSION, version);
+    }
+    headers
+}
+
+/// The headers with which a stored record is written once more as it is.
+pub fn copy(stored: &RawEntry) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, stored.seq.to_string());
+    if let Some(writer) = stored.headers.get(WRITER) {
+        headers.insert(WRITER, writer.clone());
+    }
+    headers
+}
+
+/// The version of what is stored: a marker has it in a header, a record in its text.
+fn version(stored: &RawEntry) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u64,
+    }
+    if is_marker(Some(&stored.headers)) {
+        return stored.headers.get(VERSION).map(|version| version.as_str().to_owned());
+    }
+    let record = serde_json::from_slice::<Versioned>(&stored.payload).ok()?;
+    Some(record.version.to_string())
 }
 
 /// Reads a stored message.
@@ -114,4 +151,53 @@ pub fn entry(rev: u64, headers: Option<&HeaderMap>, payload: &Bytes) -> Entry {
         Content::Put(payload.clone())
     };
     Entry { rev, content, writer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(headers: &HeaderMap) -> usize {
+        headers
+            .iter()
+            .flat_map(|(name, values)| {
+                let name = name.to_string().len();
+                values.iter().map(move |value| name + value.as_str().len() + 4)
+            })
+            .sum()
+    }
+
+    fn stored(seq: u64, headers: HeaderMap, payload: &'static str) -> RawEntry {
+        RawEntry { seq, stored_ms: 0, headers, payload: payload.into() }
+    }
+
+    #[test]
+    fn a_full_bucket_takes_the_last_marker_in_place_of_the_lasting_one() {
+        let daemon = DaemonId(u64::MAX).to_string();
+        for changed_by in [None, Some(DaemonId(7))] {
+            let content = Content::Purge { version: 1_700_000_000_000, changed_by };
+            let (lasting, _) = write(&daemon, 9, content, None);
+            let lasting = stored(9_999_999_999, lasting, "");
+            let last = last_marker(&lasting, Duration::from_secs(60));
+            assert!(size(&last) <= size(&lasting.headers), "{last:?}");
+            assert_eq!(last.get(VERSION), lasting.headers.get(VERSION));
+            assert_eq!(marker_kind(Some(&last)), Some(Kind::Last));
+        }
+    }
+
+    #[test]
+    fn a_full_bucket_takes_a_copy_of_a_record() {
+        let daemon = DaemonId(u64::MAX).to_string();
+        let (headers, payload) = write(&daemon, 8, Content::Put("{}".into()), Some(3));
+        let record = RawEntry { seq: 9_999_999_999, stored_ms: 0, headers, payload };
+        assert!(size(&copy(&record)) <= size(&record.headers));
+    }
+
+    #[test]
+    fn the_marker_above_a_record_that_came_back_has_its_version() {
+        let record = stored(5, HeaderMap::new(), r#"{"v":1,"version":77,"name":"x"}"#);
+        let marker = lasting_marker(DaemonId(1), &record);
+        assert_eq!(marker.get(VERSION).map(async_nats::HeaderValue::as_str), Some("77"));
+        assert_eq!(marker_kind(Some(&marker)), Some(Kind::Lasting));
+    }
 }

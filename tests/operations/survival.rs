@@ -66,7 +66,8 @@ async fn with_three_replicas_one_node_may_be_lost_for_good() {
 async fn a_server_that_syncs_every_write_serves_too() {
     let folder = tempfile::tempdir().unwrap();
     let config = format!("jetstream {{ store_dir: {:?}, sync_interval: always }}\n", folder.path());
-    let server = Server::start_with(Options { jetstream: false, config }).await;
+    let server =
+        Server::start_with(Options { jetstream: false, config, ..Options::default() }).await;
     let _daemon = Daemon::spawn(&server, PATIENT).await;
     let client = Client::connect(&server).await;
     client.connect_user("john", "c").await;

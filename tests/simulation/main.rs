@@ -13,6 +13,7 @@ mod ledger;
 mod liveness;
 mod network;
 mod promises;
+mod two_streams;
 mod world;
 
 use std::ops::Range;
@@ -53,6 +54,17 @@ fn live_connections_stay_and_dead_ones_lapse_in_time_under_any_fault() {
         happened(&[all.taken_over, all.overtaken]);
         let Counts { deaths, stops, cuts, partitions, leaderless, gateways, .. } = all;
         happened(&[deaths, stops, cuts, partitions, leaderless, gateways]);
+    }
+}
+
+#[test]
+fn of_daemons_with_two_streams_those_of_the_older_one_serve_in_the_end() {
+    let all = Mutex::new(two_streams::Counts::default());
+    let run = |seed| all.lock().expect("no run panicked").add(two_streams::run(seed));
+    if for_each_seed(SEEDS, run) >= SEEDS {
+        let two_streams::Counts { stops, lost, late, yielded, returned, two_at_the_end } =
+            all.into_inner().expect("no run panicked");
+        happened(&[stops, lost, late, yielded, returned, two_at_the_end]);
     }
 }
 

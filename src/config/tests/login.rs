@@ -18,6 +18,7 @@ fn each_way_to_log_in_is_read() {
     assert_eq!(auth(&format!("nats.nkey = '{SEED}'")), Auth::NkeySeed(Secret::new(SEED)));
     assert_eq!(auth("nats.user = 'john'\nnats.password = 'p@ss'"), john);
     assert_eq!(auth("nats.url = 'nats://john:p%40ss@host'"), john);
+    assert_eq!(auth("nats.token_file = '/a'"), Auth::TokenFile("/a".into()));
     assert_eq!(auth("nats.url = 'nats://t@host'"), Auth::Token(Secret::new("t")));
 }
 
@@ -57,7 +58,7 @@ fn what_goes_together_is_not_given_alone() {
 
 #[test]
 fn a_file_of_the_login_that_cannot_be_opened_is_refused() {
-    for key in ["creds", "nkey", "tls_ca"] {
+    for key in ["creds", "nkey", "token_file", "tls_ca"] {
         let reader = Given::file(&format!("nats.{key} = '/nonexistent/f'")).read().unwrap();
         let nats = Settings::read(&reader).unwrap().nats;
         let error = nats.check_files(&reader).unwrap_err().to_string();

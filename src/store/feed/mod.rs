@@ -9,6 +9,7 @@ mod loss;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
@@ -18,9 +19,10 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::Store;
-use super::bucket::{BucketError, Shape};
+use super::bucket::{BucketError, RawEntry, Shape};
 use super::known_stream::{KnownStream, Loss, Witness};
-use super::{told_lease, wire};
+use super::markers::Kind;
+use super::{floor, told_lease, wire};
 use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::user::Users;
@@ -160,6 +162,9 @@ impl Feed {
             self.begin_again(&loss);
         }
         self.bucket.get_or_insert_with(|| info.created.clone());
+        if self.position == 0 {
+            self.read_floor(&info.created).await?;
+        }
         self.store.set_certain();
         self.store.context.barrier.follow(&info.created);
         let client = bucket.client();
@@ -191,6 +196,21 @@ impl Feed {
         let deleted = bucket.ask::<serde_json::Value>(&delete, &serde_json::Value::Null);
         let _ = self.bounded(deleted).await;
         result
+    }
+
+    /// Reads the floor, which stands behind the records that it tells of.
+    async fn read_floor(&mut self, created: &str) -> Result<(), FeedError> {
+        let context = Arc::clone(&self.store.context);
+        context.floor.begin(created);
+        let subject = format!("{}{}", context.bucket.prefix(), floor::KEY);
+        match self.bounded(context.bucket.last(&subject)).await {
+            Ok(RawEntry { seq, stored_ms, payload, .. }) => {
+                context.floor.on_stored(seq, stored_ms, &payload);
+            }
+            Err(BucketError::NoKey) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
 
     /// Applies the entries that a consumer delivers. The replica is complete for the first time
@@ -340,24 +360,31 @@ impl Feed {
 
     fn apply(&mut self, message: &Message, meta: &Meta) {
         let (subject, seq) = (message.subject.as_str(), meta.stream_seq);
-        let key = subject.get(self.store.context.bucket.prefix().len()..).unwrap_or_default();
+        let (time_ns, stored_ms) = (meta.time_ns, meta.time_ns / 1_000_000);
+        let context = Arc::clone(&self.store.context);
+        let key = subject.get(context.bucket.prefix().len()..).unwrap_or_default();
         let before = match key.split_once('.') {
             Some((Users::KIND, tokens)) => self.store.users.feed(tokens, message, seq),
             Some((Channels::KIND, tokens)) => self.store.channels.feed(tokens, message, seq),
             _ => None,
         };
+        let is_record = before.is_some();
         let before = before.unwrap_or_else(|| {
-            if key == told_lease::KEY {
-                self.store.context.told_lease.on_fed(seq, &message.payload);
-            } else {
-                self.store.report_foreign(key);
+            match key {
+                told_lease::KEY => {
+                    context.told_lease.on_fed(seq, &message.payload, context.clock.now())
+                }
+                floor::KEY => context.floor.on_stored(seq, stored_ms, &message.payload),
+                _ => self.store.report_foreign(key),
             }
             self.others.insert(key.to_owned(), seq).unwrap_or(0)
         });
         let headers = message.headers.as_ref();
-        let (time_ns, stored_ms) = (meta.time_ns, meta.time_ns / 1_000_000);
-        let kind = wire::marker_kind(headers);
-        self.store.context.markers().on_message(seq, subject, stored_ms, kind, before);
+        let kind = match wire::marker_kind(headers) {
+            None if is_record && seq < context.floor.seq() => Some(Kind::Unsafe),
+            kind => kind,
+        };
+        context.markers().on_message(seq, subject, stored_ms, kind, before);
         let expires_ms = wire::ttl_ms(headers).map(|ttl_ms| stored_ms.saturating_add(ttl_ms));
         let subject = subject.to_owned();
         self.known_stream.on_message(Witness { seq, time_ns, subject, expires_ms }, before);

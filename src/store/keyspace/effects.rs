@@ -70,7 +70,7 @@ impl<E: Entity> Keyspace<E> {
 
     async fn read(self: Arc<Self>, stripe: usize, key: E::Key, read: u64) {
         let found = match self.context.bucket.last(&self.subject(&key)).await {
-            Ok(raw) => Found::Entry(wire::entry(raw.seq, Some(&raw.headers), &raw.payload)),
+            Ok(raw) => Found::Entry(self.entry(raw.seq, Some(&raw.headers), &raw.payload)),
             Err(BucketError::NoKey) => Found::Nothing,
             Err(error) => {
                 tracing::debug!(%error, "a record could not be read");
@@ -80,7 +80,7 @@ impl<E: Entity> Keyspace<E> {
         self.drive(stripe, |stripe, now| stripe.on_found(&key, read, found, now));
     }
 
-    fn subject(&self, key: &E::Key) -> String {
+    pub(super) fn subject(&self, key: &E::Key) -> String {
         format!("{}{}", self.context.bucket.prefix(), Self::tokens(key))
     }
 

@@ -10,11 +10,13 @@ use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_nats::HeaderMap;
+use bytes::Bytes;
 use hashbrown::DefaultHashBuilder;
 use tokio::sync::oneshot;
 
 use super::context::StoreContext;
-use super::stripe::{Answer, Job, Stripe, Timing};
+use super::stripe::{Answer, Content, Entry, Job, Stripe, Timing};
 use super::wire;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::refusal::{Code, Refusal};
@@ -25,7 +27,7 @@ use repair::Lost;
 pub(super) use effects::{WriteOutcome, settle};
 
 /// The number of stripes. A scan holds one stripe at a time, so that writes to the others go on.
-const STRIPES: usize = 256;
+pub(super) const STRIPES: usize = 256;
 
 /// The answer to a command.
 pub type CommandResult<E> = Result<Answer<<E as Entity>::Outcome>, Refusal>;
@@ -164,8 +166,28 @@ impl<E: Entity> Keyspace<E> {
         rev: u64,
     ) -> Option<u64> {
         let key = E::from_tokens(tokens)?;
-        let entry = wire::entry(rev, message.headers.as_ref(), &message.payload);
+        let entry = self.entry(rev, message.headers.as_ref(), &message.payload);
         Some(self.drive(self.stripe_of(&key), |stripe, now| stripe.on_fed(&key, entry, now)))
+    }
+
+    /// Reads a stored message. A record below the floor was deleted.
+    fn entry(&self, rev: u64, headers: Option<&HeaderMap>, payload: &Bytes) -> Entry {
+        let entry = wire::entry(rev, headers, payload);
+        if rev >= self.context.floor.seq() || !matches!(entry.content, Content::Put(_)) {
+            return entry;
+        }
+        let version = entry.content.decode::<E>().map_or(0, |stored| E::version(&stored));
+        Entry { content: Content::Purge { version, changed_by: None }, writer: None, rev }
+    }
+
+    /// The subjects of records in a stripe that stand below sequence `floor`, at most `limit`;
+    /// `None` if there is no such stripe.
+    pub fn below(&self, stripe: usize, floor: u64, limit: usize) -> Option<Vec<String>> {
+        if stripe >= self.stripes.len() {
+            return None;
+        }
+        let keys = self.lock(stripe).below(floor, limit);
+        Some(keys.iter().map(|key| self.subject(key)).collect())
     }
 
     /// Ticks all stripes, and forgets old remote changes.

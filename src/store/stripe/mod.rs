@@ -194,6 +194,13 @@ impl<E: Entity, T> Stripe<E, T> {
         self.shared.slots.iter().filter_map(|slot| Some((&slot.key, present(slot.stored())?)))
     }
 
+    /// Keys whose record stands below sequence `floor`, at most `limit` of them; also those whose
+    /// record cannot be read.
+    pub fn below(&self, floor: u64, limit: usize) -> Vec<E::Key> {
+        let below = self.shared.slots.iter().filter(|slot| slot.holds_record() && slot.rev < floor);
+        below.take(limit).map(|slot| slot.key.clone()).collect()
+    }
+
     pub fn index(&self) -> &E::Index {
         &self.shared.index
     }

@@ -45,6 +45,11 @@ impl<E: Entity> Slot<E> {
         }
     }
 
+    /// Whether there is a record, readable or not.
+    pub(super) fn holds_record(&self) -> bool {
+        !matches!(self.kept, Kept::Absent { .. })
+    }
+
     /// The version, and the daemon that made the change which it counts.
     pub(super) fn change(&self) -> (u64, Option<DaemonId>) {
         match &self.kept {

@@ -133,3 +133,23 @@ async fn a_login_that_was_not_renewed_is_named_as_expired_until_it_is() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_renewed_token_is_read_when_the_server_asks_for_it() {
+    let config = |token: &str| format!("authorization {{ token: {token} }}\n");
+    let options = Options { config: config("first"), ..Options::default() };
+    let mut server = Server::start_with(options).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "first\n").unwrap();
+    let mut daemon = launch(&server.url(), &[("NATS__TOKEN_FILE", file.to_str().unwrap())]);
+    daemon.logs("\"ready\"").await;
+    std::fs::write(&file, "second\n").unwrap();
+    server.reload(config("second")).await;
+    connects(&daemon, 6).await;
+    let http = Http::of(&mut daemon).await;
+    eventually("it is ready", BOUND, async || {
+        (http.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+}

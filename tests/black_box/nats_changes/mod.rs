@@ -2,11 +2,14 @@
 
 mod clock;
 mod deleted;
+mod disk;
+mod documented;
 mod lease;
 mod limits;
 mod lost_tail;
 mod payload;
 mod purge;
+mod rebuild;
 mod refused;
 mod two_streams;
 
@@ -20,7 +23,7 @@ use crate::support::{Client, Daemon, eventually};
 const NOTICED: Duration = Duration::from_secs(5);
 
 /// The time that they may take after the server was away.
-const HEALED: Duration = Duration::from_secs(20);
+pub const HEALED: Duration = Duration::from_secs(20);
 
 /// The lines of a daemon's log that say that the stream is another.
 fn noticed(daemon: &Daemon) -> Vec<String> {
@@ -38,7 +41,7 @@ async fn answer(client: &Client, operation: &str, body: Value, within: Duration)
 }
 
 /// Waits until every one of many answers shows `id` like this: all daemons agree.
-async fn agree(
+pub async fn agree(
     client: &Client,
     id: &str,
     within: Duration,

@@ -28,13 +28,15 @@ pub struct Server {
 /// The options of a server.
 pub struct Options {
     pub jetstream: bool,
+    /// How often JetStream syncs its files, and compacts them.
+    pub sync_interval: &'static str,
     /// More text for its file of settings.
     pub config: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { jetstream: true, config: String::new() }
+        Self { jetstream: true, sync_interval: "2m", config: String::new() }
     }
 }
 
@@ -134,7 +136,9 @@ impl Server {
         let mut text = format!("listen: \"127.0.0.1:{}\"\n", self.port);
         if self.options.jetstream {
             let store = self.folder.path().join("jetstream");
-            writeln!(text, "jetstream {{ store_dir: {store:?} }}").unwrap();
+            let sync_interval = self.options.sync_interval;
+            let jetstream = format!("store_dir: {store:?}, sync_interval: {sync_interval:?}");
+            writeln!(text, "jetstream {{ {jetstream} }}").unwrap();
         }
         text + &self.options.config
     }

@@ -1,0 +1,121 @@
+//! Raises the [floor](crate::store::floor) of the bucket for markers that are to go: writes each
+//! record that stands below them once more, as it is, and then stores that none does.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::internal::Beacons;
+use super::peers::RankFilter;
+use super::upkeep::Upkeep;
+use crate::clock::millis;
+use crate::store::Store;
+use crate::store::bucket::BucketError;
+use crate::store::floor::KEY;
+use crate::store::wire;
+
+/// How often it is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much later the next daemon in rendezvous order raises the floor, in milliseconds.
+const STEP_MS: u64 = 60_000;
+
+/// How many records are written in each interval: a million takes an hour and a half.
+const MAX_COPIES: usize = 200;
+
+/// How many are written at a time.
+const CONCURRENT_WRITES: usize = 16;
+
+/// What one daemon does for the floor.
+#[derive(Debug)]
+pub struct FloorRaise {
+    store: Store,
+    beacons: Beacons,
+    /// For how long a marker is kept.
+    age: Duration,
+    pass: Option<Pass>,
+    upkeep: Upkeep,
+}
+
+/// A pass over all records.
+#[derive(Debug)]
+struct Pass {
+    floor: u64,
+    /// No record of the stripes before this one stands below the floor.
+    stripe: usize,
+}
+
+impl FloorRaise {
+    pub fn new(store: Store, beacons: Beacons, age: Duration) -> Self {
+        let upkeep = Upkeep::new("the removal of markers of deletions");
+        Self { store, beacons, age, pass: None, upkeep }
+    }
+
+    /// Runs without end.
+    pub async fn run(mut self) {
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let is_able = self.store.is_whole() && !self.store.context.clock_skew.is_wrong();
+            if is_able && !self.upkeep.is_paused() {
+                let tried = self.advance().await;
+                if !tried.is_empty() {
+                    self.upkeep.on_tried(tried);
+                }
+            }
+        }
+    }
+
+    /// Does the next part of a pass, if one is due and it is this daemon's turn.
+    async fn advance(&mut self) -> Vec<Result<(), BucketError>> {
+        let due = self.store.floor_due(millis(self.age));
+        let rank = u64::try_from(self.beacons.peers().rank(KEY, RankFilter::Alive));
+        let step_ms = rank.unwrap_or(u64::MAX).saturating_mul(STEP_MS);
+        let Some((floor, _)) = due.filter(|(_, late_ms)| *late_ms >= step_ms) else {
+            self.pass = None;
+            return Vec::new();
+        };
+        let mut pass = self.pass.take().unwrap_or(Pass { floor, stripe: 0 });
+        let context = &self.store.context;
+        let below = self.find_below(&mut pass).await;
+        if below.is_empty() {
+            return vec![context.floor.store(&context.bucket, pass.floor).await];
+        }
+        let (this, floor) = (&*self, pass.floor);
+        let copies = futures_util::stream::iter(below);
+        let copies = copies.map(|subject| async move { this.copy(&subject, floor).await });
+        let copied = copies.buffer_unordered(CONCURRENT_WRITES).collect().await;
+        self.pass = Some(pass);
+        copied
+    }
+
+    /// The subjects of the next records below the floor of a pass; none is left if there is none.
+    async fn find_below(&self, pass: &mut Pass) -> Vec<String> {
+        let mut below = Vec::new();
+        let mut stripe = pass.stripe;
+        while below.len() < MAX_COPIES {
+            let limit = MAX_COPIES - below.len();
+            let Some(found) = self.store.below(stripe, pass.floor, limit) else { break };
+            below.extend(found);
+            stripe += 1;
+            if below.is_empty() {
+                pass.stripe = stripe;
+            }
+            tokio::task::yield_now().await;
+        }
+        below
+    }
+
+    /// Writes a record once more, as it is, if it still stands below `floor`.
+    async fn copy(&self, subject: &str, floor: u64) -> Result<(), BucketError> {
+        let bucket = &self.store.context.bucket;
+        let stored = bucket.last(subject).await?;
+        if stored.seq >= floor {
+            return Ok(());
+        }
+        let key = subject.get(bucket.prefix().len()..).unwrap_or_default();
+        bucket.put(key, wire::copy(&stored), stored.payload).await
+    }
+}
