@@ -10,6 +10,7 @@ import pytest
 from conftest import LEASE, Tap, World, until
 
 import presenced
+from presenced._slot import Slot
 
 
 async def test_every_second_heartbeat_asks_for_its_answer(world: World) -> None:
@@ -203,3 +204,33 @@ async def test_who_is_added_costs_the_same_however_many_are_watched(
             async with service.watch([f"v{number}"]) as watch:
                 assert watch.state == "live"
         assert looks < 10 * 20
+
+
+async def test_each_who_is_added_to_one_watch_costs_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await world.service()
+    looks, standing, slot = 0, Slot.standing, service._hub.slot
+
+    def counting(what: Any) -> Any:
+        def counted(*arguments: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return what(*arguments)
+
+        return counted
+
+    monkeypatch.setattr(Slot, "standing", counting(standing))
+    monkeypatch.setattr(service._hub, "slot", counting(slot))
+    async with service.watch([]) as watch:
+        for number in range(1000):
+            watch.add(f"u{number}")
+            if number % 50 == 0:
+                await asyncio.sleep(0.02)
+        await watch.live()
+        assert looks < 1000 * 20
+        assert len(watch) == 1000
+    looks = 0
+    for _ in range(500):
+        await service.watch(["john"])
+    assert looks < 500 * 20

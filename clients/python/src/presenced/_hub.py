@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
 
 from nats.aio.msg import Msg
@@ -89,7 +89,7 @@ class Hub:
             slot = self._slots.get(id)
             if slot is None:
                 slot = self._slots[id] = Slot(id, f"{self.events}.{encode(id)}")
-            slot.watches.add(watch)
+            slot.add(watch)
             self._unused.pop(slot, None)
             self._dirty[slot] = None
         self._wake.set()
@@ -98,7 +98,7 @@ class Hub:
         for id in ids:
             slot = self._slots.get(id)
             if slot is not None:
-                slot.watches.discard(watch)
+                slot.discard(watch)
                 if not slot.watches:
                     slot.unused_since = clock()
                     self._unused[slot] = None
@@ -147,7 +147,7 @@ class Hub:
     def _on_link(self, event: LinkEvent) -> None:
         if event is LinkEvent.UP:
             for slot in self._slots.values():
-                slot.denied = False
+                slot.allow()
             self.resync()
         elif event is LinkEvent.DOWN:
             self._mark_stale()
@@ -185,6 +185,7 @@ class Hub:
     def _spread(self, slot: Slot, step: Optional[Step]) -> None:
         if step is not None:
             for watch in list(slot.watches):
+                watch._sort(slot)
                 watch._take(step)
 
     # -- the task
@@ -239,8 +240,9 @@ class Hub:
             made = await self._link.subscribe(list(chunk), self._on_message)
             for subject, sub in made.items():
                 slot = chunk[subject]
-                slot.sub, slot.denied = sub, sub is None
+                slot.sub = sub
                 if sub is None:
+                    slot.deny()
                     log.warning("NATS refuses the subscription to %s", subject)
                     for watch in list(slot.watches):
                         watch._look()
@@ -268,7 +270,7 @@ class Hub:
 
     def _source_of(self, slot: Slot) -> Optional[Source]:
         """Whom to ask for a user; None if all have answered."""
-        return self._best({watch._source for watch in slot.watches} - slot.answered)
+        return self._best(slot.unanswered)
 
     def _best(self, sources: set[Source]) -> Optional[Source]:
         """The source that may be asked first: who knows all users, if there is the choice."""
@@ -291,8 +293,7 @@ class Hub:
     async def _query(self, source: Source, slots: Sequence[Slot]) -> None:
         asked = [(slot, slot.entry.ask()) for slot in slots]
         for slot in slots:
-            slot.asking = source
-            slot.answered.add(source)  # An event or a loss meanwhile makes it stale again.
+            slot.begin(source)
         done = False
         try:
             found = await source.ask([slot.entry.id for slot in slots])
@@ -306,27 +307,29 @@ class Hub:
             return
         finally:
             for slot in slots:
-                slot.asking = None
+                slot.end(source, done)
                 self._look_at(slot)
-                if not done:
-                    slot.answered.discard(source)
         source.backoff.reset()
         for slot, when in asked:
-            self._take_found(source, slot, found.get(slot.entry.id), when)
+            self._take_found(source, slot, found, when)
         for watch in {watch for slot in slots for watch in slot.watches}:
             watch._look()
 
-    def _take_found(self, source: Source, slot: Slot, user: Optional[User], when: Asked) -> None:
+    def _take_found(
+        self, source: Source, slot: Slot, found: Mapping[str, Optional[User]], when: Asked
+    ) -> None:
+        id, is_absent = slot.entry.id, slot.entry.id not in found
+        user = found.get(id)
         # Who is no member of a channel: that says nothing to others who watch the user.
-        if user is not None or source is self.users:
+        if user is not None or (is_absent and source is self.users):
             self._spread(slot, slot.entry.on_answer(user, when))
         for watch in list(slot.watches):
             if watch._source is source:
-                watch._set_left(slot.entry.id, user is None and source is not self.users)
+                watch._set_left(id, is_absent and source is not self.users)
 
     def _deny(self, slots: Sequence[Slot], error: PresenceError) -> None:
         for slot in slots:
-            slot.denied = True
+            slot.deny()
             for watch in list(slot.watches):
                 watch._look(error)
 
