@@ -31,6 +31,8 @@ _POLL = 0.25
 _LATE = 5.0
 # Messages are dropped in numbers: once in so long is told.
 _DROPPED_AGAIN = 1.0
+# What nats-py may take longer than it is told.
+_SLACK = 0.05
 # A connection with subscriptions over which nothing came for so long is probed.
 _SILENCE = 18.0
 _REFUSAL = re.compile(
@@ -167,11 +169,14 @@ class Link:
         )
         self._calls.add(call)
         try:
-            await asyncio.wait({task})
+            # The time-out of nats-py is one of the answer: sending may take as long as it likes.
+            await asyncio.wait({task}, timeout=timeout + _SLACK)
         finally:
             self._calls.discard(call)
             if not task.done():
                 task.cancel()
+        if not task.done():
+            raise NoAnswer(f"{subject} was not sent within {timeout} s")
         if task.cancelled():
             reason = call.reason or Disconnected("the NATS connection broke under a request")
             raise again(reason) from call.reason
