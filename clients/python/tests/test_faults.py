@@ -23,11 +23,11 @@ async def test_a_cut_link_is_noticed_by_nobody(world: World) -> None:
         async with others.watch(["john"]) as john:
             log = Log(john)
             for _ in range(5):
-                online, live = connection.status.since, watch.since
+                online, live = connection.since, watch.since
                 proxy.cut()
                 await until(
                     lambda online=online, live=live: (
-                        connection.status.since > online and watch.since > live
+                        connection.since > online and watch.since > live
                     )
                 )
                 await others.update("jack", status=str(random.random()))
@@ -53,9 +53,9 @@ async def test_a_change_made_while_the_link_is_down_rides_in_the_connect(world: 
         assert (own.status, own.fields["name"]) == ("b", "John")
         service = await world.service()
         await service.update("john", status="another device")
-        online = connection.status.since
+        online = connection.since
         proxy.cut()
-        await until(lambda: connection.status.since > online and connection.state == "online")
+        await until(lambda: connection.since > online and connection.state == "online")
         john = await service.get("john")
         assert john is not None and john.status == "another device"
 
@@ -111,7 +111,7 @@ async def test_closing_on_a_silent_link_leaves_the_connection_usable(world: Worl
     me = presenced.user(nc, "john")
     connection = await me.connect()
     proxy.black_hole_now()
-    await until(lambda: connection.status.error is not None)
+    await until(lambda: connection.last_error is not None)
     probing = asyncio.ensure_future(me._link.probe())
     await asyncio.sleep(0.1)  # The PING is under way.
     closing = asyncio.ensure_future(me.close())
@@ -169,15 +169,15 @@ async def test_without_a_daemon_the_picture_stays(world: World) -> None:
     async with service.watch(["john"]) as watch, service.connect("john") as connection:
         await until(lambda: watch["john"] is not None)
         world.kill_daemon(world.daemons[0])
-        await until(lambda: connection.status.error is not None)
-        assert isinstance(connection.status.error, (presenced.NoDaemon, presenced.NoAnswer))
-        await until(lambda: isinstance(connection.status.error, presenced.NoDaemon))
+        await until(lambda: connection.last_error is not None)
+        assert isinstance(connection.last_error, (presenced.NoDaemon, presenced.NoAnswer))
+        await until(lambda: isinstance(connection.last_error, presenced.NoDaemon))
         assert service._link._forced == 0
         assert watch["john"] is not None
         call = asyncio.ensure_future(service.get("john"))
         world.start_daemon()
         assert (await call) is not None
-        await until(lambda: connection.state == "online" and connection.status.error is None)
+        await until(lambda: connection.state == "online" and connection.last_error is None)
         await until(lambda: same_as_query(world, watch))
 
 

@@ -65,7 +65,7 @@ async def test_a_lease_that_lapsed_comes_back_under_a_new_name(world: World) -> 
             "presence.v1.disconnect", json.dumps({"lease": name}).encode(), timeout=5
         )
         await until(lambda: lease.name != name)
-        assert lease.status.relapsed
+        assert lease._states.current.relapsed
         await until(lambda: lease.held == 20)
         assert await online(service) == 20
 

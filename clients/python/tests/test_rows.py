@@ -68,14 +68,14 @@ async def test_a_wall_clock_that_jumps_is_noticed_by_nobody(
     service, others = await world.service(audit=0.5), await world.service()
     tap = await Tap.on(world, "presence.v1.heartbeat")
     async with service.watch(["jack"]) as watch, service.connect("john") as connection:
-        states = connection.status, watch.since
+        states = connection.since, watch.since
         for offset in (3600.0, -3600.0, 86400.0):
             offsets.append(offset)
             beats = len(tap.sent)
             await until(lambda beats=beats: len(tap.sent) >= beats + 2, 3.5)
         await others.update("jack", status="x")
         await until(lambda: getattr(watch["jack"], "status", "") == "x")
-        assert (connection.status, watch.since) == states
+        assert (connection.since, watch.since) == states
         assert len(tap.sent) < 20 and not watch.degraded
 
 
@@ -160,11 +160,11 @@ async def test_a_server_that_is_drained_is_left_for_another(bare: World, tmp_pat
         async with presenced.user(nc, "john") as me, others.watch(["john"]) as seen:
             log = Log(seen)
             async with me.connect() as connection, me.watch(["jack"]) as watch:
-                online = connection.status.since
+                online = connection.since
                 assert edge.nats is not None and nc.connected_url.port == edge.port
                 edge.nats.send_signal(signal.SIGUSR2)  # Lame duck.
                 await until(lambda: nc.is_connected and nc.connected_url.port == bare.port, 40)
-                await until(lambda: connection.status.since > online)
+                await until(lambda: connection.since > online)
                 await until(lambda: connection.state == "online" and watch.state == "live")
                 await others.update("jack", status="news")
                 await until(lambda: getattr(watch["jack"], "status", "") == "news")
