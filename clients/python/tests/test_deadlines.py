@@ -75,7 +75,7 @@ async def test_a_request_that_cannot_be_sent_ends_by_its_deadline(
     async def blocked(*arguments: Any, **options: Any) -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(service._link._nc, "publish", blocked)
+    monkeypatch.setattr(service._link.nats.nc, "publish", blocked)
     start = time.monotonic()
     with pytest.raises(presenced.NoAnswer):
         await service._calls.call("query_users", {}, 0.5)

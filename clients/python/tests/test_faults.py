@@ -112,7 +112,7 @@ async def test_closing_on_a_silent_link_leaves_the_connection_usable(world: Worl
     connection = await me.connect()
     proxy.black_hole_now()
     await until(lambda: connection.last_error is not None)
-    probing = asyncio.ensure_future(me._link.probe())
+    probing = asyncio.ensure_future(me._link.probe.run())
     await asyncio.sleep(0.1)  # The PING is under way.
     closing = asyncio.ensure_future(me.close())
     await until(probing.done)
@@ -172,7 +172,7 @@ async def test_without_a_daemon_the_picture_stays(world: World) -> None:
         await until(lambda: connection.last_error is not None)
         assert isinstance(connection.last_error, (presenced.NoDaemon, presenced.NoAnswer))
         await until(lambda: isinstance(connection.last_error, presenced.NoDaemon))
-        assert service._link._forced == 0
+        assert service._link.probe.forced == 0
         assert watch["john"] is not None
         call = asyncio.ensure_future(service.get("john"))
         world.start_daemon()
@@ -297,7 +297,7 @@ async def test_nothing_begins_after_the_end(world: World, ended: str, used: bool
 async def test_who_only_watches_leaves_a_silent_link(
     world: World, monkeypatch: pytest.MonkeyPatch, everyone: bool
 ) -> None:
-    monkeypatch.setattr("presenced._link._SILENCE", 1.0)
+    monkeypatch.setattr("presenced._probe._SILENCE", 1.0)
     proxy = await world.proxy()
     service, others = await world.service(proxy.url, audit=None), await world.service()
     await others.update("jack")
@@ -379,7 +379,7 @@ async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:
     async with service.watch(["john"]) as watch:
         slot = service._hub.slot("john")
         assert slot is not None and slot.sub is not None
-        await service._link._nc._send_unsubscribe(slot.sub._id)  # The server forgets it.
+        await service._link.nats.nc._send_unsubscribe(slot.sub._id)  # The server forgets it.
         await service._link._round_trip()
         await others.update("john", status="unheard")
         await until(lambda: getattr(watch["john"], "status", "") == "unheard")

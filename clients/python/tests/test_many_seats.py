@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 import pytest
@@ -30,6 +31,11 @@ async def test_all_seats_come_back_and_nobody_flickers(bare: World) -> None:
     first, _ = bare.start_daemon(), bare.start_daemon()
     await bare.ready()
     gateway, observer = await bare.service(), await bare.service()
+    begun = time.monotonic()
+
+    def took(what: str) -> None:
+        print(f"{time.monotonic() - begun:6.1f} s: {what}", flush=True)
+
     users = [f"u{number}" for number in range(SEATS)]
     async with gateway.lease("gw") as lease:
         connecting = (lease.connect(user, timeout=PATIENCE) for user in users)
@@ -45,6 +51,8 @@ async def test_all_seats_come_back_and_nobody_flickers(bare: World) -> None:
             answer = await observer._calls.call("heartbeat", {"lease": lease.name})
             return bool(answer.get("held") == SEATS)
 
+        took("connected")
+
         # The daemon of a batch is killed.
         updates = [seat.update(status="x", timeout=PATIENCE) for seat in seats]
         updating = asyncio.ensure_future(asyncio.gather(*updates))
@@ -53,6 +61,7 @@ async def test_all_seats_come_back_and_nobody_flickers(bare: World) -> None:
         await updating
         await until(right, PATIENCE)
         bare.start_daemon()
+        took("the daemon of a batch was killed")
 
         # The count of the daemons is too low, twice.
         name, once, forged = lease.name, gateway._calls.once, 0
@@ -69,6 +78,7 @@ async def test_all_seats_come_back_and_nobody_flickers(bare: World) -> None:
         await until(lambda: forged == 2 and lease.held < SEATS, PATIENCE)
         await until(right, PATIENCE)
         assert lease.name == name
+        took("the count was too low")
 
         # NATS is away for longer than a lease.
         bare.kill_nats()
@@ -78,11 +88,14 @@ async def test_all_seats_come_back_and_nobody_flickers(bare: World) -> None:
         await until(lambda: lease.state == "online", PATIENCE)
         await until(right, PATIENCE)
 
+        took("NATS was away")
+
         # A lease later nobody has lapsed either.
         await asyncio.sleep(SECONDS + 2)
         await until(right, PATIENCE)
         assert log.seen("left") == log.seen("gone") == 0
         await asyncio.wait_for(lease.close(), PATIENCE)
+        took("the lease was closed")
     await until(lambda: log.seen("left") == SEATS, PATIENCE)
 
 

@@ -200,7 +200,7 @@ async def test_an_own_connection_is_closed_on_a_link_that_breaks(world: World) -
     for turn in range(20):
         async with presenced.connect(proxy.url, user="john", error_cb=_ignore) as me:
             await me.connect()
-            me._link._nc._pending_data_size += 1  # As if something was yet to be written.
+            me._link.nats.nc._pending_data_size += 1  # As if something was yet to be written.
             proxy.cut()
             for _ in range(turn):
                 await asyncio.sleep(0)

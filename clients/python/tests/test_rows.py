@@ -123,7 +123,7 @@ async def test_an_error_of_the_server_that_nats_py_does_not_know_closes_all(bare
     watch = await service.watch(["john"])
     with pytest.raises(presenced.Closed):
         await asyncio.wait_for(service.watch([f"u{number}" for number in range(60)]), 20)
-    assert service._link._nc.is_closed
+    assert service._link.nats.nc.is_closed
     await until(lambda: connection.state == "closed" and watch.state == "closed")
     with pytest.raises(presenced.Closed):
         await service.get("john")

@@ -100,7 +100,7 @@ async def test_the_end_of_a_lease_or_of_nats_is_waited_for(world: World) -> None
         await asyncio.wait_for(each.wait_closed(), 5)
     waiting = asyncio.ensure_future(connection.wait_closed())
     await asyncio.sleep(0)
-    await service._link._nc.close()
+    await service._link.nats.nc.close()
     with pytest.raises(presenced.Closed):
         await asyncio.wait_for(waiting, 5)
 

@@ -121,7 +121,7 @@ async def test_an_id_is_a_text(world: World, wrong: Any) -> None:
     service = await world.service()
     async with service.lease("gw") as lease, service.watch([]) as watch:
         calls: list[Callable[[], Any]] = [
-            lambda: presenced.user(service._link._nc, wrong),
+            lambda: presenced.user(service._link.nats.nc, wrong),
             lambda: service.connect(wrong),
             lambda: service.lease(wrong),
             lambda: lease.connect(wrong),
@@ -142,7 +142,7 @@ async def test_an_id_is_a_text(world: World, wrong: Any) -> None:
         for call in calls:
             with pytest.raises(TypeError, match="an id is a str"):
                 await call()
-        assert not watch.ids and not service._hub._slots, "none is added"
+        assert not watch.ids and not service._hub.slots, "none is added"
 
 
 @pytest.mark.parametrize("empty", [{}, None])

@@ -8,7 +8,8 @@ from typing import Any, Optional
 from ._hub import Hub
 from ._model import WatchState
 from ._picture import Step
-from ._slot import Ask, Slot, Source, Standing
+from ._questions import Ask, Source
+from ._slot import Slot, Standing
 from ._tokens import encode, ids_of
 from .errors import Closed, PresenceError
 from .watch import UNKNOWN, Watch

@@ -1,32 +1,16 @@
-"""One user of a hub, and the ways to ask for it. No input or output."""
+"""One user of a hub, and what its watches have of it. No input or output."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Optional
 
-from nats.aio.subscription import Subscription
-
-from ._model import User
-from ._pace import Backoff
-from ._picture import Entry
+from ._picture import Entry, Step
 
 if TYPE_CHECKING:
     from ._hub_watch import HubWatch
-
-#: Asks for users. Those who are missing in the result do not exist; None: they do, but this login
-#: is not shown more.
-Ask = Callable[[Sequence[str]], Awaitable[Mapping[str, Optional[User]]]]
-
-
-class Source:
-    """One way to ask for users, with a back-off of its own."""
-
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
-        self.not_before: float = 0.0
-        self.backoff: Backoff = Backoff()
+    from ._nats import Subscription
+    from ._questions import Source
 
 
 class Standing(Enum):
@@ -71,6 +55,11 @@ class Slot:
         return self._sources.keys() <= self._answered
 
     @property
+    def sources(self) -> set[Source]:
+        """Those of its watches."""
+        return set(self._sources)
+
+    @property
     def unanswered(self) -> set[Source]:
         """Sources that are to be asked."""
         return self._sources.keys() - self._answered
@@ -84,6 +73,13 @@ class Slot:
         # The own view is asked for after each own event, which is no reason to distrust the rest.
         is_stale = self.entry.known and self.entry.id != own
         return Standing.STALE if is_stale else Standing.ASKED
+
+    def spread(self, step: Optional[Step]) -> None:
+        """Tells all watches of a difference, if there is one."""
+        if step is not None:
+            for watch in list(self.watches):
+                watch._sort(self)
+                watch._take(step)
 
     def doubt(self) -> None:
         """Has it asked for again."""
