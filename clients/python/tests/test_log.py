@@ -104,7 +104,9 @@ async def _connects(world: World) -> bool:
     return True
 
 
-async def test_what_is_raised_is_not_logged(world: World, lines: Lines) -> None:
+async def test_what_is_raised_is_not_logged(
+    world: World, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = await world.service()
     with pytest.raises(presenced.Refused):
         await service.connect("john", status=17)
@@ -115,6 +117,13 @@ async def test_what_is_raised_is_not_logged(world: World, lines: Lines) -> None:
         await service.watch_where({"online": {"$gt": True}})
     with pytest.raises(presenced.Refused):
         await service.watch_channel("team", "a", users=["stranger"])
+
+    async def deleted_meanwhile(watch: object) -> None:
+        raise presenced.Refused("there is no such channel", code="channel_not_found")
+
+    monkeypatch.setattr(presenced.ChannelWatch, "_check_exists", deleted_meanwhile)
+    with pytest.raises(presenced.Refused):
+        await service.watch_channel("team", "b", data={"members": ["john"]})
     assert not lines(logging.INFO)
 
 
