@@ -2,16 +2,14 @@
 //!
 //! - [`transport`] takes requests in, executes them in order and sends their answers out.
 //! - `operations` has one file per operation, and the parts that operations share.
-//! - `request` parses the body of a request and knows the user that it acts as.
 //! - [`heartbeats`] records the heartbeats of all clients beside the request queue.
+//! - [`request`] reads a request: its subject, the user that it acts as, and its body.
 //!
-//! `transport` uses `operations`, and `operations` uses `request`. Both ways in read the usual body
-//! of a heartbeat with `heartbeats::fast_path`, and any other with `operations::heartbeat`.
+//! Each uses those below it only.
 
 pub mod heartbeats;
 mod operations;
-mod request;
+pub mod request;
 pub mod transport;
 
-pub use operations::{OPERATIONS, Operation};
 pub use transport::responder::Stats;

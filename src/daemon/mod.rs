@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{OPERATIONS, Operation};
+use crate::api::request::operation::{OPERATIONS, Operation};
 use crate::config::{Limits, Settings};
 use crate::health::Health;
 use crate::metrics::Metrics;

@@ -15,7 +15,7 @@ use super::permissions::Permissions;
 use super::tasks::Tasks;
 use super::{Daemon, Error};
 use crate::api::heartbeats::{self, HeartbeatListener};
-use crate::api::transport::subjects::Subjects;
+use crate::api::request::subjects::Subjects;
 use crate::clock::{Clock, millis};
 use crate::config::{Settings, Storage};
 use crate::health::Health;

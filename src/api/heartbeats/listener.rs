@@ -16,10 +16,10 @@ use tokio::task::{unconstrained, yield_now};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::fast_path;
+use super::heartbeat::Heartbeat;
 use super::queue::{Full, HeartbeatQueue, QueuedHeartbeat};
-use crate::api::operations::Operation;
-use crate::api::operations::heartbeat::Heartbeat;
-use crate::api::transport::subjects::Subjects;
+use crate::api::request::operation::Operation;
+use crate::api::request::subjects::Subjects;
 use crate::liveness::hearing::PROBE_MS;
 use crate::liveness::internal::Beacons;
 use crate::liveness::leader_check::check_leader;
@@ -153,7 +153,10 @@ impl HeartbeatListener {
         };
         if let Some(plain) = fast_path::read(&message.payload, &door) {
             self.record(&plain, at_ms);
-        } else if let Ok(heartbeat) = Heartbeat::parse_any(&message.payload, &door) {
+            return;
+        }
+        let fields = door.fields(&message.payload);
+        if let Ok(heartbeat) = fields.and_then(|fields| Heartbeat::parse(fields, &door)) {
             self.record(&heartbeat, at_ms);
         }
     }

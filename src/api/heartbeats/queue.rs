@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use async_nats::{Message, Subject};
 use bytes::Bytes;
 
-use crate::api::operations::heartbeat;
+use super::heartbeat;
 
 /// The bound on the queue, in bytes.
 ///

@@ -8,14 +8,13 @@ use hashbrown::HashSet;
 use serde_json::Value;
 
 use super::connect::Connect;
-use super::context::Context;
+use super::context::{Context, UsersShown};
 use super::disconnect::Disconnect;
 use super::reply::{Reply, push_refusal};
+use super::rules::RequestRules;
 use super::update_connection::UpdateConnection;
 use super::upsert_users::UpsertUsers;
-use super::writes::{RequestRules, UsersShown};
-use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, flawed, missing, too_many, wrong};
+use crate::api::request::fields::{Fields, missing, too_many, wrong};
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -48,8 +47,8 @@ pub struct Batch {
 type Running<'a> = Pin<Box<MaybeDone<BoxFuture<'a, (Result<Reply, Refusal>, bool)>>>>;
 
 impl Batch {
-    pub fn parse(body: &[u8], rules: &RequestRules) -> Result<Self, Refusal> {
-        let (mut fields, flaws) = Fields::parse(body)?;
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
+        let flaws = fields.flaws_in("ops")?;
         let values = fields
             .array("ops", MAX_USERS)?
             .ok_or_else(|| missing("ops", "an array of operations"))?;
@@ -57,11 +56,8 @@ impl Batch {
         fields.finish()?;
         let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), rules);
         let mut ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
-        for flaw in &flaws {
-            match flaw.index_in("ops").and_then(|index| ops.get_mut(index)) {
-                Some(op) => *op = Err(flawed(flaw)),
-                None => return Err(flawed(flaw)),
-            }
+        for (index, refusal) in flaws {
+            ops[index] = Err(refusal);
         }
         Op::note_order(&mut ops);
         let users = ops.iter().flatten().map(Op::users).sum();
@@ -115,20 +111,16 @@ impl Batch {
 }
 
 impl Op {
-    fn parse(value: Value, path: &str, rules: &RequestRules) -> Result<Self, Refusal> {
+    fn parse(value: Value, path: &str, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
         let mut fields = Fields::of(value, path)?;
         let name = fields.text("op")?;
         match name.as_deref() {
-            Some("connect") => Connect::parse(fields, &Door::Trusted, rules).map(Self::Connect),
+            Some("connect") => Connect::parse(fields, rules).map(Self::Connect),
             Some("update_connection") => {
-                UpdateConnection::parse(fields, &Door::Trusted).map(Self::UpdateConnection)
+                UpdateConnection::parse(fields, rules).map(Self::UpdateConnection)
             }
-            Some("disconnect") => {
-                Disconnect::parse(fields, &Door::Trusted, rules).map(Self::Disconnect)
-            }
-            Some("upsert_users") => {
-                UpsertUsers::parse(fields, &Door::Trusted, rules).map(Self::UpsertUsers)
-            }
+            Some("disconnect") => Disconnect::parse(fields, rules).map(Self::Disconnect),
+            Some("upsert_users") => UpsertUsers::parse(fields, rules).map(Self::UpsertUsers),
             _ => {
                 let takes = "takes \"connect\", \"update_connection\", \"disconnect\" or \
                              \"upsert_users\"";
@@ -189,11 +181,11 @@ impl Op {
 
     /// Submits the commands of the operation, behind those of the operations before it.
     async fn start<'a>(self, shows: UsersShown, ctx: &Context) -> Running<'a> {
-        let part = ctx.of_part();
+        let part = ctx.of_part(shows);
         let waits = matches!(self, Self::Disconnect(Disconnect::Lease { .. }));
         let run: BoxFuture<'a, _> = match self {
             Self::Connect(connect) => async move {
-                let result = connect.run_with(shows, &part).await;
+                let result = connect.run(&part).await;
                 (result, part.is_invisible())
             }
             .boxed(),
@@ -207,8 +199,9 @@ impl Op {
                 (result, part.is_invisible())
             }
             .boxed(),
-            Self::UpsertUsers(upsert) => match upsert.checked(shows, &part).await {
-                Ok(checked) => async move { (checked.write(&part).await, false) }.boxed(),
+            // The check may wait for what is stored. No operation behind may overtake it.
+            Self::UpsertUsers(upsert) => match upsert.checked(&part).await {
+                Ok(checked) => async move { (checked.run(&part).await, false) }.boxed(),
                 Err(refusal) => return failed(refusal),
             },
         };

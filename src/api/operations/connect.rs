@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::context::Context;
+use super::context::{Context, UsersShown};
 use super::reply::{Reply, push_heartbeat};
-use super::writes::{self, RequestRules, UsersShown};
+use super::rules::RequestRules;
+use super::writes;
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
 use crate::presence::id::Id;
@@ -24,19 +25,19 @@ pub struct Connect {
 }
 
 impl Connect {
-    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
         let path = fields.path("user");
-        let user_fields = match (fields.object("user")?, door) {
+        let user_fields = match (fields.object("user")?, rules.door) {
             (Some(user), _) => user,
             (None, Door::Own(_)) => Map::<String, Value>::new(),
             (None, Door::Trusted) => {
                 return Err(missing(&path, "an object with the `id` of the user"));
             }
         };
-        let (user, patch) = writes::user(&user_fields, &path, door, rules)?;
+        let (user, patch) = writes::user(&user_fields, &path, rules)?;
         let connection = fields.id("connection_id")?;
         let lease = fields.lease()?;
-        let defaults = defaults(&mut fields, door, rules)?;
+        let defaults = defaults(&mut fields, rules)?;
         let device = device(&mut fields)?;
         let idle = fields.boolean("idle")?.unwrap_or(false);
         fields.finish()?;
@@ -64,14 +65,9 @@ impl Connect {
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
-        self.run_with(UsersShown::All, ctx).await
-    }
-
-    /// Runs with an answer that shows users by `shows`.
-    pub async fn run_with(self, shows: UsersShown, ctx: &Context) -> Result<Reply, Refusal> {
         let Self { user, patch, defaults, connection } = self;
         let was_invisible = ctx.service.is_invisible(&user);
-        let custom_in_answer = shows.with_custom();
+        let custom_in_answer = ctx.shows.with_custom();
         let before = ctx.service.before_connect(&user, &connection, ctx.arrived_ms);
         let command = Command::Connect { patch, defaults, connection, custom_in_answer };
         let connected = ctx.service.command(user.clone(), command, ctx.deadline_ms);
@@ -92,16 +88,16 @@ impl Connect {
             }
         };
         ctx.set_invisible(writes::is_invisible(&result, was_invisible));
-        Ok(reply(result?, shows, ctx))
+        Ok(reply(result?, ctx))
     }
 }
 
-fn reply(answer: Answer<Outcome>, shows: UsersShown, ctx: &Context) -> Reply {
+fn reply(answer: Answer<Outcome>, ctx: &Context) -> Reply {
     let mut out = Vec::with_capacity(512);
     if let Outcome::Connected { connection, me, created, .. } = answer.outcome {
         json::push(&mut out, "{\"connection_id\":");
         json::push_str(&mut out, connection.as_str());
-        if shows != UsersShown::None {
+        if ctx.shows != UsersShown::None {
             json::push(&mut out, ",\"me\":");
             out.extend_from_slice(&me);
         }
@@ -116,17 +112,13 @@ fn reply(answer: Answer<Outcome>, shows: UsersShown, ctx: &Context) -> Reply {
 }
 
 /// The fields that count only if the request makes the user.
-fn defaults(
-    fields: &mut Fields,
-    door: &Door,
-    rules: &RequestRules,
-) -> Result<Option<Box<Patch>>, Refusal> {
+fn defaults(fields: &mut Fields, rules: &RequestRules<'_>) -> Result<Option<Box<Patch>>, Refusal> {
     let path = fields.path("defaults");
     let Some(defaults) = fields.object("defaults")? else { return Ok(None) };
     if defaults.contains_key("id") {
         return Err(wrong(&format!("{path}.id"), "is named in `user`"));
     }
-    Ok(Some(Box::new(writes::patch(&defaults, &path, door, rules)?)))
+    Ok(Some(Box::new(writes::patch(&defaults, &path, rules)?)))
 }
 
 /// The kind of device that a request names.

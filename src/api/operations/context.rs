@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::operation::Operation;
 use super::reply::too_large;
 use crate::api::request::door::Door;
+use crate::api::request::operation::Operation;
 use crate::presence::refusal::Refusal;
 use crate::service::Service;
 
@@ -14,6 +14,20 @@ use crate::service::Service;
 pub struct Times {
     pub arrived_ms: u64,
     pub deadline_ms: u64,
+}
+
+/// The users in the answer to a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UsersShown {
+    All,
+    WithoutCustom,
+    None,
+}
+
+impl UsersShown {
+    pub fn with_custom(self) -> bool {
+        self == Self::All
+    }
 }
 
 /// The circumstances in which an operation runs.
@@ -30,6 +44,8 @@ pub struct Context {
     pub deadline_ms: u64,
     /// The largest answer that the server takes, in bytes.
     pub max_answer: usize,
+    /// The users that the answer to a write shows.
+    pub shows: UsersShown,
     invisible: AtomicBool,
 }
 
@@ -52,20 +68,22 @@ impl Context {
             arrived_ms,
             deadline_ms,
             max_answer,
+            shows: UsersShown::All,
             invisible,
         }
     }
 
     /// The context of one operation of a batch.
-    pub fn of_part(&self) -> Self {
-        Self::new(
+    pub fn of_part(&self, shows: UsersShown) -> Self {
+        let part = Self::new(
             Arc::clone(&self.service),
             self.operation,
             self.door.clone(),
             Arc::clone(&self.event_prefix),
             Times { arrived_ms: self.arrived_ms, deadline_ms: self.deadline_ms },
             self.max_answer,
-        )
+        );
+        Self { shows, ..part }
     }
 
     /// Refuses an answer that the server would not take.

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::queries::Freshness;
 use super::reply::Reply;
-use crate::api::request::door::Door;
+use super::rules::RequestRules;
 use crate::api::request::fields::Fields;
 use crate::presence::field::Kind;
 use crate::presence::filter::Filter;
@@ -19,11 +19,11 @@ pub struct CountUsers {
 }
 
 impl CountUsers {
-    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Users, &filter));
         let presence = fields.boolean("presence")?.unwrap_or(false);
-        let viewer = door.viewer(fields.id("as")?)?;
-        let freshness = Freshness::parse(&mut fields, presence, door)?;
+        let viewer = rules.door.viewer(fields.id("as")?)?;
+        let freshness = Freshness::parse(&mut fields, presence, rules.door)?;
         fields.finish()?;
         Ok(Self { filter: filter.transpose()?, viewer, freshness })
     }

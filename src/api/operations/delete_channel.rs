@@ -3,6 +3,7 @@
 use super::channel;
 use super::context::Context;
 use super::reply::Reply;
+use super::rules::RequestRules;
 use super::writes;
 use crate::api::request::door::Door;
 use crate::api::request::fields::Fields;
@@ -17,7 +18,7 @@ pub struct DeleteChannel {
 }
 
 impl DeleteChannel {
-    pub fn parse(mut fields: Fields) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, _: &RequestRules<'_>) -> Result<Self, Refusal> {
         let key = channel::key(&mut fields)?;
         fields.finish()?;
         Ok(Self { key })

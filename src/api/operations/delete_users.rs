@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::queries::to_usize;
 use super::reply::Reply;
+use super::rules::RequestRules;
 use super::writes;
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, missing, wrong};
@@ -30,7 +31,7 @@ pub enum DeleteUsers {
 }
 
 impl DeleteUsers {
-    pub fn parse(mut fields: Fields) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, _: &RequestRules<'_>) -> Result<Self, Refusal> {
         let ids = fields.ids("ids", MAX_USERS)?;
         let filter = fields.take("filter");
         let limit = fields.number("limit", 1..=MAX_USERS as u64)?.map(to_usize);

@@ -4,9 +4,10 @@ use hashbrown::HashSet;
 
 use super::context::Context;
 use super::reply::Reply;
-use super::writes::{self, RequestRules};
+use super::rules::RequestRules;
+use super::writes;
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing};
+use crate::api::request::fields::Fields;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -30,7 +31,7 @@ pub enum Disconnect {
 }
 
 impl Disconnect {
-    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
         let grace_ms = fields.number("grace_ms", 0..=rules.lease_ms)?;
         let lease = fields.lease()?;
         if let Some(lease) = &lease
@@ -40,11 +41,7 @@ impl Disconnect {
             fields.finish()?;
             return Ok(Self::Lease { lease: lease.clone(), grace_ms });
         }
-        let user_path = fields.path("user_id");
-        let user = door.user(fields.id("user_id")?, &user_path)?;
-        let connection = fields.id("connection_id")?.ok_or_else(|| {
-            missing(&fields.path("connection_id"), "the id of the connection that ends")
-        })?;
+        let (user, connection) = rules.door.connection(&mut fields)?;
         fields.finish()?;
         Ok(Self::Connection { user, connection, lease, grace_ms, may_be_early: true })
     }

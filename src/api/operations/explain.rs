@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::reply::Reply;
+use super::rules::RequestRules;
 use crate::api::request::fields::{Fields, missing};
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::id::Id;
@@ -19,7 +20,7 @@ pub struct Explain {
 }
 
 impl Explain {
-    pub fn parse(mut fields: Fields) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, _: &RequestRules<'_>) -> Result<Self, Refusal> {
         let user = fields.id("user_id")?.ok_or_else(|| missing("user_id", "the id of a user"))?;
         fields.finish()?;
         Ok(Self { user })

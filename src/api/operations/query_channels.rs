@@ -6,7 +6,7 @@ use super::channel;
 use super::context::Context;
 use super::queries::{Freshness, to_usize};
 use super::reply::Reply;
-use crate::api::request::door::Door;
+use super::rules::RequestRules;
 use crate::api::request::fields::Fields;
 use crate::presence::channel::{Page, Watched, watch};
 use crate::presence::field::Kind;
@@ -34,7 +34,7 @@ pub struct QueryChannels {
 }
 
 impl QueryChannels {
-    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Channels, &filter));
         let sort = fields.take("sort");
         let limit = fields.number("limit", 1..=MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
@@ -43,8 +43,8 @@ impl QueryChannels {
         let member_limit = channel::member_limit(&mut fields)?;
         let presence = fields.boolean("presence")?.unwrap_or(false);
         let online_count = fields.boolean("online_count")?.unwrap_or(false);
-        let viewer = door.viewer(fields.id("as")?)?;
-        let freshness = Freshness::parse(&mut fields, presence, door)?;
+        let viewer = rules.door.viewer(fields.id("as")?)?;
+        let freshness = Freshness::parse(&mut fields, presence, rules.door)?;
         fields.finish()?;
         let query = ChannelQuery {
             filter: filter.transpose()?,
@@ -53,7 +53,7 @@ impl QueryChannels {
             limit: limit + 1,
             offset: to_usize(offset),
             member_limit,
-            of_member: if door.is_trusted() { None } else { viewer.clone() },
+            of_member: if rules.door.is_trusted() { None } else { viewer.clone() },
         };
         Ok(Self { query, limit, presence, online_count, viewer, freshness })
     }

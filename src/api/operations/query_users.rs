@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::queries::{Freshness, to_usize};
 use super::reply::Reply;
-use crate::api::request::door::Door;
+use super::rules::RequestRules;
 use crate::api::request::fields::Fields;
 use crate::presence::channel::Watched;
 use crate::presence::field::{Field, Kind};
@@ -29,14 +29,14 @@ pub struct QueryUsers {
 }
 
 impl QueryUsers {
-    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
         let filter = fields.take("filter").map(|filter| Filter::parse(Kind::Users, &filter));
         let sort = fields.take("sort");
         let limit = fields.number("limit", 1..=MAX_LIMIT)?.map(to_usize);
         let offset = fields.number("offset", 0..=MAX_OFFSET)?.unwrap_or(0);
         let presence = fields.boolean("presence")?.unwrap_or(false);
-        let viewer = door.viewer(fields.id("as")?)?;
-        let freshness = Freshness::parse(&mut fields, presence, door)?;
+        let viewer = rules.door.viewer(fields.id("as")?)?;
+        let freshness = Freshness::parse(&mut fields, presence, rules.door)?;
         fields.finish()?;
         let filter = filter.transpose()?;
         let limit = limit.unwrap_or_else(|| default_limit(filter.as_ref()));

@@ -1,6 +1,6 @@
 //! The body of an answer.
 
-use super::operation::Operation;
+use crate::api::request::operation::Operation;
 use crate::clock::millis;
 use crate::presence::json;
 use crate::presence::refusal::{Code, Refusal};

@@ -8,17 +8,18 @@ use super::delete_channel::DeleteChannel;
 use super::delete_users::DeleteUsers;
 use super::disconnect::Disconnect;
 use super::explain::Explain;
-use super::heartbeat::Heartbeat;
-use super::operation::Operation;
 use super::query_channels::QueryChannels;
 use super::query_users::QueryUsers;
 use super::reply::Reply;
+use super::rules::RequestRules;
 use super::update_connection::UpdateConnection;
 use super::upsert_channel::UpsertChannel;
 use super::upsert_users::UpsertUsers;
 use super::watch_channel::WatchChannel;
-use super::writes::RequestRules;
+use crate::api::heartbeats::Heartbeat;
 use crate::api::request::door::Door;
+use crate::api::request::fields::Fields;
+use crate::api::request::operation::Operation;
 use crate::presence::refusal::Refusal;
 use crate::service::Service;
 
@@ -48,31 +49,32 @@ impl Request {
         door: &Door,
         service: &Service,
     ) -> Result<Self, Refusal> {
+        let rules = &RequestRules::of(door, service);
         let fields = || door.fields(body);
-        let rules = || RequestRules::of(service);
         Ok(match operation {
-            Operation::Heartbeat => Self::Heartbeat(Heartbeat::parse(body, door)?),
-            Operation::Connect => Self::Connect(Connect::parse(fields()?, door, &rules())?),
+            Operation::Connect => Self::Connect(Connect::parse(fields()?, rules)?),
             Operation::UpdateConnection => {
-                Self::UpdateConnection(UpdateConnection::parse(fields()?, door)?)
+                Self::UpdateConnection(UpdateConnection::parse(fields()?, rules)?)
             }
-            Operation::Disconnect => {
-                Self::Disconnect(Disconnect::parse(fields()?, door, &rules())?)
+            Operation::Heartbeat => Self::Heartbeat(Heartbeat::read(body, door)?),
+            Operation::Disconnect => Self::Disconnect(Disconnect::parse(fields()?, rules)?),
+            Operation::UpsertUsers => Self::UpsertUsers(UpsertUsers::parse(fields()?, rules)?),
+            Operation::DeleteUsers => Self::DeleteUsers(DeleteUsers::parse(fields()?, rules)?),
+            Operation::QueryUsers => Self::QueryUsers(QueryUsers::parse(fields()?, rules)?),
+            Operation::CountUsers => Self::CountUsers(CountUsers::parse(fields()?, rules)?),
+            Operation::UpsertChannel => {
+                Self::UpsertChannel(UpsertChannel::parse(fields()?, rules)?)
             }
-            Operation::UpsertUsers => {
-                Self::UpsertUsers(UpsertUsers::parse(fields()?, door, &rules())?)
+            Operation::DeleteChannel => {
+                Self::DeleteChannel(DeleteChannel::parse(fields()?, rules)?)
             }
-            Operation::DeleteUsers => Self::DeleteUsers(DeleteUsers::parse(fields()?)?),
-            Operation::QueryUsers => Self::QueryUsers(QueryUsers::parse(fields()?, door)?),
-            Operation::CountUsers => Self::CountUsers(CountUsers::parse(fields()?, door)?),
-            Operation::UpsertChannel => Self::UpsertChannel(UpsertChannel::parse(fields()?)?),
-            Operation::DeleteChannel => Self::DeleteChannel(DeleteChannel::parse(fields()?)?),
-            Operation::WatchChannel => {
-                Self::WatchChannel(WatchChannel::parse(fields()?, door, &service.limits())?)
+            Operation::WatchChannel => Self::WatchChannel(WatchChannel::parse(fields()?, rules)?),
+            Operation::QueryChannels => {
+                Self::QueryChannels(QueryChannels::parse(fields()?, rules)?)
             }
-            Operation::QueryChannels => Self::QueryChannels(QueryChannels::parse(fields()?, door)?),
-            Operation::Batch => Self::Batch(Batch::parse(body, &rules())?),
-            Operation::Explain => Self::Explain(Explain::parse(fields()?)?),
+            // A flaw in an operation of a batch refuses that operation alone.
+            Operation::Batch => Self::Batch(Batch::parse(Fields::parse(body)?, rules)?),
+            Operation::Explain => Self::Explain(Explain::parse(fields()?, rules)?),
         })
     }
 

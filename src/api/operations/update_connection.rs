@@ -3,9 +3,10 @@
 use super::connect::device;
 use super::context::Context;
 use super::reply::Reply;
+use super::rules::RequestRules;
 use super::writes;
 use crate::api::request::door::Door;
-use crate::api::request::fields::{Fields, missing};
+use crate::api::request::fields::Fields;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
@@ -22,12 +23,8 @@ pub struct UpdateConnection {
 }
 
 impl UpdateConnection {
-    pub fn parse(mut fields: Fields, door: &Door) -> Result<Self, Refusal> {
-        let user_path = fields.path("user_id");
-        let user = door.user(fields.id("user_id")?, &user_path)?;
-        let connection = fields.id("connection_id")?.ok_or_else(|| {
-            missing(&fields.path("connection_id"), "the id of the connection that changes")
-        })?;
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
+        let (user, connection) = rules.door.connection(&mut fields)?;
         let idle = fields.boolean("idle")?;
         let device = device(&mut fields)?;
         fields.finish()?;

@@ -3,6 +3,7 @@
 use super::channel::{self, MAX_MEMBERS_PER_CALL};
 use super::context::Context;
 use super::reply::Reply;
+use super::rules::RequestRules;
 use super::writes;
 use crate::api::request::door::Door;
 use crate::api::request::fields::{Fields, too_many, wrong};
@@ -19,7 +20,7 @@ pub struct UpsertChannel {
 }
 
 impl UpsertChannel {
-    pub fn parse(mut fields: Fields) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, _: &RequestRules<'_>) -> Result<Self, Refusal> {
         let key = channel::key(&mut fields)?;
         let data = fields.object("data")?.unwrap_or_default();
         let patch = Patch::parse(data, "data")?;

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::context::Context;
+use super::context::{Context, UsersShown};
 use super::reply::Reply;
-use super::writes::{self, RequestRules, UsersShown, Written};
-use crate::api::request::door::Door;
+use super::rules::RequestRules;
+use super::writes::{self, Written};
 use crate::api::request::fields::{Fields, missing, wrong};
 use crate::presence::id::Id;
 use crate::presence::json;
@@ -23,7 +23,7 @@ pub struct UpsertUsers {
 }
 
 impl UpsertUsers {
-    pub fn parse(mut fields: Fields, door: &Door, rules: &RequestRules) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
         let path = fields.path("users");
         let values =
             fields.array("users", MAX_USERS)?.ok_or_else(|| missing(&path, "an array of users"))?;
@@ -31,7 +31,7 @@ impl UpsertUsers {
         let parse = |(index, value): (usize, Value)| {
             let path = format!("{path}[{index}]");
             match value {
-                Value::Object(user) => writes::user(&user, &path, door, rules),
+                Value::Object(user) => writes::user(&user, &path, rules),
                 _ => Err(wrong(&path, "takes an object")),
             }
         };
@@ -61,16 +61,15 @@ impl UpsertUsers {
     }
 
     pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
-        self.checked(UsersShown::All, ctx).await?.write(ctx).await
+        self.checked(ctx).await?.run(ctx).await
     }
 
-    /// Refuses the whole request if one user of it would be refused. The answer shows
-    /// users by `shows`.
-    pub async fn checked(self, shows: UsersShown, ctx: &Context) -> Result<CheckedUpsert, Refusal> {
-        let custom_in_answer = shows.with_custom();
+    /// Refuses the whole request if one user of it would be refused.
+    pub async fn checked(self, ctx: &Context) -> Result<CheckedUpsert, Refusal> {
+        let custom_in_answer = ctx.shows.with_custom();
         let command = |(user, patch)| (user, Command::Upsert { patch, custom_in_answer });
         let commands = self.users.into_iter().map(command).collect();
-        let checked = CheckedUpsert { commands, shows };
+        let checked = CheckedUpsert { commands };
         if checked.check(ctx).is_err() {
             // The reason may be a write that this daemon has not seen.
             ctx.service.all_stored(ctx.deadline_ms).await?;
@@ -84,25 +83,24 @@ impl UpsertUsers {
 #[derive(Debug)]
 pub struct CheckedUpsert {
     commands: Vec<(Id, Command)>,
-    shows: UsersShown,
 }
 
 impl CheckedUpsert {
     fn check(&self, ctx: &Context) -> Result<(), Refusal> {
         let bytes = ctx.service.check(&self.commands)?;
-        if self.shows == UsersShown::None { Ok(()) } else { ctx.has_room_for(bytes) }
+        if ctx.shows == UsersShown::None { Ok(()) } else { ctx.has_room_for(bytes) }
     }
 
-    pub async fn write(self, ctx: &Context) -> Result<Reply, Refusal> {
-        Ok(reply(writes::submit(self.commands, ctx).await?, self.shows, &ctx.door))
+    pub async fn run(self, ctx: &Context) -> Result<Reply, Refusal> {
+        Ok(reply(writes::submit(self.commands, ctx).await?, ctx))
     }
 }
 
-fn reply(written: Written, shows: UsersShown, door: &Door) -> Reply {
+fn reply(written: Written, ctx: &Context) -> Reply {
     let mut out = Vec::with_capacity(64 + 400 * written.outcomes.len());
     json::push(&mut out, "{\"users\":{");
     let mut first = true;
-    let shown = if shows == UsersShown::None { &[] } else { written.outcomes.as_slice() };
+    let shown = if ctx.shows == UsersShown::None { &[] } else { written.outcomes.as_slice() };
     for (index, (id, outcome)) in shown.iter().enumerate() {
         // A user who is named twice is shown as the last change left it.
         if shown[index + 1..].iter().any(|(later, _)| later == id) {
@@ -118,7 +116,7 @@ fn reply(written: Written, shows: UsersShown, door: &Door) -> Reply {
         }
     }
     out.push(b'}');
-    writes::push_rev(&mut out, written.rev, door);
+    writes::push_rev(&mut out, written.rev, &ctx.door);
     out.push(b'}');
     out
 }

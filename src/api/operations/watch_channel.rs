@@ -6,9 +6,9 @@ use super::channel::{self, MAX_MEMBERS_PER_CALL};
 use super::context::Context;
 use super::queries::Freshness;
 use super::reply::Reply;
+use super::rules::RequestRules;
 use crate::api::request::door::Door;
 use crate::api::request::fields::Fields;
-use crate::config::Limits;
 use crate::presence::channel::{
     ChannelKey, Command, MAX_WATCHED, Outcome, Page, Patch, Record, Watched, choose, watch,
 };
@@ -32,20 +32,13 @@ pub struct WatchChannel {
 }
 
 impl WatchChannel {
-    pub fn parse(mut fields: Fields, door: &Door, limits: &Limits) -> Result<Self, Refusal> {
+    pub fn parse(mut fields: Fields, rules: &RequestRules<'_>) -> Result<Self, Refusal> {
         let key = channel::key(&mut fields)?;
         let mut data =
             Fields::of(fields.take("data").unwrap_or_else(|| Value::Object(Map::new())), "data")?;
         let members = data.ids("members", MAX_MEMBERS_PER_CALL)?.unwrap_or_default();
         let patch = Patch::parse(data.rest(), "data")?;
-        if !door.is_trusted()
-            && let Some((name, _)) =
-                patch.custom.iter().find(|(name, _)| limits.trusted_fields.contains(&**name))
-        {
-            let field = format!("data.{name}");
-            let message = format!("`{field}` can be set only by trusted services");
-            return Err(Refusal::new(Code::ForbiddenField, message).field(field));
-        }
+        rules.check_custom(&patch.custom, "data")?;
         let presence = fields.boolean("presence")?.unwrap_or(false);
         let chosen = match fields.ids("users", usize::MAX)? {
             Some(users) => Some(choose(users, "users")?),
@@ -53,8 +46,8 @@ impl WatchChannel {
         };
         let member_limit = channel::member_limit(&mut fields)?;
         let online_count = fields.boolean("online_count")?.unwrap_or(false);
-        let viewer = door.viewer(fields.id("as")?)?;
-        let freshness = Freshness::parse(&mut fields, presence, door)?;
+        let viewer = rules.door.viewer(fields.id("as")?)?;
+        let freshness = Freshness::parse(&mut fields, presence, rules.door)?;
         fields.finish()?;
         Ok(Self {
             key,

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value};
 
 use super::context::Context;
+use super::rules::RequestRules;
 use crate::api::request::door::Door;
 use crate::presence::id::Id;
 use crate::presence::json;
@@ -15,69 +16,26 @@ use crate::service::Service;
 use crate::store::keyspace::CommandResult;
 use crate::store::stripe::Answer;
 
-/// What the settings say about requests that write users.
-#[derive(Debug)]
-pub struct RequestRules {
-    trusted_fields: BTreeSet<String>,
-    allow_invisible: bool,
-    /// The longest grace that a request may ask for.
-    pub lease_ms: u64,
-}
-
-impl RequestRules {
-    pub fn of(service: &Service) -> Self {
-        Self {
-            trusted_fields: service.limits().trusted_fields.clone(),
-            allow_invisible: service.user_settings.allow_invisible,
-            lease_ms: service.lease_ms(),
-        }
-    }
-}
-
-/// The users in the answer to a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UsersShown {
-    All,
-    WithoutCustom,
-    None,
-}
-
-impl UsersShown {
-    pub fn with_custom(self) -> bool {
-        self == Self::All
-    }
-}
-
 /// Parses a user and its changed fields, which stand at `path` of a request.
 pub fn user(
     fields: &Map<String, Value>,
     path: &str,
-    door: &Door,
-    rules: &RequestRules,
+    rules: &RequestRules<'_>,
 ) -> Result<(Id, Patch), Refusal> {
-    let id = door.user(Patch::id(fields, path)?, &format!("{path}.id"))?;
-    Ok((id, patch(fields, path, door, rules)?))
+    let id = rules.door.user(Patch::id(fields, path)?, &format!("{path}.id"))?;
+    Ok((id, patch(fields, path, rules)?))
 }
 
-/// Parses the changed fields of a user, as far as `door` may change them.
+/// Parses the changed fields of a user, as far as the request may change them.
 pub fn patch(
     fields: &Map<String, Value>,
     path: &str,
-    door: &Door,
-    rules: &RequestRules,
+    rules: &RequestRules<'_>,
 ) -> Result<Patch, Refusal> {
     let patch = Patch::parse(fields, path)?;
-    let makes_invisible = patch.invisible == Some(true) && !rules.allow_invisible;
-    let forbidden =
-        patch.forbidden(&rules.trusted_fields).or(makes_invisible.then_some("invisible"));
-    match forbidden.filter(|_| !door.is_trusted()) {
-        None => Ok(patch),
-        Some(name) => {
-            let field = format!("{path}.{name}");
-            let message = format!("`{field}` can be set only by trusted services");
-            Err(Refusal::new(Code::ForbiddenField, message).field(field))
-        }
-    }
+    rules.check_custom(&patch.custom, path)?;
+    rules.check_invisible(patch.invisible, path)?;
+    Ok(patch)
 }
 
 /// Appends `,"rev":…` for trusted services only: a revision reveals invisible writes of others.

@@ -1,6 +1,6 @@
 //! The two doors: the user that a request acts as (`PROTOCOL`, section 1, *Two doors*).
 
-use super::fields::{Fields, flawed};
+use super::fields::{Fields, missing};
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 
@@ -18,11 +18,7 @@ impl Door {
     pub fn user(&self, named: Option<Id>, field: &str) -> Result<Id, Refusal> {
         match (self, named) {
             (Self::Trusted, Some(id)) => Ok(id),
-            (Self::Trusted, None) => Err(Refusal::new(
-                Code::InvalidRequest,
-                format!("`{field}` is missing; it takes the id of a user"),
-            )
-            .field(field)),
+            (Self::Trusted, None) => Err(missing(field, "the id of a user")),
             (Self::Own(own), None) => Ok(own.clone()),
             (Self::Own(own), Some(id)) if id == *own => Ok(id),
             (Self::Own(_), Some(_)) => Err(mismatch(field, "names another user than the subject")),
@@ -37,13 +33,19 @@ impl Door {
         }
     }
 
+    /// Takes the user and the connection that an object names.
+    pub fn connection(&self, fields: &mut Fields) -> Result<(Id, Id), Refusal> {
+        let user = self.user(fields.id("user_id")?, &fields.path("user_id"))?;
+        let connection = fields.id("connection_id")?;
+        let missing = || missing(&fields.path("connection_id"), "the id of a connection");
+        Ok((user, connection.ok_or_else(missing)?))
+    }
+
     /// The fields of a request without flaws. Only trusted services may name a lease, in any
     /// operation.
     pub fn fields(&self, body: &[u8]) -> Result<Fields, Refusal> {
-        let (fields, flaws) = Fields::parse(body)?;
-        if let Some(flaw) = flaws.first() {
-            return Err(flawed(flaw));
-        }
+        let fields = Fields::parse(body)?;
+        fields.refuse_flaws()?;
         match self {
             Self::Own(_) if fields.has("lease") => {
                 Err(mismatch("lease", "can be named only by trusted services"))

@@ -16,15 +16,17 @@ pub struct Fields {
     fields: Map<String, Value>,
     /// The place of the object in the request, with a dot at the end; empty at the top.
     path: String,
+    /// The flaws of the request, if this is the whole of it.
+    flaws: Vec<Flaw>,
 }
 
 impl Fields {
-    /// The fields of a whole request, and the flaws in it.
-    pub fn parse(body: &[u8]) -> Result<(Self, Vec<Flaw>), Refusal> {
+    /// The fields of a whole request.
+    pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
         let parsed = json_strict::parse(body)
             .map_err(|error| invalid(format!("the body is not JSON: {error}")))?;
         match parsed.value {
-            Value::Object(fields) => Ok((Self { fields, path: String::new() }, parsed.flaws)),
+            Value::Object(fields) => Ok(Self { fields, path: String::new(), flaws: parsed.flaws }),
             _ => Err(invalid("the body must be a JSON object")),
         }
     }
@@ -32,9 +34,29 @@ impl Fields {
     /// The fields of an object within a request.
     pub fn of(value: Value, path: &str) -> Result<Self, Refusal> {
         match value {
-            Value::Object(fields) => Ok(Self { fields, path: format!("{path}.") }),
+            Value::Object(fields) => {
+                Ok(Self { fields, path: format!("{path}."), flaws: Vec::new() })
+            }
             _ => Err(wrong(path, "takes an object")),
         }
+    }
+
+    /// Refuses a request with a flaw anywhere.
+    pub fn refuse_flaws(&self) -> Result<(), Refusal> {
+        match self.flaws.first() {
+            Some(flaw) => Err(flawed(flaw)),
+            None => Ok(()),
+        }
+    }
+
+    /// The refusals of the flaws in the items of an array, each with the index of its item. A flaw
+    /// elsewhere refuses the request.
+    pub fn flaws_in(&self, array: &str) -> Result<Vec<(usize, Refusal)>, Refusal> {
+        let place = |flaw: &Flaw| match flaw.index_in(array) {
+            Some(index) => Ok((index, flawed(flaw))),
+            None => Err(flawed(flaw)),
+        };
+        self.flaws.iter().map(place).collect()
     }
 
     /// The path of a field of this object.
@@ -157,7 +179,7 @@ impl Fields {
 }
 
 /// The refusal of a flaw of the text.
-pub fn flawed(flaw: &Flaw) -> Refusal {
+fn flawed(flaw: &Flaw) -> Refusal {
     wrong(&flaw.path(), flaw.what)
 }
 

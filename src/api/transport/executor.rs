@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 
 use super::queue::{QueuedRequest, QueuedRequests, RequestQueue, request_queue};
 use super::responder::Responder;
-use super::subjects::Subjects;
 use crate::api::operations::{Context, Request, Times};
+use crate::api::request::subjects::Subjects;
 use crate::presence::refusal::Refusal;
 use crate::service::{Service, overloaded, unavailable};
 use crate::watchdog::WatchdogTap;

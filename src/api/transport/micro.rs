@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::intake::QUEUE_GROUP;
 use super::responder::ReplyContext;
-use super::subjects::Subjects;
-use crate::api::operations::OPERATIONS;
+use crate::api::request::operation::OPERATIONS;
+use crate::api::request::subjects::Subjects;
 use crate::presence::entity::DaemonId;
 use crate::presence::time::Time;
 use crate::store::outbox;

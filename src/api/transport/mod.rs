@@ -1,6 +1,5 @@
 //! Requests in, answers out.
 //!
-//! - [`subjects`] reads the subjects of the cell.
 //! - [`intake`] takes requests in and puts them into [`queue`]; `drain` takes the last ones.
 //! - [`executor`] executes requests in order, and [`responder`] sends their answers.
 //! - [`micro`] speaks the NATS service protocol.
@@ -11,4 +10,3 @@ pub mod intake;
 pub mod micro;
 pub mod queue;
 pub mod responder;
-pub mod subjects;

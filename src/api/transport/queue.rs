@@ -7,7 +7,7 @@ use async_nats::Message;
 use tokio::sync::mpsc;
 
 use super::responder::Responder;
-use crate::api::operations::Operation;
+use crate::api::request::operation::Operation;
 
 /// The bound on the memory of queued requests, in bytes.
 const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;

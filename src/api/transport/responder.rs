@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::HeaderName;
 
-use crate::api::operations::{OPERATIONS, Operation, Reply, push_refusal, too_large};
+use crate::api::operations::{Reply, push_refusal, too_large};
+use crate::api::request::operation::{OPERATIONS, Operation};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::payload_limit::PayloadLimit;

@@ -130,14 +130,6 @@ impl Patch {
         Ok(changed
             || settings != (record.hide_last_active, record.choice, record.status_expires_at))
     }
-
-    /// The first custom field that only trusted services may set.
-    pub fn forbidden<'a>(
-        &'a self,
-        trusted: &std::collections::BTreeSet<String>,
-    ) -> Option<&'a str> {
-        self.custom.iter().map(|(name, _)| &**name).find(|name| trusted.contains(*name))
-    }
 }
 
 /// Refuses what cannot be the end of the status of `record`.

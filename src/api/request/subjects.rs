@@ -1,7 +1,7 @@
 //! The subjects of requests.
 
-use crate::api::operations::Operation;
-use crate::api::request::door::Door;
+use super::door::Door;
+use super::operation::Operation;
 use crate::config::INTERNAL;
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
