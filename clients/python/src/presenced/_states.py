@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Optional
 
@@ -35,7 +35,7 @@ class HasState:
         """Why it is not online, or what ended it; None while all is well."""
         return self._states.current.error
 
-    def states(self) -> AsyncIterator[ConnectionChange]:
+    def states(self) -> AsyncGenerator[ConnectionChange, None]:
         """The state now, then each change; ends when it is closed."""
         return self._states.follow()
 
@@ -87,7 +87,7 @@ class States:
         elif error is not None and before is not ConnectionState.CONNECTING:
             trouble.end(error)  # Who opens it is told by what is raised.
 
-    async def follow(self) -> AsyncIterator[ConnectionChange]:
+    async def follow(self) -> AsyncGenerator[ConnectionChange, None]:
         reader: asyncio.Queue[ConnectionChange] = asyncio.Queue(_KEPT)
         reader.put_nowait(self.current)
         self._readers.add(reader)
