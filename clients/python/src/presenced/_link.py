@@ -141,8 +141,7 @@ class Link:
 
     def doubt(self) -> None:
         """An answer is missing: has the connection probed."""
-        if not self.closed:
-            self.probe.begin()
+        self.probe.begin()
 
     async def wait_up(self, timeout: Optional[float] = None) -> bool:
         """Waits for the connection; raises Closed when it never will be there again."""

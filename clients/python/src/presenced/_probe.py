@@ -16,6 +16,7 @@ class Probe:
     def __init__(self, nats: Nats) -> None:
         self._nats = nats
         self._task: Optional[asyncio.Task[bool]] = None
+        self._closed = False
         self._received = -1
         self._heard_at = 0.0
         #: How often a silent connection was made to reconnect.
@@ -23,18 +24,18 @@ class Probe:
 
     def begin(self) -> None:
         """Has the connection probed in the background: an answer is missing."""
-        if self._nats.is_connected and (self._task is None or self._task.done()):
+        if self._may and (self._task is None or self._task.done()):
             self._task = asyncio.ensure_future(self.run())
 
     async def run(self) -> bool:
         """Whether the server answers; a silent connection is made to reconnect."""
         generation = self._nats.reconnects
         for _ in range(2):
-            if not self._nats.is_connected:
+            if not self._may:
                 return False
             if await self._nats.pong_within(TRY_TIMEOUT):
                 return True
-        if self._nats.is_connected and self._nats.reconnects == generation:
+        if self._may and self._nats.reconnects == generation:
             self.forced += await self._nats.force_reconnect()
         return False
 
@@ -48,7 +49,13 @@ class Probe:
             self._heard_at = clock()
             self.begin()
 
+    @property
+    def _may(self) -> bool:
+        """A connection that is not ours any more is let be."""
+        return self._nats.is_connected and not self._closed
+
     async def close(self) -> None:
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
