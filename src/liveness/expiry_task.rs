@@ -121,10 +121,10 @@ impl ExpiryTask {
                     }
                     let now = self.now();
                     let times = self.view.store.context.told_lease.times(now);
-                    self.expiry.adjust_leases(times);
+                    self.expiry.on_lease_times(times);
                     let max_bytes = self.view.store.context.payload_limit.body();
-                    self.expiry.adjust_messages(max_bytes);
-                    self.view.beacons.hearing().set_lease(times.told_ms);
+                    self.expiry.on_payload_limit(max_bytes);
+                    self.view.beacons.hearing().on_lease(times.told_ms);
                     self.expiry.on_tick(&self.view, now)
                 }
             };

@@ -112,7 +112,7 @@ impl Hearing {
     }
 
     /// The lease that clients are told has changed.
-    pub fn set_lease(&mut self, lease_ms: u64) {
+    pub fn on_lease(&mut self, lease_ms: u64) {
         self.lease_ms = lease_ms;
     }
 

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::agenda::RETRY_MS;
 use super::lease::Heard;
 use super::time::Time;
 
@@ -57,6 +58,23 @@ impl LeaseTimes {
     pub fn lease_ms(self, heard: Heard) -> u64 {
         let told_ms = heard.told_ms.map_or(self.longest_ms, |told| u64::from(told.get()));
         told_ms.clamp(self.told_ms, self.longest_ms.max(self.told_ms))
+    }
+
+    /// When a connection lapses that is not heard of again.
+    pub fn lapses_ms(self, heard: Heard) -> u64 {
+        heard.at_ms.saturating_add(self.lease_ms(heard))
+    }
+
+    /// When a daemon takes a connection for silent that acts `wait_ms` after the first, and has
+    /// listened since `listens_from_ms`.
+    pub fn silent_ms(self, heard: Heard, listens_from_ms: u64, wait_ms: u64) -> u64 {
+        let heard_all_ms = listens_from_ms.saturating_add(self.lease_ms(heard));
+        self.lapses_ms(heard).saturating_add(wait_ms).max(heard_all_ms)
+    }
+
+    /// How long a silent connection rests before it is taken for silent once more.
+    pub fn retry_ms(self, heard: Heard) -> u64 {
+        RETRY_MS.min(self.lease_ms(heard))
     }
 }
 

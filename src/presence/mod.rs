@@ -3,8 +3,10 @@
 //!
 //! In reading order: [`id`], [`time`] and [`refusal`] are the vocabulary; [`user`] holds record,
 //! decision and projection; [`channel`] the same of channels; [`entity`] is the store's interface;
-//! [`field`], [`filter`] and [`sort`] are the query language; [`table`] keeps millions of items.
+//! [`field`], [`filter`] and [`sort`] are the query language; [`table`] keeps millions of items, and
+//! [`agenda`] looks at each when its time comes.
 
+pub mod agenda;
 pub mod channel;
 pub mod custom;
 pub mod entity;
@@ -16,7 +18,6 @@ pub mod lease;
 pub mod lease_terms;
 pub mod number;
 pub mod refusal;
-pub mod schedule;
 pub mod sort;
 pub mod stored;
 pub mod table;

@@ -252,8 +252,8 @@ impl Store {
     fn complete_replay(&self) {
         let is_first = !self.replayed.is_cancelled();
         if is_first {
-            self.leases().listen();
-            self.users.for_each_stripe(|stripe| stripe.index_mut().agenda.listen());
+            self.leases().on_replayed();
+            self.users.for_each_stripe(|stripe| stripe.index_mut().agenda.on_replayed());
         }
         // The stream may have been lost during the first replay, too.
         self.users.on_replayed();

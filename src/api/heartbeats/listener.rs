@@ -166,13 +166,13 @@ impl HeartbeatListener {
         match heartbeat {
             Heartbeat::Lease(lease) => {
                 self.store.context.metrics.heard_lease();
-                self.store.leases().heartbeat(lease, at_ms);
+                self.store.leases().on_heartbeat(lease, at_ms);
             }
             Heartbeat::Connections(connections) => {
                 self.store.context.metrics.heard_connections(connections.len());
                 for (user, connection) in connections {
                     self.store.users.with_index(user.as_ref(), |index| {
-                        index.agenda.heartbeat(user, connection, at_ms);
+                        index.agenda.on_heartbeat(user, connection, at_ms);
                     });
                 }
             }

@@ -97,9 +97,7 @@ impl Explain {
         let deaf = service.beacons.hearing().deaf(now.mono_ms).is_some();
         let times = service.store.context.told_lease.times(now);
         let at = heard.map(|heard| as_wall(heard.at_ms, now));
-        let lapses_at = heard.map(|heard| {
-            as_wall(heard.at_ms.saturating_add(times.lease_ms(heard)), now).to_string()
-        });
+        let lapses_at = heard.map(|heard| as_wall(times.lapses_ms(heard), now).to_string());
         let confirmed = heard.filter(|heard| heard.confirmed);
         json!({
             "connection_id": connection.id.as_str(),

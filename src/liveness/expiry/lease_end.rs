@@ -23,7 +23,7 @@ impl Expiry {
         }
         if ending.done {
             if self.ends.is_done_by(&lease, daemon) {
-                view.leases(|leases| leases.ended(&lease, true));
+                view.leases(|leases| leases.on_ended(&lease, true));
             }
             return;
         }
@@ -34,9 +34,8 @@ impl Expiry {
         let Some(connections) = self.ends.on_list(daemon, &lease, ending, now_ms) else { return };
         let is_marked = view.leases(|leases| {
             let heard = leases.heard(&lease).filter(|heard| heard.confirmed);
-            let silent =
-                heard.is_none_or(|heard| heard.at_ms + self.times.lease_ms(heard) <= now_ms);
-            (agrees || silent) && leases.begin_end(&lease, now_ms)
+            let silent = heard.is_none_or(|heard| self.times.lapses_ms(heard) <= now_ms);
+            (agrees || silent) && leases.on_end_begun(&lease, now_ms)
         });
         if is_marked {
             self.ends.begin(&lease, daemon, connections, now_ms.saturating_add(ending.within_ms));
@@ -63,8 +62,8 @@ impl Expiry {
         let has_begun = !self.ends.contains(&lease)
             && view.leases(|leases| {
                 let heard = leases.heard(&lease);
-                let lapses_ms = heard.map_or(0, |heard| heard.at_ms + self.times.lease_ms(heard));
-                lapses_ms <= now_ms && leases.begin_end(&lease, now_ms)
+                let lapses_ms = heard.map_or(0, |heard| self.times.lapses_ms(heard));
+                lapses_ms <= now_ms && leases.on_end_begun(&lease, now_ms)
             });
         if has_begun {
             let connections = view.held_by(&lease);
@@ -95,7 +94,7 @@ impl Expiry {
                 effects.push(self.finish_end(view, &lease));
             } else if deaf || due_ms + DECIDED_WITHIN_MS <= now_ms {
                 self.ends.forget(&lease);
-                view.leases(|leases| leases.ended(&lease, false));
+                view.leases(|leases| leases.on_ended(&lease, false));
             } else if proven_ms + PROVEN_WITHIN_MS > now_ms {
                 self.work_on_end(lease, 0, remaining, now_ms, effects);
             }
@@ -138,7 +137,7 @@ impl Expiry {
 
     fn finish_end(&mut self, view: &impl View, lease: &Id) -> Effect {
         self.ends.forget(lease);
-        view.leases(|leases| leases.ended(lease, true));
+        view.leases(|leases| leases.on_ended(lease, true));
         Effect::Broadcast(Ending { done: true, ..self.ending(lease) })
     }
 

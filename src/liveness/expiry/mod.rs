@@ -123,13 +123,13 @@ impl Expiry {
     }
 
     /// Other leases count from here on.
-    pub fn adjust_leases(&mut self, times: LeaseTimes) {
+    pub fn on_lease_times(&mut self, times: LeaseTimes) {
         self.times = times;
     }
 
     /// Messages have at most `max_bytes` from here on. One beyond what the server takes would cost
     /// the connection, and nobody could be expired.
-    pub fn adjust_messages(&mut self, max_bytes: usize) {
+    pub fn on_payload_limit(&mut self, max_bytes: usize) {
         self.named_per_message = (max_bytes / MAX_NAMED_BYTES).clamp(1, MAX_NAMED_PER_MESSAGE);
     }
 

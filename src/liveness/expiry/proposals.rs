@@ -98,7 +98,7 @@ impl Expiry {
             proposed.objected = true;
             let (user, connection_gen) = &proposed.item;
             view.with_index(user, |index| {
-                index.agenda.objected(
+                index.agenda.on_objection(
                     user,
                     &connection_gen.connection,
                     heard_ms(age_ms),
@@ -109,7 +109,9 @@ impl Expiry {
         for (index, age_ms) in &objection.leases {
             let Some(proposed) = open.leases.get_mut(*index) else { continue };
             proposed.objected = true;
-            view.leases(|leases| leases.objected(&proposed.item, heard_ms(age_ms), now.mono_ms));
+            view.leases(|leases| {
+                leases.on_objection(&proposed.item, heard_ms(age_ms), now.mono_ms)
+            });
         }
     }
 
@@ -127,8 +129,8 @@ impl Expiry {
         let mut silent = Vec::new();
         let grace_ms = view.peers(|peers| peers.longest().grace_ms);
         view.each_index(|index| {
-            index.agenda.adjust_grace(grace_ms);
-            index.agenda.adjust_leases(self.times);
+            index.agenda.on_grace(grace_ms);
+            index.agenda.on_lease_times(self.times);
             let wait_ms = |user: &Id| rank_ms(user, RankFilter::Alive);
             let overtaken = index.early_disconnects.take_due(now_ms, wait_ms);
             effects.extend(overtaken.into_iter().map(|(user, early)| {
@@ -147,7 +149,7 @@ impl Expiry {
             }
         });
         let leases = view.leases(|leases| {
-            leases.adjust(self.times);
+            leases.on_lease_times(self.times);
             leases.take_due(now_ms, listens_from_ms, wait_ms)
         });
         for chunk in silent.chunks(self.named_per_message) {

@@ -27,7 +27,7 @@ impl DaemonView {
     fn new() -> Self {
         let periods = Periods { lease_ms: LEASE_MS, grace_ms: GRACE_MS, refresh_ms: 1_000_000 };
         let mut index = Index::new(periods);
-        index.agenda.listen();
+        index.agenda.on_replayed();
         let mut record = Record::new(Time(0), 0);
         record.connections.push(Connection {
             id: c(),
@@ -56,8 +56,8 @@ impl DaemonView {
     fn connect_on_lease(&self) {
         self.held.borrow_mut().extend([on_lease("jack"), on_lease("jill")]);
         let mut leases = self.leases.borrow_mut();
-        leases.listen();
-        (0..2).for_each(|_| leases.joined(&gateway(), false, 0));
+        leases.on_replayed();
+        (0..2).for_each(|_| leases.on_joined(&gateway(), false, 0));
     }
 
     /// The other daemon is alive and deaf.
@@ -81,7 +81,7 @@ impl DaemonView {
     }
 
     fn beat(&self, at_ms: u64) {
-        self.index.borrow_mut().agenda.heartbeat(&john(), &c(), at_ms);
+        self.index.borrow_mut().agenda.on_heartbeat(&john(), &c(), at_ms);
     }
 }
 
@@ -312,10 +312,10 @@ fn a_daemon_that_has_heard_a_lease_ignores_the_beginning_of_its_end() {
     let view = DaemonView::new();
     view.connect_on_lease();
     let mut expiry = Expiry::new(ME, LEASE_MS);
-    view.leases.borrow_mut().rejoined(&gateway(), false, 7000);
+    view.leases.borrow_mut().on_rejoined(&gateway(), false, 7000);
     expiry.on_ending(&view, &other_begins(), at(7000 + LEASE_MS - 1));
     assert_eq!(view.holds(), Some(2), "it has connected");
-    view.leases.borrow_mut().heartbeat(&gateway(), 8000);
+    view.leases.borrow_mut().on_heartbeat(&gateway(), 8000);
     expiry.on_ending(&view, &other_begins(), at(7000 + LEASE_MS));
     assert_eq!(view.holds(), Some(2), "it has had a heartbeat");
     // But a heartbeat after its agreement comes too late.
@@ -324,7 +324,7 @@ fn a_daemon_that_has_heard_a_lease_ignores_the_beginning_of_its_end() {
     let proposal =
         Proposal { daemon: OTHER.to_string(), number: 1, connections: Vec::new(), leases };
     assert!(expiry.on_proposal(&view, &proposal, at(agreed_ms)).is_none());
-    view.leases.borrow_mut().heartbeat(&gateway(), agreed_ms + 1);
+    view.leases.borrow_mut().on_heartbeat(&gateway(), agreed_ms + 1);
     expiry.on_ending(&view, &other_begins(), at(agreed_ms + 2));
     assert_eq!(view.holds(), None);
     expiry.on_ending(&view, &Ending { done: true, ..other_begins() }, at(agreed_ms + 3));
@@ -336,7 +336,7 @@ fn a_long_proposal_is_split_into_several_messages() {
     let view = DaemonView::new();
     let mut leases = view.leases.borrow_mut();
     for n in 0..=MAX_NAMED_PER_MESSAGE {
-        leases.joined(&Id::parse(&n.to_string(), "lease").unwrap(), false, 0);
+        leases.on_joined(&Id::parse(&n.to_string(), "lease").unwrap(), false, 0);
     }
     drop(leases);
     let effects = Expiry::new(ME, LEASE_MS).on_tick(&view, at(DUE_MS));
@@ -357,11 +357,11 @@ fn a_proposal_fits_into_the_smallest_message_of_the_server() {
     // Each character of these ids is escaped.
     for n in 0..10 {
         let name = format!("{}{n}", "\"".repeat(254));
-        leases.joined(&Id::parse(&name, "lease").unwrap(), false, 0);
+        leases.on_joined(&Id::parse(&name, "lease").unwrap(), false, 0);
     }
     drop(leases);
     let mut expiry = Expiry::new(ME, LEASE_MS);
-    expiry.adjust_messages(MAX_BYTES);
+    expiry.on_payload_limit(MAX_BYTES);
     let mut proposed = 0;
     for effect in expiry.on_tick(&view, at(DUE_MS)) {
         let Effect::Propose(proposal) = effect else { panic!("{effect:?}") };

@@ -45,6 +45,13 @@ pub struct Connection {
     pub unknown: Option<Box<str>>,
 }
 
+/// A connection at a moment of its life: its next `connect` makes it another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionGen {
+    pub connection: Id,
+    pub generation: u64,
+}
+
 /// A connection that ended and counts as before for a grace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Leaving {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::Users;
-use super::agenda::ConnectionGen;
 use super::change::{Change, Departure, check_size, unchanged};
-use super::connection::{Connection, Device, LeavingKey};
+use super::connection::{Connection, ConnectionGen, Device, LeavingKey};
 use super::patch::Patch;
 use super::record::Record;
 use super::seen::Seen;

@@ -7,8 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use super::connection::Connection;
 use super::decide::{Command, NewConnection};
 use super::record::Record;
+use crate::presence::agenda::RETRY_MS;
 use crate::presence::id::Id;
-use crate::presence::schedule::RETRY_MS;
 
 /// The most disconnects that one stripe remembers; beyond them the oldest are forgotten.
 const MAX_REMEMBERED: usize = 2048;

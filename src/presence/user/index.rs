@@ -2,10 +2,11 @@
 
 use hashbrown::{HashMap, HashSet};
 
-use super::agenda::{Agenda, Periods};
+use super::agenda::UserAgenda;
 use super::availability::Availability;
 use super::early::EarlyDisconnects;
 use super::record::Record;
+use super::upcoming::Periods;
 use crate::presence::id::Id;
 use crate::presence::lease::Leases;
 use crate::presence::time::Now;
@@ -16,7 +17,7 @@ pub struct Index {
     /// For each shared lease, the users with connections on it.
     leases: HashMap<Id, HashSet<Id>>,
     /// What is due for these users, and when.
-    pub agenda: Agenda,
+    pub agenda: UserAgenda,
     pub early_disconnects: EarlyDisconnects,
     census: Census,
     /// How others see users come and go since the last look, if that is asked for.
@@ -46,11 +47,11 @@ pub enum LeaseChange {
 impl LeaseChange {
     pub fn apply(&self, leases: &mut Leases, now: Now) {
         match self {
-            Self::Joined { lease, invisible } => leases.joined(lease, *invisible, now.mono_ms),
+            Self::Joined { lease, invisible } => leases.on_joined(lease, *invisible, now.mono_ms),
             Self::Rejoined { lease, invisible } => {
-                leases.rejoined(lease, *invisible, now.mono_ms);
+                leases.on_rejoined(lease, *invisible, now.mono_ms);
             }
-            Self::Left { lease } => leases.left(lease),
+            Self::Left { lease } => leases.on_left(lease),
         }
     }
 }
@@ -59,7 +60,7 @@ impl Index {
     pub fn new(periods: Periods) -> Self {
         Self {
             leases: HashMap::new(),
-            agenda: Agenda::new(periods),
+            agenda: UserAgenda::new(periods),
             early_disconnects: EarlyDisconnects::default(),
             census: Census::default(),
             online_changes: None,

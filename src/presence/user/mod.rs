@@ -19,17 +19,18 @@ mod seen;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod upcoming;
 mod view;
 
-pub use agenda::{Agenda, ConnectionGen, Due, Periods, Turn};
 pub use availability::{Availability, Choice};
-pub use connection::{Connection, Device, Leaving, LeavingKey};
+pub use connection::{Connection, ConnectionGen, Device, Leaving, LeavingKey};
 pub use decide::{Command, NewConnection, Outcome, Rules};
 pub use early::{BeforeConnect, EarlyDisconnect, Window};
 pub use index::{Census, Index, LeaseChange};
 pub use patch::{MAX_STATUS_BYTES, Patch, StatusEnd, check_custom_name};
 pub use record::{Reachability, Record};
 pub use seen::Seen;
+pub use upcoming::{Due, Periods, Turn};
 pub use view::{
     AnnouncedFields, MAX_USER_BYTES, Shown, Viewer, is_announced, push_member,
     push_member_without_presence, push_own, push_seen_by, shown,

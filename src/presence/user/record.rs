@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::agenda::ConnectionGen;
 use super::availability::{Availability, Choice};
-use super::connection::{Connection, Device, Leaving};
+use super::connection::{Connection, ConnectionGen, Device, Leaving};
 use crate::presence::custom::Custom;
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;

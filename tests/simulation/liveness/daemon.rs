@@ -173,8 +173,8 @@ impl Daemon {
         if ready {
             self.ready_from = None;
             let mono_ms = self.now(now_ms).mono_ms;
-            self.view.leases(Leases::listen);
-            self.view.machine.get_mut().index_mut().agenda.listen();
+            self.view.leases(Leases::on_replayed);
+            self.view.machine.get_mut().index_mut().agenda.on_replayed();
             self.view.hearing.get_mut().on_trouble(mono_ms, "it has just started to listen");
         }
         ready

@@ -182,11 +182,11 @@ impl World {
             }
             match &voice {
                 Voice::Lease(lease) => {
-                    daemon.view.leases(|leases| leases.heartbeat(lease, at_ms));
+                    daemon.view.leases(|leases| leases.on_heartbeat(lease, at_ms));
                 }
                 Voice::Own(user, connection) => daemon
                     .view
-                    .with_index(user, |index| index.agenda.heartbeat(user, connection, at_ms)),
+                    .with_index(user, |index| index.agenda.on_heartbeat(user, connection, at_ms)),
             }
             self.truth.taken(id, voice, sent_ms);
         }

@@ -297,11 +297,11 @@ impl Alone {
             Step::Heartbeat { user, connection } => {
                 let at_ms = self.now(now_ms).mono_ms;
                 let view = &self.daemon.view;
-                view.with_index(&user, |i| i.agenda.heartbeat(&user, &connection, at_ms));
+                view.with_index(&user, |i| i.agenda.on_heartbeat(&user, &connection, at_ms));
             }
             Step::HeartbeatOfLease { lease } => {
                 let at_ms = self.now(now_ms).mono_ms;
-                self.daemon.view.leases(|leases| leases.heartbeat(&lease, at_ms));
+                self.daemon.view.leases(|leases| leases.on_heartbeat(&lease, at_ms));
             }
             Step::Delete { user } => {
                 self.command(user, Command::Delete { only: None }, now_ms);
