@@ -114,9 +114,10 @@ async def test_closing_on_a_silent_link_leaves_the_connection_usable(world: Worl
     await until(lambda: connection.last_error is not None)
     probing = asyncio.ensure_future(me._link.probe.run())
     await asyncio.sleep(0.1)  # The PING is under way.
-    closing = asyncio.ensure_future(me.close())
+    await me.close()
+    forced = me._link.probe.forced
     await until(probing.done)
-    await closing
+    assert me._link.probe.forced == forced
     reconnects = nc.stats["reconnects"]
     proxy.pass_on_again()
     service = presenced.service(nc)
