@@ -31,6 +31,12 @@ def spawn(
     return task
 
 
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """A done callback: asyncio logs no failure of the task, whether anybody waits for it or not."""
+    if not task.cancelled():
+        task.exception()
+
+
 class Trouble:
     """Logs why something is tried again: each kind of failure once, until all is well again.
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Callable, Optional
 
-from ._background import spawn
+from ._background import retrieve, spawn
 from ._nats import Client, Msg, Nats, OnMessage, Subscription
 from ._pace import TRY_TIMEOUT, clock, wait_set
 from ._probe import Probe
@@ -106,6 +106,7 @@ class Link:
         self._check_up(payload)
         call = _Call(subject, self.nats.reconnects)
         task = call.task = asyncio.ensure_future(self.nats.request(subject, payload, timeout))
+        task.add_done_callback(retrieve)  # Who waits may be cancelled as it fails.
         self._calls.add(call)
         try:
             # The time-out of nats-py is one of the answer: sending may take as long as it likes.

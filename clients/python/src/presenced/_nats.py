@@ -114,9 +114,13 @@ class Nats:
         """Has it reconnect; False for a nats-py that cannot be told to, before 2.15."""
         force: Optional[Callable[[], Awaitable[None]]]
         force = getattr(self.nc, "force_reconnect", None)
-        if force is not None:
+        if force is None:
+            return False
+        try:
             await force()
-        return force is not None
+        except (nats_errors.Error, OSError):
+            return False  # It has ended, or reconnects by itself.
+        return True
 
     @staticmethod
     def dropped(error: Optional[Exception]) -> Optional[Subscription]:
