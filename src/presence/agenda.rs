@@ -1,7 +1,7 @@
-//! Items of which each is looked at when its time comes: shared leases, and users. Pure: times are
+//! Items of which each is checked when its time comes: shared leases, and users. Pure: times are
 //! values of one monotonic clock.
 //!
-//! Each item holds the time at which it is looked at next. An entry of the queue with another time
+//! Each item holds the time at which it is checked next. An entry of the queue with another time
 //! is void: moving an item costs one entry, and no search.
 
 use std::borrow::Borrow;
@@ -22,11 +22,11 @@ pub const RETRY_MS: u64 = 5000;
 /// item.
 const MAX_VOID_ENTRIES: usize = 1024;
 
-/// An item that holds the time at which it is looked at next; [`NEVER_MS`] if it is not.
+/// An item that holds the time at which it is checked next; [`NEVER_MS`] if it is not.
 pub trait Timed: Keyed {
-    fn look_ms(&self) -> u64;
+    fn check_ms(&self) -> u64;
 
-    fn look_at(&mut self, at_ms: u64);
+    fn check_at(&mut self, at_ms: u64);
 }
 
 /// The items and their times.
@@ -71,12 +71,12 @@ where
         self.items.get_mut(key)
     }
 
-    /// Adds an item, or replaces it. One that is looked at earlier than it asks for stays so.
+    /// Adds an item, or replaces it. One that is checked earlier than it asks for stays so.
     pub fn put(&mut self, mut item: T) {
-        let wanted_ms = item.look_ms();
-        let known_ms = self.items.remove(item.key()).map(|known| known.look_ms());
+        let wanted_ms = item.check_ms();
+        let known_ms = self.items.remove(item.key()).map(|known| known.check_ms());
         match known_ms.filter(|known_ms| *known_ms <= wanted_ms) {
-            Some(known_ms) => item.look_at(known_ms),
+            Some(known_ms) => item.check_at(known_ms),
             None => self.push(wanted_ms, item.key().clone()),
         }
         self.items.insert_new(item);
@@ -92,40 +92,40 @@ where
         self.drop_void_entries();
     }
 
-    /// Looks at an item at `at_ms`, unless it is looked at earlier.
+    /// Checks an item at `at_ms`, unless it is checked earlier.
     pub fn bring_forward(&mut self, key: &T::Key, at_ms: u64) {
         let Some(item) = self.items.get_mut(key) else { return };
-        if at_ms < item.look_ms() {
-            item.look_at(at_ms);
+        if at_ms < item.check_ms() {
+            item.check_at(at_ms);
             self.push(at_ms, key.clone());
             self.drop_void_entries();
         }
     }
 
-    /// Looks at each item when it says, unless it is looked at earlier.
+    /// Checks each item when it says, unless it is checked earlier.
     pub fn bring_all_forward(&mut self, wanted_ms: impl Fn(&T) -> u64) {
         for item in self.items.iter_mut() {
             let at_ms = wanted_ms(item);
-            if at_ms < item.look_ms() {
-                item.look_at(at_ms);
+            if at_ms < item.check_ms() {
+                item.check_at(at_ms);
                 self.queue.push(Reverse((at_ms, item.key().clone())));
             }
         }
         self.drop_void_entries();
     }
 
-    /// Looks at the items whose time has come, until something is found. `look` also says when to
-    /// look at the item again.
+    /// Checks the items whose time has come, until something is found. `check` also says when to
+    /// check the item again.
     pub fn take_due<R>(
         &mut self,
         now_ms: u64,
-        mut look: impl FnMut(&mut T) -> (u64, Option<R>),
+        mut check: impl FnMut(&mut T) -> (u64, Option<R>),
     ) -> Option<R> {
         while let Some((at_ms, key)) = self.pop_due(now_ms) {
             let item = self.items.get_mut(&key);
-            let Some(item) = item.filter(|item| item.look_ms() == at_ms) else { continue };
-            let (next_ms, found) = look(item);
-            item.look_at(next_ms);
+            let Some(item) = item.filter(|item| item.check_ms() == at_ms) else { continue };
+            let (next_ms, found) = check(item);
+            item.check_at(next_ms);
             self.push(next_ms, key);
             if found.is_some() {
                 return found;
@@ -148,7 +148,7 @@ where
     /// Builds the queue again if most of its entries are void.
     fn drop_void_entries(&mut self) {
         if self.queue.len() > 2 * self.items.count() + MAX_VOID_ENTRIES {
-            let entries = self.items.iter().map(|item| (item.look_ms(), item.key().clone()));
+            let entries = self.items.iter().map(|item| (item.check_ms(), item.key().clone()));
             self.queue = entries.filter(|(at_ms, _)| *at_ms != NEVER_MS).map(Reverse).collect();
         }
     }
@@ -161,7 +161,7 @@ mod tests {
     #[derive(Debug)]
     struct Item {
         key: &'static str,
-        look_ms: u64,
+        check_ms: u64,
     }
 
     impl Keyed for Item {
@@ -173,18 +173,18 @@ mod tests {
     }
 
     impl Timed for Item {
-        fn look_ms(&self) -> u64 {
-            self.look_ms
+        fn check_ms(&self) -> u64 {
+            self.check_ms
         }
 
-        fn look_at(&mut self, at_ms: u64) {
-            self.look_ms = at_ms;
+        fn check_at(&mut self, at_ms: u64) {
+            self.check_ms = at_ms;
         }
     }
 
     fn agenda(items: &[(&'static str, u64)]) -> Agenda<Item> {
         let mut agenda = Agenda::default();
-        items.iter().for_each(|&(key, look_ms)| agenda.put(Item { key, look_ms }));
+        items.iter().for_each(|&(key, check_ms)| agenda.put(Item { key, check_ms }));
         agenda
     }
 
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn an_item_comes_again_when_it_says() {
         let mut agenda = agenda(&[("a", 10), ("b", 10)]);
-        let again = |item: &mut Item| (item.look_ms + 5, (item.key == "b").then_some(item.key));
+        let again = |item: &mut Item| (item.check_ms + 5, (item.key == "b").then_some(item.key));
         assert_eq!(agenda.take_due(10, again), Some("b"));
         assert_eq!(take(&mut agenda, 14), None);
         assert_eq!(take(&mut agenda, 15), Some("a"));
@@ -225,11 +225,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_removed_is_not_looked_at() {
+    fn a_removed_item_is_not_checked() {
         let mut agenda = agenda(&[("a", 10)]);
         agenda.remove(&"a");
         assert_eq!(take(&mut agenda, 10), None);
-        agenda.put(Item { key: "a", look_ms: 20 });
+        agenda.put(Item { key: "a", check_ms: 20 });
         assert_eq!(take(&mut agenda, 10), None);
     }
 

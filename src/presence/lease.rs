@@ -1,60 +1,11 @@
 //! Shared leases: when each was last heard of, and which are due to lapse. Pure: the time comes in
 //! as a value, measured on the daemon's own monotonic clock (`PROTOCOL`, section 4).
 
-use std::num::NonZeroU32;
-
 use super::agenda::{Agenda, NEVER_MS, Timed};
+use super::heard::Heard;
 use super::id::Id;
 use super::lease_terms::LeaseTimes;
 use super::table::Keyed;
-
-/// When something was last heard of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
-    pub at_ms: u64,
-    /// Whether it was heard; otherwise it is assumed alive since this daemon began to listen.
-    pub confirmed: bool,
-    /// The lease that its last connect was told, in milliseconds; `None` if this daemon has not
-    /// seen that connect happen.
-    pub told_ms: Option<NonZeroU32>,
-    /// When its last heartbeat came. A connect is seen in the bucket as late as the replica is, by
-    /// all; only a heartbeat tells others something that they cannot see themselves.
-    pub beat_ms: Option<u64>,
-}
-
-impl Heard {
-    /// A connect was seen. `times` are the leases at that moment, for a daemon that listens; `None`
-    /// if it only replays the bucket.
-    pub fn connected(at_ms: u64, times: Option<LeaseTimes>) -> Self {
-        let told_ms = times.and_then(|times| u32::try_from(times.told_ms).ok());
-        Self {
-            at_ms,
-            confirmed: times.is_some(),
-            told_ms: told_ms.and_then(NonZeroU32::new),
-            beat_ms: None,
-        }
-    }
-
-    /// It connected once more.
-    pub fn connected_again(self, at_ms: u64, times: Option<LeaseTimes>) -> Self {
-        Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, times) }
-    }
-
-    /// Another connection of a shared lease connected. Its heartbeats are sent as often as the
-    /// longest lease asks that any of its connections was told.
-    pub fn joined(self, at_ms: u64, times: Option<LeaseTimes>) -> Self {
-        let joined = self.connected_again(at_ms, times);
-        let told_ms = self.told_ms.zip(joined.told_ms).map(|(before, now)| before.max(now));
-        Self { told_ms, ..joined }
-    }
-
-    /// Records a heartbeat sent at `at_ms`.
-    pub fn beat(&mut self, at_ms: u64) {
-        self.at_ms = self.at_ms.max(at_ms);
-        self.beat_ms = self.beat_ms.max(Some(at_ms));
-        self.confirmed = true;
-    }
-}
 
 /// One shared lease.
 #[derive(Debug)]
@@ -62,7 +13,7 @@ struct Lease {
     name: Id,
     held: usize,
     heard: Heard,
-    look_ms: u64,
+    check_ms: u64,
     ending: Option<End>,
 }
 
@@ -75,12 +26,12 @@ impl Keyed for Lease {
 }
 
 impl Timed for Lease {
-    fn look_ms(&self) -> u64 {
-        self.look_ms
+    fn check_ms(&self) -> u64 {
+        self.check_ms
     }
 
-    fn look_at(&mut self, at_ms: u64) {
-        self.look_ms = at_ms;
+    fn check_at(&mut self, at_ms: u64) {
+        self.check_ms = at_ms;
     }
 }
 
@@ -143,8 +94,8 @@ impl Leases {
             return;
         }
         let (name, heard) = (name.clone(), Heard::connected(now_ms, told));
-        let look_ms = self.times.lapses_ms(heard);
-        self.agenda.put(Lease { name, held: 1, heard, look_ms, ending: None });
+        let check_ms = self.times.lapses_ms(heard);
+        self.agenda.put(Lease { name, held: 1, heard, check_ms, ending: None });
     }
 
     /// A connection on a lease connected once more; of an invisible user as for
@@ -231,8 +182,8 @@ impl Leases {
         wait_ms: impl Fn(&Id) -> u64,
     ) -> Vec<Id> {
         let times = self.times;
-        let look = |lease: &mut Lease| {
-            // Its end is under way: it is looked at when that is done.
+        let check = |lease: &mut Lease| {
+            // Its end is under way: it is checked when that is done.
             if lease.ending.is_some() {
                 return (NEVER_MS, None);
             }
@@ -243,7 +194,7 @@ impl Leases {
             // It may be heard again at once and then fall silent.
             (now_ms + times.retry_ms(lease.heard), Some(lease.name.clone()))
         };
-        std::iter::from_fn(|| self.agenda.take_due(now_ms, look)).collect()
+        std::iter::from_fn(|| self.agenda.take_due(now_ms, check)).collect()
     }
 
     /// What connects are told now; `None` while the bucket is replayed.

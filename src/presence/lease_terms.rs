@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::agenda::RETRY_MS;
-use super::lease::Heard;
+use super::heard::Heard;
 use super::time::Time;
 
 /// The schema number of the stored terms.

@@ -4,7 +4,7 @@
 //! In reading order: [`id`], [`time`] and [`refusal`] are the vocabulary; [`user`] holds record,
 //! decision and projection; [`channel`] the same of channels; [`entity`] is the store's interface;
 //! [`field`], [`filter`] and [`sort`] are the query language; [`table`] keeps millions of items, and
-//! [`agenda`] looks at each when its time comes.
+//! [`agenda`] checks each when its time comes.
 
 pub mod agenda;
 pub mod channel;
@@ -12,6 +12,7 @@ pub mod custom;
 pub mod entity;
 pub mod field;
 pub mod filter;
+pub mod heard;
 pub mod id;
 pub mod json;
 pub mod lease;

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::liveness::peers::RankFilter;
 use crate::presence::entity::DaemonId;
+use crate::presence::heard::Heard;
 use crate::presence::id::Id;
-use crate::presence::lease::Heard;
 use crate::presence::time::Now;
 use crate::presence::user::{Command, ConnectionGen, Due, Turn};
 

@@ -5,8 +5,8 @@ use super::connection::{ConnectionGen, LeavingKey};
 use super::record::Record;
 use super::upcoming::{Due, Measures, Periods, Turn, Upcoming};
 use crate::presence::agenda::Agenda;
+use crate::presence::heard::Heard;
 use crate::presence::id::Id;
-use crate::presence::lease::Heard;
 use crate::presence::lease_terms::LeaseTimes;
 use crate::presence::table::Keyed;
 use crate::presence::time::Now;
@@ -58,9 +58,9 @@ impl UserAgenda {
         }
     }
 
-    /// Another daemon has heard a connection that was handed out as silent: it is looked at again
+    /// Another daemon has heard a connection that was handed out as silent: it is checked again
     /// when a lease has passed since then. If it has, the other daemon applies a longer lease,
-    /// and it is looked at when it would be without an objection.
+    /// and it is checked when it would be without an objection.
     pub fn on_objection(&mut self, user: &Id, connection: &Id, at_ms: u64, now_ms: u64) {
         self.on_heartbeat(user, connection, at_ms);
         let Some(heard) = self.heard(user, connection) else { return };

@@ -4,13 +4,13 @@
 use super::connection::{ConnectionGen, LeavingKey};
 use super::record::Record;
 use crate::presence::agenda::{NEVER_MS, RETRY_MS, Timed};
+use crate::presence::heard::Heard;
 use crate::presence::id::{Id, stable_hash};
-use crate::presence::lease::Heard;
 use crate::presence::lease_terms::LeaseTimes;
 use crate::presence::table::Keyed;
 use crate::presence::time::{Now, Time};
 
-/// The longest time for which the end of a status is not looked at, in milliseconds: JetStream's
+/// The longest time for which the end of a status is not checked, in milliseconds: JetStream's
 /// clock, by which it ends, may be set while the monotonic one goes on.
 const MAX_STATUS_WAIT_MS: u64 = 600_000;
 
@@ -64,14 +64,14 @@ struct StatusEnd {
     at: Time,
     /// The next check, on the monotonic clock. Actions of an invisible user do not move it, since
     /// the visible end would move too.
-    look_ms: u64,
+    check_ms: u64,
 }
 
 /// All that is to come for a user.
 #[derive(Debug)]
 pub struct Upcoming {
     user: Id,
-    look_ms: u64,
+    check_ms: u64,
     /// The `last_active` that must not grow old, and whether it is the invisible one.
     active: (Option<Time>, bool),
     /// [`NEVER_MS`] without a live connection.
@@ -129,12 +129,12 @@ impl Keyed for Upcoming {
 }
 
 impl Timed for Upcoming {
-    fn look_ms(&self) -> u64 {
-        self.look_ms
+    fn check_ms(&self) -> u64 {
+        self.check_ms
     }
 
-    fn look_at(&mut self, at_ms: u64) {
-        self.look_ms = at_ms;
+    fn check_at(&mut self, at_ms: u64) {
+        self.check_ms = at_ms;
     }
 }
 
@@ -164,8 +164,8 @@ impl Upcoming {
         };
         let details = (!details.is_empty()).then(|| Box::new(details));
         let mut upcoming =
-            Self { user: user.clone(), look_ms: NEVER_MS, active, refresh_ms, details };
-        upcoming.look_ms = upcoming.wanted_ms(measures);
+            Self { user: user.clone(), check_ms: NEVER_MS, active, refresh_ms, details };
+        upcoming.check_ms = upcoming.wanted_ms(measures);
         upcoming
     }
 
@@ -176,7 +176,7 @@ impl Upcoming {
     }
 
     /// Takes what is due in this daemon's turn. Silence counts only since `listens_from_ms`.
-    /// Returns when to look at the rest, and what is due, if anything is.
+    /// Returns when to check the rest, and what is due, if anything is.
     pub fn take_due(
         &mut self,
         measures: &Measures,
@@ -232,7 +232,7 @@ impl Upcoming {
         graces.find(|grace| grace.key == *key).map(|grace| grace.seen_ms)
     }
 
-    /// This and those of [`Details`] each take what is due, and return when to look at the rest.
+    /// This and those of [`Details`] each take what is due, and return when to check the rest.
     fn take_stale(&mut self, due: &mut Due, measures: &Measures, now: Now, wait_ms: u64) -> u64 {
         // By a clock that is behind, it was only just refreshed: there is nothing to write.
         let is_new = |at: Time| at >= now.wall && at.counts_at(now.wall);
@@ -256,7 +256,7 @@ impl Details {
     fn wanted_ms(&self, measures: &Measures) -> u64 {
         let lapses = self.own.iter().map(|lease| measures.times.lapses_ms(lease.heard));
         let ends = self.graces.iter().map(|grace| grace.ends_ms(&measures.periods));
-        let status = self.status_end.map(|end| end.look_ms);
+        let status = self.status_end.map(|end| end.check_ms);
         lapses.chain(ends).chain(status).min().unwrap_or(NEVER_MS)
     }
 
@@ -296,17 +296,17 @@ impl Details {
 
     fn take_expired(&mut self, due: &mut Due, now: Now, wait_ms: u64) -> u64 {
         let Some(end) = &mut self.status_end else { return NEVER_MS };
-        if end.look_ms > now.mono_ms {
-            return end.look_ms;
+        if end.check_ms > now.mono_ms {
+            return end.check_ms;
         }
         let turn = Time(end.at.0.saturating_add_unsigned(wait_ms));
         if turn > now.stream {
-            end.look_ms = now.mono_ms + status_wait_ms(turn, now);
+            end.check_ms = now.mono_ms + status_wait_ms(turn, now);
         } else {
             due.expired = Some(end.at);
-            end.look_ms = now.mono_ms + RETRY_MS;
+            end.check_ms = now.mono_ms + RETRY_MS;
         }
-        end.look_ms
+        end.check_ms
     }
 }
 
@@ -365,15 +365,15 @@ fn graces(record: &Record, old: Option<&Details>, now: Now) -> Box<[Grace]> {
     graces.collect()
 }
 
-/// The end of the status of a record, and when to look at it.
+/// The end of the status of a record, and when to check it.
 fn status_end(record: &Record, old: Option<&Details>, now: Now) -> Option<StatusEnd> {
     let at = record.status_expires_at?;
     let known = old.and_then(|old| old.status_end).filter(|known| known.at == at);
-    let look_ms = now.mono_ms + status_wait_ms(at, now);
-    Some(known.unwrap_or(StatusEnd { at, look_ms }))
+    let check_ms = now.mono_ms + status_wait_ms(at, now);
+    Some(known.unwrap_or(StatusEnd { at, check_ms }))
 }
 
-/// In how long it is time to look whether a status has ended.
+/// The time until the next check of a status, in milliseconds.
 fn status_wait_ms(end: Time, now: Now) -> u64 {
     let left_ms = end.0.saturating_sub(now.stream.0);
     u64::try_from(left_ms).unwrap_or(0).min(MAX_STATUS_WAIT_MS)

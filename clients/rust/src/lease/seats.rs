@@ -221,26 +221,16 @@ impl Seats {
         let seat = self.seats.get_mut(&key)?;
         seat.busy = false;
         seat.failed = seat.failed.saturating_add(1);
-        let failed = seat.failed.into();
         let answer = match result {
-            Err(error) if error.may_pass() => return Some(Retry { key, error, failed }),
-            // A connection that was there is made again for as long as its owner holds the seat.
-            // The fault may lie in what rode along, so it goes on without.
-            Err(error) if matches!(kind, SentKind::Connect(_)) && seat.established => {
-                fail(seat, &error);
-                seat.pending = None;
-                return Some(Retry { key, error, failed });
-            }
-            Err(error) => {
-                fail(seat, &error);
-                match kind {
-                    SentKind::Update(_) => seat.pending = None,
-                    SentKind::Device(_) => seat.device_due = false,
-                    _ => self.forget(&key),
-                }
-                return None;
-            }
             Ok(answer) => answer,
+            Err(error) => {
+                let failed = seat.failed.into();
+                return self.on_failure(&key, &kind, &error).then_some(Retry {
+                    key,
+                    error,
+                    failed,
+                });
+            }
         };
         seat.failed = 0;
         let patch = match kind {
@@ -282,6 +272,27 @@ impl Seats {
         }
         self.enqueue(key);
         None
+    }
+
+    /// An operation failed. Whether it is to be tried again.
+    fn on_failure(&mut self, key: &Key, kind: &SentKind, error: &Error) -> bool {
+        if error.may_pass() {
+            return true;
+        }
+        let Some(seat) = self.seats.get_mut(key) else { return false };
+        fail(seat, error);
+        match kind {
+            // A connection that was there is made again for as long as its owner holds the seat.
+            // The fault may lie in the patch, so the next try goes without.
+            SentKind::Connect(_) if seat.established => {
+                seat.pending = None;
+                return true;
+            }
+            SentKind::Update(_) => seat.pending = None,
+            SentKind::Device(_) => seat.device_due = false,
+            SentKind::Connect(_) | SentKind::Disconnect => self.forget(key),
+        }
+        false
     }
 
     pub fn retry(&mut self, key: Key) {

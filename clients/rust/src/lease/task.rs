@@ -1,4 +1,6 @@
-//! The task of a lease: batches, the heartbeat, and what is done when the service counts otherwise.
+//! The task of a lease: its commands, and the batches that carry them out.
+
+mod heartbeat;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -11,9 +13,10 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
+use self::heartbeat::Asked;
 use super::seats::{Key, Retry, Seats, Sent};
 use super::{Command, GOODBYE, LeaseState};
-use crate::beat::{Beat, Silence};
+use crate::beat::Beat;
 use crate::error::Error;
 use crate::id::Id;
 use crate::link::{Link, LinkState, until};
@@ -25,24 +28,11 @@ const BATCHES: usize = 4;
 const INTERVAL: Duration = Duration::from_secs(20);
 /// How long the end of a whole lease is tried: a large one takes several requests.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-/// Heartbeats in a row that count other connections than the lease has, before it acts.
-const MISCOUNTS: u32 = 2;
 
 /// The pause before a connection that was there, and is refused now, is tried again.
 const REFUSED_WAIT: Duration = Duration::from_secs(5);
 
-/// A heartbeat under way: what it was sent for, its answer, and whether NATS sent anything.
-type Asked = Pin<Box<dyn Future<Output = (Beaten, Result<Value, Error>, bool)> + Send>>;
-
 type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// What a heartbeat was sent for.
-struct Beaten {
-    name: Id,
-    /// How many connections were acknowledged, if none was under way.
-    acknowledged: Option<usize>,
-    link: LinkState,
-}
 
 type Batch = Pin<Box<dyn Future<Output = (Vec<Sent>, Result<Vec<Value>, Error>)> + Send>>;
 
@@ -285,92 +275,6 @@ impl Task {
             entry.remove().into_iter().for_each(|key| self.seats.retry(key));
         }
         self.send_in(GATHER);
-    }
-
-    fn send_beat(&mut self, beat: &mut Beat, link: LinkState) {
-        beat.set_interval(self.interval);
-        beat.on_sent(Instant::now());
-        self.state.send_modify(|state| state.heartbeats += 1);
-        let settled = self.seats.is_settled() && self.batches.is_empty();
-        let acknowledged = settled.then(|| self.seats.acknowledged());
-        let sent = Beaten { name: self.name(), acknowledged, link };
-        let body = json!({"lease": sent.name});
-        let (link, doubtful) = (self.link.clone(), beat.is_doubtful());
-        self.beats.push(Box::pin(async move {
-            let (answer, link_lives) = link.beat(&body, doubtful).await;
-            (sent, answer, link_lives)
-        }));
-    }
-
-    async fn on_beat(
-        &mut self,
-        beat: &mut Beat,
-        sent: Beaten,
-        answer: Result<Value, Error>,
-        link_lives: bool,
-    ) {
-        let error = match answer {
-            Ok(answer) => {
-                beat.on_answer();
-                self.note(None);
-                self.learn(&answer);
-                if sent.name == self.name() {
-                    self.compare(&answer, sent.acknowledged);
-                }
-                return;
-            }
-            Err(error) => error,
-        };
-        self.note(Some(error.clone()));
-        if !matches!(error, Error::NoAnswer { .. }) {
-            beat.on_answer();
-        } else if beat.on_silence(Instant::now(), link_lives) == Silence::Link {
-            self.link.abandon(sent.link).await;
-        }
-    }
-
-    /// Holds what the service counts against what it has acknowledged.
-    fn compare(&mut self, answer: &Value, acknowledged: Option<usize>) {
-        if answer["unknown"].as_array().is_some_and(|all| !all.is_empty()) {
-            return self.renew(false);
-        }
-        let mine = acknowledged.map(|count| count as u64);
-        let Some((mine, held)) =
-            mine.zip(answer["held"].as_u64()).filter(|(mine, held)| mine != held)
-        else {
-            self.miscounts = 0;
-            return;
-        };
-        self.miscounts += 1;
-        if self.miscounts >= MISCOUNTS {
-            self.miscounts = 0;
-            if held > mine { self.renew(true) } else { self.connect_again(false) }
-        }
-    }
-
-    fn learn(&mut self, answer: &Value) {
-        if let Some(ms) = answer["heartbeat"]["lease_ms"].as_u64() {
-            self.lease_ms = ms;
-        }
-        if let Some(ms) = answer["heartbeat"]["interval_ms"].as_u64() {
-            let interval = Duration::from_millis(ms.max(50));
-            self.interval_changed |= interval != self.interval;
-            self.interval = interval;
-        }
-    }
-
-    /// Takes a new name, to which all connect again.
-    fn renew(&mut self, end_old: bool) {
-        let Ok(name) = renamed(&self.prefix) else { return };
-        self.old = end_old.then(|| self.name());
-        self.state.send_modify(|state| state.name = name);
-        self.connect_again(true);
-    }
-
-    fn connect_again(&mut self, renamed: bool) {
-        self.seats.on_lost(renamed);
-        let spread = if self.seats.len() > 1000 { 2000 } else { 1000 };
-        self.send_in(Duration::from_millis(fastrand::u64(0..spread)));
     }
 
     fn end_old(&mut self) {

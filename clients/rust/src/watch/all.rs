@@ -189,45 +189,65 @@ impl All {
         };
         self.failed = 0;
         let last = users.last().and_then(|user| Id::parse(&user.id).ok());
-        let end = last.clone().filter(|_| more);
+        let end = last.filter(|_| more);
+        let missed = self.merge_page(query, behind.as_ref(), end.as_ref(), users);
+        if audit { self.on_audited(end, missed) } else { self.on_listed(end) }
+    }
+
+    /// Merges a page of the users after `behind` up to `end`. Whether it shows something newer
+    /// than the events did.
+    fn merge_page(
+        &mut self,
+        query: u64,
+        behind: Option<&Id>,
+        end: Option<&Id>,
+        users: Vec<Seen>,
+    ) -> bool {
         self.ids.extend(users.iter().filter_map(|user| Id::parse(&user.id).ok()));
-        let from = behind.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let to = end.as_ref().map_or(Bound::Unbounded, Bound::Included);
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let to = end.map_or(Bound::Unbounded, Bound::Included);
         // An end before its begin is an answer to another question.
-        let is_range = behind.as_ref().zip(end.as_ref()).is_none_or(|(behind, end)| behind < end);
+        let is_range = behind.zip(end).is_none_or(|(behind, end)| behind < end);
         let asked: Vec<Id> = match is_range {
             true => self.ids.range::<Id, _>((from, to)).cloned().collect(),
             false => Vec::new(),
         };
         let merged = self.merge.on_answer(query, &asked, users);
         let version = |known: &Known| known.user().map(|user| user.version);
-        let missed =
-            audit && merged.iter().any(|merged| version(&merged.before) < version(&merged.now));
-        for merged in merged {
-            self.show(merged);
-        }
-        if audit {
-            self.audited = end.clone();
-        }
+        let is_newer = merged.iter().any(|each| version(&each.before) < version(&each.now));
+        merged.into_iter().for_each(|each| self.show(each));
+        is_newer
+    }
+
+    /// A page of an audit was merged, which ended behind `end`; the last one has no end.
+    fn on_audited(&mut self, end: Option<Id>, missed: bool) {
+        let round_is_over = end.is_none();
+        self.audited = end;
         if missed {
             self.missed = true;
             self.audited = None;
             self.hub.counts().missed.fetch_add(1, Ordering::Relaxed);
             self.resync(MISSED);
-        } else if audit && end.is_none() && self.missed {
-            // A round is over; the next one shows whether events arrive again.
+        } else if round_is_over && self.missed {
+            // The next round shows whether events arrive again.
             self.missed = false;
             self.picture.is(WatchState::Live);
-        } else if audit || self.due_at.is_some() {
-            // A list that is to begin again does not go on.
-        } else if let Some(end) = end {
-            self.list(Some(end));
-        } else {
-            self.complete = true;
-            self.forget_gone();
-            let state = if self.missed { WatchState::Degraded(MISSED) } else { WatchState::Live };
-            self.picture.is(state);
         }
+    }
+
+    /// A page of the list was merged, which ended behind `end`; the last one has no end.
+    fn on_listed(&mut self, end: Option<Id>) {
+        if self.due_at.is_some() {
+            // A list that is to begin again does not go on.
+            return;
+        }
+        if end.is_some() {
+            return self.list(end);
+        }
+        self.complete = true;
+        self.forget_gone();
+        let state = if self.missed { WatchState::Degraded(MISSED) } else { WatchState::Live };
+        self.picture.is(state);
     }
 
     /// Versions of users who are gone count until a whole list has been asked for after that.
