@@ -59,7 +59,7 @@ impl Startup {
     ) -> Result<Daemon, Error> {
         let fence_subject = format!("{INTERNAL}.fence.{}", self.id);
         let fences = client.subscribe(fence_subject.clone()).await?;
-        let all_requests = format!("{}.>", self.subjects.prefix);
+        let all_requests = self.subjects.all_requests();
         let requests = client.queue_subscribe(all_requests, QUEUE_GROUP.to_owned()).await?;
         let (queue, executor) = executor(service.clone(), self.subjects.clone());
         let monitor = Monitor {

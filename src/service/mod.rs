@@ -241,12 +241,11 @@ impl Service {
 /// The refusal of a request beyond the bound on pending commands or scans.
 pub fn overloaded() -> Refusal {
     Refusal::new(Code::Overloaded, "too many requests are being worked on; wait and repeat")
-        .detail("retry_after_ms", fastrand::u64(100..500))
 }
 
 /// The refusal of a request that could not be served in time.
 pub fn unavailable(message: &str) -> Refusal {
-    Refusal::new(Code::Unavailable, message).detail("retry_after_ms", fastrand::u64(200..1000))
+    Refusal::new(Code::Unavailable, message)
 }
 
 /// The refusal of a request for a record that cannot be read.

@@ -34,9 +34,7 @@ impl Service {
         query: UserQuery,
         deadline_ms: u64,
     ) -> Result<Vec<FoundUser>, Refusal> {
-        let most = max_inline_records(query.filter.as_ref());
-        let named = query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
-        if named.is_some_and(|ids| ids.len() <= most) {
+        if names_few(query.filter.as_ref()) {
             return self.search_users(&query, deadline_ms);
         }
         let service = self.clone();
@@ -50,9 +48,7 @@ impl Service {
         viewer: Option<Id>,
         deadline_ms: u64,
     ) -> Result<usize, Refusal> {
-        let most = max_inline_records(filter.as_ref());
-        let named = filter.as_ref().and_then(|filter| filter.candidates(&Field::Id));
-        if named.is_some_and(|ids| ids.len() <= most) {
+        if names_few(filter.as_ref()) {
             return self.count(filter.as_ref(), viewer.as_ref(), deadline_ms);
         }
         let service = self.clone();
@@ -66,33 +62,46 @@ impl Service {
         deadline_ms: u64,
     ) -> Result<usize, Refusal> {
         let viewer = viewer.map_or(Viewer::Other, Viewer::User);
-        let matches = |id: &Id, record: &Record| {
-            filter.is_none_or(|filter| filter.matches(&Seen { id, record, viewer }))
-        };
         let mut count = 0;
-        if let Some(ids) = filter.and_then(|filter| filter.candidates(&Field::Id)) {
-            for id in ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()) {
-                count += self.store.users.with_stored(&id, |stored| match stored {
-                    Some((Stored::Unreadable, _)) => Err(unreadable()),
-                    Some((Stored::Present(record), _)) => Ok(usize::from(matches(&id, record))),
-                    Some((Stored::Absent { .. }, _)) | None => Ok(0),
-                })?;
-            }
-            return Ok(count);
-        }
-        self.scan_stripes(&self.store.users, deadline_ms, |stripe| {
-            count += stripe.records().filter(|(id, record)| matches(id, record)).count();
+        self.visit_users(filter, deadline_ms, |id, record| {
+            let seen = Seen { id, record, viewer };
+            count += usize::from(filter.is_none_or(|filter| filter.matches(&seen)));
         })?;
         Ok(count)
     }
 
     fn search_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
-        match query.filter.as_ref().and_then(|filter| filter.candidates(&Field::Id)) {
-            Some(ids) => {
-                self.look_up(query, ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()))
-            }
-            None => self.scan_users(query, deadline_ms),
+        let mut best = TopK::new(&query.sort, query.offset + query.limit);
+        self.visit_users(query.filter.as_ref(), deadline_ms, |id, record| {
+            offer(query, &mut best, id, record);
+        })?;
+        Ok(best.into_sorted().into_iter().skip(query.offset).collect())
+    }
+
+    /// Visits the users that a filter names, or all users if it names none.
+    pub(super) fn visit_users(
+        &self,
+        filter: Option<&Filter>,
+        deadline_ms: u64,
+        mut visit: impl FnMut(&Id, &Record),
+    ) -> Result<(), Refusal> {
+        let users = &self.store.users;
+        let Some(ids) = filter.and_then(|filter| filter.candidates(&Field::Id)) else {
+            return self.scan_stripes(users, deadline_ms, |stripe| {
+                stripe.records().for_each(|(id, record)| visit(id, &record));
+            });
+        };
+        for id in ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()) {
+            users.with_stored(&id, |stored| match stored {
+                Some((Stored::Unreadable, _)) => Err(unreadable()),
+                Some((Stored::Present(record), _)) => {
+                    visit(&id, record);
+                    Ok(())
+                }
+                Some((Stored::Absent { .. }, _)) | None => Ok(()),
+            })?;
         }
+        Ok(())
     }
 
     /// Runs a scan on a thread of its own, once a permit for scans is free.
@@ -106,35 +115,6 @@ impl Service {
         let found = tokio::task::spawn_blocking(scan).await;
         drop((permit, slot));
         found.unwrap_or_else(|_| Err(unavailable("the query could not be finished")))
-    }
-
-    fn look_up(
-        &self,
-        query: &UserQuery,
-        ids: impl IntoIterator<Item = Id>,
-    ) -> Result<Vec<FoundUser>, Refusal> {
-        let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        for id in ids {
-            self.store.users.with_stored(&id, |stored| match stored {
-                Some((Stored::Unreadable, _)) => Err(unreadable()),
-                Some((Stored::Present(record), _)) => {
-                    offer(query, &mut best, &id, record);
-                    Ok(())
-                }
-                Some((Stored::Absent { .. }, _)) | None => Ok(()),
-            })?;
-        }
-        Ok(page(query, best))
-    }
-
-    fn scan_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
-        let mut best = TopK::new(&query.sort, query.offset + query.limit);
-        self.scan_stripes(&self.store.users, deadline_ms, |stripe| {
-            for (id, record) in stripe.records() {
-                offer(query, &mut best, id, &record);
-            }
-        })?;
-        Ok(page(query, best))
     }
 
     /// Visits all stripes, and gives up at the deadline of the query.
@@ -157,6 +137,12 @@ impl Service {
     }
 }
 
+/// Whether a filter names so few users that they are looked up on the calling thread.
+pub(super) fn names_few(filter: Option<&Filter>) -> bool {
+    let named = filter.and_then(|filter| filter.candidates(&Field::Id));
+    named.is_some_and(|ids| ids.len() <= max_inline_records(filter))
+}
+
 /// The number of records that a query may test against `filter` on the calling thread.
 pub(super) fn max_inline_records(filter: Option<&Filter>) -> usize {
     MAX_INLINE_TESTS / (1 + filter.map_or(0, Filter::tests))
@@ -174,8 +160,4 @@ fn offer(query: &UserQuery, best: &mut TopK<'_, FoundUser>, id: &Id, record: &Re
             (id.clone(), user)
         });
     }
-}
-
-fn page(query: &UserQuery, best: TopK<'_, FoundUser>) -> Vec<FoundUser> {
-    best.into_sorted().into_iter().skip(query.offset).collect()
 }

@@ -7,6 +7,9 @@ use tokio::time::Instant;
 /// Answers missing in a row after which the link or the service is given up.
 const MISSING: u32 = 2;
 
+/// The interval of heartbeats until the service has named one.
+pub const FIRST_INTERVAL: Duration = Duration::from_secs(20);
+
 /// What missing answers mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {

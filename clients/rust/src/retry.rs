@@ -10,6 +10,9 @@ pub const TRY: Duration = Duration::from_millis(2500);
 /// How long an operation is tried in all.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the last disconnect of a connection or a lease is tried. One that is lost lapses.
+pub const LAST_DISCONNECT: Duration = Duration::from_secs(2);
+
 const FIRST_WAIT_MS: u64 = 200;
 const MAX_WAIT_MS: u64 = 10_000;
 

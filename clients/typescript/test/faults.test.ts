@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { forService, forUser } from "../src/index.js";
 import { Proxy } from "./support/proxy.js";
-import { Stack, kill, until } from "./support/stack.js";
+import { FAST, Stack, kill, until } from "./support/stack.js";
 import { Witness } from "./support/witness.js";
 
 let stack: Stack;
@@ -152,4 +152,24 @@ test("closing leaves the app's connection open, and no request behind", async ()
   assert.equal(watch.status, "closed");
   assert.equal(nc.isClosed(), false);
   await assert.rejects(me.queryUsers(), { kind: "closed" });
+});
+
+test("a missed event is found by the audit, and degrades the watch until a round misses none", async () => {
+  const elsewhere = await Stack.start({ settings: `${FAST}\n[subjects]\nevents = "elsewhere"\n` });
+  try {
+    const service = forService(await elsewhere.connect(), { auditMs: 200, spreadMs: 50 });
+    await service.upsertUsers([{ id: "jack", status: "one" }]);
+    const watch = service.watch(["jack"]);
+    await watch.live;
+    assert.equal(watch.getSnapshot().degraded, undefined);
+    await service.upsertUsers([{ id: "jack", status: "two" }]);
+    await until(() => watch.getSnapshot().degraded !== undefined);
+    assert.match(watch.getSnapshot().degraded ?? "", /permission/);
+    await until(() => watch.status === "live" && watch.get("jack")?.status === "two");
+    assert.equal(service.counters.missed, 1);
+    await until(() => watch.getSnapshot().degraded === undefined);
+    service.close();
+  } finally {
+    await elsewhere.stop();
+  }
 });

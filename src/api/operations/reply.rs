@@ -32,9 +32,12 @@ pub fn push_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
 /// The details, with a hint when to repeat where the protocol promises one.
 fn with_retry(refusal: &Refusal) -> serde_json::Map<String, serde_json::Value> {
     let mut details = refusal.details.clone();
-    if matches!(refusal.code, Code::Overloaded | Code::Unavailable) {
-        details.entry("retry_after_ms").or_insert_with(|| fastrand::u64(200..1000).into());
-    }
+    let wait_ms = match refusal.code {
+        Code::Overloaded => fastrand::u64(100..500),
+        Code::Unavailable => fastrand::u64(200..1000),
+        _ => return details,
+    };
+    details.insert("retry_after_ms".to_owned(), wait_ms.into());
     details
 }
 

@@ -29,6 +29,11 @@ impl Subjects {
             || lies_under(INTERNAL)
     }
 
+    /// All requests of the cell.
+    pub fn all_requests(&self) -> String {
+        format!("{}.>", self.prefix)
+    }
+
     /// The operation and the user's token that a subject names.
     pub fn name_and_token<'a>(&self, subject: &'a str) -> Option<(&'a str, Option<&'a str>)> {
         let rest = subject.strip_prefix(&self.prefix)?.strip_prefix('.')?;

@@ -102,7 +102,7 @@ impl Intake {
                     () = stop.cancelled() => return,
                     ping = tap.next() => ping.answer(),
                     () = becomes(&mut self.yields, false) => {
-                        let all = format!("{}.>", self.subjects.prefix);
+                        let all = self.subjects.all_requests();
                         match self.client.queue_subscribe(all, QUEUE_GROUP.to_owned()).await {
                             Ok(requests) => break requests,
                             Err(_) => return,

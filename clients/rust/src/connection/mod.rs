@@ -5,13 +5,14 @@ mod task;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::connect::Connect;
 use self::task::Task;
+use crate::beat::FIRST_INTERVAL;
 use crate::error::Error;
 use crate::hub::HubHandle;
 use crate::id::Id;
@@ -19,8 +20,6 @@ use crate::link::Link;
 use crate::patch::Patch;
 use crate::standing::Standing;
 use crate::user::{CustomFields, Fields, Seen};
-
-const INTERVAL: Duration = Duration::from_secs(20);
 
 /// Where a [`Connection`] stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,7 +124,7 @@ impl<F: CustomFields> Connection<F> {
             given: defaults.fields(),
             remembered: Map::new(),
             waiting: Vec::new(),
-            interval: INTERVAL,
+            interval: FIRST_INTERVAL,
             state,
             standing,
             me,

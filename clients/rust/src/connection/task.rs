@@ -20,9 +20,6 @@ use crate::retry;
 use crate::standing::Standing;
 use crate::user::Seen;
 
-/// How long a close tries to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
-
 pub struct Task {
     pub link: Arc<Link>,
     pub user: Id,
@@ -70,9 +67,9 @@ impl Task {
         if error.is_none() {
             let body = self.named(json!({"connection_id": self.id}));
             if asked_to_wait {
-                let goodbye = self.link.ask_within("disconnect", &body, GOODBYE);
+                let goodbye = self.link.ask_within("disconnect", &body, retry::LAST_DISCONNECT);
                 // What is not heard is ended by the lease.
-                let _ = timeout(GOODBYE, goodbye).await;
+                let _ = timeout(retry::LAST_DISCONNECT, goodbye).await;
             } else {
                 self.link.tell("disconnect", &body).await;
             }

@@ -6,7 +6,7 @@ mod task;
 use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -19,8 +19,7 @@ use crate::hub::HubHandle;
 use crate::id::Id;
 use crate::link::Link;
 use crate::patch::Patch;
-
-const GOODBYE: Duration = Duration::from_secs(2);
+use crate::retry;
 
 /// How a lease stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -205,7 +204,7 @@ impl Seat {
         let Some(key) = self.key.take() else { return };
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Close(key, Some(reply))).is_ok() {
-            let _ = timeout(GOODBYE, answer).await;
+            let _ = timeout(retry::LAST_DISCONNECT, answer).await;
         }
     }
 }

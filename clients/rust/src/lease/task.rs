@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout};
 
 use self::heartbeat::Asked;
 use super::seats::{Key, Retry, Seats, Sent};
-use super::{Command, GOODBYE, LeaseState};
-use crate::beat::Beat;
+use super::{Command, LeaseState};
+use crate::beat::{Beat, FIRST_INTERVAL};
 use crate::error::Error;
 use crate::id::Id;
 use crate::link::{Link, LinkState, until};
@@ -25,7 +25,6 @@ use crate::retry;
 const GATHER: Duration = Duration::from_millis(5);
 const BATCH: usize = 200;
 const BATCHES: usize = 4;
-const INTERVAL: Duration = Duration::from_secs(20);
 /// How long the end of a whole lease is tried: a large one takes several requests.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -88,7 +87,7 @@ impl Task {
             old: None,
             ending: FuturesUnordered::new(),
             lease_ms: 60_000,
-            interval: INTERVAL,
+            interval: FIRST_INTERVAL,
             send_at: None,
             miscounts: 0,
             interval_changed: false,
@@ -118,7 +117,7 @@ impl Task {
                         break;
                     }
                     Some(command) => self.on_command(command),
-                    None => ends_at = Some(Instant::now() + GOODBYE),
+                    None => ends_at = Some(Instant::now() + retry::LAST_DISCONNECT),
                 },
                 () = until(ends_at) => {}
                 Some((sent, results)) = self.batches.next() => self.on_batch(sent, results),
@@ -283,7 +282,7 @@ impl Task {
             let (link, body) = (self.link.clone(), json!({"lease": old}));
             self.ending.push(Box::pin(async move {
                 // What is not heard lapses.
-                let _ = link.ask_within("disconnect", &body, GOODBYE).await;
+                let _ = link.ask_within("disconnect", &body, retry::LAST_DISCONNECT).await;
             }));
         }
     }

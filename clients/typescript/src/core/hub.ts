@@ -17,6 +17,7 @@ const GATHER_MS = 10;
 const QUERY_IDS = 100;
 const QUERIES_IN_FLIGHT = 4;
 const LARGE = 1000;
+const EVENTS_MISSING = "events do not arrive: a permission or messages are missing";
 
 /** A watch, as the hub sees it. */
 export interface Watcher {
@@ -26,6 +27,8 @@ export interface Watcher {
   onStale(why: string): void;
   /** Everything is asked for again. */
   onResync(): void;
+  /** The hub's `degraded` changed. */
+  onDegraded(): void;
   onDenied(error: PresenceError): void;
   onClosed(error: PresenceError): void;
 }
@@ -53,6 +56,8 @@ export class Hub {
   foreign = 0;
   /** Audits that found a change that no event had announced. */
   missed = 0;
+  /** Why events are not relied upon: an audit found one missing, and no round since has missed none. */
+  degraded: string | undefined;
   readonly #entries = new Map<string, Entry>();
   readonly watchers = new Set<Watcher>();
   /** Told of every change, whatever the user. */
@@ -64,6 +69,7 @@ export class Hub {
   #resync: ReturnType<typeof setTimeout> | undefined;
   #audit: ReturnType<typeof setTimeout> | undefined;
   #auditFrom = 0;
+  #roundMissed = false;
   #failedTries = 0;
 
   constructor(door: Door) {
@@ -265,17 +271,33 @@ export class Hub {
   async #runAudit(): Promise<void> {
     const plain = [...this.#entries.values()].filter((entry) => entry.fresh && !entry.covers.size);
     if (this.#auditFrom >= plain.length) this.#auditFrom = 0;
+    if (this.#auditFrom === 0) this.#roundMissed = false;
     const ids = plain.slice(this.#auditFrom, (this.#auditFrom += QUERY_IDS)).map((entry) => entry.id);
     const missed = this.missed;
+    let answered = this.door.link.up;
     try {
-      if (ids.length && this.door.link.up) await this.ask(ids);
+      if (ids.length && answered) await this.ask(ids);
       for (const watcher of [...this.watchers]) watcher.onResync();
     } catch {
       // The next audit asks again; a broken link has a resync of its own.
+      answered = false;
     }
-    if (this.missed > missed) this.resync("events do not arrive: a permission or messages are missing");
+    if (this.missed > missed) {
+      this.#roundMissed = true;
+      this.#degrade(EVENTS_MISSING);
+      this.resync(EVENTS_MISSING);
+    }
+    if (!answered) this.#roundMissed = true;
+    const isRound = ids.length > 0 && this.#auditFrom >= plain.length;
+    if (isRound && !this.#roundMissed) this.#degrade(undefined);
     this.#audit = undefined;
     if (this.#entries.size && !this.door.link.closed) this.#scheduleAudit();
+  }
+
+  #degrade(why: string | undefined): void {
+    if (this.degraded === why) return;
+    this.degraded = why;
+    for (const watcher of [...this.watchers]) watcher.onDegraded();
   }
 }
 

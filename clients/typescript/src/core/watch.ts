@@ -14,6 +14,8 @@ export interface WatchSnapshot<F extends object = Fields> {
   /** When the status began, in milliseconds since 1970. */
   readonly since: number;
   readonly why?: string | undefined;
+  /** Why events may be missing though the picture is complete; it is asked for again now and then. */
+  readonly degraded?: string | undefined;
   readonly error?: PresenceError | undefined;
   /** `null` for a user that does not exist; an unknown user is not in it. */
   readonly users: ReadonlyMap<string, User<F> | null>;
@@ -54,6 +56,7 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
       onEntry: (id, before) => this.#onEntry(id, before),
       onStale: (why) => this.#onStale(why),
       onResync: () => this.load(),
+      onDegraded: () => this.note(),
       onDenied: (error) => this.#onDenied(error),
       onClosed: (error) => this.#end(error),
     };
@@ -214,7 +217,8 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
       if (entry?.denied) denied.set(id, entry.denied);
       if (entry?.view.user !== undefined) users.set(id, entry.view.user as User<F> | null);
     }
-    return { status: this.#status, since: this.#since, why: this.#why, error: this.#error, users, denied };
+    const [status, since, why, error] = [this.#status, this.#since, this.#why, this.#error];
+    return { status, since, why, degraded: this.hub.degraded, error, users, denied };
   }
 }
 
