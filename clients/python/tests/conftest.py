@@ -19,7 +19,7 @@ import pytest
 from proxy import Proxy
 
 import presenced
-from presenced._link import close_nats
+from presenced._nats import close_nats
 
 #: Without force_reconnect only the PINGs of nats-py find a silent link, if they are often enough.
 OWN_PINGS = {} if hasattr(nats.NATS, "force_reconnect") else {"ping_interval": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Callable
@@ -164,3 +165,30 @@ async def test_those_who_wait_for_a_change_are_woken_by_the_end(world: World) ->
     with pytest.raises(presenced.Closed):
         await watch.live()
         await service.get("john")
+
+
+async def test_a_failure_that_comes_together_with_a_cancellation_is_not_logged(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await world.service()
+    await service.get("john")
+    for steps in range(5):
+        fails = asyncio.Event()
+
+        async def failing(*arguments: object, fails: asyncio.Event = fails) -> None:
+            await fails.wait()
+            raise presenced.NoAnswer("late")
+
+        monkeypatch.setattr(service._link.nats, "request", failing)
+        asking = asyncio.ensure_future(service._link.request("presence.v1.x", b"", 5))
+        await until(lambda: service._link._calls)
+        await asyncio.sleep(0.01)
+        fails.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        del asking
+        gc.collect()
+        await asyncio.sleep(0)
+    assert not [record for record in caplog.records if record.name == "asyncio"]

@@ -61,7 +61,7 @@ async def test_a_write_that_is_answered_without_its_user_is_malformed(bare: Worl
     service = await answering(bare, b'{"users":{}}')
     with pytest.raises(presenced.Malformed, match="without 'john'"):
         await service.update("john", status="x")
-    async with presenced.user(service._link._nc, "john") as me:
+    async with presenced.user(service._link.nats.nc, "john") as me:
         me._calls = service._calls
         with pytest.raises(presenced.Malformed, match="without 'john'"):
             await me.update(status="x")
@@ -91,7 +91,7 @@ async def test_each_who_waits_gets_an_error_of_its_own(world: World) -> None:
             failed = [error for error in errors if isinstance(error, presenced.PresenceError)]
             assert len({id(error) for error in failed}) == len(failed) >= 3
     watch = await service.watch(["john"])
-    await service._link._nc.close()
+    await service._link.nats.nc.close()
     await until(lambda: watch.state == "closed")
     lines = []
     for _ in range(3):

@@ -23,11 +23,11 @@ async def test_a_cut_link_is_noticed_by_nobody(world: World) -> None:
         async with others.watch(["john"]) as john:
             log = Log(john)
             for _ in range(5):
-                online, live = connection.status.since, watch.since
+                online, live = connection.since, watch.since
                 proxy.cut()
                 await until(
                     lambda online=online, live=live: (
-                        connection.status.since > online and watch.since > live
+                        connection.since > online and watch.since > live
                     )
                 )
                 await others.update("jack", status=str(random.random()))
@@ -53,9 +53,9 @@ async def test_a_change_made_while_the_link_is_down_rides_in_the_connect(world: 
         assert (own.status, own.fields["name"]) == ("b", "John")
         service = await world.service()
         await service.update("john", status="another device")
-        online = connection.status.since
+        online = connection.since
         proxy.cut()
-        await until(lambda: connection.status.since > online and connection.state == "online")
+        await until(lambda: connection.since > online and connection.state == "online")
         john = await service.get("john")
         assert john is not None and john.status == "another device"
 
@@ -111,12 +111,13 @@ async def test_closing_on_a_silent_link_leaves_the_connection_usable(world: Worl
     me = presenced.user(nc, "john")
     connection = await me.connect()
     proxy.black_hole_now()
-    await until(lambda: connection.status.error is not None)
-    probing = asyncio.ensure_future(me._link.probe())
+    await until(lambda: connection.last_error is not None)
+    probing = asyncio.ensure_future(me._link.probe.run())
     await asyncio.sleep(0.1)  # The PING is under way.
-    closing = asyncio.ensure_future(me.close())
+    await me.close()
+    forced = me._link.probe.forced
     await until(probing.done)
-    await closing
+    assert me._link.probe.forced == forced
     reconnects = nc.stats["reconnects"]
     proxy.pass_on_again()
     service = presenced.service(nc)
@@ -169,15 +170,15 @@ async def test_without_a_daemon_the_picture_stays(world: World) -> None:
     async with service.watch(["john"]) as watch, service.connect("john") as connection:
         await until(lambda: watch["john"] is not None)
         world.kill_daemon(world.daemons[0])
-        await until(lambda: connection.status.error is not None)
-        assert isinstance(connection.status.error, (presenced.NoDaemon, presenced.NoAnswer))
-        await until(lambda: isinstance(connection.status.error, presenced.NoDaemon))
-        assert service._link._forced == 0
+        await until(lambda: connection.last_error is not None)
+        assert isinstance(connection.last_error, (presenced.NoDaemon, presenced.NoAnswer))
+        await until(lambda: isinstance(connection.last_error, presenced.NoDaemon))
+        assert service._link.probe.forced == 0
         assert watch["john"] is not None
         call = asyncio.ensure_future(service.get("john"))
         world.start_daemon()
         assert (await call) is not None
-        await until(lambda: connection.state == "online" and connection.status.error is None)
+        await until(lambda: connection.state == "online" and connection.last_error is None)
         await until(lambda: same_as_query(world, watch))
 
 
@@ -228,7 +229,7 @@ async def test_an_unknown_connection_connects_again_and_stays_invisible(world: W
             async for status in statuses:
                 if status.relapsed:
                     break
-            await statuses.aclose()  # type: ignore[attr-defined]
+            await statuses.aclose()
             assert status.state == "online" and status.recreated
             assert connection.id == id
             assert connection.me is not None and connection.me.invisible
@@ -297,7 +298,7 @@ async def test_nothing_begins_after_the_end(world: World, ended: str, used: bool
 async def test_who_only_watches_leaves_a_silent_link(
     world: World, monkeypatch: pytest.MonkeyPatch, everyone: bool
 ) -> None:
-    monkeypatch.setattr("presenced._link._SILENCE", 1.0)
+    monkeypatch.setattr("presenced._probe._SILENCE", 1.0)
     proxy = await world.proxy()
     service, others = await world.service(proxy.url, audit=None), await world.service()
     await others.update("jack")
@@ -379,7 +380,7 @@ async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:
     async with service.watch(["john"]) as watch:
         slot = service._hub.slot("john")
         assert slot is not None and slot.sub is not None
-        await service._link._nc._send_unsubscribe(slot.sub._id)  # The server forgets it.
+        await service._link.nats.nc._send_unsubscribe(slot.sub._id)  # The server forgets it.
         await service._link._round_trip()
         await others.update("john", status="unheard")
         await until(lambda: getattr(watch["john"], "status", "") == "unheard")

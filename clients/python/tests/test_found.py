@@ -103,7 +103,7 @@ async def test_the_audit_of_all_finds_events_that_do_not_arrive(world: World) ->
     service, others = await world.service(proxy.url, audit=1.0), await world.service()
     async with service.watch_all() as watch:
         assert watch._sub is not None
-        await service._link._nc._send_unsubscribe(watch._sub._id)  # The server forgets it.
+        await service._link.nats.nc._send_unsubscribe(watch._sub._id)  # The server forgets it.
         await service._link._round_trip()
         await others.update("john", status="unheard")
         await until(lambda: getattr(watch.get("john"), "status", "") == "unheard")

@@ -65,7 +65,7 @@ async def test_a_lease_that_lapsed_comes_back_under_a_new_name(world: World) -> 
             "presence.v1.disconnect", json.dumps({"lease": name}).encode(), timeout=5
         )
         await until(lambda: lease.name != name)
-        assert lease.status.relapsed
+        assert lease._states.current.relapsed
         await until(lambda: lease.held == 20)
         assert await online(service) == 20
 
@@ -189,6 +189,7 @@ async def test_a_change_of_a_seat_costs_the_same_however_many_there_are(
     service = await world.service()
     async with service.lease("gw") as lease:
         seats = await asyncio.gather(*(lease.connect(f"u{n}", timeout=60) for n in range(1000)))
+        await until(lambda: not lease._batches and not lease._seats._dirty)
         monkeypatch.setattr(presenced.Seat, "_wants", property(counting))
         for number in range(20):
             await seats[0].update(x=number)

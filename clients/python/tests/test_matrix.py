@@ -28,13 +28,13 @@ async def test_a_nats_server_that_is_drained_is_left_and_nobody_notices(bare: Wo
     async with others.watch(["john"]) as watch, service.connect("john") as connection:
         log = Log(watch)
         await until(lambda: log.seen("came"))
-        online = connection.status.since
+        online = connection.since
         assert bare.nats is not None
         bare.nats.send_signal(signal.SIGUSR2)  # Lame duck.
         await until(lambda: connection.state == "interrupted", 30)
         await until(lambda: bare.nats is not None and bare.nats.poll() is not None, 30)
         bare.start_nats()
-        await until(lambda: connection.status.since > online and connection.state == "online", 30)
+        await until(lambda: connection.since > online and connection.state == "online", 30)
         await until(lambda: watch.state == "live" and getattr(watch["john"], "online", False))
         await until(lambda: same_versions(bare, watch))
     await log.task
@@ -86,7 +86,7 @@ async def test_a_store_that_is_made_anew_has_nobody_but_those_who_connect_again(
         world.kill_daemon(world.daemons[0])
         assert await nc.jetstream().delete_stream("KV_presence")
         world.start_daemon()
-        await until(lambda: connection.status.relapsed, 30)
+        await until(lambda: connection._states.current.relapsed, 30)
         await until(lambda: connection.state == "online")
         service._hub.resync()
         await until(lambda: watch["jack"] is None and watch["john"] is not None)
@@ -114,12 +114,12 @@ async def test_one_of_two_connections_ends_and_the_other_is_untouched(world: Wor
     service = await world.service()
     me, again = await world.user("john"), await world.user("john")
     async with service.watch(["john"]) as watch, me.connect(device="a") as first:
-        online = first.status
+        online = first.since
         log = Log(watch)
         async with again.connect(device="b"):
             await until(lambda: getattr(watch["john"], "devices", ()) == ("a", "b"))
         await until(lambda: getattr(watch["john"], "devices", ()) == ("a",))
-        assert first.status == online
+        assert first.since == online and first.state == "online"
         assert log.seen("left") == 0
         await watch.close()
         await log.task
@@ -200,7 +200,7 @@ async def test_an_own_connection_is_closed_on_a_link_that_breaks(world: World) -
     for turn in range(20):
         async with presenced.connect(proxy.url, user="john", error_cb=_ignore) as me:
             await me.connect()
-            me._link._nc._pending_data_size += 1  # As if something was yet to be written.
+            me._link.nats.nc._pending_data_size += 1  # As if something was yet to be written.
             proxy.cut()
             for _ in range(turn):
                 await asyncio.sleep(0)

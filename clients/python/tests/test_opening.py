@@ -91,7 +91,7 @@ async def test_what_was_never_awaited_does_nothing_and_warns(world: World, name:
         else:
             with pytest.warns(RuntimeWarning, match="never awaited"):
                 BEGINNINGS[name](service, lease)
-        assert not service._connections and not service._hub._slots
+        assert not service._connections and not service._hub.slots
         assert service._leases == {lease} and not lease.seats
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import Tap, World, until
 
 import presenced
-from presenced import _hub, _pace
+from presenced import _audit, _hub, _pace
 
 
 async def test_nothing_is_sent_while_nats_is_away(world: World) -> None:
@@ -76,7 +76,7 @@ def test_pauses_are_as_the_rules_say() -> None:
     for users, longest in ((1000, 1.0), (1001, 5.0)):
         pauses = [_hub.resync_pause(users) for _ in range(500)]
         assert min(pauses) < longest / 10 and longest * 0.9 < max(pauses) <= longest
-    audits = [_hub.audit_pause(600.0) for _ in range(500)]
+    audits = [_audit.audit_pause(600.0) for _ in range(500)]
     assert 480 <= min(audits) < 500 and 700 < max(audits) <= 720
     pace = _pace.Pace()
     beats = [pace.next_interval() for _ in range(500)]

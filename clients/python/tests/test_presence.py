@@ -183,3 +183,20 @@ async def test_live_waits_for_those_who_were_added(world: World) -> None:
         assert watch.state == "live" and "jack" not in watch
         await watch.live()
         assert getattr(watch["jack"], "status", None) == "here"
+
+
+async def test_a_watch_has_one_reader(world: World) -> None:
+    service = await world.service()
+    async with service.watch(["john"]) as watch:
+        reading = asyncio.ensure_future(watch.__anext__())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task"):
+            await watch.__anext__()
+        await service.update("john", status="x")
+        assert (await reading).id == "john"
+        cancelled = asyncio.ensure_future(watch.__anext__())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        await service.update("john", status="y")
+        assert (await asyncio.wait_for(watch.__anext__(), 5)).id == "john"

@@ -53,7 +53,7 @@ async def test_dropped_messages_lead_to_a_resync(world: World) -> None:
 
 async def test_messages_that_the_application_drops_are_no_concern(world: World) -> None:
     async with presenced.connect(world.url) as service, service.watch(["john"]) as watch:
-        sub = await service._link._nc.subscribe("other")
+        sub = await service._link.nats.nc.subscribe("other")
         service.observe(SlowConsumerError("other", "", sub._id, sub))
         await asyncio.sleep(0)
         assert watch.state == "live"
@@ -159,7 +159,7 @@ async def test_audits_of_all_go_round_page_by_page_and_find_a_deletion(
     queries = await Tap.on(world, "presence.v1.query_users")
     async with service.watch_all() as watch:
         assert watch._sub is not None
-        await service._link._nc._send_unsubscribe(watch._sub._id)  # The server forgets it.
+        await service._link.nats.nc._send_unsubscribe(watch._sub._id)  # The server forgets it.
         await service._link._round_trip()
         await others.delete(["u2"])
         queries.sent.clear()

@@ -50,6 +50,27 @@ async def test_a_program_that_freezes_lapses_and_comes_back(world: World) -> Non
         await end(bot)
 
 
+async def test_a_program_that_restarts_within_the_grace_is_noticed_by_nobody(
+    bare: World,
+) -> None:
+    bare.settings["liveness.offline_grace"] = "3s"
+    bare.start_nats()
+    bare.start_daemon()
+    await bare.ready()
+    service = await bare.service()
+    async with service.watch(["john"]) as watch:
+        log, ids = Log(watch), set()
+        for _ in range(3):
+            async with presenced.connect(bare.url, user="john") as me:
+                async with me.connect(status="here", device="desktop") as connection:
+                    ids.add(connection.id)
+        assert len(ids) == 3
+        await until(lambda: not getattr(watch["john"], "online", True), 10)
+        await watch.close()
+        await log.task
+    assert log.seen("came") == log.seen("left") == 1
+
+
 async def test_a_wall_clock_that_jumps_is_noticed_by_nobody(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,14 +89,14 @@ async def test_a_wall_clock_that_jumps_is_noticed_by_nobody(
     service, others = await world.service(audit=0.5), await world.service()
     tap = await Tap.on(world, "presence.v1.heartbeat")
     async with service.watch(["jack"]) as watch, service.connect("john") as connection:
-        states = connection.status, watch.since
+        states = connection.since, watch.since
         for offset in (3600.0, -3600.0, 86400.0):
             offsets.append(offset)
             beats = len(tap.sent)
             await until(lambda beats=beats: len(tap.sent) >= beats + 2, 3.5)
         await others.update("jack", status="x")
         await until(lambda: getattr(watch["jack"], "status", "") == "x")
-        assert (connection.status, watch.since) == states
+        assert (connection.since, watch.since) == states
         assert len(tap.sent) < 20 and not watch.degraded
 
 
@@ -123,7 +144,7 @@ async def test_an_error_of_the_server_that_nats_py_does_not_know_closes_all(bare
     watch = await service.watch(["john"])
     with pytest.raises(presenced.Closed):
         await asyncio.wait_for(service.watch([f"u{number}" for number in range(60)]), 20)
-    assert service._link._nc.is_closed
+    assert service._link.nats.nc.is_closed
     await until(lambda: connection.state == "closed" and watch.state == "closed")
     with pytest.raises(presenced.Closed):
         await service.get("john")
@@ -160,11 +181,11 @@ async def test_a_server_that_is_drained_is_left_for_another(bare: World, tmp_pat
         async with presenced.user(nc, "john") as me, others.watch(["john"]) as seen:
             log = Log(seen)
             async with me.connect() as connection, me.watch(["jack"]) as watch:
-                online = connection.status.since
+                online = connection.since
                 assert edge.nats is not None and nc.connected_url.port == edge.port
                 edge.nats.send_signal(signal.SIGUSR2)  # Lame duck.
                 await until(lambda: nc.is_connected and nc.connected_url.port == bare.port, 40)
-                await until(lambda: connection.status.since > online)
+                await until(lambda: connection.since > online)
                 await until(lambda: connection.state == "online" and watch.state == "live")
                 await others.update("jack", status="news")
                 await until(lambda: getattr(watch["jack"], "status", "") == "news")
@@ -196,3 +217,22 @@ async def test_a_login_that_is_refused_after_an_outage_is_tried_again(bare: Worl
             await until(lambda: connection.state == "online" and watch.state == "live", 30)
             await others.update("jack", status="news")
             await until(lambda: getattr(watch["jack"], "status", "") == "news")
+
+
+async def test_a_permission_to_connect_that_is_withdrawn_ends_the_connection(bare: World) -> None:
+    await permitted(bare, see='"user.presence.changed.jack"')
+    nc = await bare.connect(user="john", password="j")
+    async with presenced.user(nc, "john") as me, me.watch(["jack"]) as watch:
+        connection = await me.connect()
+        assert bare.config is not None and bare.nats is not None
+        text = bare.config.read_text()
+        refused = '"presence.v1.heartbeat.john", "presence.v1.connect.john"'
+        bare.config.write_text(text.replace("deny: [", f"deny: [{refused}, "))
+        bare.nats.send_signal(signal.SIGHUP)
+        with pytest.raises(presenced.Denied) as caught:
+            await asyncio.wait_for(connection.wait_closed(), 20)
+        assert caught.value.subject == "presence.v1.heartbeat.john"
+        with pytest.raises(presenced.Denied) as caught:
+            await me.connect()
+        assert caught.value.subject == "presence.v1.connect.john"
+        await until(lambda: watch.state == "live")

@@ -10,6 +10,7 @@ import pytest
 from conftest import LEASE, Tap, World, until
 
 import presenced
+from presenced._slot import Slot
 
 
 async def test_every_second_heartbeat_asks_for_its_answer(world: World) -> None:
@@ -38,7 +39,7 @@ async def test_a_write_that_fails_keeps_no_heartbeat_waiting(world: World) -> No
         with pytest.raises(presenced.Busy):
             await connection.update(status="x", timeout=LEASE + 2)
         assert len(tap.sent) >= 4
-        assert not connection.status.relapsed
+        assert not connection._states.current.relapsed
         failing = False
         assert (await connection.update(name="John", timeout=12)).status == "x"
 
@@ -134,9 +135,9 @@ async def test_each_connection_has_an_id_of_its_own(world: World) -> None:
     me = await world.user("john", proxy.url)
     for _ in range(2):
         async with me.connect() as connection:
-            online = connection.status.since
+            online = connection.since
             proxy.cut()
-            await until(lambda c=connection, o=online: c.status.since > o and c.state == "online")
+            await until(lambda c=connection, o=online: c.since > o and c.state == "online")
     ids = [body["connection_id"] for body in tap.bodies]
     assert len(ids) >= 4 and len(set(ids)) == 2
     assert all(len(bytes.fromhex(id)) == 16 for id in ids)
@@ -149,7 +150,7 @@ async def test_a_user_who_is_made_again_is_as_it_was_set(world: World) -> None:
         await service.update("john", invisible=True)  # Another of the user's devices.
         await connection.update(status="x")
         await service.delete(["john"])
-        await until(lambda: connection.status.relapsed)
+        await until(lambda: connection._states.current.relapsed)
         own = await connection.update(color="red")
         assert own.invisible and own.availability_choice == "busy"
         assert (own.status, own.fields) == ("x", {"name": "John", "color": "red"})
@@ -177,9 +178,9 @@ async def test_a_status_that_has_ended_does_not_hinder_a_reconnect(world: World)
         seat = await lease.connect("jack", {**lunch, "name": "Jack"})
         await asyncio.sleep(1.2)
         await service.delete(["john", "jack"])
-        await until(lambda: connection.status.relapsed and connection.state == "online")
+        await until(lambda: connection._states.current.relapsed and connection.state == "online")
         assert connection.me is not None and connection.me.status is None
-        await until(lambda: seat.connected and lease.held == 1)
+        await until(lambda: seat.state == "online" and lease.held == 1)
         await seat.update(color="red")
         jack = await service.get("jack")
         assert jack is not None and jack.fields == {"name": "Jack", "color": "red"}
@@ -203,3 +204,33 @@ async def test_who_is_added_costs_the_same_however_many_are_watched(
             async with service.watch([f"v{number}"]) as watch:
                 assert watch.state == "live"
         assert looks < 10 * 20
+
+
+async def test_each_who_is_added_to_one_watch_costs_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await world.service()
+    looks, standing, slot = 0, Slot.standing, service._hub.slot
+
+    def counting(what: Any) -> Any:
+        def counted(*arguments: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return what(*arguments)
+
+        return counted
+
+    monkeypatch.setattr(Slot, "standing", counting(standing))
+    monkeypatch.setattr(service._hub, "slot", counting(slot))
+    async with service.watch([]) as watch:
+        for number in range(1000):
+            watch.add(f"u{number}")
+            if number % 50 == 0:
+                await asyncio.sleep(0.02)
+        await watch.live()
+        assert looks < 1000 * 20
+        assert len(watch) == 1000
+    looks = 0
+    for _ in range(500):
+        await service.watch(["john"])
+    assert looks < 500 * 20

@@ -50,18 +50,20 @@ async def test_a_value_that_json_has_not_is_an_error_of_its_caller(
         assert lease.held == 1
 
 
-async def test_an_unforeseen_error_of_a_batch_is_that_of_its_seats(world: World) -> None:
+async def test_an_unforeseen_error_of_a_batch_is_that_of_its_seats(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = await world.service()
     async with service.lease("gw") as lease:
         jack = await lease.connect("jack")
-        operation = lease._operation
+        operation = presenced.Seat._operation
 
-        def failing(seat: presenced.Seat) -> dict[str, Any]:
+        def failing(seat: presenced.Seat, lease: str) -> dict[str, Any]:
             if seat.user_id == "u9" and not seat._closing:
                 raise RuntimeError("unforeseen")
-            return operation(seat)
+            return operation(seat, lease)
 
-        lease._operation = failing  # type: ignore[method-assign]
+        monkeypatch.setattr(presenced.Seat, "_operation", failing)
         with pytest.raises(presenced.Closed, match="unforeseen"):
             await asyncio.wait_for(lease.connect("u9"), 5)
         await jack.update(status="here")
@@ -121,7 +123,7 @@ async def test_an_id_is_a_text(world: World, wrong: Any) -> None:
     service = await world.service()
     async with service.lease("gw") as lease, service.watch([]) as watch:
         calls: list[Callable[[], Any]] = [
-            lambda: presenced.user(service._link._nc, wrong),
+            lambda: presenced.user(service._link.nats.nc, wrong),
             lambda: service.connect(wrong),
             lambda: service.lease(wrong),
             lambda: lease.connect(wrong),
@@ -142,7 +144,7 @@ async def test_an_id_is_a_text(world: World, wrong: Any) -> None:
         for call in calls:
             with pytest.raises(TypeError, match="an id is a str"):
                 await call()
-        assert not watch.ids and not service._hub._slots, "none is added"
+        assert not watch.ids and not service._hub.slots, "none is added"
 
 
 @pytest.mark.parametrize("empty", [{}, None])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Optional, TypeVar
 
 from ._link import Link
-from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, clock, pause_after
+from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, acquired, clock, pause_after
 from ._tokens import encode
 from .errors import Malformed, NoAnswer, PresenceError, from_answer
 
@@ -45,6 +45,35 @@ def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 def is_too_large(error: PresenceError, number: int) -> bool:
     """Whether what was asked for is too much for one message, and half of it may not be."""
     return error.code == "too_large" and number > 1
+
+
+class _TooLate(Exception):
+    """The deadline passed before the try began."""
+
+
+@asynccontextmanager
+async def _held(lock: Optional[asyncio.Lock], deadline: Optional[float]) -> AsyncIterator[None]:
+    """Holds a lock, if there is one, in a try that begins before the deadline."""
+    left = None if deadline is None else deadline - clock()
+    if left is not None and left <= 0:
+        raise _TooLate
+    if lock is None:
+        yield
+        return
+    if not await acquired(lock, left):
+        raise _TooLate
+    try:
+        if deadline is not None and clock() >= deadline:
+            raise _TooLate
+        yield
+    finally:
+        lock.release()
+
+
+def _unsent(operation: str) -> NoAnswer:
+    error = NoAnswer(f"{operation} was not sent in time: another request of the user is under way")
+    error.may_have_applied = False
+    return error
 
 
 class Calls:
@@ -89,12 +118,12 @@ class Calls:
         backoff = Backoff()
         last: Optional[PresenceError] = None
         while True:
-            left = TRY_TIMEOUT if deadline is None else deadline - clock()
             try:
-                async with AsyncExitStack() as held:
-                    if lock is not None:
-                        await held.enter_async_context(lock)
-                    return await self.once(operation, body, max(0.05, min(TRY_TIMEOUT, left)))
+                async with _held(lock, deadline):
+                    left = TRY_TIMEOUT if deadline is None else deadline - clock()
+                    return await self.once(operation, body, min(TRY_TIMEOUT, left))
+            except _TooLate:
+                raise last or _unsent(operation) from None
             except PresenceError as error:
                 may_have_applied = error.may_have_applied
                 if last is not None:

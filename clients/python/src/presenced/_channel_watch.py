@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional, Union
 
-from ._calls import Calls, chunks
+from ._calls import Calls, Json, chunks, is_too_large
 from ._hub import Hub
 from ._hub_watch import HubWatch
 from ._model import Channel, User, parse_channel
@@ -20,8 +20,9 @@ class ChannelWatch(HubWatch):
 
     The contract lets 10 members be watched in one call: ``users="first"`` takes the first ten in
     order of joining, a list names members, ``"all"`` pages through all that are returned.
-    A member who leaves is None from the next resync on. The watch closes, with ``last_error``, when
-    the channel is deleted or the login's user is a member no longer.
+    Where ``member_limit`` members are too many for one answer, fewer are returned; ``truncated``
+    says so. A member who leaves is None from the next resync on. The watch closes, with
+    ``last_error``, when the channel is deleted or the login's user is a member no longer.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class ChannelWatch(HubWatch):
 
     async def _begin(self) -> None:
         ids = None if isinstance(self._users, str) else self._users[:_PER_CALL]
-        block = (await self._fetch(ids)).get("presence") or {}
+        channel, block = await self._fetch(ids)
         watched = list(block.get("users", ()))
         rest = list(block.get("not_watched", ()))
         if not isinstance(self._users, str):
@@ -52,20 +53,25 @@ class ChannelWatch(HubWatch):
         elif self._users == "all":
             watched, rest = watched + rest, []
         self.not_watched = tuple(rest)
-        channel = self.channel
-        members = channel.members if channel is not None else ()
-        self.truncated = bool(rest) or (channel is not None and channel.member_count > len(members))
+        self.truncated = block.get("truncated") is True and channel.member_count > len(watched)
         self._complete = True
         self._add(watched)
 
-    async def _fetch(self, ids: Optional[list[str]]) -> dict[str, Any]:
+    async def _fetch(self, ids: Optional[list[str]]) -> tuple[Channel, Json]:
+        """The channel and its presence block; fewer members where their answer is too large."""
         body = {**self._body, "presence": True}
         if ids is not None:
             body["users"] = ids
-        answer = await self._calls.call("watch_channel", body)
+        try:
+            answer = await self._calls.call("watch_channel", body)
+        except Refused as error:
+            if error.field != "member_limit" or not is_too_large(error, body["member_limit"]):
+                raise
+            self._body["member_limit"] //= 2
+            return await self._fetch(ids)
         self.channel = parse_channel(answer.get("channel"))
         self._body.pop("data", None)  # It makes the channel, once.
-        return answer
+        return self.channel, answer.get("presence") or {}
 
     async def _check_exists(self) -> None:
         """Asks in a way that makes no channel, as ``watch_channel`` would."""
@@ -80,14 +86,14 @@ class ChannelWatch(HubWatch):
 
     async def _members(self, ids: Optional[list[str]]) -> tuple[set[str], dict[str, User]]:
         """The members whose presence is answered, and all that are returned."""
-        answer = await self._fetch(ids)
-        members = {user.id: user for user in self.channel.members} if self.channel else {}
-        return set((answer.get("presence") or {}).get("users", ())), members
+        channel, block = await self._fetch(ids)
+        return set(block.get("users", ())), {user.id: user for user in channel.members}
 
-    async def _ask_channel(self, ids: Sequence[str]) -> dict[str, User]:
+    async def _ask_channel(self, ids: Sequence[str]) -> Mapping[str, Optional[User]]:
         """Members by ``watch_channel``, ten a call; who is a member no longer is absent."""
         await self._check_exists()
         first, members = await self._members(None)
+        found: dict[str, Optional[User]]
         found = {id: members[id] for id in ids if id in first and id in members}
         for chunk in chunks([id for id in ids if id not in first and id in members], _PER_CALL):
             try:
@@ -97,4 +103,31 @@ class ChannelWatch(HubWatch):
                     raise
                 raise Busy("members left meanwhile", code="contended") from error
             found.update((id, again[id]) for id in chunk if id in again)
+        if self.channel is not None and self.channel.member_count > len(members):
+            found.update(await self._ask_beyond([id for id in ids if id not in members]))
         return found
+
+    async def _ask_beyond(self, ids: Sequence[str]) -> Mapping[str, Optional[User]]:
+        """Members whom the answer does not reach are asked for as any user is, if that is allowed;
+        without the permission nothing is known of them until an event comes."""
+        members: list[str] = []
+        for chunk in chunks(ids, _PER_CALL):
+            members += await self._members_of(list(chunk))
+        try:
+            users = await self._hub.ask_users(members) if members else {}
+        except Denied:
+            return dict.fromkeys(members)
+        return {id: users.get(id, User(id)) for id in members}
+
+    async def _members_of(self, ids: list[str]) -> list[str]:
+        """Those of the ids who are members."""
+        try:
+            await self._fetch(ids)
+        except Refused as error:
+            if error.field != "users":
+                raise
+            if len(ids) == 1:
+                return []
+            half = len(ids) // 2
+            return [*await self._members_of(ids[:half]), *await self._members_of(ids[half:])]
+        return ids

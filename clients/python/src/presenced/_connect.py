@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable
 from typing import Any, Callable, Optional, TypeVar, Union, overload
@@ -14,6 +15,8 @@ from ._opening import Opening
 from ._service import Service
 from ._tokens import id_of
 from ._user_client import UserClient
+
+log = logging.getLogger("presenced")
 
 _CALLBACKS = ("error_cb", "disconnected_cb", "reconnected_cb", "closed_cb")
 
@@ -56,7 +59,7 @@ def connect(
     without ``user`` a trusted service. ``prefix``, ``events`` and ``audit`` are those of
     ``presenced.user``, the other options those of ``nats.connect`` (NATS's own ``user`` and
     ``password`` go into the address, or a ``user_credentials`` file). The connection reconnects
-    without end, and is closed with the client.
+    without end, and is closed with the client. Its errors are logged, if there is no ``error_cb``.
     """
     servers = servers or os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     if user is None:
@@ -73,19 +76,41 @@ def connect(
     return Opening(_open(servers, options, act))
 
 
+class _ErrorLog:
+    """The ``error_cb`` of who gives none: logs each error once, until the connection is back."""
+
+    def __init__(self) -> None:
+        self._logged: set[str] = set()
+
+    async def on_error(self, error: Exception) -> None:
+        text = str(error) or repr(error)
+        if text not in self._logged:
+            self._logged.add(text)
+            log.warning("NATS: %s", text)
+
+    async def on_reconnected(self) -> None:
+        self._logged.clear()
+
+
 async def _open(servers: Servers, options: dict[str, Any], make: Callable[[Client], D]) -> D:
     doors: list[D] = []
+    errors = _ErrorLog()
+    own: dict[str, Callable[..., Awaitable[None]]] = {"reconnected_cb": errors.on_reconnected}
+    if options.get("error_cb") is None:
+        own["error_cb"] = errors.on_error
 
-    def signal(given: Optional[Callable[..., Awaitable[None]]]) -> Callable[..., Awaitable[None]]:
+    def signal(name: str) -> Callable[..., Awaitable[None]]:
+        callbacks = [each for each in (own.get(name), options.get(name)) if each]
+
         async def callback(*args: Any) -> None:
             for door in doors:
                 door.observe(*args)
-            if given is not None:
-                await given(*args)
+            for each in callbacks:
+                await each(*args)
 
         return callback
 
-    callbacks = {name: signal(options.get(name)) for name in _CALLBACKS}
+    callbacks = {name: signal(name) for name in _CALLBACKS}
     defaults = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "ping_interval": 10}
     nc = await nats.connect(servers, **{**defaults, **options, **callbacks})
     try:

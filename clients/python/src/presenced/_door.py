@@ -19,9 +19,10 @@ from ._desired import Desired
 from ._filter import Filter, Sort
 from ._hub import Hub
 from ._hub_watch import UserWatch
-from ._link import Link, close_nats
+from ._link import Link
 from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
+from ._nats import close_nats
 from ._opening import Opened, Opening
 from ._patch import patch_of
 from ._query import ChannelQuery, UserQuery, query_body

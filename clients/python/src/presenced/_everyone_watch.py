@@ -7,13 +7,12 @@ import logging
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
+from ._audit import SETTLE, audit_pause
 from ._calls import Calls, is_too_large
-from ._hub import SETTLE, Hub, audit_pause
+from ._hub import Hub
 from ._link import Link
 from ._model import User, WatchState, parse_event, parse_users
+from ._nats import Msg, Subscription
 from ._pace import wait_set
 from ._picture import Asked, Entry, Step
 from ._rounds import Rounds
@@ -116,7 +115,7 @@ class EveryoneWatch(Watch):
 
     async def _rest(self) -> None:
         """Until all is to be asked for again; audits in between."""
-        while not await wait_set(self._rounds.due, audit_pause(self._hub.audit)):
+        while not await wait_set(self._rounds.due, audit_pause(self._hub.audit.every)):
             if await self._audit():
                 self._rounds.doubt()
 

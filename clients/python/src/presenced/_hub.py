@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Optional
 
-from nats.aio.msg import Msg
-
-from ._background import spawn
+from ._audit import Audit
+from ._background import Trouble, spawn
 from ._calls import Calls, chunks, is_too_large
 from ._link import Link, LinkEvent
 from ._model import User, parse_event, parse_users
+from ._nats import Msg
 from ._pace import Backoff, clock, wait_set
-from ._picture import Asked, Step
-from ._slot import Slot, Source
+from ._questions import PER_QUERY, Questions, Source
+from ._slot import Slot
 from ._tokens import decode, encode
-from .errors import Closed, Denied, PresenceError, Refused
+from .errors import Closed, PresenceError, Refused
 
 if TYPE_CHECKING:
     from ._hub_watch import HubWatch
@@ -31,15 +31,6 @@ log = logging.getLogger("presenced")
 
 _GATHER = 0.01
 _LINGER = 1.0
-_PER_QUERY = 100
-_QUERIES = 4
-#: An event that is newer than an answer is there after so long.
-SETTLE = 2.5
-
-
-def audit_pause(audit: Optional[float]) -> float:
-    """Seconds until the next audit."""
-    return (365 * 86400 if audit is None else audit) * random.uniform(0.8, 1.2)
 
 
 def resync_pause(users: int) -> float:
@@ -55,22 +46,20 @@ class Hub:
         self._calls = calls
         self.events = events
         self.own = own
-        self.audit = audit
         self.users: Source = Source(self.ask_users)
-        self._slots: dict[str, Slot] = {}
-        self._watching: dict[HubWatch, None] = {}
+        self.slots: dict[str, Slot] = {}
+        self.watching: dict[HubWatch, None] = {}
+        self.wake: asyncio.Event = asyncio.Event()
+        self._questions = Questions(self)
+        self.audit: Audit = Audit(self, self._questions, audit)
         # Slots to be looked at, so that a wake costs what has changed: those that may have to be
-        # subscribed to or asked for, and those that nobody watches. Sources that failed last.
+        # subscribed to or asked for, and those that nobody watches.
         self._dirty: dict[Slot, None] = {}
         self._unused: dict[Slot, None] = {}
-        self._resting: set[Source] = set()
-        self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
-        self._queries: set[asyncio.Task[None]] = set()
         self._backoff = Backoff()
+        self._trouble = Trouble("the watching of users")
         self._not_before = 0.0
-        self._audit_at = 0.0
-        self._checks: list[tuple[float, str, int]] = []
         #: Foreign messages on event subjects, and events that the audit found missing.
         self.dropped: int = 0
         self.missed: int = 0
@@ -82,60 +71,60 @@ class Hub:
         self._link.check_begin()
         if self._task is None:
             self._link.start()
-            self._plan_audit()
+            self.audit.plan()
             self._task = spawn(self._run(), "the hub of watches", self._end_watches)
-        self._watching[watch] = None
+        self.watching[watch] = None
         for id in ids:
-            slot = self._slots.get(id)
+            slot = self.slots.get(id)
             if slot is None:
-                slot = self._slots[id] = Slot(id, f"{self.events}.{encode(id)}")
-            slot.watches.add(watch)
+                slot = self.slots[id] = Slot(id, f"{self.events}.{encode(id)}")
+            slot.add(watch)
             self._unused.pop(slot, None)
             self._dirty[slot] = None
-        self._wake.set()
+        self.wake.set()
 
     def release(self, watch: HubWatch, ids: Iterable[str]) -> None:
         for id in ids:
-            slot = self._slots.get(id)
+            slot = self.slots.get(id)
             if slot is not None:
-                slot.watches.discard(watch)
+                slot.discard(watch)
                 if not slot.watches:
                     slot.unused_since = clock()
                     self._unused[slot] = None
-        self._wake.set()
+        self.wake.set()
 
     def forget(self, watch: HubWatch) -> None:
         """A watch has ended."""
-        self._watching.pop(watch, None)
+        self.watching.pop(watch, None)
 
-    def _look_at(self, slot: Slot) -> None:
-        if self._slots.get(slot.entry.id) is slot:
+    def look_at(self, slot: Slot) -> None:
+        if self.slots.get(slot.entry.id) is slot:
             self._dirty[slot] = None
-            self._wake.set()
+            self.wake.set()
 
     def slot(self, id: str) -> Optional[Slot]:
-        return self._slots.get(id)
+        return self.slots.get(id)
 
     def take_answer(self, user: User) -> None:
         """An answer that came by another way: the user's own view."""
-        slot = self._slots.get(user.id)
+        slot = self.slots.get(user.id)
         if slot is not None:
-            self._spread(slot, slot.entry.on_answer(user, slot.entry.ask()))
+            slot.spread(slot.entry.on_answer(user, slot.entry.ask()))
 
     def resync(self) -> None:
         self._mark_stale()
-        self._not_before = clock() + resync_pause(len(self._slots))
-        self._wake.set()
+        self._not_before = clock() + resync_pause(len(self.slots))
+        self.wake.set()
 
     async def close(self) -> None:
-        for watch in list(self._watching):
+        for watch in list(self.watching):
             watch._end(None)
-        tasks = [*self._queries, *([self._task] if self._task else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        subs = [slot.sub for slot in self._slots.values() if slot.sub is not None]
-        self._slots.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._questions.close()
+        subs = [slot.sub for slot in self.slots.values() if slot.sub is not None]
+        self.slots.clear()
         self._dirty.clear()
         self._unused.clear()
         for sub in subs:
@@ -146,8 +135,8 @@ class Hub:
 
     def _on_link(self, event: LinkEvent) -> None:
         if event is LinkEvent.UP:
-            for slot in self._slots.values():
-                slot.denied = False
+            for slot in self.slots.values():
+                slot.allow()
             self.resync()
         elif event is LinkEvent.DOWN:
             self._mark_stale()
@@ -157,20 +146,20 @@ class Hub:
             self._end_watches(Closed("the NATS connection is closed"))
 
     def _end_watches(self, error: PresenceError) -> None:
-        for watch in list(self._watching):
+        for watch in list(self.watching):
             watch._end(error)
-        self._wake.set()
+        self.wake.set()
 
     def _mark_stale(self) -> None:
-        for slot in self._slots.values():
+        for slot in self.slots.values():
             slot.doubt()
-        self._dirty = dict.fromkeys(self._slots.values())
-        for watch in list(self._watching):
+        self._dirty = dict.fromkeys(self.slots.values())
+        for watch in list(self.watching):
             watch._look()
 
     async def _on_message(self, message: Msg) -> None:
         id = decode(message.subject[len(self.events) + 1 :])
-        slot = self._slots.get(id) if id is not None else None
+        slot = self.slots.get(id) if id is not None else None
         user = parse_event(message.data, id) if id is not None else None
         if slot is None or user is None:
             self.dropped += 1
@@ -178,14 +167,9 @@ class Hub:
             # Others see less than the user itself, whose own view is asked for.
             slot.entry.event_version = max(slot.entry.event_version, user.version)
             slot.doubt()
-            self._look_at(slot)
+            self.look_at(slot)
         else:
-            self._spread(slot, slot.entry.on_event(user))
-
-    def _spread(self, slot: Slot, step: Optional[Step]) -> None:
-        if step is not None:
-            for watch in list(slot.watches):
-                watch._take(step)
+            slot.spread(slot.entry.on_event(user))
 
     # -- the task
 
@@ -202,30 +186,29 @@ class Hub:
                 await asyncio.sleep(_GATHER)
                 await self._subscribe()
                 self._backoff.reset()
-                self._start_queries()
-                self._check_events()
+                self._trouble.over()
+                self._ask()
+                self.audit.run()
             except Closed:
                 return
             except PresenceError as error:
-                self._fail(error)
+                self.fail(error)
 
     async def _sleep(self) -> None:
         """Until something is to be done."""
-        times = [self._audit_at, *(at for at, _, _ in self._checks[:1])]
         now = clock()
-        self._resting = {source for source in self._resting if source.not_before > now}
-        times += [source.not_before for source in self._resting]
+        times = [*self.audit.times(), *self._questions.times(now)]
         if self._not_before > now:
             times.append(self._not_before)
         if self._unused:
             times.append(now + _LINGER)
-        await wait_set(self._wake, max(0.0, min(times) - clock()))
-        self._wake.clear()
+        await wait_set(self.wake, max(0.0, min(times) - clock()))
+        self.wake.clear()
 
     async def _let_go(self) -> None:
         for slot in list(self._unused):
             if clock() - slot.unused_since >= _LINGER:
-                del self._unused[slot], self._slots[slot.entry.id]
+                del self._unused[slot], self.slots[slot.entry.id]
                 self._dirty.pop(slot, None)
                 if slot.sub is not None:
                     await self._link.unsubscribe(slot.sub)
@@ -234,164 +217,38 @@ class Hub:
         wanted = [
             slot for slot in self._dirty if not slot.denied and not self._link.holds(slot.sub)
         ]
-        for slots in chunks(wanted, _PER_QUERY):
+        for slots in chunks(wanted, PER_QUERY):
             chunk = {slot.subject: slot for slot in slots}
             made = await self._link.subscribe(list(chunk), self._on_message)
             for subject, sub in made.items():
                 slot = chunk[subject]
-                slot.sub, slot.denied = sub, sub is None
+                slot.sub = sub
                 if sub is None:
+                    slot.deny()
                     log.warning("NATS refuses the subscription to %s", subject)
                     for watch in list(slot.watches):
                         watch._look()
 
-    def _start_queries(self) -> None:
+    def _ask(self) -> None:
         wanted = [
             slot
             for slot in self._dirty
             if slot.sub is not None and slot.asking is None and not slot.fresh
         ]
         unheard = (s for s in self._dirty if not s.denied and not self._link.holds(s.sub))
-        self._dirty = dict.fromkeys([*wanted, *unheard])
-        groups: dict[Source, list[Slot]] = {}
-        for slot in wanted:
-            source = self._source_of(slot)
-            if source is not None and source.not_before <= clock():
-                groups.setdefault(source, []).append(slot)
-        for source, slots in groups.items():
-            for chunk in chunks(slots, _PER_QUERY):
-                if len(self._queries) >= _QUERIES:
-                    return  # The others stay to be looked at.
-                for slot in chunk:
-                    self._dirty.pop(slot, None)
-                self._begin(self._query(source, chunk))
+        self._dirty = dict.fromkeys([*unheard, *self._questions.start(wanted)])
 
-    def _source_of(self, slot: Slot) -> Optional[Source]:
-        """Whom to ask for a user; None if all have answered."""
-        return self._best({watch._source for watch in slot.watches} - slot.answered)
-
-    def _best(self, sources: set[Source]) -> Optional[Source]:
-        """The source that may be asked first: who knows all users, if there is the choice."""
-        now = clock()
-        return min(
-            sources,
-            key=lambda source: (max(source.not_before, now), source is not self.users),
-            default=None,
-        )
-
-    def _begin(self, query: Coroutine[Any, Any, None]) -> None:
-        task = spawn(query, "a query", self._fail)
-        self._queries.add(task)
-        task.add_done_callback(self._on_query_done)
-
-    def _on_query_done(self, task: asyncio.Task[None]) -> None:
-        self._queries.discard(task)
-        self._wake.set()
-
-    async def _query(self, source: Source, slots: Sequence[Slot]) -> None:
-        asked = [(slot, slot.entry.ask()) for slot in slots]
-        for slot in slots:
-            slot.asking = source
-            slot.answered.add(source)  # An event or a loss meanwhile makes it stale again.
-        done = False
-        try:
-            found = await source.ask([slot.entry.id for slot in slots])
-            done = True
-        except PresenceError as error:
-            done = isinstance(error, Denied) and source is self.users
-            if done:
-                self._deny(slots, error)
-            else:
-                self._on_failure(source, error)
-            return
-        finally:
-            for slot in slots:
-                slot.asking = None
-                self._look_at(slot)
-                if not done:
-                    slot.answered.discard(source)
-        source.backoff.reset()
-        for slot, when in asked:
-            self._take_found(source, slot, found.get(slot.entry.id), when)
-        for watch in {watch for slot in slots for watch in slot.watches}:
-            watch._look()
-
-    def _take_found(self, source: Source, slot: Slot, user: Optional[User], when: Asked) -> None:
-        # Who is no member of a channel: that says nothing to others who watch the user.
-        if user is not None or source is self.users:
-            self._spread(slot, slot.entry.on_answer(user, when))
-        for watch in list(slot.watches):
-            if watch._source is source:
-                watch._set_left(slot.entry.id, user is None and source is not self.users)
-
-    def _deny(self, slots: Sequence[Slot], error: PresenceError) -> None:
-        for slot in slots:
-            slot.denied = True
-            for watch in list(slot.watches):
-                watch._look(error)
-
-    def _on_failure(self, source: Source, error: PresenceError) -> None:
-        """Ends the watch of a channel that is refused; else there is another try."""
-        ends = source is not self.users and isinstance(error, (Refused, Denied))
-        source.not_before = clock() + source.backoff.next_pause(error.retry_after)
-        self._resting.add(source)
-        for watch in list(self._watching):
-            if watch._source is source:
-                if ends:
-                    watch._end(error)
-                else:
-                    watch._note(error)
-        self._wake.set()
-
-    def _fail(self, error: PresenceError) -> None:
-        for watch in list(self._watching):
+    def fail(self, error: PresenceError) -> None:
+        """Something failed that concerns all watches: there is another try."""
+        self._trouble.note(error)
+        for watch in list(self.watching):
             watch._note(error)
         self._not_before = clock() + self._backoff.next_pause(error.retry_after)
-        self._wake.set()
-
-    # -- the audit: whether events arrive
-
-    def _plan_audit(self) -> None:
-        self._audit_at = clock() + audit_pause(self.audit)
-
-    def _check_events(self) -> None:
-        if clock() >= self._audit_at:
-            self._plan_audit()
-            if not self._checks:
-                for watch in list(self._watching):
-                    watch._on_audits()
-            slots = [s for s in self._slots.values() if s.watches and s.fresh and not s.asking]
-            if slots and len(self._queries) < _QUERIES:
-                chunk = sorted(slots, key=lambda slot: (slot.audited_at, slot.entry.id))
-                self._begin(self._audit_chunk(chunk[:_PER_QUERY]))
-        while self._checks and self._checks[0][0] <= clock():
-            _, id, version = self._checks.pop(0)
-            slot = self._slots.get(id)
-            if slot is not None and slot.entry.event_version < version:
-                self.missed += 1
-                log.warning("events of %s do not arrive: a permission, or dropped messages?", id)
-                for watch in list(slot.watches):
-                    watch._degrade(slot.subject)
-                self.resync()
-
-    async def _audit_chunk(self, slots: list[Slot]) -> None:
-        """Asks for those of the slots that can be asked for together with the first."""
-        source = self._best({watch._source for watch in slots[0].watches})
-        if source is None:
-            return
-        slots = [slot for slot in slots if any(w._source is source for w in slot.watches)]
-        versions = {slot.entry.id: slot.entry.version for slot in slots}
-        for slot in slots:
-            slot.audited_at = clock()
-        await self._query(source, slots)
-        for slot in slots:
-            id = slot.entry.id
-            if slot.entry.version > versions[id] and id != self.own:
-                self._checks.append((clock() + SETTLE, id, slot.entry.version))
+        self.wake.set()
 
     async def ask_users(self, ids: Sequence[str]) -> dict[str, User]:
         """Users by ``query_users``; who are too many for one answer, by several."""
-        body = {"filter": {"id": {"$in": list(ids)}}, "limit": _PER_QUERY, "presence": True}
+        body = {"filter": {"id": {"$in": list(ids)}}, "limit": PER_QUERY, "presence": True}
         try:
             answer = await self._calls.call("query_users", body)
         except Refused as error:

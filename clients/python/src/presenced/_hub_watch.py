@@ -8,7 +8,8 @@ from typing import Any, Optional
 from ._hub import Hub
 from ._model import WatchState
 from ._picture import Step
-from ._slot import Ask, Slot, Source
+from ._questions import Ask, Source
+from ._slot import Slot, Standing
 from ._tokens import encode, ids_of
 from .errors import Closed, PresenceError
 from .watch import UNKNOWN, Watch
@@ -22,6 +23,9 @@ class HubWatch(Watch):
         self._hub = hub
         self._source = hub.users if ask is None else Source(ask)
         self._watched: dict[str, None] = {}
+        # What there is of each, and of how many: adding one does not look at the others.
+        self._standings: dict[str, Standing] = {}
+        self._counts = dict.fromkeys(Standing, 0)
         self._left: set[str] = set()  # Who is watched, and in no answer of the own source.
         self._complete = False  # Whether it is known who is to be watched.
 
@@ -59,6 +63,9 @@ class HubWatch(Watch):
         self._hub.acquire(self, new)
         for id in new:
             self._watched[id] = None
+            slot = self._hub.slot(id)
+            if slot is not None:
+                self._sort(slot)
             if id in self._pending:
                 continue  # It was removed, and the reader does not know yet.
             if self._find(id) is not UNKNOWN:
@@ -69,6 +76,9 @@ class HubWatch(Watch):
         old = [id for id in dict.fromkeys(ids) if id in self._watched]
         for id in old:
             del self._watched[id]
+            standing = self._standings.pop(id, None)
+            if standing is not None:
+                self._counts[standing] -= 1
             self._left.discard(id)
         self._hub.release(self, old)
         return old
@@ -90,35 +100,36 @@ class HubWatch(Watch):
         """Finds the state again; the hub has other news of its users."""
         if error is not None:
             self._note(error)
-        slots = self._slots()
-        seen = [slot for slot in slots if not slot.denied]
-        if slots and not seen:
+        counts = self._counts
+        if counts[Standing.DENIED] and counts[Standing.DENIED] == len(self._standings):
             self._set(WatchState.DENIED)
         elif self._complete and self._is_fresh():
             self._set(WatchState.LIVE)
         elif not self._was_live:
             self._set(WatchState.LOADING)
-        elif not self._complete or any(self._is_stale(slot) for slot in seen):
+        elif not self._complete or counts[Standing.STALE]:
             self._set(WatchState.STALE)
+
+    def _sort(self, slot: Slot) -> None:
+        """Counts a user under what there is of it now."""
+        id = slot.entry.id
+        if id not in self._watched:
+            return
+        before = self._standings.get(id)
+        standing = self._standings[id] = slot.standing(self._source, self._hub.own)
+        if before is not None:
+            self._counts[before] -= 1
+        self._counts[standing] += 1
 
     def _on_audits(self) -> None:
         """All audits so far are decided: after a round of them without a miss all is well."""
-        slots = [slot for slot in self._slots() if not slot.denied]
-        if self.degraded and all(slot.audited_at > self._degraded_at for slot in slots):
+        if self.degraded and all(
+            slot.audited_at > self._degraded_at for slot in self._slots() if not slot.denied
+        ):
             self.degraded = None
 
     def _is_fresh(self) -> bool:
-        seen = (slot for slot in self._slots() if not slot.denied)
-        own = self._source
-        return all(own in slot.answered and slot.asking is not own for slot in seen)
-
-    def _is_stale(self, slot: Slot) -> bool:
-        # The own view is asked for after each own event, which is no reason to distrust the rest.
-        return (
-            slot.entry.known
-            and self._source not in slot.answered
-            and slot.entry.id != self._hub.own
-        )
+        return not (self._counts[Standing.ASKED] or self._counts[Standing.STALE])
 
     def _end(self, error: Optional[PresenceError]) -> None:
         if self._state is not WatchState.CLOSED:

@@ -127,8 +127,8 @@ ChangeKind = Literal["came", "left", "status", "fields", "gone", "state"]
 
 
 @dataclass(frozen=True)
-class Status:
-    """A step of a connection or a lease.
+class ConnectionChange:
+    """A step of the state of a connection, a lease or a seat.
 
     ``relapsed``: the daemons had ended it, and it was made again. ``recreated``: the user's record
     is a new one (the user was deleted in between).

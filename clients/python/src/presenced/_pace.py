@@ -38,6 +38,27 @@ async def wait_set(event: asyncio.Event, timeout: Optional[float]) -> bool:
     return event.is_set()
 
 
+async def acquired(lock: asyncio.Lock, timeout: Optional[float]) -> bool:
+    """Whether a lock was taken in time."""
+
+    def give_back(taken: asyncio.Task[bool]) -> None:
+        if not taken.cancelled():
+            lock.release()
+
+    taking = asyncio.ensure_future(lock.acquire())
+    try:
+        await asyncio.wait({taking}, timeout=timeout)
+    except asyncio.CancelledError:
+        taking.add_done_callback(give_back)
+        taking.cancel()
+        raise
+    if taking.done():
+        return True
+    taking.add_done_callback(give_back)
+    taking.cancel()
+    return False
+
+
 class Backoff:
     """Pauses between tries: full jitter, from 0.2 s up to 10 s, never less than was asked for."""
 

@@ -14,6 +14,8 @@ from ._patch import patch_of
 from .errors import Refused
 
 T = TypeVar("T")
+# How many members of a channel are returned, if nothing else is asked for.
+_MEMBERS = 100
 
 
 def query_body(filter: Optional[Filter], **others: Any) -> Json:
@@ -97,10 +99,19 @@ class UserQuery(Query[User]):
 
 
 class ChannelQuery(Query[Channel]):
-    """``async for`` goes through all channels, ``await`` returns them as a list."""
+    """``async for`` goes through all channels, ``await`` returns them as a list.
+
+    Of a channel whose members are too many for one answer, fewer are returned.
+    """
 
     _page_size = 30
 
     async def _page(self, body: Json) -> tuple[list[Channel], bool]:
-        answer = await self._calls.call("query_channels", body)
+        try:
+            answer = await self._calls.call("query_channels", body)
+        except Refused as error:
+            members = body.get("member_limit", _MEMBERS)
+            if body["limit"] > 1 or not is_too_large(error, members):
+                raise
+            return await self._page({**body, "member_limit": members // 2})
         return parse_channels(answer), answer.get("more") is True

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Callable, Optional
 
-from ._background import spawn
+from ._background import Trouble, spawn
 from ._hub import resync_pause
 from ._link import Link, LinkEvent
 from ._model import WatchState
@@ -34,6 +34,7 @@ class Rounds:
         self._rest = rest
         self._leave = leave
         self._backoff = Backoff()
+        self._trouble = Trouble(f"a {type(watch).__name__}")
         self._task: Optional[asyncio.Task[None]] = None
         self._lost = False
         self.due = asyncio.Event()
@@ -81,15 +82,20 @@ class Rounds:
                 await self._ask()
                 self.denied = False
                 self._backoff.reset()
+                self._trouble.over()
                 await self._rest()
             except Denied as error:
                 self.denied = True
+                self._trouble.note(error)
                 self._watch._note(error)
                 self._watch._set(WatchState.DENIED)
                 await self.due.wait()
             except PresenceError as error:
                 if not error.retryable:
+                    if self._watch._was_live:  # Else the error is raised.
+                        self._trouble.end(error)
                     self._watch._end(error)
                     return
+                self._trouble.note(error)
                 self._watch._note(error)
                 await asyncio.sleep(pause_after(error, self._backoff))

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from nats.aio.client import Client
 
-from ._calls import chunks
+from ._calls import chunks, is_too_large
 from ._desired import Desired
 from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_view, own_views
 from ._everyone_watch import EveryoneWatch
@@ -18,7 +18,7 @@ from ._patch import patch_of
 from ._query import query_body
 from ._tokens import encode, id_of, ids_of
 from .connection import Connection
-from .errors import Malformed
+from .errors import Malformed, Refused
 from .lease import Lease
 
 
@@ -67,8 +67,18 @@ class Service(Door):
         patches = [{"id": id_of(user.get("id")), **patch_of(user, {})} for user in users]
         result: dict[str, Me] = {}
         for chunk in chunks(patches, IDS_A_QUERY):
-            result.update(own_views(await self._calls.call("upsert_users", {"users": chunk})))
+            result.update(await self._upsert(chunk))
         return result
+
+    async def _upsert(self, patches: Sequence[Mapping[str, Any]]) -> dict[str, Me]:
+        """One request; two halves where its answer is too large, which names all users."""
+        try:
+            return own_views(await self._calls.call("upsert_users", {"users": patches}))
+        except Refused as error:
+            if error.field != "users" or not is_too_large(error, len(patches)):
+                raise
+            half = len(patches) // 2
+            return {**await self._upsert(patches[:half]), **await self._upsert(patches[half:])}
 
     async def update(
         self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any

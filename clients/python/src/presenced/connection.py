@@ -52,7 +52,7 @@ class Connection(HasState, Session):
         self._on_open = on_open
         self._on_end = on_end
         self._peers = peers  # The open connections of the door.
-        self._states = States()
+        self._states = States(f"the connection of {user!r}")
         self._pace = Pace()
         self._backoff = Backoff()
         self._write_backoff = Backoff()
@@ -148,7 +148,7 @@ class Connection(HasState, Session):
         self._wake.set()
 
     def _why_not(self) -> Optional[PresenceError]:
-        return self._write_error or self.status.error
+        return self._write_error or self.last_error
 
     def _is_link_up(self) -> bool:
         return self._link.is_up

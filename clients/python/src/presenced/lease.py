@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Callable, Optional
@@ -17,6 +16,7 @@ from ._model import ConnectionState
 from ._opening import Opened, Opening
 from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
+from ._seat_queue import SeatQueue
 from ._states import HasState, States
 from ._tokens import encode, id_of, random_id
 from .errors import Closed, Malformed, PresenceError, from_answer
@@ -48,13 +48,10 @@ class Lease(HasState, Opened):
         self._base = name
         self._on_open = on_open
         self._on_end = on_end
-        self._states = States()
+        self._states = States(f"the lease {name!r}")
         self._pace = Pace()
         self._backoff = Backoff()
-        self._seats: dict[str, Seat] = {}
-        self._of_user: defaultdict[str, set[Seat]] = defaultdict(set)
-        self._dirty: dict[str, Seat] = {}  # Seats that may want something, in their order.
-        self._busy: set[str] = set()
+        self._seats = SeatQueue()
         self._batches: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -71,11 +68,11 @@ class Lease(HasState, Opened):
     @property
     def held(self) -> int:
         """How many seats the daemons have acknowledged."""
-        return sum(1 for seat in self._seats.values() if seat._connected)
+        return sum(1 for seat in self._seats if seat._connected)
 
     @property
     def seats(self) -> tuple[Seat, ...]:
-        return tuple(self._seats.values())
+        return tuple(self._seats)
 
     def connect(
         self,
@@ -135,26 +132,27 @@ class Lease(HasState, Opened):
         """Takes a new seat."""
         if self.state is ConnectionState.CLOSED:
             raise Closed("the lease is closed")
-        self._seats[seat.id] = seat
-        self._of_user[seat.user_id].add(seat)
+        self._seats.add(seat)
 
     def _look_at(self, seat: Seat) -> None:
         """The seat may want something."""
-        self._dirty[seat.id] = seat
+        self._seats.look_at(seat)
         self._wake.set()
 
     def _has(self, seat: Seat) -> bool:
-        return seat.id in self._seats
+        return seat in self._seats
 
     # -- signals
 
     def _on_link(self, event: LinkEvent) -> None:
         if event is LinkEvent.DOWN:
-            self._states.set(ConnectionState.INTERRUPTED)
+            for state in (self, *self._seats):
+                if state.state is ConnectionState.ONLINE:
+                    state._states.set(ConnectionState.INTERRUPTED)
         elif event is LinkEvent.CLOSED:
             self._finish(Closed("the NATS connection is closed"))
         else:
-            if event is LinkEvent.UP:
+            if event is LinkEvent.UP and not self._seats:
                 self._states.set(ConnectionState.ONLINE)
             self._beat_now.set()
             self._wake.set()
@@ -175,7 +173,7 @@ class Lease(HasState, Opened):
                 task = spawn(self._send(seats), f"a batch of {self.name}", fail)
                 self._batches.add(task)
                 task.add_done_callback(self._on_batch_done)
-            if not self._batches and self._old and not any(s._wants for s in self._dirty.values()):
+            if not self._batches and self._old and not self._seats.wants:
                 for name in self._old:
                     end = spawn(self._end_old(name), f"the end of {name}", self._finish)
                     self._ending.add(end)
@@ -187,55 +185,21 @@ class Lease(HasState, Opened):
         self._wake.set()
 
     def _next_batch(self) -> list[Seat]:
-        """Seats that want something, one for each user, none whose user has a request under way."""
-        chosen: list[Seat] = []
-        wake_at: Optional[float] = None
-        settled: list[Seat] = []
         now = clock()
-        for seat in self._dirty.values():
-            if not seat._wants:
-                settled.append(seat)
-                continue
-            if seat.user_id in self._busy:
-                continue
-            # Who connects waits for another seat of the user whose change may hide the user.
-            if seat._gives_way and any(s._goes_first for s in self._of_user[seat.user_id]):
-                continue
-            if seat._not_before > now:
-                wake_at = min(wake_at or seat._not_before, seat._not_before)
-                continue
-            self._busy.add(seat.user_id)
-            chosen.append(seat)
-            if len(chosen) == _PER_BATCH:
-                break
-        for seat in (*settled, *chosen):
-            del self._dirty[seat.id]
-        if not chosen and wake_at is not None:
+        seats, wake_at = self._seats.next_batch(_PER_BATCH, now)
+        if wake_at is not None:
             asyncio.get_running_loop().call_later(wake_at - now, self._wake.set)
-        return chosen
-
-    def _operation(self, seat: Seat) -> dict[str, Any]:
-        where = {"user_id": seat.user_id, "connection_id": seat.id}
-        if seat._closing:
-            return {"op": "disconnect", **where}
-        if not seat._connected and not seat._desired.apart:
-            body = seat._desired.connect_body(seat.user_id)
-            return {"op": "connect", **body, "connection_id": seat.id, "lease": self.name}
-        if seat._desired.changed:
-            user = {**seat._desired.upsert_body(seat._connected), "id": seat.user_id}
-            return {"op": "upsert_users", "users": [user]}
-        return {"op": "update_connection", **where, **seat._desired.marks_body()}
+        return seats
 
     async def _send(self, seats: list[Seat]) -> None:
         name = self.name
         self._writes += 1
-        operations = [self._operation(seat) for seat in seats]
+        operations = [seat._operation(name) for seat in seats]
         try:
             await self._send_parts(name, seats, operations)
         finally:
             self._writes += 1
-            self._busy.difference_update(seat.user_id for seat in seats)
-            self._dirty.update((seat.id, seat) for seat in seats if self._has(seat))
+            self._seats.done(seats)
 
     async def _send_parts(
         self, name: str, seats: list[Seat], operations: list[dict[str, Any]]
@@ -271,19 +235,18 @@ class Lease(HasState, Opened):
             self._remove(seat, None)
         elif operation == "update_connection" and result.get("unknown"):
             seat._desired.on_failure()
-            seat._connected = False
+            seat._on_lost(relapsed=True)
         else:
             if operation == "connect":
-                if not any(other._connected for other in self._seats.values()):
+                if not any(other._connected for other in self._seats):
                     self._beat_now.set()  # The answer says how often.
                 self._pace.take(result)
-                seat._connected = name == self.name
-            seat._backoff.reset()
-            seat._error = None
-            seat._desired.on_answer(seat._desired.me or {})
+                if name == self.name:
+                    seat._on_connected(created=result.get("created") is True)
+            seat._on_answer()
 
     def _on_error(self, seat: Seat, operation: str, error: PresenceError) -> None:
-        seat._error = error
+        seat._states.set(seat.state, error)
         if error.retryable or isinstance(error, Malformed):
             seat._desired.on_failure()
             seat._not_before = clock() + pause_after(error, seat._backoff)
@@ -303,11 +266,7 @@ class Lease(HasState, Opened):
                 seat._give_up(error)
 
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
-        self._seats.pop(seat.id, None)
-        self._dirty.pop(seat.id, None)
-        self._of_user[seat.user_id].discard(seat)
-        if not self._of_user[seat.user_id]:
-            del self._of_user[seat.user_id]
+        self._seats.remove(seat)
         seat._end(error)
 
     # -- the heartbeat
@@ -340,12 +299,17 @@ class Lease(HasState, Opened):
         if answer.get("unknown"):
             if own:
                 self._move(relapsed=True)
+            else:
+                self._states.set(ConnectionState.ONLINE)
             return
+        if self.state is not ConnectionState.ONLINE:
+            for seat in self._seats:
+                seat._on_held()
         self._states.set(ConnectionState.ONLINE)
         if not isinstance(held, int):
             return
         # A seat that is not settled may be held or not: its last request has no answer.
-        least = sum(1 for seat in self._seats.values() if seat._connected and not seat._closing)
+        least = sum(1 for seat in self._seats if seat._connected and not seat._closing)
         if least <= held <= len(self._seats):
             self._mismatches = 0
             return
@@ -357,7 +321,7 @@ class Lease(HasState, Opened):
             return
         self._mismatches = 0
         if held < own:
-            self._disconnect_seats()
+            self._disconnect_seats(lost=True)
         else:
             self._old.add(self.name)
             self._move(relapsed=False)
@@ -366,13 +330,16 @@ class Lease(HasState, Opened):
         """Takes a new name, and has all seats connect to it."""
         self.name = f"{self._base}-{random_id()}"
         self._mismatches = 0
-        self._disconnect_seats()
+        self._disconnect_seats(lost=relapsed, relapsed=relapsed)
         self._states.set(ConnectionState.ONLINE, relapsed=relapsed)
 
-    def _disconnect_seats(self) -> None:
-        for seat in self._seats.values():
+    def _disconnect_seats(self, *, lost: bool, relapsed: bool = False) -> None:
+        """Has all seats connect again; they count as online where the old lease holds them."""
+        for seat in self._seats:
             seat._connected = False
-        self._dirty = dict(self._seats)
+            if lost:
+                seat._on_lost(relapsed=relapsed)
+        self._seats.look_at_all()
         self._wake.set()
 
     async def _end_old(self, name: str) -> None:
@@ -384,7 +351,7 @@ class Lease(HasState, Opened):
 
     def _finish(self, error: Optional[PresenceError] = None) -> None:
         _cancelled([*self._tasks, *self._batches, *self._ending])
-        for seat in list(self._seats.values()):
+        for seat in list(self._seats):
             self._remove(seat, error)
         if self._on_link in self._link.listeners:
             self._link.listeners.remove(self._on_link)

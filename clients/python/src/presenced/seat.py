@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
 from ._desired import Desired
+from ._model import ConnectionState
 from ._pace import CALL_TIMEOUT, Backoff, wait_set
 from ._patch import patch_of
 from ._session import Session
+from ._states import HasState, States
 from .errors import Closed, PresenceError
 
 if TYPE_CHECKING:
     from .lease import Lease
 
 
-class Seat(Session):
+class Seat(HasState, Session):
     """A user being online on a lease: made by ``connect`` of the lease.
 
     ``async with`` and ``await`` wait for the first answer; leaving the block disconnects.
@@ -30,22 +32,13 @@ class Seat(Session):
         self._closing = False
         self._not_before = 0.0
         self._backoff = Backoff()
-        self._error: Optional[PresenceError] = None
+        self._relapsed = False
+        self._failure: Optional[PresenceError] = None  # What it was given up for.
         self._ended = asyncio.Event()
+        self._states = States()
 
     def __repr__(self) -> str:
-        state = "connected" if self._connected else "closed" if self._ended.is_set() else "waiting"
-        return f"<Seat of {self.user_id!r}, {state}>"
-
-    @property
-    def connected(self) -> bool:
-        """Whether the daemons have acknowledged the connection."""
-        return self._connected
-
-    @property
-    def error(self) -> Optional[PresenceError]:
-        """The last failure."""
-        return self._error
+        return f"<Seat of {self.user_id!r}, {self.state}>"
 
     async def update(
         self,
@@ -81,17 +74,18 @@ class Seat(Session):
 
     def _give_up(self, error: PresenceError) -> None:
         """Fails: it is disconnected, as it may have been connected."""
-        self._error = error
+        self._failure = error
+        self._states.set(self.state, error)
         self._desired.end(error)
         self._leave()
 
     def _send_soon(self) -> None:
         if self._closing or self._ended.is_set():
-            raise Closed("the seat is closed") from self._error
+            raise Closed("the seat is closed") from self.last_error
         self._lease._look_at(self)
 
     def _why_not(self) -> Optional[PresenceError]:
-        return self._error
+        return self.last_error
 
     def _is_link_up(self) -> bool:
         return self._lease._link.is_up
@@ -108,8 +102,46 @@ class Seat(Session):
     def _gives_way(self) -> bool:
         return not self._closing and not self._connected and not self._desired.changed
 
+    # -- what the lease tells
+
+    def _operation(self, lease: str) -> dict[str, Any]:
+        """The next operation of a batch."""
+        where = {"user_id": self.user_id, "connection_id": self.id}
+        if self._closing:
+            return {"op": "disconnect", **where}
+        if not self._connected and not self._desired.apart:
+            body = self._desired.connect_body(self.user_id)
+            return {"op": "connect", **body, "connection_id": self.id, "lease": lease}
+        if self._desired.changed:
+            user = {**self._desired.upsert_body(self._connected), "id": self.user_id}
+            return {"op": "upsert_users", "users": [user]}
+        return {"op": "update_connection", **where, **self._desired.marks_body()}
+
+    def _on_connected(self, *, created: bool) -> None:
+        self._connected = True
+        relapsed, self._relapsed = self._relapsed, False
+        self._states.set(ConnectionState.ONLINE, relapsed=relapsed, recreated=relapsed and created)
+
+    def _on_answer(self) -> None:
+        """An operation was carried out."""
+        self._backoff.reset()
+        self._states.set(self.state)
+        self._desired.on_answer(self._desired.me or {})
+
+    def _on_held(self) -> None:
+        """The lease is alive, and holds those who are connected."""
+        if self._connected:
+            self._states.set(ConnectionState.ONLINE)
+
+    def _on_lost(self, *, relapsed: bool) -> None:
+        """The daemons may hold it no longer: it connects again."""
+        self._connected, self._relapsed = False, self._relapsed or relapsed
+        if self.state is ConnectionState.ONLINE:
+            self._states.set(ConnectionState.INTERRUPTED)
+
     def _end(self, error: Optional[PresenceError]) -> None:
         self._connected = False
-        self._error = error or self._error
+        error = error or self._failure
+        self._states.set(ConnectionState.CLOSED, error)
         self._desired.end(error or Closed("the seat is closed"))
         self._ended.set()

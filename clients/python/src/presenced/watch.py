@@ -33,6 +33,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         self._shown_state = WatchState.LOADING
         self._state = WatchState.LOADING
         self._wake = asyncio.Event()
+        self._is_read = False
         self._why_denied: Optional[Denied] = None
         self._was_live = False
         self._since = now()
@@ -132,14 +133,20 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         return self
 
     async def __anext__(self) -> Change:
-        while True:
-            change = self._next_change()
-            if change is not None:
-                return change
-            if self._state is WatchState.CLOSED:
-                raise StopAsyncIteration
-            self._wake.clear()
-            await self._wake.wait()
+        if self._is_read:
+            raise RuntimeError("another task reads this watch already: each has one of its own")
+        self._is_read = True
+        try:
+            while True:
+                change = self._next_change()
+                if change is not None:
+                    return change
+                if self._state is WatchState.CLOSED:
+                    raise StopAsyncIteration
+                self._wake.clear()
+                await self._wake.wait()
+        finally:
+            self._is_read = False
 
     def _next_change(self) -> Optional[Change]:
         while self._pending:

@@ -1,0 +1,154 @@
+"""The seam to nats-py: all that this package asks of a connection, and nothing else does.
+
+Invariant: nobody cancels the future of a PING, as ``flush`` of nats-py does with those it gives up:
+the PONG of such a one would end nats-py's read loop. Hence its ``_send_ping``, which ``flush`` is
+made of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable
+from typing import Callable, NamedTuple, Optional
+
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from ._pace import clock
+from .errors import Closed, Disconnected, NoAnswer, NoDaemon, PresenceError
+
+__all__ = ["Client", "Msg", "Nats", "OnMessage", "Refusal", "Subscription", "close_nats"]
+
+OnMessage = Callable[[Msg], Awaitable[None]]
+
+_REFUSAL = re.compile(
+    r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
+)
+
+
+class Refusal(NamedTuple):
+    """A subject that NATS refuses, in the lower case of nats-py."""
+
+    of_subscription: bool
+    subject: str
+
+
+class Nats:
+    """A connection that is the application's, by its public state; errors are ours."""
+
+    def __init__(self, nc: Client) -> None:
+        self.nc = nc
+
+    @property
+    def is_connected(self) -> bool:
+        return self.nc.is_connected
+
+    @property
+    def is_closed(self) -> bool:
+        return self.nc.is_closed
+
+    @property
+    def max_payload(self) -> int:
+        return int(self.nc.max_payload)
+
+    @property
+    def reconnects(self) -> int:
+        """How often it has reconnected."""
+        return int(self.nc.stats["reconnects"])
+
+    @property
+    def received(self) -> int:
+        """How many messages have come."""
+        return int(self.nc.stats["in_msgs"])
+
+    @property
+    def last_error(self) -> Optional[Exception]:
+        return self.nc.last_error
+
+    async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
+        try:
+            return await self.nc.request(subject, payload, timeout=timeout)
+        except nats_errors.NoRespondersError:
+            raise NoDaemon(f"NATS answers, but no daemon serves {subject}") from None
+        except (nats_errors.TimeoutError, asyncio.TimeoutError):
+            raise NoAnswer(f"no answer on {subject} within {timeout} s") from None
+        except (nats_errors.Error, OSError) as error:
+            raise _broken(error, "the request could not be sent") from error
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        try:
+            await self.nc.publish(subject, payload)
+        except (nats_errors.Error, OSError) as error:
+            raise _broken(error, "not published") from error
+
+    async def subscribe(self, subject: str, on_message: OnMessage) -> Subscription:
+        try:
+            return await self.nc.subscribe(subject, cb=on_message)
+        except (nats_errors.Error, OSError) as error:
+            raise _broken(error, "not subscribed") from error
+
+    async def unsubscribe(self, sub: Subscription) -> None:
+        try:
+            await sub.unsubscribe()
+        except (nats_errors.Error, OSError):
+            pass  # It has ended with the connection.
+
+    async def pong_within(self, timeout: float) -> bool:
+        """Whether the PONG of a PING sent now comes in time."""
+        deadline = clock() + timeout
+        # nats-py writes a PING at once, past what its flusher has not written yet.
+        while self.nc.pending_data_size > 0 and clock() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        try:
+            await self.nc._send_ping(pong)
+        except (nats_errors.Error, OSError):
+            return False
+        await asyncio.wait({pong}, timeout=max(0.0, deadline - clock()))
+        return pong.done()
+
+    async def force_reconnect(self) -> bool:
+        """Has it reconnect; False for a nats-py that cannot be told to, before 2.15."""
+        force: Optional[Callable[[], Awaitable[None]]]
+        force = getattr(self.nc, "force_reconnect", None)
+        if force is None:
+            return False
+        try:
+            await force()
+        except (nats_errors.Error, OSError):
+            return False  # It has ended, or reconnects by itself.
+        return True
+
+    @staticmethod
+    def dropped(error: Optional[Exception]) -> Optional[Subscription]:
+        """The subscription whose messages nats-py has dropped."""
+        return error.sub if isinstance(error, nats_errors.SlowConsumerError) else None
+
+    @staticmethod
+    def refusal(error: Exception) -> Optional[Refusal]:
+        """The subject that NATS refuses, if the error is that."""
+        found = _REFUSAL.search(str(error))
+        if not found:
+            return None
+        return Refusal(found.group(1).lower() == "subscription", found.group(2).lower())
+
+
+def _broken(error: Exception, what: str) -> PresenceError:
+    ended = (nats_errors.ConnectionClosedError, nats_errors.ConnectionDrainingError)
+    if isinstance(error, ended):
+        return Closed("the NATS connection is closed")
+    return Disconnected(f"{what}: {error!r}")
+
+
+async def close_nats(nc: Client) -> None:
+    """Closes a NATS connection, also one whose link breaks meanwhile."""
+    try:
+        await nc.close()
+    except OSError:
+        # nats-py leaves undone what comes after its last write.
+        for sub in list(nc._subs.values()):
+            if sub._wait_for_msgs_task is not None:
+                sub._wait_for_msgs_task.cancel()

@@ -1,0 +1,82 @@
+"""A call ends by its deadline, whatever it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import Any
+
+import pytest
+from conftest import World, until
+
+import presenced
+
+BODY = {"users": [{"status": "x"}]}
+
+
+async def test_a_call_that_waits_for_another_of_its_user_ends_by_its_deadline(
+    world: World,
+) -> None:
+    me = await world.user("john")
+    lock = me._lock("john")
+    async with lock:
+        start = time.monotonic()
+        with pytest.raises(presenced.NoAnswer) as raised:
+            await me._calls.call("upsert_users", BODY, 0.5, lock)
+        assert 0.4 < time.monotonic() - start < 0.8
+        assert raised.value.retryable and not raised.value.may_have_applied
+        waiting = asyncio.ensure_future(me.update(status="never"))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    assert not lock.locked()
+    assert (await me.update(status="hello")).status == "hello"
+
+
+async def test_a_lock_that_comes_together_with_a_cancellation_is_given_back(world: World) -> None:
+    me = await world.user("john")
+    lock = me._lock("john")
+    for steps in range(6):
+        await lock.acquire()
+        waiting = asyncio.ensure_future(me._calls.call("upsert_users", BODY, 0.5, lock))
+        await asyncio.sleep(0.01)
+        lock.release()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await until(lambda: not lock.locked())
+
+
+async def test_updates_end_by_their_deadline_while_the_daemons_hang(world: World) -> None:
+    me = await world.user("john")
+    async with me.connect():
+        world.daemons[0].send_signal(signal.SIGSTOP)
+        try:
+            start = time.monotonic()
+            several = (me.update(status=str(number)) for number in range(8))
+            results = await asyncio.gather(*several, return_exceptions=True)
+            assert all(isinstance(result, presenced.NoAnswer) for result in results)
+            assert time.monotonic() - start < 10.5
+        finally:
+            world.daemons[0].send_signal(signal.SIGCONT)
+        assert (await me.update(status="hello")).status == "hello"
+
+
+async def test_a_request_that_cannot_be_sent_ends_by_its_deadline(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the buffer of nats-py is full and the link takes nothing."""
+    service = await world.service()
+    await service.get("john")
+
+    async def blocked(*arguments: Any, **options: Any) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(service._link.nats.nc, "publish", blocked)
+    start = time.monotonic()
+    with pytest.raises(presenced.NoAnswer):
+        await service._calls.call("query_users", {}, 0.5)
+    assert time.monotonic() - start < 0.8
