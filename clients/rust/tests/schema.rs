@@ -7,8 +7,9 @@ mod support;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use jsonschema::Validator;
 use presenced_client::{Device, Patch, Service, User, wire};
@@ -128,7 +129,8 @@ async fn play(server: &Server) {
     let nats = server.connect().await;
     let service = Service::new(nats.clone());
     let me = User::new(nats.clone(), "john").unwrap();
-    let patch = Patch::new().status_until("lunch", "2999-01-01T00:00:00Z");
+    let in_an_hour = DateTime::<Utc>::from(SystemTime::now() + Duration::from_secs(3600));
+    let patch = Patch::new().status_until("lunch", &in_an_hour.to_rfc3339());
     let defaults = Patch::new().set("name", "John").unwrap();
     let connect = me.connect(patch).device(Device::of("mobile").idle(true)).defaults(defaults);
     let connection = connect.await.unwrap();
