@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
-use presenced_client::{Patch, Service};
+use presenced_client::{Known, Patch, Service, User};
 use serde_json::{Value, json};
 use support::{Daemon, Server, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,4 +113,54 @@ async fn an_answer_that_would_be_too_large_is_asked_for_in_parts() {
     }
     assert_eq!(asked(&next(&mut queries).await), 20);
     assert_eq!(asked(&next(&mut queries).await), 10);
+}
+
+async fn channel_of(service: &Service, members: &[String]) {
+    for (index, chunk) in members.chunks(100).enumerate() {
+        let field = if index == 0 { "members" } else { "add_members" };
+        let change = json!({field: chunk}).as_object().unwrap().clone();
+        service.upsert_channel("messaging", "42", change).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_member_behind_those_that_are_shown_is_unknown_until_something_is_heard() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let service = Service::new(server.connect().await);
+    let members: Vec<String> = (0..120).map(|n| format!("u{n:03}")).collect();
+    channel_of(&service, &members).await;
+    let _seat = service.connect("u110", Patch::new()).await.unwrap();
+    let me = User::new(server.connect().await, "u000").unwrap();
+    let watch = me.watch_channel("messaging", "42", None).await.unwrap().watch;
+    watch.add("u110").unwrap();
+    watch.live().await.unwrap();
+    assert_eq!(watch.known("u050"), Known::Absent);
+    assert_eq!(watch.known("u110"), Known::Unknown);
+    service.upsert([Patch::new().status("here").of("u110").unwrap()]).await.unwrap();
+    eventually("the member is shown", SOON, async || {
+        watch.get("u110").filter(|user| user.online && user.status.as_deref() == Some("here"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_channel_with_an_answer_that_would_be_too_large_is_watched_in_part() {
+    let server = Server::start_with("max_payload: 8192").await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let service = Service::new(server.connect().await);
+    let members: Vec<String> = (0..40).map(|n| format!("u{n:02}")).collect();
+    channel_of(&service, &members).await;
+    for id in &members {
+        let patch = Patch::new().set("about", "x".repeat(300)).unwrap();
+        service.upsert([patch.of(id).unwrap()]).await.unwrap();
+    }
+    let me = User::new(server.connect().await, "u00").unwrap();
+    let channel = me.watch_channel("messaging", "42", None).await.unwrap();
+    channel.watch.live().await.unwrap();
+    let shown = channel.channel["members"].as_array().unwrap().len();
+    assert!((1..40).contains(&shown), "{shown}");
+    assert_eq!(channel.channel["member_count"], 40);
+    assert!(channel.watch.get("u00").is_some());
+    assert_eq!(channel.watch.snapshot().len(), shown);
 }

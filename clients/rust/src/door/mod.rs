@@ -15,7 +15,7 @@ pub use self::service::Service;
 pub use self::user::User;
 use crate::error::Error;
 use crate::filter::{Filter, Sort};
-use crate::hub::{HubHandle, Source, members};
+use crate::hub::{HubHandle, Source, ask_channel, members};
 use crate::id::Id;
 use crate::link::{Link, part};
 use crate::query::UsersQuery;
@@ -159,7 +159,7 @@ impl Door {
         if let Some(data) = data {
             body["data"] = Value::Object(data);
         }
-        let mut answer = self.link.ask("watch_channel", &body).await?;
+        let mut answer = ask_channel(&self.link, body).await?;
         let ids = members(&answer["channel"]).into_iter().map(|user| user.id).collect();
         Ok((part(&mut answer, "channel")?, ids))
     }

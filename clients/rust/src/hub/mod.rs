@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::feed::Feed;
 pub(crate) use self::queries::MISSED;
 use self::queries::Query;
-pub(crate) use self::source::{Source, members};
+pub(crate) use self::source::{Source, ask_channel, members};
 use crate::error::Error;
 use crate::id::Id;
 use crate::link::{LOOK_INTERVAL, Link, LinkState, until};

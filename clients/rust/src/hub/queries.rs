@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::source::Found;
 use super::{Hub, QUERIES};
 use crate::error::Error;
 use crate::id::Id;
 use crate::merge::Known;
-use crate::user::Seen;
 use crate::watch::WatchState;
 
 /// The message of an audit that found an event missing.
@@ -21,7 +21,7 @@ pub(super) struct Answer {
     query: u64,
     ids: Vec<Id>,
     audit: bool,
-    found: Result<Vec<Seen>, Error>,
+    found: Result<Found, Error>,
 }
 
 pub(super) type Query = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -73,7 +73,7 @@ impl Hub {
 
     pub(super) fn on_answer(&mut self, answer: Answer) {
         let Answer { query, ids, audit, found } = answer;
-        let found = match found {
+        let Found { users, not_shown } = match found {
             Ok(found) => found,
             Err(error) if error.may_pass() || error.code() == "too_large" && ids.len() > 1 => {
                 if error.code() == "too_large" {
@@ -91,7 +91,8 @@ impl Hub {
             Err(_) if audit => return,
             Err(error) => return self.refuse(&ids, &error),
         };
-        let merged = self.merge.on_answer(query, &ids, found);
+        let asked: Vec<Id> = ids.iter().filter(|id| !not_shown.contains(*id)).cloned().collect();
+        let merged = self.merge.on_answer(query, &asked, users);
         let version = |known: &Known| known.user().map(|user| user.version);
         let missed = merged.iter().any(|merged| {
             version(&merged.before).is_some() && version(&merged.before) < version(&merged.now)

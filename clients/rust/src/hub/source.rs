@@ -1,5 +1,7 @@
 //! The operations that a hub asks for users with.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -8,6 +10,9 @@ use crate::id::Id;
 use crate::link::{Link, part};
 use crate::user::Seen;
 
+/// The maximum number of members that the service shows of a channel.
+const MAX_MEMBERS: usize = 100;
+
 /// The place where a hub asks for users.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
@@ -15,6 +20,15 @@ pub(crate) enum Source {
     Users,
     /// `watch_channel`: members of one channel, for users who may not query.
     Channel { kind: Id, id: Id },
+}
+
+/// The answer to a question about users.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub users: Vec<Seen>,
+    /// Users who are there, and of whom the answer shows nothing: members of a channel behind those
+    /// that are shown.
+    pub not_shown: HashSet<Id>,
 }
 
 impl Source {
@@ -26,38 +40,47 @@ impl Source {
         }
     }
 
-    pub async fn ask(&self, link: &Link, ids: &[Id]) -> Result<Vec<Seen>, Error> {
-        match self {
-            Self::Users => {
-                let filter = json!({"id": {"$in": ids}});
-                let body = json!({"filter": filter, "limit": self.most(), "presence": true});
-                let users = part(&mut link.ask("query_users", &body).await?, "users");
-                users.inspect_err(|error| link.count(error))
-            }
-            Self::Channel { .. } => match self.members(link, ids).await {
-                // One of them is no member any more.
-                Err(error) if error.code() == "invalid_request" => {
-                    let mut found = Vec::new();
-                    for one in ids.chunks(1) {
-                        match self.members(link, one).await {
-                            Err(error) if error.code() == "invalid_request" => {}
-                            answer => found.extend(answer?),
-                        }
-                    }
-                    Ok(found)
-                }
-                answer => answer,
-            },
+    pub async fn ask(&self, link: &Link, ids: &[Id]) -> Result<Found, Error> {
+        let Self::Channel { kind, id } = self else {
+            let filter = json!({"id": {"$in": ids}});
+            let body = json!({"filter": filter, "limit": self.most(), "presence": true});
+            let users = part(&mut link.ask("query_users", &body).await?, "users");
+            let users = users.inspect_err(|error| link.count(error))?;
+            return Ok(Found { users, not_shown: HashSet::new() });
+        };
+        let about = async |ids: &[Id]| {
+            let body = json!({"type": kind, "id": id, "users": ids, "presence": true});
+            ask_channel(link, body).await.map(|answer| shown(&answer, ids))
+        };
+        match about(ids).await {
+            // One of them is no member any more.
+            Err(error) if error.code() == "invalid_request" => {}
+            answer => return answer,
         }
+        let mut found = Found::default();
+        for one in ids.chunks(1) {
+            match about(one).await {
+                Err(error) if error.code() == "invalid_request" => {}
+                answer => {
+                    let Found { users, not_shown } = answer?;
+                    found.users.extend(users);
+                    found.not_shown.extend(not_shown);
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
-impl Source {
-    /// Asks for members of the channel.
-    async fn members(&self, link: &Link, ids: &[Id]) -> Result<Vec<Seen>, Error> {
-        let Self::Channel { kind, id } = self else { return Ok(Vec::new()) };
-        let body = json!({"type": kind, "id": id, "users": ids, "presence": true});
-        Ok(members(&link.ask("watch_channel", &body).await?["channel"]))
+/// Asks for a channel, with fewer members where the answer would be too large.
+pub(crate) async fn ask_channel(link: &Link, mut body: Value) -> Result<Value, Error> {
+    let mut limit = MAX_MEMBERS;
+    loop {
+        body["member_limit"] = limit.into();
+        match link.ask("watch_channel", &body).await {
+            Err(error) if error.code() == "too_large" && limit > 1 => limit /= 2,
+            answer => return answer,
+        }
     }
 }
 
@@ -65,4 +88,12 @@ impl Source {
 pub(crate) fn members(channel: &Value) -> Vec<Seen> {
     let members = channel["members"].as_array().into_iter().flatten();
     members.filter_map(|member| Seen::deserialize(&member["user"]).ok()).collect()
+}
+
+/// The part of an answer about a channel that concerns some of its members, all of them members.
+fn shown(answer: &Value, ids: &[Id]) -> Found {
+    let users = members(&answer["channel"]);
+    let shown: HashSet<&str> = users.iter().map(|user| user.id.as_str()).collect();
+    let not_shown = ids.iter().filter(|id| !shown.contains(id.as_str())).cloned().collect();
+    Found { users, not_shown }
 }
