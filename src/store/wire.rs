@@ -150,7 +150,8 @@ pub fn entry(rev: u64, headers: Option<&HeaderMap>, payload: &Bytes) -> Entry {
     } else {
         Content::Put(payload.clone())
     };
-    Entry { rev, content, writer }
+    let expires = marker_kind(headers).is_some_and(|kind| kind != Kind::Lasting);
+    Entry { rev, content, writer, expires }
 }
 
 #[cfg(test)]

@@ -24,7 +24,12 @@ pub struct Message {
 
 impl Message {
     pub fn entry(&self) -> Entry {
-        Entry { rev: self.seq, content: self.content.clone(), writer: Some(self.writer) }
+        Entry {
+            rev: self.seq,
+            content: self.content.clone(),
+            writer: Some(self.writer),
+            expires: false,
+        }
     }
 
     pub fn version(&self) -> u64 {

@@ -177,7 +177,8 @@ impl<E: Entity> Keyspace<E> {
             return entry;
         }
         let version = entry.content.decode::<E>().map_or(0, |stored| E::version(&stored));
-        Entry { content: Content::Purge { version, changed_by: None }, writer: None, rev }
+        let content = Content::Purge { version, changed_by: None };
+        Entry { content, writer: None, expires: false, rev }
     }
 
     /// The subjects of records in a stripe that stand below sequence `floor`, at most `limit`;

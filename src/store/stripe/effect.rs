@@ -45,6 +45,8 @@ pub struct Entry {
     pub content: Content,
     /// The daemon that wrote it.
     pub writer: Option<DaemonId>,
+    /// Whether the bucket drops it after a while: it is the last marker of a deleted record.
+    pub expires: bool,
 }
 
 /// The answer to a read of a key.

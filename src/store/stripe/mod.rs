@@ -128,7 +128,7 @@ impl<E: Entity, T> Stripe<E, T> {
     /// The feed delivered an entry. Returns the revision of the key that it delivered before; 0 if
     /// none.
     pub fn on_fed(&mut self, key: &E::Key, entry: Entry, now: Now) -> u64 {
-        let rev = entry.rev;
+        let (rev, expires) = (entry.rev, entry.expires);
         if let Some(state) = self.active.get_mut(key) {
             state.on_fed(entry, &mut self.shared, now);
             if state.is_idle() {
@@ -137,7 +137,7 @@ impl<E: Entity, T> Stripe<E, T> {
         } else {
             self.shared.take_entry(key, entry, now);
         }
-        self.shared.note_fed(key, rev)
+        self.shared.note_fed(key, rev, expires, now)
     }
 
     /// The replica has seen all that was stored when verification `verify` was asked for.

@@ -11,7 +11,7 @@ use super::slots::{Position, Slot, Slots};
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
 
-/// How long the marker of a deleted record is kept: a little longer than in the bucket.
+/// The time for which a deleted record is known whose marker the bucket has dropped, or soon will.
 const TOMBSTONE_TTL_MS: u64 = 25 * 3_600_000;
 
 #[derive(Debug)]
@@ -22,7 +22,8 @@ pub(super) struct Shared<E: Entity, T> {
     pub(super) slots: Slots<E>,
     /// The key of each write in flight, by the write's number.
     pub(super) writes: HashMap<u64, E::Key>,
-    /// Markers in the order in which they were seen: when, the key, its revision.
+    /// Deleted records whose marker is gone or expires: the time at which that was seen, the key,
+    /// its revision. A marker that does not expire is known for as long as it stands.
     tombstones: VecDeque<(u64, E::Key, u64)>,
     pub(super) index: E::Index,
     last_number: u64,
@@ -64,7 +65,10 @@ impl<E: Entity, T> Shared<E, T> {
     }
 
     /// The feed has delivered revision `rev` of a key. Returns the one that it delivered before.
-    pub(super) fn note_fed(&mut self, key: &E::Key, rev: u64) -> u64 {
+    pub(super) fn note_fed(&mut self, key: &E::Key, rev: u64, expires: bool, now: Now) -> u64 {
+        if expires {
+            self.tombstones.push_back((now.mono_ms, key.clone(), rev));
+        }
         self.slots.get_mut(key).map_or(0, |slot| std::mem::replace(&mut slot.fed, rev))
     }
 
@@ -88,9 +92,6 @@ impl<E: Entity, T> Shared<E, T> {
         let key = &slot.map_or(key, |slot| &slot.key).clone();
         let changes = E::observe(&mut self.index, key, before.record(), stored.record(), now);
         self.effects.extend(changes.into_iter().map(Effect::ChangeShared));
-        if matches!(stored, Stored::Absent { .. }) {
-            self.tombstones.push_back((now.mono_ms, key.clone(), rev));
-        }
         self.slots.put(key, Position { rev, fed, epoch: self.epoch }, stored);
         before
     }
@@ -170,6 +171,7 @@ impl<E: Entity, T> Shared<E, T> {
         let (version, changed_by) = slot.change();
         let absent = Stored::Absent { version, changed_by };
         let lost = self.replace(key, absent.clone(), 0, now);
+        self.tombstones.push_back((now.mono_ms, key.clone(), 0));
         self.note_lost(key, lost, &absent);
     }
 
@@ -211,12 +213,14 @@ impl<E: Entity, T> Shared<E, T> {
         announced
     }
 
-    /// Forgets markers that the bucket has forgotten too, unless their key has unfinished work.
+    /// Forgets deleted records that the bucket has forgotten too, unless their key has unfinished
+    /// work.
     pub(super) fn forget_tombstones(&mut self, now: Now, is_active: impl Fn(&E::Key) -> bool) {
         let is_over = |at_ms: u64| at_ms + TOMBSTONE_TTL_MS <= now.mono_ms;
         while let Some((_, key, rev)) = self.tombstones.pop_front_if(|(at_ms, ..)| is_over(*at_ms))
         {
-            if self.slots.get(&key).is_some_and(|slot| slot.rev == rev) && !is_active(&key) {
+            let slot = self.slots.get(&key).filter(|slot| slot.rev == rev && !slot.holds_record());
+            if slot.is_some() && !is_active(&key) {
                 self.slots.remove(&key);
             }
         }

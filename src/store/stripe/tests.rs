@@ -214,6 +214,26 @@ fn an_abandoned_write_is_announced_when_it_is_stored_after_all() {
 }
 
 #[test]
+fn a_deleted_record_is_known_until_its_last_marker_has_expired() {
+    const DAY_MS: u64 = 86_400_000;
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.acked(1, 1, 0);
+    rig.fed(rig.own(1));
+    rig.command(2, Command::Delete { only: None }, 0);
+    rig.acked(2, 2, 0);
+    rig.fed(rig.own(2));
+    // The marker stands for as long as records below it are written once more.
+    rig.tick(3 * DAY_MS);
+    let last = Entry { rev: 9, expires: true, ..rig.own(2) };
+    assert_eq!(rig.fed_after(last, 3 * DAY_MS), 2);
+    rig.tick(4 * DAY_MS);
+    assert!(rig.machine.known(&john()).is_some());
+    rig.tick(5 * DAY_MS);
+    assert_eq!(rig.machine.known(&john()), None);
+}
+
+#[test]
 fn an_abandoned_write_is_announced_under_an_invisible_change_by_another_daemon() {
     let mut rig = with_abandoned_write();
     let covered = other(&stored(&rig.own(4)), &connect("b"), 5);

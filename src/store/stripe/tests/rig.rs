@@ -60,7 +60,7 @@ pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Ent
     let decision = Users::decide(&john(), stored, command, &rules, OTHER, at(0)).unwrap();
     let stored = decision.next.unwrap();
     let content = content_of(&stored);
-    Entry { rev, content, writer: Some(OTHER) }
+    Entry { rev, content, writer: Some(OTHER), expires: false }
 }
 
 fn content_of(stored: &Stored<Record>) -> Content {
@@ -105,6 +105,13 @@ impl Rig {
         self.effects()
     }
 
+    /// Feeds an entry at `now_ms`. Returns the revision of the key that was fed before.
+    pub(super) fn fed_after(&mut self, entry: Entry, now_ms: u64) -> u64 {
+        let before = self.machine.on_fed(&john(), entry, at(now_ms));
+        self.effects();
+        before
+    }
+
     pub(super) fn verified(&mut self, verify: u64) -> Vec<String> {
         self.machine.on_verified(&john(), verify, at(0));
         self.effects()
@@ -128,7 +135,7 @@ impl Rig {
     /// The entry of the last write at `rev`.
     pub(super) fn own(&self, rev: u64) -> Entry {
         let content = self.written.clone().unwrap();
-        Entry { rev, content, writer: Some(OWN) }
+        Entry { rev, content, writer: Some(OWN), expires: false }
     }
 
     pub(super) fn known(&self) -> Stored<Record> {
