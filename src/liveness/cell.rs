@@ -18,7 +18,7 @@ const CONFIRM_MS: u64 = 4000;
 /// Daemons that started closer together than this count as equally old, in milliseconds.
 const SAME_AGE_MS: u64 = 1000;
 
-/// What daemons of one cell have in common.
+/// The properties that daemons of one cell have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// See [`LAYOUT`].
@@ -36,7 +36,7 @@ pub struct Identity {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Introduction {
     pub daemon: String,
-    /// How long daemons of its stream have been there without a break, in milliseconds.
+    /// The time for which daemons of its stream have been there without a break, in milliseconds.
     pub up_ms: u64,
     #[serde(flatten)]
     pub identity: Identity,
@@ -59,12 +59,12 @@ struct Group {
     since_ms: i64,
 }
 
-/// What is wrong with the other daemons, seen from this one.
+/// The problems with the other daemons, seen from this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Why this daemon takes no requests.
+    /// The reason why this daemon takes no requests.
     pub yields: Option<String>,
-    /// Why this daemon is not as it should be, though it takes requests.
+    /// The reason why this daemon is not as it should be, though it takes requests.
     pub conflict: Option<String>,
     /// Settings that differ among the daemons of one stream.
     pub difference: Option<String>,
@@ -113,7 +113,7 @@ impl Cell {
         since_ms
     }
 
-    /// How long daemons of the stream of this one have been there, in milliseconds.
+    /// The time for which daemons of this daemon's stream have been there, in milliseconds.
     pub fn group_up_ms(&mut self, own: &Identity, started_ms: u64, now_ms: u64) -> u64 {
         let up_ms = signed(now_ms) - self.group_since_ms(own, started_ms);
         u64::try_from(up_ms).unwrap_or(0)

@@ -1,4 +1,4 @@
-//! When work on the bucket that nobody waits for is tried again after it failed.
+//! Pauses after failures of the work on the bucket that nobody waits for.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What has become of the work so far.
+/// The state of the work so far.
 #[derive(Debug)]
 pub struct Upkeep {
-    /// What is done, for the log.
+    /// The name of the work, for the log.
     name: &'static str,
     pause: Duration,
     paused_until: Option<Instant>,

@@ -53,13 +53,13 @@ pub struct LeaseTimes {
 }
 
 impl Longer {
-    /// When a shorter lease took its place.
+    /// The time at which a shorter lease took its place.
     fn changed_at(&self) -> Time {
         Time(self.until.0.saturating_sub_unsigned(learning_ms(self.lease_ms)))
     }
 }
 
-/// How long clients may take to learn of another lease than this one, in milliseconds.
+/// The longest time that clients take to learn of another lease than this one, in milliseconds.
 fn learning_ms(lease_ms: u64) -> u64 {
     lease_ms.saturating_mul(LEARNED_AFTER_LEASES)
 }

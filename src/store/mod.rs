@@ -49,18 +49,18 @@ pub use open::{UnusableBucket, check, open};
 /// The period of the stripes' ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many keys are repaired at a time.
+/// The number of keys repaired at a time.
 const CONCURRENT_REPAIRS: usize = 256;
 
-/// Where a stream that is not what it was is reported in the health.
+/// The key of the health under which a stream that is not what it was is reported.
 const PROBLEM_KEY: &str = "bucket";
 
-/// How far the replica is.
+/// The progress of the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The feed delivers the stream from its beginning.
     Replaying,
-    /// What others see of lost records is written.
+    /// The store writes what others see of lost records.
     Repairing,
     /// The replica is what is stored.
     Whole,

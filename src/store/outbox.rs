@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::payload_limit::PayloadLimit;
 use crate::watchdog::WatchdogTap;
 
-/// How many messages are published before the watchdog is looked at.
+/// The number of messages published before the watchdog is looked at.
 const MAX_PER_TURN: usize = 64;
 
 /// One message to publish.

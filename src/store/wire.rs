@@ -61,7 +61,7 @@ pub fn is_marker(headers: Option<&HeaderMap>) -> bool {
     })
 }
 
-/// What kind of marker a stored message is, if it is one.
+/// The kind of marker that a stored message is, if it is one.
 pub fn marker_kind(headers: Option<&HeaderMap>) -> Option<Kind> {
     let headers = headers.filter(|headers| is_marker(Some(headers)))?;
     Some(match (headers.get(TTL), headers.get(LAST_MARKER)) {

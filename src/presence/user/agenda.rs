@@ -70,12 +70,13 @@ impl UserAgenda {
         }
     }
 
-    /// When a connection that keeps itself alive was last heard of.
+    /// The time at which a connection that keeps itself alive was last heard of.
     pub fn heard(&self, user: &Id, connection: &Id) -> Option<Heard> {
         self.users.get(user)?.heard(connection.as_str())
     }
 
-    /// When this daemon first saw that a connection is leaving, on its monotonic clock.
+    /// The time at which this daemon first saw that a connection is leaving, on its monotonic
+    /// clock.
     pub fn leaving_seen_ms(&self, user: &Id, key: &LeavingKey) -> Option<u64> {
         self.users.get(user)?.leaving_seen_ms(key)
     }

@@ -12,7 +12,7 @@ use crate::store::open;
 /// The pause before a stream that seems to be another is asked once more.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Where settings of the stream that do not do are reported.
+/// The key under which unsuitable settings of the stream are reported.
 const SETTINGS_KEY: &str = "bucket settings";
 
 impl Feed {

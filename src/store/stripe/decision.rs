@@ -16,7 +16,7 @@ pub(super) struct Decided<E: Entity, T> {
     pub(super) verify: Option<u64>,
 }
 
-/// What the next write stores, as a record and as written.
+/// The record that the next write stores, decoded and as written.
 pub(super) type Next<R> = (Stored<R>, Content);
 
 /// The inputs of a decision beside the record and the command.

@@ -11,7 +11,7 @@ use super::slots::{Position, Slot, Slots};
 use crate::presence::entity::{DaemonId, Entity, Event, Stored};
 use crate::presence::time::Now;
 
-/// How long the marker of a deleted record is kept: a little longer than in the bucket.
+/// The time for which the marker of a deleted record is kept: a little longer than in the bucket.
 const TOMBSTONE_TTL_MS: u64 = 25 * 3_600_000;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Shared<E: Entity, T> {
     tombstones: VecDeque<(u64, E::Key, u64)>,
     pub(super) index: E::Index,
     last_number: u64,
-    /// How often the stream was found to be another than the one that was known.
+    /// The number of times that the stream was found to be another than the one that was known.
     pub(super) epoch: u32,
     /// Whether the feed delivers the stream of a new epoch. Nothing is decided meanwhile.
     pub(super) replaying: bool,

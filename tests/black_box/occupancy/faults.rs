@@ -154,7 +154,7 @@ async fn change_all(client: &Client, round: usize) {
     }
 }
 
-/// What a receiver knows of each channel in the end: version, members online, members.
+/// The newest state of each channel that a receiver knows: version, members online, members.
 async fn newest(counts: &mut Counts) -> BTreeMap<usize, (u64, [u64; 2])> {
     let deadline = Instant::now() + BOUND;
     let mut newest = BTreeMap::new();
