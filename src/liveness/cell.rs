@@ -46,8 +46,8 @@ pub struct Introduction {
 struct Neighbour {
     identity: Identity,
     heard_ms: u64,
-    /// Since when daemons of its stream have been there, on this daemon's monotonic clock, which
-    /// may be before its origin.
+    /// The time from which daemons of its stream have been there, on this daemon's monotonic clock.
+    /// It may be before the clock's origin.
     since_ms: i64,
 }
 
@@ -75,7 +75,7 @@ pub struct Findings {
 pub struct Cell {
     neighbours: HashMap<DaemonId, Neighbour>,
     group: Option<Group>,
-    /// Since when there is a conflict.
+    /// The start of a conflict, while there is one.
     since_ms: Option<u64>,
 }
 
@@ -102,8 +102,9 @@ impl Cell {
         };
     }
 
-    /// Since when daemons of the stream of this one have been there. It started at `started_ms`.
-    /// The age of a group outlives each of its daemons, as they are restarted one by one.
+    /// The time from which daemons of this daemon's stream have been there. This daemon started at
+    /// `started_ms`. The age of a group outlives each of its daemons, as they are restarted one by
+    /// one.
     fn group_since_ms(&mut self, own: &Identity, started_ms: u64) -> i64 {
         let group = self.group.take().filter(|group| group.stream == own.stream);
         let known_ms = group.map_or_else(|| signed(started_ms), |group| group.since_ms);
@@ -141,7 +142,8 @@ impl Cell {
             .find(|each| same_requests(each) && each.identity.layout != own.layout)
         {
             findings.yields = Some(format!(
-                "another daemon keeps records in layout {}, and this build knows {LAYOUT}: install the newer one",
+                "another daemon keeps records in layout {}, and this build knows {LAYOUT}: install \
+                 the newer one",
                 other.identity.layout
             ));
             return findings;
@@ -152,7 +154,8 @@ impl Cell {
         if let Some(other) = oldest {
             let theirs_ms = other.since_ms;
             let text = format!(
-                "daemons of the prefix {} keep their records in two streams: this one in {}, others in {}",
+                "daemons of the prefix {} keep their records in two streams: this one in {}, \
+                 others in {}",
                 own.requests, own.stream, other.identity.stream
             );
             let is_younger = if own_ms.abs_diff(theirs_ms) < SAME_AGE_MS {

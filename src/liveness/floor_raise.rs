@@ -32,7 +32,7 @@ const CONCURRENT_WRITES: usize = 16;
 pub struct FloorRaise {
     store: Store,
     beacons: Beacons,
-    /// For how long a marker is kept.
+    /// The time for which a marker is kept.
     age: Duration,
     pass: Option<Pass>,
     upkeep: Upkeep,

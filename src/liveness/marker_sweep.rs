@@ -33,7 +33,7 @@ const CONCURRENT_WRITES: usize = 16;
 pub struct MarkerSweep {
     pub store: Store,
     pub beacons: Beacons,
-    /// For how long a marker is kept.
+    /// The time for which a marker is kept.
     pub age: Duration,
 }
 

@@ -16,8 +16,8 @@ const SCHEMA: u32 = 1;
 /// The lease given to clients where nothing is stored, in milliseconds: the default of the setting.
 pub const DEFAULT_LEASE_MS: u64 = 60_000;
 
-/// In how many leases a client has learned of another one: it asks for an answer at least once per
-/// lease.
+/// The number of leases within which a client has learned of another one: it asks for an answer at
+/// least once per lease.
 const LEARNED_AFTER_LEASES: u64 = 2;
 
 /// The time after a change for which an answer may still tell the lease before it, in milliseconds:

@@ -78,7 +78,7 @@ pub struct OccupancyTask {
     peers: BTreeSet<DaemonId>,
     /// Whether it is settled which daemon announces what was before this one.
     settled: bool,
-    /// Since when all announcements were heard.
+    /// The time from which all announcements were heard.
     listens_from_ms: u64,
     catch_up: Option<CatchUp>,
 }

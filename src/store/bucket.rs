@@ -96,8 +96,8 @@ impl Info {
         let is_clustered = self.cluster.as_ref().is_some_and(|cluster| cluster.name.is_some());
         (is_clustered && self.config.num_replicas <= 1).then(|| {
             format!(
-                "the bucket {name} has one replica on a cluster of NATS: without its server no request \
-                 is answered; `nats stream edit KV_{name} --replicas 3` makes more"
+                "the bucket {name} has one replica on a cluster of NATS: without its server no \
+                 request is answered; `nats stream edit KV_{name} --replicas 3` makes more"
             )
         })
     }
@@ -350,7 +350,9 @@ mod tests {
         let leads = |followers: &[(u64, bool)]| {
             let replicas: Vec<_> = followers
                 .iter()
-                .map(|(ms, offline)| serde_json::json!({"active": ms * 1_000_000, "offline": offline}))
+                .map(|(ms, offline)| {
+                    serde_json::json!({"active": ms * 1_000_000, "offline": offline})
+                })
                 .collect();
             let cluster: Cluster =
                 serde_json::from_value(serde_json::json!({ "replicas": replicas })).unwrap();

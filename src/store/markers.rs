@@ -29,7 +29,7 @@ pub struct DueMarker {
     pub subject: String,
     /// The kind of the marker by which it is to be replaced.
     pub next: Kind,
-    /// For how long it has been due, in milliseconds.
+    /// The time for which it has been due, in milliseconds.
     pub late_ms: u64,
 }
 

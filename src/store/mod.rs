@@ -325,7 +325,8 @@ impl Store {
             tracing::error!(
                 bucket = self.context.bucket.name(),
                 key,
-                "the bucket holds a key that is no presence record; such keys stay as they are. If the bucket belongs to something else, choose another `store.bucket`"
+                "the bucket holds a key that is no presence record; such keys stay as they are. If \
+                 the bucket belongs to something else, choose another `store.bucket`"
             );
         }
     }

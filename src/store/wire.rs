@@ -71,7 +71,7 @@ pub fn marker_kind(headers: Option<&HeaderMap>) -> Option<Kind> {
     })
 }
 
-/// After how long a stored message expires, in milliseconds; `None` if never.
+/// The time after which a stored message expires, in milliseconds; `None` if never.
 pub fn ttl_ms(headers: Option<&HeaderMap>) -> Option<i64> {
     let ttl = headers?.get(TTL)?.as_str();
     let whole_seconds = ttl.parse().ok().map(Duration::from_secs);

@@ -31,7 +31,7 @@ pub struct WriteHealth {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when writes have been sent and none of them was answered.
+    /// The time from which writes have been sent and none of them was answered.
     waiting: Option<Now>,
     problem: Option<Problem>,
     /// The causes that were logged in the last [`REPEAT_MS`], and when.

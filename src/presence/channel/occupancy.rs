@@ -59,7 +59,7 @@ struct Channel {
     /// The time at which this daemon looks at it: its place in the queue, while `due_ms` is set.
     look_ms: u64,
     interval_ms: u64,
-    /// Until when it is remembered without members.
+    /// The time until which it is remembered without members.
     keep_until_ms: u64,
 }
 
@@ -161,8 +161,8 @@ impl Occupancy {
         }
     }
 
-    /// Hears an announcement of this daemon or of another one, perhaps of a channel that the replica
-    /// does not have yet.
+    /// Hears an announcement of this daemon or of another one, perhaps of a channel that the
+    /// replica does not have yet.
     pub fn on_announced(
         &mut self,
         key: &ChannelKey,

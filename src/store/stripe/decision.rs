@@ -86,7 +86,8 @@ fn too_large(bytes: usize, limit: usize) -> Refusal {
     Refusal::new(
         Code::TooLarge,
         format!(
-            "the record would have {bytes} bytes, and the NATS server's `max_payload` leaves room for {limit}: raise it, or lower `limits.connections_per_user`"
+            "the record would have {bytes} bytes, and the NATS server's `max_payload` leaves room \
+             for {limit}: raise it, or lower `limits.connections_per_user`"
         ),
     )
     .limit(limit as u64)

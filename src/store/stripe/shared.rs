@@ -110,7 +110,8 @@ impl<E: Entity, T> Shared<E, T> {
                 kind = E::KIND,
                 revision = entry.rev,
                 %reason,
-                "a record cannot be read; it stays as it is, and requests for it are answered `unavailable`"
+                "a record cannot be read; it stays as it is, and requests for it are answered \
+                 `unavailable`"
             );
             tracing::debug!(?key, revision = entry.rev, "the record that cannot be read");
             Stored::Unreadable

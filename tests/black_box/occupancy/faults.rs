@@ -117,7 +117,9 @@ async fn agree_after_deaths(interval: &str) {
     }
     let newest = newest(&mut counts).await;
     for n in 0..CHANNELS {
-        let query = json!({"filter": {"cid": format!("messaging:c{n}")}, "online_count": true, "presence": true});
+        let query = json!({
+            "filter": {"cid": format!("messaging:c{n}")}, "online_count": true, "presence": true
+        });
         let found = client.get("query_channels", query).await;
         let channel = &found["channels"][0];
         let count = |field: &str| channel[field].as_u64().unwrap_or(0);

@@ -70,7 +70,7 @@ pub struct World {
     pub gateways: Vec<Gateway>,
     pub truth: Truth,
     pub calm: bool,
-    /// Until when there was a fault, and since when each daemon is reliable.
+    /// The end of the last fault, and the time from which each daemon is reliable.
     pub disturbed_ms: u64,
     pub reliable_ms: BTreeMap<DaemonId, u64>,
     last_daemon: u64,
