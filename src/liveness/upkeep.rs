@@ -28,7 +28,7 @@ impl Upkeep {
         Self { name, pause: FIRST_PAUSE, paused_until: None, logged: None }
     }
 
-    /// Whether the work waits after a failure.
+    /// Returns whether the work waits after a failure.
     pub fn is_paused(&self) -> bool {
         self.paused_until.is_some_and(|until| Instant::now() < until)
     }

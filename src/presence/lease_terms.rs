@@ -127,8 +127,8 @@ impl LeaseTerms {
         LeaseTimes { told_ms, longest_ms }
     }
 
-    /// Whether these follow on `former` by a change. Older ones, as a backup has them, do not know
-    /// of a longer lease that clients go by.
+    /// Returns whether these follow on `former` by a change. Older ones, as a backup has them, do
+    /// not know of a longer lease that clients go by.
     pub fn follows(&self, former: &Self, stream: Time) -> bool {
         self.times(stream).longest_ms >= former.times(stream).longest_ms
     }

@@ -231,7 +231,7 @@ impl OccupancyTask {
         }
     }
 
-    /// Whether counts are those of what is stored, and announcements are heard.
+    /// Returns whether counts are those of what is stored, and announcements are heard.
     fn can_announce(&self) -> bool {
         self.store.is_whole() && !self.beacons.hearing().is_cut_off()
     }

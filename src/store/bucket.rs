@@ -102,8 +102,8 @@ impl Info {
         })
     }
 
-    /// Whether the leader that answered is in touch with a majority. A leader that was cut off goes
-    /// on as leader for some seconds.
+    /// Returns whether the leader that answered is in touch with a majority. A leader that was cut
+    /// off goes on as leader for some seconds.
     pub fn has_majority(&self) -> bool {
         let followers = self.cluster.as_ref().map_or(&[][..], |cluster| &cluster.replicas);
         let in_touch = |each: &&Follower| {
@@ -262,7 +262,7 @@ impl Bucket {
         }
     }
 
-    /// Whether the leader holds a message with sequence `seq` or a later one.
+    /// Returns whether the leader holds a message with sequence `seq` or a later one.
     pub async fn holds_from(&self, seq: u64) -> Result<bool, BucketError> {
         let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
         let request = format!("STREAM.MSG.GET.{}", self.stream());

@@ -25,7 +25,7 @@ pub struct ClockSkew {
 }
 
 impl ClockSkew {
-    /// Whether the clock is so far off that nothing may be written.
+    /// Returns whether the clock is so far off that nothing may be written.
     pub fn is_wrong(&self) -> bool {
         self.is_wrong.load(Ordering::Relaxed)
     }

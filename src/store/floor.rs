@@ -75,8 +75,8 @@ impl Floor {
         self.seq.load(Ordering::Relaxed)
     }
 
-    /// Whether it has stood for long enough when JetStream's clock shows `stream_ms`, given how
-    /// long markers are kept.
+    /// Returns whether it has stood for long enough when JetStream's clock shows `stream_ms`, given
+    /// how long markers are kept.
     pub fn is_settled(&self, stream_ms: i64, marker_age_ms: u64) -> bool {
         let position = self.position();
         let old_ms = u64::try_from(stream_ms - position.stored_ms).unwrap_or(0);

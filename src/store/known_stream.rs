@@ -64,8 +64,8 @@ pub struct KnownStream {
     expired: BTreeMap<u64, i64>,
     /// The stream's last sequence and number of messages, until the feed has come to that sequence.
     awaited: Option<(u64, u64)>,
-    /// The number of messages by which the stream may differ, as reading it again does not explain
-    /// them; `None` if the next comparison is to find that out.
+    /// The number of messages by which the stream may differ: reading it again does not explain
+    /// them. `None` if the next comparison is to find that out.
     unexplained: Option<i64>,
     miscounts: u32,
 }

@@ -174,7 +174,7 @@ impl Store {
         self.channels.for_each_stripe(|stripe| stripe.set_max_value(bytes));
     }
 
-    /// Whether there is any user.
+    /// Returns whether there is any user.
     pub fn has_users(&self) -> bool {
         let mut has_users = false;
         self.users.for_each_stripe(|stripe| has_users |= stripe.records().next().is_some());
@@ -223,12 +223,13 @@ impl Store {
         self.users.busy() + self.channels.busy()
     }
 
-    /// Whether the replica is what is stored, as far as is known. Otherwise no request is served.
+    /// Returns whether the replica is what is stored, as far as is known. Otherwise no request is
+    /// served.
     pub fn is_whole(&self) -> bool {
         *self.phase() == Phase::Whole && !self.is_uncertain()
     }
 
-    /// Whether the stream was not compared since the connection was lost.
+    /// Returns whether the stream was not compared since the connection was lost.
     fn is_uncertain(&self) -> bool {
         self.uncertain.load(Ordering::Relaxed)
     }

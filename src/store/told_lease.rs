@@ -106,7 +106,7 @@ impl ToldLease {
         terms.map_or_else(|| LeaseTerms::default().times(stream), |terms| terms.times(stream))
     }
 
-    /// Whether the bucket says that connects are told `lease_ms`, or cannot be made to.
+    /// Returns whether the bucket says that connects are told `lease_ms`, or cannot be made to.
     pub fn is_stored(&self, lease_ms: u64) -> bool {
         let state = self.state();
         match state.content {

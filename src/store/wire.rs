@@ -53,7 +53,7 @@ pub fn write(
     }
 }
 
-/// Whether a stored message is the marker of a deletion.
+/// Returns whether a stored message is the marker of a deletion.
 pub fn is_marker(headers: Option<&HeaderMap>) -> bool {
     headers.is_some_and(|headers| {
         headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")

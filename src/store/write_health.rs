@@ -120,8 +120,8 @@ impl WriteHealth {
         }
     }
 
-    /// Whether something else is reported, which may be why no answers come. It has its own line in
-    /// the log.
+    /// Returns whether something else is reported, which may be why no answers come. It has its own
+    /// line in the log.
     fn has_other_problem(&self) -> bool {
         self.health.watch().borrow().problems.keys().any(|place| place != PROBLEM_KEY)
     }

@@ -81,7 +81,7 @@ impl UserAgenda {
         self.users.get(user)?.leaving_seen_ms(key)
     }
 
-    /// Whether a connection has been silent for a lease, and is still the same.
+    /// Returns whether a connection has been silent for a lease, and is still the same.
     pub fn is_silent(&self, user: &Id, connection_gen: &ConnectionGen, now_ms: u64) -> bool {
         let upcoming = self.users.get(user);
         upcoming.is_some_and(|each| each.is_silent(connection_gen, &self.measures, now_ms))

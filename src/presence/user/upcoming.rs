@@ -212,7 +212,7 @@ impl Upcoming {
         own.filter(is_it).for_each(|lease| lease.heard.beat(at_ms));
     }
 
-    /// Whether a connection has been silent for a lease, and is still the same.
+    /// Returns whether a connection has been silent for a lease, and is still the same.
     pub fn is_silent(
         &self,
         connection_gen: &ConnectionGen,

@@ -52,7 +52,8 @@ impl Feed {
         Ok(loss)
     }
 
-    /// Whether the newest messages that were known are still in a stream that ends at `last`.
+    /// Checks whether the newest messages that were known are still in a stream that ends at
+    /// `last`.
     async fn find_lost_tail(&mut self, last: u64) -> Result<Option<Loss>, FeedError> {
         let known = self.known();
         if last < known {

@@ -297,8 +297,9 @@ impl Feed {
         self.advance(self.position);
     }
 
-    /// Whether all that was stored before has been delivered. The consumer delivers all that its
-    /// server knows, but that server may itself be behind, so the leader is queried as well.
+    /// Returns whether all that was stored before has been delivered. The consumer delivers all
+    /// that its server knows, but that server may itself be behind, so the leader is queried as
+    /// well.
     async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, FeedError> {
         #[derive(Deserialize)]
         struct Info {

@@ -45,7 +45,7 @@ impl<E: Entity> Slot<E> {
         }
     }
 
-    /// Whether there is a record, readable or not.
+    /// Returns whether there is a record, readable or not.
     pub(super) fn holds_record(&self) -> bool {
         !matches!(self.kept, Kept::Absent { .. })
     }

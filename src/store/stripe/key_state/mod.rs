@@ -249,7 +249,7 @@ impl<E: Entity, T> KeyState<E, T> {
         }
     }
 
-    /// Whether the leader holds less than what was known when it was asked.
+    /// Returns whether the leader holds less than what was known when it was asked.
     fn is_suspect(&self, found: &Found, shared: &Shared<E, T>) -> bool {
         let Phase::Reading { known, .. } = self.phase else { return false };
         let is_same_epoch = known > 0 && known <= shared.rev(&self.key);
