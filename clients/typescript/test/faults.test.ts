@@ -182,3 +182,44 @@ test("the audit finds a missed event and degrades the watch until a round finds 
     await elsewhere.stop();
   }
 });
+
+test("a member behind those that are shown is unknown until an event", async () => {
+  const service = forService(await stack.connect());
+  const members = Array.from({ length: 120 }, (_, n) => `u${String(n).padStart(3, "0")}`);
+  const channel = { type: "messaging", id: "big" };
+  await service.upsertChannel({ ...channel, members: members.slice(0, 100) });
+  await service.upsertChannel({ ...channel, add_members: members.slice(100) });
+  const me = forUser(await stack.connect(), "u000");
+  const watch = me.watchChannel({ ...channel, users: ["u110", "u050"] });
+  await watch.live;
+  assert.equal(watch.get("u050"), null);
+  assert.equal(watch.get("u110"), undefined);
+  await service.upsertUsers([{ id: "u110", status: "here" }]);
+  await until(() => watch.get("u110")?.status === "here");
+  watch.close();
+});
+
+test("answers that would be too large are asked for in parts", async () => {
+  const small = await Stack.start({ nats: "max_payload: 8192" });
+  try {
+    const service = forService(await small.connect());
+    const members = Array.from({ length: 40 }, (_, n) => `u${String(n).padStart(2, "0")}`);
+    await service.upsertChannel({ type: "messaging", id: "large", members });
+    for (const id of members) await service.upsertUsers([{ id, about: "x".repeat(400) }]);
+    const me = forUser(await small.connect(), "u00");
+    const watches = [
+      me.watch(members),
+      service.watchAll(),
+      me.watchChannel({ type: "messaging", id: "large" }),
+      me.watchChannels({ filter: { id: "large" } }),
+    ];
+    for (const watch of watches) {
+      await watch.live;
+      assert.equal(watch.get("u00")?.id, "u00");
+    }
+    assert.equal(watches[0]?.getSnapshot().users.size, 40);
+    assert.equal(watches[1]?.getSnapshot().users.size, 40);
+  } finally {
+    await small.stop();
+  }
+});

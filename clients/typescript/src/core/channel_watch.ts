@@ -23,6 +23,8 @@ export interface ChannelsAnswer<F extends object> {
   occupancy: string[];
   /** The answers of all watched users, and the mark of the oldest question for each. */
   fresh: Map<string, { user: PublicUser; askedAt: number }>;
+  /** The mark before the first question. */
+  askedAt: number;
 }
 
 export type ChannelsLoader<F extends object> = (hub: Hub) => Promise<ChannelsAnswer<F>>;
@@ -129,6 +131,8 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
     for (const id of answer.users) {
       const fresh = answer.fresh.get(id);
       if (fresh) this.hub.onAnswer([id], new Map([[id, fresh.user]]), fresh.askedAt);
+      // A member behind those that the answer shows.
+      else this.hub.onNotShown([id], answer.askedAt);
     }
     this.#followCounts(answer.occupancy);
     // A user who was subscribed to only now is asked for once more: subscribe, then query.
@@ -176,15 +180,13 @@ export function channelLoader<F extends object>(ref: ChannelRef): ChannelsLoader
     const named = typeof users === "string" ? undefined : [...new Set(users)];
     const body = { type, id, presence: true, data, online_count: onlineCount };
     const fresh: ChannelsAnswer<F>["fresh"] = new Map();
+    const begunAt = hub.mark();
     const ask = async (chunk?: string[]) => {
       const askedAt = hub.mark();
-      const answer = await hub.door.once<{ channel: Channel<F>; presence: PresenceBlock }>(
-        "watch_channel",
-        {
-          ...body,
-          users: chunk,
-        },
-      );
+      const answer = await hub.door.onceFitting<{
+        channel: Channel<F>;
+        presence: PresenceBlock;
+      }>("watch_channel", "member_limit", { ...body, users: chunk });
       for (const member of answer.channel.members) {
         if (answer.presence.users.includes(member.user_id)) {
           fresh.set(member.user_id, { user: member.user, askedAt });
@@ -208,6 +210,7 @@ export function channelLoader<F extends object>(ref: ChannelRef): ChannelsLoader
       more: false,
       occupancy: first.presence.occupancy_subject ? [first.presence.occupancy_subject] : [],
       fresh,
+      askedAt: begunAt,
     };
   };
 }
@@ -216,11 +219,11 @@ export function channelLoader<F extends object>(ref: ChannelRef): ChannelsLoader
 export function channelsLoader<F extends object>(query: Query): ChannelsLoader<F> {
   return async (hub) => {
     const askedAt = hub.mark();
-    const answer = await hub.door.once<{
+    const answer = await hub.door.onceFitting<{
       channels: (Channel<F> & { presence?: PresenceBlock })[];
       more?: boolean;
       presence: PresenceBlock;
-    }>("query_channels", { ...query, presence: true });
+    }>("query_channels", "member_limit", { ...query, presence: true });
     const fresh: ChannelsAnswer<F>["fresh"] = new Map();
     for (const channel of answer.channels) {
       for (const member of channel.members)
@@ -234,6 +237,7 @@ export function channelsLoader<F extends object>(query: Query): ChannelsLoader<F
       more: answer.more ?? false,
       occupancy: answer.channels.flatMap((channel) => channel.presence?.occupancy_subject ?? []),
       fresh,
+      askedAt,
     };
   };
 }

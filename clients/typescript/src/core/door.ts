@@ -5,6 +5,7 @@ import {
   afterDoubtfulTry,
   errorOfReply,
   isPresenceError,
+  isTooLarge,
   retryDelayMs,
 } from "./errors.js";
 import type { Answer, Link } from "./link.js";
@@ -51,6 +52,17 @@ export class Door {
   async once<T>(operation: string, body: unknown, timeoutMs?: number): Promise<T> {
     const subject = this.subject(operation);
     return resultOf<T>(await this.link.request(subject, body, timeoutMs), subject);
+  }
+
+  /** One try with up to a hundred of what `field` counts, fewer where they would be too large. */
+  async onceFitting<T>(operation: string, field: string, body: object): Promise<T> {
+    for (let most = 100; ; most >>= 1) {
+      try {
+        return await this.once<T>(operation, { ...body, [field]: most });
+      } catch (error) {
+        if (!isTooLarge(error) || most === 1) throw error;
+      }
+    }
   }
 
   /** Repeats what may succeed later, for ten seconds. */

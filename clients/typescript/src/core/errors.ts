@@ -63,6 +63,11 @@ export function isPresenceError(error: unknown): error is PresenceError {
   return error instanceof Error && error.name === "PresenceError";
 }
 
+/** Whether the answer to the request would have been larger than NATS takes. */
+export function isTooLarge(error: unknown): boolean {
+  return isPresenceError(error) && error.code === "too_large";
+}
+
 const BUSY: Record<string, number> = { contended: 409, overloaded: 429, unavailable: 503 };
 
 /**

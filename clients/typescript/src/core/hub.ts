@@ -6,7 +6,7 @@
 import type { Door } from "./door.js";
 import { pause } from "./door.js";
 import type { PresenceError } from "./errors.js";
-import { isPresenceError, retryDelayMs } from "./errors.js";
+import { isPresenceError, isTooLarge, retryDelayMs } from "./errors.js";
 import { tokenOf } from "./token.js";
 import type { PublicUser } from "./types.js";
 import type { Known } from "./view.js";
@@ -143,6 +143,16 @@ export class Hub {
     }
   }
 
+  /** The answer to the question of `askedAt` shows nothing of these users: events will. */
+  onNotShown(ids: Iterable<string>, askedAt: number): void {
+    for (const id of ids) {
+      const entry = this.#entries.get(id);
+      if (!entry || entry.denied || entry.fresh) continue;
+      entry.fresh = askedAt > entry.subscribedAt && this.door.link.up;
+      if (entry.fresh) this.#tell(entry, entry.view.user);
+    }
+  }
+
   /** Takes a message on the event subject of `id`. */
   onEvent(id: string, data: unknown): void {
     const entry = this.#entries.get(id);
@@ -253,12 +263,19 @@ export class Hub {
     }
   }
 
-  /** One fresh answer for at most 100 users. */
+  /** One fresh answer for at most 100 users, or several where it would be too large. */
   async ask(ids: readonly string[]): Promise<void> {
     const askedAt = this.mark();
     const body = { filter: { id: { $in: ids } }, limit: ids.length, presence: true };
-    const answer = await this.door.once<{ users: PublicUser[] }>("query_users", body);
-    this.onAnswer(ids, new Map(answer.users.map((user) => [user.id, user])), askedAt);
+    try {
+      const answer = await this.door.once<{ users: PublicUser[] }>("query_users", body);
+      this.onAnswer(ids, new Map(answer.users.map((user) => [user.id, user])), askedAt);
+    } catch (error) {
+      if (!isTooLarge(error) || ids.length === 1) throw error;
+      const half = ids.length >> 1;
+      await this.ask(ids.slice(0, half));
+      await this.ask(ids.slice(half));
+    }
   }
 
   #scheduleAudit(): void {

@@ -8,8 +8,6 @@ import { idOf } from "./token.js";
 import type { Fields, PublicUser } from "./types.js";
 import { Watch } from "./watch.js";
 
-const PAGE = 100;
-
 export class EveryoneWatch<F extends object = Fields> extends Watch<F> {
   protected override readonly covering = true;
   readonly #stop: () => void;
@@ -75,13 +73,10 @@ export class EveryoneWatch<F extends object = Fields> extends Watch<F> {
     const seen = new Set<string>();
     for (let last: string | undefined; ;) {
       const askedAt = this.hub.mark();
-      const answer = await this.hub.door.once<{ users: PublicUser[]; more?: boolean }>(
+      const answer = await this.hub.door.onceFitting<{ users: PublicUser[]; more?: boolean }>(
         "query_users",
-        {
-          ...(last !== undefined && { filter: { id: { $gt: last } } }),
-          limit: PAGE,
-          presence: true,
-        },
+        "limit",
+        { ...(last !== undefined && { filter: { id: { $gt: last } } }), presence: true },
       );
       const users = new Map(answer.users.map((user) => [user.id, user]));
       for (const id of users.keys()) {
@@ -90,7 +85,7 @@ export class EveryoneWatch<F extends object = Fields> extends Watch<F> {
       }
       this.hub.onAnswer(users.keys(), users, askedAt);
       last = answer.users.at(-1)?.id;
-      if (last === undefined || !(answer.more ?? answer.users.length === PAGE)) break;
+      if (last === undefined || answer.more === false) break;
     }
     const absent = [...this.ids].filter((id) => !seen.has(id));
     this.hub.onAnswer(absent, new Map(), startedAt);
