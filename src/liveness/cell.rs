@@ -18,7 +18,7 @@ const CONFIRM_MS: u64 = 4000;
 /// Daemons that started closer together than this count as equally old, in milliseconds.
 const SAME_AGE_MS: u64 = 1000;
 
-/// What daemons of one cell have in common.
+/// The properties that daemons of one cell have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// See [`LAYOUT`].
@@ -36,7 +36,7 @@ pub struct Identity {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Introduction {
     pub daemon: String,
-    /// How long daemons of its stream have been there without a break, in milliseconds.
+    /// The time for which daemons of its stream have been there without a break, in milliseconds.
     pub up_ms: u64,
     #[serde(flatten)]
     pub identity: Identity,
@@ -46,8 +46,8 @@ pub struct Introduction {
 struct Neighbour {
     identity: Identity,
     heard_ms: u64,
-    /// Since when daemons of its stream have been there, on this daemon's monotonic clock, which
-    /// may be before its origin.
+    /// The time from which daemons of its stream have been there, on this daemon's monotonic clock.
+    /// It may be before the clock's origin.
     since_ms: i64,
 }
 
@@ -59,12 +59,12 @@ struct Group {
     since_ms: i64,
 }
 
-/// What is wrong with the other daemons, seen from this one.
+/// The problems with the other daemons, seen from this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Why this daemon takes no requests.
+    /// The reason why this daemon takes no requests.
     pub yields: Option<String>,
-    /// Why this daemon is not as it should be, though it takes requests.
+    /// The reason why this daemon is not as it should be, though it takes requests.
     pub conflict: Option<String>,
     /// Settings that differ among the daemons of one stream.
     pub difference: Option<String>,
@@ -75,7 +75,7 @@ pub struct Findings {
 pub struct Cell {
     neighbours: HashMap<DaemonId, Neighbour>,
     group: Option<Group>,
-    /// Since when there is a conflict.
+    /// The start of a conflict, while there is one.
     since_ms: Option<u64>,
 }
 
@@ -102,8 +102,9 @@ impl Cell {
         };
     }
 
-    /// Since when daemons of the stream of this one have been there. It started at `started_ms`.
-    /// The age of a group outlives each of its daemons, as they are restarted one by one.
+    /// The time from which daemons of this daemon's stream have been there. This daemon started at
+    /// `started_ms`. The age of a group outlives each of its daemons, as they are restarted one by
+    /// one.
     fn group_since_ms(&mut self, own: &Identity, started_ms: u64) -> i64 {
         let group = self.group.take().filter(|group| group.stream == own.stream);
         let known_ms = group.map_or_else(|| signed(started_ms), |group| group.since_ms);
@@ -113,7 +114,7 @@ impl Cell {
         since_ms
     }
 
-    /// How long daemons of the stream of this one have been there, in milliseconds.
+    /// The time for which daemons of this daemon's stream have been there, in milliseconds.
     pub fn group_up_ms(&mut self, own: &Identity, started_ms: u64, now_ms: u64) -> u64 {
         let up_ms = signed(now_ms) - self.group_since_ms(own, started_ms);
         u64::try_from(up_ms).unwrap_or(0)
@@ -141,7 +142,8 @@ impl Cell {
             .find(|each| same_requests(each) && each.identity.layout != own.layout)
         {
             findings.yields = Some(format!(
-                "another daemon keeps records in layout {}, and this build knows {LAYOUT}: install the newer one",
+                "another daemon keeps records in layout {}, and this build knows {LAYOUT}: install \
+                 the newer one",
                 other.identity.layout
             ));
             return findings;
@@ -152,7 +154,8 @@ impl Cell {
         if let Some(other) = oldest {
             let theirs_ms = other.since_ms;
             let text = format!(
-                "daemons of the prefix {} keep their records in two streams: this one in {}, others in {}",
+                "daemons of the prefix {} keep their records in two streams: this one in {}, \
+                 others in {}",
                 own.requests, own.stream, other.identity.stream
             );
             let is_younger = if own_ms.abs_diff(theirs_ms) < SAME_AGE_MS {

@@ -15,24 +15,24 @@ use crate::store::bucket::BucketError;
 use crate::store::floor::KEY;
 use crate::store::wire;
 
-/// How often it is looked at.
+/// The interval between two checks of the floor.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much later the next daemon in rendezvous order raises the floor, in milliseconds.
+/// The delay by which the next daemon in rendezvous order raises the floor, in milliseconds.
 const STEP_MS: u64 = 60_000;
 
-/// How many records are written in each interval: a million takes an hour and a half.
+/// The number of records written in each interval: a million takes an hour and a half.
 const MAX_COPIES: usize = 200;
 
-/// How many are written at a time.
+/// The number of records written at a time.
 const CONCURRENT_WRITES: usize = 16;
 
-/// What one daemon does for the floor.
+/// The work of one daemon for the floor.
 #[derive(Debug)]
 pub struct FloorRaise {
     store: Store,
     beacons: Beacons,
-    /// For how long a marker is kept.
+    /// The time for which a marker is kept.
     age: Duration,
     pass: Option<Pass>,
     upkeep: Upkeep,

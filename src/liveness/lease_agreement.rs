@@ -14,19 +14,19 @@ use crate::store::Store;
 use crate::store::bucket::BucketError;
 use crate::store::told_lease::KEY;
 
-/// How often the lease is compared with the settings.
+/// The interval between two comparisons of the lease with the settings.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much later the next daemon in rendezvous order stores the lease.
+/// The delay by which the next daemon in rendezvous order stores the lease.
 const STEP: Duration = Duration::from_secs(5);
 
-/// How long a daemon that starts waits at most for the lease to be stored.
+/// The longest time for which a daemon that starts waits for the lease to be stored.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause before it looks again whether it is.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What one daemon does for the agreement.
+/// The work of one daemon for the agreement.
 #[derive(Debug, Clone)]
 pub struct LeaseAgreement {
     pub store: Store,

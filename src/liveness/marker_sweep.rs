@@ -16,24 +16,24 @@ use crate::store::bucket::BucketError;
 use crate::store::markers::{DueMarker, Kind};
 use crate::store::wire;
 
-/// How often markers are looked at.
+/// The interval between two checks of the markers.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much later the next daemon replaces a marker, in milliseconds.
+/// The delay by which the next daemon replaces a marker, in milliseconds.
 const STEP_MS: u64 = 5000;
 
-/// How long the last marker stands: all daemons have read it by then.
+/// The time for which the last marker stands: all daemons have read it by then.
 const LAST_TTL: Duration = Duration::from_secs(60);
 
-/// How many markers are replaced at a time.
+/// The number of markers replaced at a time.
 const CONCURRENT_WRITES: usize = 16;
 
-/// What one daemon does for the markers.
+/// The work of one daemon for the markers.
 #[derive(Debug)]
 pub struct MarkerSweep {
     pub store: Store,
     pub beacons: Beacons,
-    /// For how long a marker is kept.
+    /// The time for which a marker is kept.
     pub age: Duration,
 }
 

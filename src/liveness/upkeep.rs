@@ -1,4 +1,4 @@
-//! When work on the bucket that nobody waits for is tried again after it failed.
+//! Pauses after failures of the work on the bucket that nobody waits for.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What has become of the work so far.
+/// The state of the work so far.
 #[derive(Debug)]
 pub struct Upkeep {
-    /// What is done, for the log.
+    /// The name of the work, for the log.
     name: &'static str,
     pause: Duration,
     paused_until: Option<Instant>,
@@ -28,7 +28,7 @@ impl Upkeep {
         Self { name, pause: FIRST_PAUSE, paused_until: None, logged: None }
     }
 
-    /// Whether the work waits after a failure.
+    /// Returns whether the work waits after a failure.
     pub fn is_paused(&self) -> bool {
         self.paused_until.is_some_and(|until| Instant::now() < until)
     }

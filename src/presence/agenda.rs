@@ -11,10 +11,10 @@ use std::hash::Hash;
 
 use super::table::{Keyed, Table};
 
-/// When nothing is to come.
+/// The time of an item for which nothing is to come.
 pub const NEVER_MS: u64 = u64::MAX;
 
-/// How long something that was handed out as due rests before it is handed out again, in
+/// The time for which something handed out as due rests before it is handed out again, in
 /// milliseconds.
 pub const RETRY_MS: u64 = 5000;
 

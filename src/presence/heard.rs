@@ -32,7 +32,7 @@ impl Heard {
         }
     }
 
-    /// It connected once more.
+    /// The connection connected once more.
     pub fn connected_again(self, at_ms: u64, times: Option<LeaseTimes>) -> Self {
         Self { beat_ms: self.beat_ms, ..Self::connected(at_ms, times) }
     }

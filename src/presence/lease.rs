@@ -139,13 +139,13 @@ impl Leases {
         }
     }
 
-    /// How many connections a lease holds; `None` if it is unknown, or its end has begun.
+    /// The number of connections that a lease holds; `None` if it is unknown, or its end has begun.
     pub fn held(&self, name: &Id) -> Option<usize> {
         let lease = self.agenda.get(name).filter(|lease| lease.ending.is_none())?;
         Some(lease.held)
     }
 
-    /// When a lease was last heard of.
+    /// The time at which a lease was last heard of.
     pub fn heard(&self, name: &Id) -> Option<Heard> {
         self.agenda.get(name).map(|lease| lease.heard)
     }
@@ -197,7 +197,7 @@ impl Leases {
         std::iter::from_fn(|| self.agenda.take_due(now_ms, check)).collect()
     }
 
-    /// What connects are told now; `None` while the bucket is replayed.
+    /// The leases that connects are told now; `None` while the bucket is replayed.
     fn told(&self) -> Option<LeaseTimes> {
         self.listening.then_some(self.times)
     }

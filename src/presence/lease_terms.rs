@@ -16,8 +16,8 @@ const SCHEMA: u32 = 1;
 /// The lease given to clients where nothing is stored, in milliseconds: the default of the setting.
 pub const DEFAULT_LEASE_MS: u64 = 60_000;
 
-/// In how many leases a client has learned of another one: it asks for an answer at least once per
-/// lease.
+/// The number of leases within which a client has learned of another one: it asks for an answer at
+/// least once per lease.
 const LEARNED_AFTER_LEASES: u64 = 2;
 
 /// The time after a change for which an answer may still tell the lease before it, in milliseconds:
@@ -53,13 +53,13 @@ pub struct LeaseTimes {
 }
 
 impl Longer {
-    /// When a shorter lease took its place.
+    /// The time at which a shorter lease took its place.
     fn changed_at(&self) -> Time {
         Time(self.until.0.saturating_sub_unsigned(learning_ms(self.lease_ms)))
     }
 }
 
-/// How long clients may take to learn of another lease than this one, in milliseconds.
+/// The longest time that clients take to learn of another lease than this one, in milliseconds.
 fn learning_ms(lease_ms: u64) -> u64 {
     lease_ms.saturating_mul(LEARNED_AFTER_LEASES)
 }
@@ -127,8 +127,8 @@ impl LeaseTerms {
         LeaseTimes { told_ms, longest_ms }
     }
 
-    /// Whether these follow on `former` by a change. Older ones, as a backup has them, do not know
-    /// of a longer lease that clients go by.
+    /// Returns whether these follow on `former` by a change. Older ones, as a backup has them, do
+    /// not know of a longer lease that clients go by.
     pub fn follows(&self, former: &Self, stream: Time) -> bool {
         self.times(stream).longest_ms >= former.times(stream).longest_ms
     }

@@ -23,17 +23,17 @@ use crate::store::Store;
 use crate::store::barrier::NotSeen;
 use crate::watchdog::WatchdogTap;
 
-/// How often the replica is looked at.
+/// The interval between two looks at the replica.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The delay between two consecutive ranks, in milliseconds.
 const STEP_MS: u64 = 1000;
 
-/// How long an announcement may wait to be sent, in milliseconds: less than until it is the turn of
-/// the next daemon.
+/// The time that an announcement may wait to be sent, in milliseconds: less than until it is the
+/// turn of the next daemon.
 const SEND_WITHIN_MS: u64 = STEP_MS / 2;
 
-/// How long the replica is waited for before it is asked again, in milliseconds.
+/// The time for which the replica is waited for before it is asked again, in milliseconds.
 const CATCH_UP_MS: u64 = 2000;
 
 /// The most announcements at one tick: after a start alone, every channel has one.
@@ -78,7 +78,7 @@ pub struct OccupancyTask {
     peers: BTreeSet<DaemonId>,
     /// Whether it is settled which daemon announces what was before this one.
     settled: bool,
-    /// Since when all announcements were heard.
+    /// The time from which all announcements were heard.
     listens_from_ms: u64,
     catch_up: Option<CatchUp>,
 }
@@ -208,7 +208,8 @@ impl OccupancyTask {
         }
     }
 
-    /// What another daemon may not have announced, as it is gone or never was, is announced again.
+    /// Announces again the counts that another daemon may not have announced, as it is gone or
+    /// never was.
     fn observe_peers(&mut self) {
         let alive: BTreeSet<_> = self.beacons.peers().alive().collect();
         let is_first = !self.settled && self.beacons.is_settled() && self.beacons.is_first();
@@ -219,7 +220,8 @@ impl OccupancyTask {
         self.peers = alive;
     }
 
-    /// What other daemons announced may have been missed since trouble with the connection.
+    /// Notes that announcements of other daemons may have been missed since trouble with the
+    /// connection.
     fn observe_hearing(&mut self) {
         let now_ms = self.store.context.now().mono_ms;
         let from_ms = self.beacons.hearing().listens_from_ms(now_ms);
@@ -229,7 +231,7 @@ impl OccupancyTask {
         }
     }
 
-    /// Whether counts are those of what is stored, and announcements are heard.
+    /// Returns whether counts are those of what is stored, and announcements are heard.
     fn can_announce(&self) -> bool {
         self.store.is_whole() && !self.beacons.hearing().is_cut_off()
     }
@@ -246,7 +248,7 @@ impl OccupancyTask {
         self.catch_up = Some(CatchUp { asked, seen: Box::pin(seen) });
     }
 
-    /// What it is this daemon's turn to announce.
+    /// The announcements that it is this daemon's turn to make.
     fn due(&mut self, limit: usize) -> Vec<Announcement> {
         // Daemons that start together have not heard of each other yet, and would both be first.
         let unsettled = usize::from(!self.beacons.is_settled());

@@ -137,7 +137,7 @@ impl Service {
     }
 }
 
-/// Whether a filter names so few users that they are looked up on the calling thread.
+/// Returns whether a filter names so few users that they are looked up on the calling thread.
 pub(super) fn names_few(filter: Option<&Filter>) -> bool {
     let named = filter.and_then(|filter| filter.candidates(&Field::Id));
     named.is_some_and(|ids| ids.len() <= max_inline_records(filter))

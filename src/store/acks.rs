@@ -16,7 +16,7 @@ use crate::presence::refusal::{Code, Refusal};
 use crate::presence::user::Users;
 use crate::watchdog::WatchdogTap;
 
-/// How many acknowledgements are taken before the watchdog is looked at.
+/// The number of acknowledgements taken before the watchdog is looked at.
 const MAX_PER_TURN: usize = 256;
 
 #[derive(Deserialize)]

@@ -58,7 +58,7 @@ pub enum BucketError {
 /// The state of the stream.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Info {
-    /// When the stream was created; another time means another bucket.
+    /// The creation time of the stream; another time means another bucket.
     pub created: String,
     /// The time of the server that answered.
     pub ts: DateTime<Utc>,
@@ -91,19 +91,19 @@ struct Follower {
 const FOLLOWER_TIMEOUT: Duration = Duration::from_millis(2500);
 
 impl Info {
-    /// What is unwise about the bucket, if anything.
+    /// A warning of what is unwise about the bucket, if anything is.
     pub fn warning(&self, name: &str) -> Option<String> {
         let is_clustered = self.cluster.as_ref().is_some_and(|cluster| cluster.name.is_some());
         (is_clustered && self.config.num_replicas <= 1).then(|| {
             format!(
-                "the bucket {name} has one replica on a cluster of NATS: without its server no request \
-                 is answered; `nats stream edit KV_{name} --replicas 3` makes more"
+                "the bucket {name} has one replica on a cluster of NATS: without its server no \
+                 request is answered; `nats stream edit KV_{name} --replicas 3` makes more"
             )
         })
     }
 
-    /// Whether the leader that answered is in touch with a majority. A leader that was cut off goes
-    /// on as leader for some seconds.
+    /// Returns whether the leader that answered is in touch with a majority. A leader that was cut
+    /// off goes on as leader for some seconds.
     pub fn has_majority(&self) -> bool {
         let followers = self.cluster.as_ref().map_or(&[][..], |cluster| &cluster.replicas);
         let in_touch = |each: &&Follower| {
@@ -125,7 +125,7 @@ pub struct State {
 #[derive(Debug)]
 pub struct RawEntry {
     pub seq: u64,
-    /// When it was stored, in milliseconds since 1970.
+    /// The time at which it was stored, in milliseconds since 1970.
     pub stored_ms: i64,
     pub headers: HeaderMap,
     pub payload: Bytes,
@@ -178,7 +178,7 @@ impl Bucket {
         format!("KV_{}", self.name)
     }
 
-    /// What the subjects of writes begin with. A server hands them on to the JetStream of another
+    /// The prefix of the subjects of writes. A server hands them on to the JetStream of another
     /// domain or account only with the prefix of its API.
     pub fn write_prefix(&self) -> String {
         match &*self.api {
@@ -243,7 +243,8 @@ impl Bucket {
         })
     }
 
-    /// When the leader stored message `seq`, in nanoseconds since 1970; `None` if it is not there.
+    /// The time at which the leader stored message `seq`, in nanoseconds since 1970; `None` if it
+    /// is not there.
     pub async fn stored_at(&self, seq: u64) -> Result<Option<i64>, BucketError> {
         #[derive(Deserialize)]
         struct Reply {
@@ -261,7 +262,7 @@ impl Bucket {
         }
     }
 
-    /// Whether the leader holds a message with sequence `seq` or a later one.
+    /// Returns whether the leader holds a message with sequence `seq` or a later one.
     pub async fn holds_from(&self, seq: u64) -> Result<bool, BucketError> {
         let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
         let request = format!("STREAM.MSG.GET.{}", self.stream());
@@ -349,7 +350,9 @@ mod tests {
         let leads = |followers: &[(u64, bool)]| {
             let replicas: Vec<_> = followers
                 .iter()
-                .map(|(ms, offline)| serde_json::json!({"active": ms * 1_000_000, "offline": offline}))
+                .map(|(ms, offline)| {
+                    serde_json::json!({"active": ms * 1_000_000, "offline": offline})
+                })
                 .collect();
             let cluster: Cluster =
                 serde_json::from_value(serde_json::json!({ "replicas": replicas })).unwrap();

@@ -8,7 +8,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::presence::time::Time;
 
-/// Where a clock that is wrong is reported.
+/// The key under which a clock that is wrong is reported.
 const PROBLEM_KEY: &str = "clock";
 
 /// A clock that is off by more than this is worth a warning, in milliseconds.
@@ -17,7 +17,7 @@ const WARN_MS: i64 = 60_000;
 /// With a clock that is off by more than this nothing is written, in milliseconds.
 const REFUSE_MS: i64 = 3_600_000;
 
-/// What the last comparison found.
+/// The findings of the last comparison.
 #[derive(Debug, Default)]
 pub struct ClockSkew {
     warned: AtomicBool,
@@ -25,7 +25,7 @@ pub struct ClockSkew {
 }
 
 impl ClockSkew {
-    /// Whether the clock is so far off that nothing may be written.
+    /// Returns whether the clock is so far off that nothing may be written.
     pub fn is_wrong(&self) -> bool {
         self.is_wrong.load(Ordering::Relaxed)
     }
@@ -74,7 +74,7 @@ fn rounded(seconds: u64) -> String {
     }
 }
 
-/// How far this machine's clock is ahead, at least; negative if it is behind.
+/// The least time by which this machine's clock is ahead; negative if it is behind.
 fn skew_ms(Time(asked): Time, Time(answered): Time, Time(stream): Time) -> i64 {
     if stream < asked {
         asked.saturating_sub(stream)

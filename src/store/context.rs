@@ -1,4 +1,4 @@
-//! What all that works on the bucket has in common.
+//! The context that all work on the bucket shares.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -19,15 +19,15 @@ pub const KEY: &str = "floor";
 /// The schema number of the stored floor.
 const SCHEMA: u32 = 1;
 
-/// How long a floor stands before a marker below it may go, in milliseconds. A power cut that loses
-/// the floor loses the removal of the marker as well: servers sync every two minutes.
+/// The time for which a floor stands before a marker below it may go, in milliseconds. A power cut
+/// that loses the floor loses the removal of the marker as well: servers sync every two minutes.
 const SETTLED_MS: u64 = 300_000;
 
-/// What is stored under the key.
+/// The content of the key.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredFloor {
     v: u32,
-    /// When the stream was created whose sequences are meant: a copy has others.
+    /// The creation time of the stream whose sequences are meant: a copy has others.
     created: String,
     seq: u64,
 }
@@ -39,14 +39,14 @@ pub struct Floor {
     position: Mutex<Position>,
 }
 
-/// Where the floor stands.
+/// The position of the floor in the bucket.
 #[derive(Debug, Default)]
 struct Position {
-    /// When the stream was created; empty while that is not known.
+    /// The creation time of the stream; empty while that is not known.
     created: String,
     /// The revision of the key; 0 if it is not in the stream.
     rev: u64,
-    /// When it was stored, in milliseconds since 1970.
+    /// The time at which it was stored, in milliseconds since 1970.
     stored_ms: i64,
 }
 
@@ -75,8 +75,8 @@ impl Floor {
         self.seq.load(Ordering::Relaxed)
     }
 
-    /// Whether it has stood for long enough when JetStream's clock shows `stream_ms`, given how
-    /// long markers are kept.
+    /// Returns whether it has stood for long enough when JetStream's clock shows `stream_ms`, given
+    /// how long markers are kept.
     pub fn is_settled(&self, stream_ms: i64, marker_age_ms: u64) -> bool {
         let position = self.position();
         let old_ms = u64::try_from(stream_ms - position.stored_ms).unwrap_or(0);
@@ -100,7 +100,7 @@ impl Floor {
     }
 }
 
-/// What is stored for a floor at `seq` of the stream that was created at `created`.
+/// The text stored for a floor at `seq` of the stream that was created at `created`.
 fn encode(seq: u64, created: &str) -> Vec<u8> {
     let floor = StoredFloor { v: SCHEMA, created: created.to_owned(), seq };
     serde_json::to_vec(&floor).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What a daemon knows of the stream below it, to be compared with the stream as it is. Pure.
+//! The state of the stream as a daemon knows it, to be compared with the stream as it is. Pure.
 //!
 //! A stream may come back from a power cut or a backup without its newest messages, or be purged
 //! while daemons run. Neither shows in the stream's creation time, nor in the feed. So the feed
@@ -6,22 +6,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// How many messages are remembered to recognise the stream by.
+/// The number of messages remembered to recognise the stream by.
 const WITNESSES: usize = 32;
 
-/// How much later than its time a message may expire, in milliseconds of the stream's clock.
+/// The longest time after its expiry for which a message may still be there, in milliseconds of the
+/// stream's clock.
 const EXPIRY_MARGIN_MS: i64 = 300_000;
 
-/// How much earlier it may be gone. A larger margin would take a purge for messages that expired.
+/// The longest time before its expiry for which a message may be gone. A larger margin would take a
+/// purge for messages that expired.
 const EARLY_EXPIRY_MS: i64 = 5000;
 
-/// How long after its end the replica may know an expired message.
+/// The time after its end for which the replica may know an expired message.
 const FORGOTTEN_MS: i64 = 26 * 3_600_000;
 
-/// How many comparisons in a row must find another number of messages.
+/// The number of comparisons in a row that must find another number of messages.
 const MISCOUNTS: u32 = 2;
 
-/// What became of the stream that was known.
+/// The way in which the known stream was lost.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Loss {
     #[error("it was deleted and created again")]
@@ -40,14 +42,14 @@ pub enum Loss {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Witness {
     pub seq: u64,
-    /// When the stream stored it, in nanoseconds since 1970.
+    /// The time at which the stream stored it, in nanoseconds since 1970.
     pub time_ns: i64,
     pub subject: String,
-    /// When it expires, in milliseconds since 1970; `None` if never.
+    /// The time at which it expires, in milliseconds since 1970; `None` if never.
     pub expires_ms: Option<i64>,
 }
 
-/// What the feed knows of the stream.
+/// The knowledge that the feed has of the stream.
 #[derive(Debug)]
 pub struct KnownStream {
     /// The newest messages that are the last of their subject, in order.
@@ -56,14 +58,14 @@ pub struct KnownStream {
     messages: u64,
     /// Those among them that expire: when, in milliseconds since 1970, and their sequence.
     expiring: BTreeSet<(i64, u64)>,
-    /// When each of these expires.
+    /// The time at which each of these expires.
     expiries: BTreeMap<u64, i64>,
     /// Those that have expired and do not count any more.
     expired: BTreeMap<u64, i64>,
     /// The stream's last sequence and number of messages, until the feed has come to that sequence.
     awaited: Option<(u64, u64)>,
-    /// By how many messages the stream may differ, as reading it again does not explain them;
-    /// `None` if the next comparison is to find that out.
+    /// The number of messages by which the stream may differ: reading it again does not explain
+    /// them. `None` if the next comparison is to find that out.
     unexplained: Option<i64>,
     miscounts: u32,
 }

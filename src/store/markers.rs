@@ -7,18 +7,18 @@
 
 use std::collections::BTreeMap;
 
-/// How many markers are handled at a time.
+/// The number of markers handled at a time.
 const MAX_DUE: usize = 1000;
 
 /// The kinds of markers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It stands above a record, and stays.
+    /// A marker that stands above a record, and stays.
     Lasting,
-    /// It expires, and stands above a record: older versions wrote such. Or it is a record that was
-    /// deleted, and that a killed server brought back.
+    /// A marker that expires, and stands above a record: older versions wrote such. Or a record
+    /// that was deleted, and that a killed server brought back.
     Unsafe,
-    /// It expires, and stands above another marker.
+    /// A marker that expires, and stands above another marker.
     Last,
 }
 
@@ -27,9 +27,9 @@ pub enum Kind {
 pub struct DueMarker {
     pub seq: u64,
     pub subject: String,
-    /// What it is to be replaced by.
+    /// The kind of the marker by which it is to be replaced.
     pub next: Kind,
-    /// For how long it has been due, in milliseconds.
+    /// The time for which it has been due, in milliseconds.
     pub late_ms: u64,
 }
 
@@ -93,8 +93,9 @@ impl Markers {
         above_records.chain(lasting).take(MAX_DUE).collect()
     }
 
-    /// How high the floor has to be for all markers of that age to be replaced, and for how long
-    /// the oldest one that waits for it has been due, in milliseconds; `None` if none waits.
+    /// The height that the floor needs for all markers of that age to be replaced. With it comes
+    /// the time for which the oldest one that waits for it has been due, in milliseconds. `None` if
+    /// none waits.
     pub fn floor_due(&self, stream_ms: i64, age_ms: u64, floor: u64) -> Option<(u64, u64)> {
         let late_ms = |marker: &Marker| {
             u64::try_from(stream_ms - marker.stored_ms).unwrap_or(0).checked_sub(age_ms)

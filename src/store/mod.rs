@@ -49,18 +49,18 @@ pub use open::{UnusableBucket, check, open};
 /// The period of the stripes' ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How many keys are repaired at a time.
+/// The number of keys repaired at a time.
 const CONCURRENT_REPAIRS: usize = 256;
 
-/// Where a stream that is not what it was is reported in the health.
+/// The key of the health under which a stream that is not what it was is reported.
 const PROBLEM_KEY: &str = "bucket";
 
-/// How far the replica is.
+/// The progress of the replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The feed delivers the stream from its beginning.
     Replaying,
-    /// What others see of lost records is written.
+    /// The store writes what others see of lost records.
     Repairing,
     /// The replica is what is stored.
     Whole,
@@ -174,7 +174,7 @@ impl Store {
         self.channels.for_each_stripe(|stripe| stripe.set_max_value(bytes));
     }
 
-    /// Whether there is any user.
+    /// Returns whether there is any user.
     pub fn has_users(&self) -> bool {
         let mut has_users = false;
         self.users.for_each_stripe(|stripe| has_users |= stripe.records().next().is_some());
@@ -223,12 +223,13 @@ impl Store {
         self.users.busy() + self.channels.busy()
     }
 
-    /// Whether the replica is what is stored, as far as is known. Otherwise no request is served.
+    /// Returns whether the replica is what is stored, as far as is known. Otherwise no request is
+    /// served.
     pub fn is_whole(&self) -> bool {
         *self.phase() == Phase::Whole && !self.is_uncertain()
     }
 
-    /// Whether the stream was not compared since the connection was lost.
+    /// Returns whether the stream was not compared since the connection was lost.
     fn is_uncertain(&self) -> bool {
         self.uncertain.load(Ordering::Relaxed)
     }
@@ -325,7 +326,8 @@ impl Store {
             tracing::error!(
                 bucket = self.context.bucket.name(),
                 key,
-                "the bucket holds a key that is no presence record; such keys stay as they are. If the bucket belongs to something else, choose another `store.bucket`"
+                "the bucket holds a key that is no presence record; such keys stay as they are. If \
+                 the bucket belongs to something else, choose another `store.bucket`"
             );
         }
     }

@@ -16,23 +16,28 @@ const QUIET_ATTEMPTS: u32 = 60;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableBucket {
     #[error(
-        "the stream {stream} exists and is no key-value bucket (its subjects are {subjects:?}); choose another `store.bucket`"
+        "the stream {stream} exists and is no key-value bucket (its subjects are {subjects:?}); \
+         choose another `store.bucket`"
     )]
     NoBucket { stream: String, subjects: Vec<String> },
     #[error(
-        "the bucket {name} exists without per-message TTL or roll-up, which deletion markers need; allow both on the stream KV_{name}, or choose another `store.bucket`"
+        "the bucket {name} exists without per-message TTL or roll-up, which deletion markers need; \
+         allow both on the stream KV_{name}, or choose another `store.bucket`"
     )]
     NoMarkers { name: String },
     #[error(
-        "the bucket {name} drops old entries by itself, so users would vanish; let the stream KV_{name} keep to limits and discard new entries, or choose another `store.bucket`"
+        "the bucket {name} drops old entries by itself, so users would vanish; let the stream \
+         KV_{name} keep to limits and discard new entries, or choose another `store.bucket`"
     )]
     DropsOld { name: String },
     #[error(
-        "the bucket {name} forgets its entries after {max_age:?}, so users would vanish; take the maximum age off the stream KV_{name}, or choose another `store.bucket`"
+        "the bucket {name} forgets its entries after {max_age:?}, so users would vanish; take the \
+         maximum age off the stream KV_{name}, or choose another `store.bucket`"
     )]
     MaxAge { name: String, max_age: Duration },
     #[error(
-        "the bucket {name} is sealed, which cannot be undone: nothing can be written; remove the stream KV_{name}, or choose another `store.bucket`"
+        "the bucket {name} is sealed, which cannot be undone: nothing can be written; remove the \
+         stream KV_{name}, or choose another `store.bucket`"
     )]
     Sealed { name: String },
 }

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::payload_limit::PayloadLimit;
 use crate::watchdog::WatchdogTap;
 
-/// How many messages are published before the watchdog is looked at.
+/// The number of messages published before the watchdog is looked at.
 const MAX_PER_TURN: usize = 64;
 
 /// One message to publish.
@@ -108,7 +108,7 @@ impl Outgoing {
     }
 }
 
-/// Whether a message may be published now.
+/// Returns whether a message may be published now.
 fn may_leave(message: &Message, client: &Client, clock: Clock, limit: &PayloadLimit) -> bool {
     if is_late(message, client, clock) {
         tracing::debug!("dropped a late message");
@@ -123,8 +123,8 @@ fn may_leave(message: &Message, client: &Client, clock: Clock, limit: &PayloadLi
     true
 }
 
-/// Whether the commands of a write may be refused before it is stored, or another daemon may have
-/// announced a count. The daemon may have been stopped for long since the decision.
+/// Returns whether the commands of a write may be refused before it is stored, or another daemon
+/// may have announced a count. The daemon may have been stopped for long since the decision.
 fn is_late(message: &Message, client: &Client, clock: Clock) -> bool {
     message.not_after_ms.is_some_and(|not_after_ms| {
         client.connection_state() != State::Connected || clock.now().mono_ms > not_after_ms

@@ -9,7 +9,8 @@ use crate::presence::time::{Now, Time};
 /// One millisecond in this many is what two clocks that nobody sets may drift apart.
 const DRIFT_MS: u64 = 5000;
 
-/// How far JetStream's clock is ahead of this daemon's monotonic clock, which nobody sets.
+/// The time by which JetStream's clock is ahead of this daemon's monotonic clock, which nobody
+/// sets.
 #[derive(Debug, Default)]
 pub struct StreamClock {
     ahead_ms: AtomicI64,
@@ -22,12 +23,12 @@ pub struct StreamClock {
 struct Bounds {
     least_ms: i64,
     most_ms: i64,
-    /// When the last answer came.
+    /// The time at which the last answer came.
     at_ms: u64,
 }
 
 impl Bounds {
-    /// What an answer says alone. A slow one says little.
+    /// The bounds from one answer alone. Those of a slow one are wide.
     fn of(asked: Now, answered: Now, Time(stream): Time) -> Self {
         Self {
             least_ms: stream.saturating_sub(signed(answered.mono_ms)),
@@ -36,8 +37,8 @@ impl Bounds {
         }
     }
 
-    /// What this answer and those before say together. If they disagree, JetStream's clock was set,
-    /// or another server's is the stream's now.
+    /// The bounds from this answer and those before together. If they disagree, JetStream's clock
+    /// was set, or another server's is the stream's now.
     fn after(self, before: Self) -> Self {
         let drift_ms = signed(self.at_ms.saturating_sub(before.at_ms) / DRIFT_MS + 1);
         let least_ms = self.least_ms.max(before.least_ms.saturating_sub(drift_ms));

@@ -12,7 +12,7 @@ use crate::presence::time::{Now, Time};
 /// The key of the bucket.
 pub const KEY: &str = "liveness";
 
-/// What stands under the key.
+/// The content of the key.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Content {
     #[default]
@@ -25,7 +25,7 @@ enum Content {
     Unreadable,
 }
 
-/// What is known of the terms in the bucket.
+/// The known state of the terms in the bucket.
 #[derive(Debug, Default)]
 pub struct ToldLease(Mutex<State>);
 
@@ -106,7 +106,7 @@ impl ToldLease {
         terms.map_or_else(|| LeaseTerms::default().times(stream), |terms| terms.times(stream))
     }
 
-    /// Whether the bucket says that connects are told `lease_ms`, or cannot be made to.
+    /// Returns whether the bucket says that connects are told `lease_ms`, or cannot be made to.
     pub fn is_stored(&self, lease_ms: u64) -> bool {
         let state = self.state();
         match state.content {

@@ -53,7 +53,7 @@ pub fn write(
     }
 }
 
-/// Whether a stored message is the marker of a deletion.
+/// Returns whether a stored message is the marker of a deletion.
 pub fn is_marker(headers: Option<&HeaderMap>) -> bool {
     headers.is_some_and(|headers| {
         headers.get(OPERATION).is_some_and(|operation| operation.as_str() != "PUT")
@@ -61,7 +61,7 @@ pub fn is_marker(headers: Option<&HeaderMap>) -> bool {
     })
 }
 
-/// What kind of marker a stored message is, if it is one.
+/// The kind of marker that a stored message is, if it is one.
 pub fn marker_kind(headers: Option<&HeaderMap>) -> Option<Kind> {
     let headers = headers.filter(|headers| is_marker(Some(headers)))?;
     Some(match (headers.get(TTL), headers.get(LAST_MARKER)) {
@@ -71,7 +71,7 @@ pub fn marker_kind(headers: Option<&HeaderMap>) -> Option<Kind> {
     })
 }
 
-/// After how long a stored message expires, in milliseconds; `None` if never.
+/// The time after which a stored message expires, in milliseconds; `None` if never.
 pub fn ttl_ms(headers: Option<&HeaderMap>) -> Option<i64> {
     let ttl = headers?.get(TTL)?.as_str();
     let whole_seconds = ttl.parse().ok().map(Duration::from_secs);

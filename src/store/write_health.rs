@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::health::Health;
 use crate::presence::time::{Now, Time};
 
-/// Where writes that are not stored are reported.
+/// The key under which writes that are not stored are reported.
 const PROBLEM_KEY: &str = "writes";
 
-/// How often a lasting reason is logged again, and how long after the last refused write it counts,
-/// in milliseconds. Another write shows what holds by then.
+/// The time after which a lasting reason is logged again, and for which the last refused write
+/// counts, in milliseconds. Another write shows what holds by then.
 const REPEAT_MS: u64 = 30_000;
 
-/// How long no write may be refused before one that was stored ends a problem, in milliseconds.
-/// Near a full bucket small writes are stored while larger ones are refused.
+/// The time without a refused write after which one that was stored ends a problem, in
+/// milliseconds. Near a full bucket small writes are stored while larger ones are refused.
 const CALM_MS: u64 = 3000;
 
 /// Writes without any acknowledgement for this long are reported, in milliseconds.
@@ -22,7 +22,7 @@ const UNACKED_MS: u64 = 2000;
 /// The cause of writes without an acknowledgement, for the log.
 const UNACKED: &str = "not acknowledged";
 
-/// What became of the newest writes.
+/// The results of the newest writes.
 #[derive(Debug)]
 pub struct WriteHealth {
     health: Health,
@@ -31,7 +31,7 @@ pub struct WriteHealth {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when writes have been sent and none of them was answered.
+    /// The time from which writes have been sent and none of them was answered.
     waiting: Option<Now>,
     problem: Option<Problem>,
     /// The causes that were logged in the last [`REPEAT_MS`], and when.
@@ -120,8 +120,8 @@ impl WriteHealth {
         }
     }
 
-    /// Whether something else is reported, which may be why no answers come. It has its own line in
-    /// the log.
+    /// Returns whether something else is reported, which may be why no answers come. It has its own
+    /// line in the log.
     fn has_other_problem(&self) -> bool {
         self.health.watch().borrow().problems.keys().any(|place| place != PROBLEM_KEY)
     }

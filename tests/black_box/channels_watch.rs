@@ -1,4 +1,5 @@
-//! Whom a watch of a channel follows: the rule of ten, and the union over the channels of a query.
+//! The users whom a watch of a channel follows: the rule of ten, and the union over the channels of
+//! a query.
 
 use serde_json::{Value, json};
 

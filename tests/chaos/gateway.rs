@@ -30,7 +30,7 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct State {
     pub last_beat: Instant,
-    /// When it began to beat, and the longest time between two heartbeats since.
+    /// The longest time between two heartbeats since this was last set to zero.
     pub longest_gap: Duration,
     /// The number of users who came back as unknown.
     pub unknown: usize,

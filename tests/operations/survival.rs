@@ -22,7 +22,7 @@ async fn make(client: &Client) {
     }
 }
 
-/// Whether all are there as they were acknowledged.
+/// Checks that all are there as they were acknowledged.
 async fn all_there(client: &Client) {
     for n in 0..USERS {
         let user = client.see(&format!("u{n}")).await.expect("a user that was acknowledged");

@@ -14,17 +14,17 @@ const STORMY_MS: u64 = 60_000;
 const CALM_MS: u64 = 20_000;
 const STEP_MS: u64 = 100;
 
-/// How often a daemon introduces itself and assesses the others.
+/// The interval at which a daemon introduces itself and assesses the others.
 const PERIOD_MS: u64 = 1000;
 
 /// Groups whose ages differ by about so much may be taken for equally old by one side only.
 const SAME_AGE_MS: u64 = 1000;
 const UNSURE_MS: u64 = 200;
 
-/// How many steps end or begin a daemon, per 1000.
+/// The number of steps that end or begin a daemon, per 1000.
 const CHANGES_PER_1000: u32 = 5;
 
-/// How often something happened.
+/// The number of times that each kind of event happened.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counts {
     pub stops: u64,
@@ -167,7 +167,7 @@ impl World {
         self.messages.insert((self.now_ms + ms, from, to), introduction);
     }
 
-    /// How long daemons of a stream have been there, as the one that knows most says.
+    /// The time for which daemons of a stream have been there, as the one that knows most says.
     fn age_ms(&mut self, stream: &str) -> Option<u64> {
         let now_ms = self.now_ms;
         let group = self.daemons.values_mut().filter(|daemon| daemon.identity.stream == stream);
@@ -179,7 +179,8 @@ impl World {
         ages.max()
     }
 
-    /// When all introductions arrive, the daemons of one stream serve: of the older one.
+    /// Checks that the daemons of one stream serve, of the older one. All introductions arrive by
+    /// then.
     fn check(&mut self) {
         let serving = self.daemons.values().filter(|daemon| !daemon.yields);
         let serving: BTreeSet<_> = serving.map(|daemon| daemon.identity.stream.clone()).collect();

@@ -57,7 +57,7 @@ pub enum Format {
 pub struct Permissions {
     /// The id of the user
     user: String,
-    /// Whose events it may hear, besides its own
+    /// The users whose events it may hear, besides its own
     #[arg(long, value_name = "USER", value_delimiter = ',', num_args = 1..)]
     sees: Vec<String>,
     /// Let it hear and query everyone

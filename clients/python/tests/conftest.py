@@ -230,7 +230,7 @@ async def same_versions(world: World, watch: presenced.Watch) -> bool:
 
 
 class Tap:
-    """What was sent on a subject: when, the body, and whether an answer was asked for."""
+    """The messages on a subject: the time, the body, and whether an answer was asked for."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[float, dict[str, Any], bool]] = []

@@ -1,4 +1,4 @@
-"""What calls raise: answers that are not the contract's, and one failure that many wait for."""
+"""Errors of calls: answers that are not the contract's, and one failure that many wait for."""
 
 from __future__ import annotations
 

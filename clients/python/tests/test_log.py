@@ -1,4 +1,4 @@
-"""Who configures nothing sees by ``logging`` what goes wrong, and sees it once."""
+"""An application that configures nothing sees failures by ``logging``, and each once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import presenced
 
 
 class Lines:
-    """What this package has logged, from WARNING on."""
+    """The lines that this package has logged, from WARNING on."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog

@@ -1,4 +1,4 @@
-"""How much is sent, and when: nothing while NATS is away, few queries at once, spread in time."""
+"""The pace of requests: nothing while NATS is away, few queries at once, spread in time."""
 
 from __future__ import annotations
 

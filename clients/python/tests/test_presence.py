@@ -1,4 +1,4 @@
-"""What a client does on a good day."""
+"""The work of a client on a good day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes between a request and its answer, and what is left then."""
+"""Events between a request and its answer, and what is left then."""
 
 from __future__ import annotations
 

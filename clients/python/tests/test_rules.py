@@ -1,4 +1,4 @@
-"""What goes over the wire: heartbeats, batches, queries and ids follow the rules of all clients."""
+"""Messages on the wire: heartbeats, batches, queries and ids follow the rules of all clients."""
 
 from __future__ import annotations
 

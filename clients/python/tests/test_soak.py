@@ -149,7 +149,7 @@ async def test_nobody_is_wrong_after_a_soak(world: World) -> None:
     seated = {seat.user_id for lease in leases for seat in lease.seats}
 
     async def nobody_is_wrong() -> bool:
-        """Who has a seat is online or invisible; who has none is offline."""
+        """Whether users with a seat are online or invisible, and those with none offline."""
         for user in USERS:
             private = await reader.explain(user) if user in seated else {}
             shown = watch.get(user)
@@ -171,7 +171,7 @@ async def test_nobody_is_wrong_after_a_soak(world: World) -> None:
 
 
 def announced(user: presenced.User | None) -> object:
-    """What events tell of a user: an offline user without a status is deleted without one."""
+    """The view of a user by events: an offline user without a status is deleted without one."""
     user = user or presenced.User("")
     return user.online, user.status, user.availability, user.devices
 

@@ -1,4 +1,4 @@
-"""What a type checker says of filters; mypy reads this, and fails where an error is not found."""
+"""Filters for a type checker; mypy reads this, and fails where an error is not found."""
 
 from __future__ import annotations
 

@@ -57,11 +57,11 @@ const RESERVED: [&str; 14] = [
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Patch {
     fields: Map<String, Value>,
-    /// When the status ends, if that was ahead when it was set.
+    /// The end of the status, if that was ahead when it was set.
     ends_at: Option<SystemTime>,
 }
 
-/// How far the clock of this machine may be behind the service's.
+/// The longest time that the clock of this machine may be behind the service's.
 const MAX_SKEW: Duration = Duration::from_secs(3600);
 
 impl Patch {

@@ -163,7 +163,7 @@ test("closing leaves the app's connection open, and no request behind", async ()
   await assert.rejects(me.queryUsers(), { kind: "closed" });
 });
 
-test("a missed event is found by the audit, and degrades the watch until a round misses none", async () => {
+test("the audit finds a missed event and degrades the watch until a round finds none", async () => {
   const elsewhere = await Stack.start({ settings: `${FAST}\n[subjects]\nevents = "elsewhere"\n` });
   try {
     const service = forService(await elsewhere.connect(), { auditMs: 200, spreadMs: 50 });

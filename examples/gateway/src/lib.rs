@@ -53,8 +53,8 @@ impl Gateway {
     /// the next gateway.
     ///
     /// # Errors
-    /// When the service did not confirm it; the lease lapses then, which shows nobody offline
-    /// sooner.
+    /// An error is returned if the service did not confirm it. The lease lapses then, which shows
+    /// nobody offline sooner.
     pub async fn hand_over(&self) -> Result<(), Error> {
         self.lease.hand_over().await
     }

@@ -9,7 +9,7 @@ pub struct Session {
     pub sub: String,
     /// The time at which the session ends, in seconds since 1970.
     pub exp: u64,
-    /// Whose events the user may hear besides its own.
+    /// The users whose events the user may hear, besides its own.
     #[serde(default)]
     pub sees: Vec<String>,
     /// Whether the user may hear and query everyone, in place of a list.

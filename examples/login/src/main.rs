@@ -66,7 +66,7 @@ struct Token {
     /// Seconds until the session ends; negative for one that has ended
     #[arg(long, default_value_t = 3600, allow_negative_numbers = true)]
     lifetime: i64,
-    /// Whose events the user may hear
+    /// The users whose events the user may hear
     #[arg(long, value_delimiter = ',')]
     sees: Vec<String>,
     /// Let the user hear and query everyone

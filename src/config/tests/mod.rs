@@ -142,8 +142,8 @@ fn what_does_not_exist_is_refused_with_what_does() {
     assert_eq!(
         Given::default().env("PRESENCED_NATS__ULR", "x").error(),
         "nats.ulr in PRESENCED_NATS__ULR is not a setting; known here as a key: url, creds, nkey, \
-         user, password, token, token_file, tls_first, tls_ca, tls_cert, tls_key, inbox_prefix, js_domain, \
-         js_api_prefix"
+         user, password, token, token_file, tls_first, tls_ca, tls_cert, tls_key, inbox_prefix, \
+         js_domain, js_api_prefix"
     );
     assert_eq!(
         Given::default().env("PRESENCED_LOG_LEVEL", "x").error(),

@@ -15,11 +15,12 @@ use crate::presence::time::Time;
 /// An announcement that is not heard for this long, and for an interval, was lost, in milliseconds.
 const LOST_AFTER_MS: u64 = 2000;
 
-/// How much longer than an interval a channel without members is remembered, in milliseconds: until
-/// its last announcement is made, also if the daemon whose turn it is has to be found dead first.
+/// The time beyond an interval for which a channel without members is remembered, in milliseconds.
+/// Its last announcement is made by then, also if the daemon whose turn it is has to be found dead
+/// first.
 const KEEP_MS: u64 = 10_000;
 
-/// How many members a channel has, and how many of them others see online.
+/// The number of members of a channel, and of those whom others see online.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub online: usize,
@@ -33,7 +34,7 @@ struct Announced {
     counts: Option<Counts>,
     version: u64,
     at_ms: Option<u64>,
-    /// It may not be the last one: nothing was heard since this daemon began to listen, or
+    /// Whether it may not be the last one: nothing was heard since this daemon began to listen, or
     /// something may have been missed.
     assumed: bool,
 }
@@ -52,12 +53,13 @@ struct Channel {
     announced: Announced,
     /// The newest version that this daemon sent.
     sent: u64,
-    /// When the counts, which differ from what was announced, are announced by the first daemon.
+    /// The time at which the first daemon announces the counts, which differ from what was
+    /// announced.
     due_ms: Option<u64>,
-    /// When this daemon looks at it: its place in the queue, while `due_ms` is set.
+    /// The time at which this daemon looks at it: its place in the queue, while `due_ms` is set.
     look_ms: u64,
     interval_ms: u64,
-    /// Until when it is remembered without members.
+    /// The time until which it is remembered without members.
     keep_until_ms: u64,
 }
 
@@ -89,7 +91,7 @@ struct Member {
     channels: Vec<ChannelKey>,
 }
 
-/// What is to be announced of a channel.
+/// The counts of a channel that are to be announced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcement {
     pub key: ChannelKey,
@@ -159,8 +161,8 @@ impl Occupancy {
         }
     }
 
-    /// Hears an announcement of this daemon or of another one, perhaps of a channel that the replica
-    /// does not have yet.
+    /// Hears an announcement of this daemon or of another one, perhaps of a channel that the
+    /// replica does not have yet.
     pub fn on_announced(
         &mut self,
         key: &ChannelKey,
@@ -222,9 +224,9 @@ impl Occupancy {
         }
     }
 
-    /// What is to be announced now: a count that differs, no earlier than an interval after the
-    /// last announcement and `wait_ms` after its time. At most `limit` at once, those first that
-    /// have been due for longest.
+    /// The announcements to be made now. Each is of a count that differs, no earlier than an
+    /// interval after the last announcement and `wait_ms` after its time. At most `limit` are
+    /// returned at once, those first that have been due for longest.
     pub fn due(
         &mut self,
         now_ms: u64,

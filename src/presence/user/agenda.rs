@@ -70,17 +70,18 @@ impl UserAgenda {
         }
     }
 
-    /// When a connection that keeps itself alive was last heard of.
+    /// The time at which a connection that keeps itself alive was last heard of.
     pub fn heard(&self, user: &Id, connection: &Id) -> Option<Heard> {
         self.users.get(user)?.heard(connection.as_str())
     }
 
-    /// When this daemon first saw that a connection is leaving, on its monotonic clock.
+    /// The time at which this daemon first saw that a connection is leaving, on its monotonic
+    /// clock.
     pub fn leaving_seen_ms(&self, user: &Id, key: &LeavingKey) -> Option<u64> {
         self.users.get(user)?.leaving_seen_ms(key)
     }
 
-    /// Whether a connection has been silent for a lease, and is still the same.
+    /// Returns whether a connection has been silent for a lease, and is still the same.
     pub fn is_silent(&self, user: &Id, connection_gen: &ConnectionGen, now_ms: u64) -> bool {
         let upcoming = self.users.get(user);
         upcoming.is_some_and(|each| each.is_silent(connection_gen, &self.measures, now_ms))

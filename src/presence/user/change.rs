@@ -13,8 +13,8 @@ use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::{Now, Time};
 
-/// How many leaving connections a user may have, or as many as live ones if those may be more. A
-/// user of few connections at a time may leave on many devices within a grace.
+/// The greatest number of leaving connections of a user, unless the limit of live ones is greater.
+/// A user of few connections at a time may leave on many devices within a grace.
 const MAX_LEAVING: usize = 100;
 
 /// A change of what is stored of a user.

@@ -16,15 +16,15 @@ use crate::presence::time::Now;
 pub struct Index {
     /// For each shared lease, the users with connections on it.
     leases: HashMap<Id, HashSet<Id>>,
-    /// What is due for these users, and when.
+    /// The items that are due for these users, and their times.
     pub agenda: UserAgenda,
     pub early_disconnects: EarlyDisconnects,
     census: Census,
-    /// How others see users come and go since the last look, if that is asked for.
+    /// The users whom others saw come or go since the last look, if that is asked for.
     online_changes: Option<HashMap<Id, bool>>,
 }
 
-/// How many users there are, as others see them.
+/// The numbers of users, as others see them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
     pub known: usize,
@@ -33,7 +33,7 @@ pub struct Census {
     pub busy: usize,
 }
 
-/// What a record's change means for a shared lease, which holds connections of many stripes.
+/// The effect of a record's change on a shared lease, which holds connections of many stripes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseChange {
     /// A connection joined it, by connecting.
@@ -77,7 +77,7 @@ impl Index {
         self.online_changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// How many users there are.
+    /// The numbers of users.
     pub fn census(&self) -> Census {
         self.census
     }
@@ -159,7 +159,7 @@ impl Index {
 }
 
 impl Census {
-    /// How many users are online.
+    /// The number of users online.
     pub fn online(&self) -> usize {
         self.active + self.away + self.busy
     }

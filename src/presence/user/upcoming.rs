@@ -1,4 +1,4 @@
-//! What is to come for one user: leases that lapse, graces and a status that end, a `last_active`
+//! The items to come for one user: leases that lapse, graces and a status that end, a `last_active`
 //! that grows old. Pure: the time comes in as a value.
 
 use super::connection::{ConnectionGen, LeavingKey};
@@ -19,9 +19,9 @@ const MAX_STATUS_WAIT_MS: u64 = 600_000;
 pub struct Periods {
     /// A connection not heard of for so long has lapsed.
     pub lease_ms: u64,
-    /// How long a connection is leaving that asked for no other grace.
+    /// The time for which a connection is leaving that asked for no other grace.
     pub grace_ms: u64,
-    /// How old `last_active` may grow while a user is connected.
+    /// The age that `last_active` may reach while a user is connected.
     pub refresh_ms: u64,
 }
 
@@ -31,7 +31,7 @@ impl Default for Periods {
     }
 }
 
-/// What the items of an agenda are measured by.
+/// The times by which the items of an agenda are measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Measures {
     pub periods: Periods,
@@ -51,7 +51,7 @@ struct OwnLease {
 #[derive(Debug)]
 struct Grace {
     key: LeavingKey,
-    /// When this daemon first saw it, on its own monotonic clock.
+    /// The time at which this daemon first saw it, on its own monotonic clock.
     seen_ms: u64,
     /// The grace that the connection asked for.
     grace_ms: Option<u64>,
@@ -88,7 +88,7 @@ struct Details {
     status_end: Option<StatusEnd>,
 }
 
-/// What is due for a user.
+/// The items that are due for a user.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Due {
     pub user: Id,
@@ -111,12 +111,12 @@ impl Due {
     }
 }
 
-/// How much later than its time a daemon acts for a user.
+/// The delay after its time with which a daemon acts for a user.
 #[derive(Debug, Clone, Copy)]
 pub struct Turn {
-    /// Where silence or a connection counts: only daemons that hear take part.
+    /// The delay where silence or a connection counts: only daemons that hear take part.
     pub hearing_ms: u64,
-    /// Where a record alone says what is due.
+    /// The delay where a record alone says what is due.
     pub any_ms: u64,
 }
 
@@ -169,7 +169,7 @@ impl Upcoming {
         upcoming
     }
 
-    /// When the first of all is due, if this daemon is the first to act.
+    /// The time at which the first of all is due, if this daemon is the first to act.
     pub fn wanted_ms(&self, measures: &Measures) -> u64 {
         let details = self.details.as_deref().map(|details| details.wanted_ms(measures));
         details.unwrap_or(NEVER_MS).min(self.refresh_ms)
@@ -198,7 +198,7 @@ impl Upcoming {
         (next_ms, due.is_something().then_some(due))
     }
 
-    /// When a connection that keeps itself alive was last heard of.
+    /// The time at which a connection that keeps itself alive was last heard of.
     pub fn heard(&self, connection: &str) -> Option<Heard> {
         let own = &self.details.as_ref()?.own;
         let lease = own.iter().find(|lease| lease.connection_gen.connection.as_str() == connection);
@@ -212,7 +212,7 @@ impl Upcoming {
         own.filter(is_it).for_each(|lease| lease.heard.beat(at_ms));
     }
 
-    /// Whether a connection has been silent for a lease, and is still the same.
+    /// Returns whether a connection has been silent for a lease, and is still the same.
     pub fn is_silent(
         &self,
         connection_gen: &ConnectionGen,
@@ -226,7 +226,8 @@ impl Upcoming {
         })
     }
 
-    /// When this daemon first saw that a connection is leaving, on its monotonic clock.
+    /// The time at which this daemon first saw that a connection is leaving, on its monotonic
+    /// clock.
     pub fn leaving_seen_ms(&self, key: &LeavingKey) -> Option<u64> {
         let mut graces = self.details.iter().flat_map(|details| &details.graces);
         graces.find(|grace| grace.key == *key).map(|grace| grace.seen_ms)

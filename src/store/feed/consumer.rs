@@ -10,7 +10,7 @@ pub(super) struct Consumer {
 pub(super) struct Meta {
     pub(super) stream_seq: u64,
     pub(super) consumer_seq: u64,
-    /// When the stream stored it, in nanoseconds since 1970.
+    /// The time at which the stream stored it, in nanoseconds since 1970.
     pub(super) time_ns: i64,
     /// The number of entries left to deliver after this one.
     pub(super) pending: u64,

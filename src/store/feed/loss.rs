@@ -12,7 +12,7 @@ use crate::store::open;
 /// The pause before a stream that seems to be another is asked once more.
 const CONFIRM_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Where settings of the stream that do not do are reported.
+/// The key under which unsuitable settings of the stream are reported.
 const SETTINGS_KEY: &str = "bucket settings";
 
 impl Feed {
@@ -52,7 +52,8 @@ impl Feed {
         Ok(loss)
     }
 
-    /// Whether the newest messages that were known are still in a stream that ends at `last`.
+    /// Checks whether the newest messages that were known are still in a stream that ends at
+    /// `last`.
     async fn find_lost_tail(&mut self, last: u64) -> Result<Option<Loss>, FeedError> {
         let known = self.known();
         if last < known {

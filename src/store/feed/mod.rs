@@ -42,10 +42,10 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A bucket that has been missing for this long is created again.
 const MISSING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many messages are applied before other work is checked.
+/// The number of messages applied before other work is checked.
 const MAX_PER_TURN: usize = 256;
 
-/// Where a stream that cannot be followed is reported.
+/// The key under which a stream that cannot be followed is reported.
 const FEED_KEY: &str = "feed";
 
 /// The pause before the feed follows a new consumer.
@@ -117,13 +117,13 @@ struct Feed {
     /// was superseded before its delivery is missing, and the later entry comes in its own time.
     /// Until then the replica shows an older state than that at `position`.
     gap: bool,
-    /// What the stream was, to tell whether it still is.
+    /// The known state of the stream, to tell whether it still is that stream.
     known_stream: KnownStream,
     /// The newest revisions of the keys that are no records of users or channels.
     others: HashMap<String, u64>,
-    /// What was found to have become of the stream.
+    /// The loss that was found, if any.
     loss: Option<Loss>,
-    /// Why the bucket cannot be used as its stream is set at present.
+    /// The reason why the bucket cannot be used as its stream is set at present.
     unusable: Option<String>,
     /// The stream's clock at the last check, in milliseconds since 1970.
     stream_ms: i64,
@@ -297,8 +297,9 @@ impl Feed {
         self.advance(self.position);
     }
 
-    /// Whether all that was stored before has been delivered. The consumer delivers all that its
-    /// server knows, but that server may itself be behind, so the leader is queried as well.
+    /// Returns whether all that was stored before has been delivered. The consumer delivers all
+    /// that its server knows, but that server may itself be behind, so the leader is queried as
+    /// well.
     async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, FeedError> {
         #[derive(Deserialize)]
         struct Info {

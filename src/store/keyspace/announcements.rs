@@ -13,7 +13,7 @@ use crate::presence::id::{Id, push_token};
 /// daemon that starts alone, in milliseconds of the former daemon's clock.
 const NEWEST_CHANGES_MS: u64 = 5000;
 
-/// How long a remote change is remembered in case its daemon fails, in milliseconds.
+/// The time for which a remote change is remembered in case its daemon fails, in milliseconds.
 const REMOTE_CHANGE_TTL_MS: u64 = 20_000;
 
 /// A visible change by another daemon, which that daemon announces.

@@ -76,7 +76,7 @@ impl<E: Entity> Keyspace<E> {
         }
     }
 
-    /// What the indexes of all stripes have in common. It may be locked while a stripe is, and not
+    /// The state that the indexes of all stripes share. It may be locked while a stripe is, and not
     /// the other way round.
     pub fn shared(&self) -> MutexGuard<'_, E::Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)

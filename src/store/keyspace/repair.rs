@@ -7,7 +7,7 @@ use super::Keyspace;
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::refusal::Code;
 
-/// How long one attempt to repair a key may take, in milliseconds.
+/// The longest time for one attempt to repair a key, in milliseconds.
 const REPAIR_TIMEOUT_MS: u64 = 5000;
 
 /// The pause after an attempt that failed.

@@ -16,7 +16,7 @@ pub(super) struct Decided<E: Entity, T> {
     pub(super) verify: Option<u64>,
 }
 
-/// What the next write stores, as a record and as written.
+/// The record that the next write stores, decoded and as written.
 pub(super) type Next<R> = (Stored<R>, Content);
 
 /// The inputs of a decision beside the record and the command.
@@ -86,7 +86,8 @@ fn too_large(bytes: usize, limit: usize) -> Refusal {
     Refusal::new(
         Code::TooLarge,
         format!(
-            "the record would have {bytes} bytes, and the NATS server's `max_payload` leaves room for {limit}: raise it, or lower `limits.connections_per_user`"
+            "the record would have {bytes} bytes, and the NATS server's `max_payload` leaves room \
+             for {limit}: raise it, or lower `limits.connections_per_user`"
         ),
     )
     .limit(limit as u64)

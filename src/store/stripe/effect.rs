@@ -27,7 +27,8 @@ pub enum Content {
 }
 
 impl Content {
-    /// What it means. A record costs its decoding: an entry that is known already is not decoded.
+    /// The meaning of the content. A record costs its decoding: an entry that is known already is
+    /// not decoded.
     pub fn decode<E: Entity>(&self) -> Result<Stored<E::Record>, serde_json::Error> {
         Ok(match self {
             Self::Put(text) => Stored::Present(Arc::new(E::decode(text)?)),
@@ -64,7 +65,7 @@ pub enum Failure {
     /// JetStream cannot take it at the moment, for the reason that it gave, if any. The write is
     /// retried until the deadlines of its commands.
     Retry(Option<Arc<str>>),
-    /// It can never be done; its commands get this refusal.
+    /// The write can never be done; its commands get this refusal.
     Refused(Refusal),
 }
 

@@ -174,7 +174,7 @@ impl<E: Entity, T> Stripe<E, T> {
         }
     }
 
-    /// What is known to be stored under a key, and at which revision.
+    /// The known content of a key, and its revision.
     pub fn known(&self, key: &E::Key) -> Option<(Stored<E::Record>, u64)> {
         self.shared.slots.get(key).map(|slot| (slot.stored(), slot.rev))
     }

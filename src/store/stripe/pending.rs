@@ -17,7 +17,8 @@ pub(super) struct Pending<E: Entity, T> {
 }
 
 impl<E: Entity, T> Pending<E, T> {
-    /// Whether it is not answered and its deadline has not passed. Answers it if that has passed.
+    /// Returns whether it is not answered and its deadline has not passed. Answers it if that has
+    /// passed.
     pub(super) fn still_wanted(
         &mut self,
         effects: &mut Vec<Effect<E, T>>,

@@ -27,7 +27,7 @@ pub(super) struct Shared<E: Entity, T> {
     tombstones: VecDeque<(u64, E::Key, u64)>,
     pub(super) index: E::Index,
     last_number: u64,
-    /// How often the stream was found to be another than the one that was known.
+    /// The number of times that the stream was found to be another than the one that was known.
     pub(super) epoch: u32,
     /// Whether the feed delivers the stream of a new epoch. Nothing is decided meanwhile.
     pub(super) replaying: bool,
@@ -111,7 +111,8 @@ impl<E: Entity, T> Shared<E, T> {
                 kind = E::KIND,
                 revision = entry.rev,
                 %reason,
-                "a record cannot be read; it stays as it is, and requests for it are answered `unavailable`"
+                "a record cannot be read; it stays as it is, and requests for it are answered \
+                 `unavailable`"
             );
             tracing::debug!(?key, revision = entry.rev, "the record that cannot be read");
             Stored::Unreadable

@@ -1,4 +1,4 @@
-//! What is known of each key, as small as it can be kept: a million keys are in memory.
+//! The known content of each key, as small as it can be kept: a million keys are in memory.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::presence::table::{Keyed, Table};
 #[derive(Debug)]
 pub(super) struct Slots<E: Entity>(Table<Slot<E>>);
 
-/// What is known of one key.
+/// The known content of one key.
 pub(super) struct Slot<E: Entity> {
     pub(super) key: E::Key,
     pub(super) rev: u64,
@@ -20,7 +20,7 @@ pub(super) struct Slot<E: Entity> {
     kept: Kept<E>,
 }
 
-/// Where in the stream the content of a key stands: the fields of [`Slot`].
+/// The place in the stream of the content of a key: the fields of [`Slot`].
 pub(super) struct Position {
     pub(super) rev: u64,
     pub(super) fed: u64,
@@ -45,7 +45,7 @@ impl<E: Entity> Slot<E> {
         }
     }
 
-    /// Whether there is a record, readable or not.
+    /// Returns whether there is a record, readable or not.
     pub(super) fn holds_record(&self) -> bool {
         !matches!(self.kept, Kept::Absent { .. })
     }

@@ -11,7 +11,7 @@ use crate::support::{Client, Daemon, Events, Server, Settings, eventually};
 
 const LONG: Duration = Duration::from_secs(6);
 
-/// For how long after a change a connect may have been told the lease before it.
+/// The time after a change for which a connect may have been told the lease before it.
 const UNDER_WAY: Duration = Duration::from_secs(6);
 
 const LONG_LEASE: Settings<'static> =

@@ -17,10 +17,10 @@ const SETTINGS: Settings<'static> = &[
     ("LIVENESS__OFFLINE_GRACE", "0s"),
 ];
 
-/// How many requests are under way at a time.
+/// The number of requests under way at a time.
 const CLIENTS: usize = 8;
 
-/// How long a request may take; beyond it, it counts as unanswered.
+/// The longest time for a request; beyond it, it counts as unanswered.
 const BOUND: Duration = Duration::from_secs(5);
 
 fn users() -> usize {
@@ -45,7 +45,7 @@ async fn connect_all(client: &Client, users: usize) {
     }
 }
 
-/// What became of the requests during a rebuild.
+/// The numbers of requests during a rebuild, by their end.
 #[derive(Default)]
 struct Tally {
     answered: AtomicU64,

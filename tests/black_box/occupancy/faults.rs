@@ -117,7 +117,9 @@ async fn agree_after_deaths(interval: &str) {
     }
     let newest = newest(&mut counts).await;
     for n in 0..CHANNELS {
-        let query = json!({"filter": {"cid": format!("messaging:c{n}")}, "online_count": true, "presence": true});
+        let query = json!({
+            "filter": {"cid": format!("messaging:c{n}")}, "online_count": true, "presence": true
+        });
         let found = client.get("query_channels", query).await;
         let channel = &found["channels"][0];
         let count = |field: &str| channel[field].as_u64().unwrap_or(0);
@@ -154,7 +156,7 @@ async fn change_all(client: &Client, round: usize) {
     }
 }
 
-/// What a receiver knows of each channel in the end: version, members online, members.
+/// The newest state of each channel that a receiver knows: version, members online, members.
 async fn newest(counts: &mut Counts) -> BTreeMap<usize, (u64, [u64; 2])> {
     let deadline = Instant::now() + BOUND;
     let mut newest = BTreeMap::new();

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// How a daemon names its connection for the bucket.
+/// The name that a daemon gives its connection for the bucket.
 const NAME: &[u8] = b"presenced store";
 
 pub struct Lag {

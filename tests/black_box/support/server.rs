@@ -28,7 +28,7 @@ pub struct Server {
 /// The options of a server.
 pub struct Options {
     pub jetstream: bool,
-    /// How often JetStream syncs its files, and compacts them.
+    /// The interval at which JetStream syncs its files, and compacts them.
     pub sync_interval: &'static str,
     /// More text for its file of settings.
     pub config: String,

@@ -38,7 +38,7 @@ impl World {
         Ok(())
     }
 
-    /// Since when a reliable daemon has been there, if there is one.
+    /// The time from which a reliable daemon has been there, if there is one.
     pub fn reliable_since_ms(&self) -> Option<u64> {
         let now_ms = self.agenda.now_ms;
         let able = self.daemons.values().filter(|daemon| {

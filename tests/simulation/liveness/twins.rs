@@ -28,7 +28,7 @@ const USERS: usize = 4;
 const STEPS: usize = 60;
 const TICK_MS: u64 = 50;
 const LEASE_MS: u64 = 3000;
-/// After how long without a touch a user who is offline may be forgotten.
+/// The time without a touch after which a user who is offline may be forgotten.
 const FORGET_MS: i64 = 5000;
 
 /// A step of a history.

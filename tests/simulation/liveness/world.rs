@@ -70,8 +70,9 @@ pub struct World {
     pub gateways: Vec<Gateway>,
     pub truth: Truth,
     pub calm: bool,
-    /// Until when there was a fault, and since when each daemon is reliable.
+    /// The end of the last fault.
     pub disturbed_ms: u64,
+    /// The time from which each daemon is reliable.
     pub reliable_ms: BTreeMap<DaemonId, u64>,
     last_daemon: u64,
     trace: Option<Vec<String>>,

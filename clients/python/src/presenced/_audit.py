@@ -41,7 +41,7 @@ class Audit:
         self._at = clock() + audit_pause(self.every)
 
     def times(self) -> list[float]:
-        """When there is something to be done."""
+        """The times at which there is something to be done."""
         return [self._at, *(at for at, _, _ in self._checks[:1])]
 
     def run(self) -> None:

@@ -1,4 +1,4 @@
-"""What runs in the background: tasks whose failures are not lost, and the log of them."""
+"""Tasks in the background whose failures are not lost, and the log of them."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ class Trouble:
             log.info("%s is well again", self._what)
 
     def end(self, error: PresenceError) -> None:
-        """It will not be tried again."""
+        """Logs that it will not be tried again."""
         if not isinstance(error, Closed):
             log.warning("%s has ended: %s", self._what, error)

@@ -1,4 +1,4 @@
-"""What one connection wants of its user: patches, device, idleness, and who waits for them.
+"""The wishes of one connection for its user: patches, device, idleness, and their waiters.
 
 Holds no task and sends nothing. Own changes that are not acknowledged yet go as one patch; if that
 is refused, one by one, so that a wrong one takes no other with it. What is acknowledged is never
@@ -157,7 +157,7 @@ class Desired:
             self.me = me
 
     def on_failure(self) -> None:
-        """What was sent may not have arrived: it is wanted as before."""
+        """Wants again as before what was sent, as it may not have arrived."""
         self._in_flight = False
         self._changes = self._sent + self._changes
         self.marks = {**self._sent_marks, **self.marks}
@@ -178,7 +178,7 @@ class Desired:
         return True
 
     def split(self) -> bool:
-        """What was refused together will be sent one by one. False if it was one thing."""
+        """Has what was refused together sent one by one. False if it was one thing."""
         number = len(self._sent)
         several = number > 1 or bool(number and self._sent_marks)
         if several:
@@ -187,7 +187,7 @@ class Desired:
         return several
 
     def on_refusal(self, error: PresenceError) -> bool:
-        """What was sent is wrong; True if the connection goes on without it."""
+        """Drops what was sent, as it is wrong; True if the connection goes on without it."""
         had_any = bool(self._sent or self._sent_marks)
         opening = not self._answered and all(change.opening for change in self._sent)
         self._in_flight = False
@@ -211,7 +211,7 @@ class Desired:
         self._waiters = []
 
     def _tell_sent(self, error: Optional[PresenceError]) -> None:
-        """What was sent was answered."""
+        """Tells those who wait for what was sent that it was answered."""
         if self._sent and self._apart:
             self._apart -= 1
         for change in self._sent:

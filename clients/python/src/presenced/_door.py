@@ -1,4 +1,4 @@
-"""What both doors have. ``Service`` acts for anyone, ``UserClient`` as one user.
+"""The parts that both doors share. ``Service`` acts for anyone, ``UserClient`` as one user.
 
 Operations that a door lacks do not exist on its type.
 """
@@ -41,7 +41,7 @@ W = TypeVar("W", bound=Watch)
 
 
 class Door(Opened):
-    """What both doors have. Closing it ends what it runs; the NATS connection is the caller's."""
+    """The base of both doors. Closing it ends what it runs; the NATS connection is the caller's."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Door(Opened):
         seen_by: Optional[str] = None,
         fresh: bool = False,
     ) -> int:
-        """How many users match."""
+        """The number of users who match."""
         body = query_body(filter, presence=fresh or None, **{"as": seen_by})
         count = (await self._calls.call("count_users", body)).get("count")
         if not isinstance(count, int):

@@ -88,7 +88,7 @@ class HubWatch(Watch):
             super()._take(step)
 
     def _set_left(self, id: str, left: bool) -> None:
-        """What the own source answered; it is news if it is not what was known."""
+        """Takes the answer of the own source; it is news if it is not what was known."""
         if id not in self._watched or left == (id in self._left):
             return
         before = self._find(id)

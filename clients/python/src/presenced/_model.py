@@ -21,7 +21,7 @@ class _Text(str, Enum):
 
 
 class ConnectionState(_Text):
-    """Where a connection or a lease is between its first request and its end."""
+    """The state of a connection or a lease between its first request and its end."""
 
     CONNECTING = "connecting"
     ONLINE = "online"

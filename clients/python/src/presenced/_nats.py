@@ -56,12 +56,12 @@ class Nats:
 
     @property
     def reconnects(self) -> int:
-        """How often it has reconnected."""
+        """The number of times it has reconnected."""
         return int(self.nc.stats["reconnects"])
 
     @property
     def received(self) -> int:
-        """How many messages have come."""
+        """The number of messages that have come."""
         return int(self.nc.stats["in_msgs"])
 
     @property

@@ -19,7 +19,7 @@ class Startable(Coroutine[Any, Any, T], Generic[T]):
 
     @abstractmethod
     def _start(self) -> Coroutine[Any, Any, T]:
-        """What it runs."""
+        """The coroutine that it runs."""
 
     def __await__(self) -> Generator[Any, None, T]:
         return self._start().__await__()
@@ -43,7 +43,7 @@ class Startable(Coroutine[Any, Any, T], Generic[T]):
 
 
 class Opened(ABC):
-    """What is closed at its end: by ``close``, or by the block of an ``async with``."""
+    """An object closed at its end: by ``close``, or by the block of an ``async with``."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -62,7 +62,7 @@ class Opened(ABC):
 
 
 class Opening(Startable[O]):
-    """What begins: ``await`` returns it, ``async with`` also closes it at the end of the block.
+    """An object that begins: ``await`` returns it, ``async with`` also closes it after the block.
 
     It is a coroutine: a task may run it, it is awaited once, and Python warns if it never was.
     """

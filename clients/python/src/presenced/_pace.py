@@ -83,7 +83,7 @@ def pause_after(error: PresenceError, backoff: Backoff) -> float:
 
 @dataclass
 class Pace:
-    """How often heartbeats go, as the daemon's answers say."""
+    """The pace of heartbeats, as the daemon's answers say."""
 
     interval: float = 20.0
     lease: float = 60.0

@@ -21,14 +21,14 @@ class Step(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What stood when a question was sent: its number, and the events that counted until then."""
+    """The state when a question was sent: its number, and the events that counted until then."""
 
     number: int
     events: int
 
 
 class Entry:
-    """What is known of one user."""
+    """The knowledge of one user."""
 
     __slots__ = (
         "_answered",

@@ -69,7 +69,7 @@ class Query(Startable[list[T]], Generic[T]):
         return [item async for item in self]
 
     def _behind(self, given: int, last: Optional[T]) -> Json:
-        """What has the next page begin behind those that were given."""
+        """The part of a body that has the next page begin behind those that were given."""
         return {"offset": given}
 
     @abstractmethod

@@ -51,7 +51,7 @@ class Questions:
         return len(self._tasks) < _QUERIES
 
     def times(self, now: float) -> list[float]:
-        """When sources that failed may be asked again."""
+        """The times at which sources that failed may be asked again."""
         self._resting = {source for source in self._resting if source.not_before > now}
         return [source.not_before for source in self._resting]
 

@@ -60,7 +60,7 @@ class Rounds:
             self.doubt()
 
     def doubt(self) -> None:
-        """What is known may be old: has it asked for again."""
+        """Has what is known asked for again, as it may be old."""
         self.due.set()
         self._watch._doubt()
 

@@ -130,7 +130,7 @@ class Service(Door):
         return answer.get("deleted") is True
 
     async def explain(self, user: str) -> dict[str, Any]:
-        """Why a user is shown as it is, for people on call."""
+        """The reason why a user is shown as it is, for people on call."""
         return await self._calls.call("explain", {"user_id": id_of(user)})
 
 

@@ -1,4 +1,4 @@
-"""What a connection and a seat have in common: a user, and what is wanted of it."""
+"""The base of a connection and of a seat: a user, and what is wanted of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Session(Opened):
 
     @abstractmethod
     def _why_not(self) -> Optional[PresenceError]:
-        """Why what is wanted is not acknowledged yet."""
+        """The reason why what is wanted is not acknowledged yet."""
 
     @abstractmethod
     def _is_link_up(self) -> bool:

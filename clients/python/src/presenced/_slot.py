@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Standing(Enum):
-    """What a watch has of one user."""
+    """The standing of one user in a watch."""
 
     DENIED = "denied"
     SETTLED = "settled"  # Its source has answered since the last doubt.
@@ -65,7 +65,7 @@ class Slot:
         return self._sources.keys() - self._answered
 
     def standing(self, source: Source, own: Optional[str]) -> Standing:
-        """What a watch with this source has; ``own`` is the door's user."""
+        """The standing in a watch with this source; ``own`` is the door's user."""
         if self.denied:
             return Standing.DENIED
         if source in self._answered:
@@ -92,7 +92,7 @@ class Slot:
         self._tell()
 
     def allow(self) -> None:
-        """It may be allowed again."""
+        """Notes that it may be allowed again."""
         self.denied = False
         self._tell()
 

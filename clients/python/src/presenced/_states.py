@@ -16,7 +16,7 @@ _KEPT = 100
 
 
 class HasState:
-    """What shows its state: a connection, a lease, a seat."""
+    """An object that shows its state: a connection, a lease, a seat."""
 
     _states: States
 
@@ -27,12 +27,12 @@ class HasState:
 
     @property
     def since(self) -> datetime:
-        """When the state began."""
+        """The time at which the state began."""
         return self._states.current.since
 
     @property
     def last_error(self) -> Optional[PresenceError]:
-        """Why it is not online, or what ended it; None while all is well."""
+        """The reason why it is not online, or its end; None while all is well."""
         return self._states.current.error
 
     def states(self) -> AsyncGenerator[ConnectionChange, None]:

@@ -1,4 +1,4 @@
-"""What a call raises. All errors derive from PresenceError."""
+"""The errors that calls raise. All derive from PresenceError."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Lease(HasState, Opened):
 
     @property
     def held(self) -> int:
-        """How many seats the daemons have acknowledged."""
+        """The number of seats that the daemons have acknowledged."""
         return sum(1 for seat in self._seats if seat._connected)
 
     @property

@@ -52,7 +52,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
 
     @property
     def since(self) -> datetime:
-        """When the state began."""
+        """The time at which the state began."""
         return self._since
 
     # -- the mapping
@@ -125,7 +125,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         return self
 
     async def _begin(self) -> None:
-        """What a kind of watch does before it waits for its picture."""
+        """The first step of a kind of watch, before it waits for its picture."""
 
     # -- changes
 
@@ -201,7 +201,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         return True
 
     def _doubt(self) -> None:
-        """What is shown may be old."""
+        """A hook for a doubt: what is shown may be old."""
 
     def _end(self, error: Optional[PresenceError]) -> None:
         if error is not None and self._state is not WatchState.CLOSED:

@@ -104,7 +104,7 @@ impl Lease {
     /// Disconnects all seats with one request.
     ///
     /// # Errors
-    /// When the service did not confirm it; then the connections lapse.
+    /// An error is returned if the service did not confirm it; then the connections lapse.
     pub async fn close(&self) -> Result<(), Error> {
         self.end(false).await
     }

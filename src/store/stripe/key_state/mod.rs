@@ -14,13 +14,13 @@ use crate::presence::entity::{Entity, Stored};
 use crate::presence::refusal::{Code, Refusal};
 use crate::presence::time::Now;
 
-/// How long a conflict waits for the feed to show its cause, before the record is read.
+/// The time for which a conflict waits for the feed to show its cause, before the record is read.
 const FEED_WAIT_MS: u64 = 20;
 
-/// How long commands wait at a time for the end of a replay.
+/// The time of one wait of commands for the end of a replay.
 pub(super) const REPLAY_WAIT_MS: u64 = 100;
 
-/// How long a write that JetStream could not take waits for the next try.
+/// The time for which a write that JetStream could not take waits for the next try.
 const RETRY_MS: u64 = 75;
 
 /// The number of conflicts in a row that are retried at once. Later retries wait a little, so that
@@ -38,7 +38,7 @@ struct Sent<R> {
     content: Content,
 }
 
-/// What a key waits for.
+/// The phase of a key, named by what the key waits for.
 #[derive(Debug)]
 enum Phase<R> {
     /// Nothing: no command is decided or waits.
@@ -65,7 +65,7 @@ pub(super) struct KeyState<E: Entity, T> {
     conflicts: u32,
     /// Events up to this version were announced before their write was acknowledged.
     announced: u64,
-    /// Why JetStream did not take the last write.
+    /// The reason why JetStream did not take the last write.
     trouble: Option<Arc<str>>,
 }
 
@@ -227,7 +227,7 @@ impl<E: Entity, T> KeyState<E, T> {
         self.pass_time(shared, now);
     }
 
-    /// What is decided without a write is decided again after the replay. The write in flight gets
+    /// Decides again, after the replay, what is decided without a write. The write in flight gets
     /// its own answer. A read is repeated: its answer may show the stream that was.
     pub(super) fn on_stream_lost(&mut self, shared: &mut Shared<E, T>, now: Now) {
         self.announced = 0;
@@ -249,7 +249,7 @@ impl<E: Entity, T> KeyState<E, T> {
         }
     }
 
-    /// Whether the leader holds less than what was known when it was asked.
+    /// Returns whether the leader holds less than what was known when it was asked.
     fn is_suspect(&self, found: &Found, shared: &Shared<E, T>) -> bool {
         let Phase::Reading { known, .. } = self.phase else { return false };
         let is_same_epoch = known > 0 && known <= shared.rev(&self.key);
