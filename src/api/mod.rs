@@ -1,4 +1,4 @@
-//! The edge to NATS: subjects, requests and answers as `PROTOCOL` has them.
+//! The edge to NATS: subjects, requests and answers as `docs/protocol.md` has them.
 //!
 //! - [`transport`] takes requests in, executes them in order and sends their answers out.
 //! - `operations` has one file per operation, and the parts that operations share.

@@ -6,8 +6,8 @@
 //! daemon is deaf, and expires no lease, until it has listened for a whole lease again.
 //!
 //! While NATS is partitioned, only the side that can write expires leases, by the heartbeats of
-//! that side (`PROTOCOL`, section 4). So the daemon also queries the bucket all the time. A bucket
-//! that does not answer, or whose leader has no majority, is trouble as well.
+//! that side (`docs/protocol.md`, *Liveness*). So the daemon also queries the bucket all the time.
+//! A bucket that does not answer, or whose leader has no majority, is trouble as well.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,11 @@
-//! Liveness: which daemons are alive and hear, which of them acts, and what time does to leases,
-//! graces and `last_active`.
+//! Liveness: the daemons that are alive and hear, the one of them that acts, and the effects of time.
+//!
+//! - [`peers`], [`internal`], [`introductions`] and [`cell`] know the other daemons.
+//! - [`hearing`] and [`leader_check`] know whether this one hears.
+//! - [`expiry`] and [`expiry_task`] end leases, graces and statuses, and refresh `last_active`.
+//! - [`early_disconnects`] ends connections whose disconnect came first.
+//! - [`lease_agreement`], [`marker_sweep`] and [`floor_raise`] keep what the bucket holds beside
+//!   records; [`upkeep`] paces them.
 
 pub mod cell;
 pub mod early_disconnects;

@@ -1,5 +1,5 @@
 //! The fields of users and channels that filters and sorts can name, and a record's values in them
-//! (`PROTOCOL`, sections 1 and 3, *Filters and sorting*).
+//! (`docs/protocol.md`, *Filters*).
 //!
 //! Architecture Invariant: a filter or a sort sees a record only through [`Subject`], that is as
 //! the viewer may see it. Nothing here knows of connections or of the private half of a record.
@@ -20,7 +20,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The names that no custom field can have (`PROTOCOL`, section 1).
+    /// The names that no custom field can have (`docs/protocol.md`, *User*).
     pub fn reserved(self) -> &'static [&'static str] {
         match self {
             Self::Users => &[

@@ -1,5 +1,5 @@
 //! Identifiers, and the one token that stands for each in a subject or a key
-//! (`PROTOCOL`, section 1, *Identifiers and subject tokens*).
+//! (`docs/protocol.md`, *Basics*).
 
 use std::borrow::Borrow;
 use std::cell::RefCell;

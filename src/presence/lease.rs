@@ -1,5 +1,5 @@
 //! Shared leases: when each was last heard of, and which are due to lapse. Pure: the time comes in
-//! as a value, measured on the daemon's own monotonic clock (`PROTOCOL`, section 4).
+//! as a value, measured on the daemon's own monotonic clock (`docs/protocol.md`, *Liveness*).
 
 use super::agenda::{Agenda, NEVER_MS, Timed};
 use super::heard::Heard;

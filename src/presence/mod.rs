@@ -3,9 +3,10 @@
 //!
 //! In reading order:
 //!
-//! - [`id`], [`time`] and [`refusal`] are the vocabulary.
+//! - [`id`], [`time`], [`number`], [`json`], [`custom`] and [`refusal`] are the vocabulary.
 //! - [`user`] holds record, decision and projection; [`channel`] the same of channels.
-//! - [`entity`] is the store's interface.
+//! - [`heard`], [`lease`] and [`lease_terms`] are about shared leases and signs of life.
+//! - [`entity`] is the store's interface, and [`stored`] what stored objects have in common.
 //! - [`field`], [`filter`] and [`sort`] are the query language.
 //! - [`table`] keeps millions of items, and [`agenda`] checks each when its time comes.
 

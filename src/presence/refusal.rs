@@ -1,4 +1,4 @@
-//! The reasons why a request is refused: the errors of the protocol (`PROTOCOL`, section 1,
+//! The reasons why a request is refused: the errors of the protocol (`docs/protocol.md`,
 //! *Errors*).
 
 use serde_json::{Map, Value};

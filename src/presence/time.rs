@@ -28,7 +28,7 @@ impl Now {
 
     /// The later of the wall clock and `previous`: no time of a record moves backwards. A
     /// `previous` more than an hour ahead of JetStream's clock came from a broken clock, and counts
-    /// as absent (`PROTOCOL`, section 1).
+    /// as absent (`docs/protocol.md`, *Basics*).
     pub fn latest(self, previous: Option<Time>) -> Time {
         previous
             .filter(|previous| previous.counts_at(self.stream))

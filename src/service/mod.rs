@@ -1,6 +1,7 @@
 //! Joins core, store and liveness: commands in, answers out.
 //!
-//! Subjects and JSON requests belong to the edge and are unknown here.
+//! Requests and their subjects belong to the edge and are unknown here. The announcement of counts
+//! ([`occupancy`]) is no answer to a request, and has its subjects itself.
 
 pub mod channels;
 mod erase;

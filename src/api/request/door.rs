@@ -1,4 +1,4 @@
-//! The two doors: the user that a request acts as (`PROTOCOL`, section 1, *Two doors*).
+//! The two doors: the user that a request acts as (`docs/protocol.md`, *The two doors*).
 
 use super::fields::{Fields, missing};
 use crate::presence::id::Id;

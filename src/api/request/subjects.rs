@@ -19,7 +19,7 @@ pub struct Subjects {
 
 impl Subjects {
     /// Returns whether the daemon must not answer to `reply`, which cannot be the requester's own
-    /// (`PROTOCOL`, section 1).
+    /// (`docs/protocol.md`, *Basics*).
     pub fn is_forbidden_reply(&self, reply: &str) -> bool {
         let lies_under = |subject: &str| {
             reply.strip_prefix(subject).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

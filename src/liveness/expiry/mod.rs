@@ -45,7 +45,7 @@ const MARGIN_MS: u64 = 100;
 const LAPSE_WRITE_MS: u64 = 1000;
 /// The time for any other write, in milliseconds; after that it is due again.
 const WRITE_MS: u64 = 5000;
-/// The time granted for each lapse, in microseconds: `PROTOCOL`, section 4, grants 1 s for 10 000.
+/// The time granted for each lapse, in microseconds: the contract grants 1 s for 10 000.
 const GRANTED_US: u64 = 100;
 /// The maximum number of users taken per stripe and tick.
 const MAX_USERS_PER_TICK: usize = 64;

@@ -1,6 +1,8 @@
-//! The ends of shared leases that have begun and are not done. A lease lapses whole (`PROTOCOL`,
-//! section 4). An end that one daemon leaves unfinished, because it failed or could not write in
-//! time, is taken over by the next. So each daemon keeps the list of connections of every end.
+//! The ends of shared leases that have begun and are not done.
+//!
+//! A lease lapses whole (`docs/protocol.md`, *Liveness*). An end that one daemon leaves unfinished,
+//! because it failed or could not write in time, is taken over by the next. So each daemon keeps the
+//! list of connections of every end.
 
 use std::collections::BTreeMap;
 

@@ -300,7 +300,7 @@ impl Occupancy {
 }
 
 impl Announcement {
-    /// `PROTOCOL`, section 3: the version of an announcement made at `now`.
+    /// `docs/protocol.md`, *Event*: the version of an announcement made at `now`.
     pub fn version(&self, now: Time) -> u64 {
         self.after.saturating_add(1).max(u64::try_from(now.0).unwrap_or(0))
     }

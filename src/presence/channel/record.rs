@@ -1,4 +1,5 @@
-//! The record of a channel, and the JSON text under which it is stored (`PROTOCOL`, section 6).
+//! The record of a channel, and the JSON text under which it is stored (`docs/protocol.md`,
+//! *The store*).
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The rule of ten: whom a watch of a channel follows (`PROTOCOL`, section 3, *watch_channel*).
+//! The rule of ten: whom a watch of a channel follows (`docs/protocol.md`, *watch_channel*).
 
 use crate::presence::id::Id;
 use crate::presence::refusal::{Code, Refusal};

@@ -1,5 +1,4 @@
-//! Filters: which users or channels a query is about (`PROTOCOL`, section 3, *Filters and
-//! sorting*).
+//! Filters: which users or channels a query is about (`docs/protocol.md`, *Filters*).
 //!
 //! A [`Filter`] is parsed once (`parse`, with the operators of `table`) and then held against each
 //! record (`matching`). It cannot hold an operator or an operand that its field does not take.

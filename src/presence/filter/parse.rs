@@ -7,7 +7,7 @@ use super::super::refusal::Refusal;
 use super::table::{Class, Operator, at_most, invalid};
 use super::{Filter, Node, Test};
 
-/// The maximum depth of `$and`, `$or` and `$nor` (`PROTOCOL`, section 3).
+/// The maximum depth of `$and`, `$or` and `$nor` (`docs/protocol.md`, *Filters*).
 pub const MAX_DEPTH: usize = 8;
 /// The maximum number of operators, bare values and groups of a filter. Ours: a filter for 100 ids
 /// or members uses one, and 1000 of them on each of a million records are about what a query can

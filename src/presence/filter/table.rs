@@ -10,7 +10,7 @@ use super::super::refusal::{Code, Refusal};
 use super::words::folded;
 use super::{Moment, Operand, Test, Values};
 
-/// The maximum number of values of `$in` and `$nin` (`PROTOCOL`, section 3).
+/// The maximum number of values of `$in` and `$nin` (`docs/protocol.md`, *Filters*).
 pub const MAX_VALUES: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

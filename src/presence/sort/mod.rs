@@ -1,4 +1,4 @@
-//! Sorting: in which order a query answers (`PROTOCOL`, section 3, *Filters and sorting*).
+//! Sorting: in which order a query answers (`docs/protocol.md`, *Sorting*).
 //!
 //! A [`Sort`] is parsed once (`parse`); a scan keeps the first few records by it in a [`TopK`].
 //! Where the contract leaves a choice:

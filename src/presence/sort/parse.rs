@@ -7,7 +7,7 @@ use super::super::number::Number;
 use super::super::refusal::{Code, Refusal};
 use super::{Direction, Key, Sort};
 
-/// The maximum number of keys of a sort (`PROTOCOL`, section 3).
+/// The maximum number of keys of a sort (`docs/protocol.md`, *Sorting*).
 pub const MAX_KEYS: usize = 5;
 const FORMS: &str = "takes {\"id\":-1}, [{\"id\":-1},…] or [{\"field\":\"id\",\"direction\":-1},…]";
 

@@ -223,7 +223,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// `PROTOCOL`, section 2: `max(previous + 1, milliseconds since 1970)`.
+    /// `docs/protocol.md`, *User*: `max(previous + 1, milliseconds since 1970)`.
     pub fn next_version(&self) -> u64 {
         (self.version + 1).max(u64::try_from(self.now.wall.0).unwrap_or(0))
     }

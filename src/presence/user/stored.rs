@@ -1,4 +1,4 @@
-//! The JSON text under which a user is stored (`PROTOCOL`, section 6).
+//! The JSON text under which a user is stored (`docs/protocol.md`, *The store*).
 //!
 //! Older daemons read what this one writes, and the other way round. They know of one grace of a
 //! user (`grace_since`) and keep `leaving` as it is:

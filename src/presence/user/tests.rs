@@ -257,8 +257,9 @@ fn a_connection_that_ended_and_came_again_does_not_lapse_for_what_it_was() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// `PROTOCOL`, section 5. Whenever the user is visible its twin is made again. In invisible
-    /// time the twin does not connect, disconnect or lapse, and nobody can tell the two apart.
+    /// `docs/protocol.md`, *Being invisible*. Whenever the user is visible its twin is made again.
+    /// In invisible time the twin does not connect, disconnect or lapse, and nobody can tell the two
+    /// apart.
     #[test]
     fn nobody_sees_what_an_invisible_user_does(history in a_history()) {
         let (mut stored, mut wall) = (Stored::default(), Time(1_700_000_000_000));
@@ -293,7 +294,7 @@ proptest! {
         }
     }
 
-    /// `PROTOCOL`, section 2, *Event* and `version`.
+    /// `docs/protocol.md`, *Event*, and *User* on `version`.
     #[test]
     fn there_is_an_event_and_a_version_for_each_change_that_others_can_see_and_for_no_other(
         history in a_history(),
@@ -322,7 +323,7 @@ proptest! {
         }
     }
 
-    /// `PROTOCOL`, section 2, `updated_at`, and section 1: no time moves backwards.
+    /// `docs/protocol.md`, *User*, `updated_at`, and *Basics*: no time moves backwards.
     #[test]
     fn times_move_when_they_must_and_never_backwards(history in a_history()) {
         for (before, after, _, wall) in moments(&history) {
@@ -341,7 +342,7 @@ proptest! {
         }
     }
 
-    /// `PROTOCOL`, section 3, *disconnect*.
+    /// `docs/protocol.md`, *disconnect*.
     #[test]
     fn only_what_would_be_seen_leaves_and_nothing_leaves_unseen(history in a_history()) {
         for (before, after, event, _) in moments(&history) {

@@ -1,5 +1,5 @@
 //! The one projection. Every public answer and every event is made from here and from nothing
-//! else; that is what makes invisible leak-proof (`PROTOCOL`, sections 2 and 5).
+//! else; that is what makes invisible leak-proof (`docs/protocol.md`, *Being invisible*).
 
 use std::collections::BTreeSet;
 
@@ -84,8 +84,8 @@ impl AnnouncedFields {
     }
 }
 
-/// Returns whether others see a difference in what is announced (`PROTOCOL`, section 2). A user who
-/// does not exist counts as offline, without a status or fields.
+/// Returns whether others see a difference in what is announced (`docs/protocol.md`, *Event*). A
+/// user who does not exist counts as offline, without a status or fields.
 pub fn is_announced(
     before: Option<&Record>,
     after: Option<&Record>,

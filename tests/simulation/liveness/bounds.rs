@@ -1,4 +1,4 @@
-//! The bounds of `PROTOCOL`, section 4: silent connections end in time, and `last_active` does not
+//! The bounds of `docs/protocol.md`, *Liveness*: silent connections end in time, and `last_active` does not
 
 use presenced::presence::id::Id;
 use presenced::presence::time::Time;

@@ -1,7 +1,7 @@
 //! The liveness of several daemons: the real expiry, hearing, peers, indexes and stripes against a
 //! model of the bucket and the network. Clocks drift and jump. Heartbeats, proposals and objections
 //! are lost and late. Daemons die and are stopped, servers are partitioned, and gateways die, pause
-//! and come back. The results are checked against `PROTOCOL`, section 4.
+//! and come back. The results are checked against `docs/protocol.md`, *Liveness*.
 
 mod bounds;
 mod daemon;

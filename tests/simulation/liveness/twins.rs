@@ -1,6 +1,6 @@
 //! The same history twice, with the same clock: once in full, once without the actions of invisible
 //! users and their consequences: heartbeats, lapses, refreshes, graces. Others cannot tell the two
-//! apart, to the byte (`PROTOCOL`, section 5). Each history has a daemon with the real machines,
+//! apart, to the byte (`docs/protocol.md`, *Being invisible*). Each history has a daemon with the real machines,
 //! and a bucket that takes every write at once.
 
 use std::collections::{BTreeMap, BTreeSet};

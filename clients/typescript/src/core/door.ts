@@ -1,4 +1,4 @@
-/** Requests at one of the two doors, repeated within a deadline (`PROTOCOL`, errors). */
+/** Requests at one of the two doors, repeated within a deadline (`docs/protocol.md`, *Errors*). */
 
 import {
   PresenceError,

@@ -1,4 +1,4 @@
-/** Ids as subject tokens (`PROTOCOL`, identifiers). */
+/** Ids as subject tokens (`docs/protocol.md`, *Basics*). */
 
 import { PresenceError } from "./errors.js";
 

@@ -1,4 +1,4 @@
-/** Objects of the wire, as `PROTOCOL` section 2 has them. Unknown fields of answers are kept. */
+/** Objects of the wire, as `docs/protocol.md` has them. Unknown fields of answers are kept. */
 
 export type Fields = Record<string, unknown>;
 export type Availability = "active" | "away" | "busy" | "offline";
@@ -84,7 +84,7 @@ export type Operators = {
   $autocomplete?: string;
 };
 
-/** The filter language of `PROTOCOL` section 3. */
+/** The filter language of `docs/protocol.md`. */
 export interface Filter {
   $and?: readonly Filter[];
   $or?: readonly Filter[];
