@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::internal::Beacons;
-use super::peers::RankFilter;
+use super::peers::{RankFilter, delay_ms};
 use super::upkeep::Upkeep;
 use crate::clock::millis;
 use crate::store::Store;
@@ -71,9 +71,8 @@ impl FloorRaise {
     /// Does the next part of a pass, if one is due and it is this daemon's turn.
     async fn advance(&mut self) -> Vec<Result<(), BucketError>> {
         let due = self.store.floor_due(millis(self.age));
-        let rank = u64::try_from(self.beacons.peers().rank(KEY, RankFilter::Alive));
-        let step_ms = rank.unwrap_or(u64::MAX).saturating_mul(STEP_MS);
-        let Some((floor, _)) = due.filter(|(_, late_ms)| *late_ms >= step_ms) else {
+        let turn_ms = delay_ms(self.beacons.peers().rank(KEY, RankFilter::Alive), STEP_MS);
+        let Some((floor, _)) = due.filter(|(_, late_ms)| *late_ms >= turn_ms) else {
             self.pass = None;
             return Vec::new();
         };

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::internal::Beacons;
-use super::peers::RankFilter;
+use super::peers::{RankFilter, delay_ms};
 use super::upkeep::Upkeep;
 use crate::clock::millis;
 use crate::store::Store;
@@ -64,8 +64,7 @@ impl MarkerSweep {
         let mut due = self.store.due_markers(millis(self.age));
         let peers = self.beacons.peers();
         due.retain(|marker| {
-            let rank = u64::try_from(peers.rank(&marker.subject, RankFilter::Alive));
-            marker.late_ms >= rank.unwrap_or(u64::MAX).saturating_mul(STEP_MS)
+            marker.late_ms >= delay_ms(peers.rank(&marker.subject, RankFilter::Alive), STEP_MS)
         });
         due
     }

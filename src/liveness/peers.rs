@@ -232,6 +232,11 @@ impl Peers {
     }
 }
 
+/// The delay after which a daemon of that rank acts, in milliseconds.
+pub fn delay_ms(rank: usize, step_ms: u64) -> u64 {
+    u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(step_ms)
+}
+
 /// The place of a daemon in the order of a key; the greatest acts first.
 fn place(is_preferred: bool, daemon: DaemonId, key: &str) -> (bool, u64, DaemonId) {
     (is_preferred, score(daemon, key), daemon)

@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock::millis;
 use crate::liveness::internal::Beacons;
-use crate::liveness::peers::RankFilter;
+use crate::liveness::peers::{RankFilter, delay_ms};
 use crate::presence::id::{Id, stable_hash};
 use crate::presence::time::Time;
 use crate::presence::user::{Command, Outcome};
@@ -142,7 +142,7 @@ impl Look {
         let time_ms = (self.now_ms + until_ms).saturating_sub(overdue_ms);
         let time_ms = time_ms.max(self.first_ms + hash % self.period_ms);
         let step_ms = 2 * self.period_ms.max(500);
-        let turn_ms = step_ms.saturating_mul(u64::try_from(rank()).unwrap_or(u64::MAX));
+        let turn_ms = delay_ms(rank(), step_ms);
         let at_ms = time_ms.saturating_add(turn_ms);
         let at_ms = if at_ms < self.now_ms { self.now_ms + hash % self.period_ms } else { at_ms };
         (at_ms < self.now_ms + self.period_ms).then_some(at_ms)

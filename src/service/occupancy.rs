@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::Settings;
 use crate::liveness::internal::Beacons;
-use crate::liveness::peers::RankFilter;
+use crate::liveness::peers::{RankFilter, delay_ms};
 use crate::presence::channel::{Announcement, ChannelKey, Counts, Occupancy};
 use crate::presence::entity::{DaemonId, Stored};
 use crate::presence::id::{Id, push_token};
@@ -254,7 +254,7 @@ impl OccupancyTask {
         let unsettled = usize::from(!self.beacons.is_settled());
         let wait_ms = |key: &ChannelKey| {
             let rank = self.beacons.peers().rank(key.cid(), RankFilter::Alive) + unsettled;
-            u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)
+            delay_ms(rank, STEP_MS)
         };
         self.occupancy.due(self.store.context.now().mono_ms, limit, wait_ms)
     }

@@ -1,7 +1,7 @@
 //! The floor of the bucket: the sequence below which no record is live.
 //!
 //! A server that is killed may bring back any older message of a key whose newest ones are gone.
-//! Daemons write every record that stands below a marker anew before they let that marker go, and
+//! Daemons write every record that stands below a marker once more before they let it go, and
 //! store that they did. So a record below the floor is one that was deleted, and is never shown.
 
 use std::sync::atomic::{AtomicU64, Ordering};

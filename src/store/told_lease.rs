@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_lease_that_is_restored_ends_nobody_and_is_stored_anew() {
+    fn an_older_lease_that_is_restored_ends_nobody_and_is_stored_again() {
         let backup = LeaseTerms::changed(None, 6000, Time(0));
         let long = LeaseTerms::changed(Some(&backup), 60_000, Time(1000));
         let told = ToldLease::default();

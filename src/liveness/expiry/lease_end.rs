@@ -3,9 +3,9 @@
 //! daemon takes over.
 
 use super::takeover::LeaseConnections;
-use super::{DECIDED_WITHIN_MS, Effect, Expiry, PROVEN_WITHIN_MS, View, steps_ms};
+use super::{DECIDED_WITHIN_MS, Effect, Expiry, PROVEN_WITHIN_MS, STEP_MS, View};
 use crate::liveness::expiry::messages::{Ending, named};
-use crate::liveness::peers::RankFilter;
+use crate::liveness::peers::{RankFilter, delay_ms};
 use crate::presence::entity::DaemonId;
 use crate::presence::id::Id;
 use crate::presence::time::Now;
@@ -84,7 +84,7 @@ impl Expiry {
         let wait_ms = |lease: &Id, tried: &[_]| {
             let rank =
                 view.peers(|peers| peers.rank(lease.as_str(), RankFilter::Hearing { tried }));
-            steps_ms(rank)
+            delay_ms(rank, STEP_MS)
         };
         for (lease, due_ms) in self.ends.due(now_ms, wait_ms) {
             let remaining = self.remaining(view, &lease);

@@ -157,10 +157,5 @@ impl Expiry {
     }
 }
 
-/// The delay of a rank, in milliseconds.
-fn steps_ms(rank: usize) -> u64 {
-    u64::try_from(rank).unwrap_or(u64::MAX).saturating_mul(STEP_MS)
-}
-
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use super::messages::{Objection, Proposal, connection_gen, named};
 use super::{
     DECIDED_WITHIN_MS, Effect, Expiry, MARGIN_MS, MAX_USERS_PER_TICK, OBJECTION_MS, PendingWrite,
-    View, WRITE_MS, steps_ms,
+    STEP_MS, View, WRITE_MS,
 };
-use crate::liveness::peers::RankFilter;
+use crate::liveness::peers::{RankFilter, delay_ms};
 use crate::presence::entity::DaemonId;
 use crate::presence::heard::Heard;
 use crate::presence::id::Id;
@@ -120,8 +120,9 @@ impl Expiry {
     pub(super) fn take_due(&mut self, view: &impl View, now: Now, effects: &mut Vec<Effect>) {
         let now_ms = now.mono_ms;
         let listens_from_ms = view.hearing(|hearing| hearing.listens_from_ms(now_ms));
-        let rank_ms =
-            |key: &Id, filter| steps_ms(view.peers(|peers| peers.rank(key.as_str(), filter)));
+        let rank_ms = |key: &Id, filter| {
+            delay_ms(view.peers(|peers| peers.rank(key.as_str(), filter)), STEP_MS)
+        };
         let hearing = RankFilter::Hearing { tried: &[] };
         let wait_ms = |key: &Id| MARGIN_MS + rank_ms(key, hearing);
         let turn =

@@ -190,7 +190,7 @@ class Link:
             raise NoAnswer("the NATS server does not answer")
         self._look_at_error()
 
-    # -- what befalls it
+    # -- events of the connection
 
     def observe(self, error: Optional[Exception] = None) -> None:
         """Takes a signal of a callback of nats-py, instead of waiting for the next look."""
