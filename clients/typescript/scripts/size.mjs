@@ -2,7 +2,7 @@
 import { build } from "esbuild";
 import { gzipSync } from "node:zlib";
 
-const LIMITS = { "dist/browser/index.js": 11_264, "dist/react/index.js": 2048 };
+const LIMITS = { "dist/browser/index.js": 11_776, "dist/react/index.js": 2048 };
 for (const [entry, limit] of Object.entries(LIMITS)) {
   const { outputFiles } = await build({
     entryPoints: [entry],
