@@ -5,7 +5,7 @@
 //! - [`expiry`] and [`expiry_task`] end leases, graces and statuses, and refresh `last_active`.
 //! - [`early_disconnects`] ends connections whose disconnect came first.
 //! - [`lease_agreement`], [`marker_sweep`] and [`floor_raise`] keep what the bucket holds beside
-//!   records; [`upkeep`] paces them.
+//!   records; `upkeep` paces them.
 
 pub mod cell;
 pub mod early_disconnects;
