@@ -37,6 +37,25 @@ async def test_a_batch_that_was_applied_without_an_answer_does_not_move_the_leas
         assert lease.name == name
 
 
+async def test_a_change_of_an_invisible_user_whose_record_is_deleted_does_not_show_it(
+    world: World,
+) -> None:
+    service = await world.service()
+    events = await Tap.on(world, "user.presence.changed.*")
+    async with service.lease("gw") as lease, service.connect("john", invisible=True) as connection:
+        seat = await lease.connect("jane", invisible=True)
+        await service.delete(["john", "jane"])
+        await connection.update(mood="quiet")
+        assert connection.me is not None and connection.me.invisible
+        await seat.update(mood="quiet")
+        for id in ("john", "jane"):
+            user = await service.get(id)
+            assert user is not None
+            assert (user.online, user.fields["mood"]) == (False, "quiet")
+        assert lease.held == 1
+    assert all(not event["user"]["online"] for event in events.bodies)
+
+
 async def test_dropped_messages_lead_to_a_resync(world: World) -> None:
     async with presenced.connect(world.url) as service, service.watch(["john"]) as watch:
         slot = service._hub.slot("john")

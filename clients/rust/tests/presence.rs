@@ -512,3 +512,26 @@ async fn a_channel_is_watched_from_both_doors() {
     seat.close().await;
     assert!(service.delete_channel("messaging", "42").await.unwrap().value);
 }
+
+#[tokio::test]
+async fn a_change_of_an_invisible_user_whose_record_is_deleted_does_not_show_it() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let nats = server.connect().await;
+    let service = Service::new(nats.clone());
+    let hidden = || Patch::new().invisible(true);
+    let john = open_user(&nats, "john").connect(hidden()).await.unwrap();
+    let lease = service.lease("gw").unwrap();
+    let jane = lease.connect("jane", hidden()).await.unwrap();
+    service.delete(["john", "jane"]).await.unwrap();
+    john.update(Patch::new().status("quiet")).await.unwrap();
+    assert_eq!(john.me().unwrap().invisible, Some(true));
+    jane.update(Patch::new().status("quiet")).await.unwrap();
+    for id in ["john", "jane"] {
+        let own = service.users().seen_by(id).unwrap().filter(ids([id]));
+        let own = own.limit(1).await.unwrap().users;
+        assert_eq!(own[0].invisible, Some(true), "{id}");
+        let seen = service.users().filter(ids([id])).limit(1).await.unwrap().users;
+        assert!(!seen[0].online, "{id}");
+    }
+}

@@ -223,3 +223,27 @@ test("answers that would be too large are asked for in parts", async () => {
     await small.stop();
   }
 });
+
+test("an invisible user whose record is deleted stays invisible through a change", async () => {
+  const service = forService(await stack.connect());
+  const witness = await Witness.of(await stack.connect(), "me");
+  const me = forUser(await stack.connect(), "me");
+  const lease = service.lease("gw");
+  const seat = await lease.connect("sitter", { invisible: true });
+  const connection = await me.connect({ invisible: true });
+  await service.deleteUsers({ ids: ["me", "sitter"] });
+  const now = await connection.update({ mood: "quiet" });
+  assert.equal(now?.invisible, true);
+  assert.equal(connection.state.regained, "recreated");
+  await seat.update({ mood: "quiet" });
+  const { items } = await service.queryUsers({ filter: { id: { $in: ["me", "sitter"] } } });
+  assert.deepEqual(
+    items.map((user) => [user.id, user.online, user["mood"]]),
+    [
+      ["me", false, "quiet"],
+      ["sitter", false, "quiet"],
+    ],
+  );
+  assert.ok(!witness.online.includes(true));
+  await connection.close();
+});

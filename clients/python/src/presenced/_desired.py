@@ -114,13 +114,27 @@ class Desired:
             body["device"] = self._device
         if self._idle:
             body["idle"] = True
-        made_again = {**self._defaults, **fields_to_keep(self._set_before, self.me)}
-        for name in (*user, *self._refused_defaults):
+        made_again = self._made_again()
+        for name in user:
             made_again.pop(name, None)
         self._sent_defaults = made_again
         if made_again:
             body["defaults"] = made_again
         return body
+
+    def _made_again(self) -> Json:
+        """The fields of a user whose record is gone."""
+        made_again = {**self._defaults, **fields_to_keep(self._set_before, self.me)}
+        return {k: v for k, v in made_again.items() if k not in self._refused_defaults}
+
+    @property
+    def guarded(self) -> bool:
+        """True if changes ride in a connect: they would make a record that was deleted meanwhile
+        again, and without the fields that have to survive. An invisible user stays so."""
+        made_again = self._made_again()
+        chosen = made_again.get("availability", "auto") != "auto"
+        survives = made_again.get("invisible") or chosen or self._defaults
+        return self.changed and not self.apart and bool(survives)
 
     def upsert_body(self, connected: bool) -> Json:
         waiters = self._waiters

@@ -218,7 +218,9 @@ class Connection(HasState, Session):
 
     async def _write(self) -> None:
         try:
-            if self._desired.changed:
+            if self._desired.guarded:
+                await self._connect()
+            elif self._desired.changed:
                 await self._upsert()
             else:
                 await self._update_connection()
@@ -254,12 +256,13 @@ class Connection(HasState, Session):
         answer = await self._ask("connect", body)
         if answer is None:
             return
+        was_there = self._connected or self._relapsed
         self._connected = True
         self._wake_peers()
         self._on_written()
         recreated = self._take_answer(answer)
         self._states.set(
-            ConnectionState.ONLINE, relapsed=self._relapsed, recreated=self._relapsed and recreated
+            ConnectionState.ONLINE, relapsed=self._relapsed, recreated=was_there and recreated
         )
         self._relapsed = False
         self._doubt, self._beats = True, 0

@@ -109,7 +109,7 @@ class Seat(HasState, Session):
         where = {"user_id": self.user_id, "connection_id": self.id}
         if self._closing:
             return {"op": "disconnect", **where}
-        if not self._connected and not self._desired.apart:
+        if self._desired.guarded or (not self._connected and not self._desired.apart):
             body = self._desired.connect_body(self.user_id)
             return {"op": "connect", **body, "connection_id": self.id, "lease": lease}
         if self._desired.changed:
@@ -118,9 +118,10 @@ class Seat(HasState, Session):
         return {"op": "update_connection", **where, **self._desired.marks_body()}
 
     def _on_connected(self, *, created: bool) -> None:
+        was_there = self._connected or self._relapsed
         self._connected = True
         relapsed, self._relapsed = self._relapsed, False
-        self._states.set(ConnectionState.ONLINE, relapsed=relapsed, recreated=relapsed and created)
+        self._states.set(ConnectionState.ONLINE, relapsed=relapsed, recreated=was_there and created)
 
     def _on_answer(self) -> None:
         """An operation was carried out."""

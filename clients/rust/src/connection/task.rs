@@ -140,15 +140,7 @@ impl Task {
             self.link.up().await?;
             self.take(commands);
             let sent = self.pending.clone();
-            let mut user = sent.fields();
-            user.insert("id".to_owned(), self.user.as_str().into());
-            let mut body = json!({"user": user, "connection_id": self.id});
-            self.device.put(&mut body);
-            let defaults: Map<_, _> =
-                self.given.clone().into_iter().chain(self.remembered.clone()).collect();
-            if !defaults.is_empty() {
-                body["defaults"] = Value::Object(defaults);
-            }
+            let body = self.connect_body(&sent, self.defaults());
             match self.link.ask_now("connect", &body).await {
                 Ok(answer) => {
                     self.acknowledge(&sent, &answer, "me");
@@ -170,6 +162,22 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// The fields that count if the user has to be made.
+    fn defaults(&self) -> Map<String, Value> {
+        self.given.clone().into_iter().chain(self.remembered.clone()).collect()
+    }
+
+    fn connect_body(&self, sent: &Patch, defaults: Map<String, Value>) -> Value {
+        let mut user = sent.fields();
+        user.insert("id".to_owned(), self.user.as_str().into());
+        let mut body = json!({"user": user, "connection_id": self.id});
+        self.device.put(&mut body);
+        if !defaults.is_empty() {
+            body["defaults"] = Value::Object(defaults);
+        }
+        body
     }
 
     /// Takes the changes that were asked for meanwhile, so that they ride in the connect.
@@ -343,18 +351,28 @@ impl Task {
                 self.answer(&Ok(()));
                 return Ok(true);
             }
-            let mut user = sent.fields();
-            user.insert("id".to_owned(), self.user.as_str().into());
-            match self.link.ask_now("upsert_users", &json!({"users": [user]})).await {
+            match self.change(&sent).await {
                 Ok(answer) => {
-                    let user = json!({"me": answer["users"][self.user.as_str()]});
-                    self.acknowledge(&sent, &user, "me");
+                    self.acknowledge(&sent, &answer, "me");
                     return Ok(true);
                 }
                 Err(error) if self.pending.drop_ended(&sent, &error) => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Sends a change. If the record was deleted meanwhile, the change makes it again. So it rides in
+    /// a connect where there are defaults: an invisible user stays so.
+    async fn change(&self, sent: &Patch) -> Result<Value, Error> {
+        let defaults = self.defaults();
+        if !defaults.is_empty() {
+            return self.link.ask_now("connect", &self.connect_body(sent, defaults)).await;
+        }
+        let mut user = sent.fields();
+        user.insert("id".to_owned(), self.user.as_str().into());
+        let answer = self.link.ask_now("upsert_users", &json!({"users": [user]})).await?;
+        Ok(json!({"me": answer["users"][self.user.as_str()]}))
     }
 }
 

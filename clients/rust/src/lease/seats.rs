@@ -326,7 +326,9 @@ fn op(key: &Key, seat: &Seat, patch: Patch, lease: &Id, run: u32) -> Option<(Val
         let op = json!({"op": "disconnect", "user_id": key.user, "connection_id": connection});
         return Some((op, SentKind::Disconnect));
     }
-    if seat.run != run {
+    // A change makes a record that was deleted meanwhile again. So it rides in a connect where there
+    // are defaults: an invisible user stays so.
+    if seat.run != run || !patch.is_empty() && seat.defaults.is_some() {
         let mut op =
             json!({"op": "connect", "user": user, "connection_id": connection, "lease": lease});
         if let Some(device) = &seat.device {

@@ -213,7 +213,11 @@ export class Session<F extends object = Fields> {
       return false;
     }
     if (!this.#link.up || this.#paused) return false;
-    if (!this.joined) await this.#connect();
+    // A change makes a record that was deleted meanwhile again. So it rides in a connect where there
+    // are defaults: an invisible user stays so.
+    const { invisible, availability } = this.#defaultsBeside();
+    const guarded = invisible || availability || Object.keys(this.#defaults).length > 0;
+    if (!this.joined || (this.#patch && guarded)) await this.#connect();
     else if (this.#patch) await this.#upsert();
     else if (this.#idleKnown !== this.#idle) await this.#updateConnection();
     else return false;
@@ -249,7 +253,8 @@ export class Session<F extends object = Fields> {
     const regained = made ? "recreated" : this.#lapsed ? "relapsed" : undefined;
     this.#everJoined = true;
     this.#lapsed = false;
-    this.#turn("online", undefined, regained);
+    if (this.#snapshot.status === "online" && !regained) this.#show({ me: this.#me });
+    else this.#turn("online", undefined, regained);
     this.onJoined(answer);
   }
 
