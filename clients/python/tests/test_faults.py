@@ -229,7 +229,6 @@ async def test_an_unknown_connection_connects_again_and_stays_invisible(world: W
             async for status in statuses:
                 if status.relapsed:
                     break
-            await statuses.aclose()
             assert status.state == "online" and status.recreated
             assert connection.id == id
             assert connection.me is not None and connection.me.invisible

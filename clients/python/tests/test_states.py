@@ -112,3 +112,20 @@ async def test_waiting_for_the_end_may_be_cancelled(world: World) -> None:
             await asyncio.wait_for(connection.wait_closed(), 0.1)
         await until(lambda: not connection._states._readers)
         assert connection.state == "online"
+
+
+async def test_a_read_of_states_that_is_cancelled_loses_nothing(world: World) -> None:
+    service = await world.service()
+    connection = await service.connect("john")
+    states = connection.states()
+    assert (await states.__anext__()).state == "online"
+    for _ in range(3):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(states.__anext__(), 0.02)
+    reading = asyncio.ensure_future(states.__anext__())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="each needs its own"):
+        await states.__anext__()
+    await connection.close()
+    assert (await reading).state == "closed"
+    assert [change async for change in states] == []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import weakref
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Optional
 
@@ -35,8 +36,9 @@ class HasState:
         """The reason why it is not online, or its end; None while all is well."""
         return self._states.current.error
 
-    def states(self) -> AsyncGenerator[ConnectionChange, None]:
-        """The state now, then each change; ends when it is closed."""
+    def states(self) -> AsyncIterator[ConnectionChange]:
+        """The state now, then each change; ends when it is closed. A read that is cancelled loses
+        nothing."""
         return self._states.follow()
 
     async def wait_closed(self) -> None:
@@ -54,7 +56,7 @@ class States:
     def __init__(self, what: Optional[str] = None) -> None:
         self.current = ConnectionChange(ConnectionState.CONNECTING, now())
         self._trouble = Trouble(what) if what is not None else None
-        self._readers: set[asyncio.Queue[ConnectionChange]] = set()
+        self._readers: weakref.WeakSet[Steps] = weakref.WeakSet()
 
     def set(
         self,
@@ -67,16 +69,15 @@ class States:
         current = self.current
         if current.state is ConnectionState.CLOSED:
             return
-        if state is current.state and not relapsed and error is current.error:
+        is_news = relapsed or recreated
+        if state is current.state and not is_news and error is current.error:
             return
         since = current.since if state is current.state and not relapsed else now()
         self.current = ConnectionChange(state, since, error, relapsed, recreated)
         if self._trouble is not None:
             self._log(self._trouble, current.state)
-        for reader in self._readers:
-            if reader.full():
-                reader.get_nowait()
-            reader.put_nowait(self.current)
+        for reader in list(self._readers):
+            reader.put(self.current)
 
     def _log(self, trouble: Trouble, before: ConnectionState) -> None:
         state, error = self.current.state, self.current.error
@@ -87,15 +88,34 @@ class States:
         elif error is not None and before is not ConnectionState.CONNECTING:
             trouble.end(error)  # Who opens it is told by what is raised.
 
-    async def follow(self) -> AsyncGenerator[ConnectionChange, None]:
-        reader: asyncio.Queue[ConnectionChange] = asyncio.Queue(_KEPT)
-        reader.put_nowait(self.current)
+    def follow(self) -> Steps:
+        reader = Steps(self.current)
         self._readers.add(reader)
+        return reader
+
+
+class Steps(AsyncIterator[ConnectionChange]):
+    """One reader of a state."""
+
+    def __init__(self, first: ConnectionChange) -> None:
+        self._steps: asyncio.Queue[ConnectionChange] = asyncio.Queue(_KEPT)
+        self._steps.put_nowait(first)
+        self._ended = self._is_read = False
+
+    def put(self, step: ConnectionChange) -> None:
+        if self._steps.full():
+            self._steps.get_nowait()
+        self._steps.put_nowait(step)
+
+    async def __anext__(self) -> ConnectionChange:
+        if self._ended:
+            raise StopAsyncIteration
+        if self._is_read:
+            raise RuntimeError("another task reads these states: each needs its own")
+        self._is_read = True
         try:
-            while True:
-                change = await reader.get()
-                yield change
-                if change.state is ConnectionState.CLOSED:
-                    return
+            step = await self._steps.get()
         finally:
-            self._readers.discard(reader)
+            self._is_read = False
+        self._ended = step.state is ConnectionState.CLOSED
+        return step
