@@ -1,4 +1,4 @@
-"""A lease with many seats, through what befalls gateways.
+"""A lease with many seats, through the faults that a gateway meets.
 
 LEASE_SEATS and LEASE_SECONDS set its size; by hand it is ``LEASE_SEATS=20000 LEASE_SECONDS=30``.
 """
