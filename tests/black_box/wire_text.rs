@@ -111,6 +111,8 @@ async fn only_what_is_no_request_at_all_refuses_a_batch() {
         (format!(r#"{{"ops":{connect}}}"#), "invalid_request"),
         (format!(r#"{{"ops":[{connect}],"me":1}}"#), "invalid_request"),
         (format!(r#"{{"ops":[{}]}}"#, [connect; 1001].join(",")), "limit_exceeded"),
+        (format!(r#"{{"ops":[{}],"ops":[]}}"#, ["NaN"; 1000].join(",")), "invalid_request"),
+        (format!(r#"{{"ops":[{}],"ops":[]}}"#, ["NaN"; 1002].join(",")), "invalid_request"),
     ] {
         assert_eq!(ask(&stage, "batch", &body).await.unwrap_err().what().0, code);
     }

@@ -57,7 +57,10 @@ impl Batch {
         let parse = |(index, value)| Op::parse(value, &format!("ops[{index}]"), rules);
         let mut ops: Vec<_> = values.into_iter().enumerate().map(parse).collect();
         for (index, refusal) in flaws {
-            ops[index] = Err(refusal);
+            match ops.get_mut(index) {
+                Some(op) => *op = Err(refusal),
+                None => return Err(refusal),
+            }
         }
         Op::note_order(&mut ops);
         let users = ops.iter().flatten().map(Op::users).sum();

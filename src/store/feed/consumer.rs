@@ -1,9 +1,30 @@
 //! The consumer that the feed follows, and what its messages say of themselves.
 
+use serde::Deserialize;
+
 pub(super) struct Consumer {
     pub(super) name: String,
     /// The number of messages that it has delivered.
     pub(super) delivered: u64,
+}
+
+/// The state of a consumer, as its server knows it.
+#[derive(Deserialize)]
+pub(super) struct Info {
+    num_pending: u64,
+    delivered: Delivered,
+}
+
+#[derive(Deserialize)]
+struct Delivered {
+    consumer_seq: u64,
+}
+
+impl Consumer {
+    /// Returns whether its server has delivered all that it knows, and nothing was lost on the way.
+    pub(super) fn has_delivered_all(&self, info: &Info) -> bool {
+        info.num_pending == 0 && info.delivered.consumer_seq == self.delivered
+    }
 }
 
 /// The metadata in the reply subject of a delivered message.

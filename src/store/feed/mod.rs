@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use async_nats::{Message, StatusCode, Subscriber};
 use futures_util::{FutureExt, StreamExt};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -27,7 +26,7 @@ use crate::presence::channel::Channels;
 use crate::presence::entity::Entity;
 use crate::presence::user::Users;
 use crate::watchdog::WatchdogTap;
-use consumer::{Consumer, Meta};
+use consumer::{Consumer, Info, Meta};
 
 /// The period of the server's idle heartbeats while nothing is stored.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -301,20 +300,10 @@ impl Feed {
     /// that its server knows, but that server may itself be behind, so the leader is queried as
     /// well.
     async fn has_all(&mut self, consumer: &Consumer) -> Result<bool, FeedError> {
-        #[derive(Deserialize)]
-        struct Info {
-            num_pending: u64,
-            delivered: Delivered,
-        }
-        #[derive(Deserialize)]
-        struct Delivered {
-            consumer_seq: u64,
-        }
         let bucket = self.store.context.bucket.clone();
         let subject = format!("CONSUMER.INFO.{}.{}", bucket.stream(), consumer.name);
-        let delivered = self.bounded(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
-        let delivered = delivered
-            .map(|info| info.num_pending == 0 && info.delivered.consumer_seq == consumer.delivered);
+        let info = self.bounded(bucket.ask::<Info>(&subject, &serde_json::Value::Null)).await;
+        let delivered = info.map(|info| consumer.has_delivered_all(&info));
         let next = self.position + 1;
         let has_all = match delivered {
             Ok(true) => self.bounded(bucket.holds_from(next)).await.map(|more| !more),
