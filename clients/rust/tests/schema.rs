@@ -136,6 +136,8 @@ async fn play(server: &Server) {
     let connection = connect.await.unwrap();
     connection.set_device(Device::of("mobile")).await.unwrap();
     connection.update(Patch::new().status(None).invisible(false)).await.unwrap();
+    // A connection with defaults carries its changes in connects.
+    service.upsert([Patch::new().status("away").of("jane").unwrap()]).await.unwrap();
     let lease = service.lease("gw").unwrap();
     let seat = lease.connect("jack", Patch::new()).device(Device::of("web")).await.unwrap();
     seat.update(Patch::new().status("hi")).await.unwrap();
