@@ -151,7 +151,8 @@ pub fn entry(rev: u64, headers: Option<&HeaderMap>, payload: &Bytes) -> Entry {
         Content::Put(payload.clone())
     };
     let expires = marker_kind(headers).is_some_and(|kind| kind != Kind::Lasting);
-    Entry { rev, content, writer, expires }
+    let base = header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE).and_then(|text| text.parse().ok());
+    Entry { rev, base, content, writer, expires }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ impl Message {
     pub fn entry(&self) -> Entry {
         Entry {
             rev: self.seq,
+            base: Some(self.expected),
             content: self.content.clone(),
             writer: Some(self.writer),
             expires: false,

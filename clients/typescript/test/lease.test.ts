@@ -90,6 +90,39 @@ test("a connection that nobody here knows is left behind with the old lease", as
   await lease.close();
 });
 
+test("a seat that closes while the daemon dies with its connect is disconnected", async () => {
+  const settings = '[liveness]\nlease = "60s"\nheartbeat_interval = "20s"\noffline_grace = "0s"';
+  const slow = await Stack.start({ daemons: 0, settings });
+  try {
+    const nc = await slow.connect();
+    const taken: Uint8Array[] = [];
+    // In place of a daemon that stores what it takes, and dies before it answers.
+    const dying = nc.subscribe("presence.v1.batch", {
+      queue: "presenced",
+      callback: (_error, msg) => void taken.push(msg.data),
+    });
+    await nc.flush();
+    const lease = forService(await slow.connect()).lease("gw");
+    const closing = new AbortController();
+    const connecting = lease.connect("brief", {}, { signal: closing.signal });
+    await until(() => taken.length > 0);
+    closing.abort();
+    dying.unsubscribe();
+    await slow.startDaemon();
+    await nc.request("presence.v1.batch", taken[0], { timeout: 5000 });
+    const online = async () => {
+      for await (const user of forService(nc).users({ id: "brief" })) return user.online;
+      return undefined;
+    };
+    assert.equal(await online(), true);
+    await assert.rejects(connecting, { kind: "closed" });
+    await until(async () => (await online()) === false, 15_000);
+    await lease.close();
+  } finally {
+    await slow.stop();
+  }
+});
+
 test("daemons and NATS are away for longer than a lease: nobody flickers", async () => {
   const nc = await stack.connect();
   const witness = await Witness.of(await stack.connect(), "w3");

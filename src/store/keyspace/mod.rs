@@ -178,7 +178,7 @@ impl<E: Entity> Keyspace<E> {
         }
         let version = entry.content.decode::<E>().map_or(0, |stored| E::version(&stored));
         let content = Content::Purge { version, changed_by: None };
-        Entry { content, writer: None, expires: false, rev }
+        Entry { content, writer: None, expires: false, ..entry }
     }
 
     /// The subjects of records in a stripe that stand below sequence `floor`, at most `limit`;

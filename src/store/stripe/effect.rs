@@ -44,6 +44,8 @@ impl Content {
 pub struct Entry {
     pub rev: u64,
     pub content: Content,
+    /// The revision that it replaced, 0 for none, if it says so.
+    pub base: Option<u64>,
     /// The daemon that wrote it.
     pub writer: Option<DaemonId>,
     /// Whether the bucket drops it after a while: it is the last marker of a deleted record.

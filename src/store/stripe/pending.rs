@@ -11,9 +11,9 @@ pub(super) struct Pending<E: Entity, T> {
     /// `None` once the command is answered.
     pub(super) ticket: Option<T>,
     pub(super) deadline_ms: u64,
-    /// Whether a write of it may have been stored, so that no answer may claim that nothing
-    /// changed.
-    pub(super) maybe_stored: bool,
+    /// The revision on which a write of it may have been stored, so that no answer may claim that
+    /// nothing changed.
+    pub(super) maybe_stored_on: Option<u64>,
 }
 
 impl<E: Entity, T> Pending<E, T> {
@@ -47,15 +47,28 @@ impl<E: Entity, T> Pending<E, T> {
         }
     }
 
+    /// Returns whether it may have been carried out and undone since, on a record that is at `rev`
+    /// now. Answers it if so: carried out again, it would undo what came after it.
+    pub(super) fn gives_up(&mut self, effects: &mut Vec<Effect<E, T>>, rev: u64) -> bool {
+        if self.maybe_stored_on.is_none_or(|base| base == rev) {
+            return false;
+        }
+        if let Some(ticket) = self.ticket.take() {
+            effects.push(Effect::Answer { ticket, result: Err(unknown()) });
+        }
+        true
+    }
+
     /// The refusal for the command: if a write of it may have been stored, its outcome is unknown,
     /// whatever the reason of `refusal`.
     pub(super) fn outcome_unknown(&self, refusal: Refusal) -> Refusal {
-        if !self.maybe_stored {
-            return refusal;
-        }
-        Refusal::new(
-            Code::Unavailable,
-            "the store did not say whether the request was carried out; repeat it",
-        )
+        if self.maybe_stored_on.is_none() { refusal } else { unknown() }
     }
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(
+        Code::Unavailable,
+        "the store did not say whether the request was carried out; repeat it",
+    )
 }

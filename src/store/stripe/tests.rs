@@ -258,10 +258,47 @@ fn a_command_that_may_have_been_stored_is_not_refused_as_if_nothing_had_changed(
     assert_eq!(rig.tick(500), ["read 2"]);
     let one = other(&Stored::default(), &connect("b"), 8);
     let both = other(&stored(&one), &connect("c"), 9);
-    assert_eq!(rig.found(2, Found::Entry(both)), ["changed by 2", "verify 3"]);
-    assert_eq!(rig.verified(3), ["answer 1 unavailable"]);
-    assert_eq!(rig.command(2, connect("a"), 0), ["verify 4"]);
-    assert_eq!(rig.verified(4), ["answer 2 limit_exceeded"], "this command was never written");
+    assert_eq!(rig.found(2, Found::Entry(both)), ["changed by 2", "answer 1 unavailable"]);
+    assert_eq!(rig.command(2, connect("a"), 0), ["verify 3"]);
+    assert_eq!(rig.verified(3), ["answer 2 limit_exceeded"], "this command was never written");
+    rig.is_done();
+}
+
+/// The entry with which another daemon ends the connection that our write made.
+fn undone(rig: &Rig) -> Entry {
+    Entry { base: Some(4), ..other(&stored(&rig.own(4)), &disconnect("a"), 5) }
+}
+
+#[test]
+fn a_write_that_may_have_been_undone_is_not_carried_out_again() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    assert_eq!(rig.tick(500), ["read 2"]);
+    let undone = undone(&rig);
+    assert_eq!(rig.found(2, Found::Entry(undone)), ["changed by 2", "answer 1 unavailable"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_write_that_was_lost_and_then_stored_is_not_carried_out_again() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.tick(500);
+    assert_eq!(rig.found(2, Found::Nothing), ["write 3 on 0 shows 1000"]);
+    let undone = undone(&rig);
+    assert_eq!(rig.fed(undone), ["changed by 2"]);
+    assert_eq!(rig.conflicted(3, 600), ["answer 1 unavailable"]);
+    rig.is_done();
+}
+
+#[test]
+fn a_write_in_whose_place_another_is_stored_is_decided_again() {
+    let mut rig = rig();
+    rig.command(1, connect("a"), 0);
+    rig.tick(500);
+    let theirs = Entry { base: Some(0), ..other(&Stored::default(), &connect("b"), 4) };
+    assert_eq!(rig.found(2, Found::Entry(theirs)), ["changed by 2", "write 3 on 4 shows nothing"]);
+    assert_eq!(rig.acked(3, 5, 600), ["answer 1 at 5"]);
     rig.is_done();
 }
 

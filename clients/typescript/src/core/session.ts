@@ -63,9 +63,13 @@ export class Session<F extends object = Fields> {
   #idle: boolean;
   #idleKnown: boolean | undefined;
   #everJoined = false;
+  /** A connect was sent, and no disconnect was answered: the daemons may hold the connection. */
+  #mayBeHeld = false;
   #lapsed = false;
   #paused = false;
   #closing = false;
+  /** Nothing is sent any more. */
+  #done = false;
   #busy = false;
   #failedTries = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -165,6 +169,7 @@ export class Session<F extends object = Fields> {
     const spent = this.joined || this.#busy ? { connection_id: this.connectionId } : undefined;
     this.onLost(new PresenceError("disconnected", "left while the page is away"));
     this.connectionId = randomId();
+    this.#mayBeHeld = false;
     return spent;
   }
 
@@ -174,11 +179,17 @@ export class Session<F extends object = Fields> {
     this.kick();
   }
 
-  /** Disconnects, tried for two seconds. */
+  /**
+   * Disconnects, and waits up to two seconds for it. Then a connection with a lease of its own is
+   * left to lapse; one on a shared lease would not, so its disconnect is tried on.
+   */
   async close(error?: PresenceError): Promise<void> {
     if (this.#snapshot.status === "closed") return;
     this.#closing = true;
-    const giveUp = setTimeout(() => this.#end(error), LEAVE_MS);
+    const giveUp = setTimeout(
+      () => (this.lease === undefined ? this.#end(error) : this.#showClosed(error)),
+      LEAVE_MS,
+    );
     this.kick();
     await this.ended;
     clearTimeout(giveUp);
@@ -193,7 +204,7 @@ export class Session<F extends object = Fields> {
     this.#busy = true;
     clearTimeout(this.#timer);
     try {
-      while (this.#snapshot.status !== "closed" && (await this.#step()));
+      while (!this.#done && (await this.#step()));
       this.#failedTries = 0;
     } catch (error) {
       this.#onFailure(
@@ -207,8 +218,8 @@ export class Session<F extends object = Fields> {
   /** One request at most. Says whether there may be more to do. */
   async #step(): Promise<boolean> {
     if (this.#closing) {
-      if (this.#everJoined && this.#link.up && !this.#paused)
-        await this.#disconnect(this.connectionId);
+      if (this.#mayBeHeld && !this.#link.up && this.lease !== undefined) return false;
+      if (this.#mayBeHeld && this.#link.up) await this.#disconnect(this.connectionId);
       this.#end();
       return false;
     }
@@ -228,6 +239,7 @@ export class Session<F extends object = Fields> {
     const { connectionId: connection_id, lease } = this;
     const { patch, waiters } = this.#takePatch();
     const idle = this.#idle;
+    this.#mayBeHeld = true;
     // An undefined field is not sent.
     const answer = (await this.#carry("connect", patch, waiters, {
       user: { id: lease && this.user, ...patch },
@@ -338,10 +350,10 @@ export class Session<F extends object = Fields> {
   }
 
   #onFailure(error: PresenceError): void {
-    if (this.#closing) this.#end();
+    if (this.#closing && !(error.retryable && this.#mayBeHeld)) this.#end();
     else if (error.retryable) {
       if (error.kind === "no_answer") void this.#link.check();
-      if (this.#snapshot.status !== "closed") this.#show({ error });
+      this.#show({ error });
       this.#later(retryDelayMs(error, ++this.#failedTries));
     } else if (!this.joined) this.#end(error);
     else this.#later(0);
@@ -361,20 +373,27 @@ export class Session<F extends object = Fields> {
   }
 
   #show(change: Partial<ConnectionSnapshot<F>>): void {
+    if (this.#snapshot.status === "closed") return;
     this.#snapshot = { ...this.#snapshot, ...change };
     for (const listener of [...this.listeners]) listener();
   }
 
   #end(error?: PresenceError): void {
-    if (this.#snapshot.status === "closed") return;
+    if (this.#done) return;
+    this.#done = true;
     clearTimeout(this.#timer);
     this.joined = false;
     this.#link.listeners.delete(this.#linkListener);
+    this.onLeft();
+    this.#showClosed(error);
+  }
+
+  #showClosed(error?: PresenceError): void {
+    if (this.#snapshot.status === "closed") return;
     this.#turn("closed", error);
     const closed = error ?? new PresenceError("closed", "the connection is closed");
     for (const waiter of this.#waiters) waiter.reject(closed);
     this.#waiters = [];
-    this.onLeft();
     this.#ended();
   }
 }

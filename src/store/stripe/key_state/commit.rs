@@ -17,9 +17,12 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn decide_again(&mut self, shared: &mut Shared<E, T>, now: Now) {
         let decided = std::mem::take(&mut self.decided);
         let proofs: Vec<_> = decided.iter().map(|each| each.verify).collect();
-        let maybe_stored = matches!(self.phase, Phase::Reading { sent: Some(_), .. });
+        let maybe_stored_on = match &self.phase {
+            Phase::Reading { sent: Some(sent), .. } if !sent.is_lost => Some(sent.expected),
+            _ => None,
+        };
         for mut each in decided.into_iter().rev() {
-            each.job.maybe_stored |= maybe_stored;
+            each.job.maybe_stored_on = each.job.maybe_stored_on.or(maybe_stored_on);
             self.waiting.push_front(each.job);
         }
         self.decide_waiting(&proofs, MAX_JOINED, shared, now);
@@ -48,13 +51,16 @@ impl<E: Entity, T> KeyState<E, T> {
         };
         let slot = shared.slots.get(&self.key).filter(|_| !self.waiting.is_empty());
         let known = slot.map(Slot::stored).unwrap_or_default();
+        let rev = shared.rev(&self.key);
         let mut next = None;
         let mut proofs = proofs.iter().copied();
         while self.decided.len() < max_decided
             && let Some(mut job) = self.waiting.pop_front()
         {
             let verify = proofs.next().flatten();
-            if job.still_wanted(&mut shared.effects, self.trouble.as_deref(), now) {
+            if job.still_wanted(&mut shared.effects, self.trouble.as_deref(), now)
+                && !job.gives_up(&mut shared.effects, rev)
+            {
                 self.decided.push(decider.decide(&known, &mut next, job, verify));
             }
         }
@@ -80,7 +86,8 @@ impl<E: Entity, T> KeyState<E, T> {
             visible: visible.map(|event| event.version),
             not_after_ms,
         });
-        let sent = Sent { write, epoch: shared.epoch, expected, next, content };
+        let epoch = shared.epoch;
+        let sent = Sent { write, epoch, expected, next, content, is_lost: false };
         self.phase = Phase::Writing { sent, since_ms: now.mono_ms };
     }
 

@@ -36,6 +36,8 @@ struct Sent<R> {
     expected: u64,
     next: Stored<R>,
     content: Content,
+    /// Another write was stored on the revision that it expects, so it never will be.
+    is_lost: bool,
 }
 
 /// The phase of a key, named by what the key waits for.
@@ -90,7 +92,7 @@ impl<E: Entity, T> KeyState<E, T> {
     pub(super) fn on_command(&mut self, job: Job<E, T>, shared: &mut Shared<E, T>, now: Now) {
         let Job { command, ticket, deadline_ms } = job;
         let ticket = Some(ticket);
-        self.waiting.push_back(Pending { command, ticket, deadline_ms, maybe_stored: false });
+        self.waiting.push_back(Pending { command, ticket, deadline_ms, maybe_stored_on: None });
         if matches!(self.phase, Phase::Idle | Phase::Verifying) {
             self.decide_waiting(&[], usize::MAX, shared, now);
         }
@@ -191,6 +193,9 @@ impl<E: Entity, T> KeyState<E, T> {
             shared.store(&self.key, next, entry.rev, now);
             self.finish(entry.rev, shared, now);
             return;
+        }
+        if let Some(sent) = self.sent_mut().filter(|sent| entry.base == Some(sent.expected)) {
+            sent.is_lost = true;
         }
         if let Some(version) = shared.take_entry(&self.key, entry, now) {
             self.announced = version;

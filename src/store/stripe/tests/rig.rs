@@ -60,7 +60,7 @@ pub(super) fn other(stored: &Stored<Record>, command: &Command, rev: u64) -> Ent
     let decision = Users::decide(&john(), stored, command, &rules, OTHER, at(0)).unwrap();
     let stored = decision.next.unwrap();
     let content = content_of(&stored);
-    Entry { rev, content, writer: Some(OTHER), expires: false }
+    Entry { rev, base: None, content, writer: Some(OTHER), expires: false }
 }
 
 fn content_of(stored: &Stored<Record>) -> Content {
@@ -135,7 +135,7 @@ impl Rig {
     /// The entry of the last write at `rev`.
     pub(super) fn own(&self, rev: u64) -> Entry {
         let content = self.written.clone().unwrap();
-        Entry { rev, content, writer: Some(OWN), expires: false }
+        Entry { rev, base: None, content, writer: Some(OWN), expires: false }
     }
 
     pub(super) fn known(&self) -> Stored<Record> {
