@@ -168,6 +168,19 @@ fn a_connect_of_another_device_does_not_cancel_a_leave() {
 }
 
 #[test]
+fn a_refresh_of_one_tab_does_not_cut_short_the_reload_of_another() {
+    let mut john = John::new();
+    for words in ["a desktop", "b desktop idle"] {
+        john.does(&connect(words));
+    }
+    assert_eq!(john.does(&disconnect("a")), None);
+    assert_eq!(john.does(&connect("b desktop idle")), None, "sent again by its gateway");
+    assert_eq!(john.record().leaving.len(), 1);
+    assert_eq!(john.does(&connect("a2 desktop")), None);
+    assert!(john.record().leaving.is_empty());
+}
+
+#[test]
 fn a_grace_that_is_asked_for_counts_and_none_is_the_end() {
     let mut john = John::new();
     john.does(&connect("a"));
