@@ -205,7 +205,7 @@ fn connect(
     let devices = view::shown(Some(&record)).devices;
     if !shows_times || devices != view::shown(change.before).devices {
         // It shows what it did not show before. A user that an older daemon took still connects.
-        check_size(change.id, &record)?;
+        check_size(change.id, change.before, &record)?;
     }
     let was_visible = change.before.is_some_and(|before| !before.invisible);
     Ok(change.put(record, |record| Outcome::Connected {
@@ -267,7 +267,7 @@ fn update_connection(
         return Ok(unchanged(outcome));
     }
     if device.is_some() {
-        check_size(change.id, &record)?;
+        check_size(change.id, change.before, &record)?;
     }
     Ok(change.put(record, |_| outcome))
 }

@@ -329,6 +329,31 @@ fn announced_fields_have_events_and_others_have_none() {
     assert_eq!(john.upserts(json!({"mood": 2})).unwrap().unwrap()["mood"], 2);
 }
 
+#[test]
+fn who_is_too_large_already_may_hide_choose_and_shrink_but_not_grow() {
+    let mut john = John::new();
+    john.does(&connect("a desktop"));
+    let large = patch(json!({"name": "x".repeat(5000), "bio": "y".repeat(500)}));
+    let mut record = john.record().clone();
+    record.custom = record.custom.changed(&large.custom).unwrap();
+    john.stored = Stored::Present(record.into());
+    for fields in [
+        json!({"availability": "busy"}),
+        json!({"availability": "auto"}),
+        json!({"hide_last_active": true}),
+        json!({"hide_last_active": false}),
+        json!({"invisible": true}),
+        json!({"bio": "z".repeat(400)}),
+        json!({"status": null}),
+    ] {
+        assert!(john.upserts(fields.clone()).is_ok(), "{fields}");
+    }
+    for fields in [json!({"bio": "z".repeat(401)}), json!({"status": "lunch"})] {
+        assert_eq!(john.upserts(fields).unwrap_err().code, Code::TooLarge);
+    }
+    assert!(john.upserts(json!({"bio": null, "status": "s"})).is_ok());
+}
+
 /// A daemon of the previous build writes and reads these records.
 #[test]
 fn a_record_goes_back_and_forth_between_builds() {
