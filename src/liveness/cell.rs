@@ -26,6 +26,9 @@ pub struct Identity {
     /// The prefix of requests, and that of events.
     pub requests: String,
     pub events: String,
+    /// The prefix of the announced counts, if this daemon announces any.
+    #[serde(default)]
+    pub counts: Option<String>,
     /// Bucket, JetStream domain and creation time.
     pub stream: String,
     /// The settings that all should have, as text.
@@ -66,7 +69,7 @@ pub struct Findings {
     pub yields: Option<String>,
     /// The reason why this daemon is not as it should be, though it takes requests.
     pub conflict: Option<String>,
-    /// Settings that differ among the daemons of one stream.
+    /// Settings that differ among the daemons of one stream, or that two cells must not share.
     pub difference: Option<String>,
 }
 
@@ -150,7 +153,10 @@ impl Cell {
         }
         let (kin, foreign): (Vec<_>, Vec<_>) =
             neighbours.partition(|each| each.identity.stream == own.stream);
-        let oldest = foreign.into_iter().filter(same_requests).min_by_key(|each| each.since_ms);
+        let shares_counts =
+            |each: &&&Neighbour| own.counts.is_some() && each.identity.counts == own.counts;
+        let sharing = foreign.iter().find(|each| !same_requests(each) && shares_counts(each));
+        let oldest = foreign.iter().copied().filter(same_requests).min_by_key(|each| each.since_ms);
         if let Some(other) = oldest {
             let theirs_ms = other.since_ms;
             let text = format!(
@@ -170,8 +176,18 @@ impl Cell {
             }
         }
         let differs = kin.iter().find(|each| each.identity.settings != own.settings);
-        findings.difference = differs
-            .map(|other| format!("here {}, elsewhere {}", own.settings, other.identity.settings));
+        findings.difference = match (differs, sharing) {
+            (Some(other), _) => Some(format!(
+                "daemons of one bucket have different settings: here {}, elsewhere {}",
+                own.settings, other.identity.settings
+            )),
+            (None, Some(other)) => Some(format!(
+                "`subjects.channel_events` is that of another cell too, whose requests go to {}: \
+                 the counts of channels of the same name contradict each other",
+                other.identity.requests
+            )),
+            (None, None) => None,
+        };
         findings
     }
 }
@@ -185,6 +201,7 @@ mod tests {
             layout: LAYOUT,
             requests: "presence.v1".to_owned(),
             events: "e".to_owned(),
+            counts: Some("c".to_owned()),
             stream: stream.to_owned(),
             settings: settings.to_owned(),
         }
@@ -247,8 +264,23 @@ mod tests {
         let newer = Identity { layout: 2, ..own.clone() };
         assert!(assessed(&own, 0, &[(newer, 1)]).yields.unwrap().contains("layout 2"));
         let findings = assessed(&own, 0, &[(identity("a", "lease 6s"), 1)]);
-        assert_eq!(findings.difference.unwrap(), "here lease 60s, elsewhere lease 6s");
-        let elsewhere = Identity { requests: "other.v1".to_owned(), ..identity("b", "x") };
-        assert_eq!(assessed(&own, 0, &[(elsewhere, 1)]), Findings::default());
+        let expected = "daemons of one bucket have different settings: here lease 60s, elsewhere \
+                        lease 6s";
+        assert_eq!(findings.difference.unwrap(), expected);
+    }
+
+    #[test]
+    fn two_cells_must_not_announce_counts_on_the_same_subjects() {
+        let own = identity("a", "s");
+        let other = Identity { requests: "other.v1".to_owned(), ..identity("b", "x") };
+        for counts in [None, Some("other".to_owned())] {
+            let apart = Identity { counts, ..other.clone() };
+            assert_eq!(assessed(&own, 0, &[(apart, 1)]), Findings::default());
+        }
+        let findings = assessed(&own, 0, &[(other.clone(), 1)]);
+        assert!(findings.difference.unwrap().contains("other.v1"));
+        let silent = Identity { counts: None, ..own };
+        let quiet = Identity { counts: None, ..other };
+        assert_eq!(assessed(&silent, 0, &[(quiet, 1)]), Findings::default());
     }
 }

@@ -56,10 +56,12 @@ fn shared_settings(settings: &Settings) -> String {
 
 impl Introductions {
     pub fn new(client: Client, store: Store, settings: &Settings) -> Self {
+        let counts = settings.channel_types.values().any(|each| each.occupancy_interval.is_some());
         let identity = Identity {
             layout: LAYOUT,
             requests: settings.subjects.requests(),
             events: settings.subjects.events.clone(),
+            counts: counts.then(|| settings.subjects.channel_events.clone()),
             stream: String::new(),
             settings: shared_settings(settings),
         };
@@ -145,7 +147,7 @@ impl Introductions {
         if difference != &before.difference
             && let Some(difference) = difference
         {
-            tracing::warn!("daemons of one bucket have different settings: {difference}");
+            tracing::warn!("{difference}");
         }
         self.store.context.metrics.set_settings_differ(difference.is_some());
     }

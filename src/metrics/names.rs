@@ -109,7 +109,7 @@ impl Metrics {
         );
         to.register(
             "settings_differ",
-            "Whether another daemon of the bucket has other settings of liveness or channel types",
+            "Whether another daemon of the bucket has other settings, or another cell this one's counts",
             self.settings_differ.clone(),
         );
         to.register_with_unit(

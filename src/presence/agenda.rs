@@ -103,7 +103,7 @@ where
     }
 
     /// Checks each item when it says, unless it is checked earlier.
-    pub fn bring_all_forward(&mut self, wanted_ms: impl Fn(&T) -> u64) {
+    pub fn bring_all_forward(&mut self, wanted_ms: impl Fn(&mut T) -> u64) {
         for item in self.items.iter_mut() {
             let at_ms = wanted_ms(item);
             if at_ms < item.check_ms() {

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::field::Kind;
+
 /// Custom fields as a JSON object (`{"a":1,"b":"x"}`); nothing if there are none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Custom(Option<Box<str>>);
@@ -27,6 +29,13 @@ impl Custom {
         values.values_mut().for_each(Value::sort_all_objects);
         let text = serde_json::to_string(&values).unwrap_or_default();
         Self(Some(text.into()))
+    }
+
+    /// Makes the fields from stored ones. A name that is reserved by now names no custom field,
+    /// even if it did when it was stored.
+    pub fn from_stored(mut values: BTreeMap<String, Value>, kind: Kind) -> Self {
+        values.retain(|name, _| !kind.reserved().contains(&name.as_str()));
+        Self::from_values(values)
     }
 
     pub fn is_empty(&self) -> bool {

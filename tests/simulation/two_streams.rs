@@ -116,6 +116,7 @@ impl World {
         self.last_daemon += 1;
         let identity = Identity {
             layout: LAYOUT,
+            counts: None,
             requests: "presence.v1".to_owned(),
             events: "user.presence.changed".to_owned(),
             stream: (*pick(&mut self.rng, &STREAMS)).to_owned(),

@@ -58,6 +58,8 @@ struct Channel {
     due_ms: Option<u64>,
     /// The time at which this daemon looks at it: its place in the queue, while `due_ms` is set.
     look_ms: u64,
+    /// Whether it is due only because it is unknown what was announced, and not as it changed.
+    is_unsure: bool,
     interval_ms: u64,
     /// The time until which it is remembered without members.
     keep_until_ms: u64,
@@ -69,19 +71,54 @@ impl Channel {
     }
 
     /// Sets when the counts are announced, if they are.
-    fn schedule(
-        &mut self,
-        key: &ChannelKey,
-        due_ms: Option<u64>,
-        queue: &mut BTreeSet<(u64, ChannelKey)>,
-    ) {
+    fn schedule(&mut self, key: &ChannelKey, due_ms: Option<u64>, queue: &mut Queue) {
         if self.due_ms.take().is_some() {
-            queue.remove(&(self.look_ms, key.clone()));
+            queue.part(self.is_unsure).remove(&(self.look_ms, key.clone()));
         }
         if let Some(due_ms) = due_ms {
             (self.due_ms, self.look_ms) = (Some(due_ms), due_ms);
-            queue.insert((due_ms, key.clone()));
+            queue.part(self.is_unsure).insert((due_ms, key.clone()));
+        } else {
+            self.is_unsure = false;
         }
+    }
+
+    /// The counts may have changed: they no longer wait behind those that did not.
+    fn hurry(&mut self, key: &ChannelKey, queue: &mut Queue) {
+        if std::mem::take(&mut self.is_unsure) && self.due_ms.is_some() {
+            let entry = (self.look_ms, key.clone());
+            queue.unsure.remove(&entry);
+            queue.changed.insert(entry);
+        }
+    }
+}
+
+/// The channels whose counts are to be announced, by the time to look at them, so that each has its
+/// turn.
+#[derive(Debug, Default)]
+struct Queue {
+    /// Those whose counts differ from what was announced.
+    changed: BTreeSet<(u64, ChannelKey)>,
+    /// Those of which it is unknown what was announced. They wait for the others: after a lone
+    /// start they are all channels.
+    unsure: BTreeSet<(u64, ChannelKey)>,
+}
+
+impl Queue {
+    fn part(&mut self, is_unsure: bool) -> &mut BTreeSet<(u64, ChannelKey)> {
+        if is_unsure { &mut self.unsure } else { &mut self.changed }
+    }
+
+    fn clear(&mut self) {
+        self.changed.clear();
+        self.unsure.clear();
+    }
+
+    /// The channels to look at by now.
+    fn due(&self, now_ms: u64) -> impl Iterator<Item = &(u64, ChannelKey)> {
+        let by_now = move |entry: &&(u64, ChannelKey)| entry.0 <= now_ms;
+        let changed = self.changed.iter().take_while(by_now);
+        changed.chain(self.unsure.iter().take_while(by_now))
     }
 }
 
@@ -105,9 +142,7 @@ pub struct Announcement {
 pub struct Occupancy {
     channels: HashMap<ChannelKey, Channel>,
     members: HashMap<Id, Member>,
-    /// The channels whose counts differ from what was announced, by the time to look at them, so
-    /// that each has its turn.
-    queue: BTreeSet<(u64, ChannelKey)>,
+    queue: Queue,
     /// The channels that have lost their members, by the time until which they are remembered.
     emptied: BTreeSet<(u64, ChannelKey)>,
 }
@@ -143,6 +178,7 @@ impl Occupancy {
             member.channels.push(key.clone());
         }
         channel.members = after;
+        channel.hurry(key, &mut self.queue);
         self.compare(key, now_ms);
     }
 
@@ -156,6 +192,7 @@ impl Occupancy {
         for key in member.channels.clone() {
             if let Some(channel) = self.channels.get_mut(&key) {
                 channel.online = channel.online + usize::from(online) - usize::from(!online);
+                channel.hurry(&key, &mut self.queue);
             }
             self.compare(&key, now_ms);
         }
@@ -198,7 +235,7 @@ impl Occupancy {
         for channel in self.channels.values_mut() {
             let counts = Some(channel.counts());
             channel.announced = Announced { counts, assumed: true, ..channel.announced };
-            channel.due_ms = None;
+            (channel.due_ms, channel.is_unsure) = (None, false);
         }
         self.queue.clear();
     }
@@ -216,6 +253,7 @@ impl Occupancy {
             .map(|(key, channel)| {
                 channel.announced.counts = None;
                 channel.announced.assumed = false;
+                channel.is_unsure = channel.due_ms.is_none();
                 key.clone()
             })
             .collect();
@@ -226,7 +264,8 @@ impl Occupancy {
 
     /// The announcements to be made now. Each is of a count that differs, no earlier than an
     /// interval after the last announcement and `wait_ms` after its time. At most `limit` are
-    /// returned at once, those first that have been due for longest.
+    /// returned at once: those first that have been due for longest, and those last of which only the
+    /// last announcement is unknown.
     pub fn due(
         &mut self,
         now_ms: u64,
@@ -234,8 +273,8 @@ impl Occupancy {
         wait_ms: impl Fn(&ChannelKey) -> u64,
     ) -> Vec<Announcement> {
         let (mut due, mut later) = (Vec::new(), Vec::new());
-        for (look_ms, key) in &self.queue {
-            if *look_ms > now_ms || due.len() >= limit {
+        for (look_ms, key) in self.queue.due(now_ms) {
+            if due.len() >= limit {
                 break;
             }
             let Some(channel) = self.channels.get(key) else { continue };
@@ -250,9 +289,10 @@ impl Occupancy {
         }
         for (key, turn_ms) in later {
             let Some(channel) = self.channels.get_mut(&key) else { continue };
-            self.queue.remove(&(channel.look_ms, key.clone()));
+            let part = self.queue.part(channel.is_unsure);
+            part.remove(&(channel.look_ms, key.clone()));
             channel.look_ms = turn_ms;
-            self.queue.insert((turn_ms, key));
+            part.insert((turn_ms, key));
         }
         due
     }

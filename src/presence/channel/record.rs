@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::presence::custom::Custom;
+use crate::presence::field::Kind;
 use crate::presence::id::Id;
 use crate::presence::json;
 use crate::presence::stored::{Unknown, check_schema};
@@ -96,7 +97,7 @@ impl From<StoredChannel> for Record {
             created_at: stored.created_at,
             updated_at: stored.updated_at.unwrap_or(Time(0)),
             last_message_at: stored.last_message_at,
-            custom: Custom::from_values(stored.custom),
+            custom: Custom::from_stored(stored.custom, Kind::Channels),
             members: stored.members,
             unknown: stored.unknown.into_members(),
         }
@@ -114,6 +115,13 @@ mod tests {
         let again = String::from_utf8(record.encode()).unwrap();
         assert!(again.contains(r#""team":[1,2]"#), "{again}");
         assert_eq!(Record::decode(again.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_custom_field_whose_name_is_reserved_by_now_is_left_out() {
+        let text = br#"{"v":1,"created_at":5,"custom":{"online_count":7,"color":"green"}}"#;
+        let record = Record::decode(text).unwrap();
+        assert_eq!(record.custom.as_members(), r#""color":"green""#);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::presence::lease_terms::LeaseTimes;
 use crate::presence::table::Keyed;
 use crate::presence::time::Now;
 
+/// The shift of JetStream's clock against the monotonic one that is left alone, in milliseconds.
+const MAX_SHIFT_MS: u64 = 500;
+
 /// The agenda of the users of one stripe.
 #[derive(Debug)]
 pub struct UserAgenda {
@@ -18,13 +21,21 @@ pub struct UserAgenda {
     /// The grace of this daemon's settings; `measures` has the one that counts.
     own_grace_ms: u64,
     users: Agenda<Upcoming>,
+    /// The time by which JetStream's clock was ahead of the monotonic one when the ends of statuses
+    /// were last placed.
+    stream_ahead_ms: Option<i64>,
 }
 
 impl UserAgenda {
     pub fn new(periods: Periods) -> Self {
         let times = LeaseTimes::of_all(periods.lease_ms);
         let measures = Measures { periods, times, listening: false };
-        Self { measures, own_grace_ms: periods.grace_ms, users: Agenda::default() }
+        Self {
+            measures,
+            own_grace_ms: periods.grace_ms,
+            users: Agenda::default(),
+            stream_ahead_ms: None,
+        }
     }
 
     /// Daemons may have different settings: the longest grace of all counts. `others_ms` is that
@@ -95,11 +106,28 @@ impl UserAgenda {
         listens_from_ms: u64,
         turn: impl Fn(&Id) -> Turn,
     ) -> Option<Due> {
+        self.follow_stream_clock(now);
         let measures = &self.measures;
         self.users.take_due(now.mono_ms, |upcoming| {
             let turn = turn(upcoming.key());
             upcoming.take_due(measures, now, listens_from_ms, turn)
         })
+    }
+
+    /// Statuses end by JetStream's clock: if it was set, they end at another time of the monotonic
+    /// one.
+    fn follow_stream_clock(&mut self, now: Now) {
+        let mono_ms = i64::try_from(now.mono_ms).unwrap_or(i64::MAX);
+        let ahead_ms = now.stream.0.saturating_sub(mono_ms);
+        let known_ms = *self.stream_ahead_ms.get_or_insert(ahead_ms);
+        if known_ms.abs_diff(ahead_ms) > MAX_SHIFT_MS {
+            self.stream_ahead_ms = Some(ahead_ms);
+            let measures = &self.measures;
+            self.users.bring_all_forward(|upcoming| {
+                upcoming.follow_stream_clock(now);
+                upcoming.wanted_ms(measures)
+            });
+        }
     }
 
     /// Keeps in step with the record of a user.
@@ -192,5 +220,19 @@ mod tests {
         assert_eq!(due(&mut agenda, at(3999), second), None);
         let expired = due(&mut agenda, at(4000), second).unwrap().expired;
         assert_eq!(expired, record.status_expires_at);
+    }
+
+    #[test]
+    fn a_status_ends_in_time_if_the_clock_of_jetstream_is_set_forward() {
+        let mut record = Record::new(Time(0), 0);
+        record.status_expires_at = Some(at(300_000).stream);
+        let mut agenda = UserAgenda::new(PERIODS);
+        agenda.observe(&john(), Some(&record), at(0));
+        assert_eq!(due(&mut agenda, at(1000), FIRST), None);
+        let set = |mono_ms| Now { stream: at(mono_ms + 290_000).stream, ..at(mono_ms) };
+        assert_eq!(due(&mut agenda, set(2000), FIRST), None);
+        let expired = due(&mut agenda, set(10_000), FIRST).unwrap().expired;
+        assert_eq!(expired, record.status_expires_at);
+        assert_eq!(due(&mut agenda, set(11_000), FIRST), None, "handed out already");
     }
 }

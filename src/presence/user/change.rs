@@ -80,7 +80,7 @@ impl<'a> Change<'a> {
             }
         }
         if changed {
-            check_size(self.id, &record)?;
+            check_size(self.id, self.before, &record)?;
         }
         Ok((record, changed))
     }
@@ -243,13 +243,15 @@ pub(super) fn turn(record: &mut Record, now: Now) {
     }
 }
 
-/// Refuses a user that is too large for others to see, whether online or offline.
-pub(super) fn check_size(id: &Id, record: &Record) -> Result<(), Refusal> {
+/// Refuses a user that is too large for others to see, whether online or offline, unless it is no
+/// larger than before: one that an older daemon took can shrink and hide.
+pub(super) fn check_size(id: &Id, before: Option<&Record>, record: &Record) -> Result<(), Refusal> {
     if view::view_bound(id, record) <= MAX_USER_BYTES {
         return Ok(());
     }
     let bytes = view::largest_view(id, record);
-    if bytes <= MAX_USER_BYTES {
+    let is_no_larger = |before| bytes <= view::largest_view(id, before);
+    if bytes <= MAX_USER_BYTES || before.is_some_and(is_no_larger) {
         return Ok(());
     }
     Err(Refusal::new(

@@ -71,8 +71,7 @@ pub struct Leaving {
 
 impl Leaving {
     pub fn new(connection: Connection, since: Time, grace_ms: Option<u64>) -> Self {
-        let Connection { id, device, idle, generation, .. } = connection;
-        let unknown = None;
+        let Connection { id, device, idle, generation, unknown, lease: _ } = connection;
         Self { connection: Some(id), device, idle, generation, since, grace_ms, unknown }
     }
 
@@ -105,4 +104,24 @@ pub struct LeavingKey {
     pub connection: Option<Id>,
     pub generation: u64,
     pub since: Time,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leaving_connection_keeps_what_this_version_does_not_know() {
+        let id = Id::parse("c", "id").unwrap();
+        let unknown: Option<Box<str>> = Some(r#""via":"tls""#.into());
+        let connection = Connection {
+            id,
+            lease: None,
+            device: None,
+            idle: true,
+            generation: 3,
+            unknown: unknown.clone(),
+        };
+        assert_eq!(Leaving::new(connection, Time(5), None).unknown, unknown);
+    }
 }

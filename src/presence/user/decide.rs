@@ -205,7 +205,7 @@ fn connect(
     let devices = view::shown(Some(&record)).devices;
     if !shows_times || devices != view::shown(change.before).devices {
         // It shows what it did not show before. A user that an older daemon took still connects.
-        check_size(change.id, &record)?;
+        check_size(change.id, change.before, &record)?;
     }
     let was_visible = change.before.is_some_and(|before| !before.invisible);
     Ok(change.put(record, |record| Outcome::Connected {
@@ -216,16 +216,17 @@ fn connect(
     }))
 }
 
-/// Adds the connection or refreshes it, in place of those of the same device that are leaving.
+/// Adds the connection, in place of those of the same device that are leaving, or refreshes it. A
+/// refresh takes the place of none: it is no sign that another page came back.
 fn add(record: &mut Record, new: &NewConnection, limit: usize) -> Result<(), Refusal> {
     let generation = record.generation + 1;
     let NewConnection { id, lease, device, idle } = new.clone();
     if let Some(known) = record.connections.iter_mut().find(|known| known.id == id) {
         *known = Connection { lease, device, idle, generation, ..known.clone() };
-    } else if record.connections.len() < limit {
-        record.connections.reserve_exact(1);
-        record.connections.push(Connection { id, lease, device, idle, generation, unknown: None });
-    } else {
+        record.generation = generation;
+        return Ok(());
+    }
+    if record.connections.len() >= limit {
         return Err(Refusal::new(
             Code::LimitExceeded,
             format!(
@@ -235,6 +236,8 @@ fn add(record: &mut Record, new: &NewConnection, limit: usize) -> Result<(), Ref
         .field("connection_id")
         .limit(limit as u64));
     }
+    record.connections.reserve_exact(1);
+    record.connections.push(Connection { id, lease, device, idle, generation, unknown: None });
     record.generation = generation;
     record
         .leaving
@@ -264,7 +267,7 @@ fn update_connection(
         return Ok(unchanged(outcome));
     }
     if device.is_some() {
-        check_size(change.id, &record)?;
+        check_size(change.id, change.before, &record)?;
     }
     Ok(change.put(record, |_| outcome))
 }

@@ -168,6 +168,19 @@ fn a_connect_of_another_device_does_not_cancel_a_leave() {
 }
 
 #[test]
+fn a_refresh_of_one_tab_does_not_cut_short_the_reload_of_another() {
+    let mut john = John::new();
+    for words in ["a desktop", "b desktop idle"] {
+        john.does(&connect(words));
+    }
+    assert_eq!(john.does(&disconnect("a")), None);
+    assert_eq!(john.does(&connect("b desktop idle")), None, "sent again by its gateway");
+    assert_eq!(john.record().leaving.len(), 1);
+    assert_eq!(john.does(&connect("a2 desktop")), None);
+    assert!(john.record().leaving.is_empty());
+}
+
+#[test]
 fn a_grace_that_is_asked_for_counts_and_none_is_the_end() {
     let mut john = John::new();
     john.does(&connect("a"));
@@ -314,6 +327,31 @@ fn announced_fields_have_events_and_others_have_none() {
     assert_eq!(john.upserts(json!({"name": "K"})).unwrap().unwrap()["name"], "K");
     john.rules.announced_fields = AnnouncedFields::All;
     assert_eq!(john.upserts(json!({"mood": 2})).unwrap().unwrap()["mood"], 2);
+}
+
+#[test]
+fn who_is_too_large_already_may_hide_choose_and_shrink_but_not_grow() {
+    let mut john = John::new();
+    john.does(&connect("a desktop"));
+    let large = patch(json!({"name": "x".repeat(5000), "bio": "y".repeat(500)}));
+    let mut record = john.record().clone();
+    record.custom = record.custom.changed(&large.custom).unwrap();
+    john.stored = Stored::Present(record.into());
+    for fields in [
+        json!({"availability": "busy"}),
+        json!({"availability": "auto"}),
+        json!({"hide_last_active": true}),
+        json!({"hide_last_active": false}),
+        json!({"invisible": true}),
+        json!({"bio": "z".repeat(400)}),
+        json!({"status": null}),
+    ] {
+        assert!(john.upserts(fields.clone()).is_ok(), "{fields}");
+    }
+    for fields in [json!({"bio": "z".repeat(401)}), json!({"status": "lunch"})] {
+        assert_eq!(john.upserts(fields).unwrap_err().code, Code::TooLarge);
+    }
+    assert!(john.upserts(json!({"bio": null, "status": "s"})).is_ok());
 }
 
 /// A daemon of the previous build writes and reads these records.

@@ -24,6 +24,7 @@ use super::connection::{Connection, Device, Leaving};
 use super::record::Record;
 use crate::presence::custom::Custom;
 use crate::presence::entity::DaemonId;
+use crate::presence::field::Kind;
 use crate::presence::id::{Id, shared as shared_lease};
 use crate::presence::json;
 use crate::presence::stored::{Text, Unknown, check_schema};
@@ -285,7 +286,7 @@ impl From<StoredUser<'_>> for Record {
                 .unwrap_or_default(),
             status: stored.status,
             status_expires_at: status_end.map(|end| end.at),
-            custom: Custom::from_values(stored.custom),
+            custom: Custom::from_stored(stored.custom, Kind::Users),
             generation: stored.connects.max(last_connect(&connections)),
             connections,
             leaving: stored.leaving.into_iter().map(Leaving::from).collect(),
@@ -333,6 +334,7 @@ fn stored_device(Text(name): Text<'_>) -> Option<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::user::view::push_own;
 
     #[test]
     fn what_this_version_does_not_know_is_kept() {
@@ -344,6 +346,17 @@ mod tests {
         assert!(again.contains(r#""via":"tls""#), "{again}");
         assert!(again.contains(r#""custom":{"a":"x","z":1}"#), "{again}");
         assert_eq!(Record::decode(again.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn a_custom_field_whose_name_is_reserved_by_now_is_left_out() {
+        let text = br#"{"v":1,"created_at":5,"custom":{"availability":"x","devices":1,"a":"y"}}"#;
+        let mut own = Vec::new();
+        push_own(&mut own, &Id::parse("john", "id").unwrap(), &Record::decode(text).unwrap(), true);
+        let own = String::from_utf8(own).unwrap();
+        assert_eq!(own.matches(r#""availability":"#).count(), 1, "{own}");
+        assert!(own.contains(r#""availability":"offline""#) && !own.contains("devices"), "{own}");
+        assert!(own.ends_with(r#","a":"y"}"#), "{own}");
     }
 
     #[test]

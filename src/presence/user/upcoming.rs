@@ -233,6 +233,14 @@ impl Upcoming {
         graces.find(|grace| grace.key == *key).map(|grace| grace.seen_ms)
     }
 
+    /// JetStream's clock was set: the status may end earlier than was thought.
+    pub fn follow_stream_clock(&mut self, now: Now) {
+        let end = self.details.as_mut().and_then(|details| details.status_end.as_mut());
+        if let Some(end) = end {
+            end.check_ms = end.check_ms.min(now.mono_ms + status_wait_ms(end.at, now));
+        }
+    }
+
     /// This and those of [`Details`] each take what is due, and return when to check the rest.
     fn take_stale(&mut self, due: &mut Due, measures: &Measures, now: Now, wait_ms: u64) -> u64 {
         // By a clock that is behind, it was only just refreshed: there is nothing to write.

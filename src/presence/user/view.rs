@@ -166,7 +166,8 @@ pub fn view_bound(id: &Id, record: &Record) -> usize {
     FIXED_BYTES + MAX_ESCAPED * texts + devices + record.custom.as_members().len()
 }
 
-/// The largest size of the user for others, in bytes of JSON, online or offline.
+/// The largest size of the user for others, in bytes of JSON, online or offline, whichever
+/// availability it chooses, and whether or not it shows its times: none of that can be too large.
 pub fn largest_view(id: &Id, record: &Record) -> usize {
     let bytes = |shown: &Shown<'_>, version| {
         let mut view = Vec::with_capacity(512);
@@ -175,16 +176,18 @@ pub fn largest_view(id: &Id, record: &Record) -> usize {
         // The brace that closes it.
         view.len() + 1
     };
-    let now = shown(Some(record));
-    if !now.online {
-        return bytes(&now, record.version);
+    let shown = shown(Some(record));
+    let last_active = record.shown_last_active;
+    if !shown.online {
+        let offline_since = record.shown_offline_since;
+        return bytes(&Shown { last_active, offline_since, ..shown }, record.version);
     }
-    let offline_since = record.shown_last_active.filter(|_| !record.hide_last_active);
+    let now = Shown { last_active, availability: Availability::Active, ..shown };
     let later = Shown {
         online: false,
         availability: Availability::Offline,
         devices: Vec::new(),
-        offline_since,
+        offline_since: last_active,
         ..now.clone()
     };
     let version = record.version.max(LARGE_VERSION);

@@ -221,3 +221,26 @@ fn what_may_have_been_missed_is_announced_once_a_daemon_is_gone() {
     occupancy.announce_assumed(5000);
     assert_eq!(due(&mut occupancy, 5000), [1]);
 }
+
+#[test]
+fn a_change_does_not_wait_for_channels_that_may_have_been_announced() {
+    let mut occupancy = Occupancy::default();
+    let keys = ["team:a", "team:b", "team:c"].map(|cid| ChannelKey::from_cid(cid).unwrap());
+    for (key, user) in keys.iter().zip(["ann", "bob", "eve"]) {
+        occupancy.on_members(key, &[id(user)], 1000, |_| false, 0);
+    }
+    occupancy.assume_announced();
+    occupancy.announce_assumed(0);
+    let next = |occupancy: &mut Occupancy| {
+        let next = occupancy.due(10, 1, |_| 0).remove(0);
+        occupancy.on_announced(&next.key, 1000, next.counts, 7, 10);
+        (next.key, next.counts.online)
+    };
+    occupancy.on_user(&id("eve"), true, 5);
+    assert_eq!(next(&mut occupancy), (keys[2].clone(), 1));
+    assert_eq!(next(&mut occupancy), (keys[0].clone(), 0));
+    assert_eq!(next(&mut occupancy), (keys[1].clone(), 0));
+    assert!(occupancy.due(10, 9, |_| 0).is_empty());
+    occupancy.on_user(&id("bob"), true, 20);
+    assert_eq!(due(&mut occupancy, 1010), [1]);
+}
