@@ -14,6 +14,8 @@ from .errors import NoDaemon, PresenceError
 TRY_TIMEOUT = 2.5
 #: A call is given up after so long.
 CALL_TIMEOUT = 10.0
+#: A close tries so long to disconnect; what no daemon hears of lapses with its lease.
+LAST_DISCONNECT = 2.0
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0

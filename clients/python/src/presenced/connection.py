@@ -15,13 +15,11 @@ from ._calls import Calls, Json
 from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState, Me, parse_me
-from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
+from ._pace import CALL_TIMEOUT, LAST_DISCONNECT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._session import Session
 from ._states import HasState, States
 from .errors import Closed, Malformed, PresenceError
-
-_GOODBYE_TIMEOUT = 2.0
 
 
 class Connection(HasState, Session):
@@ -93,8 +91,8 @@ class Connection(HasState, Session):
             raise Malformed("the answers are without the user's own view")
         return self._me
 
-    async def close(self) -> None:
-        """Disconnects, for which it tries up to 2 seconds; a repeat does nothing."""
+    async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
+        """Disconnects, for which it tries until the timeout; else the lease ends it."""
         if self.state is ConnectionState.CLOSED:
             return
         try:
@@ -102,18 +100,16 @@ class Connection(HasState, Session):
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
             if self._link.is_up and self._was_sent:
-                await self._say_goodbye()
+                await self._say_goodbye(timeout)
         finally:
             self._finish()
 
-    async def _say_goodbye(self) -> None:
-        """Disconnects, if that can be done in time; else the lease ends it."""
+    async def _say_goodbye(self, timeout: Optional[float]) -> None:
+        """Disconnects, if that can be done in time."""
         body = self._body(connection_id=self.id)
-        goodbye = asyncio.ensure_future(
-            self._calls.call("disconnect", body, _GOODBYE_TIMEOUT, self._lock)
-        )
+        goodbye = asyncio.ensure_future(self._calls.call("disconnect", body, timeout, self._lock))
         try:
-            await asyncio.wait({goodbye}, timeout=_GOODBYE_TIMEOUT)
+            await asyncio.wait({goodbye}, timeout=timeout)
         finally:
             goodbye.cancel()
             await asyncio.gather(goodbye, return_exceptions=True)

@@ -14,7 +14,7 @@ from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState
 from ._opening import Opened, Opening
-from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
+from ._pace import CALL_TIMEOUT, LAST_DISCONNECT, Backoff, Pace, clock, pause_after, wait_set
 from ._patch import patch_of
 from ._seat_queue import SeatQueue
 from ._states import HasState, States
@@ -25,7 +25,6 @@ from .seat import Seat
 _GATHER = 0.005
 _PER_BATCH = 200
 _BATCHES = 4
-_GOODBYE_TIMEOUT = 30.0
 
 
 class Lease(HasState, Opened):
@@ -93,25 +92,38 @@ class Lease(HasState, Opened):
         desired = Desired(patch_of(fields, named), device, idle, defaults)
         return Opening(Seat(self, user, desired, timeout)._open())
 
-    async def close(self, *, restart: bool = False) -> None:
-        """Ends all seats by one request. ``restart``: the users have a whole lease to come back."""
+    async def close(
+        self, *, restart: bool = False, timeout: Optional[float] = LAST_DISCONNECT
+    ) -> None:
+        """Ends all seats by one request, for which it tries until the timeout; else they lapse.
+
+        ``restart``: the users have a whole lease to come back.
+        """
         if self.state is ConnectionState.CLOSED:
             return
+        ends_at = None if timeout is None else clock() + timeout
         try:
             await asyncio.gather(*_cancelled([*self._tasks, *self._ending]), return_exceptions=True)
             if self._batches:
                 # The daemons do not remember the end of a lease for a connect that comes later.
-                await asyncio.wait(set(self._batches), timeout=TRY_TIMEOUT)
+                await asyncio.wait(set(self._batches), timeout=timeout)
             await asyncio.gather(*_cancelled(self._batches), return_exceptions=True)
             body: dict[str, Any] = {"lease": self.name}
             if restart:
                 body["grace_ms"] = int(self._pace.lease * 1000)
             if self._link.is_up and self._seats:
-                await self._calls.call("disconnect", body, _GOODBYE_TIMEOUT)
+                await self._say_goodbye(body, ends_at)
         except PresenceError:
             pass  # The lease lapses.
         finally:
             self._finish()
+
+    async def _say_goodbye(self, body: Mapping[str, Any], ends_at: Optional[float]) -> None:
+        left = None if ends_at is None else ends_at - clock()
+        if left is None or left > 0:
+            await self._calls.call("disconnect", body, left)
+        else:  # The batches took all the time: the daemons hear it after them.
+            await self._calls.publish("disconnect", body)
 
     async def _open(self) -> Lease:
         self._link.check_begin()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ._desired import Desired
 from ._model import ConnectionState
-from ._pace import CALL_TIMEOUT, Backoff, wait_set
+from ._pace import CALL_TIMEOUT, LAST_DISCONNECT, Backoff, wait_set
 from ._patch import patch_of
 from ._session import Session
 from ._states import HasState, States
@@ -50,7 +50,7 @@ class Seat(HasState, Session):
         """Changes the user; returns when that is acknowledged. None as a value removes a field."""
         await self._want(timeout, patch_of(fields, named))
 
-    async def close(self, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
+    async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
         """Disconnects; what is not acknowledged in time goes on in the background."""
         if not self._ended.is_set():
             self._leave()
