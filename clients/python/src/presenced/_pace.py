@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from .errors import NoDaemon, PresenceError
+from .errors import NoAnswer, NoDaemon, PresenceError
 
 #: A try of a request, and an unanswered PING, last so long.
 TRY_TIMEOUT = 2.5
@@ -19,6 +19,8 @@ LAST_DISCONNECT = 2.0
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
+# Answers missing in a row after which the daemons are silent.
+_MISSING = 2
 
 
 def clock() -> float:
@@ -81,6 +83,21 @@ def pause_after(error: PresenceError, backoff: Backoff) -> float:
     if isinstance(error, NoDaemon):
         return random.uniform(0.1, 1.0)
     return backoff.next_pause(error.retry_after)
+
+
+class Silence:
+    """Whether the daemons are silent: some requests in a row went without an answer."""
+
+    def __init__(self) -> None:
+        self._missing = 0
+
+    def on_answer(self) -> None:
+        self._missing = 0
+
+    def on_error(self, error: PresenceError) -> bool:
+        """Whether they are silent after this; an error that is not about silence is an answer."""
+        self._missing = self._missing + 1 if isinstance(error, NoAnswer) else 0
+        return self._missing >= _MISSING
 
 
 @dataclass

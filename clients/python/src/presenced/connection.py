@@ -15,7 +15,16 @@ from ._calls import Calls, Json
 from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState, Me, parse_me
-from ._pace import CALL_TIMEOUT, LAST_DISCONNECT, Backoff, Pace, clock, pause_after, wait_set
+from ._pace import (
+    CALL_TIMEOUT,
+    LAST_DISCONNECT,
+    Backoff,
+    Pace,
+    Silence,
+    clock,
+    pause_after,
+    wait_set,
+)
 from ._patch import patch_of
 from ._session import Session
 from ._states import HasState, States
@@ -53,6 +62,7 @@ class Connection(HasState, Session):
         self._states = States(f"the connection of {user!r}")
         self._pace = Pace()
         self._backoff = Backoff()
+        self._silence = Silence()
         self._write_backoff = Backoff()
         self._write_at = 0.0  # Not before, after a write that failed.
         self._write_error: Optional[PresenceError] = None
@@ -171,8 +181,9 @@ class Connection(HasState, Session):
         """Shows a failure of a request; raises it if there is no other try."""
         if isinstance(error, Closed) or not (error.retryable or error.may_have_applied):
             raise error
-        lost = self.state is ConnectionState.ONLINE and self._connected
-        self._states.set(self.state if lost else self._waiting(), error)
+        is_silent = self._silence.on_error(error)
+        stays = self._connected and self.state is ConnectionState.ONLINE and not is_silent
+        self._states.set(self.state if stays else self._waiting(), error)
         self._doubt = True
 
     def _waiting(self) -> ConnectionState:
@@ -235,7 +246,7 @@ class Connection(HasState, Session):
     async def _ask(self, operation: str, body: Json) -> Optional[Json]:
         """One try of a write; None if it was refused, which those who wait are told."""
         try:
-            return await self._calls.once(operation, body)
+            return self._heard(await self._calls.once(operation, body))
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise
@@ -296,7 +307,7 @@ class Connection(HasState, Session):
         if not asks:
             await self._calls.publish("heartbeat", body)
         else:
-            answer = await self._calls.once("heartbeat", body)
+            answer = self._heard(await self._calls.once("heartbeat", body))
             self._pace.take(answer)
             self._doubt = False
             if answer.get("unknown"):
@@ -306,6 +317,13 @@ class Connection(HasState, Session):
                 self._states.set(ConnectionState.ONLINE)
         self._backoff.reset()
         self._beat_at = clock() + self._pace.next_interval()
+
+    def _heard(self, answer: Json) -> Json:
+        """Notes that the daemons answer."""
+        self._silence.on_answer()
+        if self._connected and self.state is ConnectionState.INTERRUPTED:
+            self._states.set(ConnectionState.ONLINE)
+        return answer
 
     def _relapse(self) -> None:
         self._connected, self._relapsed = False, True

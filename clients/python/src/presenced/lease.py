@@ -14,7 +14,16 @@ from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState
 from ._opening import Opened, Opening
-from ._pace import CALL_TIMEOUT, LAST_DISCONNECT, Backoff, Pace, clock, pause_after, wait_set
+from ._pace import (
+    CALL_TIMEOUT,
+    LAST_DISCONNECT,
+    Backoff,
+    Pace,
+    Silence,
+    clock,
+    pause_after,
+    wait_set,
+)
 from ._patch import patch_of
 from ._seat_queue import SeatQueue
 from ._states import HasState, States
@@ -50,6 +59,7 @@ class Lease(HasState, Opened):
         self._states = States(f"the lease {name!r}")
         self._pace = Pace()
         self._backoff = Backoff()
+        self._silence = Silence()
         self._seats = SeatQueue()
         self._batches: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -158,9 +168,7 @@ class Lease(HasState, Opened):
 
     def _on_link(self, event: LinkEvent) -> None:
         if event is LinkEvent.DOWN:
-            for state in (self, *self._seats):
-                if state.state is ConnectionState.ONLINE:
-                    state._states.set(ConnectionState.INTERRUPTED)
+            self._interrupt(None)
         elif event is LinkEvent.CLOSED:
             self._finish(Closed("the NATS connection is closed"))
         else:
@@ -168,6 +176,11 @@ class Lease(HasState, Opened):
                 self._states.set(ConnectionState.ONLINE)
             self._beat_now.set()
             self._wake.set()
+
+    def _interrupt(self, error: Optional[PresenceError]) -> None:
+        for each in (self, *self._seats):
+            if each.state is ConnectionState.ONLINE:
+                each._states.set(ConnectionState.INTERRUPTED, error)
 
     # -- writes
 
@@ -297,11 +310,14 @@ class Lease(HasState, Opened):
             except PresenceError as error:
                 if isinstance(error, Closed):
                     raise
+                if self._silence.on_error(error):
+                    self._interrupt(error)
                 self._states.set(self.state, error)
                 await asyncio.sleep(pause_after(error, self._backoff))
                 self._beat_now.set()
                 continue
             self._backoff.reset()
+            self._silence.on_answer()
             self._pace.take(answer)
             if name == self.name:
                 self._on_beat(answer, quiet and not self._batches and writes == self._writes)
