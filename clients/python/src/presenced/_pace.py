@@ -72,17 +72,19 @@ class Backoff:
     def reset(self) -> None:
         self._ceiling = _FIRST_PAUSE
 
-    def next_pause(self, at_least: Optional[float] = None) -> float:
-        pause = random.uniform(0, self._ceiling)
+    def next_pause(
+        self, at_least: Optional[float] = None, at_most: float = _LONGEST_PAUSE
+    ) -> float:
+        pause = random.uniform(0, min(self._ceiling, at_most))
         self._ceiling = min(self._ceiling * 2, _LONGEST_PAUSE)
         return max(pause, at_least or 0.0)
 
 
-def pause_after(error: PresenceError, backoff: Backoff) -> float:
-    """Seconds to wait after a failed try."""
+def pause_after(error: PresenceError, backoff: Backoff, at_most: float = _LONGEST_PAUSE) -> float:
+    """Seconds to wait after a failed try: ``at_most`` where the daemon asks for no more."""
     if isinstance(error, NoDaemon):
         return random.uniform(0.1, 1.0)
-    return backoff.next_pause(error.retry_after)
+    return backoff.next_pause(error.retry_after, at_most)
 
 
 class Silence:

@@ -175,7 +175,7 @@ class Connection(HasState, Session):
             except PresenceError as error:
                 self._desired.on_failure()
                 self._note(error)
-                await asyncio.sleep(pause_after(error, self._backoff))
+                await asyncio.sleep(pause_after(error, self._backoff, self._pace.interval))
 
     def _note(self, error: PresenceError) -> None:
         """Shows a failure of a request; raises it if there is no other try."""

@@ -274,7 +274,7 @@ class Lease(HasState, Opened):
         seat._states.set(seat.state, error)
         if error.retryable or isinstance(error, Malformed):
             seat._desired.on_failure()
-            seat._not_before = clock() + pause_after(error, seat._backoff)
+            seat._not_before = clock() + pause_after(error, seat._backoff, self._pace.interval)
         elif operation == "disconnect":
             self._remove(seat, error)
         elif not (seat._desired.drop_default(error) or seat._desired.split()):
@@ -313,7 +313,7 @@ class Lease(HasState, Opened):
                 if self._silence.on_error(error):
                     self._interrupt(error)
                 self._states.set(self.state, error)
-                await asyncio.sleep(pause_after(error, self._backoff))
+                await asyncio.sleep(pause_after(error, self._backoff, self._pace.interval))
                 self._beat_now.set()
                 continue
             self._backoff.reset()
