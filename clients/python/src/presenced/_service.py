@@ -18,7 +18,7 @@ from ._patch import patch_of
 from ._query import query_body
 from ._tokens import encode, id_of, ids_of
 from .connection import Connection
-from .errors import Malformed, Refused
+from .errors import Malformed, Refused, about_one_user
 from .lease import Lease
 
 
@@ -84,7 +84,9 @@ class Service(Door):
         self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any
     ) -> Me:
         """Changes one user; None as a value removes a field."""
-        return own_view(await self.upsert([{**patch_of(fields, named), "id": id_of(user)}]), user)
+        patch = {**patch_of(fields, named), "id": id_of(user)}
+        with about_one_user():
+            return own_view(await self.upsert([patch]), user)
 
     async def delete(self, ids: Iterable[str]) -> list[str]:
         """Deletes users; returns the ids of those that there were."""

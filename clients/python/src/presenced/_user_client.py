@@ -14,6 +14,7 @@ from ._opening import Opening
 from ._patch import patch_of
 from ._tokens import id_of
 from .connection import Connection
+from .errors import about_one_user
 
 
 class UserClient(Door):
@@ -50,7 +51,8 @@ class UserClient(Door):
     async def update(self, fields: Optional[Mapping[str, Any]] = None, **named: Any) -> Me:
         """Changes the user without being connected; None as a value removes a field."""
         body = {"users": [patch_of(fields, named)]}
-        answer = await self._calls.call("upsert_users", body, lock=self._lock(self.id))
+        with about_one_user():
+            answer = await self._calls.call("upsert_users", body, lock=self._lock(self.id))
         return own_view(own_views(answer), self.id)
 
 

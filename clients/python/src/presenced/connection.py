@@ -28,7 +28,7 @@ from ._pace import (
 from ._patch import patch_of
 from ._session import Session
 from ._states import HasState, States
-from .errors import Closed, Malformed, PresenceError
+from .errors import Closed, Malformed, PresenceError, about_one_user
 
 
 class Connection(HasState, Session):
@@ -246,7 +246,8 @@ class Connection(HasState, Session):
     async def _ask(self, operation: str, body: Json) -> Optional[Json]:
         """One try of a write; None if it was refused, which those who wait are told."""
         try:
-            return self._heard(await self._calls.once(operation, body))
+            with about_one_user():
+                return self._heard(await self._calls.once(operation, body))
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Optional
 
 
@@ -114,6 +116,30 @@ class Malformed(PresenceError):
 def again(error: PresenceError) -> PresenceError:
     """A copy, to be raised from the error: what is raised twice mixes up its tracebacks."""
     return copy.copy(error)
+
+
+# The place of one user in a request, which the caller does not see.
+_PLACE = re.compile(r"(ops\[\d+\]\.)?(users\[0\]\.|user\.)?(?=.)")
+
+
+def of_one_user(error: PresenceError) -> PresenceError:
+    """The same error, with the field as the caller named it who changes one user."""
+    place = _PLACE.match(error.field or "")
+    if error.field and place and place.group():
+        field = error.field[place.end() :]
+        error.args = (str(error).replace(error.field, field),)
+        error.details = {**error.details, "field": field}
+    return error
+
+
+@contextmanager
+def about_one_user() -> Iterator[None]:
+    """Errors that are raised within name the field as the caller did."""
+    try:
+        yield
+    except PresenceError as error:
+        of_one_user(error)
+        raise
 
 
 _BUSY = {"contended", "overloaded", "unavailable"}

@@ -28,7 +28,7 @@ from ._patch import patch_of
 from ._seat_queue import SeatQueue
 from ._states import HasState, States
 from ._tokens import encode, id_of, random_id
-from .errors import Closed, Malformed, PresenceError, from_answer
+from .errors import Closed, Malformed, PresenceError, from_answer, of_one_user
 from .seat import Seat
 
 _GATHER = 0.005
@@ -255,7 +255,7 @@ class Lease(HasState, Opened):
         if not isinstance(result, dict):
             self._on_error(seat, operation, Malformed("a result that is no object"))
         elif "error" in result:
-            self._on_error(seat, operation, from_answer(result["error"]))
+            self._on_error(seat, operation, of_one_user(from_answer(result["error"])))
         elif operation == "disconnect":
             self._remove(seat, None)
         elif operation == "update_connection" and result.get("unknown"):
