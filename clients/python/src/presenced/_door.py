@@ -25,6 +25,7 @@ from ._model import Me, User, parse_me
 from ._nats import close_nats
 from ._opening import Opened, Opening
 from ._patch import patch_of
+from ._picture import question
 from ._query import ChannelQuery, UserQuery, query_body
 from ._tokens import id_of, ids_of
 from .connection import Connection
@@ -136,7 +137,8 @@ class Door(Opened):
         ``seen_by`` names whose view it is; ``fresh`` waits for all that is stored already.
         """
         body = query_body(filter, presence=fresh or None, **{"as": seen_by})
-        return UserQuery(self._calls, body, sort, limit)
+        take = self._hub.take_answers if seen_by is None else None
+        return UserQuery(self._calls, body, sort, limit, take)
 
     def channels(
         self,
@@ -170,7 +172,7 @@ class Door(Opened):
         wanted = list(dict.fromkeys(ids_of(ids)))
         found: dict[str, User] = {}
         for chunk in chunks(wanted, IDS_A_QUERY):
-            found.update(await self._hub.ask_users(chunk))
+            found.update(await self._hub.get_users(chunk))
         return {id: found.get(id) for id in wanted}
 
     async def get(self, id: str) -> Optional[User]:
@@ -192,12 +194,15 @@ class Door(Opened):
             user,
             named,
             desired,
-            self._hub.take_answer if named is None else lambda me: None,
+            self._take_me if named is None else lambda me: None,
             self._connections.add,
             self._connections.discard,
             self._connections,
         )
         return Opening(connection._open())
+
+    def _take_me(self, me: Me) -> None:
+        self._hub.take_answers([me], question())
 
     def _opening(self, watch: W) -> Opening[W]:
         self._watches.add(watch)
