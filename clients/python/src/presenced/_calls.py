@@ -114,6 +114,7 @@ class Calls:
 
         ``lock`` is held during each try, not in between.
         """
+        self.link.check_loop()
         deadline = None if timeout is None else clock() + timeout
         backoff = Backoff()
         last: Optional[PresenceError] = None

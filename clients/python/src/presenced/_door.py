@@ -76,6 +76,7 @@ class Door(Opened):
 
     async def close(self) -> None:
         """Disconnects what is connected, ends watches; leaves nothing running."""
+        self._link.check_loop()
         self._link.ending = True
         sessions: list[Union[Connection, Lease]] = [*self._connections, *self._leases]
         async with AsyncExitStack() as ends:

@@ -153,10 +153,12 @@ class UserWatch(HubWatch):
 
     def add(self, *ids: str) -> None:
         """Watches more users: each is a change once it is known, for which ``live`` waits."""
+        self.check_loop()
         self._add(ids)
 
     def remove(self, *ids: str) -> None:
         """Watches some users no longer."""
+        self.check_loop()
         for id in self._release(ids_of(ids)):
             self._shown.pop(id, None)
             self._pending.pop(id, None)

@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Callable, Optional
 
 from ._background import retrieve, spawn
+from ._loop import OfLoop
 from ._nats import Client, Msg, Nats, OnMessage, Subscription
 from ._pace import TRY_TIMEOUT, clock, wait_set
 from ._probe import Probe
@@ -55,7 +56,9 @@ class _Call:
             self.task.cancel()
 
 
-class Link:
+class Link(OfLoop):
+    """A NATS connection, which belongs to one event loop."""
+
     def __init__(self, nc: Client) -> None:
         self.nats: Nats = Nats(nc)
         self.probe: Probe = Probe(self.nats)
@@ -98,6 +101,9 @@ class Link:
         await self.probe.close()
         if self._up is not None:
             self._up.set()
+
+    def _home(self) -> Optional[asyncio.AbstractEventLoop]:
+        return self.nats.loop
 
     # -- what is sent over it
 
@@ -167,6 +173,7 @@ class Link:
 
     def check_open(self) -> None:
         """Raises Closed when nothing will be sent or heard any more."""
+        self.check_loop()
         if self.closed:
             raise Closed("the presence client is closed")
         if self.nats.is_closed:

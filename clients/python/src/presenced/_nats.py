@@ -68,6 +68,12 @@ class Nats:
     def last_error(self) -> Optional[Exception]:
         return self.nc.last_error
 
+    @property
+    def loop(self) -> Optional[asyncio.AbstractEventLoop]:
+        """The event loop in which it reads; None before it is connected."""
+        reading: Optional[asyncio.Task[None]] = getattr(self.nc, "_reading_task", None)
+        return None if reading is None else reading.get_loop()
+
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         try:
             return await self.nc.request(subject, payload, timeout=timeout)

@@ -47,6 +47,7 @@ class Session(Opened):
         self, timeout: Optional[float], patch: Optional[Mapping[str, Any]] = None, **marks: Any
     ) -> None:
         """Returns when a change of the user, the device or the idleness was acknowledged."""
+        self.check_loop()
         marks_of(**marks)
         self._send_soon()
         change = self._desired.want(patch or {})

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Optional
 
 from ._background import Trouble
+from ._loop import OfLoop
 from ._model import ConnectionChange, ConnectionState, now
 from .errors import PresenceError, again
 
@@ -16,7 +17,7 @@ from .errors import PresenceError, again
 _KEPT = 100
 
 
-class HasState:
+class HasState(OfLoop):
     """An object that shows its state: a connection, a lease, a seat."""
 
     _states: States
@@ -39,6 +40,7 @@ class HasState:
     def states(self) -> AsyncIterator[ConnectionChange]:
         """The state now, then each change; ends when it is closed. A read that is cancelled loses
         nothing."""
+        self.check_loop()
         return self._states.follow()
 
     async def wait_closed(self) -> None:

@@ -103,6 +103,7 @@ class Connection(HasState, Session):
 
     async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
         """Disconnects, for which it tries until the timeout; else the lease ends it."""
+        self.check_loop()
         if self.state is ConnectionState.CLOSED:
             return
         try:
@@ -126,6 +127,7 @@ class Connection(HasState, Session):
 
     async def _open(self) -> Connection:
         self._link.check_begin()
+        self.check_loop()
         self._link.start()
         self._link.listeners.append(self._on_link)
         self._on_open(self)

@@ -109,6 +109,7 @@ class Lease(HasState, Opened):
 
         ``restart``: the users have a whole lease to come back.
         """
+        self.check_loop()
         if self.state is ConnectionState.CLOSED:
             return
         ends_at = None if timeout is None else clock() + timeout
@@ -137,6 +138,7 @@ class Lease(HasState, Opened):
 
     async def _open(self) -> Lease:
         self._link.check_begin()
+        self.check_loop()
         self._link.start()
         self._link.listeners.append(self._on_link)
         self._on_open(self)

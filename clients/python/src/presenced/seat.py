@@ -52,11 +52,13 @@ class Seat(HasState, Session):
 
     async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
         """Disconnects; what is not acknowledged in time goes on in the background."""
+        self.check_loop()
         if not self._ended.is_set():
             self._leave()
             await wait_set(self._ended, timeout)
 
     async def _open(self) -> Seat:
+        self._lease.check_loop()
         self._lease._take(self)
         try:
             await self._want(self._timeout)

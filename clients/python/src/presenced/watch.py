@@ -97,6 +97,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
 
         Raises Denied where NATS lets nothing be seen, and what has ended the watch where it ended.
         """
+        self.check_loop()
         while True:
             if self._state is WatchState.CLOSED:
                 error = self.last_error or Closed("the watch is closed")
@@ -111,6 +112,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
 
     async def close(self) -> None:
         """Ends the watch; ``async for`` over it ends after the changes so far."""
+        self.check_loop()
         self._end(None)
 
     async def _open(self: W) -> W:
@@ -133,6 +135,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         return self
 
     async def __anext__(self) -> Change:
+        self.check_loop()
         if self._is_read:
             raise RuntimeError("another task reads this watch already: each has one of its own")
         self._is_read = True
