@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
-from typing import Callable, NamedTuple, Optional
+from collections.abc import Awaitable, Mapping
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
@@ -18,9 +18,18 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ._pace import clock
-from .errors import Closed, Disconnected, NoAnswer, NoDaemon, PresenceError
+from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
 
-__all__ = ["Client", "Msg", "Nats", "OnMessage", "Refusal", "Subscription", "close_nats"]
+__all__ = [
+    "Client",
+    "Msg",
+    "Nats",
+    "OnMessage",
+    "Refusal",
+    "Subscription",
+    "close_nats",
+    "open_nats",
+]
 
 OnMessage = Callable[[Msg], Awaitable[None]]
 
@@ -147,6 +156,39 @@ def _broken(error: Exception, what: str) -> PresenceError:
     if isinstance(error, ended):
         return Closed("the NATS connection is closed")
     return Disconnected(f"{what}: {error!r}")
+
+
+async def open_nats(
+    servers: Union[str, list[str]], options: Mapping[str, Any], timeout: Optional[float]
+) -> Client:
+    """A new NATS connection, which nothing of it outlives if it cannot be made in time."""
+    nc = Client()
+    opening = asyncio.ensure_future(nc.connect(servers, **options))
+    try:
+        await asyncio.wait({opening}, timeout=timeout)
+        if not opening.done():
+            raise _unreachable(servers, f" within {timeout} s", nc.last_error)
+        opening.result()
+    except BaseException as error:
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        await close_nats(nc)
+        if isinstance(error, (nats_errors.Error, OSError, asyncio.TimeoutError)):
+            raise _unreachable(servers, "", error) from error
+        raise
+    return nc
+
+
+def _unreachable(
+    servers: Union[str, list[str]], when: str, error: Optional[Exception]
+) -> PresenceError:
+    """The error of a connection that was not made. It shows no password."""
+    urls = [servers] if isinstance(servers, str) else servers
+    where = ", ".join(url.rpartition("@")[2].rpartition("/")[2] for url in urls)
+    why = f": {str(error) or repr(error)}" if error is not None else ""
+    if isinstance(error, nats_errors.AuthorizationError) or "authorization" in why.lower():
+        return Denied(f"NATS at {where} refuses the login{why}")
+    return Disconnected(f"NATS at {where} was not reached{when}{why}")
 
 
 async def close_nats(nc: Client) -> None:
