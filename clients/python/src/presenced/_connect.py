@@ -11,6 +11,7 @@ from ._door import AUDIT, EVENTS, PREFIX, Door
 from ._nats import Client, open_nats
 from ._opening import Opening
 from ._pace import CALL_TIMEOUT
+from ._patch import seconds_of
 from ._service import Service
 from ._tokens import id_of
 from ._user_client import UserClient
@@ -65,6 +66,8 @@ def connect(
     login is refused. Once made it reconnects without end, and is closed with the client. Its errors
     are logged, if there is no ``error_cb``.
     """
+    seconds_of(timeout)
+    seconds_of(audit, "audit")
     servers = servers or os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     if user is None:
 
@@ -72,7 +75,7 @@ def connect(
             return Service(nc, prefix=prefix, events=events, audit=audit)
 
         return Opening(_open(servers, options, timeout, serve))
-    id = id_of(user)
+    id = id_of(user, "user")
 
     def act(nc: Client) -> UserClient:
         return UserClient(nc, id, prefix=prefix, events=events, audit=audit)

@@ -24,7 +24,7 @@ from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
 from ._nats import close_nats
 from ._opening import Opened, Opening
-from ._patch import patch_of
+from ._patch import limit_of, patch_of, seconds_of
 from ._picture import question
 from ._query import ChannelQuery, UserQuery, query_body
 from ._tokens import id_of, ids_of
@@ -52,6 +52,7 @@ class Door(Opened):
         events: str,
         audit: Optional[float],
     ) -> None:
+        seconds_of(audit, "audit")
         self._link = Link(nc)
         self._calls = Calls(self._link, prefix, user)
         self._user = user
@@ -100,6 +101,7 @@ class Door(Opened):
         self, filter: Filter, *, sort: Optional[Sort] = None, limit: int = 100
     ) -> Opening[MatchingWatch]:
         """Watches the first users that match, at most 100; they come and go with what they are."""
+        limit_of(limit, IDS_A_QUERY)
         query = UserQuery(self._calls, query_body(filter, presence=True), sort, limit)
         return self._opening(MatchingWatch(self._hub, self._link, query))
 
@@ -117,9 +119,10 @@ class Door(Opened):
 
         ``users`` is ``"first"`` (the first ten in order of joining), ``"all"`` or a list of ids.
         """
-        body: dict[str, Any] = {"type": id_of(type), "id": id_of(id), "member_limit": member_limit}
+        body: dict[str, Any] = {"type": id_of(type, "type"), "id": id_of(id)}
+        body["member_limit"] = member_limit
         if data is not None:
-            body["data"] = patch_of(data, {})
+            body["data"] = patch_of(data, {}, "data")
         if online_count:
             body["online_count"] = True
         return self._opening(ChannelWatch(self._hub, self._calls, body, users))
@@ -178,7 +181,7 @@ class Door(Opened):
 
     async def get(self, id: str) -> Optional[User]:
         """A user as it is now; None where there is no such user."""
-        return (await self.get_many([id]))[id]
+        return (await self.get_many([id_of(id)]))[id]
 
     # -- for both
 

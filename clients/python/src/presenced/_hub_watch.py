@@ -10,7 +10,7 @@ from ._model import WatchState
 from ._picture import Step
 from ._questions import Ask, Source
 from ._slot import Slot, Standing
-from ._tokens import encode, ids_of
+from ._tokens import ids_of
 from .errors import Closed, PresenceError
 from .watch import UNKNOWN, Watch
 
@@ -58,8 +58,6 @@ class HubWatch(Watch):
         if self._state is WatchState.CLOSED:
             raise Closed("the watch is closed")
         new = [id for id in dict.fromkeys(ids_of(ids)) if id not in self._watched]
-        for id in new:
-            encode(id)  # All are ids, or none is added.
         self._hub.acquire(self, new)
         for id in new:
             self._watched[id] = None
@@ -144,8 +142,6 @@ class UserWatch(HubWatch):
     def __init__(self, hub: Hub, ids: Iterable[str]) -> None:
         super().__init__(hub)
         self._wanted = ids_of(ids)
-        for id in self._wanted:
-            encode(id)
 
     async def _begin(self) -> None:
         self._complete = True

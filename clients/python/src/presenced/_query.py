@@ -10,7 +10,7 @@ from ._calls import Calls, Json, is_too_large
 from ._filter import Filter, Sort
 from ._model import Channel, User, parse_channels, parse_users
 from ._opening import Startable
-from ._patch import patch_of
+from ._patch import limit_of, patch_of
 from ._picture import Asked, question
 from .errors import Refused
 
@@ -22,8 +22,8 @@ _MEMBERS = 100
 def query_body(filter: Optional[Filter], **others: Any) -> Json:
     """The body of a query; what is None is left out."""
     body = {name: value for name, value in others.items() if value is not None}
-    if filter:
-        body["filter"] = patch_of(filter, {})
+    if filter is not None and (patch := patch_of(filter, {}, "filter")):
+        body["filter"] = patch
     return body
 
 
@@ -37,7 +37,7 @@ class Query(Startable[list[T]], Generic[T]):
     ) -> None:
         self._calls = calls
         self._body = dict(body)
-        self._limit = limit
+        self._limit = limit_of(limit)
         if sort is not None:
             self._body["sort"] = sort
 

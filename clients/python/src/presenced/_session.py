@@ -10,7 +10,7 @@ from typing import Any, Optional
 from ._desired import Desired
 from ._opening import Opened
 from ._pace import CALL_TIMEOUT
-from ._patch import marks_of
+from ._patch import marks_of, seconds_of
 from ._tokens import random_id
 from .errors import Disconnected, NoAnswer, PresenceError, again
 
@@ -48,6 +48,7 @@ class Session(Opened):
     ) -> None:
         """Returns when a change of the user, the device or the idleness was acknowledged."""
         self.check_loop()
+        seconds_of(timeout)
         marks_of(**marks)
         self._send_soon()
         change = self._desired.want(patch or {})

@@ -25,7 +25,7 @@ from ._pace import (
     pause_after,
     wait_set,
 )
-from ._patch import patch_of
+from ._patch import seconds_of, user_patch
 from ._session import Session
 from ._states import HasState, States
 from .errors import Closed, Malformed, PresenceError, about_one_user
@@ -96,7 +96,7 @@ class Connection(HasState, Session):
         A change that is not acknowledged in time raises the reason, but stays desired: it is sent
         when that is possible. A change that is refused is dropped.
         """
-        await self._want(timeout, patch_of(fields, named))
+        await self._want(timeout, user_patch(fields, named))
         if self._me is None:
             raise Malformed("the answers are without the user's own view")
         return self._me
@@ -104,6 +104,7 @@ class Connection(HasState, Session):
     async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
         """Disconnects, for which it tries until the timeout; else the lease ends it."""
         self.check_loop()
+        seconds_of(timeout)
         if self.state is ConnectionState.CLOSED:
             return
         try:

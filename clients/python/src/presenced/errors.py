@@ -59,6 +59,15 @@ class Refused(PresenceError):
     code = "refused"
 
 
+class Invalid(PresenceError, ValueError):
+    """What the program passed can be no request; nothing was sent. ``field`` names it."""
+
+    code = "invalid"
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}", details={"field": field})
+
+
 class Busy(PresenceError):
     """``contended``, ``overloaded`` or ``unavailable`` until the deadline of the call."""
 
@@ -83,7 +92,7 @@ class NoAnswer(PresenceError):
 
 
 class Denied(PresenceError):
-    """NATS refuses a subject to this login; ``subject`` names it."""
+    """NATS refuses this login, or a subject to it; ``subject`` names that."""
 
     code = "permission"
 

@@ -24,10 +24,10 @@ from ._pace import (
     pause_after,
     wait_set,
 )
-from ._patch import patch_of
+from ._patch import seconds_of, user_patch
 from ._seat_queue import SeatQueue
 from ._states import HasState, States
-from ._tokens import encode, id_of, random_id
+from ._tokens import MAX_BYTES, id_of, random_id
 from .errors import Closed, Malformed, PresenceError, from_answer, of_one_user
 from .seat import Seat
 
@@ -50,7 +50,7 @@ class Lease(HasState, Opened):
         on_open: Callable[[Lease], None],
         on_end: Callable[[Lease], None],
     ) -> None:
-        encode(f"{id_of(name)}-{'0' * 32}")
+        id_of(name, "name", MAX_BYTES - len(f"-{random_id()}"))  # It gets a random end.
         self._link = link
         self._calls = calls
         self._base = name
@@ -98,8 +98,9 @@ class Lease(HasState, Opened):
 
         ``defaults`` are fields that count only if this makes the user.
         """
-        encode(user)
-        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        id_of(user, "user")
+        seconds_of(timeout)
+        desired = Desired(user_patch(fields, named), device, idle, defaults)
         return Opening(Seat(self, user, desired, timeout)._open())
 
     async def close(
@@ -110,6 +111,7 @@ class Lease(HasState, Opened):
         ``restart``: the users have a whole lease to come back.
         """
         self.check_loop()
+        seconds_of(timeout)
         if self.state is ConnectionState.CLOSED:
             return
         ends_at = None if timeout is None else clock() + timeout
