@@ -97,7 +97,9 @@ class Calls:
             self.link.doubt()
             raise
         status = (message.headers or {}).get("Nats-Service-Error-Code")
-        return parse_answer(message.data, status)
+        answer = parse_answer(message.data, status)
+        self.link.outage.over()
+        return answer
 
     async def publish(self, operation: str, body: Mapping[str, Any]) -> None:
         """One message without an answer."""

@@ -101,7 +101,7 @@ class Desired:
             waiter.cancel()
         error = waiter.result()
         if error is not None:
-            raise again(error) from error
+            raise again(error) from error.__cause__
 
     def connect_body(self, id: Optional[str]) -> Json:
         """The user, device and idleness of a connect; all of it now counts as sent."""

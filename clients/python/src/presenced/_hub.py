@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Callable, Optional
 
 from ._audit import Audit
-from ._background import Trouble, spawn
+from ._background import Outage, Trouble, spawn
 from ._calls import Calls, chunks, is_too_large
 from ._link import Link, LinkEvent
 from ._model import User, parse_event, parse_users
@@ -47,7 +47,8 @@ class Hub:
         self._calls = calls
         self.events = events
         self.own = own
-        self.users: Source = Source(self.ask_users)
+        self.outage: Outage = link.outage
+        self.users: Source = Source(self.ask_users, link.outage)
         self.slots: dict[str, Slot] = {}
         self.watching: dict[HubWatch, None] = {}
         self.wake: asyncio.Event = asyncio.Event()
@@ -59,7 +60,7 @@ class Hub:
         self._unused: dict[Slot, None] = {}
         self._task: Optional[asyncio.Task[None]] = None
         self._backoff = Backoff()
-        self._trouble = Trouble("the watching of users")
+        self._trouble = Trouble("the watching of users", link.outage)
         self._not_before = 0.0
         #: Foreign messages on event subjects, and events that the audit found missing.
         self.dropped: int = 0

@@ -21,7 +21,7 @@ class HubWatch(Watch):
     def __init__(self, hub: Hub, ask: Optional[Ask] = None) -> None:
         super().__init__()
         self._hub = hub
-        self._source = hub.users if ask is None else Source(ask)
+        self._source = hub.users if ask is None else Source(ask, hub.outage)
         self._watched: dict[str, None] = {}
         # What there is of each, and of how many: adding one does not look at the others.
         self._standings: dict[str, Standing] = {}

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Callable, Optional
 
-from ._background import retrieve, spawn
+from ._background import Outage, retrieve, spawn
 from ._loop import OfLoop
 from ._nats import Client, Msg, Nats, OnMessage, Subscription
 from ._pace import TRY_TIMEOUT, clock, wait_set
@@ -70,6 +70,7 @@ class Link(OfLoop):
         self._last_error: Optional[Exception] = None
         self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
+        self.outage: Outage = Outage()
         self._dropped = False
         self._dropped_at = float("-inf")
         self.closed: bool = False
@@ -125,7 +126,7 @@ class Link(OfLoop):
             raise NoAnswer(f"{subject} was not sent within {timeout} s")
         if task.cancelled():
             reason = call.reason or Disconnected("the NATS connection broke under a request")
-            raise again(reason) from call.reason
+            raise again(reason) from reason.__cause__
         return task.result()
 
     async def publish(self, subject: str, payload: bytes) -> None:

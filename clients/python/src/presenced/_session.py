@@ -63,4 +63,4 @@ class Session(Opened):
                 raise Disconnected("NATS is away: the change goes with the next connect") from error
             if error is None:
                 raise NoAnswer("the change is not acknowledged yet") from None
-            raise again(error) from error
+            raise again(error) from error.__cause__

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Optional
 
-from ._background import Trouble
+from ._background import Outage, Trouble
 from ._loop import OfLoop
 from ._model import ConnectionChange, ConnectionState, now
 from .errors import PresenceError, again
@@ -49,15 +49,15 @@ class HasState(OfLoop):
             pass
         error = self.last_error
         if error is not None:
-            raise again(error) from error
+            raise again(error) from error.__cause__
 
 
 class States:
     """The steps of one state. Failures are logged, but for those that ``what`` has raised."""
 
-    def __init__(self, what: Optional[str] = None) -> None:
+    def __init__(self, what: Optional[str] = None, outage: Optional[Outage] = None) -> None:
         self.current = ConnectionChange(ConnectionState.CONNECTING, now())
-        self._trouble = Trouble(what) if what is not None else None
+        self._trouble = Trouble(what, outage) if what is not None else None
         self._readers: weakref.WeakSet[Steps] = weakref.WeakSet()
 
     def set(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Optional
 
 from .errors import Invalid
@@ -29,7 +29,7 @@ def id_of(id: Any, field: str = "id", most: int = MAX_BYTES) -> str:
 
 def ids_of(ids: Any, field: str = "ids") -> list[str]:
     """Ids that an application gave; one alone is not several."""
-    if isinstance(ids, (str, Mapping)) or not isinstance(ids, Iterable):
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise Invalid(field, "several ids are wanted, in a list")
     return [id_of(id, f"{field}[{index}]") for index, id in enumerate(ids)]
 

@@ -59,7 +59,7 @@ class Connection(HasState, Session):
         self._on_open = on_open
         self._on_end = on_end
         self._peers = peers  # The open connections of the door.
-        self._states = States(f"the connection of {user!r}")
+        self._states = States(f"the connection of {user!r}", link.outage)
         self._pace = Pace()
         self._backoff = Backoff()
         self._silence = Silence()

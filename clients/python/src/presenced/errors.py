@@ -123,7 +123,8 @@ class Malformed(PresenceError):
 
 
 def again(error: PresenceError) -> PresenceError:
-    """A copy, to be raised from the error: what is raised twice mixes up its tracebacks."""
+    """A copy, to be raised from the cause of the error: one that is raised twice mixes up its
+    tracebacks, and one that is raised from its like is printed twice."""
     return copy.copy(error)
 
 

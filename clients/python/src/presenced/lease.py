@@ -56,7 +56,7 @@ class Lease(HasState, Opened):
         self._base = name
         self._on_open = on_open
         self._on_end = on_end
-        self._states = States(f"the lease {name!r}")
+        self._states = States(f"the lease {name!r}", link.outage)
         self._pace = Pace()
         self._backoff = Backoff()
         self._silence = Silence()

@@ -101,12 +101,12 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         while True:
             if self._state is WatchState.CLOSED:
                 error = self.last_error or Closed("the watch is closed")
-                raise again(error) from self.last_error
+                raise again(error) from error.__cause__
             if self._state is WatchState.LIVE and self._is_fresh():
                 return
             if self._state is WatchState.DENIED:
                 denied = self._why_denied or Denied("NATS refuses to let these users be seen")
-                raise again(denied) from self._why_denied
+                raise again(denied) from denied.__cause__
             self._wake.clear()
             await self._wake.wait()
 
