@@ -115,7 +115,8 @@ class Door(Opened):
         member_limit: int = 100,
         online_count: bool = False,
     ) -> Opening[ChannelWatch]:
-        """Watches members of a channel, which is made of ``data`` where there is none.
+        """Watches members of a channel, which is made where there is none: of ``data``, or empty.
+        Members who join later are not added.
 
         ``users`` is ``"first"`` (the first ten in order of joining), ``"all"`` or a list of ids.
         """
