@@ -297,6 +297,8 @@ class Lease(HasState, Opened):
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
         self._seats.remove(seat)
         seat._end(error)
+        if not self._seats and self.state is ConnectionState.INTERRUPTED:
+            self._beat_now.set()  # There is nothing to be heard of any more.
 
     # -- the heartbeat
 
@@ -306,6 +308,7 @@ class Lease(HasState, Opened):
             self._beat_now.clear()
             await self._link.wait_up()
             if not self._seats:
+                self._states.set(ConnectionState.ONLINE)
                 continue
             self._link.doubt()
             quiet, writes, name = not self._batches, self._writes, self.name
