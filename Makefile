@@ -94,4 +94,4 @@ advisories: ## known vulnerabilities of the dependencies, from the advisory data
 # Tests of real processes with bounds in time are tried once more there, and are shown as FLAKY.
 ci: NEXTEST = --profile ci
 ci: ## all that CI checks
-ci: fmt-check lint doc alerts deny test test-rust package test-python test-web test-deb
+ci: fmt-check lint doc alerts deny test test-rust package test-python test-web test-page test-deb

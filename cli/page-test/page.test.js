@@ -22,6 +22,9 @@ const processes = [];
 let server;
 let url;
 let browser;
+/** The ids of two of the lively users. */
+let ann;
+let bob;
 
 const run = (...args) =>
   promisify(execFile)(PRESENCECTL, args, { env: { ...process.env, NATS_URL: server } });
@@ -64,11 +67,13 @@ before(async () => {
     "team=red",
   );
   await run("set", "<script>alert(1)</script>");
-  await run("channel", "create", "team:red", "jack", "ann");
   const web = start(PRESENCECTL, ["web", "--write", "--demo"], { NATS_URL: server });
   url = await new Promise((resolve) =>
     createInterface({ input: web.stdout }).once("line", resolve),
   );
+  const { stdout } = await run("who", "-o", "ids");
+  [ann, bob] = ["ann", "bob"].map((name) => stdout.match(`demo-${name}-[0-9a-f]+`)[0]);
+  await run("channel", "create", "team:red", "jack", ann);
   browser = await puppeteer.launch({
     executablePath: CHROMIUM,
     args: ["--no-sandbox", "--disable-gpu"],
@@ -104,18 +109,24 @@ async function open({ hash = "#/", width = 1280, dark = false } = {}) {
 const shows = (page, text) =>
   page.waitForFunction((part) => document.body.innerText.includes(part), { timeout: 20_000 }, text);
 
-const VIEWS = { overview: "#/", users: "#/users", user: "#/user/ann", channels: "#/channels" };
-const TITLES = { overview: "Overview", users: "Users", user: "ann", channels: "Channels" };
+/** The places of the views, and their titles. */
+const VIEWS = {
+  overview: () => ["#/", "Overview"],
+  users: () => ["#/users", "Users"],
+  user: () => [`#/user/${ann}`, ann],
+  channels: () => ["#/channels", "Channels"],
+};
 
-for (const [name, hash] of Object.entries(VIEWS)) {
+for (const [name, view] of Object.entries(VIEWS)) {
   for (const width of [1280, 390]) {
     for (const dark of [false, true]) {
       test(`${name} at ${width} px, ${dark ? "dark" : "light"}, passes axe`, async () => {
+        const [hash, title] = view();
         const page = await open({ hash, width, dark });
         await page.waitForFunction(
-          (title) => document.querySelector("h1")?.textContent === title,
+          (text) => document.querySelector("h1")?.textContent === text,
           {},
-          TITLES[name],
+          title,
         );
         if (name === "overview") await page.waitForSelector("polyline");
         await page.evaluate(axe);
@@ -173,9 +184,9 @@ test("everything can be reached with the keyboard", async () => {
   const reached = [];
   for (let presses = 0; presses < 12; presses += 1) {
     await page.keyboard.press("Tab");
-    reached.push(await page.evaluate(() => document.activeElement.textContent.trim().slice(0, 20)));
+    reached.push(await page.evaluate(() => document.activeElement.textContent.trim().slice(0, 40)));
   }
-  for (const name of ["Skip to the content", "Overview", "Users", "Channels", "Hide ann"]) {
+  for (const name of ["Skip to the content", "Overview", "Users", "Channels", `Hide ${ann}`]) {
     assert.ok(reached.includes(name), `${name} is not among ${reached}`);
   }
   await page.keyboard.press("/");
@@ -209,13 +220,13 @@ test("a change comes by itself, and a person at the page changes a user", async 
 test("lively users hide at the press of a button", async () => {
   const page = await open();
   await page.waitForSelector("button");
-  await page.evaluate(() =>
-    [...document.querySelectorAll("button")]
-      .find((each) => each.textContent === "Hide bob")
-      .click(),
+  await page.evaluate(
+    (text) =>
+      [...document.querySelectorAll("button")].find((each) => each.textContent === text).click(),
+    `Hide ${bob}`,
   );
-  await shows(page, "Show bob");
-  const { stdout } = await run("who", "bob");
+  await shows(page, `Show ${bob}`);
+  const { stdout } = await run("who", bob);
   assert.equal(JSON.parse(stdout).online, false);
   await page.browserContext().close();
 });

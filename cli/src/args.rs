@@ -1,6 +1,10 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use std::env;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     channel, check, connect, count, daemons, delete, explain, export, get, import, keys, manual,
@@ -31,6 +35,37 @@ pub struct Cli {
     pub output: OutputFlags,
     #[command(flatten)]
     pub connection: Flags,
+}
+
+impl Cli {
+    /// Reads the command line; otherwise prints what is to be said, and returns the exit code.
+    pub fn read() -> Result<Self, ExitCode> {
+        let read = Self::grammar().try_get_matches();
+        read.and_then(|matches| Self::from_arg_matches(&matches)).map_err(|error| {
+            let _ = error.print();
+            match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                // For Nagios, 2 would say that presence is down.
+                _ if Self::is_check() => check::Level::Unknown.code().into(),
+                _ => ExitCode::from(2),
+            }
+        })
+    }
+
+    /// The grammar. A variable that is set to nothing counts as not set, as for the `nats` command.
+    fn grammar() -> clap::Command {
+        let is_empty = |arg: &Arg| {
+            let value = arg.get_env().and_then(env::var_os);
+            value.is_some_and(|value| value.is_empty())
+        };
+        Self::command().mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg })
+    }
+
+    /// Returns whether a command line with an error is one of `check`.
+    fn is_check() -> bool {
+        let read = Self::grammar().ignore_errors(true).try_get_matches();
+        read.is_ok_and(|matches| matches.subcommand_name() == Some("check"))
+    }
 }
 
 #[derive(Subcommand)]

@@ -17,8 +17,6 @@ mod web;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Alone, Cli, Command, OnNats};
 use failure::Failure;
 use output::{Output, note};
@@ -26,7 +24,10 @@ use session::{Flags, Session, interrupted};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::read() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let events = cli.connection.events.clone();
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,14 +45,16 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    let output = Output::new(&cli.output);
     match cli.command {
-        Command::Alone(command) => alone(command, &cli.connection, &output).await,
+        Command::Alone(command) => {
+            alone(command, &cli.connection, &Output::new(&cli.output, None)).await
+        }
         Command::OnNats(command) => {
             let session = tokio::select! {
                 session = Session::open(&cli.connection) => session?,
                 () = interrupted() => return Err(Failure::Interrupted),
             };
+            let output = Output::new(&cli.output, session.colors);
             let done = on_nats(command, &session, &output).await;
             done.map_err(|failure| session.explain(failure))
         }

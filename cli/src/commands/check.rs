@@ -70,7 +70,7 @@ pub enum Level {
 }
 
 impl Level {
-    fn code(self) -> u8 {
+    pub fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
             Self::Warning => 1,

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use presenced_client::Id;
 use serde_json::json;
 
+use super::channel_name;
 use crate::failure::Failure;
 use crate::output::line;
 use crate::session::Flags;
@@ -63,6 +64,12 @@ pub struct Permissions {
     /// Let it hear and query everyone
     #[arg(long, conflicts_with = "sees")]
     sees_all: bool,
+    /// The channels whose counts of online members it may hear
+    #[arg(long, value_name = "TYPE:ID", value_delimiter = ',', num_args = 1.., value_parser = channel_name)]
+    counts: Vec<(String, String)>,
+    /// The daemons' setting subjects.channel_events
+    #[arg(long, value_name = "PREFIX", default_value = "channel.presence.changed")]
+    channel_events: String,
     /// The operations [default: all of a user's own; with --sees-all also query-users, count-users]
     #[arg(long, value_name = "OPERATION", value_delimiter = ',', num_args = 1..)]
     ops: Vec<Operation>,
@@ -111,11 +118,15 @@ impl Permissions {
         let mut subjects = vec![inbox];
         if self.sees_all {
             subjects.push(format!("{}.*", flags.events));
-            return Ok(subjects);
+        } else {
+            subjects.push(format!("{}.{}", flags.events, id.token()));
+            for user in &self.sees {
+                subjects.push(format!("{}.{}", flags.events, Id::parse(user)?.token()));
+            }
         }
-        subjects.push(format!("{}.{}", flags.events, id.token()));
-        for user in &self.sees {
-            subjects.push(format!("{}.{}", flags.events, Id::parse(user)?.token()));
+        for (kind, channel) in &self.counts {
+            let (kind, channel) = (Id::parse(kind)?.token(), Id::parse(channel)?.token());
+            subjects.push(format!("{}.{kind}.{channel}", self.channel_events));
         }
         Ok(subjects)
     }

@@ -2,6 +2,7 @@
 
 use chrono::{Datelike, SecondsFormat, TimeDelta, Utc};
 use clap::{Args, ValueEnum};
+use presenced_client::Patch;
 use serde_json::{Map, Value, json};
 
 use crate::args::Changes;
@@ -65,7 +66,10 @@ impl Set {
         if self.hide_last_active || self.show_last_active {
             user.insert("hide_last_active".to_owned(), self.hide_last_active.into());
         }
-        user.extend(self.unset.into_iter().map(|name| (name, Value::Null)));
+        for name in self.unset {
+            Patch::new().unset(&name)?;
+            user.insert(name, Value::Null);
+        }
         user.insert("id".to_owned(), self.user.as_str().into());
         let answer = door.request("upsert_users", &json!({"users": [user]})).await?;
         if output.raw(&answer)? {
@@ -107,8 +111,11 @@ impl Changes {
     /// Names and values of custom fields.
     pub fn custom(&self) -> Result<Vec<(&str, Value)>, Failure> {
         let pairs = self.fields.iter().map(|text| match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok((name, json_or_text(value))),
-            _ => Err(Failure::usage(format!("{text:?}: write a field as name=value"))),
+            Some((name, value)) => {
+                Patch::new().set(name, Value::Null)?;
+                Ok((name, json_or_text(value)))
+            }
+            None => Err(Failure::usage(format!("{text:?}: write a field as name=value"))),
         });
         pairs.collect()
     }

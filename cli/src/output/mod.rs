@@ -70,13 +70,14 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(flags: &OutputFlags) -> Self {
+    /// The scheme of the context counts where the flags name none.
+    pub fn new(flags: &OutputFlags, context: Option<Scheme>) -> Self {
         let terminal = io::stdout().is_terminal();
         let otherwise = if terminal { Format::Table } else { Format::Jsonl };
         let format = if flags.json { Format::Json } else { flags.output.unwrap_or(otherwise) };
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let paint = Paint::new(terminal && !set("NO_COLOR") && !dumb, flags.colors);
+        let paint = Paint::new(terminal && !set("NO_COLOR") && !dumb, flags.colors.or(context));
         Self { format, raw: flags.raw, terminal, paint, utc: flags.utc }
     }
 

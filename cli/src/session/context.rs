@@ -33,6 +33,7 @@ pub struct Context {
     pub user_jwt: String,
     pub user_seed: String,
     pub tls_first: bool,
+    pub color_scheme: String,
 }
 
 /// The output of `nsc generate profile`.
@@ -231,7 +232,8 @@ mod tests {
     #[test]
     fn a_context_is_read_as_the_nats_command_reads_it() {
         let context = Context::parse(r#"{"URL":"nats://x","token":null,"color_scheme":"red"}"#);
-        assert_eq!(context.unwrap().url, "nats://x");
+        let context = context.unwrap();
+        assert_eq!((context.url.as_str(), context.color_scheme.as_str()), ("nats://x", "red"));
         assert!(Context::parse(r#"{"url":7}"#).is_err());
     }
 

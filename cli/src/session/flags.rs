@@ -74,7 +74,7 @@ pub struct Flags {
         env = "NATS_TIMEOUT",
         value_name = "DURATION",
         default_value = "5s",
-        value_parser = timeout,
+        value_parser = humantime::parse_duration,
         global = true
     )]
     pub timeout: Duration,
@@ -102,11 +102,6 @@ pub struct Flags {
     /// Act and look as this user, through the door of users' own clients
     #[arg(long = "as", value_name = "USER", global = true)]
     pub as_user: Option<String>,
-}
-
-/// A variable that is set to nothing counts as not set.
-fn timeout(text: &str) -> Result<Duration, humantime::DurationError> {
-    humantime::parse_duration(if text.is_empty() { "5s" } else { text })
 }
 
 /// The folder of settings: `XDG_CONFIG_HOME`, or `.config` in the home of the user.

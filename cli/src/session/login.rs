@@ -25,6 +25,7 @@ pub fn merge(flags: &Flags, mut context: Context) -> Context {
             inbox_prefix: context.inbox_prefix,
             socks_proxy: context.socks_proxy,
             tls_first: context.tls_first,
+            color_scheme: context.color_scheme,
             ..none
         };
     }

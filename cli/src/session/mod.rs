@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, Event, ServerAddr, ServerError};
+use clap::ValueEnum;
 use presenced_client::{
     Change, Connection, Device, Error, Fields, Filter, Found, Patch, Service, Signals, User, Watch,
 };
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::output::Scheme;
 use context::Context;
 pub use flags::Flags;
 
@@ -28,6 +30,8 @@ pub struct Session {
     /// The addresses of the servers.
     servers: String,
     as_user: Option<String>,
+    /// The colour scheme of the context.
+    pub colors: Option<Scheme>,
     signals: Signals,
     denied: Denied,
 }
@@ -104,6 +108,8 @@ impl Session {
             events: flags.events.clone(),
             servers: shown,
             as_user: flags.as_user.clone(),
+            // The `nats` command leaves a name that it does not know aside, too.
+            colors: Scheme::from_str(&context.color_scheme, true).ok(),
             signals,
             denied,
         })

@@ -156,3 +156,16 @@ async fn logins_come_from_flags_and_from_the_environment() {
     let url = stage.server.url().replace("nats://", "nats://all:all@");
     assert_eq!(run(&stage, &["-s", &url, "who"]).await.code, 0);
 }
+
+#[tokio::test]
+async fn a_variable_that_is_set_to_nothing_counts_as_not_set() {
+    let stage = stage().await;
+    let server = stage.server.url();
+    let login = ["--server", &server, "--user", "all", "--password", "all", "who"];
+    let mut command = bare(&stage.home.path().to_owned(), &login);
+    for name in ["COLOR", "TIMEOUT", "URL", "USER", "PASSWORD", "TOKEN", "CREDS", "CONTEXT", "CA"] {
+        command.env(format!("NATS_{name}"), "");
+    }
+    let done = Done::of(command).await;
+    assert_eq!(done.code, 0, "{done:?}");
+}

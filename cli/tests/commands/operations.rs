@@ -49,6 +49,9 @@ async fn a_check_has_the_exit_codes_of_nagios_in_each_form() {
     let unknown = Done::of(bare(&home, &["--context", "none", "check"])).await;
     assert_eq!(unknown.code, 3);
     assert!(unknown.stdout.starts_with("PRESENCE UNKNOWN"), "{unknown:?}");
+    let typo = ["--server", "x", "check", "--demons", "3"];
+    Done::of(bare(&home, &typo)).await.fails(3, "unexpected argument '--demons'");
+    assert_eq!(Done::of(bare(&home, &["check", "--help"])).await.code, 0);
 }
 
 #[tokio::test]
@@ -91,14 +94,18 @@ fn is_denied<T: std::fmt::Debug>(done: Result<T, Error>) {
 
 #[tokio::test]
 async fn a_client_with_the_printed_permissions_may_do_all_of_its_own_and_nothing_else() {
-    let john = permissions(&["a@b.c", "--sees", "jack"]).await;
+    let john = permissions(&["a@b.c", "--sees", "jack", "--counts", "team:red"]).await;
     let all = permissions(&["jill", "--sees-all"]).await;
     let config = format!(
         "authorization {{ users: [ {{ user: all, password: all }}\n\
          {{ user: john, password: john, {john} }}\n{{ user: jill, password: jill, {all} }} ] }}\n"
     );
     let server = Server::start_with(&config).await;
-    let settings = [("NATS__USER", "all"), ("NATS__PASSWORD", "all")];
+    let settings = [
+        ("NATS__USER", "all"),
+        ("NATS__PASSWORD", "all"),
+        ("CHANNEL_TYPES__TEAM__OCCUPANCY_INTERVAL", "1s"),
+    ];
     let _daemon = Daemon::start_with(&server.url(), &settings).await;
     let (nats, _) = login(&server, "all", "_INBOX").await;
     let service = Service::new(nats);
@@ -109,6 +116,8 @@ async fn a_client_with_the_printed_permissions_may_do_all_of_its_own_and_nothing
     let (nats, signals) = login(&server, "john", "_INBOX_a=40b=2Ec").await;
     let builder = || Service::builder(nats.clone()).signals(signals.clone());
     let me = builder().user("a@b.c").unwrap();
+    let mut counts = nats.subscribe("channel.presence.changed.team.red").await.unwrap();
+    let mut foreign_counts = nats.subscribe("channel.presence.changed.team.*").await.unwrap();
     let connection = me.connect(Patch::new().status("here")).await.unwrap();
     connection.update(Patch::new().status("there")).await.unwrap();
     let idle = presenced_client::Device { kind: None, idle: true };
@@ -130,6 +139,10 @@ async fn a_client_with_the_printed_permissions_may_do_all_of_its_own_and_nothing
     is_denied(builder().build().explain("a@b.c").await);
     is_denied(builder().user("jack").unwrap().request("upsert_users", &json!({})).await);
     assert!(foreign.next().now_or_never().is_none(), "joe's event was not granted");
+    let counted = tokio::time::timeout(SOON, counts.next()).await;
+    assert!(counted.is_ok_and(|message| message.is_some()), "the count is heard");
+    let foreign = foreign_counts.next().now_or_never();
+    assert!(foreign.flatten().is_none(), "other channels' counts were not granted");
     is_denied(builder().user("jack").unwrap().request("heartbeat", &json!({})).await);
     connection.close().await;
 

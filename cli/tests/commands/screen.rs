@@ -96,6 +96,19 @@ async fn a_deletion_is_asked_about_on_a_terminal() {
 }
 
 #[tokio::test]
+async fn headings_have_the_colour_of_the_context() {
+    let stage = Stage::start().await;
+    stage.ok(&["set", "john"]).await;
+    let context = stage.home.path().join("red.json");
+    std::fs::write(&context, r#"{"color_scheme": "red"}"#).unwrap();
+    let context = context.display();
+    let terminal = Terminal::start(&stage, &format!("--context {context} who john"));
+    terminal.shows(&["exit 0"]).await;
+    let painted = terminal.tmux(&["capture-pane", "-p", "-e"]);
+    assert!(painted.starts_with("\u{1b}[38;5;9m   USER"), "{painted:?}");
+}
+
+#[tokio::test]
 async fn top_needs_a_terminal() {
     let stage = Stage::start().await;
     stage.run(&["top"]).await.fails(2, "needs a terminal");

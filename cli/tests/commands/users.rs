@@ -41,6 +41,19 @@ async fn users_are_made_found_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_no_custom_field_is_refused_and_changes_nothing() {
+    let stage = Stage::start().await;
+    for name in ["id", "status", "invisible", "online", "$x", ""] {
+        let field = format!("{name}=x");
+        let refusal = format!("`{name}` is no name of a custom field");
+        stage.run(&["set", "john", "-f", &field]).await.fails(1, &refusal);
+        stage.run(&["set", "john", "--unset", name]).await.fails(1, &refusal);
+        stage.run(&["connect", "john", "-f", &field]).await.fails(1, &refusal);
+    }
+    assert_eq!(stage.run(&["get", "john"]).await.code, 3);
+}
+
+#[tokio::test]
 async fn more_users_than_a_page_come_page_by_page() {
     let stage = Stage::start().await;
     let service = presenced_client::Service::new(stage.server.connect().await);

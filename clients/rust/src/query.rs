@@ -108,7 +108,8 @@ impl<F: CustomFields, D> UsersQuery<F, D> {
         part(&mut answer, "count")
     }
 
-    /// All users that match, by id, page by page.
+    /// All users that match, by id, page by page. A page whose answer would exceed NATS'
+    /// `max_payload` is asked for in smaller ones.
     pub fn pages(mut self) -> Pages<F, D> {
         self.body.remove("sort");
         self.body.remove("offset");
@@ -191,6 +192,7 @@ impl<F: CustomFields, D: 'static> Stream for Pages<F, D> {
                     self.done = !page.more || page.users.is_empty();
                     self.users = page.users.into();
                 }
+                Err(error) if shrink(&error, &mut self.query.body) => {}
                 Err(error) => {
                     self.done = true;
                     return Poll::Ready(Some(Err(error)));
@@ -198,6 +200,26 @@ impl<F: CustomFields, D: 'static> Stream for Pages<F, D> {
             }
         }
     }
+}
+
+/// One try of a page of users, with fewer where the answer would be too large.
+pub(crate) async fn ask_page(link: &Link, mut body: Map<String, Value>) -> Result<Value, Error> {
+    loop {
+        match link.ask_once("query_users", &Value::Object(body.clone())).await {
+            Err(error) if shrink(&error, &mut body) => {}
+            answer => return answer,
+        }
+    }
+}
+
+/// Halves the page of a query whose answer would be too large. Returns whether it can be smaller.
+fn shrink(error: &Error, body: &mut Map<String, Value>) -> bool {
+    let limit = body.get("limit").and_then(Value::as_u64).unwrap_or_default();
+    let can = error.code() == "too_large" && limit > 1;
+    if can {
+        body.insert("limit".to_owned(), (limit / 2).into());
+    }
+    can
 }
 
 /// A query of channels.

@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
-use futures_util::StreamExt;
-use presenced_client::{Known, Patch, Service, User};
+use futures_util::{StreamExt, TryStreamExt};
+use presenced_client::{Known, Patch, Seen, Service, User};
 use serde_json::{Value, json};
 use support::{Daemon, Server, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,6 +113,24 @@ async fn an_answer_that_would_be_too_large_is_asked_for_in_parts() {
     }
     assert_eq!(asked(&next(&mut queries).await), 20);
     assert_eq!(asked(&next(&mut queries).await), 10);
+}
+
+#[tokio::test]
+async fn pages_with_an_answer_that_would_be_too_large_are_smaller() {
+    let server = Server::start_with("max_payload: 8192").await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let service = Service::new(server.connect().await);
+    let ids: Vec<String> = (0..20).map(|n| format!("u{n:02}")).collect();
+    for id in &ids {
+        let patch = Patch::new().set("about", "x".repeat(900)).unwrap();
+        service.upsert([patch.of(id).unwrap()]).await.unwrap();
+    }
+    let users: Vec<Seen> = service.users().pages().try_collect().await.unwrap();
+    assert!(users.iter().map(|user| &user.id).eq(&ids));
+    let all = service.watch_all();
+    eventually("all users are shown", SOON, async || (all.snapshot().len() == 20).then_some(()))
+        .await;
+    all.live().await.unwrap();
 }
 
 async fn channel_of(service: &Service, members: &[String]) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
-use serde_json::json;
+use serde_json::{Map, json};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -19,6 +19,7 @@ use crate::hub::{HubHandle, MISSED};
 use crate::id::Id;
 use crate::link::{LOOK_INTERVAL, Link, LinkState, part, until};
 use crate::merge::{Known, Merge, Merged};
+use crate::query::ask_page;
 use crate::retry;
 use crate::signals::Signal;
 use crate::user::{CustomFields, Seen};
@@ -155,12 +156,14 @@ impl All {
         let query = self.merge.on_query();
         let link = self.link.clone();
         self.page = Some(Box::pin(async move {
-            let mut body = json!({"limit": PAGE, "presence": true});
+            let mut body = Map::new();
+            body.insert("limit".to_owned(), PAGE.into());
+            body.insert("presence".to_owned(), true.into());
             if let Some(behind) = &behind {
-                body["filter"] = json!({"id": {"$gt": behind}});
+                body.insert("filter".to_owned(), json!({"id": {"$gt": behind}}));
             }
             let found = async {
-                let mut answer = link.ask_once("query_users", &body).await?;
+                let mut answer = ask_page(&link, body).await?;
                 let users = part(&mut answer, "users");
                 let page = users.and_then(|users| Ok((users, part(&mut answer, "more")?)));
                 page.inspect_err(|error| link.count(error))
