@@ -70,6 +70,7 @@ class Link(OfLoop):
         self._last_error: Optional[Exception] = None
         self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
+        self._no_answers: Optional[Denied] = None  # The refusal of what answers come on.
         self.outage: Outage = Outage()
         self._dropped = False
         self._dropped_at = float("-inf")
@@ -111,6 +112,8 @@ class Link(OfLoop):
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """One try of a request."""
         self._check_up(payload)
+        if self._no_answers is not None:
+            raise again(self._no_answers)
         call = _Call(subject, self.nats.reconnects)
         task = call.task = asyncio.ensure_future(self.nats.request(subject, payload, timeout))
         task.add_done_callback(retrieve)  # Who waits may be cancelled as it fails.
@@ -254,7 +257,9 @@ class Link(OfLoop):
         if refusal is None:
             return
         if refusal.of_subscription:
-            if self._subscriptions.on_refusal(refusal.subject):
+            if self.nats.takes_answers(refusal.subject):
+                self._deny_answers(refusal.subject)
+            elif self._subscriptions.on_refusal(refusal.subject):
                 self._tell(LinkEvent.DOUBT)
             return
         for call in list(self._calls):
@@ -263,9 +268,16 @@ class Link(OfLoop):
                     Denied(f"NATS refuses to publish on {call.subject}", subject=call.subject)
                 )
 
+    def _deny_answers(self, subject: str) -> None:
+        """No request is answered until nats-py subscribes again, after the next reconnect."""
+        self._no_answers = Denied(f"NATS refuses the answers on {subject}", subject=subject)
+        for call in list(self._calls):
+            call.give_up(self._no_answers)
+
     def _on_loss(self, generation: int, is_up: bool) -> None:
         assert self._up is not None
         self._up.clear()
+        self._no_answers = None
         log.warning("NATS is away: what is shown may be old until it is back")
         for call in list(self._calls):
             if not is_up or call.generation != generation:

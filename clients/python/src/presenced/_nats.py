@@ -2,7 +2,7 @@
 
 Invariant: nobody cancels the future of a PING, as ``flush`` of nats-py does with those it gives up:
 the PONG of such a one would end nats-py's read loop. Hence its ``_send_ping``, which ``flush`` is
-made of.
+made of. What it hears answers on is public nowhere either: ``_resp_sub_prefix``.
 """
 
 from __future__ import annotations
@@ -136,6 +136,11 @@ class Nats:
         except (nats_errors.Error, OSError):
             return False  # It has ended, or reconnects by itself.
         return True
+
+    def takes_answers(self, subject: str) -> bool:
+        """Whether nats-py hears the answers to all requests on this subject, in lower case."""
+        prefix: Optional[bytearray] = self.nc._resp_sub_prefix
+        return prefix is not None and subject == f"{prefix.decode()}*".lower()
 
     @staticmethod
     def dropped(error: Optional[Exception]) -> Optional[Subscription]:
