@@ -103,3 +103,23 @@ async def test_who_leaves_a_channel_is_absent_there_also_if_watched_elsewhere(
         await others.upsert_channel("team", "a", add_members=["john"])
         await resync(channel, proxy.cut)
         assert channel["john"] == watch["john"]
+
+
+async def test_a_channel_is_made_and_those_who_join_later_are_not_added(world: World) -> None:
+    service = await world.service()
+    async with service.watch_channel("team", "a") as watch:
+        assert watch.channel is not None and watch.channel.member_count == len(watch) == 0
+        assert [channel.id for channel in await service.channels()] == ["a"]
+        await service.upsert_channel("team", "a", add_members=["john"])
+        async with service.watch_channel("team", "a", data={"members": ["jack"]}) as again:
+            assert (sorted(again), list(watch)) == (["john"], [])
+        service._hub.resync()
+        await watch.live()
+        assert not list(watch)
+
+
+async def test_a_misspelt_option_is_a_field(world: World) -> None:
+    service = await world.service()
+    async with service.connect("john", devise="web") as connection:  # As the README says.
+        assert connection.me is not None
+        assert (connection.me.fields["devise"], connection.me.devices) == ("web", ())

@@ -80,3 +80,48 @@ async def test_a_request_that_cannot_be_sent_ends_by_its_deadline(
     with pytest.raises(presenced.NoAnswer):
         await service._calls.call("query_users", {}, 0.5)
     assert time.monotonic() - start < 0.8
+
+
+@pytest.mark.parametrize("kind", ["connection", "lease", "connecting lease", "seat", "client"])
+async def test_a_close_ends_by_its_deadline_while_the_daemons_hang(world: World, kind: str) -> None:
+    service = await world.service()
+    lease = await service.lease("gw")
+    opened: dict[str, Any] = {
+        "connection": await service.connect("john"),
+        "lease": lease,
+        "connecting lease": lease,
+        "seat": await lease.connect("jack"),
+        "client": service,
+    }
+    world.daemons[0].send_signal(signal.SIGSTOP)
+    connecting = kind == "connecting lease"
+    seats = [asyncio.ensure_future(lease.connect("jill"))] if connecting else []
+    try:
+        await until(lambda: lease._batches or not connecting)
+        start = time.monotonic()
+        await opened[kind].close()
+        assert time.monotonic() - start < 3
+    finally:
+        world.daemons[0].send_signal(signal.SIGCONT)
+        await asyncio.gather(*seats, return_exceptions=True)
+
+
+async def test_a_close_may_be_given_another_deadline(world: World) -> None:
+    service = await world.service()
+    connection = await service.connect("john")
+    lease = await service.lease("gw")
+    seat = await lease.connect("jack")
+    world.daemons[0].send_signal(signal.SIGSTOP)
+    try:
+        for opened in (connection, seat, lease):
+            start = time.monotonic()
+            await opened.close(timeout=0.2)
+            assert time.monotonic() - start < 0.7
+    finally:
+        world.daemons[0].send_signal(signal.SIGCONT)
+    await until(lambda: _offline(service, "john", "jack"))
+
+
+async def _offline(service: presenced.Service, *ids: str) -> bool:
+    users = await service.get_many(ids)
+    return not any(user is not None and user.online for user in users.values())

@@ -97,9 +97,29 @@ async def test_each_who_waits_gets_an_error_of_its_own(world: World) -> None:
     for _ in range(3):
         with pytest.raises(presenced.Closed) as caught:
             await watch.live()
-        assert caught.value.__cause__ is watch.last_error
+        assert caught.value is not watch.last_error
+        assert str(caught.value) == str(watch.last_error)
         lines.append(len(traceback.format_exception(None, caught.value, caught.tb)))
     assert len(set(lines)) == 1, "a traceback grows"
+
+
+async def test_a_refusal_stands_once_in_a_traceback(world: World) -> None:
+    service = await world.service()
+    connection = await service.connect("john")
+    async with service.lease("gw") as lease:
+        seat = await lease.connect("jack")
+        calls: list[Callable[[], Any]] = [
+            lambda: connection.update(online=True),
+            lambda: seat.update(online=True),
+            lambda: service.connect("jill", online=True),
+            lambda: lease.connect("jill", online=True),
+            lambda: service.update("jill", online=True),
+        ]
+        for call in calls:
+            with pytest.raises(presenced.Refused) as caught:
+                await call()
+            text = "".join(traceback.format_exception(None, caught.value, caught.tb))
+            assert text.count("presenced.errors.Refused: ") == 1
 
 
 async def test_a_seat_that_is_closed_says_why(world: World) -> None:

@@ -388,3 +388,25 @@ async def test_the_audit_finds_events_that_do_not_arrive(world: World) -> None:
         assert service._hub.missed == 1
         proxy.cut()  # All is subscribed to again.
         await until(lambda: watch.degraded is None)
+
+
+async def test_a_login_that_may_hear_no_answers_is_told_so(bare: World) -> None:
+    await permitted(bare)
+    assert bare.config is not None
+    allowed = bare.config.read_text()
+    bare.config.write_text(allowed.replace('"_INBOX.>", ', ""))
+    bare.kill_nats()
+    bare.start_nats()
+    await bare.ready(user="admin", password="a")
+    me = await bare.user("john", bare.url.replace("//", "//john:j@"))
+    for _ in range(2):
+        calls: list[Any] = [me.get("jack"), me.update(x=1), me.connect()]
+        for call in calls:
+            with pytest.raises(presenced.Denied) as caught:
+                await asyncio.wait_for(call, 2)
+            assert caught.value.subject.startswith("_inbox.")
+    bare.config.write_text(allowed)
+    bare.kill_nats()
+    bare.start_nats()
+    await until(lambda: not me._link.is_up)
+    assert await me.get("jack") is None

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import Tap, World, permitted, until
+from conftest import Tap, World, permitted, same_as_query, until
 
 import presenced
 
@@ -173,3 +173,39 @@ async def test_a_permission_to_see_all_that_is_withdrawn_denies(bare: World) -> 
         bare.config.write_text(bare.config.read_text().replace("changed.*", "changed.x"))
         bare.nats.send_signal(signal.SIGHUP)
         await until(lambda: watch.state == "denied")
+
+
+@pytest.mark.parametrize("question", ["get", "users", "watch_where"])
+async def test_watches_take_what_has_no_event_from_other_answers(
+    world: World, question: str
+) -> None:
+    """A custom field that is not announced, and a user who is made offline."""
+    service, others = await world.service(), await world.service()
+    await others.update("john", status="here", x=1)
+    async with service.watch(["john", "jack"]) as watch, service.watch_all() as everyone:
+        await others.update("john", x=2)
+        await others.update("jack", x=3)
+        assert watch["john"] is not None and watch["john"].fields["x"] == 1
+        assert watch["jack"] is None and "jack" not in everyone
+        who: presenced.Filter = {"id": {"$in": ["john", "jack"]}}
+        if question == "get":
+            await service.get_many(["john", "jack"])
+        elif question == "users":
+            await service.users(who, fresh=True)
+        else:
+            async with service.watch_where(who) as found:
+                assert await same_as_query(world, found)
+                assert sorted(found) == ["jack", "john"]
+        assert await same_as_query(world, watch)
+        assert dict(watch) == dict(everyone)
+        assert service._hub.missed == 0
+
+
+async def test_a_user_who_is_gone_from_an_answer_is_gone_from_a_watch(world: World) -> None:
+    service, others = await world.service(), await world.service()
+    await others.update("jack", x=3)
+    async with service.watch(["jack"]) as watch:
+        assert watch["jack"] is not None
+        await others.delete(["jack"])  # Nobody saw more of jack: there is no event.
+        assert await service.get("jack") is None
+        assert watch["jack"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -89,11 +90,26 @@ async def test_a_connection_that_waits_for_a_daemon_says_so_once(bare: World, li
     ]
     watching = asyncio.ensure_future(service.watch(["john"]))
     await asyncio.sleep(3)
-    assert lines.count("the connection of 'john' is tried again: NATS answers") == 1
+    text = "what the daemons are asked for is tried again: NATS answers, but no daemon"
+    assert lines.count(text) == len(lines()) == 1
     bare.start_daemon()
     await asyncio.gather(*connecting, watching)
-    await until(lambda: lines.count("the connection of 'john' is well again") == 1)
-    assert len(lines()) <= 3
+    await until(lambda: lines.count("what the daemons are asked for is well again") == 1)
+    assert len(lines(logging.INFO)) == 2
+
+
+async def test_an_outage_of_the_daemons_is_logged_once_for_all(world: World, lines: Lines) -> None:
+    service = await world.service()
+    connections = [await service.connect(f"u{number}") for number in range(10)]
+    async with service.lease("gw") as lease:
+        await lease.connect("jack")
+        world.daemons[0].send_signal(signal.SIGSTOP)
+        await until(lambda: all(each.last_error is not None for each in connections))
+        assert len(lines()) == 1 and "no answer" in lines()[0]
+        world.daemons[0].send_signal(signal.SIGCONT)
+        await until(lambda: all(each.last_error is None for each in connections))
+        await until(lambda: lines.count("is well again") == 1)
+        assert len(lines()) <= 2  # A daemon that was stalled says so, too.
 
 
 async def _connects(world: World) -> bool:

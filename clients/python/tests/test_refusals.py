@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,3 +114,44 @@ async def test_a_connection_goes_on_where_its_user_may_hide_no_longer(world: Wor
         await until(lambda: connection.state != "interrupted")
         assert connection.state == "online"
         assert (await connection.update(x=1)).status == "here"
+
+
+@pytest.mark.parametrize("kind", ["connection", "own", "seat", "service", "user"])
+async def test_a_refused_field_is_named_as_it_was_given(world: World, kind: str) -> None:
+    service, me = await world.service(), await world.user("ann")
+    async with service.lease("gw") as lease:
+        seat = await lease.connect("jack")
+        update: Any = {
+            "connection": (await service.connect("john")).update,
+            "own": (await me.connect()).update,
+            "seat": seat.update,
+            "service": partial(service.update, "jill"),
+            "user": me.update,
+        }[kind]
+        others = [lease.connect(f"u{number}") for number in range(3)]
+        changing = update({"online": True})
+        results = await asyncio.gather(*others, changing, return_exceptions=True)
+        error = results[-1]
+        assert isinstance(error, presenced.Refused)
+        assert (error.field, error.details["field"]) == ("online", "online")
+        assert "`online`" in str(error)
+
+
+@pytest.mark.parametrize("seated", [False, True])
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"fields": {"status": 3}}, "status"),
+        ({"defaults": {"status": 3}}, "defaults.status"),
+        ({"device": "no device"}, "device"),
+    ],
+)
+async def test_what_a_connect_refuses_is_named_as_it_was_given(
+    world: World, seated: bool, given: dict[str, Any], field: str
+) -> None:
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        opener: Any = lease if seated else service
+        with pytest.raises(presenced.Refused) as caught:
+            await opener.connect("john", **given)
+        assert caught.value.field == field

@@ -86,7 +86,7 @@ async def test_a_seat_that_is_refused_later_ends_with_what_refuses_it(world: Wor
         with pytest.raises(presenced.Refused) as caught:
             await asyncio.wait_for(ended, 10)
         assert caught.value.code == "limit_exceeded"
-        assert seat.state == "closed" and seat.last_error is caught.value.__cause__
+        assert seat.state == "closed" and str(seat.last_error) == str(caught.value)
         assert seat not in lease.seats
         await until(lambda: other.state == "online")
 
@@ -129,3 +129,22 @@ async def test_a_read_of_states_that_is_cancelled_loses_nothing(world: World) ->
     await connection.close()
     assert (await reading).state == "closed"
     assert [change async for change in states] == []
+
+
+@pytest.mark.parametrize("beats", [False, True])
+async def test_a_lease_without_seats_is_online_again_after_an_outage(
+    world: World, beats: bool
+) -> None:
+    service = await world.service()
+    async with service.lease("gw") as lease:
+        seat = await lease.connect("john")
+        world.kill_nats()
+        await until(lambda: lease.state == "interrupted")
+        await seat.close(timeout=0.3)
+        if not beats:
+            lease._pace.interval = 600.0  # No heartbeat makes up for it.
+        world.start_nats()
+        await until(lambda: not lease.seats and seat.state == "closed", 20)
+        await until(lambda: lease.state == "online", 5)
+        assert lease.last_error is None
+        await lease.connect("jack")

@@ -31,19 +31,19 @@ async def test_a_value_that_json_has_not_is_an_error_of_its_caller(
         seat = await lease.connect("jack")
         makers: list[Callable[..., Any]] = [lease.connect, service.connect]
         for make in makers:
-            with pytest.raises(TypeError, match=words):
+            with pytest.raises(presenced.Invalid, match=words):
                 make("u9", **named)
         if "x" in named:
             for session in (seat, connection):
-                with pytest.raises(TypeError, match=words):
+                with pytest.raises(presenced.Invalid, match=words):
                     await session.update(**named)
         if "device" in named:
-            with pytest.raises(TypeError, match=words):
+            with pytest.raises(presenced.Invalid, match=words):
                 await connection.set_device(**named)
         if "idle" in named:
-            with pytest.raises(TypeError, match=words):
+            with pytest.raises(presenced.Invalid, match=words):
                 await seat.set_idle(**named)
-        with pytest.raises(ValueError, match="x: JSON has no nan"):
+        with pytest.raises(presenced.Invalid, match="x: JSON has no nan"):
             await connection.update(x=float("nan"))
         assert (await connection.update(status="here")).status == "here"
         await seat.update(status="here")
@@ -113,7 +113,7 @@ async def test_a_text_is_not_several_ids(world: World) -> None:
         lambda: service.watch("john"),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match="several"):
+        with pytest.raises(presenced.Invalid, match="several"):
             await call()
     assert len(await service.get_many(list("john"))) == await service.count(fresh=True) == 4
 
@@ -142,7 +142,7 @@ async def test_an_id_is_a_text(world: World, wrong: Any) -> None:
             lambda: service.explain(wrong),
         ]
         for call in calls:
-            with pytest.raises(TypeError, match="an id is a str"):
+            with pytest.raises(presenced.Invalid, match="an id is a str"):
                 await call()
         assert not watch.ids and not service._hub.slots, "none is added"
 

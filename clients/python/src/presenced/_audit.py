@@ -73,8 +73,18 @@ class Audit:
         await self._questions.ask(source, slots)
         for slot in slots:
             id = slot.entry.id
-            if slot.entry.version > versions[id] and id != self._hub.own:
-                self._checks.append((clock() + SETTLE, id, slot.entry.version))
+            if slot.entry.version > versions[id]:
+                self.expect(slot, slot.entry.version)
+
+    def expect(self, slot: Slot, version: int) -> None:
+        """An answer has a newer version than what is known: its event has to come."""
+        if self.every is not None and slot.entry.id != self._hub.own:
+            self._checks.append((clock() + SETTLE, slot.entry.id, version))
+            self._hub.wake.set()
+
+    def expect_none(self) -> None:
+        """Events may be lost with the link: all is asked for again."""
+        self._checks.clear()
 
     def _miss(self, slot: Slot) -> None:
         self._hub.missed += 1

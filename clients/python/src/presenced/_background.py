@@ -7,9 +7,13 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, Callable, Optional
 
-from .errors import Closed, Disconnected, PresenceError
+from ._pace import clock
+from .errors import Busy, Closed, Disconnected, NoAnswer, NoDaemon, PresenceError
 
 log = logging.getLogger("presenced")
+
+# An outage is over when nothing has failed for so long.
+_QUIET = 3.0
 
 
 def spawn(
@@ -43,12 +47,15 @@ class Trouble:
     A broken link is no trouble of its own: the link logs that, once for all.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, outage: Optional[Outage] = None) -> None:
         self._what = what
+        self._outage = outage
         self._code: Optional[str] = None
 
     def note(self, error: PresenceError) -> None:
-        if error.code != self._code and not isinstance(error, (Closed, Disconnected)):
+        if self._outage is not None and self._outage.holds(error):
+            self._outage.note(error)
+        elif error.code != self._code and not isinstance(error, (Closed, Disconnected)):
             self._code = error.code
             log.warning("%s is tried again: %s", self._what, error)
 
@@ -61,3 +68,26 @@ class Trouble:
         """Logs that it will not be tried again."""
         if not isinstance(error, Closed):
             log.warning("%s has ended: %s", self._what, error)
+
+
+class Outage(Trouble):
+    """Logs for all on one link, once, that the daemons do not answer or cannot serve."""
+
+    def __init__(self) -> None:
+        super().__init__("what the daemons are asked for")
+        self._failed_at = float("-inf")
+
+    @staticmethod
+    def holds(error: PresenceError) -> bool:
+        """Whether an error is of the daemons, whoever asks."""
+        busy = isinstance(error, Busy) and error.code != "contended"
+        return busy or isinstance(error, (NoAnswer, NoDaemon))
+
+    def note(self, error: PresenceError) -> None:
+        self._failed_at = clock()
+        super().note(error)
+
+    def over(self) -> None:
+        """Something was answered; where one of several daemons hangs, others still fail."""
+        if clock() - self._failed_at >= _QUIET:
+            super().over()

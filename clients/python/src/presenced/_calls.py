@@ -97,7 +97,9 @@ class Calls:
             self.link.doubt()
             raise
         status = (message.headers or {}).get("Nats-Service-Error-Code")
-        return parse_answer(message.data, status)
+        answer = parse_answer(message.data, status)
+        self.link.outage.over()
+        return answer
 
     async def publish(self, operation: str, body: Mapping[str, Any]) -> None:
         """One message without an answer."""
@@ -114,6 +116,7 @@ class Calls:
 
         ``lock`` is held during each try, not in between.
         """
+        self.link.check_loop()
         deadline = None if timeout is None else clock() + timeout
         backoff = Backoff()
         last: Optional[PresenceError] = None

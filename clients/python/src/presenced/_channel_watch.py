@@ -10,7 +10,7 @@ from ._hub import Hub
 from ._hub_watch import HubWatch
 from ._model import Channel, User, parse_channel
 from ._tokens import ids_of
-from .errors import Busy, Denied, Refused
+from .errors import Busy, Denied, Invalid, Refused
 
 _PER_CALL = 10
 
@@ -35,9 +35,9 @@ class ChannelWatch(HubWatch):
         super().__init__(hub, self._ask_channel)
         self._calls = calls
         self._body = dict(body)
-        self._users = users if isinstance(users, str) else ids_of(users)
+        self._users = users if isinstance(users, str) else ids_of(users, "users")
         if isinstance(self._users, str) and self._users not in ("first", "all"):
-            raise ValueError('users is "first", "all" or a list of ids')
+            raise Invalid("users", '"first", "all" or a list of ids')
         self.channel: Optional[Channel] = None
         #: Members that are not watched, and whether there are any.
         self.not_watched: tuple[str, ...] = ()

@@ -7,11 +7,11 @@ import os
 from collections.abc import Awaitable
 from typing import Any, Callable, Optional, TypeVar, Union, overload
 
-import nats
-from nats.aio.client import Client
-
 from ._door import AUDIT, EVENTS, PREFIX, Door
+from ._nats import Client, open_nats
 from ._opening import Opening
+from ._pace import CALL_TIMEOUT
+from ._patch import seconds_of
 from ._service import Service
 from ._tokens import id_of
 from ._user_client import UserClient
@@ -32,6 +32,7 @@ def connect(
     prefix: str = ...,
     events: str = ...,
     audit: Optional[float] = ...,
+    timeout: Optional[float] = ...,
     **options: Any,
 ) -> Opening[UserClient]: ...
 @overload
@@ -42,6 +43,7 @@ def connect(
     prefix: str = ...,
     events: str = ...,
     audit: Optional[float] = ...,
+    timeout: Optional[float] = ...,
     **options: Any,
 ) -> Opening[Service]: ...
 def connect(
@@ -51,6 +53,7 @@ def connect(
     prefix: str = PREFIX,
     events: str = EVENTS,
     audit: Optional[float] = AUDIT,
+    timeout: Optional[float] = CALL_TIMEOUT,
     **options: Any,
 ) -> Union[Opening[UserClient], Opening[Service]]:
     """Connects to NATS: ``async with presenced.connect(url, user="john") as me``.
@@ -58,22 +61,26 @@ def connect(
     Without ``servers`` it is the environment's ``NATS_URL``, else ``nats://127.0.0.1:4222``;
     without ``user`` a trusted service. ``prefix``, ``events`` and ``audit`` are those of
     ``presenced.user``, the other options those of ``nats.connect`` (NATS's own ``user`` and
-    ``password`` go into the address, or a ``user_credentials`` file). The connection reconnects
-    without end, and is closed with the client. Its errors are logged, if there is no ``error_cb``.
+    ``password`` go into the address, or a ``user_credentials`` file). Where there is no connection
+    in time (``timeout`` None: tried without end), ``Disconnected`` says why, or ``Denied`` that the
+    login is refused. Once made it reconnects without end, and is closed with the client. Its errors
+    are logged, if there is no ``error_cb``.
     """
+    seconds_of(timeout)
+    seconds_of(audit, "audit")
     servers = servers or os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     if user is None:
 
         def serve(nc: Client) -> Service:
             return Service(nc, prefix=prefix, events=events, audit=audit)
 
-        return Opening(_open(servers, options, serve))
-    id = id_of(user)
+        return Opening(_open(servers, options, timeout, serve))
+    id = id_of(user, "user")
 
     def act(nc: Client) -> UserClient:
         return UserClient(nc, id, prefix=prefix, events=events, audit=audit)
 
-    return Opening(_open(servers, options, act))
+    return Opening(_open(servers, options, timeout, act))
 
 
 class _ErrorLog:
@@ -92,7 +99,12 @@ class _ErrorLog:
         self._logged.clear()
 
 
-async def _open(servers: Servers, options: dict[str, Any], make: Callable[[Client], D]) -> D:
+async def _open(
+    servers: Servers,
+    options: dict[str, Any],
+    timeout: Optional[float],
+    make: Callable[[Client], D],
+) -> D:
     doors: list[D] = []
     errors = _ErrorLog()
     own: dict[str, Callable[..., Awaitable[None]]] = {"reconnected_cb": errors.on_reconnected}
@@ -112,7 +124,7 @@ async def _open(servers: Servers, options: dict[str, Any], make: Callable[[Clien
 
     callbacks = {name: signal(name) for name in _CALLBACKS}
     defaults = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5, "ping_interval": 10}
-    nc = await nats.connect(servers, **{**defaults, **options, **callbacks})
+    nc = await open_nats(servers, {**defaults, **options, **callbacks}, timeout)
     try:
         door = make(nc)
     except BaseException:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ._patch import fields_to_keep, marks_of, merge, patch_of
+from ._patch import fields_to_keep, marks_of, merge, user_patch
 from .errors import PresenceError, again
 
 Json = dict[str, Any]
@@ -36,7 +36,7 @@ class Desired:
         idle: Optional[bool],
         defaults: Optional[Mapping[str, Any]] = None,
     ) -> None:
-        self._defaults = patch_of(defaults, {})
+        self._defaults = user_patch(defaults, {}, "defaults")
         marks_of(device=device, idle=idle)
         self._changes = [Change(patch, opening=True)] if patch else []
         self._apart = 0  # How many of the changes go one by one.
@@ -101,7 +101,7 @@ class Desired:
             waiter.cancel()
         error = waiter.result()
         if error is not None:
-            raise again(error) from error
+            raise again(error) from error.__cause__
 
     def connect_body(self, id: Optional[str]) -> Json:
         """The user, device and idleness of a connect; all of it now counts as sent."""

@@ -24,7 +24,8 @@ from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
 from ._nats import close_nats
 from ._opening import Opened, Opening
-from ._patch import patch_of
+from ._patch import limit_of, patch_of, seconds_of
+from ._picture import question
 from ._query import ChannelQuery, UserQuery, query_body
 from ._tokens import id_of, ids_of
 from .connection import Connection
@@ -51,6 +52,7 @@ class Door(Opened):
         events: str,
         audit: Optional[float],
     ) -> None:
+        seconds_of(audit, "audit")
         self._link = Link(nc)
         self._calls = Calls(self._link, prefix, user)
         self._user = user
@@ -75,6 +77,7 @@ class Door(Opened):
 
     async def close(self) -> None:
         """Disconnects what is connected, ends watches; leaves nothing running."""
+        self._link.check_loop()
         self._link.ending = True
         sessions: list[Union[Connection, Lease]] = [*self._connections, *self._leases]
         async with AsyncExitStack() as ends:
@@ -98,6 +101,7 @@ class Door(Opened):
         self, filter: Filter, *, sort: Optional[Sort] = None, limit: int = 100
     ) -> Opening[MatchingWatch]:
         """Watches the first users that match, at most 100; they come and go with what they are."""
+        limit_of(limit, IDS_A_QUERY)
         query = UserQuery(self._calls, query_body(filter, presence=True), sort, limit)
         return self._opening(MatchingWatch(self._hub, self._link, query))
 
@@ -111,13 +115,15 @@ class Door(Opened):
         member_limit: int = 100,
         online_count: bool = False,
     ) -> Opening[ChannelWatch]:
-        """Watches members of a channel, which is made of ``data`` where there is none.
+        """Watches members of a channel, which is made where there is none: of ``data``, or empty.
+        Members who join later are not added.
 
         ``users`` is ``"first"`` (the first ten in order of joining), ``"all"`` or a list of ids.
         """
-        body: dict[str, Any] = {"type": id_of(type), "id": id_of(id), "member_limit": member_limit}
+        body: dict[str, Any] = {"type": id_of(type, "type"), "id": id_of(id)}
+        body["member_limit"] = member_limit
         if data is not None:
-            body["data"] = patch_of(data, {})
+            body["data"] = patch_of(data, {}, "data")
         if online_count:
             body["online_count"] = True
         return self._opening(ChannelWatch(self._hub, self._calls, body, users))
@@ -136,7 +142,8 @@ class Door(Opened):
         ``seen_by`` names whose view it is; ``fresh`` waits for all that is stored already.
         """
         body = query_body(filter, presence=fresh or None, **{"as": seen_by})
-        return UserQuery(self._calls, body, sort, limit)
+        take = self._hub.take_answers if seen_by is None else None
+        return UserQuery(self._calls, body, sort, limit, take)
 
     def channels(
         self,
@@ -170,12 +177,12 @@ class Door(Opened):
         wanted = list(dict.fromkeys(ids_of(ids)))
         found: dict[str, User] = {}
         for chunk in chunks(wanted, IDS_A_QUERY):
-            found.update(await self._hub.ask_users(chunk))
+            found.update(await self._hub.get_users(chunk))
         return {id: found.get(id) for id in wanted}
 
     async def get(self, id: str) -> Optional[User]:
         """A user as it is now; None where there is no such user."""
-        return (await self.get_many([id]))[id]
+        return (await self.get_many([id_of(id)]))[id]
 
     # -- for both
 
@@ -192,12 +199,15 @@ class Door(Opened):
             user,
             named,
             desired,
-            self._hub.take_answer if named is None else lambda me: None,
+            self._take_me if named is None else lambda me: None,
             self._connections.add,
             self._connections.discard,
             self._connections,
         )
         return Opening(connection._open())
+
+    def _take_me(self, me: Me) -> None:
+        self._hub.take_answers([me], question())
 
     def _opening(self, watch: W) -> Opening[W]:
         self._watches.add(watch)

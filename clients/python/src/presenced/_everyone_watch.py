@@ -53,6 +53,7 @@ class EveryoneWatch(Watch):
         return id not in self._entries
 
     async def _begin(self) -> None:
+        self._hub.takers.append(self._take_found)
         self._rounds.start()
 
     # -- what its task does
@@ -164,6 +165,10 @@ class EveryoneWatch(Watch):
         self._spread(step)
         return step
 
+    def _take_found(self, user: User, asked: Asked) -> None:
+        """An answer to another question."""
+        self._take_answer(user.id, user, asked)
+
     async def _on_message(self, message: Msg) -> None:
         id = decode(message.subject[len(self._hub.events) + 1 :])
         user = parse_event(message.data, id) if id is not None else None
@@ -184,4 +189,6 @@ class EveryoneWatch(Watch):
 
     def _end(self, error: Optional[PresenceError]) -> None:
         super()._end(error)
+        if self._take_found in self._hub.takers:
+            self._hub.takers.remove(self._take_found)
         self._rounds.stop()

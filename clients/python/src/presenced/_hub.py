@@ -10,15 +10,16 @@ import asyncio
 import logging
 import random
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 from ._audit import Audit
-from ._background import Trouble, spawn
+from ._background import Outage, Trouble, spawn
 from ._calls import Calls, chunks, is_too_large
 from ._link import Link, LinkEvent
 from ._model import User, parse_event, parse_users
 from ._nats import Msg
 from ._pace import Backoff, clock, wait_set
+from ._picture import Asked, question
 from ._questions import PER_QUERY, Questions, Source
 from ._slot import Slot
 from ._tokens import decode, encode
@@ -46,7 +47,8 @@ class Hub:
         self._calls = calls
         self.events = events
         self.own = own
-        self.users: Source = Source(self.ask_users)
+        self.outage: Outage = link.outage
+        self.users: Source = Source(self.ask_users, link.outage)
         self.slots: dict[str, Slot] = {}
         self.watching: dict[HubWatch, None] = {}
         self.wake: asyncio.Event = asyncio.Event()
@@ -58,11 +60,13 @@ class Hub:
         self._unused: dict[Slot, None] = {}
         self._task: Optional[asyncio.Task[None]] = None
         self._backoff = Backoff()
-        self._trouble = Trouble("the watching of users")
+        self._trouble = Trouble("the watching of users", link.outage)
         self._not_before = 0.0
         #: Foreign messages on event subjects, and events that the audit found missing.
         self.dropped: int = 0
         self.missed: int = 0
+        #: Who else takes the users of an answer.
+        self.takers: list[Callable[[User, Asked], None]] = []
         link.listeners.append(self._on_link)
 
     # -- what watches ask for
@@ -105,11 +109,16 @@ class Hub:
     def slot(self, id: str) -> Optional[Slot]:
         return self.slots.get(id)
 
-    def take_answer(self, user: User) -> None:
-        """An answer that came by another way: the user's own view."""
-        slot = self.slots.get(user.id)
-        if slot is not None:
-            slot.spread(slot.entry.on_answer(user, slot.entry.ask()))
+    def take_answers(self, users: Iterable[User], asked: Asked) -> None:
+        """Answers that came by another way: the user's own view, or a query."""
+        for user in users:
+            slot = self.slots.get(user.id)
+            if slot is not None:
+                if slot.fresh and not slot.asking and user.version > slot.entry.version:
+                    self.audit.expect(slot, user.version)
+                slot.spread(slot.entry.on_answer(user, asked))
+            for take in list(self.takers):
+                take(user, asked)
 
     def resync(self) -> None:
         self._mark_stale()
@@ -151,6 +160,7 @@ class Hub:
         self.wake.set()
 
     def _mark_stale(self) -> None:
+        self.audit.expect_none()
         for slot in self.slots.values():
             slot.doubt()
         self._dirty = dict.fromkeys(self.slots.values())
@@ -245,6 +255,17 @@ class Hub:
             watch._note(error)
         self._not_before = clock() + self._backoff.next_pause(error.retry_after)
         self.wake.set()
+
+    async def get_users(self, ids: Sequence[str]) -> dict[str, User]:
+        """Users as they are now, which the watches take, too."""
+        general = question()
+        asked = {slot: slot.entry.ask() for slot in map(self.slots.get, ids) if slot is not None}
+        found = await self.ask_users(ids)
+        self.take_answers(found.values(), general)
+        for slot, when in asked.items():
+            if slot.entry.id not in found:
+                slot.spread(slot.entry.on_answer(None, when))
+        return found
 
     async def ask_users(self, ids: Sequence[str]) -> dict[str, User]:
         """Users by ``query_users``; who are too many for one answer, by several."""

@@ -10,7 +10,7 @@ from ._model import WatchState
 from ._picture import Step
 from ._questions import Ask, Source
 from ._slot import Slot, Standing
-from ._tokens import encode, ids_of
+from ._tokens import ids_of
 from .errors import Closed, PresenceError
 from .watch import UNKNOWN, Watch
 
@@ -21,7 +21,7 @@ class HubWatch(Watch):
     def __init__(self, hub: Hub, ask: Optional[Ask] = None) -> None:
         super().__init__()
         self._hub = hub
-        self._source = hub.users if ask is None else Source(ask)
+        self._source = hub.users if ask is None else Source(ask, hub.outage)
         self._watched: dict[str, None] = {}
         # What there is of each, and of how many: adding one does not look at the others.
         self._standings: dict[str, Standing] = {}
@@ -58,8 +58,6 @@ class HubWatch(Watch):
         if self._state is WatchState.CLOSED:
             raise Closed("the watch is closed")
         new = [id for id in dict.fromkeys(ids_of(ids)) if id not in self._watched]
-        for id in new:
-            encode(id)  # All are ids, or none is added.
         self._hub.acquire(self, new)
         for id in new:
             self._watched[id] = None
@@ -144,8 +142,6 @@ class UserWatch(HubWatch):
     def __init__(self, hub: Hub, ids: Iterable[str]) -> None:
         super().__init__(hub)
         self._wanted = ids_of(ids)
-        for id in self._wanted:
-            encode(id)
 
     async def _begin(self) -> None:
         self._complete = True
@@ -153,10 +149,12 @@ class UserWatch(HubWatch):
 
     def add(self, *ids: str) -> None:
         """Watches more users: each is a change once it is known, for which ``live`` waits."""
+        self.check_loop()
         self._add(ids)
 
     def remove(self, *ids: str) -> None:
         """Watches some users no longer."""
+        self.check_loop()
         for id in self._release(ids_of(ids)):
             self._shown.pop(id, None)
             self._pending.pop(id, None)

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Callable, Optional
 
-from ._background import retrieve, spawn
+from ._background import Outage, retrieve, spawn
+from ._loop import OfLoop
 from ._nats import Client, Msg, Nats, OnMessage, Subscription
 from ._pace import TRY_TIMEOUT, clock, wait_set
 from ._probe import Probe
@@ -55,7 +56,9 @@ class _Call:
             self.task.cancel()
 
 
-class Link:
+class Link(OfLoop):
+    """A NATS connection, which belongs to one event loop."""
+
     def __init__(self, nc: Client) -> None:
         self.nats: Nats = Nats(nc)
         self.probe: Probe = Probe(self.nats)
@@ -67,6 +70,8 @@ class Link:
         self._last_error: Optional[Exception] = None
         self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
+        self._no_answers: Optional[Denied] = None  # The refusal of what answers come on.
+        self.outage: Outage = Outage()
         self._dropped = False
         self._dropped_at = float("-inf")
         self.closed: bool = False
@@ -99,11 +104,16 @@ class Link:
         if self._up is not None:
             self._up.set()
 
+    def _home(self) -> Optional[asyncio.AbstractEventLoop]:
+        return self.nats.loop
+
     # -- what is sent over it
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """One try of a request."""
         self._check_up(payload)
+        if self._no_answers is not None:
+            raise again(self._no_answers)
         call = _Call(subject, self.nats.reconnects)
         task = call.task = asyncio.ensure_future(self.nats.request(subject, payload, timeout))
         task.add_done_callback(retrieve)  # Who waits may be cancelled as it fails.
@@ -119,7 +129,7 @@ class Link:
             raise NoAnswer(f"{subject} was not sent within {timeout} s")
         if task.cancelled():
             reason = call.reason or Disconnected("the NATS connection broke under a request")
-            raise again(reason) from call.reason
+            raise again(reason) from reason.__cause__
         return task.result()
 
     async def publish(self, subject: str, payload: bytes) -> None:
@@ -167,6 +177,7 @@ class Link:
 
     def check_open(self) -> None:
         """Raises Closed when nothing will be sent or heard any more."""
+        self.check_loop()
         if self.closed:
             raise Closed("the presence client is closed")
         if self.nats.is_closed:
@@ -246,7 +257,9 @@ class Link:
         if refusal is None:
             return
         if refusal.of_subscription:
-            if self._subscriptions.on_refusal(refusal.subject):
+            if self.nats.takes_answers(refusal.subject):
+                self._deny_answers(refusal.subject)
+            elif self._subscriptions.on_refusal(refusal.subject):
                 self._tell(LinkEvent.DOUBT)
             return
         for call in list(self._calls):
@@ -255,9 +268,16 @@ class Link:
                     Denied(f"NATS refuses to publish on {call.subject}", subject=call.subject)
                 )
 
+    def _deny_answers(self, subject: str) -> None:
+        """No request is answered until nats-py subscribes again, after the next reconnect."""
+        self._no_answers = Denied(f"NATS refuses the answers on {subject}", subject=subject)
+        for call in list(self._calls):
+            call.give_up(self._no_answers)
+
     def _on_loss(self, generation: int, is_up: bool) -> None:
         assert self._up is not None
         self._up.clear()
+        self._no_answers = None
         log.warning("NATS is away: what is shown may be old until it is back")
         for call in list(self._calls):
             if not is_up or call.generation != generation:

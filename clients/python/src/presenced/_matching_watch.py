@@ -9,7 +9,7 @@ from ._hub import Hub
 from ._hub_watch import HubWatch
 from ._link import Link
 from ._pace import clock, wait_set
-from ._picture import Step
+from ._picture import Step, question
 from ._query import UserQuery
 from ._rounds import Rounds
 from .errors import PresenceError
@@ -38,9 +38,13 @@ class MatchingWatch(HubWatch):
 
     async def _ask(self) -> None:
         self._asked_at, doubts = clock(), self._doubts
-        found = [user.id async for user in self._query]
+        asked, found = question(), [user async for user in self._query]
+        is_due = self._rounds.due.is_set()
+        self._hub.take_answers(found, asked)
+        if not is_due:
+            self._rounds.due.clear()  # What was found just now still matches.
         self._complete = doubts == self._doubts
-        self._adopt(found)
+        self._adopt([user.id for user in found])
 
     async def _rest(self) -> None:
         if await wait_set(self._rounds.due, _INTERVAL):

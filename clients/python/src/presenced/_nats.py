@@ -2,15 +2,15 @@
 
 Invariant: nobody cancels the future of a PING, as ``flush`` of nats-py does with those it gives up:
 the PONG of such a one would end nats-py's read loop. Hence its ``_send_ping``, which ``flush`` is
-made of.
+made of. What it hears answers on is public nowhere either: ``_resp_sub_prefix``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable
-from typing import Callable, NamedTuple, Optional
+from collections.abc import Awaitable, Mapping
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
@@ -18,9 +18,18 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from ._pace import clock
-from .errors import Closed, Disconnected, NoAnswer, NoDaemon, PresenceError
+from .errors import Closed, Denied, Disconnected, NoAnswer, NoDaemon, PresenceError
 
-__all__ = ["Client", "Msg", "Nats", "OnMessage", "Refusal", "Subscription", "close_nats"]
+__all__ = [
+    "Client",
+    "Msg",
+    "Nats",
+    "OnMessage",
+    "Refusal",
+    "Subscription",
+    "close_nats",
+    "open_nats",
+]
 
 OnMessage = Callable[[Msg], Awaitable[None]]
 
@@ -67,6 +76,12 @@ class Nats:
     @property
     def last_error(self) -> Optional[Exception]:
         return self.nc.last_error
+
+    @property
+    def loop(self) -> Optional[asyncio.AbstractEventLoop]:
+        """The event loop in which it reads; None before it is connected."""
+        reading: Optional[asyncio.Task[None]] = getattr(self.nc, "_reading_task", None)
+        return None if reading is None else reading.get_loop()
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         try:
@@ -122,6 +137,11 @@ class Nats:
             return False  # It has ended, or reconnects by itself.
         return True
 
+    def takes_answers(self, subject: str) -> bool:
+        """Whether nats-py hears the answers to all requests on this subject, in lower case."""
+        prefix: Optional[bytearray] = self.nc._resp_sub_prefix
+        return prefix is not None and subject == f"{prefix.decode()}*".lower()
+
     @staticmethod
     def dropped(error: Optional[Exception]) -> Optional[Subscription]:
         """The subscription whose messages nats-py has dropped."""
@@ -141,6 +161,39 @@ def _broken(error: Exception, what: str) -> PresenceError:
     if isinstance(error, ended):
         return Closed("the NATS connection is closed")
     return Disconnected(f"{what}: {error!r}")
+
+
+async def open_nats(
+    servers: Union[str, list[str]], options: Mapping[str, Any], timeout: Optional[float]
+) -> Client:
+    """A new NATS connection, which nothing of it outlives if it cannot be made in time."""
+    nc = Client()
+    opening = asyncio.ensure_future(nc.connect(servers, **options))
+    try:
+        await asyncio.wait({opening}, timeout=timeout)
+        if not opening.done():
+            raise _unreachable(servers, f" within {timeout} s", nc.last_error)
+        opening.result()
+    except BaseException as error:
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        await close_nats(nc)
+        if isinstance(error, (nats_errors.Error, OSError, asyncio.TimeoutError)):
+            raise _unreachable(servers, "", error) from error
+        raise
+    return nc
+
+
+def _unreachable(
+    servers: Union[str, list[str]], when: str, error: Optional[Exception]
+) -> PresenceError:
+    """The error of a connection that was not made. It shows no password."""
+    urls = [servers] if isinstance(servers, str) else servers
+    where = ", ".join(url.rpartition("@")[2].rpartition("/")[2] for url in urls)
+    why = f": {str(error) or repr(error)}" if error is not None else ""
+    if isinstance(error, nats_errors.AuthorizationError) or "authorization" in why.lower():
+        return Denied(f"NATS at {where} refuses the login{why}")
+    return Disconnected(f"NATS at {where} was not reached{when}{why}")
 
 
 async def close_nats(nc: Client) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Optional, TypeVar
 
+from ._loop import OfLoop
+
 T = TypeVar("T", covariant=True)
 Self = TypeVar("Self", bound="Opened")
 O = TypeVar("O", bound="Opened", covariant=True)  # noqa: E741
@@ -42,7 +44,7 @@ class Startable(Coroutine[Any, Any, T], Generic[T]):
             self._running.close()
 
 
-class Opened(ABC):
+class Opened(OfLoop, ABC):
     """An object closed at its end: by ``close``, or by the block of an ``async with``."""
 
     @abstractmethod

@@ -8,15 +8,19 @@ import time
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from .errors import NoDaemon, PresenceError
+from .errors import NoAnswer, NoDaemon, PresenceError
 
 #: A try of a request, and an unanswered PING, last so long.
 TRY_TIMEOUT = 2.5
 #: A call is given up after so long.
 CALL_TIMEOUT = 10.0
+#: A close tries so long to disconnect; what no daemon hears of lapses with its lease.
+LAST_DISCONNECT = 2.0
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
+# Answers missing in a row after which the daemons are silent.
+_MISSING = 2
 
 
 def clock() -> float:
@@ -68,17 +72,34 @@ class Backoff:
     def reset(self) -> None:
         self._ceiling = _FIRST_PAUSE
 
-    def next_pause(self, at_least: Optional[float] = None) -> float:
-        pause = random.uniform(0, self._ceiling)
+    def next_pause(
+        self, at_least: Optional[float] = None, at_most: float = _LONGEST_PAUSE
+    ) -> float:
+        pause = random.uniform(0, min(self._ceiling, at_most))
         self._ceiling = min(self._ceiling * 2, _LONGEST_PAUSE)
         return max(pause, at_least or 0.0)
 
 
-def pause_after(error: PresenceError, backoff: Backoff) -> float:
-    """Seconds to wait after a failed try."""
+def pause_after(error: PresenceError, backoff: Backoff, at_most: float = _LONGEST_PAUSE) -> float:
+    """Seconds to wait after a failed try: ``at_most`` where the daemon asks for no more."""
     if isinstance(error, NoDaemon):
         return random.uniform(0.1, 1.0)
-    return backoff.next_pause(error.retry_after)
+    return backoff.next_pause(error.retry_after, at_most)
+
+
+class Silence:
+    """Whether the daemons are silent: some requests in a row went without an answer."""
+
+    def __init__(self) -> None:
+        self._missing = 0
+
+    def on_answer(self) -> None:
+        self._missing = 0
+
+    def on_error(self, error: PresenceError) -> bool:
+        """Whether they are silent after this; an error that is not about silence is an answer."""
+        self._missing = self._missing + 1 if isinstance(error, NoAnswer) else 0
+        return self._missing >= _MISSING
 
 
 @dataclass

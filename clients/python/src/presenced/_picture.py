@@ -6,6 +6,7 @@ is as new. The absence of a user in an answer counts unless an event came after 
 
 from __future__ import annotations
 
+from itertools import count
 from typing import NamedTuple, Optional
 
 from ._model import User
@@ -27,6 +28,14 @@ class Asked(NamedTuple):
     events: int
 
 
+_numbers = count(1)
+
+
+def question() -> Asked:
+    """A question whose answer may hold any users; who is missing in it may still be there."""
+    return Asked(next(_numbers), -1)
+
+
 class Entry:
     """The knowledge of one user."""
 
@@ -34,7 +43,6 @@ class Entry:
         "_answered",
         "_events",
         "_floor",
-        "_questions",
         "event_version",
         "id",
         "known",
@@ -50,7 +58,6 @@ class Entry:
         # Versions at or below it are old, also after the user has gone.
         self._floor = -1
         self._events = 0
-        self._questions = 0
         self._answered = 0
 
     @property
@@ -58,8 +65,7 @@ class Entry:
         return max(self._floor, 0)
 
     def ask(self) -> Asked:
-        self._questions += 1
-        return Asked(self._questions, self._events)
+        return Asked(next(_numbers), self._events)
 
     def on_event(self, user: User) -> Optional[Step]:
         self.event_version = max(self.event_version, user.version)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, Generic, Optional, TypeVar
+from typing import Any, Callable, Generic, Optional, TypeVar
 
 from ._calls import Calls, Json, is_too_large
 from ._filter import Filter, Sort
 from ._model import Channel, User, parse_channels, parse_users
 from ._opening import Startable
-from ._patch import patch_of
+from ._patch import limit_of, patch_of
+from ._picture import Asked, question
 from .errors import Refused
 
 T = TypeVar("T")
@@ -21,8 +22,8 @@ _MEMBERS = 100
 def query_body(filter: Optional[Filter], **others: Any) -> Json:
     """The body of a query; what is None is left out."""
     body = {name: value for name, value in others.items() if value is not None}
-    if filter:
-        body["filter"] = patch_of(filter, {})
+    if filter is not None and (patch := patch_of(filter, {}, "filter")):
+        body["filter"] = patch
     return body
 
 
@@ -36,7 +37,7 @@ class Query(Startable[list[T]], Generic[T]):
     ) -> None:
         self._calls = calls
         self._body = dict(body)
-        self._limit = limit
+        self._limit = limit_of(limit)
         if sort is not None:
             self._body["sort"] = sort
 
@@ -85,6 +86,17 @@ class UserQuery(Query[User]):
 
     _page_size = 100
 
+    def __init__(
+        self,
+        calls: Calls,
+        body: Mapping[str, Any],
+        sort: Optional[Sort],
+        limit: Optional[int],
+        take: Optional[Callable[[list[User], Asked], None]] = None,
+    ) -> None:
+        super().__init__(calls, body, sort, limit)
+        self._take = take  # Who else takes what is found.
+
     def _behind(self, given: int, last: Optional[User]) -> Json:
         if "sort" in self._body:
             return {"offset": given}
@@ -94,8 +106,12 @@ class UserQuery(Query[User]):
         return {"filter": {"$and": [filter, after]} if filter else after}
 
     async def _page(self, body: Json) -> tuple[list[User], bool]:
+        asked = question()
         answer = await self._calls.call("query_users", body)
-        return parse_users(answer), answer.get("more") is True
+        users = parse_users(answer)
+        if self._take is not None:
+            self._take(users, asked)
+        return users, answer.get("more") is True
 
 
 class ChannelQuery(Query[Channel]):

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ._background import Trouble, spawn
+from ._background import Outage, Trouble, spawn
 from ._calls import chunks
 from ._model import User
 from ._pace import Backoff, clock
@@ -32,11 +32,11 @@ Ask = Callable[[Sequence[str]], Awaitable[Mapping[str, Optional[User]]]]
 class Source:
     """One way to ask for users, with a back-off of its own."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, outage: Outage) -> None:
         self.ask = ask
         self.not_before: float = 0.0
         self.backoff: Backoff = Backoff()
-        self.trouble: Trouble = Trouble("a question for users")
+        self.trouble: Trouble = Trouble("a question for users", outage)
 
 
 class Questions:

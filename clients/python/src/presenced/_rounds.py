@@ -34,7 +34,7 @@ class Rounds:
         self._rest = rest
         self._leave = leave
         self._backoff = Backoff()
-        self._trouble = Trouble(f"a {type(watch).__name__}")
+        self._trouble = Trouble(f"a {type(watch).__name__}", link.outage)
         self._task: Optional[asyncio.Task[None]] = None
         self._lost = False
         self.due = asyncio.Event()

@@ -14,11 +14,11 @@ from ._everyone_watch import EveryoneWatch
 from ._filter import Filter
 from ._model import Channel, Me, parse_channel
 from ._opening import Opening
-from ._patch import patch_of
+from ._patch import patch_of, user_patch
 from ._query import query_body
-from ._tokens import encode, id_of, ids_of
+from ._tokens import id_of, ids_of
 from .connection import Connection
-from .errors import Malformed, Refused
+from .errors import Invalid, Malformed, Refused, about_one_user
 from .lease import Lease
 
 
@@ -46,8 +46,8 @@ class Service(Door):
         **named: Any,
     ) -> Opening[Connection]:
         """Has a user come online, with heartbeats of its own. For many users: ``lease``."""
-        encode(user)
-        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        id_of(user, "user")
+        desired = Desired(user_patch(fields, named), device, idle, defaults)
         return self._connect(user, user, desired)
 
     def lease(self, name: str) -> Opening[Lease]:
@@ -63,8 +63,8 @@ class Service(Door):
     async def upsert(self, users: Iterable[Mapping[str, Any]]) -> dict[str, Me]:
         """Makes or changes users, each a mapping with its ``id``; 100 a request."""
         if isinstance(users, (str, Mapping)):
-            raise TypeError("several users are wanted, in a list")
-        patches = [{"id": id_of(user.get("id")), **patch_of(user, {})} for user in users]
+            raise Invalid("users", "several users are wanted, in a list")
+        patches = [_user_of(user, f"users[{index}]") for index, user in enumerate(users)]
         result: dict[str, Me] = {}
         for chunk in chunks(patches, IDS_A_QUERY):
             result.update(await self._upsert(chunk))
@@ -84,7 +84,9 @@ class Service(Door):
         self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any
     ) -> Me:
         """Changes one user; None as a value removes a field."""
-        return own_view(await self.upsert([{**patch_of(fields, named), "id": id_of(user)}]), user)
+        patch = {**user_patch(fields, named), "id": id_of(user, "user")}
+        with about_one_user():
+            return own_view(await self.upsert([patch]), user)
 
     async def delete(self, ids: Iterable[str]) -> list[str]:
         """Deletes users; returns the ids of those that there were."""
@@ -117,21 +119,22 @@ class Service(Door):
         remove_members: Optional[Sequence[str]] = None,
     ) -> Channel:
         """Makes or changes a channel."""
-        body: dict[str, Any] = {"type": id_of(type), "id": id_of(id)}
+        body: dict[str, Any] = {"type": id_of(type, "type"), "id": id_of(id)}
         parts = {"members": members, "add_members": add_members, "remove_members": remove_members}
-        body.update((name, ids_of(ids)) for name, ids in parts.items() if ids is not None)
+        body.update((name, ids_of(ids, name)) for name, ids in parts.items() if ids is not None)
         if data is not None:
-            body["data"] = patch_of(data, {})
+            body["data"] = patch_of(data, {}, "data")
         return parse_channel((await self._calls.call("upsert_channel", body)).get("channel"))
 
     async def delete_channel(self, type: str, id: str) -> bool:
         """Deletes a channel; False where there was none."""
-        answer = await self._calls.call("delete_channel", {"type": id_of(type), "id": id_of(id)})
+        body = {"type": id_of(type, "type"), "id": id_of(id)}
+        answer = await self._calls.call("delete_channel", body)
         return answer.get("deleted") is True
 
     async def explain(self, user: str) -> dict[str, Any]:
         """The reason why a user is shown as it is, for people on call."""
-        return await self._calls.call("explain", {"user_id": id_of(user)})
+        return await self._calls.call("explain", {"user_id": id_of(user, "user")})
 
 
 def service(
@@ -143,6 +146,11 @@ def service(
 ) -> Service:
     """A trusted service over the application's NATS connection; options as those of ``user``."""
     return Service(nc, prefix=prefix, events=events, audit=audit)
+
+
+def _user_of(user: Any, field: str) -> Mapping[str, Any]:
+    id = id_of(user.get("id"), f"{field}.id") if isinstance(user, Mapping) else ""
+    return {**patch_of(user, {}, field), "id": id}
 
 
 def _deleted(answer: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Optional
 from ._desired import Desired
 from ._opening import Opened
 from ._pace import CALL_TIMEOUT
-from ._patch import marks_of
+from ._patch import marks_of, seconds_of
 from ._tokens import random_id
 from .errors import Disconnected, NoAnswer, PresenceError, again
 
@@ -47,6 +47,8 @@ class Session(Opened):
         self, timeout: Optional[float], patch: Optional[Mapping[str, Any]] = None, **marks: Any
     ) -> None:
         """Returns when a change of the user, the device or the idleness was acknowledged."""
+        self.check_loop()
+        seconds_of(timeout)
         marks_of(**marks)
         self._send_soon()
         change = self._desired.want(patch or {})
@@ -61,4 +63,4 @@ class Session(Opened):
                 raise Disconnected("NATS is away: the change goes with the next connect") from error
             if error is None:
                 raise NoAnswer("the change is not acknowledged yet") from None
-            raise again(error) from error
+            raise again(error) from error.__cause__

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Optional
 
-from ._background import Trouble
+from ._background import Outage, Trouble
+from ._loop import OfLoop
 from ._model import ConnectionChange, ConnectionState, now
 from .errors import PresenceError, again
 
@@ -16,7 +17,7 @@ from .errors import PresenceError, again
 _KEPT = 100
 
 
-class HasState:
+class HasState(OfLoop):
     """An object that shows its state: a connection, a lease, a seat."""
 
     _states: States
@@ -39,6 +40,7 @@ class HasState:
     def states(self) -> AsyncIterator[ConnectionChange]:
         """The state now, then each change; ends when it is closed. A read that is cancelled loses
         nothing."""
+        self.check_loop()
         return self._states.follow()
 
     async def wait_closed(self) -> None:
@@ -47,15 +49,15 @@ class HasState:
             pass
         error = self.last_error
         if error is not None:
-            raise again(error) from error
+            raise again(error) from error.__cause__
 
 
 class States:
     """The steps of one state. Failures are logged, but for those that ``what`` has raised."""
 
-    def __init__(self, what: Optional[str] = None) -> None:
+    def __init__(self, what: Optional[str] = None, outage: Optional[Outage] = None) -> None:
         self.current = ConnectionChange(ConnectionState.CONNECTING, now())
-        self._trouble = Trouble(what) if what is not None else None
+        self._trouble = Trouble(what, outage) if what is not None else None
         self._readers: weakref.WeakSet[Steps] = weakref.WeakSet()
 
     def set(

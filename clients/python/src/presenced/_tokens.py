@@ -6,31 +6,37 @@ import secrets
 from collections.abc import Iterable
 from typing import Any, Optional
 
+from .errors import Invalid
+
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
-_MAX_BYTES = 255
+MAX_BYTES = 255
 
 
-def id_of(id: Any) -> str:
-    """An id that an application gave. Raises TypeError for what is no text."""
+def id_of(id: Any, field: str = "id", most: int = MAX_BYTES) -> str:
+    """An id that an application gave, under this name. Raises Invalid for what is none."""
     if not isinstance(id, str):
-        raise TypeError(f"an id is a str, not a {type(id).__name__}")
+        raise Invalid(field, f"an id is a str, not a {type(id).__name__}")
+    try:
+        size = len(id.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise Invalid(field, "an id has no half of a surrogate pair") from None
+    if not 1 <= size <= most:
+        raise Invalid(field, f"an id has 1 to {most} bytes here, not {size}")
+    if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in id):
+        raise Invalid(field, "an id has no control characters")
     return id
 
 
-def ids_of(ids: Iterable[Any]) -> list[str]:
+def ids_of(ids: Any, field: str = "ids") -> list[str]:
     """Ids that an application gave; one alone is not several."""
-    if isinstance(ids, str):
-        raise TypeError("several ids are wanted, in a list")
-    return [id_of(id) for id in ids]
+    if isinstance(ids, str) or not isinstance(ids, Iterable):
+        raise Invalid(field, "several ids are wanted, in a list")
+    return [id_of(id, f"{field}[{index}]") for index, id in enumerate(ids)]
 
 
 def encode(id: str) -> str:
-    """The token of an id. Raises ValueError for a text that is no id."""
-    data = id_of(id).encode("utf-8", "strict")
-    if not 1 <= len(data) <= _MAX_BYTES:
-        raise ValueError(f"an id has 1 to {_MAX_BYTES} bytes, not {len(data)}")
-    if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in id):
-        raise ValueError("an id has no control characters")
+    """The token of an id."""
+    data = id_of(id).encode("utf-8")
     return "".join(chr(byte) if byte in _PLAIN else f"={byte:02X}" for byte in data)
 
 

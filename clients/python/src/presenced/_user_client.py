@@ -11,9 +11,10 @@ from ._desired import Desired
 from ._door import AUDIT, EVENTS, PREFIX, Door, own_view, own_views
 from ._model import Me
 from ._opening import Opening
-from ._patch import patch_of
+from ._patch import user_patch
 from ._tokens import id_of
 from .connection import Connection
+from .errors import about_one_user
 
 
 class UserClient(Door):
@@ -44,13 +45,14 @@ class UserClient(Door):
 
         ``defaults`` are fields that count only if this makes the user.
         """
-        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        desired = Desired(user_patch(fields, named), device, idle, defaults)
         return self._connect(self.id, None, desired)
 
     async def update(self, fields: Optional[Mapping[str, Any]] = None, **named: Any) -> Me:
         """Changes the user without being connected; None as a value removes a field."""
-        body = {"users": [patch_of(fields, named)]}
-        answer = await self._calls.call("upsert_users", body, lock=self._lock(self.id))
+        body = {"users": [user_patch(fields, named)]}
+        with about_one_user():
+            answer = await self._calls.call("upsert_users", body, lock=self._lock(self.id))
         return own_view(own_views(answer), self.id)
 
 

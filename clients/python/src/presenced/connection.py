@@ -15,13 +15,20 @@ from ._calls import Calls, Json
 from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState, Me, parse_me
-from ._pace import CALL_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
-from ._patch import patch_of
+from ._pace import (
+    CALL_TIMEOUT,
+    LAST_DISCONNECT,
+    Backoff,
+    Pace,
+    Silence,
+    clock,
+    pause_after,
+    wait_set,
+)
+from ._patch import seconds_of, user_patch
 from ._session import Session
 from ._states import HasState, States
-from .errors import Closed, Malformed, PresenceError
-
-_GOODBYE_TIMEOUT = 2.0
+from .errors import Closed, Malformed, PresenceError, about_one_user
 
 
 class Connection(HasState, Session):
@@ -52,9 +59,10 @@ class Connection(HasState, Session):
         self._on_open = on_open
         self._on_end = on_end
         self._peers = peers  # The open connections of the door.
-        self._states = States(f"the connection of {user!r}")
+        self._states = States(f"the connection of {user!r}", link.outage)
         self._pace = Pace()
         self._backoff = Backoff()
+        self._silence = Silence()
         self._write_backoff = Backoff()
         self._write_at = 0.0  # Not before, after a write that failed.
         self._write_error: Optional[PresenceError] = None
@@ -88,13 +96,15 @@ class Connection(HasState, Session):
         A change that is not acknowledged in time raises the reason, but stays desired: it is sent
         when that is possible. A change that is refused is dropped.
         """
-        await self._want(timeout, patch_of(fields, named))
+        await self._want(timeout, user_patch(fields, named))
         if self._me is None:
             raise Malformed("the answers are without the user's own view")
         return self._me
 
-    async def close(self) -> None:
-        """Disconnects, for which it tries up to 2 seconds; a repeat does nothing."""
+    async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
+        """Disconnects, for which it tries until the timeout; else the lease ends it."""
+        self.check_loop()
+        seconds_of(timeout)
         if self.state is ConnectionState.CLOSED:
             return
         try:
@@ -102,24 +112,23 @@ class Connection(HasState, Session):
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
             if self._link.is_up and self._was_sent:
-                await self._say_goodbye()
+                await self._say_goodbye(timeout)
         finally:
             self._finish()
 
-    async def _say_goodbye(self) -> None:
-        """Disconnects, if that can be done in time; else the lease ends it."""
+    async def _say_goodbye(self, timeout: Optional[float]) -> None:
+        """Disconnects, if that can be done in time."""
         body = self._body(connection_id=self.id)
-        goodbye = asyncio.ensure_future(
-            self._calls.call("disconnect", body, _GOODBYE_TIMEOUT, self._lock)
-        )
+        goodbye = asyncio.ensure_future(self._calls.call("disconnect", body, timeout, self._lock))
         try:
-            await asyncio.wait({goodbye}, timeout=_GOODBYE_TIMEOUT)
+            await asyncio.wait({goodbye}, timeout=timeout)
         finally:
             goodbye.cancel()
             await asyncio.gather(goodbye, return_exceptions=True)
 
     async def _open(self) -> Connection:
         self._link.check_begin()
+        self.check_loop()
         self._link.start()
         self._link.listeners.append(self._on_link)
         self._on_open(self)
@@ -169,14 +178,15 @@ class Connection(HasState, Session):
             except PresenceError as error:
                 self._desired.on_failure()
                 self._note(error)
-                await asyncio.sleep(pause_after(error, self._backoff))
+                await asyncio.sleep(pause_after(error, self._backoff, self._pace.interval))
 
     def _note(self, error: PresenceError) -> None:
         """Shows a failure of a request; raises it if there is no other try."""
         if isinstance(error, Closed) or not (error.retryable or error.may_have_applied):
             raise error
-        lost = self.state is ConnectionState.ONLINE and self._connected
-        self._states.set(self.state if lost else self._waiting(), error)
+        is_silent = self._silence.on_error(error)
+        stays = self._connected and self.state is ConnectionState.ONLINE and not is_silent
+        self._states.set(self.state if stays else self._waiting(), error)
         self._doubt = True
 
     def _waiting(self) -> ConnectionState:
@@ -239,7 +249,8 @@ class Connection(HasState, Session):
     async def _ask(self, operation: str, body: Json) -> Optional[Json]:
         """One try of a write; None if it was refused, which those who wait are told."""
         try:
-            return await self._calls.once(operation, body)
+            with about_one_user():
+                return self._heard(await self._calls.once(operation, body))
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise
@@ -300,7 +311,7 @@ class Connection(HasState, Session):
         if not asks:
             await self._calls.publish("heartbeat", body)
         else:
-            answer = await self._calls.once("heartbeat", body)
+            answer = self._heard(await self._calls.once("heartbeat", body))
             self._pace.take(answer)
             self._doubt = False
             if answer.get("unknown"):
@@ -310,6 +321,13 @@ class Connection(HasState, Session):
                 self._states.set(ConnectionState.ONLINE)
         self._backoff.reset()
         self._beat_at = clock() + self._pace.next_interval()
+
+    def _heard(self, answer: Json) -> Json:
+        """Notes that the daemons answer."""
+        self._silence.on_answer()
+        if self._connected and self.state is ConnectionState.INTERRUPTED:
+            self._states.set(ConnectionState.ONLINE)
+        return answer
 
     def _relapse(self) -> None:
         self._connected, self._relapsed = False, True

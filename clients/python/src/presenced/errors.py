@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Optional
 
 
@@ -57,6 +59,15 @@ class Refused(PresenceError):
     code = "refused"
 
 
+class Invalid(PresenceError, ValueError):
+    """What the program passed can be no request; nothing was sent. ``field`` names it."""
+
+    code = "invalid"
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}", details={"field": field})
+
+
 class Busy(PresenceError):
     """``contended``, ``overloaded`` or ``unavailable`` until the deadline of the call."""
 
@@ -81,7 +92,7 @@ class NoAnswer(PresenceError):
 
 
 class Denied(PresenceError):
-    """NATS refuses a subject to this login; ``subject`` names it."""
+    """NATS refuses this login, or a subject to it; ``subject`` names that."""
 
     code = "permission"
 
@@ -112,8 +123,33 @@ class Malformed(PresenceError):
 
 
 def again(error: PresenceError) -> PresenceError:
-    """A copy, to be raised from the error: what is raised twice mixes up its tracebacks."""
+    """A copy, to be raised from the cause of the error: one that is raised twice mixes up its
+    tracebacks, and one that is raised from its like is printed twice."""
     return copy.copy(error)
+
+
+# The place of one user in a request, which the caller does not see.
+_PLACE = re.compile(r"(ops\[\d+\]\.)?(users\[0\]\.|user\.)?(?=.)")
+
+
+def of_one_user(error: PresenceError) -> PresenceError:
+    """The same error, with the field as the caller named it who changes one user."""
+    place = _PLACE.match(error.field or "")
+    if error.field and place and place.group():
+        field = error.field[place.end() :]
+        error.args = (str(error).replace(error.field, field),)
+        error.details = {**error.details, "field": field}
+    return error
+
+
+@contextmanager
+def about_one_user() -> Iterator[None]:
+    """Errors that are raised within name the field as the caller did."""
+    try:
+        yield
+    except PresenceError as error:
+        of_one_user(error)
+        raise
 
 
 _BUSY = {"contended", "overloaded", "unavailable"}

@@ -14,18 +14,26 @@ from ._desired import Desired
 from ._link import Link, LinkEvent
 from ._model import ConnectionState
 from ._opening import Opened, Opening
-from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, Pace, clock, pause_after, wait_set
-from ._patch import patch_of
+from ._pace import (
+    CALL_TIMEOUT,
+    LAST_DISCONNECT,
+    Backoff,
+    Pace,
+    Silence,
+    clock,
+    pause_after,
+    wait_set,
+)
+from ._patch import seconds_of, user_patch
 from ._seat_queue import SeatQueue
 from ._states import HasState, States
-from ._tokens import encode, id_of, random_id
-from .errors import Closed, Malformed, PresenceError, from_answer
+from ._tokens import MAX_BYTES, id_of, random_id
+from .errors import Closed, Malformed, PresenceError, from_answer, of_one_user
 from .seat import Seat
 
 _GATHER = 0.005
 _PER_BATCH = 200
 _BATCHES = 4
-_GOODBYE_TIMEOUT = 30.0
 
 
 class Lease(HasState, Opened):
@@ -42,15 +50,16 @@ class Lease(HasState, Opened):
         on_open: Callable[[Lease], None],
         on_end: Callable[[Lease], None],
     ) -> None:
-        encode(f"{id_of(name)}-{'0' * 32}")
+        id_of(name, "name", MAX_BYTES - len(f"-{random_id()}"))  # It gets a random end.
         self._link = link
         self._calls = calls
         self._base = name
         self._on_open = on_open
         self._on_end = on_end
-        self._states = States(f"the lease {name!r}")
+        self._states = States(f"the lease {name!r}", link.outage)
         self._pace = Pace()
         self._backoff = Backoff()
+        self._silence = Silence()
         self._seats = SeatQueue()
         self._batches: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,32 +98,49 @@ class Lease(HasState, Opened):
 
         ``defaults`` are fields that count only if this makes the user.
         """
-        encode(user)
-        desired = Desired(patch_of(fields, named), device, idle, defaults)
+        id_of(user, "user")
+        seconds_of(timeout)
+        desired = Desired(user_patch(fields, named), device, idle, defaults)
         return Opening(Seat(self, user, desired, timeout)._open())
 
-    async def close(self, *, restart: bool = False) -> None:
-        """Ends all seats by one request. ``restart``: the users have a whole lease to come back."""
+    async def close(
+        self, *, restart: bool = False, timeout: Optional[float] = LAST_DISCONNECT
+    ) -> None:
+        """Ends all seats by one request, for which it tries until the timeout; else they lapse.
+
+        ``restart``: the users have a whole lease to come back.
+        """
+        self.check_loop()
+        seconds_of(timeout)
         if self.state is ConnectionState.CLOSED:
             return
+        ends_at = None if timeout is None else clock() + timeout
         try:
             await asyncio.gather(*_cancelled([*self._tasks, *self._ending]), return_exceptions=True)
             if self._batches:
                 # The daemons do not remember the end of a lease for a connect that comes later.
-                await asyncio.wait(set(self._batches), timeout=TRY_TIMEOUT)
+                await asyncio.wait(set(self._batches), timeout=timeout)
             await asyncio.gather(*_cancelled(self._batches), return_exceptions=True)
             body: dict[str, Any] = {"lease": self.name}
             if restart:
                 body["grace_ms"] = int(self._pace.lease * 1000)
             if self._link.is_up and self._seats:
-                await self._calls.call("disconnect", body, _GOODBYE_TIMEOUT)
+                await self._say_goodbye(body, ends_at)
         except PresenceError:
             pass  # The lease lapses.
         finally:
             self._finish()
 
+    async def _say_goodbye(self, body: Mapping[str, Any], ends_at: Optional[float]) -> None:
+        left = None if ends_at is None else ends_at - clock()
+        if left is None or left > 0:
+            await self._calls.call("disconnect", body, left)
+        else:  # The batches took all the time: the daemons hear it after them.
+            await self._calls.publish("disconnect", body)
+
     async def _open(self) -> Lease:
         self._link.check_begin()
+        self.check_loop()
         self._link.start()
         self._link.listeners.append(self._on_link)
         self._on_open(self)
@@ -146,9 +172,7 @@ class Lease(HasState, Opened):
 
     def _on_link(self, event: LinkEvent) -> None:
         if event is LinkEvent.DOWN:
-            for state in (self, *self._seats):
-                if state.state is ConnectionState.ONLINE:
-                    state._states.set(ConnectionState.INTERRUPTED)
+            self._interrupt(None)
         elif event is LinkEvent.CLOSED:
             self._finish(Closed("the NATS connection is closed"))
         else:
@@ -156,6 +180,11 @@ class Lease(HasState, Opened):
                 self._states.set(ConnectionState.ONLINE)
             self._beat_now.set()
             self._wake.set()
+
+    def _interrupt(self, error: Optional[PresenceError]) -> None:
+        for each in (self, *self._seats):
+            if each.state is ConnectionState.ONLINE:
+                each._states.set(ConnectionState.INTERRUPTED, error)
 
     # -- writes
 
@@ -230,7 +259,7 @@ class Lease(HasState, Opened):
         if not isinstance(result, dict):
             self._on_error(seat, operation, Malformed("a result that is no object"))
         elif "error" in result:
-            self._on_error(seat, operation, from_answer(result["error"]))
+            self._on_error(seat, operation, of_one_user(from_answer(result["error"])))
         elif operation == "disconnect":
             self._remove(seat, None)
         elif operation == "update_connection" and result.get("unknown"):
@@ -249,7 +278,7 @@ class Lease(HasState, Opened):
         seat._states.set(seat.state, error)
         if error.retryable or isinstance(error, Malformed):
             seat._desired.on_failure()
-            seat._not_before = clock() + pause_after(error, seat._backoff)
+            seat._not_before = clock() + pause_after(error, seat._backoff, self._pace.interval)
         elif operation == "disconnect":
             self._remove(seat, error)
         elif not (seat._desired.drop_default(error) or seat._desired.split()):
@@ -268,6 +297,8 @@ class Lease(HasState, Opened):
     def _remove(self, seat: Seat, error: Optional[PresenceError]) -> None:
         self._seats.remove(seat)
         seat._end(error)
+        if not self._seats and self.state is ConnectionState.INTERRUPTED:
+            self._beat_now.set()  # There is nothing to be heard of any more.
 
     # -- the heartbeat
 
@@ -277,6 +308,7 @@ class Lease(HasState, Opened):
             self._beat_now.clear()
             await self._link.wait_up()
             if not self._seats:
+                self._states.set(ConnectionState.ONLINE)
                 continue
             self._link.doubt()
             quiet, writes, name = not self._batches, self._writes, self.name
@@ -285,11 +317,14 @@ class Lease(HasState, Opened):
             except PresenceError as error:
                 if isinstance(error, Closed):
                     raise
+                if self._silence.on_error(error):
+                    self._interrupt(error)
                 self._states.set(self.state, error)
-                await asyncio.sleep(pause_after(error, self._backoff))
+                await asyncio.sleep(pause_after(error, self._backoff, self._pace.interval))
                 self._beat_now.set()
                 continue
             self._backoff.reset()
+            self._silence.on_answer()
             self._pace.take(answer)
             if name == self.name:
                 self._on_beat(answer, quiet and not self._batches and writes == self._writes)

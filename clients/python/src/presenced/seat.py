@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ._desired import Desired
 from ._model import ConnectionState
-from ._pace import CALL_TIMEOUT, Backoff, wait_set
-from ._patch import patch_of
+from ._pace import CALL_TIMEOUT, LAST_DISCONNECT, Backoff, wait_set
+from ._patch import seconds_of, user_patch
 from ._session import Session
 from ._states import HasState, States
 from .errors import Closed, PresenceError
@@ -48,15 +48,18 @@ class Seat(HasState, Session):
         **named: Any,
     ) -> None:
         """Changes the user; returns when that is acknowledged. None as a value removes a field."""
-        await self._want(timeout, patch_of(fields, named))
+        await self._want(timeout, user_patch(fields, named))
 
-    async def close(self, *, timeout: Optional[float] = CALL_TIMEOUT) -> None:
+    async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
         """Disconnects; what is not acknowledged in time goes on in the background."""
+        self.check_loop()
+        seconds_of(timeout)
         if not self._ended.is_set():
             self._leave()
             await wait_set(self._ended, timeout)
 
     async def _open(self) -> Seat:
+        self._lease.check_loop()
         self._lease._take(self)
         try:
             await self._want(self._timeout)

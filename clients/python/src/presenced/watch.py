@@ -97,20 +97,22 @@ class Watch(Opened, Mapping[str, Optional[User]]):
 
         Raises Denied where NATS lets nothing be seen, and what has ended the watch where it ended.
         """
+        self.check_loop()
         while True:
             if self._state is WatchState.CLOSED:
                 error = self.last_error or Closed("the watch is closed")
-                raise again(error) from self.last_error
+                raise again(error) from error.__cause__
             if self._state is WatchState.LIVE and self._is_fresh():
                 return
             if self._state is WatchState.DENIED:
                 denied = self._why_denied or Denied("NATS refuses to let these users be seen")
-                raise again(denied) from self._why_denied
+                raise again(denied) from denied.__cause__
             self._wake.clear()
             await self._wake.wait()
 
     async def close(self) -> None:
         """Ends the watch; ``async for`` over it ends after the changes so far."""
+        self.check_loop()
         self._end(None)
 
     async def _open(self: W) -> W:
@@ -133,6 +135,7 @@ class Watch(Opened, Mapping[str, Optional[User]]):
         return self
 
     async def __anext__(self) -> Change:
+        self.check_loop()
         if self._is_read:
             raise RuntimeError("another task reads this watch already: each has one of its own")
         self._is_read = True
