@@ -125,3 +125,21 @@ async def test_a_close_may_be_given_another_deadline(world: World) -> None:
 async def _offline(service: presenced.Service, *ids: str) -> bool:
     users = await service.get_many(ids)
     return not any(user is not None and user.online for user in users.values())
+
+
+@pytest.mark.parametrize("kind", ["connection", "lease", "seat", "watch", "client"])
+async def test_a_close_ends_by_its_deadline_on_a_silent_link(world: World, kind: str) -> None:
+    proxy = await world.proxy()
+    async with presenced.connect(proxy.url) as service:
+        lease = await service.lease("gw")
+        opened: dict[str, Any] = {
+            "connection": await service.connect("john"),
+            "lease": lease,
+            "seat": await lease.connect("jack"),
+            "watch": await service.watch(["jill"]),
+            "client": service,
+        }
+        proxy.black_hole_now()
+        start = time.monotonic()
+        await opened[kind].close()
+        assert time.monotonic() - start < 3

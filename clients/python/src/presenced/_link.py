@@ -71,6 +71,7 @@ class Link(OfLoop):
         self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
         self._no_answers: Optional[Denied] = None  # The refusal of what answers come on.
+        self._unheard_in = -1  # The number of reconnects that there were then.
         self.outage: Outage = Outage()
         self._dropped = False
         self._dropped_at = float("-inf")
@@ -112,7 +113,7 @@ class Link(OfLoop):
     async def request(self, subject: str, payload: bytes, timeout: float) -> Msg:
         """One try of a request."""
         self._check_up(payload)
-        if self._no_answers is not None:
+        if self._no_answers is not None and self._unheard_in == self.nats.reconnects:
             raise again(self._no_answers)
         call = _Call(subject, self.nats.reconnects)
         task = call.task = asyncio.ensure_future(self.nats.request(subject, payload, timeout))
@@ -270,6 +271,7 @@ class Link(OfLoop):
 
     def _deny_answers(self, subject: str) -> None:
         """No request is answered until nats-py subscribes again, after the next reconnect."""
+        self._unheard_in = self.nats.reconnects
         self._no_answers = Denied(f"NATS refuses the answers on {subject}", subject=subject)
         for call in list(self._calls):
             call.give_up(self._no_answers)
@@ -277,7 +279,6 @@ class Link(OfLoop):
     def _on_loss(self, generation: int, is_up: bool) -> None:
         assert self._up is not None
         self._up.clear()
-        self._no_answers = None
         log.warning("NATS is away: what is shown may be old until it is back")
         for call in list(self._calls):
             if not is_up or call.generation != generation:
