@@ -109,6 +109,9 @@ impl Access {
     /// The change to make if a permission is missing.
     pub fn advice(&self) -> Option<String> {
         let refused = self.refused();
+        if let Some(advice) = self.0.permissions.other_role(refused.len()) {
+            return Some(advice);
+        }
         let advice: Vec<_> =
             refused.iter().map(|missing| self.0.permissions.advice(missing)).collect();
         (!advice.is_empty()).then(|| advice.join("; "))
@@ -191,8 +194,11 @@ impl Access {
         if refused.is_empty() {
             return self.0.health.clear(PROBLEM_KEY);
         }
-        let all: Vec<_> = refused.iter().map(ToString::to_string).collect();
-        self.0.health.report(PROBLEM_KEY, format!("grant {} to the daemon's user", all.join(", ")));
+        let problem = self.0.permissions.other_role(refused.len()).unwrap_or_else(|| {
+            let all: Vec<_> = refused.iter().map(ToString::to_string).collect();
+            format!("grant {} to the daemon's user", all.join(", "))
+        });
+        self.0.health.report(PROBLEM_KEY, problem);
     }
 
     fn refused(&self) -> MutexGuard<'_, BTreeSet<Permission>> {

@@ -1,5 +1,6 @@
 //! `presenced check --connect`: tries the login, the permissions and the bucket without serving.
 
+use async_nats::ServerInfo;
 use thiserror::Error;
 
 use super::access::{Access, ProbeError};
@@ -21,6 +22,11 @@ pub enum CheckError {
     Refused(String),
     #[error("NATS did not answer to a probe of the permissions")]
     Unanswered,
+    #[error(
+        "the bucket {bucket} is missing, and a start cannot make it: `store.replicas` is \
+         {replicas}, and this server is in no cluster"
+    )]
+    NoCluster { bucket: String, replicas: usize },
     #[error("the bucket {bucket}: {reason}")]
     Bucket { bucket: String, reason: BucketError },
     #[error(transparent)]
@@ -38,6 +44,7 @@ pub async fn check(settings: &Settings) -> Result<Vec<String>, CheckError> {
         return Err(CheckError::Refused(advice));
     }
     lines.push("all permissions are granted".to_owned());
+    let server = client.server_info();
     let bucket = Bucket::new(
         client,
         &settings.store.bucket,
@@ -50,6 +57,10 @@ pub async fn check(settings: &Settings) -> Result<Vec<String>, CheckError> {
             lines.push(format!("the bucket {} can be used", bucket.name()));
             lines.extend(info.warning(bucket.name()));
         }
+        Err(BucketError::Missing) if settings.store.replicas > 1 && is_alone(&server, settings) => {
+            let (bucket, replicas) = (bucket.name().to_owned(), settings.store.replicas);
+            return Err(CheckError::NoCluster { bucket, replicas });
+        }
         Err(BucketError::Missing) => {
             lines.push(format!("the bucket {} is missing; a start makes it", bucket.name()));
         }
@@ -58,4 +69,11 @@ pub async fn check(settings: &Settings) -> Result<Vec<String>, CheckError> {
         }
     }
     Ok(lines)
+}
+
+/// Returns whether the server keeps the streams itself, and is in no cluster. By another prefix of
+/// the API it may reach those of others.
+fn is_alone(server: &ServerInfo, settings: &Settings) -> bool {
+    let is_local = server.jetstream && settings.nats.js_api == Settings::default().nats.js_api;
+    is_local && server.cluster.as_deref().unwrap_or_default().is_empty()
 }

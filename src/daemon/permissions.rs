@@ -148,6 +148,17 @@ impl Permissions {
         grant
     }
 
+    /// The change to make where so many are missing that the login is hardly a daemon's.
+    pub fn other_role(&self, missing: usize) -> Option<String> {
+        let needed = self.always.len();
+        (2 * missing > needed).then(|| {
+            format!(
+                "{missing} of its {needed} permissions are missing, so this login is likely that \
+                 of another role: log in as the daemon's user"
+            )
+        })
+    }
+
     /// The permission whose lack explains `violation`.
     ///
     /// Clients choose the subjects of their answers, so a refused answer is no fault of the

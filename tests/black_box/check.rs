@@ -50,9 +50,23 @@ async fn what_keeps_a_daemon_from_serving_is_named() {
     let text = refusal(&check(&server.url(), &["nats.user=a", "nats.password=c"]));
     assert!(text.contains("authorization violation"), "{text}");
 
+    let config = "authorization { users: [ { user: a, password: b, permissions: { \
+                  publish: \"user.presence.get\", subscribe: \"_INBOX.>\" } } ] }\n";
+    let config = config.to_owned();
+    let server = Server::start_with(Options { config, ..Options::default() }).await;
+    let text = refusal(&check(&server.url(), &login));
+    assert!(text.contains("another role") && !text.contains("grant"), "{text}");
+
     let server = Server::start_with(Options { jetstream: false, ..Options::default() }).await;
     let text = refusal(&check(&server.url(), &[]));
     assert!(text.contains("JetStream"), "{text}");
+}
+
+#[tokio::test]
+async fn a_bucket_of_three_replicas_needs_a_cluster() {
+    let server = Server::start().await;
+    let text = refusal(&check(&server.url(), &["store.replicas=3"]));
+    assert!(text.contains("cannot make it") && text.contains("`store.replicas` is 3"), "{text}");
 }
 
 #[test]
