@@ -122,11 +122,7 @@ impl UserAgenda {
         let known_ms = *self.stream_ahead_ms.get_or_insert(ahead_ms);
         if known_ms.abs_diff(ahead_ms) > MAX_SHIFT_MS {
             self.stream_ahead_ms = Some(ahead_ms);
-            let measures = &self.measures;
-            self.users.bring_all_forward(|upcoming| {
-                upcoming.follow_stream_clock(now);
-                upcoming.wanted_ms(measures)
-            });
+            self.users.bring_all_forward(|upcoming| upcoming.follow_stream_clock(now));
         }
     }
 

@@ -233,12 +233,14 @@ impl Upcoming {
         graces.find(|grace| grace.key == *key).map(|grace| grace.seen_ms)
     }
 
-    /// JetStream's clock was set: the status may end earlier than was thought.
-    pub fn follow_stream_clock(&mut self, now: Now) {
+    /// JetStream's clock was set: the status may end earlier than was thought. Returns when to
+    /// check it.
+    pub fn follow_stream_clock(&mut self, now: Now) -> u64 {
         let end = self.details.as_mut().and_then(|details| details.status_end.as_mut());
-        if let Some(end) = end {
+        end.map_or(NEVER_MS, |end| {
             end.check_ms = end.check_ms.min(now.mono_ms + status_wait_ms(end.at, now));
-        }
+            end.check_ms
+        })
     }
 
     /// This and those of [`Details`] each take what is due, and return when to check the rest.
