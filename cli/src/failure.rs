@@ -123,7 +123,9 @@ impl Failure {
                  of the nats command with --context."
                 .to_owned(),
             Self::Context(_) => {
-                "Mend it with `nats context edit`, or pass --no-context.".to_owned()
+                "Mend the flag, the variable, or the context that names it (`nats context edit`); \
+                 --no-context leaves the context aside."
+                    .to_owned()
             }
             _ => return None,
         })

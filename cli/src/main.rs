@@ -16,11 +16,17 @@ mod session;
 mod web;
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use args::{Alone, Cli, Command, OnNats};
 use failure::Failure;
 use output::{Output, note};
 use session::{Flags, Session, interrupted};
+
+/// The time that a command has to disconnect and to remove what is its own.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -29,6 +35,7 @@ async fn main() -> ExitCode {
         Err(code) => return code,
     };
     let events = cli.connection.events.clone();
+    tokio::spawn(end_in_time());
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
@@ -42,6 +49,17 @@ async fn main() -> ExitCode {
             failure.exit_code().into()
         }
     }
+}
+
+/// Ends the process some time after Ctrl-C, at once after the second: a reader that does not read
+/// keeps a command from its end.
+async fn end_in_time() {
+    interrupted().await;
+    tokio::select! {
+        () = interrupted() => {}
+        () = sleep(END_TIMEOUT) => {}
+    }
+    std::process::exit(failure::code::INTERRUPTED.into());
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {

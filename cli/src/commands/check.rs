@@ -110,6 +110,16 @@ impl Findings {
         self.problems.push((level, text));
     }
 
+    /// Adds a failure with its advice, once.
+    fn fail(&mut self, failure: Failure, session: &Session) {
+        let advice = failure.advice(&session.events);
+        let text = [Some(failure.to_string()), advice].into_iter().flatten();
+        let text = text.collect::<Vec<_>>().join(". ");
+        if self.problems.iter().all(|(_, known)| *known != text) {
+            self.add(level_of(&failure), text);
+        }
+    }
+
     pub fn level(&self) -> Level {
         self.problems.iter().map(|(level, _)| *level).max().unwrap_or(Level::Ok)
     }
@@ -136,7 +146,7 @@ impl Check {
         let mut findings = Findings::default();
         match daemons::find(session).await {
             Ok(daemons) => self.look_at(&daemons, &mut findings),
-            Err(failure) => findings.add(level_of(&failure), failure.to_string()),
+            Err(failure) => findings.fail(session.explain(failure), session),
         }
         if findings.level() < Level::Critical {
             self.query(session, &mut findings).await;
@@ -212,8 +222,7 @@ impl Check {
             Err(failure) => Err(failure),
         };
         if let Err(failure) = answer {
-            let failure = session.explain(failure);
-            return findings.add(level_of(&failure), failure.to_string());
+            return findings.fail(session.explain(failure), session);
         }
         let took = started.elapsed();
         findings.measure("query", "How long a fresh query takes", took.as_secs_f64(), "s");

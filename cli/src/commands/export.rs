@@ -8,7 +8,7 @@ use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 
-use super::progress_file::ProgressFile;
+use super::progress_file::{Done, ProgressFile};
 use super::{PAGE, list};
 use crate::condition::{self, filter};
 use crate::failure::Failure;
@@ -28,6 +28,8 @@ const NOT_OWN: [&str; 9] = [
     "version",
     "id",
 ];
+/// The part of an export itself says how far it is.
+const BEGUN: Done = Done { count: 1, content: 0 };
 /// Requests under way at a time.
 const IN_FLIGHT: usize = 32;
 
@@ -60,10 +62,14 @@ impl Export {
         let progress = ProgressFile::beside(&part, &(session.cell(), matching.to_string()));
         if !part.exists() {
             progress.remove();
-        } else if progress.done()? == 0 {
-            return Err(Failure::usage(format!("{} is of another export", part.display())));
+        } else if !progress.done().is_ok_and(|done| done == BEGUN) {
+            let text = "is of an export from another server or with other conditions: remove it to \
+                        begin again";
+            return Err(Failure::usage(format!("{} {text}", part.display())));
         }
-        progress.set(1)?;
+        // What cannot begin leaves no file.
+        door.check_served().await?;
+        progress.set(BEGUN)?;
         let last = last_id(&part)?;
         if let Some(last) = &last {
             note(&format!("going on after {last}, as {} says", part.display()));

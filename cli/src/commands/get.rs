@@ -1,6 +1,7 @@
 //! `get`: one user.
 
 use clap::Args;
+use presenced_client::Id;
 use serde_json::json;
 
 use super::list;
@@ -17,6 +18,7 @@ pub struct Get {
 impl Get {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
         let door = session.door()?;
+        Id::parse(&self.user)?;
         let body = json!({"filter": {"id": self.user}, "limit": 1, "presence": true});
         let answer = door.request("query_users", &body).await?;
         let Some(user) = list(&answer, "users").into_iter().next() else {

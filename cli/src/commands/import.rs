@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use chrono::Utc;
 use clap::Args;
-use presenced_client::Id;
+use presenced_client::{Error, Id};
 use serde_json::{Map, Value, json};
 
 use super::PAGE;
-use super::progress_file::ProgressFile;
+use super::progress_file::{Done, ProgressFile};
 use crate::failure::Failure;
 use crate::output::{Output, note, parse_time};
 use crate::progress::bar;
@@ -21,7 +21,8 @@ use crate::session::Session;
 pub struct Import {
     /// The file to read; FILE.progress says after which line an import that was cut off goes on
     file: PathBuf,
-    /// Read and check the file only
+    /// Read the file only, and check that each line is a user with an id; its fields are checked by
+    /// the service
     #[arg(long)]
     dry_run: bool,
 }
@@ -33,34 +34,45 @@ impl Import {
         output.needs_records()?;
         session.service()?;
         let door = session.door()?;
-        let (total, content) = self.check()?;
+        let total = self.check()?;
         if self.dry_run {
             output.result(&json!({"users": total}), &format!("{total} users could be imported"))?;
             return Ok(());
         }
-        let progress = ProgressFile::beside(&self.file, &(session.cell(), content));
-        let done = progress.done()?;
+        let progress = ProgressFile::beside(&self.file, &session.cell());
+        let Done { count: done, content } = progress.done()?;
+        // Lines that are done count as they were; the others may have been mended.
+        let mut content_done = DefaultHasher::new();
+        for line in self.lines()?.take(done) {
+            line?.text.hash(&mut content_done);
+        }
+        if done > 0 && content_done.finish() != content {
+            return Err(progress.foreign());
+        }
         if done > 0 {
             note(&format!("going on after line {done}, as {} says", progress.path().display()));
         }
         let bar = bar(total as u64, "imported");
         bar.inc(done as u64);
-        let mut lines = self.users()?.skip(done);
+        let mut lines = self.lines()?.skip(done);
         let mut at = done;
         loop {
-            let users: Vec<User> = lines.by_ref().take(PAGE).collect::<Result<_, _>>()?;
-            if users.is_empty() {
-                break;
-            }
+            let lines: Vec<Line> = lines.by_ref().take(PAGE).collect::<Result<_, _>>()?;
+            let users: Vec<User> = lines.iter().map(Line::user).collect::<Result<_, _>>()?;
+            let (Some(first), Some(last)) = (lines.first(), lines.last()) else { break };
             let count = users.len();
             let asked = door.request("upsert_users", &json!({"users": users})).await;
             if let Err(error) = asked {
                 bar.abandon();
-                note(&format!("in lines {} to {} of {}:", at + 1, at + count, self.file.display()));
+                match at_fault(&error).and_then(|index| lines.get(index)) {
+                    Some(line) => note(&format!("{}:", line.at)),
+                    None => note(&format!("{} to line {}:", first.at, last.number)),
+                }
                 return Err(error.into());
             }
             at += count;
-            progress.set(at)?;
+            lines.iter().for_each(|line| line.text.hash(&mut content_done));
+            progress.set(Done { count: at, content: content_done.finish() })?;
             bar.inc(count as u64);
         }
         bar.finish_and_clear();
@@ -69,31 +81,53 @@ impl Import {
         Ok(())
     }
 
-    /// Reads every line before the first is sent: their number, and what tells them from others.
-    fn check(&self) -> Result<(usize, u64), Failure> {
+    /// Reads every line before the first is sent, and counts them.
+    fn check(&self) -> Result<usize, Failure> {
         let name = self.file.display();
         // It is read twice.
         if self.file.exists() && !self.file.is_file() {
             return Err(Failure::usage(format!("{name} is no regular file: save it in one first")));
         }
-        let (mut count, mut content) = (0, DefaultHasher::new());
-        for user in self.users()? {
-            user?["id"].hash(&mut content);
-            count += 1;
-        }
-        Ok((count, content.finish()))
+        self.lines()?.try_fold(0, |count, line| line?.user().map(|_| count + 1))
     }
 
-    fn users(&self) -> Result<impl Iterator<Item = Result<User, Failure>>, Failure> {
+    /// The lines that are not blank.
+    fn lines(&self) -> Result<impl Iterator<Item = Result<Line, Failure>>, Failure> {
         let name = self.file.display().to_string();
         let at_name = |error: &io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
         let file = File::open(&self.file).map_err(|error| at_name(&error))?;
-        let lines = BufReader::new(file).lines().enumerate();
-        Ok(lines.map(move |(number, line)| {
-            let at = number + 1;
-            user(&line?).map_err(|error| Failure::usage(format!("{name}, line {at}: {error}")))
-        }))
+        let lines = (1..).zip(BufReader::new(file).lines()).map(move |(number, text)| {
+            let at = format!("{name}, line {number}");
+            match text {
+                Ok(text) => {
+                    // Some editors begin a file with a mark of its encoding.
+                    let text = text.trim_start_matches('\u{feff}').to_owned();
+                    Ok(Line { number, at, text })
+                }
+                Err(error) => Err(Failure::usage(format!("{at}: {error}"))),
+            }
+        });
+        Ok(lines.filter(|line| line.as_ref().map_or(true, |line| !line.text.trim().is_empty())))
     }
+}
+
+/// A line of the file.
+struct Line {
+    number: usize,
+    /// Its place, for messages.
+    at: String,
+    text: String,
+}
+
+impl Line {
+    fn user(&self) -> Result<User, Failure> {
+        user(&self.text).map_err(|error| Failure::usage(format!("{}: {error}", self.at)))
+    }
+}
+
+/// The user of a request that the service refused.
+fn at_fault(error: &Error) -> Option<usize> {
+    error.field()?.strip_prefix("users[")?.split(']').next()?.parse().ok()
 }
 
 /// The reason why a line is no user.

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::channel_name;
 use crate::failure::Failure;
 use crate::output::line;
-use crate::session::Flags;
+use crate::session::{Flags, subject};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Operation {
@@ -68,7 +68,7 @@ pub struct Permissions {
     #[arg(long, value_name = "TYPE:ID", value_delimiter = ',', num_args = 1.., value_parser = channel_name)]
     counts: Vec<(String, String)>,
     /// The daemons' setting subjects.channel_events
-    #[arg(long, value_name = "PREFIX", default_value = "channel.presence.changed")]
+    #[arg(long, value_name = "PREFIX", default_value = "channel.presence.changed", value_parser = subject)]
     channel_events: String,
     /// The operations [default: all of a user's own; with --sees-all also query-users, count-users]
     #[arg(long, value_name = "OPERATION", value_delimiter = ',', num_args = 1..)]

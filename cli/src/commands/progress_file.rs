@@ -17,12 +17,19 @@ pub struct ProgressFile {
 
 #[derive(Serialize, Deserialize)]
 struct Content {
-    done: usize,
+    done: Done,
     of: String,
 }
 
+/// The records that are done: their number, and what tells them from others.
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Done {
+    pub count: usize,
+    pub content: u64,
+}
+
 impl ProgressFile {
-    /// `of` tells one transfer from another: its server, its file, its conditions.
+    /// `of` tells one transfer from another: its server, its conditions.
     pub fn beside(file: &Path, of: &impl Hash) -> Self {
         let mut hasher = DefaultHasher::new();
         of.hash(&mut hasher);
@@ -35,14 +42,14 @@ impl ProgressFile {
         &self.path
     }
 
-    /// The number of records that are done; 0 without a file.
+    /// The records that are done; none without a file.
     ///
     /// # Errors
     /// If the file is of another transfer, or cannot be read.
-    pub fn done(&self) -> Result<usize, Failure> {
+    pub fn done(&self) -> Result<Done, Failure> {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Done::default()),
             Err(error) => {
                 let text = format!("{}: {error}", self.path.display());
                 return Err(io::Error::new(error.kind(), text).into());
@@ -50,15 +57,20 @@ impl ProgressFile {
         };
         match serde_json::from_str::<Content>(&text) {
             Ok(content) if content.of == self.of => Ok(content.done),
-            _ => Err(Failure::usage(format!(
-                "{} is of another file, server or condition: remove it to begin again",
-                self.path.display()
-            ))),
+            _ => Err(self.foreign()),
         }
     }
 
+    /// The failure if it is of another transfer.
+    pub fn foreign(&self) -> Failure {
+        Failure::usage(format!(
+            "{} is of another file, server or condition: remove it to begin again",
+            self.path.display()
+        ))
+    }
+
     /// Never half a file, even if the power goes.
-    pub fn set(&self, done: usize) -> io::Result<()> {
+    pub fn set(&self, done: Done) -> io::Result<()> {
         let content = Content { done, of: self.of.clone() };
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
@@ -82,11 +94,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("users.jsonl");
         let progress = ProgressFile::beside(&file, &("here", 7));
-        assert_eq!(progress.done().unwrap(), 0);
-        progress.set(200).unwrap();
-        assert_eq!(progress.done().unwrap(), 200);
+        assert_eq!(progress.done().unwrap(), Done::default());
+        let done = Done { count: 200, content: 7 };
+        progress.set(done).unwrap();
+        assert_eq!(progress.done().unwrap(), done);
         assert!(ProgressFile::beside(&file, &("there", 7)).done().is_err());
         progress.remove();
-        assert_eq!(progress.done().unwrap(), 0);
+        assert_eq!(progress.done().unwrap(), Done::default());
     }
 }

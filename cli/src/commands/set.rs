@@ -68,6 +68,9 @@ impl Set {
         }
         for name in self.unset {
             Patch::new().unset(&name)?;
+            if user.contains_key(&name) {
+                return Err(Failure::usage(format!("{name:?} is both set and removed")));
+            }
             user.insert(name, Value::Null);
         }
         user.insert("id".to_owned(), self.user.as_str().into());

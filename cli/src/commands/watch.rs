@@ -35,7 +35,8 @@ pub struct WatchUsers {
     /// All users: of those who change faster than they are printed, the newest state only
     #[arg(long, conflicts_with_all = ["users", "channel", "conditions"])]
     all: bool,
-    /// Run this with sh for each change, with the change as JSON on its standard input
+    /// Run this with sh for each change, with the change as JSON on its standard input; of changes
+    /// that come while it runs, for the newest of each user
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
 }
@@ -47,6 +48,9 @@ impl WatchUsers {
             return Err(Failure::usage("changes come one by one: -o jsonl, json, ids or table"));
         }
         let door = session.door()?;
+        if let Some((kind, id)) = &self.channel {
+            return self.follow(door.watch_channel(kind, id).await?, output).await;
+        }
         door.check_served().await?;
         if self.all {
             return self.follow(door.watch_all(), output).await;
@@ -54,11 +58,7 @@ impl WatchUsers {
         if !self.conditions.is_empty() {
             return self.follow(door.watch_where(filter(&self.conditions)?), output).await;
         }
-        let watch = match &self.channel {
-            Some((kind, id)) => door.watch_channel(kind, id).await?,
-            None => door.watch(&self.users)?,
-        };
-        self.follow(watch, output).await
+        self.follow(door.watch(&self.users)?, output).await
     }
 
     async fn follow<K>(&self, mut watch: Watch<Fields, K>, output: &Output) -> Result<(), Failure> {

@@ -118,7 +118,7 @@ impl Context {
 fn path(name: Option<&str>) -> Result<Option<PathBuf>, Failure> {
     if let Some(name) = name
         && name.ends_with(".json")
-        && Path::new(name).is_file()
+        && (name.contains('/') || Path::new(name).is_file())
     {
         return Ok(Some(name.into()));
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use presenced_client::Id;
 
 const HEADING: &str = "Connection";
 
@@ -82,7 +83,7 @@ pub struct Flags {
     #[arg(long, env = "NATS_SOCKS_PROXY", value_name = "URL", hide = true, global = true)]
     pub socks_proxy: Option<String>,
     /// Prefix of the inboxes that answers come to, such as _INBOX_ann for the login ann
-    #[arg(long, value_name = "PREFIX", global = true)]
+    #[arg(long, value_name = "PREFIX", value_parser = subject, global = true)]
     pub inbox_prefix: Option<String>,
     /// Name of the connection on the server
     #[arg(long, value_name = "NAME", global = true)]
@@ -94,14 +95,43 @@ pub struct Flags {
     #[arg(long, global = true)]
     pub no_context: bool,
     /// The daemons' setting subjects.prefix
-    #[arg(long, value_name = "PREFIX", default_value = "presence", global = true)]
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "presence",
+        value_parser = subject,
+        global = true
+    )]
     pub prefix: String,
     /// The daemons' setting subjects.events
-    #[arg(long, value_name = "PREFIX", default_value = "user.presence.changed", global = true)]
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "user.presence.changed",
+        value_parser = subject,
+        global = true
+    )]
     pub events: String,
     /// Act and look as this user, through the door of users' own clients
-    #[arg(long = "as", value_name = "USER", global = true)]
+    #[arg(long = "as", value_name = "USER", value_parser = user_id, global = true)]
     pub as_user: Option<String>,
+}
+
+/// A text that is no subject without wildcards.
+#[derive(Debug, thiserror::Error)]
+#[error("no subject: names with dots between them, without blanks, `*` and `>`")]
+pub struct NoSubject;
+
+/// The beginning of subjects.
+pub fn subject(text: &str) -> Result<String, NoSubject> {
+    let is_token = |token: &str| {
+        !token.is_empty() && !token.contains(|c: char| c.is_whitespace() || "*>".contains(c))
+    };
+    if text.split('.').all(is_token) { Ok(text.to_owned()) } else { Err(NoSubject) }
+}
+
+fn user_id(text: &str) -> Result<String, presenced_client::Error> {
+    Id::parse(text).map(|id| id.as_str().to_owned())
 }
 
 /// The folder of settings: `XDG_CONFIG_HOME`, or `.config` in the home of the user.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::output::Scheme;
 use context::Context;
-pub use flags::Flags;
+pub use flags::{Flags, subject};
 
 const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 
@@ -204,7 +204,7 @@ impl Door {
         }
     }
 
-    /// Checks that a query is answered. A watch would wait for it without end.
+    /// Checks that queries are answered. A watch would wait for that without end.
     pub async fn check_served(&self) -> Result<(), Error> {
         let id = match self {
             Self::Service(_) => "presencectl",

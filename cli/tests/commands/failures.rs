@@ -63,6 +63,12 @@ async fn a_command_line_that_cannot_be_understood_is_a_usage_error() {
     stage.run(&["-o", "xml", "who"]).await.fails(2, "jsonl");
     stage.run(&["--raw", "daemons"]).await.fails(2, "--raw");
     stage.run(&["-o", "csv", "watch", "john"]).await.fails(2, "one by one");
+    for prefix in ["a.*", "a..b", "a b", ">", ""] {
+        for flag in ["--prefix", "--events", "--inbox-prefix"] {
+            stage.run(&[flag, prefix, "get", "john"]).await.fails(2, "no subject");
+        }
+    }
+    stage.run(&["--as", "", "get", "john"]).await.fails(2, "invalid value");
     let far = ["set", "john", "--status", "here", "--status-for", "99999999999years"];
     stage.run(&far).await.fails(2, "--status-for");
 }
@@ -94,6 +100,9 @@ async fn a_missing_permission_is_named_as_the_line_that_grants_it() {
     let watched = run(&["watch", "john"]).await;
     assert_eq!(watched.code, 77, "{watched:?}");
     assert!(watched.stderr.contains(events), "{watched:?}");
+    let check = run(&["check"]).await;
+    assert_eq!(check.code, 3, "{check:?}");
+    assert!(check.stdout.contains(&grants("$SRV.STATS.presence")), "{check:?}");
     let deaf = stage.run(&["--user", "deaf", "--password", "deaf", "--timeout", "1s", "who"]).await;
     deaf.fails(77, "subscribe: { allow: [\"_INBOX.>\"] }");
     stage

@@ -7,7 +7,7 @@ use presenced_client::{Error, Patch, Service, Signals, User};
 use serde_json::{Value, json};
 
 use crate::servers::{Daemon, Server, eventually};
-use crate::support::{Done, SOON, Stage, bare};
+use crate::support::{Done, Following, SOON, Stage, bare};
 
 /// Until both have heard for a lease.
 async fn all_hear(stage: &Stage) {
@@ -133,6 +133,12 @@ async fn a_client_with_the_printed_permissions_may_do_all_of_its_own_and_nothing
         watch.get("jack").filter(|jack| jack.status.as_deref() == Some("x"))
     })
     .await;
+    let home = tempfile::tempdir().unwrap();
+    let words = "--user john --password john --inbox-prefix _INBOX_a=40b=2Ec --as a@b.c";
+    let watching = words.split(' ').chain(["watch", "--channel", "team:red"]).collect::<Vec<_>>();
+    let mut command = bare(&home.path().to_owned(), &watching);
+    command.env("NATS_URL", server.url());
+    assert_eq!(Following::of(command).json().await["kind"], "first", "its channels it may watch");
     is_denied(me.users().await);
     is_denied(me.users().count().await);
     is_denied(builder().build().users().await);

@@ -5,8 +5,8 @@ use std::fs;
 use presenced_client::{Availability, Patch, Service};
 use serde_json::{Value, json};
 
-use crate::servers::{Daemon, Server};
-use crate::support::Stage;
+use crate::servers::{Daemon, Server, eventually};
+use crate::support::{SOON, Stage};
 
 #[tokio::test]
 async fn users_move_from_one_service_to_another_without_their_connections() {
@@ -49,14 +49,19 @@ async fn what_was_cut_off_goes_on() {
     let mut stage = Stage::start().await;
     let file = stage.home.path().join("users.jsonl");
     let name = file.to_str().unwrap().to_owned();
-    let good: String = (0..150).map(|n| format!("{{\"id\":\"u{n:03}\"}}\n")).collect();
+    let mut good = "\u{feff}{\"id\":\"u000\"}\n".to_owned();
+    good.extend((1..150).map(|n| format!("{{\"id\":\"u{n:03}\"}}\n")));
     let long = json!({"id": "u150", "status": "x".repeat(2000)});
     fs::write(&file, format!("{good}{long}\n")).unwrap();
     let cut = stage.run(&["import", &name]).await;
     cut.fails(1, "too_large");
-    assert!(cut.stderr.contains("lines 101 to 151"), "{cut:?}");
+    assert!(cut.stderr.contains("users.jsonl, line 151:"), "{cut:?}");
     assert_eq!(stage.ok(&["count"]).await, "{\"count\":100}\n");
-    fs::write(&file, format!("{good}{{\"id\":\"u150\"}}\n")).unwrap();
+    // A change below the 100th line would never be sent.
+    let other = good.replace("u007", "u00x");
+    fs::write(&file, other).unwrap();
+    stage.run(&["import", &name]).await.fails(2, "of another file");
+    fs::write(&file, format!("{good}{{\"id\":\"u150\"}}\n\n")).unwrap();
     let rest = stage.run(&["import", &name]).await;
     assert_eq!((rest.code, rest.stdout.as_str()), (0, "{\"imported\":51}\n"), "{rest:?}");
     assert!(rest.stderr.contains("going on after line 100"), "{rest:?}");
@@ -71,13 +76,24 @@ async fn what_was_cut_off_goes_on() {
     let export = ["export", target.to_str().unwrap()];
     stage.daemons.clear();
     stage.run(&export).await.fails(69, "no daemon");
+    assert!(!part.exists(), "what cannot begin leaves no file");
     stage.daemons.push(Daemon::start_with(&stage.server.url(), &[]).await);
+    let many: String = (0..1500).map(|n| format!("{{\"id\":\"u{n:04}\"}}\n")).collect();
+    fs::write(&file, many).unwrap();
+    stage.ok(&["import", &name]).await;
+    let mut cut = stage.follow(&export);
+    eventually("a part is written", SOON, async || {
+        fs::metadata(&part).is_ok_and(|part| part.len() > 0).then_some(())
+    })
+    .await;
+    cut.process.kill().await.unwrap();
     fs::write(&part, "{\"id\":\"u148\"}\n{\"id\":\"u1").unwrap();
     let nobody = [&export[..], &["--where", "id=nobody"]].concat();
-    stage.run(&nobody).await.fails(2, "remove it");
+    stage.run(&nobody).await.fails(2, "all.jsonl.part is of an export from another server");
     let rest = stage.run(&export).await;
     assert!(rest.stderr.contains("going on after u148"), "{rest:?}");
-    let expected = "{\"id\":\"u148\"}\n{\"id\":\"u149\"}\n{\"id\":\"u150\"}\n";
-    assert_eq!(fs::read_to_string(&target).unwrap(), expected);
+    let exported = fs::read_to_string(&target).unwrap();
+    assert!(exported.starts_with("{\"id\":\"u148\"}\n{\"id\":\"u1480\"}\n"), "{exported}");
+    assert!(exported.ends_with("{\"id\":\"u150\"}\n"), "{exported}");
     assert!(!part.exists());
 }

@@ -51,6 +51,9 @@ async fn a_name_that_is_no_custom_field_is_refused_and_changes_nothing() {
         stage.run(&["connect", "john", "-f", &field]).await.fails(1, &refusal);
     }
     assert_eq!(stage.run(&["get", "john"]).await.code, 3);
+    let twice = ["set", "john", "-f", "a=1", "--unset", "a"];
+    stage.run(&twice).await.fails(2, "\"a\" is both set and removed");
+    stage.run(&["get", ""]).await.fails(1, "invalid_id");
 }
 
 #[tokio::test]

@@ -1,6 +1,11 @@
 //! Commands that go on: `watch`, `wait`, `connect`.
 
+use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::process::Command;
 
 use crate::servers::eventually;
 use crate::support::{SOON, Stage};
@@ -97,4 +102,41 @@ async fn a_watch_finds_its_users_by_itself() {
     comes(&mut all).await;
     comes(&mut red).await;
     assert_eq!((red.interrupt().await, all.interrupt().await), (130, 130));
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_keeps_no_command_from_its_end() {
+    let stage = Stage::start().await;
+    // More than a pipe holds.
+    let file = stage.home.path().join("users.jsonl");
+    let status = "x".repeat(500);
+    let users =
+        (0..300).map(|n| json!({"id": format!("u{n}"), "status": status}).to_string() + "\n");
+    fs::write(&file, users.collect::<String>()).unwrap();
+    stage.ok(&["import", file.to_str().unwrap()]).await;
+    let mut command = stage.command(&["watch", "--all"]);
+    let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = watch.id().unwrap().to_string();
+    let interrupt = async || {
+        assert!(Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    };
+    // A pipe holds 64 KiB; the line that does not fit is not counted.
+    const PIPE_BYTES: u64 = 60_000;
+    let written = format!("/proc/{pid}/io");
+    eventually("the pipe is full", SOON, async || {
+        let io = fs::read_to_string(&written).unwrap();
+        let bytes = io.lines().find_map(|line| line.strip_prefix("wchar: "))?;
+        (bytes.parse::<u64>().unwrap() >= PIPE_BYTES).then_some(())
+    })
+    .await;
+    interrupt().await;
+    let code = eventually("it ends at the second Ctrl-C", SOON, async || {
+        let ended = tokio::time::timeout(Duration::from_millis(200), watch.wait()).await;
+        if ended.is_err() {
+            interrupt().await;
+        }
+        ended.ok()
+    })
+    .await;
+    assert_eq!(code.unwrap().code(), Some(130));
 }
