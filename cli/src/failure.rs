@@ -97,6 +97,14 @@ impl Failure {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// In one text with its advice.
+    pub fn with_advice(&self, events: &str) -> String {
+        match self.advice(events) {
+            Some(advice) => format!("{self}. {advice}"),
+            None => self.to_string(),
+        }
+    }
+
     /// The advice that removes the cause. `events` is the prefix of events.
     pub fn advice(&self, events: &str) -> Option<String> {
         Some(match self {

@@ -35,8 +35,10 @@ pub struct Point {
 #[derive(Clone, Default)]
 pub struct Picture {
     pub online: VecDeque<Point>,
-    pub known: u64,
-    pub channels: u64,
+    /// What the daemons count; `None` while none answers.
+    pub online_now: Option<u64>,
+    pub known: Option<u64>,
+    pub channels: Option<u64>,
     /// Changes in each of the last seconds.
     pub per_second: VecDeque<u64>,
     pub total_changes: u64,
@@ -48,10 +50,6 @@ pub struct Picture {
 }
 
 impl Picture {
-    pub fn online_now(&self) -> Option<u64> {
-        self.online.back().map(|point| point.online)
-    }
-
     /// Changes per second, over the last seconds.
     pub fn rate(&self) -> f64 {
         let last: Vec<u64> = self.per_second.iter().rev().take(RATE_SECONDS).copied().collect();
@@ -67,15 +65,15 @@ impl Picture {
         let most = |part: &str, state: &str| {
             found.iter().filter_map(|daemon| daemon[part][state].as_u64()).max()
         };
-        if let Some(online) = most("users", "online") {
+        self.online_now = most("users", "online");
+        if let Some(online) = self.online_now {
             self.online.push_back(Point { at_ms, online });
             if self.online.len() > POINTS {
                 self.online.pop_front();
             }
         }
-        self.known = most("users", "known").unwrap_or(0);
-        self.channels =
-            found.iter().filter_map(|each| each["channels"].as_u64()).max().unwrap_or(0);
+        self.known = most("users", "known");
+        self.channels = found.iter().filter_map(|each| each["channels"].as_u64()).max();
         self.daemons = found;
     }
 }
@@ -152,14 +150,14 @@ impl Live {
             rounds.tick().await;
             let found = daemons::find(session).await;
             let refused = session.refused(&events).map(Failure::Permission);
-            let mut picture = self.lock();
-            picture.problem = match (&found, refused) {
-                (Err(failure), _) => Some(failure.to_string()),
-                (Ok(_), Some(refused)) => Some(refused.to_string()),
-                (Ok(daemons), None) if daemons.is_empty() => Some("no daemon serves".to_owned()),
-                (Ok(_), None) => None,
+            let (found, problem) = match found {
+                Ok(daemons) if daemons.is_empty() => (daemons, Some(daemons::none(session))),
+                Ok(daemons) => (daemons, refused),
+                Err(failure) => (Vec::new(), Some(failure)),
             };
-            picture.on_daemons(found.unwrap_or_default(), Utc::now().timestamp_millis());
+            let mut picture = self.lock();
+            picture.on_daemons(found, Utc::now().timestamp_millis());
+            picture.problem = problem.map(|problem| problem.with_advice(&session.events));
         }
     }
 }
@@ -187,9 +185,11 @@ mod tests {
         }
         assert_eq!((picture.changes.len(), picture.online.len()), (CHANGES, POINTS));
         assert_eq!(
-            (picture.online_now(), picture.known, picture.total_changes),
-            (Some(7), 9, 10_000)
+            (picture.online_now, picture.known, picture.total_changes),
+            (Some(7), Some(9), 10_000)
         );
+        picture.on_daemons(Vec::new(), 10_000);
+        assert_eq!((picture.online_now, picture.known, picture.channels), (None, None, None));
     }
 
     #[test]

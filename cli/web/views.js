@@ -75,13 +75,13 @@ function demo(players, again) {
 }
 
 export function overview(data, again) {
-  const now = data.online.at(-1)?.[1];
   const alerts = [...data.alerts];
   if (data.problem) alerts.unshift({ level: "critical", text: data.problem });
   return [
     h("h1", {}, "Overview"),
     h("dl", { class: "tiles" },
-      tile("online", now ?? "?"), tile("users", data.known), tile("channels", data.channels),
+      tile("online", data.online_now ?? "?"), tile("users", data.known ?? "?"),
+      tile("channels", data.channels ?? "?"),
       tile("changes a second", data.rate.toFixed(1))),
     alerts.length > 0 && h("ul", { class: "alerts", "aria-label": "Alerts" },
       alerts.map((alert) =>

@@ -112,9 +112,7 @@ impl Findings {
 
     /// Adds a failure with its advice, once.
     fn fail(&mut self, failure: Failure, session: &Session) {
-        let advice = failure.advice(&session.events);
-        let text = [Some(failure.to_string()), advice].into_iter().flatten();
-        let text = text.collect::<Vec<_>>().join(". ");
+        let text = failure.with_advice(&session.events);
         if self.problems.iter().all(|(_, known)| *known != text) {
             self.add(level_of(&failure), text);
         }

@@ -10,11 +10,12 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table};
+use ratatui::widgets::{Block, Borders, Paragraph, Row, Sparkline, Table, Wrap};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::interval;
 
+use crate::daemons;
 use crate::failure::Failure;
 use crate::live::{Live, Picture};
 use crate::output::{Output, Tone, mark, printable};
@@ -30,6 +31,10 @@ impl Top {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
         if !std::io::stdout().is_terminal() {
             return Err(Failure::usage("top needs a terminal: `presencectl watch` is for pipes"));
+        }
+        // What cannot begin says so as other commands do.
+        if daemons::find(session).await?.is_empty() {
+            return Err(daemons::none(session));
         }
         let live = Live::new();
         let mut screen = FullScreen(ratatui::try_init()?);
@@ -104,32 +109,34 @@ fn keys() -> mpsc::Receiver<Key> {
 }
 
 fn show(frame: &mut Frame, picture: &Picture, output: &Output) {
-    let daemons = u16::try_from(picture.daemons.len()).unwrap_or(u16::MAX).clamp(1, 8) + 3;
+    let rows = u16::try_from(picture.daemons.len()).unwrap_or(u16::MAX).clamp(1, 8) + 3;
+    let problem = picture.problem.as_deref().map(printable);
+    let foot_lines = if problem.is_some() { 3 } else { 1 };
     let areas = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(8),
-        Constraint::Length(daemons),
+        Constraint::Length(rows),
         Constraint::Min(3),
-        Constraint::Length(1),
+        Constraint::Length(foot_lines),
     ]);
     let [head, chart, below, changes, foot] = areas.areas(frame.area());
-    let online = picture.online_now().map_or("?".to_owned(), |online| online.to_string());
+    let known = |number: Option<u64>| number.map_or("?".to_owned(), |number| number.to_string());
     let text = format!(
-        "presence: {online} online of {} · {} channels · {:.1} changes/s",
-        picture.known,
-        picture.channels,
+        "presence: {} online of {} · {} channels · {:.1} changes/s",
+        known(picture.online_now),
+        known(picture.known),
+        known(picture.channels),
         picture.rate()
     );
     frame.render_widget(Paragraph::new(text).bold(), head);
     show_online(frame, chart, picture);
     show_daemons(frame, below, picture, output);
     show_changes(frame, changes, picture, output);
-    let problem = picture.problem.as_deref().map(printable);
     let foot_line = match problem {
         Some(problem) => coloured(Line::from(problem), Tone::Bad, output),
         None => Line::from("q quits"),
     };
-    frame.render_widget(Paragraph::new(foot_line), foot);
+    frame.render_widget(Paragraph::new(foot_line).wrap(Wrap { trim: true }), foot);
 }
 
 fn block(title: &str) -> Block<'_> {

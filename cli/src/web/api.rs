@@ -72,6 +72,7 @@ pub async fn overview(State(page): State<Page>) -> Json<Value> {
     let changes: Vec<&Value> = picture.changes.iter().map(|change| &**change).collect();
     Json(json!({
         "online": online,
+        "online_now": picture.online_now,
         "known": picture.known,
         "channels": picture.channels,
         "rate": picture.rate(),

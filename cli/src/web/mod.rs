@@ -70,9 +70,8 @@ impl Web {
             open(&guard.url());
         }
         if let Err(error) = session.door()?.check_served().await {
-            let failure = session.explain(error.into());
+            let failure = session.explain(error.into()).with_advice(&session.events);
             note(&format!("the page has nothing to show yet: {failure}"));
-            failure.advice(&session.events).iter().for_each(|advice| note(advice));
         }
         let served =
             async { axum::serve(listener, router(page, guard)).await.map_err(Failure::from) };

@@ -12,7 +12,8 @@ struct Terminal {
 
 impl Terminal {
     fn start(stage: &Stage, command: &str) -> Self {
-        let socket = stage.home.path().join("tmux").display().to_string();
+        let socket = stage.home.path().join(format!("tmux-{:08x}", fastrand::u32(..)));
+        let socket = socket.display().to_string();
         let program = env!("CARGO_BIN_EXE_presencectl");
         let line =
             format!("NATS_URL={} {program} {command}; echo \"exit $?\"; cat", stage.server.url());
@@ -60,7 +61,7 @@ impl Drop for Terminal {
 
 #[tokio::test]
 async fn top_shows_who_is_online_the_daemons_and_the_changes() {
-    let stage = Stage::start().await;
+    let mut stage = Stage::start().await;
     let mut john = stage.follow(&["connect", "john", "--status", "eating"]);
     john.json().await;
     let terminal = Terminal::start(&stage, "top");
@@ -68,8 +69,12 @@ async fn top_shows_who_is_online_the_daemons_and_the_changes() {
     stage.ok(&["set", "john", "--status", "a\u{1b}[31mb"]).await;
     let screen = terminal.shows(&["john", "a\u{FFFD}[31mb"]).await;
     assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    stage.daemons.clear();
+    terminal.shows(&["? online of ? · ? channels", "no daemon serves", "--prefix"]).await;
     terminal.tmux(&["send-keys", "q"]);
     terminal.shows(&["exit 0"]).await;
+    let terminal = Terminal::start(&stage, "top");
+    terminal.shows(&["no daemon serves presence.v1", "exit 69"]).await;
 }
 
 #[tokio::test]
