@@ -36,7 +36,7 @@ const IN_FLIGHT: usize = 32;
 #[derive(Args)]
 pub struct Export {
     /// The file to write, by way of FILE.part, from which an export that was cut off goes on;
-    /// standard output without it
+    /// standard output without it, or for -
     file: Option<PathBuf>,
     #[arg(long = "where", value_name = "CONDITION", help = condition::HELP)]
     conditions: Vec<String>,
@@ -47,7 +47,7 @@ impl Export {
         session.service()?;
         let door = session.door()?;
         let matching = filter(&self.conditions)?;
-        let Some(file) = &self.file else {
+        let Some(file) = self.file.as_ref().filter(|file| *file != Path::new("-")) else {
             let mut stdout = io::stdout().lock();
             return users(&door, &matching, None, &mut stdout).await.map(|_| ());
         };

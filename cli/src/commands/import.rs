@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::Utc;
 use clap::Args;
@@ -85,7 +85,8 @@ impl Import {
     fn check(&self) -> Result<usize, Failure> {
         let name = self.file.display();
         // It is read twice.
-        if self.file.exists() && !self.file.is_file() {
+        let is_stdin = self.file == Path::new("-");
+        if is_stdin || self.file.exists() && !self.file.is_file() {
             return Err(Failure::usage(format!("{name} is no regular file: save it in one first")));
         }
         self.lines()?.try_fold(0, |count, line| line?.user().map(|_| count + 1))

@@ -69,6 +69,7 @@ async fn what_was_cut_off_goes_on() {
 
     fs::write(&file, "{\"id\":\"a\"}\n{\"team\":1}\n").unwrap();
     stage.run(&["import", &name]).await.fails(2, "line 2");
+    stage.run(&["import", "-"]).await.fails(2, "- is no regular file");
     assert_eq!(stage.run(&["get", "a"]).await.code, 3, "nothing was sent");
 
     let target = stage.home.path().join("all.jsonl");
