@@ -149,6 +149,28 @@ async def test_closing_may_be_cancelled_and_leaves_no_task(bare: World) -> None:
     assert nc.is_connected
 
 
+@pytest.mark.parametrize("number", [1, 3, 6])
+async def test_a_close_that_is_cancelled_disconnects_as_well(bare: World, number: int) -> None:
+    bare.settings.update({"liveness.heartbeat_interval": "20s", "liveness.lease": "60s"})
+    bare.start_nats()
+    bare.start_daemon()
+    await bare.ready()
+    service = await bare.service()
+    connection = await service.connect("john")
+    lease = await service.lease("gw")
+    await lease.connect("jack")
+    for each in (connection, lease):
+        closing = asyncio.ensure_future(each.close())
+        await turns(number)
+        closing.cancel()
+        await asyncio.wait({closing}, timeout=5)
+
+    async def all_have_left() -> bool:
+        return await service.count({"online": True}) == 0
+
+    await until(all_have_left)
+
+
 async def test_those_who_wait_for_a_change_are_woken_by_the_end(world: World) -> None:
     service = await world.service()
     watch = await service.watch(["john"])

@@ -26,6 +26,11 @@ async def test_a_dead_address_is_an_error_in_time(options: dict[str, Any]) -> No
     assert asyncio.all_tasks() == before
 
 
+async def test_an_address_that_is_none_says_why() -> None:
+    with pytest.raises(presenced.Disconnected, match=r"host:notaport .*invalid connect url"):
+        await presenced.connect("nats://u:p@host:notaport")
+
+
 async def test_a_server_that_says_nothing_is_an_error_in_time() -> None:
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

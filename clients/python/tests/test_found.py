@@ -209,3 +209,28 @@ async def test_a_user_who_is_gone_from_an_answer_is_gone_from_a_watch(world: Wor
         await others.delete(["jack"])  # Nobody saw more of jack: there is no event.
         assert await service.get("jack") is None
         assert watch["jack"] is None
+
+
+async def test_users_are_watched_again_while_others_are_let_go(world: World) -> None:
+    service = await world.service()
+    ids = ["a", "b", "c"]
+    await (await service.watch(ids)).close()
+    link = service._hub._link
+    unsubscribe = link.unsubscribe
+    opened: list[asyncio.Future[Any]] = []
+
+    async def watch_again() -> presenced.UserWatch:
+        return await service.watch(ids)
+
+    async def unsubscribe_slowly(sub: Any) -> None:
+        if not opened:
+            opened.append(asyncio.ensure_future(watch_again()))
+            await asyncio.sleep(0.05)
+        await unsubscribe(sub)
+
+    link.unsubscribe = unsubscribe_slowly  # type: ignore[method-assign]
+    await until(lambda: opened)
+    again = await asyncio.wait_for(opened[0], 10)
+    await service.update("b", status="news")
+    await until(lambda: getattr(again["b"], "status", "") == "news")
+    assert (await asyncio.wait_for(watch_again(), 10)).state == "live"

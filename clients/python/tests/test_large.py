@@ -45,6 +45,13 @@ async def test_users_whose_views_are_too_large_are_changed_by_several_requests(
     assert all(user and user.status == "x" for user in (await service.get_many(IDS)).values())
 
 
+async def test_a_request_that_is_too_large_goes_in_several(world: World) -> None:
+    service = await world.service()
+    # Each letter takes six bytes of JSON.
+    views = await service.upsert({"id": f"u{n}", "bio": "ж" * 2400} for n in range(100))
+    assert len(views) == 100
+
+
 async def test_a_channel_of_large_members_is_watched_as_far_as_an_answer_goes(
     narrow: World,
 ) -> None:

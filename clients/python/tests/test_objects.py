@@ -108,6 +108,8 @@ def test_errors_say_what_a_program_may_act_on() -> None:
     assert (again.code, again.limit, str(again)) == ("too_many_users", 10, "at most 10")
     denied = pickle.loads(pickle.dumps(presenced.Denied("no", subject="a.b")))
     assert (denied.subject, denied.code, denied.retryable) == ("a.b", "permission", False)
+    invalid = copy.copy(pickle.loads(pickle.dumps(presenced.Invalid("id", "none"))))
+    assert (invalid.field, str(invalid)) == ("id", "id: none")
 
 
 @pytest.mark.parametrize(

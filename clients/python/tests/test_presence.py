@@ -49,6 +49,15 @@ async def test_a_connection_lives_by_its_heartbeats(world: World) -> None:
         await next_change(watch, "left")
 
 
+async def test_a_change_of_oneself_without_an_event_is_shown(world: World) -> None:
+    me = await world.user("john")
+    await me.update(status="here")
+    async with me.watch(["john"]) as watch:
+        await me.update(invisible=True, hide_last_active=True)
+        john = watch["john"]
+        assert john is not None and john.invisible and john.hide_last_active
+
+
 async def test_an_invisible_user_sees_itself_as_it_is(world: World) -> None:
     service = await world.service()
     me = await world.user("john")

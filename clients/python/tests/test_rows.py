@@ -219,6 +219,19 @@ async def test_a_login_that_is_refused_after_an_outage_is_tried_again(bare: Worl
             await until(lambda: getattr(watch["jack"], "status", "") == "news")
 
 
+async def test_a_lease_whose_heartbeats_are_refused_ends(bare: World) -> None:
+    await permitted(bare, publish="presence.v1.*", deny='"presence.v1.heartbeat"')
+    nc = await bare.connect(user="john", password="j")
+    async with presenced.service(nc) as service:
+        lease = await service.lease("gw")
+        seat = await lease.connect("jack")
+        for each in (lease, seat):
+            with pytest.raises(presenced.Denied) as caught:
+                await asyncio.wait_for(each.wait_closed(), 20)
+            assert caught.value.subject == "presence.v1.heartbeat"
+            assert each.state == "closed"
+
+
 async def test_a_permission_to_connect_that_is_withdrawn_ends_the_connection(bare: World) -> None:
     await permitted(bare, see='"user.presence.changed.jack"')
     nc = await bare.connect(user="john", password="j")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Optional, TypeVar
 
 from ._link import Link
@@ -104,6 +104,12 @@ class Calls:
     async def publish(self, operation: str, body: Mapping[str, Any]) -> None:
         """One message without an answer."""
         await self.link.publish(self.subject(operation), dumps(body))
+
+    async def leave(self, body: Mapping[str, Any]) -> None:
+        """A disconnect for whose answer there is no time."""
+        if self.link.is_up:
+            with suppress(PresenceError):
+                await self.publish("disconnect", body)
 
     async def call(
         self,

@@ -73,7 +73,7 @@ class Hub:
 
     def acquire(self, watch: HubWatch, ids: Iterable[str]) -> None:
         self._link.check_begin()
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._link.start()
             self.audit.plan()
             self._task = spawn(self._run(), "the hub of watches", self._end_watches)
@@ -217,7 +217,8 @@ class Hub:
 
     async def _let_go(self) -> None:
         for slot in list(self._unused):
-            if clock() - slot.unused_since >= _LINGER:
+            # One may be taken again while another is let go.
+            if slot in self._unused and clock() - slot.unused_since >= _LINGER:
                 del self._unused[slot], self.slots[slot.entry.id]
                 self._dirty.pop(slot, None)
                 if slot.sub is not None:

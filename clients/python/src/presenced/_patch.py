@@ -12,6 +12,8 @@ from .errors import Invalid
 Json = dict[str, Any]
 # What is an option of some method is a field of none, unless it stands in the mapping.
 _OPTIONS = frozenset(("defaults", "device", "idle", "timeout"))
+# Beyond them no reader of JSON has a number.
+_MAX_BITS = 1024
 
 
 def patch_of(
@@ -46,6 +48,8 @@ def check_names(fields: Mapping[Any, Any], what: str) -> None:
 
 def plain(value: Any, path: str) -> Any:
     """A copy of a value as JSON has it; times become text. An error names the path."""
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise Invalid(path, "an integer beyond the numbers of JSON")
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):

@@ -53,7 +53,9 @@ class UserClient(Door):
         body = {"users": [user_patch(fields, named)]}
         with about_one_user():
             answer = await self._calls.call("upsert_users", body, lock=self._lock(self.id))
-        return own_view(own_views(answer), self.id)
+        me = own_view(own_views(answer), self.id)
+        self._take_me(me)
+        return me
 
 
 def user(

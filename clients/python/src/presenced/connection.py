@@ -113,6 +113,10 @@ class Connection(HasState, Session):
                 await asyncio.gather(self._task, return_exceptions=True)
             if self._link.is_up and self._was_sent:
                 await self._say_goodbye(timeout)
+        except asyncio.CancelledError:
+            if self._was_sent:
+                await self._calls.leave(self._body(connection_id=self.id))
+            raise
         finally:
             self._finish()
 

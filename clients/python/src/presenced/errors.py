@@ -66,6 +66,10 @@ class Invalid(PresenceError, ValueError):
 
     def __init__(self, field: str, why: str) -> None:
         super().__init__(f"{field}: {why}", details={"field": field})
+        self.args = (field, why)  # What makes it again, as for a copy.
+
+    def __str__(self) -> str:
+        return ": ".join(self.args)
 
 
 class Busy(PresenceError):

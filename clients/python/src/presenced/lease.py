@@ -128,6 +128,9 @@ class Lease(HasState, Opened):
                 await self._say_goodbye(body, ends_at)
         except PresenceError:
             pass  # The lease lapses.
+        except asyncio.CancelledError:
+            await self._calls.leave({"lease": self.name})
+            raise
         finally:
             self._finish()
 
@@ -315,7 +318,7 @@ class Lease(HasState, Opened):
             try:
                 answer = await self._calls.once("heartbeat", {"lease": name})
             except PresenceError as error:
-                if isinstance(error, Closed):
+                if isinstance(error, Closed) or not (error.retryable or error.may_have_applied):
                     raise
                 if self._silence.on_error(error):
                     self._interrupt(error)
