@@ -51,7 +51,15 @@ class Client:
                     await self._handle(seat, await self._next_line())
         except presenced.PresenceError as error:
             await self._send({"error": str(error)})
-        except (ConnectionError, asyncio.IncompleteReadError, ValueError, KeyError, TypeError):
+        except (
+            ConnectionError,
+            asyncio.IncompleteReadError,
+            asyncio.LimitOverrunError,
+            RecursionError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):
             pass  # The client has gone, or speaks another language.
         finally:
             if self._following is not None:
@@ -72,6 +80,8 @@ class Client:
             await self._send({"error": str(error)})
 
     async def _follow(self, ids: list[str]) -> None:
+        if not isinstance(ids, list):
+            raise TypeError("a list of users is watched")
         if self._watch is not None:
             self._watch.add(*ids)
             return

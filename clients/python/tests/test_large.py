@@ -52,6 +52,13 @@ async def test_a_request_that_is_too_large_goes_in_several(world: World) -> None
     assert len(views) == 100
 
 
+async def test_users_in_the_order_of_ids_have_no_end(world: World) -> None:
+    service = await world.service()
+    await service.upsert({"id": f"u{n:04}"} for n in range(1150))
+    found = await service.users(sort={"id": 1})
+    assert [user.id for user in found] == [f"u{n:04}" for n in range(1150)]
+
+
 async def test_a_channel_of_large_members_is_watched_as_far_as_an_answer_goes(
     narrow: World,
 ) -> None:

@@ -94,7 +94,8 @@ class UserQuery(Query[User]):
         limit: Optional[int],
         take: Optional[Callable[[list[User], Asked], None]] = None,
     ) -> None:
-        super().__init__(calls, body, sort, limit)
+        # The order that there is without any.
+        super().__init__(calls, body, None if sort == {"id": 1} else sort, limit)
         self._take = take  # Who else takes what is found.
 
     def _behind(self, given: int, last: Optional[User]) -> Json:
