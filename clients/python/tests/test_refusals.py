@@ -37,6 +37,30 @@ async def test_a_refused_change_takes_no_other_with_it(world: World, seated: boo
 
 
 @pytest.mark.parametrize("seated", [False, True])
+async def test_values_that_later_ones_replaced_are_hardly_shown(world: World, seated: bool) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    events = await Tap.on(world, "user.presence.changed.john")
+    async with service.lease("gw") as lease:
+        session: Any = await (lease if seated else service).connect("john")
+        proxy.refuse(True)
+        await until(lambda: not service._link.is_up)
+        before = len(events.bodies)
+        changes: list[dict[str, Any]] = [{"status": f"old {number}"} for number in range(100)]
+        changes += [{"online": True}, {"status": "newest"}]
+        waiting = [asyncio.ensure_future(session.update(change)) for change in changes]
+        await asyncio.sleep(0)
+        proxy.refuse(False)
+        done = await asyncio.gather(*waiting, return_exceptions=True)
+        refused = [isinstance(one, presenced.Refused) for one in done]
+        assert refused == [False] * 100 + [True, False]
+        john = await others.get("john")
+        assert john is not None and john.status == "newest"
+        assert len(events.bodies) - before < 20
+        await session.close()
+
+
+@pytest.mark.parametrize("seated", [False, True])
 async def test_who_has_a_change_connects_before_the_others_of_the_user(
     world: World, seated: bool
 ) -> None:

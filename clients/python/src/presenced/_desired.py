@@ -1,8 +1,8 @@
 """The wishes of one connection for its user: patches, device, idleness, and their waiters.
 
 Holds no task and sends nothing. Own changes that are not acknowledged yet go as one patch; if that
-is refused, one by one, so that a wrong one takes no other with it. What is acknowledged is never
-sent again, except as ``defaults`` of a connect.
+is refused, half of them and then the others, so that a wrong one takes no other with it. What is
+acknowledged is never sent again, except as ``defaults`` of a connect.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Desired:
         self._defaults = user_patch(defaults, {}, "defaults")
         marks_of(device=device, idle=idle)
         self._changes = [Change(patch, opening=True)] if patch else []
-        self._apart = 0  # How many of the changes go one by one.
+        self._groups: list[int] = []  # How many of the changes go together, one after the other.
         self.marks: Json = {}
         self.me: Optional[Json] = None
         self._device = device
@@ -67,8 +67,8 @@ class Desired:
 
     @property
     def apart(self) -> bool:
-        """Whether changes go one by one: before a connect, as they may hide the user."""
-        return self._apart > 0
+        """Whether changes go in groups: before a connect, as they may hide the user."""
+        return bool(self._groups)
 
     @property
     def settled(self) -> bool:
@@ -152,7 +152,7 @@ class Desired:
         self._in_flight = True
         self._sent_defaults = {}
         if with_patch:
-            number = 1 if self._apart else len(self._changes)
+            number = self._groups[0] if self._groups else len(self._changes)
             self._sent, self._changes = self._changes[:number], self._changes[number:]
         if with_marks:
             self._sent_marks, self.marks = self.marks, {}
@@ -192,12 +192,14 @@ class Desired:
         return True
 
     def split(self) -> bool:
-        """Has what was refused together sent one by one. False if it was one thing."""
+        """Has what was refused together sent in two parts. False if it was one thing."""
         number = len(self._sent)
         several = number > 1 or bool(number and self._sent_marks)
         if several:
             self.on_failure()
-            self._apart = number
+            half = number // 2
+            parts = [half, number - half] if half else [number]
+            self._groups[:1] = parts
         return several
 
     def on_refusal(self, error: PresenceError) -> bool:
@@ -226,8 +228,8 @@ class Desired:
 
     def _tell_sent(self, error: Optional[PresenceError]) -> None:
         """Tells those who wait for what was sent that it was answered."""
-        if self._sent and self._apart:
-            self._apart -= 1
+        if self._sent:
+            del self._groups[:1]
         for change in self._sent:
             _tell(change.waiters, error)
         _tell(self._sent_waiters, error)
