@@ -79,7 +79,7 @@ class Outage(Trouble):
 
     @staticmethod
     def holds(error: PresenceError) -> bool:
-        """Whether an error is of the daemons, whoever asks."""
+        """Returns whether an error is of the daemons and concerns all requests."""
         busy = isinstance(error, Busy) and error.code != "contended"
         return busy or isinstance(error, (NoAnswer, NoDaemon))
 
