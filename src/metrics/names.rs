@@ -109,7 +109,7 @@ impl Metrics {
         );
         to.register(
             "settings_differ",
-            "Whether another daemon of the bucket has other settings, or another cell this one's counts",
+            "Whether settings differ in the bucket, or another cell announces the same counts",
             self.settings_differ.clone(),
         );
         to.register_with_unit(

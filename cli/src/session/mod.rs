@@ -108,7 +108,7 @@ impl Session {
             events: flags.events.clone(),
             servers: shown,
             as_user: flags.as_user.clone(),
-            // The `nats` command leaves a name that it does not know aside, too.
+            // A colour is no reason to refuse a context: a name that is unknown counts for nothing.
             colors: Scheme::from_str(&context.color_scheme, true).ok(),
             signals,
             denied,
