@@ -5,6 +5,7 @@ export { Connection } from "./core/connection.js";
 export type { DoorOptions } from "./core/door.js";
 export type { ErrorInfo, ErrorKind } from "./core/errors.js";
 export { PresenceError, isPresenceError } from "./core/errors.js";
+export type { LeaseState } from "./core/lease.js";
 export { Lease, Seat } from "./core/lease.js";
 export type { ServiceDoor, Viewpoint, Written } from "./core/service.js";
 export { forService } from "./core/service.js";
