@@ -16,6 +16,6 @@ export type * from "./core/types.js";
 export type { Page, UserDoor } from "./core/user.js";
 export { forUser } from "./core/user.js";
 export type { ChangeKind } from "./core/view.js";
-export type { Change, WatchSnapshot, WatchStatus } from "./core/watch.js";
+export type { Change, WatchListener, WatchSnapshot, WatchStatus } from "./core/watch.js";
 export { UsersWatch, Watch } from "./core/watch.js";
 export type { EveryoneWatch } from "./core/watch_all.js";

@@ -19,6 +19,7 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
   readonly #beats: Beats;
   #ask = false;
 
+  /** @internal */
   constructor(
     door: Door,
     user: string,

@@ -32,6 +32,7 @@ export class Seat<F extends object = Fields> implements AsyncDisposable {
   readonly user: string;
   readonly #session: Session<F>;
 
+  /** @internal */
   constructor(session: Session<F>) {
     this.user = session.user;
     this.#session = session;
@@ -85,6 +86,7 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
   readonly #end: Promise<void>;
   readonly #linkListener = { closed: (error: PresenceError) => this.#finish(error) };
 
+  /** @internal */
   constructor(door: Door, name: string, ticker: Ticker) {
     tokenOf(name, "lease");
     this.#base = name;
