@@ -23,6 +23,7 @@ export interface Answer {
 
 export interface LinkListener {
   up?(): void;
+  /** Again with each newer reason. */
   down?(error: PresenceError): void;
   /** Messages may have been lost, although the link is up. */
   lossy?(): void;
@@ -33,6 +34,8 @@ export class Link {
   up = false;
   closed: PresenceError | undefined;
   readonly listeners = new Set<LinkListener>();
+  /** Has an owner that waits for its next dial make it now. */
+  wake: () => void = () => undefined;
   #nc: NatsConnection | undefined;
   readonly #inflight = new Set<(error: PresenceError) => void>();
   readonly #subscriptions = new Set<LinkSubscription>();
@@ -58,6 +61,12 @@ export class Link {
     this.up = false;
     const error = new PresenceError("disconnected", reason, { cause });
     for (const fail of [...this.#inflight]) fail(error);
+    for (const listener of [...this.listeners]) listener.down?.(error);
+  }
+
+  /** Tells why the link, which is down, does not come back yet. */
+  report(error: PresenceError): void {
+    if (this.up || this.closed) return;
     for (const listener of [...this.listeners]) listener.down?.(error);
   }
 
