@@ -51,7 +51,6 @@ export class Dialer {
     this.#options = options;
     this.#tokens = new TokenSource(options.auth);
     this.link = new Link((nc) => this.#abandon(nc));
-    this.link.wake = () => this.#wake?.();
     this.attempted = new Promise((resolve) => (this.#onAttempted = resolve));
     void this.#run();
   }

@@ -137,8 +137,6 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
   /** One heartbeat; after a wake, or any other doubt, with a question for the answer. */
   beat(doubt = false): void {
     const { link } = this.#door;
-    // The owner's own timers are slow while the page is hidden; the Worker's beats are not.
-    if (!link.up) link.wake();
     if (!this.#session.joined || !link.up) return;
     void link.check();
     const body = { user_id: this.#session.user, connection_id: this.id };

@@ -34,8 +34,6 @@ export class Link {
   up = false;
   closed: PresenceError | undefined;
   readonly listeners = new Set<LinkListener>();
-  /** Has an owner that waits for its next dial make it now. */
-  wake: () => void = () => undefined;
   #nc: NatsConnection | undefined;
   readonly #inflight = new Set<(error: PresenceError) => void>();
   readonly #subscriptions = new Set<LinkSubscription>();

@@ -58,7 +58,8 @@ test("hidden for long: online by the Worker's beats, and not without", async () 
   await until(() => naive.online.includes(false), LAPSES_WITHIN_MS, "the lapse without a Worker");
   assert.deepEqual(steady.online, [true]);
 
-  // The timers by which the page would dial again come once a minute.
+  // A page that is still hidden dials again: its timers wait for a second, not for a minute, as each
+  // is set by an event of the network.
   proxy.refuse();
   const refused = proxy.dials;
   await until(() => proxy.dials > refused);
