@@ -19,6 +19,7 @@ use crate::api::request::subjects::Subjects;
 use crate::clock::{Clock, millis};
 use crate::config::{Settings, Storage};
 use crate::health::Health;
+use crate::liveness::build::Build;
 use crate::liveness::expiry_task::ExpiryTask;
 use crate::liveness::floor_raise::FloorRaise;
 use crate::liveness::hearing::Hearing;
@@ -126,7 +127,7 @@ impl Startup {
     async fn connect(&self) -> Result<Connections, Error> {
         let nats = &self.settings.nats;
         let access = Access::new(self.health.clone(), Permissions::of(&self.settings));
-        let host = host();
+        let host = Build::own().host;
         let purpose = |name, subscription_capacity| Purpose {
             name,
             label: format!("{name} {} {} {host}", VERSION, self.id),
@@ -217,7 +218,6 @@ impl Startup {
             internal.clone(),
             bucket,
             self.id,
-            &host(),
             LivenessSettings {
                 lease_ms: millis(self.settings.liveness.lease),
                 grace_ms: millis(self.settings.liveness.offline_grace),
@@ -311,11 +311,6 @@ impl Startup {
         }
         Ok(())
     }
-}
-
-/// The name of this machine.
-pub(super) fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn shape(settings: &Settings) -> Shape {

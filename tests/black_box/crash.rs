@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::support::Settings;
 use crate::support::events::latest;
 use crate::support::http::have_met;
 use crate::support::load::{Load, Tally};
@@ -127,12 +128,14 @@ async fn write_without_event(client: &Client, id: &str) {
     put.await.unwrap().await.unwrap();
 }
 
+const OTHER_LEASE: Settings = &[("LIVENESS__OFFLINE_GRACE", "0s"), ("LIVENESS__LEASE", "61s")];
+
 #[tokio::test]
-async fn the_log_names_other_daemons_by_id_and_host() {
+async fn the_log_names_other_daemons_by_id_host_and_version() {
     let server = Server::start().await;
     let mut staying = Daemon::spawn(&server, NO_GRACE).await;
     let (mut killed, left) =
-        (Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await);
+        (Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, OTHER_LEASE).await);
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let ids = [&killed, &left].map(|daemon| {
         let ready = daemon.lines().into_iter().find(|line| line["message"] == "ready");
@@ -142,13 +145,24 @@ async fn the_log_names_other_daemons_by_id_and_host() {
         eventually(&format!("{text}: {id}"), ANNOUNCED, async || {
             let lines = staying.lines().into_iter();
             let mut found = lines.filter(|line| line["message"].to_string().contains(text));
-            found.find(|line| line["daemon"] == *id && line["host"] == host)
+            let version = env!("CARGO_PKG_VERSION");
+            found.find(|line| {
+                line["daemon"] == *id && line["host"] == host && line["version"] == version
+            })
         })
         .await;
     };
     for id in &ids {
         named(&staying, "another daemon is there", id).await;
     }
+    named(&staying, "the longest counts", &ids[1]).await;
+    let text = format!(
+        "daemon {}, version {} on {host}",
+        ids[1].as_str().unwrap(),
+        env!("CARGO_PKG_VERSION")
+    );
+    let line = staying.logs("different settings").await;
+    assert!(line["message"].as_str().unwrap().contains(&text), "{line}");
     killed.kill();
     left.stop().await;
     named(&staying, "another daemon leaves", &ids[1]).await;
