@@ -352,7 +352,7 @@ impl Feed {
         let (subject, seq) = (message.subject.as_str(), meta.stream_seq);
         let (time_ns, stored_ms) = (meta.time_ns, meta.time_ns / 1_000_000);
         let context = Arc::clone(&self.store.context);
-        let key = subject.get(context.bucket.prefix().len()..).unwrap_or_default();
+        let key = context.bucket.key_of(subject);
         let before = match key.split_once('.') {
             Some((Users::KIND, tokens)) => self.store.users.feed(tokens, message, seq),
             Some((Channels::KIND, tokens)) => self.store.channels.feed(tokens, message, seq),
