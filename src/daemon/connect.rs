@@ -131,7 +131,7 @@ pub async fn connect_once(
 }
 
 fn log_failure(access: &Access, servers: &str, failure: &str, refused: bool) {
-    if !access.is_due(failure) {
+    if !access.admit_to_log(failure) {
         return;
     }
     if refused {
@@ -265,7 +265,7 @@ fn log(event: &Event, access: &Access) {
         }
         Event::ServerError(refusal) => {
             let text = refusal.to_string();
-            if !access.on_server_error(&text) && access.is_due(&text) {
+            if !access.on_server_error(&text) && access.admit_to_log(&text) {
                 error!(error = text, "NATS refused something");
             }
         }

@@ -96,10 +96,10 @@ impl Introductions {
     }
 
     fn on_introduction(&mut self, payload: &[u8]) {
-        let Ok(said) = serde_json::from_slice::<Introduction>(payload) else { return };
-        let Some(daemon) = DaemonId::parse(&said.daemon) else { return };
+        let Ok(introduction) = serde_json::from_slice::<Introduction>(payload) else { return };
+        let Some(daemon) = DaemonId::parse(&introduction.daemon) else { return };
         if daemon != self.store.context.daemon {
-            self.cell.on_introduction(daemon, said, self.now_ms());
+            self.cell.on_introduction(daemon, introduction, self.now_ms());
         }
     }
 

@@ -74,7 +74,7 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
     let pair = Pair::start(NO_GRACE).await;
     let mut events = Events::of_all(&pair.one).await;
     pair.one.connect_user("john", "c").await;
-    let said = events.only();
+    let announced = events.only();
     // The second one must know of the first to miss it.
     let first = pair.one.get("explain", json!({"user_id": "john"})).await["seen_by"].clone();
     let mut beacons =
@@ -95,7 +95,7 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
     let [mut first, _second] = pair.daemons;
     first.kill();
     let event = events.next_within(ANNOUNCED).await;
-    assert!(event.version > said.version);
+    assert!(event.version > announced.version);
     assert_eq!(Some(event.user), pair.two.see("john").await);
 }
 
@@ -103,12 +103,12 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
 async fn a_change_that_nobody_lived_to_announce_is_announced_by_the_next_one() {
     let Stage { server, daemon, client, mut events } = Stage::start(NO_GRACE).await;
     client.connect_user("john", "c").await;
-    let said = events.only();
+    let announced = events.only();
     daemon.stop().await;
     write_without_event(&client, "john").await;
     let _next = Daemon::spawn(&server, NO_GRACE).await;
     let event = events.next_within(ANNOUNCED).await;
-    assert!(event.version > said.version);
+    assert!(event.version > announced.version);
     assert_eq!(Some(event.user), client.see("john").await);
 }
 

@@ -39,7 +39,7 @@ impl Dev {
     async fn prints(&mut self, what: &str) -> String {
         loop {
             let line = timeout(OUTPUT_TIMEOUT, self.lines.next_line()).await.unwrap().unwrap();
-            let line = line.unwrap_or_else(|| panic!("it ended before it said {what}"));
+            let line = line.unwrap_or_else(|| panic!("it ended before it printed {what}"));
             if line.contains(what) {
                 return line;
             }

@@ -80,7 +80,7 @@ pub struct NewConnection {
 }
 
 impl NewConnection {
-    /// A connection that keeps itself alive, of which no more is said.
+    /// A connection that keeps itself alive, without a device.
     pub fn plain(id: Id) -> Self {
         Self { id, lease: None, device: None, idle: false }
     }

@@ -352,7 +352,7 @@ impl Alone {
             self.probed_ms = now_ms;
             let hearing = self.daemon.view.hearing.get_mut();
             let number = hearing.probe(now.mono_ms);
-            if hearing.asks_bucket(now.mono_ms) {
+            if hearing.begin_bucket_query(now.mono_ms) {
                 hearing.on_bucket_answer(true);
             }
             for lane in [0, 1] {
