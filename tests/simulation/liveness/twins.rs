@@ -241,7 +241,6 @@ impl Alone {
         // Both are the same daemon, with the same clocks.
         let mut rng = fastrand::Rng::with_seed(1);
         let daemon = Daemon::start(DaemonId(1), &settings, 0, 0, &mut rng);
-        daemon.view.machine.borrow_mut().index_mut().track_online();
         Self { daemon, rev: 0, events: Vec::new(), online: Vec::new(), probed_ms: 0, overtaken: 0 }
     }
 
