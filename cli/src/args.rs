@@ -10,6 +10,7 @@ use crate::commands::{
     channel, check, connect, count, daemons, delete, explain, export, get, import, keys, manual,
     permissions, query, set, top, wait, watch, who,
 };
+use crate::forms;
 use crate::output::OutputFlags;
 use crate::session::Flags;
 use crate::web::Web;
@@ -40,8 +41,13 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line; otherwise prints what is to be said, and returns the exit code.
     pub fn read() -> Result<Self, ExitCode> {
-        let read = Self::grammar().try_get_matches();
-        read.and_then(|matches| Self::from_arg_matches(&matches)).map_err(|error| {
+        let read = Self::grammar().try_get_matches().and_then(|matches| {
+            let cli = Self::from_arg_matches(&matches)?;
+            forms::check(&matches, &cli.output)
+                .map_err(|text| Self::grammar().error(ErrorKind::ArgumentConflict, text))?;
+            Ok(cli)
+        });
+        read.map_err(|error| {
             let _ = error.print();
             match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
@@ -53,12 +59,14 @@ impl Cli {
     }
 
     /// The grammar. A variable that is set to nothing counts as not set, as for the `nats` command.
-    fn grammar() -> clap::Command {
+    pub fn grammar() -> clap::Command {
         let is_empty = |arg: &Arg| {
             let value = arg.get_env().and_then(env::var_os);
             value.is_some_and(|value| value.is_empty())
         };
-        Self::command().mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg })
+        let grammar = Self::command();
+        let grammar = grammar.mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg });
+        forms::explained(grammar)
     }
 
     /// Returns whether a command line with an error is one of `check`.

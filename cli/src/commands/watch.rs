@@ -43,10 +43,6 @@ pub struct WatchUsers {
 
 impl WatchUsers {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
-        output.needs_records()?;
-        if output.format == Format::Csv {
-            return Err(Failure::usage("changes come one by one: -o jsonl, json, ids or table"));
-        }
         let door = session.door()?;
         if let Some((kind, id)) = &self.channel {
             return self.follow(door.watch_channel(kind, id).await?, output).await;
@@ -65,7 +61,7 @@ impl WatchUsers {
         let mut shown = false;
         while let Some(change) = watch.next().await {
             match &change {
-                Change::User { .. } if output.is_live() && !shown => {}
+                Change::User { .. } if output.format == Format::Table && !shown => {}
                 Change::User { .. } => self.print(&change, output).await?,
                 Change::State(WatchState::Live | WatchState::Degraded(_)) if !shown => {
                     shown = true;
@@ -103,7 +99,7 @@ impl WatchUsers {
 
 /// The first picture, as a table for people.
 fn show_all<K>(watch: &Watch<Fields, K>, output: &Output) -> Result<(), Failure> {
-    if !output.is_live() {
+    if output.format != Format::Table {
         return Ok(());
     }
     let users: Vec<Value> =
@@ -137,6 +133,8 @@ fn row(id: &str, kind: &str, now: &Value, output: &Output) -> String {
         "came" => "came online",
         "left" => "went offline",
         "gone" => "is gone",
+        "first" if now["online"] == true => "is online",
+        "first" => "is offline",
         "status" => "has a status",
         _ => "changed",
     };

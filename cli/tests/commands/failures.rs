@@ -62,7 +62,7 @@ async fn a_command_line_that_cannot_be_understood_is_a_usage_error() {
     stage.run(&["--as", "john", "set", "jack"]).await.fails(2, "acts as that user only");
     stage.run(&["-o", "xml", "who"]).await.fails(2, "jsonl");
     stage.run(&["--raw", "daemons"]).await.fails(2, "--raw");
-    stage.run(&["-o", "csv", "watch", "john"]).await.fails(2, "one by one");
+    stage.run(&["-o", "csv", "watch", "john"]).await.fails(2, "`watch` has no -o csv");
     for prefix in ["a.*", "a..b", "a b", ">", ""] {
         for flag in ["--prefix", "--events", "--inbox-prefix"] {
             stage.run(&[flag, prefix, "get", "john"]).await.fails(2, "no subject");
