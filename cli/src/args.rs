@@ -10,6 +10,7 @@ use crate::commands::{
     channel, check, connect, count, daemons, delete, explain, export, get, import, keys, manual,
     permissions, query, set, top, wait, watch, who,
 };
+use crate::failure::code;
 use crate::forms;
 use crate::output::OutputFlags;
 use crate::session::Flags;
@@ -22,13 +23,17 @@ output, all else to standard error.
 The connection is that of the nats command: the same flags, variables and contexts. A login that \
 flags give replaces that of the context.
 
-Exit status: 0. 1 refused, with the code on standard error. 2 a command line that cannot be \
-understood. 3 not there, or not so in time. 69 NATS or the daemons cannot be reached. 77 login or \
-permission. 78 a context that cannot be used. 130 Ctrl-C.";
+Exit status; check alone has those of Nagios:
+";
+
+fn after_help() -> String {
+    let codes = code::MEANINGS.iter().map(|(code, meaning)| format!("{code:>5}  {meaning}\n"));
+    format!("{AFTER_HELP}{}", codes.collect::<String>())
+}
 
 /// Asks, watches, changes and explains who is online, on NATS.
 #[derive(Parser)]
-#[command(name = "presencectl", version, after_long_help = AFTER_HELP)]
+#[command(name = "presencectl", version, after_long_help = after_help())]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -30,7 +30,8 @@ pub struct Man {
 
 impl Man {
     pub fn run(self) -> Result<(), Failure> {
-        std::fs::create_dir_all(&self.folder)?;
-        Ok(clap_mangen::generate_to(Cli::grammar(), &self.folder)?)
+        let made = std::fs::create_dir_all(&self.folder)
+            .and_then(|()| clap_mangen::generate_to(Cli::grammar(), &self.folder));
+        made.map_err(Failure::writing(&self.folder))
     }
 }

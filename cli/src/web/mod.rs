@@ -4,6 +4,7 @@ mod api;
 mod demo;
 mod guard;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,9 @@ impl Web {
             return Err(Failure::usage(text));
         }
         let door = Door::Service(session.service()?);
-        let listener = TcpListener::bind(self.listen).await?;
+        let listener = TcpListener::bind(self.listen).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {}: {error}", self.listen))
+        })?;
         let guard = Guard::new(listener.local_addr()?)?;
         let demo = if self.demo { Some(Demo::start(session.service()?).await?) } else { None };
         let live = Live::new();

@@ -73,6 +73,32 @@ async fn a_command_line_that_cannot_be_understood_is_a_usage_error() {
     stage.run(&far).await.fails(2, "--status-for");
 }
 
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_no_refusal_of_the_service() {
+    let stage = Stage::start().await;
+    stage.ok(&["set", "john"]).await;
+    let path = |name: &str| stage.home.path().join(name).display().to_string();
+    stage.run(&["import", "/none/users.jsonl"]).await.fails(66, "cannot read /none/users.jsonl");
+    stage.run(&["import", "/none/users.jsonl", "--dry-run"]).await.fails(66, "/none/users.jsonl");
+    std::fs::write(path("users.jsonl"), "{\"id\":\"john\"}\n").unwrap();
+    std::fs::create_dir(path("users.jsonl.progress")).unwrap();
+    let import = ["import", &path("users.jsonl")];
+    stage.run(&import).await.fails(66, "users.jsonl.progress");
+    std::fs::create_dir(path("more.jsonl.progress.new")).unwrap();
+    std::fs::write(path("more.jsonl"), "{\"id\":\"john\"}\n").unwrap();
+    stage.run(&["import", &path("more.jsonl")]).await.fails(73, "more.jsonl.progress");
+    stage.run(&["export", "/none/users.jsonl"]).await.fails(73, "/none/users.jsonl");
+    std::fs::write(path("file"), "").unwrap();
+    stage.run(&["man", &path("file/man")]).await.fails(73, "cannot write");
+    stage.run(&["keys", "--out", "/none/user.nk"]).await.fails(73, "/none/user.nk");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let web = ["web", "--listen", &taken];
+    stage.run(&web).await.fails(74, &format!("cannot listen on {taken}"));
+    let help = stage.ok(&["--help"]).await;
+    assert!(help.contains("   66  a file that cannot be read\n"), "{help}");
+}
+
 const LIMITED: &str = r#"
 authorization { users: [
   { user: all, password: all }

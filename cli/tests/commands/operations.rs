@@ -70,7 +70,7 @@ async fn keys_are_pairs_and_a_seed_in_a_file_is_for_its_owner() {
     assert_eq!(printed.stdout.trim(), seed.public_key());
     assert!(printed.stdout.starts_with('A'));
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    Done::of(bare(&folder, &arguments)).await.fails(1, "account.nk");
+    Done::of(bare(&folder, &arguments)).await.fails(73, "account.nk");
 }
 
 async fn permissions(arguments: &[&str]) -> String {
