@@ -46,13 +46,9 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line; otherwise prints what is to be said, and returns the exit code.
     pub fn read() -> Result<Self, ExitCode> {
-        let read = Self::grammar().try_get_matches().and_then(|matches| {
-            let cli = Self::from_arg_matches(&matches)?;
-            forms::check(&matches, &cli.output)
-                .map_err(|text| Self::grammar().error(ErrorKind::ArgumentConflict, text))?;
-            Ok(cli)
-        });
+        let read = Self::read_by(Self::grammar());
         read.map_err(|error| {
+            let error = if error.exit_code() == 0 { error } else { Self::without_variables(error) };
             let _ = error.print();
             match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
@@ -61,6 +57,22 @@ impl Cli {
                 _ => ExitCode::from(2),
             }
         })
+    }
+
+    fn read_by(grammar: clap::Command) -> Result<Self, clap::Error> {
+        let mut of_errors = grammar.clone();
+        let matches = grammar.try_get_matches()?;
+        let cli = Self::from_arg_matches(&matches)?;
+        forms::check(&matches, &cli.output)
+            .map_err(|text| of_errors.error(ErrorKind::ArgumentConflict, text))?;
+        Ok(cli)
+    }
+
+    /// The error as it is without the variables: the usage that clap shows in it names all that is
+    /// given, as if it were required. What only a variable is wrong in stays.
+    fn without_variables(error: clap::Error) -> clap::Error {
+        let grammar = Self::grammar().mut_args(|arg| arg.env(None));
+        Self::read_by(grammar).err().unwrap_or(error)
     }
 
     /// The grammar. A variable that is set to nothing counts as not set, as for the `nats` command.

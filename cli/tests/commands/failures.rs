@@ -69,6 +69,13 @@ async fn a_command_line_that_cannot_be_understood_is_a_usage_error() {
         }
     }
     stage.run(&["--as", "", "get", "john"]).await.fails(2, "invalid value");
+    // Its server is in NATS_URL.
+    let nobody = stage.run(&["delete"]).await;
+    nobody.fails(2, "Usage: presencectl delete <USER");
+    assert!(!nobody.stderr.contains("--server"), "{nobody:?}");
+    let mut command = stage.command(&["who"]);
+    command.env("NATS_TIMEOUT", "soon");
+    Done::of(command).await.fails(2, "'soon'");
     let far = ["set", "john", "--status", "here", "--status-for", "99999999999years"];
     stage.run(&far).await.fails(2, "--status-for");
 }
