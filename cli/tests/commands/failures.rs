@@ -112,6 +112,9 @@ authorization { users: [
   { user: some, password: some, permissions: {
       publish: { allow: ["presence.v1.query_users", "presence.v1.count_users"] }
       subscribe: { allow: ["_INBOX.>"] } } }
+  { user: tied, password: tied, permissions: {
+      publish: { allow: ["presence.v1.connect", "presence.v1.heartbeat"] }
+      subscribe: { allow: ["_INBOX.>"] } } }
   { user: deaf, password: deaf, permissions: {
       publish: { allow: [">"] }, subscribe: { allow: ["none"] } } }
 ] }
@@ -142,6 +145,18 @@ async fn a_missing_permission_is_named_as_the_line_that_grants_it() {
         .run(&["--user", "all", "--password", "wrong", "who"])
         .await
         .fails(77, "refuses the login");
+}
+
+#[tokio::test]
+async fn a_disconnect_that_is_refused_is_no_success() {
+    let all = [("NATS__USER", "all"), ("NATS__PASSWORD", "all")];
+    let stage = Stage::on(Server::start_with(LIMITED).await, &all).await;
+    let tied = ["--user", "tied", "--password", "tied", "connect", "john", "--for", "200ms"];
+    let kept = stage.run(&tied).await;
+    assert_eq!((kept.code, kept.stdout.lines().count()), (77, 2), "{kept:?}");
+    let grant = "publish: { allow: [\"presence.v1.disconnect\"] }";
+    assert!(kept.stderr.contains(grant), "{kept:?}");
+    assert!(kept.stderr.contains("john is shown online until its lease is over"), "{kept:?}");
 }
 
 #[tokio::test]
