@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::{Command, ConnectionState, Device};
 use crate::beat::{Beat, Silence};
@@ -64,17 +64,22 @@ impl Task {
                 None
             }
         };
-        if error.is_none() {
-            let body = self.named(json!({"connection_id": self.id}));
-            if asked_to_wait {
-                let goodbye = self.link.ask_within("disconnect", &body, retry::LAST_DISCONNECT);
-                // The lease ends a connection whose goodbye is not heard.
-                let _ = timeout(retry::LAST_DISCONNECT, goodbye).await;
-            } else {
-                self.link.tell("disconnect", &body).await;
-            }
-        }
+        let error = match error {
+            Some(error) => Some(error),
+            None => self.disconnect(asked_to_wait).await.err(),
+        };
         self.stand(ConnectionState::Closed(error.clone()), error);
+    }
+
+    /// Says goodbye. The lease ends a connection whose goodbye is not heard.
+    async fn disconnect(&self, wait: bool) -> Result<(), Error> {
+        let body = self.named(json!({"connection_id": self.id}));
+        if !wait {
+            self.link.tell("disconnect", &body).await;
+            return Ok(());
+        }
+        let goodbye = self.link.ask_within("disconnect", &body, retry::LAST_DISCONNECT);
+        goodbye.await.map(|_| ())
     }
 
     /// Shows a state, and the error that explains it.
