@@ -30,8 +30,12 @@ pub struct Identity {
     /// The prefix of the announced counts, if this daemon announces any.
     #[serde(default)]
     pub counts: Option<String>,
-    /// Bucket, JetStream domain and creation time.
+    /// Bucket and creation time.
     pub stream: String,
+    /// The domain of JetStream that has the stream, for people: daemons may come to one stream by
+    /// different ways.
+    #[serde(default)]
+    pub domain: Option<String>,
     /// The settings that all should have, as text.
     pub settings: String,
 }
@@ -89,6 +93,14 @@ pub struct Cell {
 
 fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+impl Identity {
+    /// The stream, as people tell it from others.
+    fn place(&self) -> String {
+        let domain = self.domain.as_ref().map(|name| format!(" of the domain {name}"));
+        format!("{}{}", self.stream, domain.unwrap_or_default())
+    }
 }
 
 impl Cell {
@@ -165,7 +177,10 @@ impl Cell {
             let text = format!(
                 "daemons of the prefix {} keep their records in two streams: this one in {}, \
                  others in {} ({})",
-                own.requests, own.stream, other.identity.stream, named
+                own.requests,
+                own.place(),
+                other.identity.place(),
+                named
             );
             let is_younger = if own_ms.abs_diff(theirs_ms) < SAME_AGE_MS {
                 own.stream > other.identity.stream
@@ -206,6 +221,7 @@ mod tests {
             events: "e".to_owned(),
             counts: Some("c".to_owned()),
             stream: stream.to_owned(),
+            domain: None,
             settings: settings.to_owned(),
         }
     }
