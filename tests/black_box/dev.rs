@@ -21,7 +21,11 @@ struct Dev {
 
 impl Dev {
     async fn start(dir: &Path) -> Self {
-        let mut child = dev(dir).spawn().unwrap();
+        Self::of(&mut dev(dir)).await
+    }
+
+    async fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = timeout(OUTPUT_TIMEOUT, lines.next_line()).await.unwrap().unwrap().unwrap();
         let url = first.split(' ').find(|word| word.starts_with("nats://")).unwrap().to_owned();
@@ -84,6 +88,27 @@ async fn it_serves_follows_the_changes_and_keeps_the_data_over_a_restart() {
     let query = json!({"filter": {"id": "john"}, "presence": true});
     assert_eq!(dev.ask("query_users", query).await["users"][0]["status"], "Eating...");
     dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn it_runs_on_the_threads_that_are_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut dev = Dev::of(dev(dir.path()).args(["--set", "runtime.threads=20"])).await;
+    dev.prints("Ctrl-C").await;
+    let tasks = format!("/proc/{}/task", dev.child.id().unwrap());
+    let tasks = std::fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path().join("comm"));
+    let names = tasks.map(|comm| std::fs::read_to_string(comm).unwrap_or_default());
+    let workers = names.filter(|name| name.starts_with("tokio")).count();
+    assert!(workers >= 20, "{workers}");
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_start_no_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = dev(dir.path()).args(["--set", "runtime.threads=many"]).output().await.unwrap();
+    assert_eq!(wrong.status.code(), Some(78), "{wrong:?}");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "{wrong:?}");
 }
 
 #[tokio::test]
