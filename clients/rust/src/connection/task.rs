@@ -159,11 +159,11 @@ impl Task {
                     sleep(wait).await;
                 }
                 Err(error) if self.pending.drop_ended(&sent, &error) => {}
-                Err(error) if self.waiting.is_empty() => return Err(error),
+                Err(error) if self.waiting.is_empty() => return Err(error.of_one_user()),
                 // The fault may lie in the changes that ride along: it goes on without them.
                 Err(error) => {
                     self.pending = Patch::new();
-                    self.answer(&Err(error));
+                    self.answer(&Err(error.of_one_user()));
                 }
             }
         }
@@ -330,7 +330,7 @@ impl Task {
                     Some(before) => self.device = before,
                     None => self.pending = Patch::new(),
                 }
-                self.answer(&Err(error));
+                self.answer(&Err(error.of_one_user()));
                 Ok(())
             }
         }

@@ -292,7 +292,7 @@ impl Seats {
             self.enqueue(key.clone());
             return false;
         }
-        fail(seat, error);
+        fail(seat, &error.clone().of_one_user());
         match kind {
             // A connection that was there is made again for as long as its owner holds the seat.
             // The fault may lie in the patch, so the next try goes without.
