@@ -159,6 +159,12 @@ impl Seats {
         self.enqueue(key);
     }
 
+    /// The lease ends: nobody waits any longer.
+    pub fn refuse(&mut self, error: &Error) {
+        self.seats.values_mut().for_each(|seat| fail(seat, error));
+        *self = Self::new();
+    }
+
     /// All have to connect again; under a new name of the lease if `renamed`.
     pub fn on_lost(&mut self, renamed: bool) {
         if renamed {

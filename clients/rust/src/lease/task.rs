@@ -124,7 +124,10 @@ impl Task {
                 () = until(send_at) => self.send(),
                 () = until(beat_at) => self.send_beat(&mut beat, link),
                 Some((sent, answer, link_lives)) = self.beats.next() => {
-                    self.on_beat(&mut beat, sent, answer, link_lives).await;
+                    if let Err(error) = self.on_beat(&mut beat, sent, answer, link_lives).await {
+                        self.seats.refuse(&error);
+                        break;
+                    }
                 }
                 () = until(retry_at) => self.retry_due(),
                 Some(()) = self.ending.next() => {}
