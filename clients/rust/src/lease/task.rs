@@ -238,7 +238,7 @@ impl Task {
             }
             Err(error) if error.code() == "too_large" && sent.len() > 1 => {
                 self.batch = self.batch.min(sent.len() / 2);
-                sent.into_iter().for_each(|sent| self.seats.on_unsent(sent));
+                sent.into_iter().for_each(|sent| self.seats.on_unsent(sent, false));
             }
             Err(error) => self.on_untaken(sent, &error),
         }
@@ -257,7 +257,7 @@ impl Task {
         self.hold_until = self.hold_until.max(Some(Instant::now() + wait));
         for sent in sent {
             if passes {
-                self.seats.on_unsent(sent);
+                self.seats.on_unsent(sent, error.may_have_applied());
             } else if let Some(retry) = self.seats.on_result(sent, Err(error.clone())) {
                 self.try_later(retry);
             }
