@@ -1,10 +1,11 @@
 //! Whether all daemons that answer the same requests keep their records in the same stream, and
 //! with the same settings. Pure: the time comes in as a value.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::build::Build;
 use super::peers::FAILED_AFTER_MS;
 use crate::presence::entity::DaemonId;
 
@@ -42,11 +43,15 @@ pub struct Introduction {
     /// The time for which daemons of its stream have been there without a break, in milliseconds.
     pub up_ms: u64,
     #[serde(flatten)]
+    pub build: Build,
+    #[serde(flatten)]
     pub identity: Identity,
 }
 
 #[derive(Debug)]
 struct Neighbour {
+    /// The daemon, for the log.
+    label: String,
     identity: Identity,
     heard_ms: u64,
     /// The time from which daemons of its stream have been there, on this daemon's monotonic clock.
@@ -76,7 +81,7 @@ pub struct Findings {
 /// The daemons that answer the same requests or keep their records in the same stream.
 #[derive(Debug, Default)]
 pub struct Cell {
-    neighbours: HashMap<DaemonId, Neighbour>,
+    neighbours: BTreeMap<DaemonId, Neighbour>,
     group: Option<Group>,
     /// The start of a conflict, while there is one.
     since_ms: Option<u64>,
@@ -89,20 +94,15 @@ fn signed(ms: u64) -> i64 {
 impl Cell {
     /// Another daemon introduced itself.
     pub fn on_introduction(&mut self, daemon: DaemonId, introduction: Introduction, now_ms: u64) {
-        let since_ms = signed(now_ms) - signed(introduction.up_ms);
-        let neighbour = self.neighbours.entry(daemon).or_insert_with(|| Neighbour {
-            identity: introduction.identity.clone(),
-            heard_ms: now_ms,
-            since_ms,
-        });
-        let is_same = neighbour.identity.stream == introduction.identity.stream;
+        let Introduction { up_ms, build, identity, .. } = introduction;
+        let since_ms = signed(now_ms) - signed(up_ms);
+        let before = self.neighbours.get(&daemon);
         // Messages that were delayed make it look younger.
-        let known_ms = if is_same { neighbour.since_ms } else { since_ms };
-        *neighbour = Neighbour {
-            identity: introduction.identity,
-            heard_ms: now_ms,
-            since_ms: known_ms.min(since_ms),
-        };
+        let known_ms = before.filter(|known| known.identity.stream == identity.stream);
+        let since_ms = known_ms.map_or(since_ms, |known| known.since_ms.min(since_ms));
+        let label = format!("daemon {daemon}, {build}");
+        let neighbour = Neighbour { label, identity, heard_ms: now_ms, since_ms };
+        self.neighbours.insert(daemon, neighbour);
     }
 
     /// The time from which daemons of this daemon's stream have been there. This daemon started at
@@ -145,9 +145,9 @@ impl Cell {
             .find(|each| same_requests(each) && each.identity.layout != own.layout)
         {
             findings.yields = Some(format!(
-                "another daemon keeps records in layout {}, and this build knows {LAYOUT}: install \
-                 the newer one",
-                other.identity.layout
+                "another daemon ({}) keeps records in layout {}, and this build knows {LAYOUT}: \
+                 install the newer one",
+                other.label, other.identity.layout
             ));
             return findings;
         }
@@ -159,10 +159,13 @@ impl Cell {
         let oldest = foreign.iter().copied().filter(same_requests).min_by_key(|each| each.since_ms);
         if let Some(other) = oldest {
             let theirs_ms = other.since_ms;
+            // The same one for as long as it is there: which is the oldest may change.
+            let is_theirs = |each: &&&Neighbour| each.identity.stream == other.identity.stream;
+            let named = foreign.iter().find(is_theirs).map_or("", |each| &each.label);
             let text = format!(
                 "daemons of the prefix {} keep their records in two streams: this one in {}, \
-                 others in {}",
-                own.requests, own.stream, other.identity.stream
+                 others in {} ({})",
+                own.requests, own.stream, other.identity.stream, named
             );
             let is_younger = if own_ms.abs_diff(theirs_ms) < SAME_AGE_MS {
                 own.stream > other.identity.stream
@@ -178,13 +181,13 @@ impl Cell {
         let differs = kin.iter().find(|each| each.identity.settings != own.settings);
         findings.difference = match (differs, sharing) {
             (Some(other), _) => Some(format!(
-                "daemons of one bucket have different settings: here {}, elsewhere {}",
-                own.settings, other.identity.settings
+                "daemons of one bucket have different settings: here {}, elsewhere {} ({})",
+                own.settings, other.identity.settings, other.label
             )),
             (None, Some(other)) => Some(format!(
-                "`subjects.channel_events` is that of another cell too, whose requests go to {}: \
-                 the counts of channels of the same name contradict each other",
-                other.identity.requests
+                "`subjects.channel_events` is that of another cell too, whose requests go to {} \
+                 ({}): the counts of channels of the same name contradict each other",
+                other.identity.requests, other.label
             )),
             (None, None) => None,
         };
@@ -208,7 +211,8 @@ mod tests {
     }
 
     fn hear(cell: &mut Cell, identity: Identity, up_ms: u64, now_ms: u64) {
-        let introduction = Introduction { daemon: String::new(), up_ms, identity };
+        let build = Build { host: "h".to_owned(), version: "1.2.3".to_owned() };
+        let introduction = Introduction { daemon: String::new(), up_ms, build, identity };
         cell.on_introduction(DaemonId(up_ms), introduction, now_ms);
     }
 
@@ -264,8 +268,11 @@ mod tests {
         let newer = Identity { layout: 2, ..own.clone() };
         assert!(assessed(&own, 0, &[(newer, 1)]).yields.unwrap().contains("layout 2"));
         let findings = assessed(&own, 0, &[(identity("a", "lease 6s"), 1)]);
-        let expected = "daemons of one bucket have different settings: here lease 60s, elsewhere \
-                        lease 6s";
+        let expected = format!(
+            "daemons of one bucket have different settings: here lease 60s, elsewhere lease 6s \
+             (daemon {}, version 1.2.3 on h)",
+            DaemonId(1)
+        );
         assert_eq!(findings.difference.unwrap(), expected);
     }
 

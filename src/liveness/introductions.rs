@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::build::Build;
 use super::cell::{Cell, Findings, Identity, Introduction, LAYOUT};
 use crate::config::{INTERNAL, Settings};
 use crate::presence::entity::DaemonId;
@@ -27,6 +28,7 @@ pub struct Introductions {
     store: Store,
     /// Without the stream.
     identity: Identity,
+    build: Build,
     cell: Cell,
     findings: Findings,
     /// Whether this daemon takes no requests.
@@ -67,7 +69,7 @@ impl Introductions {
         };
         let (cell, findings, yields) =
             (Cell::default(), Findings::default(), watch::Sender::new(false));
-        Self { client, store, identity, cell, findings, yields }
+        Self { client, store, identity, build: Build::own(), cell, findings, yields }
     }
 
     /// Returns whether this daemon takes no requests.
@@ -94,10 +96,10 @@ impl Introductions {
     }
 
     fn on_introduction(&mut self, payload: &[u8]) {
-        let Ok(said) = serde_json::from_slice::<Introduction>(payload) else { return };
-        let Some(daemon) = DaemonId::parse(&said.daemon) else { return };
+        let Ok(introduction) = serde_json::from_slice::<Introduction>(payload) else { return };
+        let Some(daemon) = DaemonId::parse(&introduction.daemon) else { return };
         if daemon != self.store.context.daemon {
-            self.cell.on_introduction(daemon, said, self.now_ms());
+            self.cell.on_introduction(daemon, introduction, self.now_ms());
         }
     }
 
@@ -110,6 +112,7 @@ impl Introductions {
         let introduction = Introduction {
             daemon,
             up_ms: self.cell.group_up_ms(&self.identity, 0, now_ms),
+            build: self.build.clone(),
             identity: self.identity.clone(),
         };
         let payload = serde_json::to_vec(&introduction).unwrap_or_default();

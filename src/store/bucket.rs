@@ -187,6 +187,11 @@ impl Bucket {
         }
     }
 
+    /// The key that a subject of the bucket ends in.
+    pub fn key_of<'a>(&self, subject: &'a str) -> &'a str {
+        subject.get(self.prefix().len()..).unwrap_or_default()
+    }
+
     /// The prefix of the subjects of the bucket's keys.
     pub fn prefix(&self) -> String {
         format!("$KV.{}.", self.name)

@@ -138,3 +138,37 @@ test("daemons and NATS are away for longer than a lease: nobody flickers", async
   assert.deepEqual(witness.online, [true]);
   await lease.close();
 });
+
+test("close waits for the batches under way: nobody is seated behind it", async () => {
+  const settings = '[liveness]\nlease = "60s"\nheartbeat_interval = "20s"\noffline_grace = "0s"';
+  const slow = await Stack.start({ settings });
+  try {
+    const nc = await slow.connect();
+    const taken: string[] = [];
+    nc.subscribe("slow.v1.*", {
+      callback: (_error, msg) => {
+        taken.push(msg.subject);
+        void (async () => {
+          if (msg.subject.endsWith(".batch")) await new Promise((done) => setTimeout(done, 700));
+          const answer = await nc.request(msg.subject.replace("slow", "presence"), msg.data);
+          msg.respond(answer.data);
+        })();
+      },
+    });
+    await nc.flush();
+    const lease = forService(await slow.connect(), { prefix: "slow" }).lease("gw");
+    const connecting = lease.connect("late");
+    await until(() => taken.length > 0);
+    const closing = lease.close();
+    assert.equal(lease.close(), closing);
+    await assert.rejects(connecting, { kind: "closed" });
+    await closing;
+    assert.deepEqual(taken, ["slow.v1.batch", "slow.v1.disconnect"]);
+    await until(async () => {
+      const { items } = await forService(nc).queryUsers({ filter: { id: "late" } });
+      return items[0]?.online === false;
+    }, 3000);
+  } finally {
+    await slow.stop();
+  }
+});

@@ -81,3 +81,55 @@ test("a count that may not be heard is shown as it was answered, and says so", a
   assert.equal(narrow.get("jack")?.online, true);
   await seat.close();
 });
+
+test("heartbeats that NATS refuses from now on end a connection, and a lease with its seats", async () => {
+  const user = (subjects: string) => `authorization { users: [
+    { user: "all", password: "x" }
+    { user: "app", password: "x", permissions: { publish: { ${subjects} } } }
+  ] }`;
+  const daemonUrl = (port: number) => `nats://all:x@127.0.0.1:${port}`;
+  const own = await Stack.start({ nats: user('allow: ["presence.>"]'), daemonUrl });
+  try {
+    const nc = await own.connect({ user: "app", pass: "x" });
+    const lease = forService(nc).lease("gw");
+    const seat = await lease.connect("sitter");
+    const connection = await forUser(nc, "own").connect();
+    await own.reload(user('allow: ["presence.>"], deny: ["presence.v1.heartbeat.>"]'));
+    await until(() => connection.state.status === "closed");
+    const { kind, subject } = connection.state.error ?? {};
+    assert.deepEqual([kind, subject], ["permission", "presence.v1.heartbeat.own"]);
+    assert.equal(seat.state.status, "online");
+    await own.reload(user('allow: ["presence.>"], deny: ["presence.v1.heartbeat"]'));
+    await until(() => lease.state.status === "closed");
+    const error = await lease.closed();
+    assert.deepEqual([error?.kind, error?.subject], ["permission", "presence.v1.heartbeat"]);
+    assert.deepEqual(lease.state, { status: "closed", error });
+    assert.deepEqual([seat.state.status, seat.state.error], ["closed", error]);
+    await assert.rejects(lease.connect("late"), { kind: "closed" });
+  } finally {
+    await own.stop();
+  }
+});
+
+test("idleness that may not be told is tried once for each change, and shown as an error", async () => {
+  const spy = await stack.connect({ user: "all", pass: "x" });
+  const nc = await stack.connect({ user: "john", pass: "x" });
+  const refused: string[] = [];
+  void (async () => {
+    for await (const status of nc.status()) {
+      if (status.type === "error") refused.push(status.error.message);
+    }
+  })();
+  const connection = await forUser(nc, "john").connect();
+  connection.setIdle(true);
+  const error = await until(() => connection.state.error);
+  assert.deepEqual(
+    [error.kind, error.subject],
+    ["permission", "presence.v1.update_connection.john"],
+  );
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(refused.length, 1);
+  assert.equal(connection.state.status, "online");
+  await connection.close();
+  await spy.close();
+});

@@ -6,7 +6,7 @@
 import type { NatsConnection, WsConnectionOptions } from "@nats-io/nats-core";
 import { wsconnect } from "@nats-io/nats-core";
 import { PresenceError } from "../core/errors.js";
-import { Link } from "../core/link.js";
+import { Link, causeNamed } from "../core/link.js";
 import type { Auth } from "./token.js";
 import { TokenSource } from "./token.js";
 
@@ -84,7 +84,7 @@ export class Dialer {
           // A refused login is tried once more at once, with a fresh token.
           if (this.#refusals === 1 && !this.link.closed) continue;
           this.#onAttempted();
-          const silent = chainOf(error).includes("TimeoutError") && this.#failures < ROUNDS_AT_ONCE;
+          const silent = causeNamed(error, "TimeoutError") && this.#failures < ROUNDS_AT_ONCE;
           if (!this.link.closed && !silent) await this.#sleep(this.#backoffMs());
         }
       }
@@ -209,18 +209,12 @@ function firstOf(options: WsConnectionOptions): Promise<NatsConnection> {
   });
 }
 
-function chainOf(error: unknown): string[] {
-  const names: string[] = [];
-  for (let at = error; at instanceof Error && names.length < 4; at = at.cause) names.push(at.name);
-  return names;
-}
-
 function isLoginError(error: unknown): boolean {
-  return chainOf(error).some(
-    (name) => name === "AuthorizationError" || name === "UserAuthenticationExpiredError",
+  return ["AuthorizationError", "UserAuthenticationExpiredError"].some((name) =>
+    causeNamed(error, name),
   );
 }
 
 function isGone(error: unknown): boolean {
-  return chainOf(error).includes("LoginGone");
+  return !!causeNamed(error, "LoginGone");
 }

@@ -20,7 +20,7 @@ export { isPresenceError, PresenceError } from "../core/errors.js";
 export type { ConnectionSnapshot, ConnectionStatus } from "../core/session.js";
 export type { PresenceSource } from "../core/source.js";
 export type * from "../core/types.js";
-export type { Change, WatchSnapshot, WatchStatus } from "../core/watch.js";
+export type { Change, WatchListener, WatchSnapshot, WatchStatus } from "../core/watch.js";
 export type { Auth } from "./token.js";
 export { LoginGone } from "./token.js";
 

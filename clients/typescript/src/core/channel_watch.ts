@@ -42,6 +42,7 @@ export class ChannelsWatch<F extends object = Fields> extends Watch<F> {
   #again = false;
   #loaded = false;
 
+  /** @internal */
   constructor(hub: Hub, loader: ChannelsLoader<F>) {
     super(hub);
     this.#load = loader;

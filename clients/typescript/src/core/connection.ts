@@ -1,7 +1,7 @@
 /** A connection of one user, kept alive by its own heartbeats. */
 
 import type { Door } from "./door.js";
-import { PresenceError, isPresenceError } from "./errors.js";
+import { PresenceError, isFinal, isPresenceError } from "./errors.js";
 import type { ConnectionSnapshot } from "./session.js";
 import { Session } from "./session.js";
 import type { Ticker } from "./ticker.js";
@@ -19,6 +19,7 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
   readonly #beats: Beats;
   #ask = false;
 
+  /** @internal */
   constructor(
     door: Door,
     user: string,
@@ -159,9 +160,11 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
       else if (answer.heartbeat && this.#session.joined)
         this.#beats.start(answer.heartbeat.interval_ms);
     } catch (error) {
-      // Asked again with the next beat.
+      // Asked again with the next beat, unless that is refused for good.
       this.#ask = true;
-      if (isPresenceError(error) && error.kind !== "disconnected") this.#session.report(error);
+      if (!isPresenceError(error) || error.kind === "disconnected") return;
+      if (isFinal(error)) this.#session.abort(error);
+      else this.#session.report(error);
     }
   }
 }

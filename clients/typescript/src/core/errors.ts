@@ -63,6 +63,11 @@ export function isPresenceError(error: unknown): error is PresenceError {
   return error instanceof Error && error.name === "PresenceError";
 }
 
+/** Whether what failed thus is refused for good, such as heartbeats without their permission. */
+export function isFinal(error: PresenceError): boolean {
+  return !error.retryable && !error.mayHaveApplied;
+}
+
 /** Whether the answer to the request would have been larger than NATS takes. */
 export function isTooLarge(error: unknown): boolean {
   return isPresenceError(error) && error.code === "too_large";

@@ -1,7 +1,7 @@
 /** A gateway's lease: many connections of many users, one heartbeat, and batches. */
 
 import type { Door } from "./door.js";
-import { PresenceError, errorOfReply, isPresenceError } from "./errors.js";
+import { PresenceError, errorOfReply, isFinal, isPresenceError } from "./errors.js";
 import type { ConnectionSnapshot, Operation } from "./session.js";
 import { Session } from "./session.js";
 import type { Ticker } from "./ticker.js";
@@ -12,6 +12,7 @@ import type { ConnectOptions, Fields, HeartbeatTimes, Patch } from "./types.js";
 const BATCH_OPERATIONS = 200;
 const BATCH_MS = 5;
 const BATCHES_IN_FLIGHT = 4;
+const REQUEST_MS = 5000;
 
 interface QueuedOperation {
   op: object;
@@ -19,11 +20,19 @@ interface QueuedOperation {
   reject: (error: unknown) => void;
 }
 
+export interface LeaseState {
+  /** `closed` is for good; breaks of the link are told by the seats. */
+  readonly status: "open" | "closed";
+  /** The last error of its heartbeats; of a closed lease the error that ended it. */
+  readonly error?: PresenceError;
+}
+
 /** One user's connection on a gateway's lease. */
 export class Seat<F extends object = Fields> implements AsyncDisposable {
   readonly user: string;
   readonly #session: Session<F>;
 
+  /** @internal */
   constructor(session: Session<F>) {
     this.user = session.user;
     this.#session = session;
@@ -67,20 +76,35 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
   readonly #sessions = new Set<Session<F>>();
   readonly #beats: Beats;
   readonly #queue: QueuedOperation[] = [];
+  readonly #batches = new Set<Promise<void>>();
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #batches = 0;
   #mismatches = 0;
   #formerLease: string | undefined;
-  #closed = false;
-  readonly #linkListener = { closed: () => this.abandon() };
+  #state: LeaseState = { status: "open" };
+  #closing: Promise<void> | undefined;
+  #ended!: () => void;
+  readonly #end: Promise<void>;
+  readonly #linkListener = { closed: (error: PresenceError) => this.#finish(error) };
 
+  /** @internal */
   constructor(door: Door, name: string, ticker: Ticker) {
     tokenOf(name, "lease");
     this.#base = name;
     this.name = `${name}-${randomId()}`;
     this.#door = door;
     this.#beats = new Beats(ticker, () => void this.#beat());
+    this.#end = new Promise((resolve) => (this.#ended = resolve));
     door.link.listeners.add(this.#linkListener);
+  }
+
+  get state(): LeaseState {
+    return this.#state;
+  }
+
+  /** Resolves when the lease has ended, with the error that ended it, if there was one. */
+  async closed(): Promise<PresenceError | undefined> {
+    await this.#end;
+    return this.#state.error;
   }
 
   /** How many seats the daemons have acknowledged. */
@@ -96,7 +120,7 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
     patch: Patch<F> = {},
     options: ConnectOptions<F> & { signal?: AbortSignal } = {},
   ): Promise<Seat<F>> {
-    if (this.#closed) throw new PresenceError("closed", "the lease is closed");
+    if (this.#isClosed) throw new PresenceError("closed", "the lease is closed");
     tokenOf(user, "user");
     const submit = (operation: Operation, body: object) => this.#submit({ op: operation, ...body });
     const session = new Session<F>(
@@ -130,41 +154,53 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
   }
 
   /**
-   * Ends all seats with one disconnect. For a planned restart `graceMs` is the time that users have
-   * to come back; without it they go offline after the daemons' own grace.
+   * Ends all seats with one disconnect, after the batches that are under way. For a planned restart
+   * `graceMs` is the time that users have to come back; without it they go offline after the
+   * daemons' own grace.
    */
-  async close(options: { graceMs?: number } = {}): Promise<void> {
-    if (this.#closed) return;
-    this.#end("the lease is closed");
-    const grace = options.graceMs === undefined ? {} : { grace_ms: options.graceMs };
-    await this.#door.call("disconnect", { lease: this.name, ...grace }, 5000);
+  close(options: { graceMs?: number } = {}): Promise<void> {
+    this.#closing ??= this.#isClosed ? Promise.resolve() : this.#disconnect(options.graceMs);
+    return this.#closing;
   }
 
   /** Stops without a word: the daemons wait for the users until the lease lapses. */
   abandon(): void {
-    if (!this.#closed) this.#end("the lease was abandoned");
+    this.#finish();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  #end(why: string): void {
-    this.#closed = true;
+  get #isClosed(): boolean {
+    return this.#state.status === "closed";
+  }
+
+  async #disconnect(graceMs: number | undefined): Promise<void> {
+    this.#finish();
+    // The daemons do not remember the end of a lease for a connect that comes later.
+    await Promise.all(this.#batches);
+    await this.#door.call("disconnect", { lease: this.name, grace_ms: graceMs }, REQUEST_MS);
+  }
+
+  #finish(error?: PresenceError): void {
+    if (this.#isClosed) return;
+    this.#state = error ? { status: "closed", error } : { status: "closed" };
     this.#beats.stop();
     clearTimeout(this.#timer);
     this.#door.link.listeners.delete(this.#linkListener);
-    const gone = new PresenceError("closed", why);
+    const gone = error ?? new PresenceError("closed", "the lease is closed");
     for (const { reject } of this.#queue.splice(0)) reject(gone);
     for (const session of [...this.#sessions]) session.abort(gone);
+    this.#ended();
   }
 
   #startBeats(heartbeat: HeartbeatTimes | undefined): void {
-    if (heartbeat && !this.#closed) this.#beats.start(heartbeat.interval_ms);
+    if (heartbeat && !this.#isClosed) this.#beats.start(heartbeat.interval_ms);
   }
 
   #underWay(): boolean {
-    if (this.#batches || this.#queue.length) return true;
+    if (this.#batches.size || this.#queue.length) return true;
     for (const session of this.#sessions) if (session.underWay) return true;
     return false;
   }
@@ -180,14 +216,18 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
         held: number;
         heartbeat?: HeartbeatTimes;
       }>("heartbeat", { lease });
-      if (lease !== this.name || this.#closed) return;
+      if (lease !== this.name || this.#isClosed) return;
+      this.#state = { status: "open" };
       this.#startBeats(answer.heartbeat);
       if (answer.unknown.length) {
         if (this.held) this.#moveAll(undefined);
       } else if (quiet && !this.#underWay()) this.#compare(answer.held);
     } catch (error) {
       if (!isPresenceError(error)) throw error;
-      // The next beat asks again.
+      if (isFinal(error)) this.#finish(error);
+      // The next beat asks again; a break of the link is no matter of the lease.
+      else if (error.kind !== "disconnected" && !this.#isClosed)
+        this.#state = { status: "open", error };
     }
   }
 
@@ -218,7 +258,7 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
 
   async #endFormer(lease: string): Promise<void> {
     this.#formerLease = undefined;
-    await this.#door.call("disconnect", { lease }, 5000).catch(() => {
+    await this.#door.call("disconnect", { lease }, REQUEST_MS).catch(() => {
       this.#formerLease = lease;
     });
   }
@@ -234,20 +274,21 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
   #drain(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    while (this.#queue.length && this.#batches < BATCHES_IN_FLIGHT) {
+    while (this.#queue.length && this.#batches.size < BATCHES_IN_FLIGHT) {
       const part = this.#queue.splice(0, BATCH_OPERATIONS);
-      this.#batches++;
-      void this.#send(part).finally(() => {
-        this.#batches--;
+      const batch = this.#send(part).finally(() => {
+        this.#batches.delete(batch);
         this.#drain();
       });
+      this.#batches.add(batch);
     }
   }
 
   async #send(part: QueuedOperation[]): Promise<void> {
     try {
+      if (this.#isClosed) throw new PresenceError("closed", "the lease is closed");
       const body = { ops: part.map(({ op }) => op), me: false };
-      const { results } = await this.#door.once<{ results: unknown[] }>("batch", body, 5000);
+      const { results } = await this.#door.once<{ results: unknown[] }>("batch", body, REQUEST_MS);
       part.forEach(({ resolve, reject }, at) => {
         const refusal = errorOfReply(results[at]);
         if (refusal) reject(refusal);

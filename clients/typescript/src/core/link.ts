@@ -1,6 +1,6 @@
 /**
- * One way to NATS that may come and go. A borrowed connection is followed by its status; an owner
- * of connections attaches one after the other. Nothing is sent while the link is down.
+ * One way to NATS that may come and go: an owner of connections attaches one after the other.
+ * Nothing is sent while the link is down.
  */
 
 import type { Msg, NatsConnection, Subscription } from "@nats-io/nats-core";
@@ -42,14 +42,6 @@ export class Link {
   /** `abandon` replaces a silent connection; without it nats.js is told to reconnect. */
   constructor(abandon?: (nc: NatsConnection) => void) {
     this.#abandon = abandon;
-  }
-
-  /** A link over the app's own connection, which stays open when the link ends. */
-  static borrow(nc: NatsConnection): Link {
-    const link = new Link();
-    link.attach(nc);
-    void link.#follow(nc);
-    return link;
   }
 
   attach(nc: NatsConnection): void {
@@ -176,21 +168,6 @@ export class Link {
       },
     });
   }
-
-  async #follow(nc: NatsConnection): Promise<void> {
-    for await (const status of nc.status()) {
-      if (status.type === "disconnect" || status.type === "staleConnection") this.detach();
-      else if (status.type === "reconnect") {
-        // A repeated status finds the link up already.
-        if (!this.up) this.attach(nc);
-      } else if (status.type === "slowConsumer") {
-        for (const listener of [...this.listeners]) listener.lossy?.();
-      } else if (status.type === "close") break;
-    }
-    this.close(
-      new PresenceError("closed", "the NATS connection is closed", { cause: await nc.closed() }),
-    );
-  }
 }
 
 function unsubscribe(subscription: LinkSubscription): void {
@@ -207,11 +184,21 @@ function parse(msg: Msg, subject: string): unknown {
   }
 }
 
-/** Errors of NATS are told apart by name, as two copies of nats-core may be loaded. */
+/**
+ * The error, or the cause of it, that has the name. Errors of NATS are told apart by name, as two
+ * copies of nats-core may be loaded.
+ */
+export function causeNamed(error: unknown, name: string): Error | undefined {
+  let at = error;
+  for (let depth = 0; at instanceof Error && depth < 4; depth++) {
+    if (at.name === name) return at;
+    at = at.cause;
+  }
+  return undefined;
+}
+
 export function translate(error: unknown, subject: string): PresenceError {
-  const chain: Error[] = [];
-  for (let at = error; at instanceof Error && chain.length < 4; at = at.cause) chain.push(at);
-  const named = (name: string) => chain.find((link) => link.name === name);
+  const named = (name: string) => causeNamed(error, name);
   const own = named("PresenceError");
   if (own) return own as PresenceError;
   const violation = named("PermissionViolationError") as

@@ -6,7 +6,8 @@ import type { DoorOptions } from "./door.js";
 import { Door } from "./door.js";
 import { Hub } from "./hub.js";
 import { Lease } from "./lease.js";
-import { Link } from "./link.js";
+import { borrow } from "./borrowed.js";
+import type { Link } from "./link.js";
 import { timerTicker } from "./ticker.js";
 import type { Channel, ChannelRef, Fields, Filter, Me, Patch, Query, User } from "./types.js";
 import { UsersWatch } from "./watch.js";
@@ -159,5 +160,5 @@ export function forService<F extends object = Fields>(
   nc: NatsConnection,
   options?: DoorOptions,
 ): ServiceDoor<F> {
-  return new ServiceDoor<F>(Link.borrow(nc), options);
+  return new ServiceDoor<F>(borrow(nc), options);
 }

@@ -281,14 +281,21 @@ export class Session<F extends object = Fields> {
 
   async #updateConnection(): Promise<void> {
     const idle = this.#idle;
-    const answer = (await this.#submit("update_connection", {
+    const update = {
       user_id: this.user,
       connection_id: this.connectionId,
       idle,
       device: this.#device,
-    })) as { unknown?: unknown[] };
-    if (answer.unknown?.length) this.onUnknown();
-    else this.#idleKnown = idle;
+    };
+    try {
+      const answer = await this.#submit("update_connection", update);
+      if ((answer as { unknown?: unknown[] }).unknown?.length) return this.onUnknown();
+    } catch (error) {
+      // What is refused is not repeated before it changes.
+      if (!isPresenceError(error) || error.retryable) throw error;
+      this.report(error);
+    }
+    this.#idleKnown = idle;
   }
 
   async #disconnect(connection_id: string): Promise<void> {

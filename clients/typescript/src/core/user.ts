@@ -6,7 +6,8 @@ import { Connection } from "./connection.js";
 import type { DoorOptions } from "./door.js";
 import { Door } from "./door.js";
 import { Hub } from "./hub.js";
-import { Link } from "./link.js";
+import { borrow } from "./borrowed.js";
+import type { Link } from "./link.js";
 import type { Ticker } from "./ticker.js";
 import { timerTicker } from "./ticker.js";
 import type {
@@ -114,5 +115,5 @@ export function forUser<F extends object = Fields>(
   user: string,
   options?: DoorOptions,
 ): UserDoor<F> {
-  return new UserDoor<F>(Link.borrow(nc), user, options);
+  return new UserDoor<F>(borrow(nc), user, options);
 }

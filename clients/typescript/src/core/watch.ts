@@ -27,7 +27,8 @@ export type Change<F extends object = Fields> =
   | { kind: ChangeKind; id: string; user: User<F> | null; before: User<F> | null }
   | { state: WatchStatus; why?: string | undefined };
 
-type Listener = (ids: ReadonlySet<string>) => void;
+/** Is called with the ids that changed; an empty set tells of a change of status. */
+export type WatchListener = (ids: ReadonlySet<string>) => void;
 
 export class Watch<F extends object = Fields> implements AsyncDisposable {
   /** Resolves with the first complete picture; rejects where nothing may be seen. */
@@ -38,7 +39,7 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
   protected readonly covering: boolean = false;
   readonly #pending = new Set<string>();
   readonly #readers = new Set<Reader<F>>();
-  readonly #listeners = new Set<Listener>();
+  readonly #listeners = new Set<WatchListener>();
   readonly #changed = new Set<string>();
   #status: WatchStatus = "loading";
   #since = Date.now();
@@ -48,6 +49,7 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
   #scheduled = false;
   #settle!: { resolve: () => void; reject: (error: PresenceError) => void };
 
+  /** @internal */
   constructor(hub: Hub) {
     this.hub = hub;
     this.live = new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
@@ -80,8 +82,8 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
     return this.#snapshot;
   };
 
-  /** Calls the listener with the ids that changed; an empty set tells of a change of status. */
-  readonly subscribe = (listener: Listener): (() => void) => {
+  /** Calls the listener until the returned function is called. */
+  readonly subscribe = (listener: WatchListener): (() => void) => {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   };
@@ -237,6 +239,7 @@ export class Watch<F extends object = Fields> implements AsyncDisposable {
 
 /** Users by id, asked for by the hub. */
 export class UsersWatch<F extends object = Fields> extends Watch<F> {
+  /** @internal */
   constructor(hub: Hub, ids: Iterable<string>) {
     super(hub);
     this.add(ids);

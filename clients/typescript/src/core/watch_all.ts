@@ -15,6 +15,7 @@ export class EveryoneWatch<F extends object = Fields> extends Watch<F> {
   #again = false;
   #loaded = false;
 
+  /** @internal */
   constructor(hub: Hub) {
     super(hub);
     const { events, link } = hub.door;

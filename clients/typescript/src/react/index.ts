@@ -28,13 +28,11 @@ import type {
 const LINGER_MS = 1000;
 const Context = createContext<PresenceSource | null>(null);
 
-/** Presences of any app's fields; what the fields are is said where a hook is called. */
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
-type AnySource = PresenceSource<any>;
-
 /** `value` may be `null` until the presence is open: all is unknown then, as on the server. */
 export function PresenceProvider(props: {
-  value: AnySource | null;
+  // A presence of any app's fields: what they are is said where a hook is called.
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  value: PresenceSource<any> | null;
   children?: ReactNode;
 }): ReactNode {
   return createElement(

@@ -54,6 +54,24 @@ export class Stack {
   }
 
   async startServer(): Promise<void> {
+    const config = await this.#configure(this.#options.nats);
+    const server = spawn(process.env["NATS_SERVER"] ?? "nats-server", ["-c", config], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    this.server = server;
+    await lineOf(server, "Server is ready");
+  }
+
+  /** Has the server read its configuration anew, with other lines of ours. */
+  async reload(nats: string): Promise<void> {
+    await this.#configure(nats);
+    if (!this.server) throw new Error("the server is not running");
+    const done = lineOf(this.server, "Reloaded server configuration");
+    this.server.kill("SIGHUP");
+    await done;
+  }
+
+  async #configure(nats = ""): Promise<string> {
     const config = join(this.dir, "nats.conf");
     const whole = this.#options.config
       ?.replace('listen: "127.0.0.1:4222"', `listen: "127.0.0.1:${this.port}"`)
@@ -65,13 +83,9 @@ export class Stack {
         `listen: "127.0.0.1:${this.port}"
        websocket { listen: "127.0.0.1:${this.wsPort}", no_tls: true }
        jetstream { store_dir: "${join(this.dir, "store")}" }
-       ${this.#options.nats ?? ""}`,
+       ${nats}`,
     );
-    const server = spawn(process.env["NATS_SERVER"] ?? "nats-server", ["-c", config], {
-      stdio: ["ignore", "ignore", "pipe"],
-    });
-    this.server = server;
-    await lineOf(server, "Server is ready");
+    return config;
   }
 
   async startDaemon(): Promise<ChildProcess> {
