@@ -32,8 +32,8 @@ async fn one_of_two_daemons_dies_and_only_who_died_goes_offline() {
     let mut events = Events::of_all(&client).await.newer_only();
     let _alive = keep(&client, "alive", 20).await;
     let dying = keep(&client, "dying", 20).await;
-    connect_on(&client, "gw", 20).await;
     let gateway = Heart::of_lease(&client, "gw");
+    connect_on(&client, "gw", 20).await;
     hear(&mut daemons).await;
     assert_eq!(events.arrived().len(), 60);
     let last = dying.stop(&client).await.min(gateway.stop(&client).await);
@@ -95,8 +95,8 @@ async fn nats_restarts_and_nobody_who_is_there_goes_offline() {
     let mut events = Events::of_all(&client).await.newer_only();
     let _alive = keep(&client, "alive", 20).await;
     let dying = keep(&client, "dying", 10).await;
-    connect_on(&client, "gw", 20).await;
     let _gateway = Heart::of_lease(&client, "gw");
+    connect_on(&client, "gw", 20).await;
     hear(&mut daemons).await;
     assert_eq!(events.arrived().len(), 50);
     dying.stop(&client).await;
@@ -164,8 +164,9 @@ async fn paused(
         [Daemon::spawn(&server, settings).await, Daemon::spawn(&server, settings).await];
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
-    connect_on(&client, "gw", users).await;
+    // From before the first connect: many of them may take longer than a lease.
     let heart = Heart::of_lease(&client, "gw");
+    connect_on(&client, "gw", users).await;
     hear(&mut daemons).await;
     assert_eq!(events.arrived().len(), users);
     heart.stop(&client).await;
