@@ -157,7 +157,7 @@ impl Introductions {
             match (yields, conflict) {
                 (Some(reason), _) => {
                     tracing::error!("{reason}; it takes no requests until that is mended");
-                    health.report(PROBLEM_KEY, reason.clone());
+                    health.report(PROBLEM_KEY, reason.to_string());
                 }
                 (None, Some(reason)) => tracing::error!("{reason}; the others take no requests"),
                 (None, None) => tracing::info!("all daemons use one stream again"),
