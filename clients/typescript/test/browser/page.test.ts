@@ -136,7 +136,8 @@ test("a black-holed link is noticed: stale first, then live without a loss", asy
       const { watch } = globalThis as unknown as G;
       return watch?.status === "live" && watch.get("jack")?.status === "meanwhile";
     },
-    // Two seconds by design, and as much for a busy machine. One dial after the other takes longer.
+    // Two seconds by design, and as much for a busy machine. A dial that waits for the whole of the
+    // one before, which the silence swallowed, takes longer.
     { timeout: 4000 },
   );
   await page.close();
