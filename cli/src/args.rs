@@ -10,6 +10,8 @@ use crate::commands::{
     channel, check, connect, count, daemons, delete, explain, export, get, import, keys, manual,
     permissions, query, set, top, wait, watch, who,
 };
+use crate::failure::code;
+use crate::forms;
 use crate::output::OutputFlags;
 use crate::session::Flags;
 use crate::web::Web;
@@ -21,13 +23,17 @@ output, all else to standard error.
 The connection is that of the nats command: the same flags, variables and contexts. A login that \
 flags give replaces that of the context.
 
-Exit status: 0. 1 refused, with the code on standard error. 2 a command line that cannot be \
-understood. 3 not there, or not so in time. 69 NATS or the daemons cannot be reached. 77 login or \
-permission. 78 a context that cannot be used. 130 Ctrl-C.";
+Exit status; check alone has those of Nagios:
+";
+
+fn after_help() -> String {
+    let codes = code::MEANINGS.iter().map(|(code, meaning)| format!("{code:>5}  {meaning}\n"));
+    format!("{AFTER_HELP}{}", codes.collect::<String>())
+}
 
 /// Asks, watches, changes and explains who is online, on NATS.
 #[derive(Parser)]
-#[command(name = "presencectl", version, after_long_help = AFTER_HELP)]
+#[command(name = "presencectl", version, after_long_help = after_help())]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -40,8 +46,9 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line; otherwise prints what is to be said, and returns the exit code.
     pub fn read() -> Result<Self, ExitCode> {
-        let read = Self::grammar().try_get_matches();
-        read.and_then(|matches| Self::from_arg_matches(&matches)).map_err(|error| {
+        let read = Self::read_by(Self::grammar());
+        read.map_err(|error| {
+            let error = if error.exit_code() == 0 { error } else { Self::without_variables(error) };
             let _ = error.print();
             match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
@@ -52,13 +59,31 @@ impl Cli {
         })
     }
 
+    fn read_by(grammar: clap::Command) -> Result<Self, clap::Error> {
+        let mut of_errors = grammar.clone();
+        let matches = grammar.try_get_matches()?;
+        let cli = Self::from_arg_matches(&matches)?;
+        forms::check(&matches, &cli.output)
+            .map_err(|text| of_errors.error(ErrorKind::ArgumentConflict, text))?;
+        Ok(cli)
+    }
+
+    /// The error as it is without the variables: the usage that clap shows in it names all that is
+    /// given, as if it were required. What only a variable is wrong in stays.
+    fn without_variables(error: clap::Error) -> clap::Error {
+        let grammar = Self::grammar().mut_args(|arg| arg.env(None));
+        Self::read_by(grammar).err().unwrap_or(error)
+    }
+
     /// The grammar. A variable that is set to nothing counts as not set, as for the `nats` command.
-    fn grammar() -> clap::Command {
+    pub fn grammar() -> clap::Command {
         let is_empty = |arg: &Arg| {
             let value = arg.get_env().and_then(env::var_os);
             value.is_some_and(|value| value.is_empty())
         };
-        Self::command().mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg })
+        let grammar = Self::command();
+        let grammar = grammar.mut_args(|arg| if is_empty(&arg) { arg.env(None) } else { arg });
+        forms::explained(grammar)
     }
 
     /// Returns whether a command line with an error is one of `check`.

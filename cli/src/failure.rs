@@ -2,18 +2,37 @@
 
 use std::fmt::Display;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use presenced_client::Error;
 
-/// Exit codes, besides 0, and 2 for a command line that cannot be understood.
+/// Exit codes: from 64 to 78 those of sysexits.h.
 pub mod code {
     pub const REFUSED: u8 = 1;
     pub const USAGE: u8 = 2;
     pub const NOT_SO: u8 = 3;
+    pub const NO_INPUT: u8 = 66;
     pub const UNREACHABLE: u8 = 69;
+    pub const NO_OUTPUT: u8 = 73;
+    pub const IO: u8 = 74;
     pub const DENIED: u8 = 77;
     pub const CONTEXT: u8 = 78;
     pub const INTERRUPTED: u8 = 130;
+
+    /// As the help and the manual pages name them.
+    pub const MEANINGS: [(u8, &str); 11] = [
+        (0, "done"),
+        (REFUSED, "refused; the code stands on standard error"),
+        (USAGE, "a command line that cannot be understood"),
+        (NOT_SO, "not there, or not so in time"),
+        (NO_INPUT, "a file that cannot be read"),
+        (UNREACHABLE, "NATS or the daemons cannot be reached"),
+        (NO_OUTPUT, "a file that cannot be written"),
+        (IO, "a terminal, a pipe, a port or a program that cannot be used"),
+        (DENIED, "login or permission; the line to grant stands on standard error"),
+        (CONTEXT, "a context that cannot be used"),
+        (INTERRUPTED, "Ctrl-C"),
+    ];
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +61,13 @@ pub enum Failure {
     /// The context of the connection, or a file that it names, cannot be used.
     #[error("{0}")]
     Context(String),
-    /// A file or a stream.
+    /// A file of the command line that is to be read.
+    #[error("cannot read {}: {error}", path.display())]
+    NoInput { path: PathBuf, error: io::Error },
+    /// A file of the command line that is to be written.
+    #[error("cannot write {}: {error}", path.display())]
+    NoOutput { path: PathBuf, error: io::Error },
+    /// Something of this machine that is no file of the command line.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The result of `check`, which has been printed.
@@ -66,6 +91,24 @@ impl Failure {
         Self::Context(text.to_string())
     }
 
+    /// The failure to read a file.
+    pub fn reading(path: &Path) -> impl Fn(io::Error) -> Self {
+        |error| Self::NoInput { path: path.to_owned(), error }
+    }
+
+    /// The failure to write a file.
+    pub fn writing(path: &Path) -> impl Fn(io::Error) -> Self {
+        |error| Self::NoOutput { path: path.to_owned(), error }
+    }
+
+    /// The same failure, where its stream is this file.
+    pub fn of_output(self, path: &Path) -> Self {
+        match self {
+            Self::Io(error) => Self::writing(path)(error),
+            other => other,
+        }
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Presence(Error::Refused { code, .. }) if code.ends_with("_not_found") => {
@@ -77,7 +120,10 @@ impl Failure {
             Self::Presence(error) if error.is_retryable() || *error == Error::Closed => {
                 code::UNREACHABLE
             }
-            Self::Presence(_) | Self::Io(_) => code::REFUSED,
+            Self::Presence(_) => code::REFUSED,
+            Self::NoInput { .. } => code::NO_INPUT,
+            Self::NoOutput { .. } => code::NO_OUTPUT,
+            Self::Io(_) => code::IO,
             Self::NotSo(_) => code::NOT_SO,
             Self::Usage(_) => code::USAGE,
             Self::Unreachable(_) | Self::NoDaemon(_) => code::UNREACHABLE,
@@ -176,6 +222,16 @@ mod tests {
 
     fn permission(subject: &str) -> Failure {
         Error::Permission { subject: subject.to_owned(), may_have_applied: false }.into()
+    }
+
+    #[test]
+    fn each_exit_code_stands_on_the_page() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/presencectl.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for (code, meaning) in code::MEANINGS {
+            let row = format!("| {code} | {meaning} |");
+            assert!(page.lines().any(|line| line == row), "{row}");
+        }
     }
 
     #[test]

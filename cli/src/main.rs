@@ -9,6 +9,7 @@ mod commands;
 mod condition;
 mod daemons;
 mod failure;
+mod forms;
 mod live;
 mod output;
 mod progress;

@@ -14,8 +14,9 @@ use super::error::ConfigError;
 use super::keys::{self, CHANNEL_TYPES, KEYS};
 use super::secret::without_login;
 
-/// The prefix of a path among the credentials that systemd hands to the service.
-const CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY/";
+/// The prefix of a path among the credentials that systemd hands to the service, in the two ways in
+/// which a variable is written.
+const CREDENTIALS: [&str; 2] = ["$CREDENTIALS_DIRECTORY/", "${CREDENTIALS_DIRECTORY}/"];
 
 /// The joined layers.
 pub(super) struct Reader {
@@ -45,7 +46,8 @@ impl Reader {
 
     /// The path that `key` holds as text.
     pub fn file(&self, key: &str, text: &str) -> Result<PathBuf, ConfigError> {
-        let Some(name) = text.strip_prefix(CREDENTIALS) else { return Ok(text.into()) };
+        let mut names = CREDENTIALS.iter().filter_map(|prefix| text.strip_prefix(prefix));
+        let Some(name) = names.next() else { return Ok(text.into()) };
         let credentials = self.credentials.as_ref().ok_or_else(|| {
             let must = "a path that can be resolved: systemd sets CREDENTIALS_DIRECTORY for \
                         a service with LoadCredential=, and it is not set";
@@ -101,12 +103,23 @@ impl Reader {
         key: &str,
         range: RangeInclusive<Duration>,
     ) -> Result<Duration, ConfigError> {
-        let least = format_duration(*range.start());
-        let most = format_duration(*range.end());
-        let must = format!("a duration from \"{least}\" to \"{most}\", such as \"20s\"");
-        self.parsed(key, &must, |text| {
-            humantime::parse_duration(text).ok().filter(|duration| range.contains(duration))
-        })
+        const EXAMPLE: &str = "20s";
+        self.duration_if_set(key, range.clone(), EXAMPLE)?
+            .ok_or_else(|| self.refusal(key, period(&range, EXAMPLE)))
+    }
+
+    /// The duration of a setting without a default; `example` is one that is accepted.
+    pub fn duration_if_set(
+        &self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+        example: &str,
+    ) -> Result<Option<Duration>, ConfigError> {
+        let must = period(&range, example);
+        let Some(text) = self.text(key, &must)? else { return Ok(None) };
+        let duration = humantime::parse_duration(&text).ok();
+        let accepted = duration.filter(|duration| range.contains(duration));
+        accepted.map(Some).ok_or_else(|| self.refusal(key, must))
     }
 
     /// The section keyed by channel type.
@@ -183,6 +196,12 @@ impl Reader {
             .get_metadata(value.tag())
             .map_or_else(|| "the settings".to_owned(), |metadata| metadata.name.to_string())
     }
+}
+
+/// The accepted durations, in words.
+fn period(range: &RangeInclusive<Duration>, example: &str) -> String {
+    let [least, most] = [range.start(), range.end()].map(|bound| format_duration(*bound));
+    format!("a duration from \"{least}\" to \"{most}\", such as \"{example}\"")
 }
 
 /// A value much as it is written in the file. No URL shows a login.

@@ -35,6 +35,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// As `humantime` reads and writes it.
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 impl Store {
     pub(super) fn read(reader: &Reader) -> Result<Self, ConfigError> {
@@ -102,11 +104,8 @@ impl Users {
             }
             _ => return Err(reader.refusal(key, must)),
         };
-        let key = "users.forget_after";
-        let forget_after = match reader.text(key, "a duration, such as \"90days\"")? {
-            Some(_) => Some(reader.duration(key, SECOND..=100 * 366 * DAY)?),
-            None => None,
-        };
+        let forget_after =
+            reader.duration_if_set("users.forget_after", SECOND..=100 * YEAR, "90days")?;
         let allow_invisible = reader.flag("users.allow_invisible")?;
         Ok(Self { announced_fields, allow_invisible, forget_after })
     }

@@ -56,8 +56,8 @@ impl Subjects {
 /// A subject that others begin with.
 pub(super) fn read(reader: &Reader, key: &str) -> Result<String, ConfigError> {
     let must = format!(
-        "a subject of tokens in [A-Za-z0-9_-] between dots, without wildcards, at most \
-         {MAX_BYTES} bytes"
+        "a subject of tokens in [A-Za-z0-9_-] between dots, without blanks, wildcards or a dot at \
+         either end, at most {MAX_BYTES} bytes"
     );
     reader.parsed(key, &must, |text| is_plain_subject(text).then(|| text.to_owned()))
 }

@@ -68,8 +68,8 @@ impl Access {
     }
 
     /// Returns whether a condition is to be logged now.
-    pub fn is_due(&self, condition: &str) -> bool {
-        self.0.log_throttle.is_due(condition, Instant::now())
+    pub fn admit_to_log(&self, condition: &str) -> bool {
+        self.0.log_throttle.admit(condition, Instant::now())
     }
 
     /// Takes in an error of the server; returns whether it was a refusal of a permission.
@@ -80,12 +80,12 @@ impl Access {
             // a subject may hold the id of a user, as an inbox prefix does.
             let subject = violation.subject;
             debug!(subject, "NATS refused a subject that the daemon does not need");
-            if self.is_due("an answer was refused") {
+            if self.admit_to_log("an answer was refused") {
                 warn!("NATS refused an answer, or another subject that the daemon does not need");
             }
             return true;
         };
-        if self.is_due(&missing.to_string()) {
+        if self.admit_to_log(&missing.to_string()) {
             let advice = self.0.permissions.advice(&missing);
             error!("NATS refuses what the daemon needs: {advice}");
         }

@@ -97,12 +97,13 @@ pub async fn connect(
         let options = connection.options(sender);
         let failure = match options.connect(&settings.urls[..]).await {
             Ok(client) => return supported(&client, servers).map(|()| (client, events)),
-            Err(failure) => connection.explain(&failure.to_string()),
+            Err(failure) => failure.to_string(),
         };
         attempts += 1;
-        health.starting(format!("NATS at {servers}: {failure}"));
-        log_failure(access, &servers, &failure);
-        sleep(delay(attempts, is_refusal(&failure))).await;
+        let (explained, refused) = (connection.explain(&failure), is_refusal(&failure));
+        health.starting(format!("NATS at {servers}: {explained}"));
+        log_failure(access, &servers, &explained, refused);
+        sleep(delay(attempts, refused)).await;
     }
 }
 
@@ -129,11 +130,11 @@ pub async fn connect_once(
     Ok(client)
 }
 
-fn log_failure(access: &Access, servers: &str, failure: &str) {
-    if !access.is_due(failure) {
+fn log_failure(access: &Access, servers: &str, failure: &str, refused: bool) {
+    if !access.admit_to_log(failure) {
         return;
     }
-    if is_refusal(failure) {
+    if refused {
         error!(%servers, error = failure, "NATS refuses the connection; trying again");
     } else {
         warn!(error = failure, "waiting for NATS at {servers}");
@@ -201,14 +202,15 @@ impl Connection {
             if servers.iter().all(|server| server.failed_attempts > 0) {
                 let failures: BTreeSet<_> =
                     servers.iter().filter_map(|server| server.last_error.as_deref()).collect();
+                let refused = failures.iter().any(|failure| is_refusal(failure));
                 let failures: Vec<_> =
                     failures.into_iter().map(|failure| self.explain(failure)).collect();
                 let failure = failures.join("; ");
                 let servers: Vec<_> = servers.iter().map(Server::to_string).collect();
-                self.refused.store(is_refusal(&failure), Ordering::Relaxed);
+                self.refused.store(refused, Ordering::Relaxed);
                 let problem = format!("not connected to NATS: {failure}");
                 self.access.health().report(self.purpose.name, problem);
-                log_failure(&self.access, &servers.join(", "), &failure);
+                log_failure(&self.access, &servers.join(", "), &failure, refused);
             }
             ready(None)
         }
@@ -263,7 +265,7 @@ fn log(event: &Event, access: &Access) {
         }
         Event::ServerError(refusal) => {
             let text = refusal.to_string();
-            if !access.on_server_error(&text) && access.is_due(&text) {
+            if !access.on_server_error(&text) && access.admit_to_log(&text) {
                 error!(error = text, "NATS refused something");
             }
         }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::monitor::Monitor;
-use super::start::{Startup, host};
+use super::start::Startup;
 use super::tasks::Tasks;
 use super::{Daemon, Error};
 use crate::api::Stats;
@@ -17,6 +17,7 @@ use crate::api::transport::intake::{Intake, QUEUE_GROUP};
 use crate::api::transport::micro::{self, Micro};
 use crate::api::transport::responder::ReplyContext;
 use crate::config::INTERNAL;
+use crate::liveness::build::Build;
 use crate::round_trip::round_trip;
 use crate::service::Service;
 use crate::store::outbox::Outbox;
@@ -40,7 +41,7 @@ impl Startup {
             daemon: self.id,
             context: Arc::clone(&context),
             subjects: self.subjects.clone(),
-            metadata: json!({ "daemon": self.id.to_string(), "host": host(), "commit": COMMIT }),
+            metadata: json!({ "daemon": self.id.to_string(), "host": Build::own().host, "commit": COMMIT }),
             started: self.clock.now().wall,
         };
         let inquiries = micro::inquiries(client, self.id).await?;

@@ -19,6 +19,7 @@ use crate::api::request::subjects::Subjects;
 use crate::clock::{Clock, millis};
 use crate::config::{Settings, Storage};
 use crate::health::Health;
+use crate::liveness::build::Build;
 use crate::liveness::expiry_task::ExpiryTask;
 use crate::liveness::floor_raise::FloorRaise;
 use crate::liveness::hearing::Hearing;
@@ -29,6 +30,7 @@ use crate::liveness::marker_sweep::MarkerSweep;
 use crate::liveness::peers::LivenessSettings;
 use crate::metrics::Metrics;
 use crate::payload_limit::PayloadLimit;
+use crate::presence::channel::CountIntervals;
 use crate::presence::entity::DaemonId;
 use crate::presence::user::Periods;
 use crate::service::forget::Forgetting;
@@ -62,6 +64,8 @@ const MAX_CONFLICTS: u32 = 40;
 pub(super) struct Startup {
     pub(super) settings: Settings,
     pub(super) subjects: Subjects,
+    /// The channel types whose counts are announced.
+    counted: Arc<CountIntervals>,
     pub(super) health: Health,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
@@ -94,16 +98,18 @@ impl Daemon {
             startup.connect().await?;
         let answers = startup.publish_answers(&requests);
         let store = startup.open_store(store, &answers).await?;
-        startup.tasks.spawn(store.clone().watch_connection(store_events));
-        let (nats, limit) = (startup.settings.nats.clone(), startup.payload_limit.clone());
-        startup.tasks.spawn(limits::keep(nats, requests.clone(), limit, store.clone()));
+        startup.watch_connection(&store, store_events);
+        startup.keep_payload_limit(&store, &requests);
         let beacons = startup.join_peers(&store, &internal).await?;
         let yields = startup.introduce(&store, &internal).await?;
         startup.hear_heartbeats(&store, &beacons, &internal, internal_events).await?;
         startup.replay(&store, &beacons).await;
         startup.agree_on_lease(&store, &beacons).await;
         startup.expire_leases(&store, &beacons).await?;
-        startup.count_and_forget(&store, &beacons).await?;
+        startup.repeat_announcements(&store, &beacons);
+        startup.remove_markers(&store, &beacons);
+        startup.forget_users(&store, &beacons);
+        startup.announce_counts(&store, &beacons).await?;
         let context = startup.answer_inquiries(&requests, &answers).await?;
         let service = Service::new(store, beacons, &startup.settings);
         startup.serve(service, requests, internal, context, yields).await
@@ -119,14 +125,15 @@ impl Startup {
         };
         let (clock, id) = (Clock::start(), DaemonId(fastrand::u64(1..)));
         let (payload_limit, tasks) = (PayloadLimit::new(usize::MAX), Tasks::default());
-        Self { settings, subjects, health, metrics, clock, id, payload_limit, tasks }
+        let counted = Arc::new(occupancy::intervals(&settings));
+        Self { settings, subjects, counted, health, metrics, clock, id, payload_limit, tasks }
     }
 
     /// Waits for NATS, and for the permissions of the daemon's user.
     async fn connect(&self) -> Result<Connections, Error> {
         let nats = &self.settings.nats;
         let access = Access::new(self.health.clone(), Permissions::of(&self.settings));
-        let host = host();
+        let host = Build::own().host;
         let purpose = |name, subscription_capacity| Purpose {
             name,
             label: format!("{name} {} {} {host}", VERSION, self.id),
@@ -166,17 +173,33 @@ impl Startup {
         {
             tracing::warn!("{warning}");
         }
-        let max_value = self.payload_limit.body();
         let (writes, outgoing) = outbox();
-        let context = StoreContext {
+        let context = self.store_context(bucket, writes, answers.clone());
+        let max_value = self.payload_limit.body();
+        let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
+        let (liveness, grace_ms) = (&settings.liveness, millis(settings.liveness.offline_grace));
+        let rules = Arc::new(rules(&settings.limits, grace_ms, &settings.users));
+        let periods = Periods {
+            lease_ms: millis(liveness.lease),
+            grace_ms,
+            refresh_ms: millis(liveness.last_active_refresh),
+        };
+        let store = Store::new(context, &rules, timing, periods, &self.counted);
+        let Tasks { stop, watchdog, .. } = &mut self.tasks;
+        store.start(outgoing, shape(settings), stop.clone(), watchdog).await?;
+        Ok(store)
+    }
+
+    fn store_context(&self, bucket: Bucket, writes: Outbox, events: Outbox) -> StoreContext {
+        StoreContext {
             clock: self.clock,
             daemon: self.id,
             ack_inbox: bucket.client().new_inbox(),
             bucket,
             barrier: Barrier::default(),
             writes,
-            events: answers.clone(),
-            event_prefix: settings.subjects.events.clone(),
+            events,
+            event_prefix: self.settings.subjects.events.clone(),
             metrics: Arc::clone(&self.metrics),
             health: self.health.clone(),
             payload_limit: self.payload_limit.clone(),
@@ -191,22 +214,18 @@ impl Startup {
             repairs: Notify::new(),
             acked: AtomicU64::new(0),
             tracker: self.tasks.tracker.clone(),
-        };
-        let timing = Timing::new(settings.limits.request_timeout, MAX_CONFLICTS, max_value);
-        let rules = Arc::new(rules(
-            &settings.limits,
-            millis(settings.liveness.offline_grace),
-            &settings.users,
-        ));
-        let periods = Periods {
-            lease_ms: millis(settings.liveness.lease),
-            grace_ms: millis(settings.liveness.offline_grace),
-            refresh_ms: millis(settings.liveness.last_active_refresh),
-        };
-        let store = Store::new(context, &rules, timing, periods);
-        let Tasks { stop, watchdog, .. } = &mut self.tasks;
-        store.start(outgoing, shape(settings), stop.clone(), watchdog).await?;
-        Ok(store)
+        }
+    }
+
+    /// Notes when the connection of the store is lost.
+    fn watch_connection(&self, store: &Store, events: UnboundedReceiver<Event>) {
+        self.tasks.spawn(store.clone().watch_connection(events));
+    }
+
+    /// Follows the `max_payload` of the server.
+    fn keep_payload_limit(&self, store: &Store, client: &Client) {
+        let (nats, limit) = (self.settings.nats.clone(), self.payload_limit.clone());
+        self.tasks.spawn(limits::keep(nats, client.clone(), limit, store.clone()));
     }
 
     /// Exchanges beacons with the other daemons of the cell.
@@ -217,7 +236,6 @@ impl Startup {
             internal.clone(),
             bucket,
             self.id,
-            &host(),
             LivenessSettings {
                 lease_ms: millis(self.settings.liveness.lease),
                 grace_ms: millis(self.settings.liveness.offline_grace),
@@ -282,40 +300,43 @@ impl Startup {
         let expiry = ExpiryTask::new(store.clone(), beacons.clone(), liveness).await?;
         let tap = self.tasks.watchdog.register("expiry");
         self.tasks.spawn(expiry.run(tap));
+        Ok(())
+    }
+
+    /// Announces once more what a daemon that failed before may not have announced.
+    fn repeat_announcements(&self, store: &Store, beacons: &Beacons) {
         self.tasks.spawn(beacons.clone().announce_if_first(store.clone()));
-        let (store, beacons, age) =
-            (store.clone(), beacons.clone(), self.settings.store.marker_age);
+    }
+
+    /// Removes the markers of deletions that have done their service.
+    fn remove_markers(&self, store: &Store, beacons: &Beacons) {
+        let (store, beacons) = (store.clone(), beacons.clone());
+        let age = self.settings.store.marker_age;
         let raise = FloorRaise::new(store.clone(), beacons.clone(), age);
         self.tasks.spawn(raise.run());
         self.tasks.spawn(MarkerSweep { store, beacons, age }.run());
-        Ok(())
     }
 
-    /// Announces counts of channels and forgets users, where the settings ask for it.
-    async fn count_and_forget(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {
-        let intervals = occupancy::intervals(&self.settings);
-        let forget_after = self.settings.users.forget_after;
-        if intervals.is_empty() && forget_after.is_none() {
-            return Ok(());
-        }
-        let (store, beacons) = (store.clone(), beacons.clone());
-        if let Some(after) = forget_after {
+    /// Deletes users who do not return, where the settings ask for it.
+    fn forget_users(&self, store: &Store, beacons: &Beacons) {
+        if let Some(after) = self.settings.users.forget_after {
             let (store, beacons) = (store.clone(), beacons.clone());
             self.tasks.spawn(Forgetting { store, beacons, after }.run());
         }
-        if !intervals.is_empty() {
-            let prefix = self.settings.subjects.channel_events.clone();
-            let task = OccupancyTask::new(store, beacons, intervals, prefix).await?;
-            let tap = self.tasks.watchdog.register("occupancy");
-            self.tasks.spawn(task.run(tap));
+    }
+
+    /// Announces counts of channels, where the settings ask for it.
+    async fn announce_counts(&mut self, store: &Store, beacons: &Beacons) -> Result<(), Error> {
+        if self.counted.is_empty() {
+            return Ok(());
         }
+        let (store, beacons) = (store.clone(), beacons.clone());
+        let (counted, prefix) = (Arc::clone(&self.counted), self.subjects.channel_events.clone());
+        let task = OccupancyTask::new(store, beacons, counted, prefix).await?;
+        let tap = self.tasks.watchdog.register("occupancy");
+        self.tasks.spawn(task.run(tap));
         Ok(())
     }
-}
-
-/// The name of this machine.
-pub(super) fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn shape(settings: &Settings) -> Shape {

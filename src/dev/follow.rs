@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::config::Subjects;
 
-/// The address, three commands to try, and the one that opens a page to look at.
-pub fn welcome(url: &str, dir: &Path, subjects: &Subjects) -> String {
+/// The address, the fate of the data, three commands to try, and the one that opens a page to look at.
+pub fn welcome(url: &str, dir: &Path, is_kept: bool, subjects: &Subjects) -> String {
     let prefix = subjects.requests();
     let tries = [
         (
@@ -24,8 +24,18 @@ pub fn welcome(url: &str, dir: &Path, subjects: &Subjects) -> String {
         ),
         ("disconnect", r#"{"user_id":"john","connection_id":"c1"}"#),
     ];
+    let fate = match is_kept {
+        true => {
+            "Users with their connections and channels are kept there for the next start; \
+             --ephemeral keeps nothing."
+        }
+        false => {
+            "Nothing is kept: users, channels and the log of nats-server are removed with that \
+             folder at the end."
+        }
+    };
     let mut text = format!(
-        "presenced serves on {url} (data in {})\n\nTry, in another terminal:\n",
+        "presenced serves on {url} (data in {})\n{fate}\n\nTry, in another terminal:\n",
         dir.display()
     );
     for (operation, body) in tries {

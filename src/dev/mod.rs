@@ -25,7 +25,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Place {
     pub nats_server: Option<PathBuf>,
-    /// `None`: a temporary folder.
+    /// `None`: a temporary folder, which is removed at the end.
     pub dir: Option<PathBuf>,
     pub port: u16,
 }
@@ -46,6 +46,7 @@ pub async fn run(
 ) -> Result<()> {
     let binary = server::find(place.nats_server.as_deref())?;
     let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let is_kept = place.dir.is_some();
     let dir = place.dir.unwrap_or_else(|| temporary.path().to_owned());
     let mut server = NatsServer::start(&binary, &dir, place.port).await?;
     let url = server.url().to_owned();
@@ -58,7 +59,7 @@ pub async fn run(
     let client = async_nats::connect(&url).await.context("cannot connect to nats-server")?;
     let follow = async {
         timeout(START_TIMEOUT, answers(&client)).await.context("the daemon does not answer")?;
-        println!("{}", follow::welcome(&url, &dir, &subjects));
+        println!("{}", follow::welcome(&url, &dir, is_kept, &subjects));
         follow::changes(&client, &subjects.events).await
     };
     let mut daemon = std::pin::pin!(daemon);

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::internal::Beacons;
 use super::peers::{RankFilter, delay_ms};
@@ -14,9 +13,6 @@ use crate::store::Store;
 use crate::store::bucket::BucketError;
 use crate::store::floor::KEY;
 use crate::store::wire;
-
-/// The interval between two checks of the floor.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The delay by which the next daemon in rendezvous order raises the floor, in milliseconds.
 const STEP_MS: u64 = 60_000;
@@ -35,7 +31,6 @@ pub struct FloorRaise {
     /// The time for which a marker is kept.
     age: Duration,
     pass: Option<Pass>,
-    upkeep: Upkeep,
 }
 
 /// A pass over all records.
@@ -48,23 +43,15 @@ struct Pass {
 
 impl FloorRaise {
     pub fn new(store: Store, beacons: Beacons, age: Duration) -> Self {
-        let upkeep = Upkeep::new("the removal of markers of deletions");
-        Self { store, beacons, age, pass: None, upkeep }
+        Self { store, beacons, age, pass: None }
     }
 
     /// Runs without end.
     pub async fn run(mut self) {
-        let mut ticks = interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut upkeep = Upkeep::new("the removal of markers of deletions");
         loop {
-            ticks.tick().await;
-            let is_able = self.store.is_whole() && !self.store.context.clock_skew.is_wrong();
-            if is_able && !self.upkeep.is_paused() {
-                let tried = self.advance().await;
-                if !tried.is_empty() {
-                    self.upkeep.on_tried(tried);
-                }
-            }
+            upkeep.until_able(&self.store).await;
+            upkeep.on_tried(self.advance().await);
         }
     }
 
@@ -114,7 +101,6 @@ impl FloorRaise {
         if stored.seq >= floor {
             return Ok(());
         }
-        let key = subject.get(bucket.prefix().len()..).unwrap_or_default();
-        bucket.put(key, wire::copy(&stored), stored.payload).await
+        bucket.put(bucket.key_of(subject), wire::copy(&stored), stored.payload).await
     }
 }

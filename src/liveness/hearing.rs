@@ -185,17 +185,18 @@ impl Hearing {
         self.last_number
     }
 
-    /// Returns whether the bucket is to be queried now. Detects a late answer.
-    pub fn asks_bucket(&mut self, now_ms: u64) -> bool {
+    /// Begins a query of the bucket, and returns whether it did: not while one is in flight. Detects
+    /// a late answer.
+    pub fn begin_bucket_query(&mut self, now_ms: u64) -> bool {
         let since_ms = *self.bucket.waiting_since_ms.get_or_insert(now_ms);
         if since_ms + BUCKET_LATE_MS < now_ms {
             self.on_trouble(now_ms, "the bucket does not answer, or its leader has no majority");
         }
-        let asks = self.bucket.asked_ms.is_none();
-        if asks {
+        let is_begun = self.bucket.asked_ms.is_none();
+        if is_begun {
             self.bucket.asked_ms = Some(now_ms);
         }
-        asks
+        is_begun
     }
 
     /// Records the answer to the query in flight: `well` if the bucket's leader has a majority.
@@ -241,7 +242,7 @@ mod tests {
             let number = hearing.probe(second * 1000);
             hearing.on_probe(0, number, second * 1000 + 5);
             hearing.on_probe(1, number, second * 1000 + 5);
-            assert!(hearing.asks_bucket(second * 1000));
+            assert!(hearing.begin_bucket_query(second * 1000));
             hearing.on_bucket_answer(true);
         }
         hearing
@@ -349,7 +350,7 @@ mod tests {
         assert_eq!(hearing.proven_ms(), 10_000);
         hearing.on_probe(1, number, 11_005);
         assert_eq!(hearing.proven_ms(), 10_000);
-        hearing.asks_bucket(11_000);
+        hearing.begin_bucket_query(11_000);
         hearing.on_bucket_answer(true);
         assert_eq!(hearing.proven_ms(), 11_000);
     }
@@ -359,14 +360,14 @@ mod tests {
         for badly in [false, true] {
             let mut hearing = listening();
             for at_ms in (11_000..=30_000).step_by(500) {
-                if hearing.asks_bucket(at_ms) && badly {
+                if hearing.begin_bucket_query(at_ms) && badly {
                     hearing.on_bucket_answer(false);
                 }
                 assert_eq!(hearing.deaf(at_ms).is_some(), at_ms > 13_000, "{at_ms}");
             }
             // A query with a bad answer is repeated, and was without a good one until then.
             let last_ms = if badly { 30_500 } else { 30_000 };
-            assert!(!badly || hearing.asks_bucket(last_ms));
+            assert!(!badly || hearing.begin_bucket_query(last_ms));
             hearing.on_bucket_answer(true);
             assert!(hearing.deaf(last_ms + 9999).is_some());
             assert_eq!(hearing.deaf(last_ms + 10_000), None);

@@ -10,6 +10,7 @@ use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
+use super::build::Build;
 use super::hearing::Hearing;
 use super::peers::{BEACON_MS, FailedPeer, LivenessSettings, PeerStatus, Peers};
 use crate::config::INTERNAL;
@@ -30,9 +31,8 @@ const SETTLE_DELAY: Duration = Duration::from_millis(2500);
 #[derive(Debug, Serialize, Deserialize)]
 struct Beacon {
     daemon: String,
-    /// The machine of the daemon; daemons of older versions do not tell.
-    #[serde(default)]
-    host: String,
+    #[serde(flatten)]
+    build: Build,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     leaving: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -52,11 +52,10 @@ pub struct Beacons {
     /// The prefix of all subjects between the daemons of this cell.
     prefix: String,
     daemon: DaemonId,
-    /// The name of this machine.
-    host: Arc<str>,
+    build: Arc<Build>,
     settings: LivenessSettings,
-    /// The machines of the other daemons, for the log.
-    hosts: Arc<Mutex<HashMap<DaemonId, String>>>,
+    /// Those of the other daemons.
+    builds: Arc<Mutex<HashMap<DaemonId, Build>>>,
     peers: Arc<Mutex<Peers>>,
     hearing: Arc<Mutex<Hearing>>,
     /// The time at which it began to listen for others.
@@ -72,14 +71,13 @@ impl Beacons {
         client: Client,
         bucket: &str,
         daemon: DaemonId,
-        host: &str,
         settings: LivenessSettings,
         hearing: Hearing,
     ) -> Self {
         Self {
-            host: host.into(),
+            build: Arc::new(Build::own()),
             settings,
-            hosts: Arc::default(),
+            builds: Arc::default(),
             client,
             prefix: format!("{INTERNAL}.{bucket}"),
             daemon,
@@ -188,11 +186,11 @@ impl Beacons {
         let Ok(beacon) = serde_json::from_slice::<Beacon>(payload) else { return false };
         let Some(daemon) = DaemonId::parse(&beacon.daemon) else { return false };
         if beacon.leaving {
+            let Build { host, version } = self.builds().remove(&daemon).unwrap_or(beacon.build);
             if daemon != self.daemon {
-                tracing::info!(%daemon, host = self.host_of(daemon), "another daemon leaves");
+                tracing::info!(%daemon, host, version, "another daemon leaves");
             }
             self.peers().on_leave(daemon);
-            self.hosts().remove(&daemon);
             return false;
         }
         if daemon != self.daemon {
@@ -208,11 +206,13 @@ impl Beacons {
         let status = PeerStatus { deaf, starting, settings };
         let is_new = self.peers().on_beacon(daemon, status, now_ms);
         if is_new {
-            tracing::info!(%daemon, host = beacon.host, "another daemon is there");
+            let Build { host, version } = &beacon.build;
+            tracing::info!(%daemon, host, version, "another daemon is there");
             if settings != self.settings {
                 tracing::warn!(
                     %daemon,
-                    host = beacon.host,
+                    host,
+                    version,
                     lease_ms,
                     grace_ms,
                     own_lease_ms = self.settings.lease_ms,
@@ -220,17 +220,13 @@ impl Beacons {
                     "another daemon has another liveness.offline_grace or lease; the longest counts"
                 );
             }
-            self.hosts().insert(daemon, beacon.host);
+            self.builds().insert(daemon, beacon.build);
         }
         is_new
     }
 
-    fn hosts(&self) -> MutexGuard<'_, HashMap<DaemonId, String>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn host_of(&self, daemon: DaemonId) -> String {
-        self.hosts().get(&daemon).cloned().unwrap_or_default()
+    fn builds(&self) -> MutexGuard<'_, HashMap<DaemonId, Build>> {
+        self.builds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send_beacon(&self, now_ms: u64) {
@@ -256,17 +252,23 @@ impl Beacons {
             let since_ms = last_heard_ms.saturating_sub(BEFORE_LAST_BEACON_MS);
             let users = store.users.announce_for(daemon, since_ms);
             store.context.metrics.daemon_failures.inc();
-            let host = self.hosts().remove(&daemon).unwrap_or_default();
-            tracing::info!(%daemon, host, users, "a daemon is gone; announced its last changes");
+            let Build { host, version } = self.builds().remove(&daemon).unwrap_or_default();
+            tracing::info!(
+                %daemon,
+                host,
+                version,
+                users,
+                "a daemon is gone; announced its last changes"
+            );
         }
     }
 
     async fn send(&self, leaving: bool, deaf: bool) {
         let starting = !self.is_settled();
-        let (daemon, host) = (self.daemon.to_string(), self.host.to_string());
+        let (daemon, build) = (self.daemon.to_string(), Build::clone(&self.build));
         let LivenessSettings { lease_ms, grace_ms } = self.settings;
         let lease_ms = Some(lease_ms);
-        let beacon = Beacon { daemon, host, leaving, deaf, starting, grace_ms, lease_ms };
+        let beacon = Beacon { daemon, build, leaving, deaf, starting, grace_ms, lease_ms };
         let payload = serde_json::to_vec(&beacon).unwrap_or_default();
         let sent = self.client.publish(self.subject(BEACON), payload.into());
         // A beacon that cannot be sent now is of no use later.

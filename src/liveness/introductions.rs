@@ -1,6 +1,7 @@
 //! Daemons introduce themselves to those of all buckets on `presence.internal.v1.introduction`, so
 //! that two streams behind one request prefix, or different settings, are found out.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::build::Build;
 use super::cell::{Cell, Findings, Identity, Introduction, LAYOUT};
 use crate::config::{INTERNAL, Settings};
 use crate::presence::entity::DaemonId;
@@ -25,8 +27,11 @@ const INTRODUCTION_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Introductions {
     client: Client,
     store: Store,
-    /// Without the stream.
+    /// The prefix of JetStream's API.
+    js_api: String,
+    /// Without the stream and its domain.
     identity: Identity,
+    build: Build,
     cell: Cell,
     findings: Findings,
     /// Whether this daemon takes no requests.
@@ -42,16 +47,30 @@ pub fn subject() -> String {
 fn shared_settings(settings: &Settings) -> String {
     let liveness = &settings.liveness;
     let period = humantime::format_duration;
-    let mut types = DefaultHasher::new();
-    format!("{:?}", settings.channel_types).hash(&mut types);
     format!(
-        "lease {}, grace {}, heartbeat {}, refresh {}, channel types {:08x}",
+        "lease {}, grace {}, heartbeat {}, refresh {}, events {}, users {:08x}, channel types \
+         {:08x}",
         period(liveness.lease),
         period(liveness.offline_grace),
         period(liveness.heartbeat_interval),
         period(liveness.last_active_refresh),
-        types.finish() as u32
+        settings.subjects.events,
+        fingerprint(&settings.users),
+        fingerprint(&settings.channel_types)
     )
+}
+
+/// A number that differs where settings do.
+fn fingerprint(settings: &impl fmt::Debug) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    format!("{settings:?}").hash(&mut hasher);
+    hasher.finish() as u32
+}
+
+/// The domain of JetStream behind a prefix of its API, as far as that is known.
+fn domain_of(js_api: &str, of_server: Option<String>) -> Option<String> {
+    let named = js_api.strip_prefix("$JS.").and_then(|rest| rest.strip_suffix(".API"));
+    if js_api == "$JS.API" { of_server } else { Some(named.unwrap_or(js_api).to_owned()) }
 }
 
 impl Introductions {
@@ -63,11 +82,13 @@ impl Introductions {
             events: settings.subjects.events.clone(),
             counts: counts.then(|| settings.subjects.channel_events.clone()),
             stream: String::new(),
+            domain: None,
             settings: shared_settings(settings),
         };
         let (cell, findings, yields) =
             (Cell::default(), Findings::default(), watch::Sender::new(false));
-        Self { client, store, identity, cell, findings, yields }
+        let js_api = settings.nats.js_api.clone();
+        Self { client, store, js_api, identity, build: Build::own(), cell, findings, yields }
     }
 
     /// Returns whether this daemon takes no requests.
@@ -94,10 +115,10 @@ impl Introductions {
     }
 
     fn on_introduction(&mut self, payload: &[u8]) {
-        let Ok(said) = serde_json::from_slice::<Introduction>(payload) else { return };
-        let Some(daemon) = DaemonId::parse(&said.daemon) else { return };
+        let Ok(introduction) = serde_json::from_slice::<Introduction>(payload) else { return };
+        let Some(daemon) = DaemonId::parse(&introduction.daemon) else { return };
         if daemon != self.store.context.daemon {
-            self.cell.on_introduction(daemon, said, self.now_ms());
+            self.cell.on_introduction(daemon, introduction, self.now_ms());
         }
     }
 
@@ -105,11 +126,13 @@ impl Introductions {
         let context = &self.store.context;
         let Some(created) = context.barrier.followed() else { return };
         self.identity.stream = format!("{} (made {created})", context.bucket.stream());
+        self.identity.domain = domain_of(&self.js_api, self.client.server_info().domain);
         let (daemon, now_ms) = (context.daemon.to_string(), context.clock.now().mono_ms);
         // The origin of the monotonic clock is the start of this daemon.
         let introduction = Introduction {
             daemon,
             up_ms: self.cell.group_up_ms(&self.identity, 0, now_ms),
+            build: self.build.clone(),
             identity: self.identity.clone(),
         };
         let payload = serde_json::to_vec(&introduction).unwrap_or_default();
@@ -134,7 +157,7 @@ impl Introductions {
             match (yields, conflict) {
                 (Some(reason), _) => {
                     tracing::error!("{reason}; it takes no requests until that is mended");
-                    health.report(PROBLEM_KEY, reason.clone());
+                    health.report(PROBLEM_KEY, reason.to_string());
                 }
                 (None, Some(reason)) => tracing::error!("{reason}; the others take no requests"),
                 (None, None) => tracing::info!("all daemons use one stream again"),

@@ -21,7 +21,7 @@ pub async fn check_leader(beacons: &Beacons, bucket: &Bucket, clock: Clock) {
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                if beacons.hearing().asks_bucket(clock.now().mono_ms) {
+                if beacons.hearing().begin_bucket_query(clock.now().mono_ms) {
                     answer.set(Some(bucket.info()).into());
                 }
             }

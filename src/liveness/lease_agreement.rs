@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, sleep};
 
 use super::internal::Beacons;
 use super::peers::RankFilter;
@@ -13,9 +13,6 @@ use super::upkeep::Upkeep;
 use crate::store::Store;
 use crate::store::bucket::BucketError;
 use crate::store::told_lease::KEY;
-
-/// The interval between two comparisons of the lease with the settings.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The delay by which the next daemon in rendezvous order stores the lease.
 const STEP: Duration = Duration::from_secs(5);
@@ -60,12 +57,10 @@ impl LeaseAgreement {
 
     /// Keeps to the agreement while daemons come and go.
     pub async fn run(self) {
-        let mut ticks = interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut upkeep = Upkeep::new("the agreement of daemons on a lease");
         let mut differs_since: Option<Instant> = None;
         loop {
-            ticks.tick().await;
+            upkeep.tick().await;
             if self.is_agreed() {
                 differs_since = None;
                 continue;

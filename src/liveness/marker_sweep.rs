@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::internal::Beacons;
 use super::peers::{RankFilter, delay_ms};
@@ -15,9 +14,6 @@ use crate::store::Store;
 use crate::store::bucket::BucketError;
 use crate::store::markers::{DueMarker, Kind};
 use crate::store::wire;
-
-/// The interval between two checks of the markers.
-const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The delay by which the next daemon replaces a marker, in milliseconds.
 const STEP_MS: u64 = 5000;
@@ -40,23 +36,18 @@ pub struct MarkerSweep {
 impl MarkerSweep {
     /// Runs without end.
     pub async fn run(self) {
-        let mut ticks = interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut upkeep = Upkeep::new("the replacement of markers of deletions");
         loop {
-            ticks.tick().await;
-            let context = &self.store.context;
-            if !self.store.is_whole() || context.clock_skew.is_wrong() || upkeep.is_paused() {
-                continue;
-            }
-            let (this, due) = (&self, futures_util::stream::iter(self.due()));
-            // One that is refused does not hold up the others.
-            let tried = due.map(|marker| async move { this.replace(&marker).await });
-            let tried: Vec<_> = tried.buffer_unordered(CONCURRENT_WRITES).collect().await;
-            if !tried.is_empty() {
-                upkeep.on_tried(tried);
-            }
+            upkeep.until_able(&self.store).await;
+            upkeep.on_tried(self.replace_due().await);
         }
+    }
+
+    /// Replaces the markers that are due. One that is refused does not hold up the others.
+    async fn replace_due(&self) -> Vec<Result<(), BucketError>> {
+        let due = futures_util::stream::iter(self.due());
+        let tried = due.map(|marker| async move { self.replace(&marker).await });
+        tried.buffer_unordered(CONCURRENT_WRITES).collect().await
     }
 
     /// The markers that are due, and the turn of this daemon with them.
@@ -79,7 +70,9 @@ impl MarkerSweep {
             Kind::Last => wire::last_marker(&stored, LAST_TTL.min(self.age)),
             Kind::Lasting | Kind::Unsafe => wire::lasting_marker(context.daemon, &stored),
         };
-        let key = marker.subject.get(context.bucket.prefix().len()..).unwrap_or_default();
-        context.bucket.put(key, headers, bytes::Bytes::new()).await
+        context
+            .bucket
+            .put(context.bucket.key_of(&marker.subject), headers, bytes::Bytes::new())
+            .await
     }
 }

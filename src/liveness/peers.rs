@@ -199,7 +199,7 @@ impl Peers {
 
     /// The daemon that first ends `key` after its silence, given whether this one is deaf: one that
     /// hears, if there is any.
-    pub fn first_of_hearing(&self, key: &str, deaf: bool) -> DaemonId {
+    pub fn first_to_act(&self, key: &str, deaf: bool) -> DaemonId {
         let others = self.peers.iter().map(|(daemon, peer)| (!peer.status.deaf, *daemon));
         let all = others.chain([(!deaf, self.own)]);
         let places = all.map(|(hears, daemon)| place(hears, daemon, key));
@@ -350,10 +350,10 @@ mod tests {
             let key = key.to_string();
             let mut peers = three(A);
             peers.on_beacon(B, deaf, 0);
-            assert_ne!(peers.first_of_hearing(&key, false), B);
-            assert_eq!(peers.first_of_hearing(&key, true), C);
+            assert_ne!(peers.first_to_act(&key, false), B);
+            assert_eq!(peers.first_to_act(&key, true), C);
             peers.on_beacon(C, deaf, 0);
-            assert_eq!(peers.first_of_hearing(&key, false), A);
+            assert_eq!(peers.first_to_act(&key, false), A);
         }
     }
 

@@ -1,10 +1,14 @@
-//! Pauses after failures of the work on the bucket that nobody waits for.
+//! The work on the bucket that nobody waits for: tried again and again, with pauses after failures.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use crate::store::Store;
 use crate::store::bucket::BucketError;
+
+/// The interval between two looks for work.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -17,6 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub struct Upkeep {
     /// The name of the work, for the log.
     name: &'static str,
+    ticks: Interval,
     pause: Duration,
     paused_until: Option<Instant>,
     /// The cause that the log shows.
@@ -24,8 +29,28 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
+    /// Within a runtime.
     pub fn new(name: &'static str) -> Self {
-        Self { name, pause: FIRST_PAUSE, paused_until: None, logged: None }
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { name, ticks, pause: FIRST_PAUSE, paused_until: None, logged: None }
+    }
+
+    /// Waits for the next interval.
+    pub async fn tick(&mut self) {
+        self.ticks.tick().await;
+    }
+
+    /// Waits for the next interval at which the replica is whole, the clock right, and the work not
+    /// paused.
+    pub async fn until_able(&mut self, store: &Store) {
+        loop {
+            self.tick().await;
+            let is_able = store.is_whole() && !store.context.clock_skew.is_wrong();
+            if is_able && !self.is_paused() {
+                return;
+            }
+        }
     }
 
     /// Returns whether the work waits after a failure.
@@ -33,10 +58,14 @@ impl Upkeep {
         self.paused_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Parts of the work were tried. A key that was written meanwhile is no failure: it is looked
-    /// at again.
+    /// Parts of the work were tried, if there were any. A key that was written meanwhile is no
+    /// failure: it is looked at again.
     pub fn on_tried(&mut self, parts: impl IntoIterator<Item = Result<(), BucketError>>) {
-        let mut failures = parts.into_iter().filter_map(Result::err);
+        let mut parts = parts.into_iter().peekable();
+        if parts.peek().is_none() {
+            return;
+        }
+        let mut failures = parts.filter_map(Result::err);
         let failure = failures.find(|e| !matches!(e, BucketError::Conflict | BucketError::NoKey));
         let Some(error) = failure else {
             if self.logged.take().is_some() {
@@ -76,6 +105,8 @@ mod tests {
             pauses.push(failed.elapsed().as_secs());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        upkeep.on_tried([]);
+        assert!(upkeep.logged.is_some(), "nothing was tried");
         upkeep.on_tried([Err(BucketError::Conflict)]);
         assert!(!upkeep.is_paused() && upkeep.logged.is_none());
         assert_eq!(upkeep.pause, FIRST_PAUSE);

@@ -1,7 +1,7 @@
 //! The names of the metrics, and what they mean.
 
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Unit;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::Metrics;
 use crate::version::{COMMIT, VERSION};
@@ -9,11 +9,27 @@ use crate::version::{COMMIT, VERSION};
 impl Metrics {
     /// Names and describes the metrics. The name of a counter gets the suffix `_total`.
     pub(super) fn register(&mut self) {
-        self.register_process();
-        let to = self.registry.sub_registry_with_prefix("presence");
+        let mut registry = std::mem::take(&mut self.registry);
+        self.register_process(registry.sub_registry_with_prefix("process"));
+        let presence = registry.sub_registry_with_prefix("presence");
+        self.register_build(presence);
+        self.register_requests(presence);
+        self.register_population(presence);
+        self.register_store(presence);
+        self.register_liveness(presence);
+        self.register_health(presence);
+        self.registry = registry;
+    }
+
+    /// The build, and whether it serves.
+    fn register_build(&self, to: &mut Registry) {
         let build = vec![("version", VERSION), ("commit", COMMIT)];
         to.register("build", "The version and the commit of the daemon", Info::new(build));
         to.register("ready", "1 while the daemon serves without a problem", self.ready.clone());
+    }
+
+    /// Requests and their answers.
+    fn register_requests(&self, to: &mut Registry) {
         to.register(
             "requests",
             "Requests answered, by operation and result: ok, or the code of the error",
@@ -25,6 +41,10 @@ impl Metrics {
             Unit::Seconds,
             self.durations.clone(),
         );
+    }
+
+    /// Users and channels, and what is announced of them.
+    fn register_population(&self, to: &mut Registry) {
         to.register(
             "users",
             "Users of the cell as others see them: known (all), online, and of these active, away, \
@@ -48,6 +68,10 @@ impl Metrics {
             "Channels whose members online are counted for announcements",
             self.counted_channels.clone(),
         );
+    }
+
+    /// Writes to the bucket.
+    fn register_store(&self, to: &mut Registry) {
         to.register(
             "commits",
             "Writes that JetStream stored, by kind of record",
@@ -63,6 +87,10 @@ impl Metrics {
             "Writes that JetStream did not take and that were tried again, by kind of record",
             self.retries.clone(),
         );
+    }
+
+    /// Signs of life, of connections and of daemons.
+    fn register_liveness(&self, to: &mut Registry) {
         to.register(
             "heartbeats",
             "Heartbeats received: of connections, one by one or in lists, and of shared leases",
@@ -101,6 +129,10 @@ impl Metrics {
             Unit::Seconds,
             self.deaf_seconds.clone(),
         );
+    }
+
+    /// What a daemon may suffer from.
+    fn register_health(&self, to: &mut Registry) {
         to.register_with_unit(
             "replica_lag",
             "How long the replica took, or has been taking, to show all that was stored",
@@ -127,8 +159,7 @@ impl Metrics {
     }
 
     /// The names are those of Prometheus' own client libraries.
-    fn register_process(&mut self) {
-        let to = self.registry.sub_registry_with_prefix("process");
+    fn register_process(&self, to: &mut Registry) {
         to.register_with_unit(
             "resident_memory",
             "Memory of the process that is in RAM",

@@ -203,6 +203,16 @@ pub fn push_token(out: &mut String, id: &str) {
     }
 }
 
+/// The subject below `prefix` that ends in the tokens of these ids.
+pub fn subject<'a>(prefix: &str, ids: impl IntoIterator<Item = &'a str>) -> String {
+    let mut subject = prefix.to_owned();
+    for id in ids {
+        subject.push('.');
+        push_token(&mut subject, id);
+    }
+    subject
+}
+
 fn flaw(text: &str) -> Option<&'static str> {
     if text.is_empty() {
         Some("is empty")

@@ -13,7 +13,7 @@ use crate::presence::channel::{
 use crate::presence::entity::{Entity, Stored};
 use crate::presence::field::Field;
 use crate::presence::filter::Filter;
-use crate::presence::id::Id;
+use crate::presence::id::{self, Id};
 use crate::presence::json;
 use crate::presence::refusal::Refusal;
 use crate::presence::sort::{Sort, TopK};
@@ -250,9 +250,7 @@ pub fn push_watched(out: &mut Vec<u8>, events: &str, watched: &Watched, occupanc
     json::push_array(out, &watched.users, push_id);
     json::push(out, ",\"subjects\":");
     json::push_array(out, &watched.users, |out, id| {
-        let mut subject = format!("{events}.");
-        crate::presence::id::push_token(&mut subject, id.as_str());
-        json::push_str(out, &subject);
+        json::push_str(out, &id::subject(events, [id.as_str()]));
     });
     json::push(out, ",\"truncated\":");
     json::push_bool(out, watched.truncated);

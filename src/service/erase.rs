@@ -18,11 +18,9 @@ impl Service {
         limit: usize,
         deadline_ms: u64,
     ) -> Result<Vec<Id>, Refusal> {
-        if names_few(Some(&filter)) {
-            return self.first_matching(&filter, limit, deadline_ms);
-        }
-        let service = self.clone();
-        self.scan(move || service.first_matching(&filter, limit, deadline_ms)).await
+        let is_small = names_few(Some(&filter));
+        self.search(is_small, move |service| service.first_matching(&filter, limit, deadline_ms))
+            .await
     }
 
     fn first_matching(

@@ -1,5 +1,5 @@
 //! `users.forget_after`: deletes users who are offline and were not touched for so long. Every
-//! daemon looks; the first in rendezvous order deletes, and the next does so a while later.
+//! daemon searches; the first in rendezvous order deletes, and the next does so a while later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,15 @@ use crate::presence::user::{Command, Outcome};
 use crate::store::Store;
 use crate::store::stripe::Answer;
 
-/// The bounds of the period of looks at all users.
-const LOOK_INTERVALS: (Duration, Duration) =
+/// The bounds of the period of passes over all users.
+const PASS_INTERVALS: (Duration, Duration) =
     (Duration::from_millis(250), Duration::from_secs(3600));
 
 /// The maximum number of users deleted at a time, so that requests are served meanwhile.
 const MAX_CONCURRENT_WRITES: usize = 64;
 
-/// The maximum number of users that one look finds; the next one finds the others.
-const MAX_PER_LOOK: usize = 100_000;
+/// The maximum number of users that one pass finds; the next one finds the others.
+const MAX_PER_PASS: usize = 100_000;
 
 /// The time for a deletion, in milliseconds; after that the user is found again.
 const WRITE_MS: u64 = 5000;
@@ -37,7 +37,7 @@ pub struct Forgetting {
     pub after: Duration,
 }
 
-/// A user whose time comes before the next look.
+/// A user whose time comes before the next pass.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Found {
     /// The time at which the user is deleted, on the monotonic clock.
@@ -46,36 +46,36 @@ struct Found {
     touched: Time,
 }
 
-/// The times of one look.
+/// The times of one pass over all users.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct Pass {
     now_ms: u64,
-    /// The time of this daemon's first look: the next in order waits from then on at least.
+    /// The time of this daemon's first pass: the next in order waits from then on at least.
     first_ms: u64,
-    /// The period of looks.
+    /// The period of passes.
     period_ms: u64,
     after_ms: u64,
 }
 
 impl Forgetting {
-    /// Looks at all users again and again, without end.
+    /// Passes over all users again and again, without end.
     pub async fn run(self) {
-        let (least, most) = LOOK_INTERVALS;
-        let mut looks = interval((self.after / 50).clamp(least, most));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (least, most) = PASS_INTERVALS;
+        let mut passes = interval((self.after / 50).clamp(least, most));
+        passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let permits = Arc::new(Semaphore::new(MAX_CONCURRENT_WRITES));
         let first_ms = self.store.context.now().mono_ms;
-        let (period_ms, after_ms) = (millis(looks.period()), millis(self.after));
+        let (period_ms, after_ms) = (millis(passes.period()), millis(self.after));
         loop {
-            looks.tick().await;
+            passes.tick().await;
             if !self.store.is_whole() {
                 // A record that the replica shows may not be stored any more.
                 continue;
             }
             let now_ms = self.store.context.now().mono_ms;
-            let look = Look { now_ms, first_ms, period_ms, after_ms };
+            let pass = Pass { now_ms, first_ms, period_ms, after_ms };
             let forgetting = self.clone();
-            let found = tokio::task::spawn_blocking(move || forgetting.find(look)).await;
+            let found = tokio::task::spawn_blocking(move || forgetting.find(pass)).await;
             for Found { at_ms, user, touched } in found.unwrap_or_default() {
                 let early_ms = at_ms.saturating_sub(self.store.context.now().mono_ms);
                 sleep(Duration::from_millis(early_ms)).await;
@@ -89,19 +89,19 @@ impl Forgetting {
         }
     }
 
-    /// The users whose time comes before the next look, and the turn of this daemon with it, in
+    /// The users whose time comes before the next pass, and the turn of this daemon with it, in
     /// the order of their times. Visits every record.
-    fn find(&self, look: Look) -> Vec<Found> {
+    fn find(&self, pass: Pass) -> Vec<Found> {
         let stream = self.store.context.now().stream;
         let mut found = Vec::new();
         self.store.users.for_each_stripe(|stripe| {
             let offline = stripe.records().filter(|(_, record)| !record.is_online());
-            let left = MAX_PER_LOOK.saturating_sub(found.len());
+            let left = MAX_PER_PASS.saturating_sub(found.len());
             let due = offline.filter_map(|(user, record)| {
                 let touched = record.touched(stream);
                 let age_ms = u64::try_from(stream.0.saturating_sub(touched.0)).unwrap_or(0);
                 let rank = || self.beacons.peers().rank(user.as_str(), RankFilter::Alive);
-                let at_ms = look.time_of(user, age_ms, rank)?;
+                let at_ms = pass.time_of(user, age_ms, rank)?;
                 Some(Found { at_ms, user: user.clone(), touched })
             });
             found.extend(due.take(left));
@@ -124,12 +124,12 @@ impl Forgetting {
     }
 }
 
-impl Look {
+impl Pass {
     /// The time at which a user who was touched `age_ms` ago is deleted, if that is before the next
-    /// look.
+    /// pass.
     ///
     /// That is up to a tenth of the time late, differently for each, so that users who left
-    /// together are not deleted together. Those whose time had come before the look are spread
+    /// together are not deleted together. Those whose time had come before the pass are spread
     /// over its period. The next daemon in order comes two periods later.
     fn time_of(&self, user: &Id, age_ms: u64, rank: impl FnOnce() -> usize) -> Option<u64> {
         let hash = hash(user);
@@ -162,15 +162,15 @@ mod tests {
     const HOUR_MS: u64 = 3_600_000;
     const AFTER_MS: u64 = 30 * 24 * HOUR_MS;
 
-    /// The times at which the users are deleted, found by looks of two days, the first at 7 ms.
+    /// The times at which the users are deleted, found by the passes of two days, the first at 7 ms.
     fn times(users: u64, age_ms: u64, rank: usize) -> Vec<u64> {
         let mut times = Vec::new();
         for number in 0..users {
             let user = Id::parse(&format!("u{number}"), "id").unwrap();
             let at = (0..48).find_map(|hour| {
                 let now_ms = 7 + hour * HOUR_MS;
-                let look = Look { now_ms, first_ms: 7, period_ms: HOUR_MS, after_ms: AFTER_MS };
-                look.time_of(&user, age_ms + hour * HOUR_MS, || rank)
+                let pass = Pass { now_ms, first_ms: 7, period_ms: HOUR_MS, after_ms: AFTER_MS };
+                pass.time_of(&user, age_ms + hour * HOUR_MS, || rank)
             });
             times.extend(at);
         }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn those_whose_time_had_come_before_are_spread_over_the_period_of_looks() {
+    fn those_whose_time_had_come_before_are_spread_over_the_period_of_passes() {
         let first = times(1000, 12 * AFTER_MS, 0);
         assert_eq!(first.len(), 1000);
         assert!(first[0] >= 7 && first[999] < 7 + HOUR_MS, "{first:?}");

@@ -1,7 +1,7 @@
 //! Announces how many members of a channel are online, for the channel types that ask for it. All
 //! decisions are [`Occupancy`]'s; this feeds it from the replica and publishes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::Settings;
 use crate::liveness::internal::Beacons;
 use crate::liveness::peers::{RankFilter, delay_ms};
-use crate::presence::channel::{Announcement, ChannelKey, Counts, Occupancy};
+use crate::presence::channel::{Announcement, ChannelKey, CountIntervals, Counts, Occupancy};
 use crate::presence::entity::{DaemonId, Stored};
-use crate::presence::id::{Id, push_token};
+use crate::presence::id::{self, Id};
 use crate::presence::time::{MAX_AHEAD_MS, Now, Time};
 use crate::presence::user::Record;
 use crate::store::Store;
 use crate::store::barrier::NotSeen;
 use crate::watchdog::WatchdogTap;
 
-/// The interval between two looks at the replica.
+/// The interval at which changes of the replica are taken.
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The delay between two consecutive ranks, in milliseconds.
@@ -39,11 +39,8 @@ const CATCH_UP_MS: u64 = 2000;
 /// The most announcements at one tick: after a start alone, every channel has one.
 const MAX_PER_TICK: usize = 500;
 
-/// The channel types whose counts are announced, each with its interval in milliseconds.
-pub type Intervals = BTreeMap<String, u64>;
-
 /// The intervals of the channel types that have one.
-pub fn intervals(settings: &Settings) -> Intervals {
+pub fn intervals(settings: &Settings) -> CountIntervals {
     let types = settings.channel_types.iter();
     let announced = types.filter_map(|(name, settings)| {
         Some((name.clone(), super::millis(settings.occupancy_interval?)))
@@ -53,11 +50,7 @@ pub fn intervals(settings: &Settings) -> Intervals {
 
 /// The subject on which the count of a channel is announced.
 pub fn subject(prefix: &str, key: &ChannelKey) -> String {
-    let mut subject = format!("{prefix}.");
-    push_token(&mut subject, key.kind());
-    subject.push('.');
-    push_token(&mut subject, key.id());
-    subject
+    id::subject(prefix, [key.kind(), key.id()])
 }
 
 /// The wait until the replica has all that was stored when it began.
@@ -70,7 +63,7 @@ struct CatchUp {
 pub struct OccupancyTask {
     store: Store,
     beacons: Beacons,
-    intervals: Arc<Intervals>,
+    intervals: Arc<CountIntervals>,
     /// The prefix of the subjects of announcements.
     prefix: String,
     announcements: Subscriber,
@@ -93,13 +86,13 @@ fn version_limit(now: Time) -> u64 {
 
 /// An announcement of another daemon.
 #[derive(Deserialize)]
-struct Heard {
+struct Announced {
     r#type: String,
-    channel: HeardChannel,
+    channel: AnnouncedChannel,
 }
 
 #[derive(Deserialize)]
-struct HeardChannel {
+struct AnnouncedChannel {
     cid: String,
     online_count: usize,
     member_count: usize,
@@ -111,14 +104,14 @@ impl OccupancyTask {
     pub async fn new(
         store: Store,
         beacons: Beacons,
-        intervals: Intervals,
+        intervals: Arc<CountIntervals>,
         prefix: String,
     ) -> Result<Self, async_nats::SubscribeError> {
         let announcements = beacons.client().subscribe(format!("{prefix}.*.*")).await?;
         Ok(Self {
             store,
             beacons,
-            intervals: Arc::new(intervals),
+            intervals,
             prefix,
             announcements,
             occupancy: Occupancy::default(),
@@ -154,7 +147,7 @@ impl OccupancyTask {
                     self.observe_replica();
                     self.observe_peers();
                     self.observe_hearing();
-                    self.look();
+                    self.begin_to_announce();
                 }
             }
         }
@@ -163,15 +156,9 @@ impl OccupancyTask {
     /// Takes what the replica holds, channels that were emptied or deleted among it: their last
     /// announcement may be missing. The daemons that are there have made it.
     fn begin(&mut self) {
-        self.store.users.for_each_stripe(|stripe| stripe.index_mut().track_online());
         self.store.channels.for_each_stripe(|stripe| {
-            stripe.index_mut().track_members(Arc::clone(&self.intervals));
-            let counted: Vec<_> = stripe
-                .changes()
-                .map(|(key, _)| key.clone())
-                .filter(|key| self.intervals.contains_key(key.kind()))
-                .collect();
-            stripe.index_mut().note_changed(counted);
+            let known: Vec<_> = stripe.changes().map(|(key, _)| key.clone()).collect();
+            stripe.index_mut().note_changed(known);
         });
         self.observe_replica();
         self.occupancy.assume_announced();
@@ -237,7 +224,7 @@ impl OccupancyTask {
     }
 
     /// Begins to announce what is due: a replica that lags would announce what was before.
-    fn look(&mut self) {
+    fn begin_to_announce(&mut self) {
         let asked = self.store.context.now();
         self.occupancy.forget(asked.mono_ms, asked.stream);
         self.store.context.metrics.set_counted_channels(self.occupancy.channels());
@@ -279,11 +266,11 @@ impl OccupancyTask {
     }
 
     fn on_announcement(&mut self, message: &Message) {
-        let Ok(Heard { r#type, channel }) = serde_json::from_slice::<Heard>(&message.payload)
-        else {
+        let Ok(Announced { r#type, channel }) = serde_json::from_slice(&message.payload) else {
             return;
         };
-        let HeardChannel { cid, online_count: online, member_count: members, version } = channel;
+        let AnnouncedChannel { cid, online_count: online, member_count: members, version } =
+            channel;
         let Some(key) = ChannelKey::from_cid(&cid) else { return };
         let Some(&interval_ms) = self.intervals.get(key.kind()) else { return };
         let now = self.store.context.now();

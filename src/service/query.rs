@@ -34,11 +34,8 @@ impl Service {
         query: UserQuery,
         deadline_ms: u64,
     ) -> Result<Vec<FoundUser>, Refusal> {
-        if names_few(query.filter.as_ref()) {
-            return self.search_users(&query, deadline_ms);
-        }
-        let service = self.clone();
-        self.scan(move || service.search_users(&query, deadline_ms)).await
+        let is_small = names_few(query.filter.as_ref());
+        self.search(is_small, move |service| service.search_users(&query, deadline_ms)).await
     }
 
     /// Counts the users that match, from the replica. A scan leaves the calling thread.
@@ -48,11 +45,11 @@ impl Service {
         viewer: Option<Id>,
         deadline_ms: u64,
     ) -> Result<usize, Refusal> {
-        if names_few(filter.as_ref()) {
-            return self.count(filter.as_ref(), viewer.as_ref(), deadline_ms);
-        }
-        let service = self.clone();
-        self.scan(move || service.count(filter.as_ref(), viewer.as_ref(), deadline_ms)).await
+        let is_small = names_few(filter.as_ref());
+        self.search(is_small, move |service| {
+            service.count(filter.as_ref(), viewer.as_ref(), deadline_ms)
+        })
+        .await
     }
 
     fn count(
@@ -102,6 +99,19 @@ impl Service {
             })?;
         }
         Ok(())
+    }
+
+    /// Runs a search on the calling thread if it is small, and as a scan otherwise.
+    pub(super) async fn search<R: Send + 'static>(
+        &self,
+        is_small: bool,
+        search: impl FnOnce(&Self) -> Result<R, Refusal> + Send + 'static,
+    ) -> Result<R, Refusal> {
+        if is_small {
+            return search(self);
+        }
+        let service = self.clone();
+        self.scan(move || search(&service)).await
     }
 
     /// Runs a scan on a thread of its own, once a permit for scans is free.

@@ -31,7 +31,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use crate::presence::channel::{self, Channels};
+use crate::presence::channel::{self, Channels, CountIntervals};
 use crate::presence::lease::Leases;
 use crate::presence::time::Time;
 use crate::presence::user::{Index, Periods, Rules, Users};
@@ -87,17 +87,24 @@ impl Store {
         rules: &Arc<Rules>,
         timing: Timing,
         periods: Periods,
+        counted: &Arc<CountIntervals>,
     ) -> Self {
         let context = Arc::new(context);
+        let counts = !counted.is_empty();
         let users = Keyspace::new(
             Arc::clone(&context),
             rules,
             timing,
-            || Index::new(periods),
+            || if counts { Index::tracking_online(periods) } else { Index::new(periods) },
             Leases::new(periods.lease_ms),
         );
-        let channels =
-            Keyspace::new(Arc::clone(&context), &Arc::new(()), timing, channel::Index::default, ());
+        let channels = Keyspace::new(
+            Arc::clone(&context),
+            &Arc::new(()),
+            timing,
+            || channel::Index::new(Arc::clone(counted)),
+            (),
+        );
         Self {
             users: Arc::new(users),
             channels: Arc::new(channels),

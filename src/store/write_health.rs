@@ -183,8 +183,8 @@ mod tests {
         writes.on_sent(at(0));
         writes.on_sent(at(UNACKED_MS - 1));
         writes.on_tick(at(UNACKED_MS));
-        let said = health.watch().borrow().to_string();
-        assert!(said.contains("not acknowledged since 2023-11-14T22:13:20"), "{said}");
+        let shown = health.watch().borrow().to_string();
+        assert!(shown.contains("not acknowledged since 2023-11-14T22:13:20"), "{shown}");
         writes.on_stored();
         writes.on_tick(at(UNACKED_MS + CALM_MS));
         assert!(!health.has_problems());

@@ -83,8 +83,8 @@ async fn after_many_edits_at_once_all_daemons_agree_on_who_is_in_which_channel()
 
     let (channels, of_users) = all(&clients[0]).await;
     for (user, found) in &of_users {
-        let said = channels.iter().filter(|(_, channel)| members(channel).contains(&&**user));
-        assert_eq!(said.map(|(id, _)| id.clone()).collect::<BTreeSet<_>>(), *found, "{user}");
+        let listed = channels.iter().filter(|(_, channel)| members(channel).contains(&&**user));
+        assert_eq!(listed.map(|(id, _)| id.clone()).collect::<BTreeSet<_>>(), *found, "{user}");
     }
     for client in &clients[1..] {
         assert_eq!(all(client).await, (channels.clone(), of_users.clone()));

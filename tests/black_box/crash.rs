@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_nats::{HeaderMap, jetstream};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
+use crate::support::Settings;
 use crate::support::events::latest;
 use crate::support::http::have_met;
 use crate::support::load::{Load, Tally};
@@ -61,7 +61,7 @@ async fn all_are_killed_and_the_next_one_announces_the_newest_changes() {
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
     let load = Load::start(&client, CLIENTS);
-    sleep(Duration::from_millis(500)).await;
+    load.goes_on().await;
     daemons.iter_mut().for_each(Daemon::kill);
     // The load has ended before the next one serves: no later change hides what was not published.
     let (tallies, _next) = tokio::join!(load.stop(), Daemon::spawn(&server, NO_GRACE));
@@ -73,7 +73,7 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
     let pair = Pair::start(NO_GRACE).await;
     let mut events = Events::of_all(&pair.one).await;
     pair.one.connect_user("john", "c").await;
-    let said = events.only();
+    let announced = events.only();
     // The second one must know of the first to miss it.
     let first = pair.one.get("explain", json!({"user_id": "john"})).await["seen_by"].clone();
     let mut beacons =
@@ -94,7 +94,7 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
     let [mut first, _second] = pair.daemons;
     first.kill();
     let event = events.next_within(ANNOUNCED).await;
-    assert!(event.version > said.version);
+    assert!(event.version > announced.version);
     assert_eq!(Some(event.user), pair.two.see("john").await);
 }
 
@@ -102,12 +102,12 @@ async fn a_change_whose_maker_died_before_it_was_announced_is_announced_by_the_o
 async fn a_change_that_nobody_lived_to_announce_is_announced_by_the_next_one() {
     let Stage { server, daemon, client, mut events } = Stage::start(NO_GRACE).await;
     client.connect_user("john", "c").await;
-    let said = events.only();
+    let announced = events.only();
     daemon.stop().await;
     write_without_event(&client, "john").await;
     let _next = Daemon::spawn(&server, NO_GRACE).await;
     let event = events.next_within(ANNOUNCED).await;
-    assert!(event.version > said.version);
+    assert!(event.version > announced.version);
     assert_eq!(Some(event.user), client.see("john").await);
 }
 
@@ -127,12 +127,14 @@ async fn write_without_event(client: &Client, id: &str) {
     put.await.unwrap().await.unwrap();
 }
 
+const OTHER_LEASE: Settings = &[("LIVENESS__OFFLINE_GRACE", "0s"), ("LIVENESS__LEASE", "61s")];
+
 #[tokio::test]
-async fn the_log_names_other_daemons_by_id_and_host() {
+async fn the_log_names_other_daemons_by_id_host_and_version() {
     let server = Server::start().await;
     let mut staying = Daemon::spawn(&server, NO_GRACE).await;
     let (mut killed, left) =
-        (Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await);
+        (Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, OTHER_LEASE).await);
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let ids = [&killed, &left].map(|daemon| {
         let ready = daemon.lines().into_iter().find(|line| line["message"] == "ready");
@@ -142,13 +144,24 @@ async fn the_log_names_other_daemons_by_id_and_host() {
         eventually(&format!("{text}: {id}"), ANNOUNCED, async || {
             let lines = staying.lines().into_iter();
             let mut found = lines.filter(|line| line["message"].to_string().contains(text));
-            found.find(|line| line["daemon"] == *id && line["host"] == host)
+            let version = env!("CARGO_PKG_VERSION");
+            found.find(|line| {
+                line["daemon"] == *id && line["host"] == host && line["version"] == version
+            })
         })
         .await;
     };
     for id in &ids {
         named(&staying, "another daemon is there", id).await;
     }
+    named(&staying, "the longest counts", &ids[1]).await;
+    let text = format!(
+        "daemon {}, version {} on {host}",
+        ids[1].as_str().unwrap(),
+        env!("CARGO_PKG_VERSION")
+    );
+    let line = staying.logs("different settings").await;
+    assert!(line["message"].as_str().unwrap().contains(&text), "{line}");
     killed.kill();
     left.stop().await;
     named(&staying, "another daemon leaves", &ids[1]).await;

@@ -25,8 +25,8 @@ async fn an_absent_server_is_waited_for_and_served_on_when_it_comes() {
     daemon.logs("waiting for NATS").await;
     server.appear().await;
     daemon.ready(&server).await;
-    let said = daemon.lines().iter().filter(|line| line["level"] == "WARN").count();
-    assert_eq!(said, 1, "it says so once in a while");
+    let warnings = daemon.lines().iter().filter(|line| line["level"] == "WARN").count();
+    assert_eq!(warnings, 1, "it is logged once in a while");
     let client = Client::connect(&server).await;
     client.connect_user("john", "c").await;
     assert_eq!(client.see("john").await.unwrap()["online"], true);

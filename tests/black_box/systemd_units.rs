@@ -14,7 +14,7 @@ fn unit(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)
 }
 
-/// Runs `systemd-analyze`; `None`, said aloud, on a machine without it.
+/// Runs `systemd-analyze`; `None`, with a note, on a machine without it.
 fn analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).output() {
         Ok(output) => Some(output),
@@ -42,9 +42,9 @@ fn systemd_finds_nothing_wrong_with_the_units() {
         fs::write(folder.path().join(name), text).unwrap();
         let path = folder.path().join(instance);
         let Some(output) = analyze(&["verify", "--man=no", path.to_str().unwrap()]) else { return };
-        let said = String::from_utf8_lossy(&output.stderr);
-        let of_ours: Vec<_> = said.lines().filter(|line| line.contains("presenced")).collect();
-        assert!(output.status.success() && of_ours.is_empty(), "{name}: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let of_ours: Vec<_> = stderr.lines().filter(|line| line.contains("presenced")).collect();
+        assert!(output.status.success() && of_ours.is_empty(), "{name}: {stderr}");
     }
 }
 
@@ -54,13 +54,13 @@ fn the_units_leave_little_exposed() {
         let path = unit(name);
         let security = ["security", "--offline=yes", "--no-pager", path.to_str().unwrap()];
         let Some(output) = analyze(&security) else { return };
-        let said = String::from_utf8_lossy(&output.stdout);
-        let overall = said.lines().find_map(|line| line.split("exposure level for").nth(1));
-        let overall = overall.unwrap_or_else(|| panic!("no figure: {said}"));
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let overall = stdout.lines().find_map(|line| line.split("exposure level for").nth(1));
+        let overall = overall.unwrap_or_else(|| panic!("no figure: {stdout}"));
         let figure = overall.split(": ").nth(1).and_then(|rest| rest.split(' ').next());
         let figure: f64 = figure.unwrap().parse().unwrap();
         println!("{name}: {figure}");
-        assert!(figure <= EXPOSURE, "{name} has an exposure of {figure}: {said}");
+        assert!(figure <= EXPOSURE, "{name} has an exposure of {figure}: {stdout}");
     }
 }
 

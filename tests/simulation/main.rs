@@ -52,8 +52,8 @@ fn live_connections_stay_and_dead_ones_lapse_in_time_under_any_fault() {
         let Counts { lapses, far_side, objections, graces, refreshes, reloads, .. } = all;
         happened(&[lapses, far_side, objections, graces, refreshes, reloads]);
         happened(&[all.taken_over, all.overtaken]);
-        let Counts { deaths, stops, cuts, partitions, leaderless, gateways, .. } = all;
-        happened(&[deaths, stops, cuts, partitions, leaderless, gateways]);
+        let Counts { kills, stops, cuts, partitions, leaderless, gateways, .. } = all;
+        happened(&[kills, stops, cuts, partitions, leaderless, gateways]);
     }
 }
 

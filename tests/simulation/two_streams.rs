@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use presenced::liveness::build::Build;
 use presenced::liveness::cell::{Cell, Identity, Introduction, LAYOUT};
 use presenced::presence::entity::DaemonId;
 
@@ -119,6 +120,7 @@ impl World {
             counts: None,
             requests: "presence.v1".to_owned(),
             events: "user.presence.changed".to_owned(),
+            domain: None,
             stream: (*pick(&mut self.rng, &STREAMS)).to_owned(),
             settings: String::new(),
         };
@@ -163,8 +165,12 @@ impl World {
         let is_late = self.rng.u32(0..1000) < self.late;
         self.counts.late += u64::from(is_late);
         let ms = if is_late { self.rng.u64(100..1500) } else { self.rng.u64(1..20) };
-        let introduction =
-            Introduction { daemon: from.to_string(), up_ms, identity: identity.clone() };
+        let introduction = Introduction {
+            daemon: from.to_string(),
+            up_ms,
+            build: Build::default(),
+            identity: identity.clone(),
+        };
         self.messages.insert((self.now_ms + ms, from, to), introduction);
     }
 

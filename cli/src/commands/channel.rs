@@ -82,6 +82,9 @@ impl Channel {
                 if answer["deleted"] != true {
                     return Err(Failure::not_so(format!("there is no channel {kind}:{id}")));
                 }
+                if output.raw(&answer)? {
+                    return Ok(());
+                }
                 let text = format!("deleted: {kind}:{id}");
                 Ok(output.result(&json!({"deleted": true}), &text)?)
             }

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::args::Changes;
 use crate::failure::Failure;
-use crate::output::{Output, line};
+use crate::output::{Output, note};
 use crate::session::{Session, interrupted};
 
 #[derive(Args)]
@@ -70,8 +70,15 @@ impl Connect {
         };
         let id = connection.id().clone();
         connection.close().await;
-        self.print(&ConnectionState::Closed(None), id.as_str(), output)?;
-        ended
+        let closed = states.borrow().clone();
+        self.print(&closed, id.as_str(), output)?;
+        match closed {
+            ConnectionState::Closed(Some(error)) => {
+                note(&format!("{} is shown online until its lease is over", self.user));
+                Err(error.into())
+            }
+            _ => ended,
+        }
     }
 
     fn patch(&self) -> Result<Patch, Failure> {
@@ -99,13 +106,9 @@ impl Connect {
             _ => "closed",
         };
         let now = Utc::now();
-        if output.is_live() {
-            line(&format!("{}  {} is {name}", output.clock(now), self.user))?;
-        } else {
-            let at = now.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-            let state = json!({"at": at, "state": name, "user": self.user, "connection_id": id});
-            line(&state.to_string())?;
-        }
-        Ok(())
+        let at = now.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+        let state = json!({"at": at, "state": name, "user": self.user, "connection_id": id});
+        let text = format!("{}  {} is {name}", output.clock(now), self.user);
+        Ok(output.result(&state, &text)?)
     }
 }

@@ -12,7 +12,6 @@ pub struct Daemons {}
 
 impl Daemons {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
-        output.needs_records()?;
         let daemons: Vec<Value> = crate::daemons::find(session).await?;
         if daemons.is_empty() {
             return Err(crate::daemons::none(session));

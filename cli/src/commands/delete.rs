@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{PAGE, list};
 use crate::condition::{self, filter};
 use crate::failure::Failure;
-use crate::output::{Output, note};
+use crate::output::{Format, Kind, Output, note};
 use crate::session::{Door, Session};
 
 #[derive(Args)]
@@ -29,7 +29,6 @@ pub struct Delete {
 
 impl Delete {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
-        output.needs_records()?;
         session.service()?;
         let door = session.door()?;
         let deleted = if self.conditions.is_empty() {
@@ -43,9 +42,13 @@ impl Delete {
             matching_users(&door, &matching).await?
         };
         let ids: Vec<&str> = deleted.iter().filter_map(Value::as_str).collect();
-        let text =
-            format!("deleted: {}", if ids.is_empty() { "none".into() } else { ids.join(", ") });
-        output.result(&json!({"deleted": ids}), &text)?;
+        if output.format == Format::Ids {
+            let users: Vec<Value> = ids.iter().map(|id| json!({"id": id})).collect();
+            output.records(Kind::User, &users)?;
+        } else {
+            let names = if ids.is_empty() { "none".to_owned() } else { ids.join(", ") };
+            output.result(&json!({"deleted": ids}), &format!("deleted: {names}"))?;
+        }
         let missing = self.users.iter().filter(|user| !ids.contains(&user.as_str()));
         match missing.cloned().collect::<Vec<_>>().as_slice() {
             [] => Ok(()),

@@ -74,11 +74,14 @@ impl Export {
         if let Some(last) = &last {
             note(&format!("going on after {last}, as {} says", part.display()));
         }
-        let opened = OpenOptions::new().create(true).append(true).open(&part)?;
-        let mut writer = BufWriter::new(opened);
-        let count = users(&door, &matching, last, &mut writer).await?;
-        writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&part, file)?;
+        let opened = OpenOptions::new().create(true).append(true).open(&part);
+        let mut writer = BufWriter::new(opened.map_err(Failure::writing(&part))?);
+        let count = users(&door, &matching, last, &mut writer).await;
+        let count = count.map_err(|failure| failure.of_output(&part))?;
+        let written = writer.into_inner().map_err(io::IntoInnerError::into_error);
+        let synced = written.and_then(|written| written.sync_all());
+        synced.map_err(Failure::writing(&part))?;
+        fs::rename(&part, file).map_err(Failure::writing(file))?;
         progress.remove();
         note(&format!("exported {count} users to {}", file.display()));
         Ok(())
@@ -87,18 +90,24 @@ impl Export {
 
 /// The user that was written last; a line that was cut off is taken back.
 fn last_id(part: &Path) -> Result<Option<String>, Failure> {
-    let Ok(file) = File::open(part) else { return Ok(None) };
+    let file = match File::open(part) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Failure::reading(part)(error)),
+    };
     let mut reader = BufReader::new(file);
     let (mut whole, mut last) = (0, None);
     let mut line = String::new();
-    while reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
+    let mut next = |line: &mut String| reader.read_line(line).map_err(Failure::reading(part));
+    while next(&mut line)? > 0 && line.ends_with('\n') {
         whole += line.len() as u64;
-        let user: Value = serde_json::from_str(&line)
-            .map_err(|error| io::Error::other(format!("{}: {error}", part.display())))?;
+        let user: Value =
+            serde_json::from_str(&line).map_err(|error| Failure::reading(part)(error.into()))?;
         last = Some(Kind::User.id(&user));
         line.clear();
     }
-    OpenOptions::new().write(true).open(part)?.set_len(whole)?;
+    let cut = OpenOptions::new().write(true).open(part).and_then(|file| file.set_len(whole));
+    cut.map_err(Failure::writing(part))?;
     Ok(last)
 }
 

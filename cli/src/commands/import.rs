@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
@@ -31,7 +31,6 @@ type User = Map<String, Value>;
 
 impl Import {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
-        output.needs_records()?;
         session.service()?;
         let door = session.door()?;
         let total = self.check()?;
@@ -95,8 +94,7 @@ impl Import {
     /// The lines that are not blank.
     fn lines(&self) -> Result<impl Iterator<Item = Result<Line, Failure>>, Failure> {
         let name = self.file.display().to_string();
-        let at_name = |error: &io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
-        let file = File::open(&self.file).map_err(|error| at_name(&error))?;
+        let file = File::open(&self.file).map_err(Failure::reading(&self.file))?;
         let lines = (1..).zip(BufReader::new(file).lines()).map(move |(number, text)| {
             let at = format!("{name}, line {number}");
             match text {

@@ -41,9 +41,7 @@ impl Keys {
         let seed = pair.seed().map_err(|error| std::io::Error::other(error.to_string()))?;
         match &self.out {
             Some(path) => {
-                write(path, &seed).map_err(|error| {
-                    std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-                })?;
+                write(path, &seed).map_err(Failure::writing(path))?;
                 output.result(&json!({"public_key": public}), &public)?;
             }
             None => {

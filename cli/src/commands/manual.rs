@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 
 use crate::args::Cli;
@@ -17,7 +17,7 @@ pub struct Completion {
 impl Completion {
     pub fn run(self) -> Result<(), Failure> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "presencectl", &mut script);
+        clap_complete::generate(self.shell, &mut Cli::grammar(), "presencectl", &mut script);
         Ok(std::io::Write::write_all(&mut std::io::stdout().lock(), &script)?)
     }
 }
@@ -30,7 +30,8 @@ pub struct Man {
 
 impl Man {
     pub fn run(self) -> Result<(), Failure> {
-        std::fs::create_dir_all(&self.folder)?;
-        Ok(clap_mangen::generate_to(Cli::command(), &self.folder)?)
+        let made = std::fs::create_dir_all(&self.folder)
+            .and_then(|()| clap_mangen::generate_to(Cli::grammar(), &self.folder));
+        made.map_err(Failure::writing(&self.folder))
     }
 }

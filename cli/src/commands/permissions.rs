@@ -58,14 +58,14 @@ pub enum Format {
 pub struct Permissions {
     /// The id of the user
     user: String,
-    /// The users whose events it may hear, besides its own
-    #[arg(long, value_name = "USER", value_delimiter = ',', num_args = 1..)]
+    /// A user whose events it may hear, besides its own. May be repeated
+    #[arg(long, value_name = "USER")]
     sees: Vec<String>,
     /// Let it hear and query everyone
     #[arg(long, conflicts_with = "sees")]
     sees_all: bool,
-    /// The channels whose counts of online members it may hear
-    #[arg(long, value_name = "TYPE:ID", value_delimiter = ',', num_args = 1.., value_parser = channel_name)]
+    /// A channel whose count of online members it may hear. May be repeated
+    #[arg(long, value_name = "TYPE:ID", value_parser = channel_name)]
     counts: Vec<(String, String)>,
     /// The daemons' setting subjects.channel_events
     #[arg(long, value_name = "PREFIX", default_value = "channel.presence.changed", value_parser = subject)]

@@ -50,10 +50,7 @@ impl ProgressFile {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Done::default()),
-            Err(error) => {
-                let text = format!("{}: {error}", self.path.display());
-                return Err(io::Error::new(error.kind(), text).into());
-            }
+            Err(error) => return Err(Failure::reading(&self.path)(error)),
         };
         match serde_json::from_str::<Content>(&text) {
             Ok(content) if content.of == self.of => Ok(content.done),
@@ -70,12 +67,13 @@ impl ProgressFile {
     }
 
     /// Never half a file, even if the power goes.
-    pub fn set(&self, done: Done) -> io::Result<()> {
+    pub fn set(&self, done: Done) -> Result<(), Failure> {
         let content = Content { done, of: self.of.clone() };
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
-        fs::write(&new, serde_json::to_string(&content)?)?;
-        fs::rename(new, &self.path)
+        let text = serde_json::to_string(&content).map_err(io::Error::from);
+        let written = text.and_then(|text| fs::write(&new, text));
+        written.and_then(|()| fs::rename(new, &self.path)).map_err(Failure::writing(&self.path))
     }
 
     /// The transfer is complete.

@@ -49,7 +49,7 @@ impl Query {
             };
         }
         if self.all {
-            output.needs_records()?;
+            output.refuse_raw()?;
             return self.pages(&door, matching, output).await;
         }
         let mut body = json!({"filter": matching, "presence": true});

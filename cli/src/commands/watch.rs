@@ -1,6 +1,7 @@
 //! `watch`: changes of users, as they come.
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use clap::Args;
@@ -32,7 +33,7 @@ pub struct WatchUsers {
         help = condition::HELP
     )]
     conditions: Vec<String>,
-    /// All users: of those who change faster than they are printed, the newest state only
+    /// All users
     #[arg(long, conflicts_with_all = ["users", "channel", "conditions"])]
     all: bool,
     /// Run this with sh for each change, with the change as JSON on its standard input; of changes
@@ -43,10 +44,6 @@ pub struct WatchUsers {
 
 impl WatchUsers {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
-        output.needs_records()?;
-        if output.format == Format::Csv {
-            return Err(Failure::usage("changes come one by one: -o jsonl, json, ids or table"));
-        }
         let door = session.door()?;
         if let Some((kind, id)) = &self.channel {
             return self.follow(door.watch_channel(kind, id).await?, output).await;
@@ -63,9 +60,11 @@ impl WatchUsers {
 
     async fn follow<K>(&self, mut watch: Watch<Fields, K>, output: &Output) -> Result<(), Failure> {
         let mut shown = false;
+        let mut left_out = LeftOut::default();
         while let Some(change) = watch.next().await {
+            left_out.tell(watch.conflated());
             match &change {
-                Change::User { .. } if output.is_live() && !shown => {}
+                Change::User { .. } if output.format == Format::Table && !shown => {}
                 Change::User { .. } => self.print(&change, output).await?,
                 Change::State(WatchState::Live | WatchState::Degraded(_)) if !shown => {
                     shown = true;
@@ -101,9 +100,35 @@ impl WatchUsers {
     }
 }
 
+/// The interval at which steps that were left out are told of.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The steps between states of users that came faster than they were printed.
+#[derive(Default)]
+struct LeftOut {
+    count: u64,
+    told_at: Option<Instant>,
+}
+
+impl LeftOut {
+    fn tell(&mut self, count: u64) {
+        let is_told = self.told_at.is_some_and(|at| at.elapsed() < TELL_INTERVAL);
+        if count == self.count || is_told {
+            return;
+        }
+        note(&format!(
+            "changes come faster than they are taken: {} steps are left out, and the newest state \
+             of each user is shown",
+            count - self.count
+        ));
+        self.count = count;
+        self.told_at = Some(Instant::now());
+    }
+}
+
 /// The first picture, as a table for people.
 fn show_all<K>(watch: &Watch<Fields, K>, output: &Output) -> Result<(), Failure> {
-    if !output.is_live() {
+    if output.format != Format::Table {
         return Ok(());
     }
     let users: Vec<Value> =
@@ -137,6 +162,8 @@ fn row(id: &str, kind: &str, now: &Value, output: &Output) -> String {
         "came" => "came online",
         "left" => "went offline",
         "gone" => "is gone",
+        "first" if now["online"] == true => "is online",
+        "first" => "is offline",
         "status" => "has a status",
         _ => "changed",
     };

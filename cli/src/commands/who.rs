@@ -29,7 +29,7 @@ impl Who {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
         let door = session.door()?;
         if !self.users.is_empty() {
-            output.needs_records()?;
+            output.refuse_raw()?;
             let found = users_by_id(&door, &self.users).await?;
             output.records(Kind::User, &found)?;
             let there = |id: &&String| found.iter().any(|user| user["id"] == id.as_str());
@@ -41,7 +41,7 @@ impl Who {
         }
         let mut users = match &self.channel {
             Some((kind, id)) => {
-                output.needs_records()?;
+                output.refuse_raw()?;
                 let channel = channel(&door, kind, id).await?;
                 let members = members(&channel);
                 note_missing_members(&channel, members.len());

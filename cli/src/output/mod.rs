@@ -81,11 +81,6 @@ impl Output {
         Self { format, raw: flags.raw, terminal, paint, utc: flags.utc }
     }
 
-    /// Returns whether people look at it as it comes.
-    pub fn is_live(&self) -> bool {
-        self.terminal && self.format == Format::Table
-    }
-
     /// Returns whether a part of the records may be written before the others are known.
     pub fn is_line_by_line(&self) -> bool {
         matches!(self.format, Format::Jsonl | Format::Ids)
@@ -109,7 +104,7 @@ impl Output {
     }
 
     /// Refuses `--raw` where there is no single reply.
-    pub fn needs_records(&self) -> Result<(), Failure> {
+    pub fn refuse_raw(&self) -> Result<(), Failure> {
         if self.raw {
             return Err(Failure::usage(
                 "--raw prints one reply as it came; this has none or several",
@@ -185,7 +180,7 @@ impl Output {
         match self.format {
             Format::Json => line(&self.json(&pretty(json))),
             Format::Jsonl => line(&self.json(&json.to_string())),
-            _ => line(text),
+            _ => line(&self.text(text)),
         }
     }
 

@@ -79,9 +79,6 @@ pub struct Flags {
         global = true
     )]
     pub timeout: Duration,
-    /// Address of a SOCKS proxy; not supported, and refused rather than left aside
-    #[arg(long, env = "NATS_SOCKS_PROXY", value_name = "URL", hide = true, global = true)]
-    pub socks_proxy: Option<String>,
     /// Prefix of the inboxes that answers come to, such as _INBOX_ann for the login ann
     #[arg(long, value_name = "PREFIX", value_parser = subject, global = true)]
     pub inbox_prefix: Option<String>,
@@ -132,6 +129,12 @@ pub fn subject(text: &str) -> Result<String, NoSubject> {
 
 fn user_id(text: &str) -> Result<String, presenced_client::Error> {
     Id::parse(text).map(|id| id.as_str().to_owned())
+}
+
+/// The proxy that the environment names. It is not supported, so there is no flag for it; what the
+/// `nats` command would heed is refused rather than left aside.
+pub fn socks_proxy() -> Option<String> {
+    std::env::var("NATS_SOCKS_PROXY").ok().filter(|proxy| !proxy.is_empty())
 }
 
 /// The folder of settings: `XDG_CONFIG_HOME`, or `.config` in the home of the user.

@@ -47,7 +47,6 @@ pub fn merge(flags: &Flags, mut context: Context) -> Context {
         (&mut context.key, &flags.tlskey),
         (&mut context.ca, &flags.tlsca),
         (&mut context.inbox_prefix, &flags.inbox_prefix),
-        (&mut context.socks_proxy, &flags.socks_proxy),
     ] {
         set(setting, given(flag));
     }

@@ -79,7 +79,10 @@ impl Session {
     pub async fn open(flags: &Flags) -> Result<Self, Failure> {
         let name = flags.context.as_deref().filter(|name| !name.is_empty());
         let context = if flags.no_context { Context::default() } else { Context::load(name)? };
-        let context = login::merge(flags, context).looked_up()?;
+        let mut context = login::merge(flags, context).looked_up()?;
+        if let Some(proxy) = flags::socks_proxy() {
+            context.socks_proxy = proxy;
+        }
         context.check()?;
         let servers = servers(&context.url)?;
         let shown = servers.iter().map(shown).collect::<Vec<_>>().join(", ");

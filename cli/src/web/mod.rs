@@ -4,6 +4,7 @@ mod api;
 mod demo;
 mod guard;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,9 @@ impl Web {
             return Err(Failure::usage(text));
         }
         let door = Door::Service(session.service()?);
-        let listener = TcpListener::bind(self.listen).await?;
+        let listener = TcpListener::bind(self.listen).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot listen on {}: {error}", self.listen))
+        })?;
         let guard = Guard::new(listener.local_addr()?)?;
         let demo = if self.demo { Some(Demo::start(session.service()?).await?) } else { None };
         let live = Live::new();
@@ -69,15 +72,11 @@ impl Web {
         if self.open {
             open(&guard.url());
         }
-        if let Err(error) = session.door()?.check_served().await {
-            let failure = session.explain(error.into()).with_advice(&session.events);
-            note(&format!("the page has nothing to show yet: {failure}"));
-        }
         let served =
             async { axum::serve(listener, router(page, guard)).await.map_err(Failure::from) };
         let done = tokio::select! {
             served = served => served,
-            ended = live.run(&session) => ended,
+            ended = alive(&live, &session) => ended,
             () = interrupted() => Err(Failure::Interrupted),
         };
         if let Some(demo) = demo {
@@ -86,6 +85,19 @@ impl Web {
         }
         done
     }
+}
+
+/// Keeps the picture up to date, and says on the terminal when there is nothing to show yet.
+async fn alive(live: &Live, session: &Session) -> Result<(), Failure> {
+    let door = session.door()?;
+    let look = async {
+        if let Err(error) = door.check_served().await {
+            let failure = session.explain(error.into()).with_advice(&session.events);
+            note(&format!("the page has nothing to show yet: {failure}"));
+        }
+        Ok(())
+    };
+    tokio::try_join!(look, live.run(session)).map(|_| ())
 }
 
 fn open(url: &str) {

@@ -81,6 +81,10 @@ async fn a_context_that_cannot_be_used_is_named() {
     run(&stage, &["--context", "creds", "who"]).await.fails(78, &format!("{home}/none.creds"));
     write_context(&folder, "proxy", &json!({"socks_proxy": "127.0.0.1:9"}));
     run(&stage, &["--context", "proxy", "who"]).await.fails(78, "SOCKS");
+    let mut command = stage.command(&["who"]);
+    command.env("NATS_SOCKS_PROXY", "127.0.0.1:9");
+    Done::of(command).await.fails(78, "SOCKS");
+    stage.run(&["--socks-proxy", "127.0.0.1:9", "who"]).await.fails(2, "unexpected argument");
     fs::write(folder.join("nats/context/broken.json"), "{").unwrap();
     run(&stage, &["--context", "broken", "who"]).await.fails(78, "broken.json");
 }

@@ -62,15 +62,48 @@ async fn a_command_line_that_cannot_be_understood_is_a_usage_error() {
     stage.run(&["--as", "john", "set", "jack"]).await.fails(2, "acts as that user only");
     stage.run(&["-o", "xml", "who"]).await.fails(2, "jsonl");
     stage.run(&["--raw", "daemons"]).await.fails(2, "--raw");
-    stage.run(&["-o", "csv", "watch", "john"]).await.fails(2, "one by one");
+    stage.run(&["-o", "csv", "watch", "john"]).await.fails(2, "`watch` has no -o csv");
     for prefix in ["a.*", "a..b", "a b", ">", ""] {
         for flag in ["--prefix", "--events", "--inbox-prefix"] {
             stage.run(&[flag, prefix, "get", "john"]).await.fails(2, "no subject");
         }
     }
     stage.run(&["--as", "", "get", "john"]).await.fails(2, "invalid value");
+    // Its server is in NATS_URL.
+    let nobody = stage.run(&["delete"]).await;
+    nobody.fails(2, "Usage: presencectl delete <USER");
+    assert!(!nobody.stderr.contains("--server"), "{nobody:?}");
+    let mut command = stage.command(&["who"]);
+    command.env("NATS_TIMEOUT", "soon");
+    Done::of(command).await.fails(2, "'soon'");
     let far = ["set", "john", "--status", "here", "--status-for", "99999999999years"];
     stage.run(&far).await.fails(2, "--status-for");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_is_no_refusal_of_the_service() {
+    let stage = Stage::start().await;
+    stage.ok(&["set", "john"]).await;
+    let path = |name: &str| stage.home.path().join(name).display().to_string();
+    stage.run(&["import", "/none/users.jsonl"]).await.fails(66, "cannot read /none/users.jsonl");
+    stage.run(&["import", "/none/users.jsonl", "--dry-run"]).await.fails(66, "/none/users.jsonl");
+    std::fs::write(path("users.jsonl"), "{\"id\":\"john\"}\n").unwrap();
+    std::fs::create_dir(path("users.jsonl.progress")).unwrap();
+    let import = ["import", &path("users.jsonl")];
+    stage.run(&import).await.fails(66, "users.jsonl.progress");
+    std::fs::create_dir(path("more.jsonl.progress.new")).unwrap();
+    std::fs::write(path("more.jsonl"), "{\"id\":\"john\"}\n").unwrap();
+    stage.run(&["import", &path("more.jsonl")]).await.fails(73, "more.jsonl.progress");
+    stage.run(&["export", "/none/users.jsonl"]).await.fails(73, "/none/users.jsonl");
+    std::fs::write(path("file"), "").unwrap();
+    stage.run(&["man", &path("file/man")]).await.fails(73, "cannot write");
+    stage.run(&["keys", "--out", "/none/user.nk"]).await.fails(73, "/none/user.nk");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let web = ["web", "--listen", &taken];
+    stage.run(&web).await.fails(74, &format!("cannot listen on {taken}"));
+    let help = stage.ok(&["--help"]).await;
+    assert!(help.contains("   66  a file that cannot be read\n"), "{help}");
 }
 
 const LIMITED: &str = r#"
@@ -78,6 +111,9 @@ authorization { users: [
   { user: all, password: all }
   { user: some, password: some, permissions: {
       publish: { allow: ["presence.v1.query_users", "presence.v1.count_users"] }
+      subscribe: { allow: ["_INBOX.>"] } } }
+  { user: tied, password: tied, permissions: {
+      publish: { allow: ["presence.v1.connect", "presence.v1.heartbeat"] }
       subscribe: { allow: ["_INBOX.>"] } } }
   { user: deaf, password: deaf, permissions: {
       publish: { allow: [">"] }, subscribe: { allow: ["none"] } } }
@@ -109,6 +145,18 @@ async fn a_missing_permission_is_named_as_the_line_that_grants_it() {
         .run(&["--user", "all", "--password", "wrong", "who"])
         .await
         .fails(77, "refuses the login");
+}
+
+#[tokio::test]
+async fn a_disconnect_that_is_refused_is_no_success() {
+    let all = [("NATS__USER", "all"), ("NATS__PASSWORD", "all")];
+    let stage = Stage::on(Server::start_with(LIMITED).await, &all).await;
+    let tied = ["--user", "tied", "--password", "tied", "connect", "john", "--for", "200ms"];
+    let kept = stage.run(&tied).await;
+    assert_eq!((kept.code, kept.stdout.lines().count()), (77, 2), "{kept:?}");
+    let grant = "publish: { allow: [\"presence.v1.disconnect\"] }";
+    assert!(kept.stderr.contains(grant), "{kept:?}");
+    assert!(kept.stderr.contains("john is shown online until its lease is over"), "{kept:?}");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod support;
 
 mod connection;
 mod failures;
+mod forms;
 mod manual;
 mod operations;
 mod page;

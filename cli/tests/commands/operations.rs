@@ -70,7 +70,7 @@ async fn keys_are_pairs_and_a_seed_in_a_file_is_for_its_owner() {
     assert_eq!(printed.stdout.trim(), seed.public_key());
     assert!(printed.stdout.starts_with('A'));
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-    Done::of(bare(&folder, &arguments)).await.fails(1, "account.nk");
+    Done::of(bare(&folder, &arguments)).await.fails(73, "account.nk");
 }
 
 async fn permissions(arguments: &[&str]) -> String {
@@ -162,7 +162,7 @@ async fn a_client_with_the_printed_permissions_may_do_all_of_its_own_and_nothing
 #[tokio::test]
 async fn permissions_are_the_same_in_each_form() {
     let json: Value = serde_json::from_str(
-        &permissions(&["john", "--sees", "jack,jill", "--format", "json"]).await,
+        &permissions(&["john", "--sees", "jack", "--sees", "jill", "--format", "json"]).await,
     )
     .unwrap();
     let subjects = |door: &str| -> Vec<String> {
@@ -170,8 +170,8 @@ async fn permissions_are_the_same_in_each_form() {
     };
     let (publish, subscribe) = (subjects("pub"), subjects("sub"));
     assert_eq!((publish.len(), subscribe.len()), (7, 4));
-    let conf = permissions(&["john", "--sees", "jack,jill"]).await;
-    let nsc = permissions(&["john", "--sees", "jack,jill", "--format", "nsc"]).await;
+    let conf = permissions(&["john", "--sees", "jack", "--sees", "jill"]).await;
+    let nsc = permissions(&["john", "--sees", "jack", "--sees", "jill", "--format", "nsc"]).await;
     for subject in publish.iter().chain(&subscribe) {
         assert!(conf.contains(&format!("\"{subject}\"")), "{subject}: {conf}");
     }
@@ -179,6 +179,10 @@ async fn permissions_are_the_same_in_each_form() {
     let command =
         format!("nsc edit user --name 'john' --allow-pub '{publish}' --allow-sub '{subscribe}'\n");
     assert_eq!(nsc, command);
+    let whole = permissions(&["john", "--sees", "a,b", "--counts", "team:c,d"]).await;
+    for subject in ["user.presence.changed.a=2Cb", "channel.presence.changed.team.c=2Cd"] {
+        assert!(whole.contains(&format!("\"{subject}\"")), "{subject}: {whole}");
+    }
     let few = permissions(&["john", "--ops", "watch-channel", "--prefix", "cell"]).await;
     assert!(few.contains("\"cell.v1.watch_channel.john\"") && !few.contains("connect"), "{few}");
 }
@@ -190,6 +194,7 @@ async fn completions_and_manual_pages_are_made_from_the_command_line() {
     for shell in ["bash", "zsh", "fish"] {
         let script = Done::of(bare(&folder, &["completion", shell])).await;
         assert!(script.stdout.contains("explain") && script.stdout.contains("inbox-prefix"));
+        assert!(!script.stdout.contains("socks"), "{shell} offers what is refused");
     }
     let pages = folder.join("man");
     assert_eq!(Done::of(bare(&folder, &["man", pages.to_str().unwrap()])).await.code, 0);

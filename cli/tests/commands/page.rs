@@ -1,10 +1,12 @@
 //! `web`: who is let in, what the page may do, and what it is told.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::servers::eventually;
+use crate::servers::{Server, eventually};
 use crate::support::{Following, SOON, Stage};
 
 /// A page that is served, and its cookie.
@@ -123,6 +125,21 @@ async fn only_the_page_itself_is_answered() {
     let wrong = page.ask("GET", "/?token=0", &[("Host", &page.address)], "").await;
     assert_eq!(wrong.status, 403);
     stage.run(&["web", "--listen", "0.0.0.0:0"]).await.fails(2, "127.0.0.1");
+}
+
+#[tokio::test]
+async fn the_page_is_served_while_nobody_answers() {
+    let server = Server::start().await;
+    // It hears the requests and says nothing.
+    let silent = server.connect().await;
+    let _heard = silent.subscribe("presence.v1.>").await.unwrap();
+    silent.flush().await.unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let stage = Stage { server, daemons: Vec::new(), home };
+    let begun = Instant::now();
+    let page = Page::start(&stage, &["--timeout", "30s"]).await;
+    assert_eq!(page.get("/").await.status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

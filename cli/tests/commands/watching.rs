@@ -4,7 +4,9 @@ use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
 
+use presenced_client::{Patch, Service};
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::servers::eventually;
@@ -48,6 +50,27 @@ async fn a_watch_runs_a_command_for_each_change() {
         changes().await.filter(|text| text.contains("it's `here`"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_watch_that_is_slower_than_the_changes_says_what_it_leaves_out() {
+    let stage = Stage::start().await;
+    stage.ok(&["set", "john", "-f", "n=0"]).await;
+    let gate = stage.home.path().join("gate");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let mut watch = stage.follow(&["watch", "--all", "--exec", &wait]);
+    assert_eq!(watch.json().await["kind"], "first");
+    let service = Service::new(stage.server.connect().await);
+    for n in 1..=5 {
+        let change = Patch::new().status(n.to_string().as_str()).of("john").unwrap();
+        service.upsert([change]).await.unwrap();
+    }
+    let mut said = BufReader::new(watch.process.stderr.take().unwrap()).lines();
+    fs::write(&gate, "").unwrap();
+    while watch.json().await["now"]["status"] != "5" {}
+    let told = tokio::time::timeout(SOON, said.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(told.contains("steps are left out"), "{told}");
+    assert_eq!(watch.interrupt().await, 130);
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ async def test_what_is_invalid_is_named_and_never_sent(world: World) -> None:
     seat = await lease.connect("jack")
     watch = await service.watch(["john"])
     wrong: Any = "5"
+    loop: dict[str, Any] = {}
+    loop["again"] = loop
     cases: list[tuple[str, Callable[[], Any]]] = [
         ("user", lambda: presenced.connect(world.url, user="")),
         ("timeout", lambda: presenced.connect(world.url, timeout=wrong)),
@@ -72,6 +74,14 @@ async def test_what_is_invalid_is_named_and_never_sent(world: World) -> None:
         ("limit", lambda: service.watch_where({}, limit=0)),
         ("limit", lambda: service.users(limit=-1)),
         ("limit", lambda: service.channels(limit=wrong)),
+        ("nc", lambda: presenced.service(None)),  # type: ignore[arg-type]
+        ("sort", lambda: service.users(sort={"id"})),  # type: ignore[arg-type]
+        ("sort", lambda: service.users(sort=[wrong])),
+        ("sort", lambda: service.watch_where({}, sort={"id": loop})),  # type: ignore[dict-item]
+        ("member_limit", lambda: service.watch_channel("team", "a", member_limit=wrong)),
+        ("member_limit", lambda: service.watch_channel("team", "a", member_limit=101)),
+        ("loop", lambda: seat.update(loop=loop)),
+        ("loop", lambda: service.upsert([{"id": "a", "loop": loop}])),
     ]
     tap = await Tap.on(world, "presence.v1.>")
     for number, (field, call) in enumerate(cases):

@@ -143,6 +143,22 @@ async def test_what_is_raised_is_not_logged(
     assert not lines(logging.INFO)
 
 
+@pytest.mark.parametrize("kind", ["where", "all"])
+async def test_what_a_login_may_not_watch_is_raised_and_not_logged(
+    bare: World, lines: Lines, kind: str
+) -> None:
+    await permitted(bare, publish="presence.v1.connect.john")
+    url = bare.url.replace("//", "//john:j@")
+    door: presenced.Service | presenced.UserClient
+    door = await bare.service(url) if kind == "all" else await bare.user("john", url)
+    with pytest.raises(presenced.Denied):
+        if isinstance(door, presenced.Service):
+            await door.watch_all()
+        else:
+            await door.watch_where({"online": True})
+    assert not lines(logging.INFO)
+
+
 async def test_a_refused_subject_is_logged_by_its_name(bare: World, lines: Lines) -> None:
     await permitted(bare)
     me = await bare.user("john", bare.url.replace("//", "//john:j@"))

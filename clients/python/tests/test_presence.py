@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import World, same_as_query, until
+from conftest import Tap, World, same_as_query, until
 
 import presenced
+from presenced import _hub
 
 
 async def next_change(watch: presenced.Watch, kind: str) -> presenced.Change:
@@ -74,6 +75,30 @@ async def test_an_invisible_user_sees_itself_as_it_is(world: World) -> None:
         assert getattr(watch["john"], "online", False)
         await connection.update(status="unseen")  # Without an event.
         assert getattr(watch["john"], "status", "") == "unseen"
+
+
+async def test_an_invisible_user_sees_that_it_has_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_hub, "_OWN_AGAIN", 0.5)
+    me = await world.user("ann")
+    watch = await me.watch(["ann"])
+    async with me.connect(invisible=True):
+        await until(lambda: getattr(watch.get("ann"), "online", False))
+    await until(lambda: not getattr(watch.get("ann"), "online", False))
+    assert watch.state == "live"
+
+
+async def test_who_is_seen_by_events_is_not_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_hub, "_OWN_AGAIN", 0.05)
+    me = await world.user("ann")
+    async with me.connect(), me.watch(["ann"]) as watch:
+        await until(lambda: getattr(watch.get("ann"), "online", False))
+        tap = await Tap.on(world, "presence.v1.query_users.>")
+        await asyncio.sleep(0.5)
+        assert not tap.bodies
 
 
 async def test_a_refused_change_is_dropped_and_the_connection_lives(world: World) -> None:

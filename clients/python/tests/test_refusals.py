@@ -179,3 +179,58 @@ async def test_what_a_connect_refuses_is_named_as_it_was_given(
         with pytest.raises(presenced.Refused) as caught:
             await opener.connect("john", **given)
         assert caught.value.field == field
+
+
+@pytest.mark.parametrize("seated", [False, True])
+async def test_changes_of_an_outage_do_not_grow(world: World, seated: bool) -> None:
+    proxy = await world.proxy()
+    service, others = await world.service(proxy.url), await world.service()
+    async with service.lease("gw") as lease:
+        session: Any = await (lease if seated else service).connect("john", x=0)
+        proxy.refuse(True)
+        await until(lambda: not service._link.is_up)
+        for number in range(200):
+            for change in ({"status": f"{number}"}, {"x": number}, {"y": number, "x": 1}):
+                with pytest.raises(presenced.Disconnected):
+                    await session.update(change, timeout=0)
+        assert len(session._desired._changes) <= 3
+        proxy.refuse(False)
+        await session.update(z=1)
+        john = await others.get("john")
+        assert john is not None and john.status == "199"
+        assert john.fields == {"x": 1, "y": 199, "z": 1}
+        await session.close()
+
+
+@pytest.mark.parametrize("seated", [False, True])
+async def test_who_is_refused_after_a_connect_without_an_answer_is_disconnected(
+    world: World, monkeypatch: pytest.MonkeyPatch, seated: bool
+) -> None:
+    service, others = await world.service(), await world.service()
+    once, tries = service._calls.once, 0
+
+    async def lossy(operation: str, body: Any, *options: Any) -> Any:
+        """The answer of the first connect is lost, the second is refused."""
+        nonlocal tries
+        if operation not in ("batch", "connect") or tries > 1:
+            return await once(operation, body, *options)
+        tries += 1
+        connect = body["ops"][0] if seated else body
+        if tries > 1:
+            connect["user"]["status"] = 17
+            return await once(operation, body, *options)
+        await once(operation, body, *options)
+        raise presenced.NoAnswer("lost")
+
+    monkeypatch.setattr(service._calls, "once", lossy)
+    async with service.lease("gw") as lease:
+        with pytest.raises(presenced.Refused) as caught:
+            await (lease if seated else service).connect("john")
+        assert caught.value.field == "status" and tries == 2
+        monkeypatch.undo()
+        await until(partial(_is_offline, others, "john"), 2.5)  # Before a lease could lapse.
+
+
+async def _is_offline(service: presenced.Service, id: str) -> bool:
+    user = await service.get(id)
+    return user is None or not user.online

@@ -20,7 +20,7 @@ import presenced
 
 USERS = [f"u{number}" for number in range(200)]
 OPERATIONS = int(os.environ.get("SOAK_OPERATIONS", "6000"))
-SECONDS = float(os.environ.get("SOAK_SECONDS", "40"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 SEED = int(os.environ.get("SOAK_SEED", "7"))
 
 

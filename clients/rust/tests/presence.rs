@@ -126,6 +126,19 @@ async fn of_itself_a_user_sees_what_others_do_not() {
 }
 
 #[tokio::test]
+async fn an_invisible_user_sees_that_it_has_left() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let john = open_user(&server.connect().await, "john");
+    let own = john.watch(["john"]).unwrap();
+    let connection = john.connect(Patch::new().invisible(true)).await.unwrap();
+    is(&own, "john", true).await;
+    connection.close().await;
+    is(&own, "john", false).await;
+    assert_eq!(own.state(), WatchState::Live);
+}
+
+#[tokio::test]
 async fn a_connection_outlives_its_lease_and_a_dropped_one_goes_at_once() {
     let server = Server::start().await;
     let _daemon = Daemon::start(&server.url()).await;

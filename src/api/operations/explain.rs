@@ -109,7 +109,7 @@ impl Explain {
             "connects": connection.generation,
             "last_heard": confirmed.and(at).map(|at| at.to_string()),
             "lapses_at": lapses_at,
-            "acts": service.beacons.peers().first_of_hearing(key.as_str(), deaf).to_string(),
+            "acts": service.beacons.peers().first_to_act(key.as_str(), deaf).to_string(),
         })
     }
 }

@@ -20,9 +20,11 @@ fn a_path_may_lie_among_the_credentials_of_the_service() {
     let (cert, key) = (Path::new(CREDENTIALS_DIR).join("cert.pem"), "/etc/key.pem".into());
     assert_eq!(nats.tls_identity, Some(TlsIdentity { cert, key }));
 
-    let given = Given::file("[nats]\nnkey = \"$CREDENTIALS_DIRECTORY/nats.nk\"\n");
-    let nats = given.env("CREDENTIALS_DIRECTORY", CREDENTIALS_DIR).load().unwrap().nats;
-    assert_eq!(nats.auth, Auth::NkeyFile(Path::new(CREDENTIALS_DIR).join("nats.nk")));
+    for variable in ["$CREDENTIALS_DIRECTORY", "${CREDENTIALS_DIRECTORY}"] {
+        let given = Given::file(&format!("[nats]\nnkey = \"{variable}/nats.nk\"\n"));
+        let nats = given.env("CREDENTIALS_DIRECTORY", CREDENTIALS_DIR).load().unwrap().nats;
+        assert_eq!(nats.auth, Auth::NkeyFile(Path::new(CREDENTIALS_DIR).join("nats.nk")));
+    }
 }
 
 #[test]

@@ -233,6 +233,33 @@ fn each_impossible_value_is_refused() {
 }
 
 #[test]
+fn a_prefix_of_subjects_with_a_typo_is_refused_with_what_is_accepted() {
+    for key in ["nats.inbox_prefix", "subjects.prefix", "subjects.events"] {
+        for typo in ["_INBOX.", ".a", "a.>", "a.*", "a b", "a ", " a", "a\t", "a\u{a0}", "a..b"] {
+            let expected = format!(
+                "{key} is {typo:?} in --set, but must be a subject of tokens in [A-Za-z0-9_-] \
+                 between dots, without blanks, wildcards or a dot at either end, at most 128 bytes"
+            );
+            assert_eq!(Given::default().flag("--set", key, typo).error(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_time_after_which_users_are_forgotten_is_refused_with_the_least_one() {
+    for wrong in ["'never'", "'10ms'", "'90 fortnights'", "90", "''", "'1000years'"] {
+        assert_eq!(
+            Given::file(&format!("users.forget_after = {wrong}")).error(),
+            format!(
+                "users.forget_after is {} in p.toml, but must be a duration from \"1s\" to \
+                 \"100years\", such as \"90days\"",
+                wrong.replace('\'', "\"")
+            )
+        );
+    }
+}
+
+#[test]
 fn a_grace_of_zero_is_accepted() {
     let settings = Given::file("liveness.offline_grace = '0s'").load().unwrap();
     assert_eq!(settings.liveness.offline_grace, Duration::ZERO);

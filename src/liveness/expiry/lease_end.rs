@@ -22,7 +22,7 @@ impl Expiry {
             return;
         }
         if ending.done {
-            if self.ends.is_done_by(&lease, daemon) {
+            if self.ends.on_done(&lease, daemon) {
                 view.leases(|leases| leases.on_ended(&lease, true));
             }
             return;

@@ -131,7 +131,7 @@ impl LeaseEnds {
     }
 
     /// Forgets an end that a daemon reports as done. Returns whether that daemon has worked on it.
-    pub fn is_done_by(&mut self, lease: &Id, daemon: DaemonId) -> bool {
+    pub fn on_done(&mut self, lease: &Id, daemon: DaemonId) -> bool {
         let has_tried = self.ends.get(lease).is_some_and(|end| end.tried.contains(&daemon));
         if has_tried {
             self.forget(lease);
@@ -212,10 +212,10 @@ mod tests {
     fn only_a_daemon_that_worked_on_an_end_reports_it_as_done() {
         let mut ends = LeaseEnds::default();
         ends.begin(&id("gw"), A, Vec::new(), 1000);
-        assert!(!ends.is_done_by(&id("gw"), B));
+        assert!(!ends.on_done(&id("gw"), B));
         assert!(ends.contains(&id("gw")));
         ends.begin(&id("gw"), B, Vec::new(), 2000);
-        assert!(ends.is_done_by(&id("gw"), A), "the first of them may finish after all");
+        assert!(ends.on_done(&id("gw"), A), "the first of them may finish after all");
         assert!(!ends.contains(&id("gw")));
     }
 

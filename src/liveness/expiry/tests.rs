@@ -74,7 +74,7 @@ impl DaemonView {
     fn probe(&self, now_ms: u64) {
         let mut hearing = self.hearing.borrow_mut();
         let number = hearing.probe(now_ms);
-        if hearing.asks_bucket(now_ms) {
+        if hearing.begin_bucket_query(now_ms) {
             hearing.on_bucket_answer(true);
         }
         [0, 1].into_iter().for_each(|lane| hearing.on_probe(lane, number, now_ms));

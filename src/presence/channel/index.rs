@@ -7,6 +7,10 @@ use super::key::ChannelKey;
 use super::record::Record;
 use crate::presence::id::Id;
 
+/// The channel types whose members online are counted, each with the interval at which their counts
+/// are announced, in milliseconds.
+pub type CountIntervals = BTreeMap<String, u64>;
+
 /// The index over the channels of one stripe.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -14,34 +18,26 @@ pub struct Index {
     /// three times as much.
     channels: HashMap<Id, Vec<ChannelKey>>,
     count: usize,
-    tracked: Option<Tracked>,
-}
-
-/// The channels whose members changed since the last look.
-#[derive(Debug)]
-struct Tracked {
-    /// The types that are tracked.
-    types: Arc<BTreeMap<String, u64>>,
+    counted: Arc<CountIntervals>,
+    /// The counted channels whose members changed since they were last taken.
     changed: BTreeSet<ChannelKey>,
 }
 
 impl Index {
-    /// Begins to note the channels of these types whose members change.
-    pub fn track_members(&mut self, types: Arc<BTreeMap<String, u64>>) {
-        self.tracked = Some(Tracked { types, changed: BTreeSet::new() });
+    /// An index that notes the channels of `counted` types whose members change.
+    pub fn new(counted: Arc<CountIntervals>) -> Self {
+        Self { counted, ..Self::default() }
     }
 
-    /// Notes channels as changed.
+    /// Notes channels as changed, as far as they are counted.
     pub fn note_changed(&mut self, keys: impl IntoIterator<Item = ChannelKey>) {
-        if let Some(tracked) = &mut self.tracked {
-            let keys = keys.into_iter().filter(|key| tracked.types.contains_key(key.kind()));
-            tracked.changed.extend(keys);
-        }
+        let counted = keys.into_iter().filter(|key| self.counted.contains_key(key.kind()));
+        self.changed.extend(counted);
     }
 
-    /// The tracked channels whose members changed since the last call.
+    /// The counted channels whose members changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<ChannelKey> {
-        self.tracked.as_mut().map(|each| std::mem::take(&mut each.changed)).unwrap_or_default()
+        std::mem::take(&mut self.changed)
     }
 
     /// The number of channels.

@@ -11,7 +11,7 @@ mod view;
 mod watch;
 
 pub use decide::{Command, Edit, MAX_DATA_BYTES, MAX_ID_BYTES, MAX_MEMBERS, Outcome};
-pub use index::Index;
+pub use index::{CountIntervals, Index};
 pub use key::ChannelKey;
 pub use occupancy::{Announcement, Counts, Occupancy};
 pub use patch::Patch;

@@ -58,7 +58,7 @@ enum Test {
     Less(Operand),
     LessOrEqual(Operand),
     Exists(bool),
-    /// The operand, folded, is not empty.
+    /// The operand, folded, is not blank.
     Autocomplete(Box<str>),
     /// The array holds this scalar.
     Contains(Value),

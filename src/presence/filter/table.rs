@@ -125,8 +125,8 @@ impl Class {
                 _ => return Err(wrong(path, "true or false", operand)),
             },
             (_, O::Autocomplete) => match folded(text(operand, path)?).collect::<String>() {
-                prefix if prefix.is_empty() => {
-                    return Err(invalid(path, "is empty; it takes the beginning of a word"));
+                prefix if prefix.trim().is_empty() => {
+                    return Err(invalid(path, "is blank; it takes the beginning of a word"));
                 }
                 prefix => Test::Autocomplete(prefix.into()),
             },

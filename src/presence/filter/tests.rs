@@ -356,6 +356,8 @@ fn what_is_wrong_is_named_by_its_path() {
         (json!({"id": {"$in": ["a", 1]}}), "id.$in[1]"),
         (json!({"id": {"$nin": [null]}}), "id.$nin[0]"),
         (json!({"id": {"$autocomplete": ""}}), "id.$autocomplete"),
+        (json!({"name": {"$autocomplete": " \t\u{a0}\u{3000}"}}), "name.$autocomplete"),
+        (json!({"status": {"$autocomplete": "\u{301}"}}), "status.$autocomplete"),
         (json!({"online": 1}), "online"),
         (json!({"online": {"$in": [true]}}), "online.$in"),
         (json!({"invisible": {"$exists": true}}), "invisible.$exists"),

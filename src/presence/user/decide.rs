@@ -80,7 +80,7 @@ pub struct NewConnection {
 }
 
 impl NewConnection {
-    /// A connection that keeps itself alive, of which no more is said.
+    /// A connection that keeps itself alive, without a device.
     pub fn plain(id: Id) -> Self {
         Self { id, lease: None, device: None, idle: false }
     }
@@ -142,13 +142,7 @@ pub(super) fn decide(
         Command::UpdateConnection { connection, idle, device } => {
             update_connection(&change, connection, *idle, device.as_ref())
         }
-        Command::Upsert { patch, custom_in_answer } => {
-            let (mut record, changed) = change.patched(patch, None)?;
-            change.note_settings(&mut record);
-            let outcome =
-                |record: &Record| Outcome::Upserted { me: own(id, record, *custom_in_answer) };
-            if changed { Ok(change.put(record, outcome)) } else { Ok(unchanged(outcome(&record))) }
-        }
+        Command::Upsert { patch, custom_in_answer } => upsert(&change, patch, *custom_in_answer),
         Command::Disconnect { connection, lease, grace_ms } => {
             let ended = |each: &Connection| {
                 each.id == *connection && (lease.is_none() || each.lease == *lease)
@@ -161,30 +155,16 @@ pub(super) fn decide(
         }
         Command::Lapse { generations } => {
             let lapsed = |each: &Connection| {
-                generations
-                    .iter()
-                    .any(|l| l.connection == each.id && l.generation == each.generation)
+                let is_it = |l: &ConnectionGen| {
+                    (&l.connection, l.generation) == (&each.id, each.generation)
+                };
+                generations.iter().any(is_it)
             };
             Ok(change.without(Departure::Lapsed, lapsed))
         }
         Command::Refresh { seen } => Ok(change.refresh(*seen)),
-        Command::Delete { only } => {
-            let viewer = Viewer::Eraser;
-            let matches =
-                |filter: &Arc<Filter>, record| filter.matches(&Seen { id, record, viewer });
-            let is_excluded = only
-                .as_ref()
-                .is_some_and(|filter| change.before.is_none_or(|record| !matches(filter, record)));
-            if is_excluded { Ok(unchanged(Outcome::Deleted(false))) } else { Ok(change.purge()) }
-        }
-        Command::Forget { touched } => {
-            let is_meant =
-                |record: &&Record| !record.is_online() && record.touched(now.stream) == *touched;
-            match change.before.filter(is_meant) {
-                Some(_) => Ok(change.purge()),
-                None => Ok(unchanged(Outcome::Deleted(false))),
-            }
-        }
+        Command::Delete { only } => Ok(delete(&change, only.as_deref())),
+        Command::Forget { touched } => Ok(forget(&change, *touched)),
         Command::EndLeaving { ended } => Ok(change.end_leaving(ended)),
         Command::ExpireStatus { expires_at } => Ok(change.expire_status(*expires_at)),
         Command::Repair { lost } => Ok(change.repair(lost)),
@@ -243,6 +223,32 @@ fn add(record: &mut Record, new: &NewConnection, limit: usize) -> Result<(), Ref
         .leaving
         .retain(|each| each.device != new.device && each.connection.as_ref() != Some(&new.id));
     Ok(())
+}
+
+fn upsert(change: &Change<'_>, patch: &Patch, custom: bool) -> Result<Decision<Users>, Refusal> {
+    let (mut record, is_changed) = change.patched(patch, None)?;
+    change.note_settings(&mut record);
+    let outcome = |record: &Record| Outcome::Upserted { me: own(change.id, record, custom) };
+    if is_changed { Ok(change.put(record, outcome)) } else { Ok(unchanged(outcome(&record))) }
+}
+
+/// Deletes the user, or with `only` a user who matches that.
+fn delete(change: &Change<'_>, only: Option<&Filter>) -> Decision<Users> {
+    let (id, viewer) = (change.id, Viewer::Eraser);
+    let matches = |filter: &Filter, record| filter.matches(&Seen { id, record, viewer });
+    let is_excluded =
+        only.is_some_and(|filter| change.before.is_none_or(|record| !matches(filter, record)));
+    if is_excluded { unchanged(Outcome::Deleted(false)) } else { change.purge() }
+}
+
+/// Deletes a user who is offline and was not touched since `touched`.
+fn forget(change: &Change<'_>, touched: Time) -> Decision<Users> {
+    let is_meant =
+        |record: &&Record| !record.is_online() && record.touched(change.now.stream) == touched;
+    match change.before.filter(is_meant) {
+        Some(_) => change.purge(),
+        None => unchanged(Outcome::Deleted(false)),
+    }
 }
 
 fn update_connection(

@@ -20,7 +20,7 @@ pub struct Index {
     pub agenda: UserAgenda,
     pub early_disconnects: EarlyDisconnects,
     census: Census,
-    /// The users whom others saw come or go since the last look, if that is asked for.
+    /// The users whom others saw come or go since they were last taken, if that is noted.
     online_changes: Option<HashMap<Id, bool>>,
 }
 
@@ -67,9 +67,9 @@ impl Index {
         }
     }
 
-    /// Begins to note whom others see come and go.
-    pub fn track_online(&mut self) {
-        self.online_changes.get_or_insert_default();
+    /// An index that notes whom others see come and go.
+    pub fn tracking_online(periods: Periods) -> Self {
+        Self { online_changes: Some(HashMap::new()), ..Self::new(periods) }
     }
 
     /// The users whom others saw come or go since the last call, and whether they are online.

@@ -181,6 +181,23 @@ fn a_refresh_of_one_tab_does_not_cut_short_the_reload_of_another() {
 }
 
 #[test]
+fn the_end_of_one_leave_is_the_end_of_no_other() {
+    let mut john = John::new();
+    for words in ["a desktop", "b mobile", "c"] {
+        john.does(&connect(words));
+    }
+    assert_eq!(john.does(&disconnect("a")), None);
+    assert_eq!(john.does(&disconnect("b")), None);
+    let of_a = Command::EndLeaving { ended: vec![john.record().leaving[0].key()] };
+    assert_eq!(john.does(&of_a).unwrap()["devices"], json!(["mobile"]));
+    assert_eq!(john.record().leaving.len(), 1, "b is leaving still");
+    john.does(&connect("a desktop"));
+    john.does(&disconnect("a"));
+    assert_eq!(john.does(&of_a), None, "a has left once more since then");
+    assert_eq!(john.view(Viewer::Other)["devices"], json!(["desktop", "mobile"]));
+}
+
+#[test]
 fn a_grace_that_is_asked_for_counts_and_none_is_the_end() {
     let mut john = John::new();
     john.does(&connect("a"));
@@ -247,6 +264,19 @@ fn a_status_ends_as_if_it_were_removed() {
     assert_eq!(event["updated_at"], Time(john.now_ms).to_string());
     assert!(john.record().version > version);
     assert_eq!(john.does(&command), None);
+}
+
+#[test]
+fn the_end_of_a_status_takes_no_newer_one() {
+    let mut john = John::new();
+    let old = Time(NOW_MS + 60_000);
+    let newer = Time(NOW_MS + 90_000).to_string();
+    john.upserts(json!({"status": "a", "status_expires_at": old.to_string()})).unwrap();
+    for newer in [json!({"status": "b", "status_expires_at": newer}), json!({"status": "c"})] {
+        john.upserts(newer.clone()).unwrap();
+        assert_eq!(john.does(&Command::ExpireStatus { expires_at: old }), None);
+        assert_eq!(john.view(Viewer::Other)["status"], newer["status"]);
+    }
 }
 
 #[test]

@@ -34,67 +34,78 @@ impl Record {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         json::push(&mut out, "{\"v\":1");
-        push_member(&mut out, "created_at", self.created_at.0);
-        push_member(&mut out, "updated_at", self.updated_at.0);
-        push_member(&mut out, "version", self.version);
-        if let Some(daemon) = self.changed_by {
-            push_text(&mut out, "changed_by", &daemon.to_string());
-        }
-        if let Some(time) = self.last_active {
-            push_member(&mut out, "last_active", time.0);
-        }
-        if let Some(time) = self.shown_last_active {
-            push_member(&mut out, "shown_last_active", time.0);
-        }
-        if let Some(time) = self.offline_since {
-            push_member(&mut out, "offline_since", time.0);
-        }
-        if let Some(time) = self.shown_offline_since {
-            push_member(&mut out, "shown_offline_since", time.0);
-        }
-        if let Some(time) = self.settings_at {
-            push_member(&mut out, "settings_at", time.0);
-        }
-        if self.invisible {
-            json::push(&mut out, ",\"invisible\":true");
-        }
-        if self.hide_last_active {
-            json::push(&mut out, ",\"hide_last_active\":true");
-        }
-        if self.choice != Choice::Auto {
-            push_text(&mut out, "availability_choice", self.choice.name());
-        }
-        if let Some(status) = &self.status {
-            push_text(&mut out, "status", status);
-            if let Some(time) = self.status_expires_at {
-                json::push(&mut out, ",\"status_end\":{\"at\":");
-                json::push_number(&mut out, time.0);
-                push_text(&mut out, "status", status);
-                out.push(b'}');
-            }
-        }
+        self.push_times(&mut out);
+        self.push_choices(&mut out);
+        self.push_status(&mut out);
         if !self.custom.is_empty() {
             json::push(&mut out, ",\"custom\":{");
             json::push(&mut out, self.custom.as_members());
             out.push(b'}');
         }
-        if !self.connections.is_empty() {
-            json::push(&mut out, ",\"connections\":");
-            json::push_array(&mut out, &self.connections, |out, c| c.push(out));
-        }
-        if self.generation > last_connect(&self.connections) {
-            push_member(&mut out, "connects", self.generation);
-        }
-        if !self.leaving.is_empty() {
-            json::push(&mut out, ",\"leaving\":");
-            json::push_array(&mut out, &self.leaving, |out, each| each.push(out));
-        }
-        if let Some(time) = self.grace_since() {
-            push_member(&mut out, "grace_since", time.0);
-        }
+        self.push_connections(&mut out);
         push_unknown(&mut out, self.unknown.as_deref());
         out.push(b'}');
         out
+    }
+
+    fn push_times(&self, out: &mut Vec<u8>) {
+        push_member(out, "created_at", self.created_at.0);
+        push_member(out, "updated_at", self.updated_at.0);
+        push_member(out, "version", self.version);
+        if let Some(daemon) = self.changed_by {
+            push_text(out, "changed_by", &daemon.to_string());
+        }
+        for (name, time) in [
+            ("last_active", self.last_active),
+            ("shown_last_active", self.shown_last_active),
+            ("offline_since", self.offline_since),
+            ("shown_offline_since", self.shown_offline_since),
+            ("settings_at", self.settings_at),
+        ] {
+            if let Some(time) = time {
+                push_member(out, name, time.0);
+            }
+        }
+    }
+
+    fn push_choices(&self, out: &mut Vec<u8>) {
+        if self.invisible {
+            json::push(out, ",\"invisible\":true");
+        }
+        if self.hide_last_active {
+            json::push(out, ",\"hide_last_active\":true");
+        }
+        if self.choice != Choice::Auto {
+            push_text(out, "availability_choice", self.choice.name());
+        }
+    }
+
+    fn push_status(&self, out: &mut Vec<u8>) {
+        let Some(status) = &self.status else { return };
+        push_text(out, "status", status);
+        if let Some(time) = self.status_expires_at {
+            json::push(out, ",\"status_end\":{\"at\":");
+            json::push_number(out, time.0);
+            push_text(out, "status", status);
+            out.push(b'}');
+        }
+    }
+
+    fn push_connections(&self, out: &mut Vec<u8>) {
+        if !self.connections.is_empty() {
+            json::push(out, ",\"connections\":");
+            json::push_array(out, &self.connections, |out, c| c.push(out));
+        }
+        if self.generation > last_connect(&self.connections) {
+            push_member(out, "connects", self.generation);
+        }
+        if !self.leaving.is_empty() {
+            json::push(out, ",\"leaving\":");
+            json::push_array(out, &self.leaving, |out, each| each.push(out));
+        }
+        if let Some(time) = self.grace_since() {
+            push_member(out, "grace_since", time.0);
+        }
     }
 
     pub fn decode(text: &[u8]) -> Result<Self, serde_json::Error> {

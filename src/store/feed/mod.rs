@@ -5,6 +5,7 @@
 //! reads its consumer itself.
 
 mod consumer;
+mod doubt;
 mod loss;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::presence::entity::Entity;
 use crate::presence::user::Users;
 use crate::watchdog::WatchdogTap;
 use consumer::{Consumer, Info, Meta};
+use doubt::{Doubt, doubt};
 
 /// The period of the server's idle heartbeats while nothing is stored.
 const IDLE_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -230,34 +232,19 @@ impl Feed {
                     continue;
                 }
                 next = timeout(POLL_INTERVAL, messages.next()) => next,
-                () = self.store.context.barrier.replaced.notified() => {
+                doubt = doubt(&self.store.context) => {
+                    self.on_doubt(&doubt)?;
                     checked = Instant::now();
                     self.check_bucket().await?;
                     continue;
-                }
-                () = self.store.context.suspicion.notified() => {
-                    self.loss = Some(Loss::Older);
-                    return Err(FeedError::Suspect);
-                }
-                () = self.store.context.reconnected.notified() => {
-                    return Err(FeedError::Suspect);
                 }
             };
             match next {
                 Ok(None) => return Err(FeedError::Ended),
                 Ok(Some(message)) => {
                     heard = Instant::now();
-                    let mut next = Some(message);
-                    let mut left = MAX_PER_TURN;
-                    while let Some(message) = next.take() {
-                        if message.status.is_none() {
-                            waiting = None;
-                        }
-                        self.take(message, consumer).await?;
-                        left -= 1;
-                        if left > 0 {
-                            next = messages.next().now_or_never().flatten();
-                        }
+                    if self.take_ready(message, messages, consumer).await? {
+                        waiting = None;
                     }
                 }
                 Err(_) if heard.elapsed() >= SILENCE_TIMEOUT => return Err(FeedError::Silence),
@@ -270,24 +257,66 @@ impl Feed {
                 checked = Instant::now();
                 self.check_bucket().await?;
             }
-            let awaited = if self.store.is_replaying() {
-                Some(until)
-            } else {
-                self.store.context.barrier.awaited()
-            };
-            let Some(awaited) = awaited else {
-                waiting = None;
-                continue;
-            };
-            let waited = waiting.get_or_insert_with(Instant::now).elapsed();
-            if waited >= POLL_INTERVAL && self.has_all(consumer).await? {
-                // The last entries were markers that have expired: nothing is to be delivered.
-                self.gap = false;
-                self.advance(awaited);
-            } else if waited >= SILENCE_TIMEOUT {
-                return Err(FeedError::Behind);
+            self.check_progress(consumer, until, &mut waiting).await?;
+        }
+    }
+
+    /// Fails if a check of the bucket is not enough.
+    fn on_doubt(&mut self, doubt: &Doubt) -> Result<(), FeedError> {
+        match doubt {
+            Doubt::Replaced => Ok(()),
+            Doubt::Older => {
+                self.loss = Some(Loss::Older);
+                Err(FeedError::Suspect)
+            }
+            Doubt::Reconnected => Err(FeedError::Suspect),
+        }
+    }
+
+    /// Takes a message, and those that are there behind it. Returns whether an entry was among them.
+    async fn take_ready(
+        &mut self,
+        first: Message,
+        messages: &mut Subscriber,
+        consumer: &mut Consumer,
+    ) -> Result<bool, FeedError> {
+        let (mut next, mut has_entry) = (Some(first), false);
+        for left in (0..MAX_PER_TURN).rev() {
+            let Some(message) = next.take() else { break };
+            has_entry = has_entry || message.status.is_none();
+            self.take(message, consumer).await?;
+            if left > 0 {
+                next = messages.next().now_or_never().flatten();
             }
         }
+        Ok(has_entry)
+    }
+
+    /// Detects that what is awaited does not come. `waiting` is the time since when there is a
+    /// waiter and no entry comes.
+    async fn check_progress(
+        &mut self,
+        consumer: &Consumer,
+        until: u64,
+        waiting: &mut Option<Instant>,
+    ) -> Result<(), FeedError> {
+        let awaited = match self.store.is_replaying() {
+            true => Some(until),
+            false => self.store.context.barrier.awaited(),
+        };
+        let Some(awaited) = awaited else {
+            *waiting = None;
+            return Ok(());
+        };
+        let waited = waiting.get_or_insert_with(Instant::now).elapsed();
+        if waited >= POLL_INTERVAL && self.has_all(consumer).await? {
+            // The last entries were markers that have expired: nothing is to be delivered.
+            self.gap = false;
+            self.advance(awaited);
+        } else if waited >= SILENCE_TIMEOUT {
+            return Err(FeedError::Behind);
+        }
+        Ok(())
     }
 
     /// The replica is complete.
@@ -352,7 +381,7 @@ impl Feed {
         let (subject, seq) = (message.subject.as_str(), meta.stream_seq);
         let (time_ns, stored_ms) = (meta.time_ns, meta.time_ns / 1_000_000);
         let context = Arc::clone(&self.store.context);
-        let key = subject.get(context.bucket.prefix().len()..).unwrap_or_default();
+        let key = context.bucket.key_of(subject);
         let before = match key.split_once('.') {
             Some((Users::KIND, tokens)) => self.store.users.feed(tokens, message, seq),
             Some((Channels::KIND, tokens)) => self.store.channels.feed(tokens, message, seq),

@@ -7,7 +7,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use super::Keyspace;
 use crate::presence::entity::{DaemonId, Entity, Event};
-use crate::presence::id::{Id, push_token};
+use crate::presence::id;
 
 /// The changes of a former daemon from this long before its last one are announced again by a
 /// daemon that starts alone, in milliseconds of the former daemon's clock.
@@ -74,8 +74,7 @@ impl<E: Entity> Keyspace<E> {
 
     pub(super) fn publish(&self, event: Event) {
         self.context.metrics.events.inc();
-        let mut subject = format!("{}.", self.context.event_prefix);
-        push_token(&mut subject, Id::as_str(&event.user));
+        let subject = id::subject(&self.context.event_prefix, [event.user.as_str()]);
         self.context.publish(subject, event.version, event.body, None);
     }
 

@@ -17,19 +17,15 @@ pub(super) struct Pending<E: Entity, T> {
 }
 
 impl<E: Entity, T> Pending<E, T> {
-    /// Returns whether it is not answered and its deadline has not passed. Answers it if that has
-    /// passed.
-    pub(super) fn still_wanted(
-        &mut self,
-        effects: &mut Vec<Effect<E, T>>,
-        trouble: Option<&str>,
-        now: Now,
-    ) -> bool {
-        if self.ticket.is_some() && self.deadline_ms > now.mono_ms {
-            return true;
-        }
-        self.expire(effects, trouble);
-        false
+    /// Returns whether it is not answered and its deadline has not passed.
+    pub(super) fn is_wanted(&self, now: Now) -> bool {
+        self.ticket.is_some() && self.deadline_ms > now.mono_ms
+    }
+
+    /// Returns whether it may have been carried out and undone since, on a record that is at `rev`
+    /// now. Carried out again, it would undo what came after it.
+    pub(super) fn may_be_undone(&self, rev: u64) -> bool {
+        self.maybe_stored_on.is_some_and(|base| base != rev)
     }
 
     /// Answers it after its deadline; `trouble` is why JetStream did not take its write.
@@ -47,16 +43,11 @@ impl<E: Entity, T> Pending<E, T> {
         }
     }
 
-    /// Returns whether it may have been carried out and undone since, on a record that is at `rev`
-    /// now. Answers it if so: carried out again, it would undo what came after it.
-    pub(super) fn gives_up(&mut self, effects: &mut Vec<Effect<E, T>>, rev: u64) -> bool {
-        if self.maybe_stored_on.is_none_or(|base| base == rev) {
-            return false;
-        }
+    /// Answers it as one whose outcome is unknown.
+    pub(super) fn answer_unknown(&mut self, effects: &mut Vec<Effect<E, T>>) {
         if let Some(ticket) = self.ticket.take() {
             effects.push(Effect::Answer { ticket, result: Err(unknown()) });
         }
-        true
     }
 
     /// The refusal for the command: if a write of it may have been stored, its outcome is unknown,

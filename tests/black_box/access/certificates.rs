@@ -166,3 +166,29 @@ async fn common_mistakes_with_certificates_are_named_with_what_to_do() {
     let mut daemon = launch(&server.url(), &[("NATS__TLS_CA", &authority.path("self.pem"))]);
     only_error(&mut daemon, &["itself an authority"]).await;
 }
+
+#[tokio::test]
+async fn tls_on_one_side_only_is_named_with_the_setting_that_asks_for_it() {
+    let authority = Authority::new();
+    authority.issue("server", VALID);
+    let plain = Server::start().await;
+    let by_tls = plain.url().replace("nats://", "tls://");
+    let ca = authority.path("ca.pem");
+    let (with_ca, first) = ([("NATS__TLS_CA", ca.as_str())], [("NATS__TLS_FIRST", "true")]);
+    only_error(&mut launch(&by_tls, &[]), &["`nats.url`", "nats:// instead of"]).await;
+    only_error(&mut launch(&plain.url(), &with_ca), &["`nats.tls_ca` asks for it"]).await;
+    only_error(&mut launch(&plain.url(), &first), &["`nats.tls_first` asks for it"]).await;
+
+    let server = authority.server("server", true).await;
+    only_error(&mut launch(&server.url(), &[]), &["UnknownIssuer", "`nats.tls_ca`"]).await;
+    let parts = ["CertificateRequired", "`nats.tls_cert`", "`nats.tls_key`"];
+    only_error(&mut launch(&server.url(), &with_ca), &parts).await;
+    let other_name = server.url().replace("127.0.0.1", "localhost");
+    only_error(&mut launch(&other_name, &with_ca), &["another name", "`nats.url`"]).await;
+
+    let config = authority.config("server", false).replace(" }\n", ", handshake_first: true }\n");
+    let server = Server::start_with(Options { config, ..Options::default() }).await;
+    let mut daemon = launch(&server.url(), &with_ca);
+    let line = daemon.logs("set `nats.tls_first`").await;
+    assert_eq!(line["level"], "WARN", "the server may just be stopping: {line}");
+}

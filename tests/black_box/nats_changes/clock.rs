@@ -86,12 +86,12 @@ async fn a_daemon_whose_clock_is_wrong_writes_nothing_until_it_is_set() {
     assert!(http.metric("presence_clock_skew_seconds").await.abs() < 1.0);
     client.connect_user("ann", "2").await;
     let lines = daemon.lines();
-    let said = |text: &str| {
+    let logged = |text: &str| {
         let messages = lines.iter().filter_map(|line| line["message"].as_str());
         messages.filter(|message| message.contains(text)).count()
     };
     assert_eq!(
-        (said("ahead of JetStream's; set it"), said("agrees with JetStream's again")),
+        (logged("ahead of JetStream's; set it"), logged("agrees with JetStream's again")),
         (1, 1)
     );
 }

@@ -84,15 +84,15 @@ async fn the_last_count_of_a_channel_is_announced_also_by_a_daemon_that_starts()
 
 #[tokio::test]
 async fn counts_are_announced_while_daemons_die_and_agree_in_the_end() {
-    agree_after_deaths("500ms").await;
+    agree_after_kills("500ms").await;
 }
 
 #[tokio::test]
 async fn counts_of_the_shortest_interval_are_announced_while_daemons_die_and_agree_in_the_end() {
-    agree_after_deaths("100ms").await;
+    agree_after_kills("100ms").await;
 }
 
-async fn agree_after_deaths(interval: &str) {
+async fn agree_after_kills(interval: &str) {
     let server = Server::start().await;
     let (url, types) = (server.url(), TYPES.replace("500ms", interval));
     let start = || Daemon::launch_with_file(&url, NO_GRACE, &types);

@@ -183,7 +183,7 @@ async fn spoof_neither_events_nor_beacons_nor_heartbeats() {
     written(&scene.insider).await;
     assert_eq!(events.heard(), []);
     assert_eq!(own_events.heard(), []);
-    assert!(internal.heard().iter().all(|(_, said)| said["daemon"] != forged["daemon"]));
+    assert!(internal.heard().iter().all(|(_, body)| body["daemon"] != forged["daemon"]));
     // Only those that they sent for themselves.
     let mut heard = heartbeats.subjects();
     heard.retain(|subject| subject != "presence.v1.heartbeat.probe");
@@ -225,9 +225,9 @@ async fn turn_no_answer_into_a_request_or_an_event_of_another() {
     assert_eq!(connections["connections"].as_array().unwrap().len(), 1);
     assert_eq!(connections["rev"].as_u64().unwrap_or(u64::MAX).min(before), connections["rev"]);
     // The server lets a client name any place in its account for the answer, this one too.
-    for (_, said) in events.heard() {
-        assert_ne!(said["type"], "user.presence.changed", "{said}");
-        assert!(said.get("user").is_none(), "{said}");
+    for (_, body) in events.heard() {
+        assert_ne!(body["type"], "user.presence.changed", "{body}");
+        assert!(body.get("user").is_none(), "{body}");
     }
     scene.nothing_else_was_refused();
 }

@@ -59,7 +59,7 @@ async fn reach_neither_the_bucket_nor_what_daemons_say() {
     for ears in [&mut bucket, &mut beacons, &mut requests, &mut stolen, &mut answers] {
         assert_eq!(ears.heard(), []);
     }
-    assert!(internal.heard().iter().all(|(_, said)| said["daemon"] != beacon["daemon"]));
+    assert!(internal.heard().iter().all(|(_, body)| body["daemon"] != beacon["daemon"]));
     assert_eq!(service.refusals(), Vec::<String>::new());
     daemon.stop().await;
 }

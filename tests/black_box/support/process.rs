@@ -35,7 +35,7 @@ impl Process {
         self.child.id()
     }
 
-    /// All that the program has said so far.
+    /// All that the program has logged so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap()).into_owned()
     }

@@ -110,7 +110,7 @@ impl Daemon {
         };
         let rules = Rules::new(50, settings.grace_ms == 0);
         let Settings { lease_ms, grace_ms, refresh_ms, .. } = *settings;
-        let index = Index::new(Periods { lease_ms, grace_ms, refresh_ms });
+        let index = Index::tracking_online(Periods { lease_ms, grace_ms, refresh_ms });
         let machine = Stripe::<Users, Ticket>::new(daemon, Arc::new(rules), timing, index);
         let leases = RefCell::new(Leases::new(lease_ms));
         let (skew, wall_drift) = if settings.wall_clocks_lie { (300_000, 20) } else { (0, 0) };

@@ -158,8 +158,8 @@ pub enum Incoming {
     /// A write of its expiry machine, and the lease that this and other writes end.
     CarryOut(PendingWrite, Option<Id>),
     /// Its own timers.
-    Tick,
-    Look,
+    StripeTick,
+    ExpiryTick,
     Beat,
     SendProbe,
 }
@@ -181,8 +181,8 @@ impl Incoming {
             Self::Informed { .. } | Self::BucketAnswered { .. } => 10,
             Self::Feed => 11,
             Self::CarryOut(..) => 12,
-            Self::Tick => 13,
-            Self::Look => 14,
+            Self::StripeTick => 13,
+            Self::ExpiryTick => 14,
             Self::Beat => 15,
             Self::SendProbe => 16,
             Self::EarlyDisconnect { .. } | Self::Void { .. } => 17,

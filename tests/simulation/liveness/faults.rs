@@ -64,7 +64,7 @@ impl World {
 
     pub fn die(&mut self, id: DaemonId) {
         if self.daemons.remove(&id).is_some() {
-            self.truth.counts.deaths += 1;
+            self.truth.counts.kills += 1;
             self.note(|| format!("{id} dies"));
             self.disturb(self.agenda.now_ms);
             self.reliable_ms.remove(&id);

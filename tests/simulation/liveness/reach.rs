@@ -131,12 +131,12 @@ impl World {
                 let job = Job { command, ticket: Ticket::PendingWrite(lease), deadline_ms };
                 self.drive(id, |machine, now| machine.on_command(user, job, now))?;
             }
-            Incoming::Tick => {
-                self.agenda.after(TICK_MS, Event::To(id, Incoming::Tick));
+            Incoming::StripeTick => {
+                self.agenda.after(TICK_MS, Event::To(id, Incoming::StripeTick));
                 self.drive(id, Stripe::on_tick)?;
             }
-            Incoming::Look => {
-                self.agenda.after(TICK_MS, Event::To(id, Incoming::Look));
+            Incoming::ExpiryTick => {
+                self.agenda.after(TICK_MS, Event::To(id, Incoming::ExpiryTick));
                 if daemon.is_ready() {
                     let effects = daemon.expiry.on_tick(&daemon.view, now);
                     self.carry_out_all(id, effects)?;
@@ -155,7 +155,7 @@ impl World {
                 self.agenda.after(PROBE_MS, Event::To(id, Incoming::SendProbe));
                 let hearing = daemon.view.hearing.get_mut();
                 let number = hearing.probe(now.mono_ms);
-                if hearing.asks_bucket(now.mono_ms) {
+                if hearing.begin_bucket_query(now.mono_ms) {
                     let ms = self.rng.u64(0..=8);
                     self.agenda.after(ms, Event::AskBucket(id));
                 }

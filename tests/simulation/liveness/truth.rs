@@ -75,7 +75,7 @@ pub struct Counts {
     /// Connects that were ended at once, as their disconnects had overtaken them.
     pub overtaken: u64,
     /// Faults: daemons that died, that were stopped, and that were cut off.
-    pub deaths: u64,
+    pub kills: u64,
     pub stops: u64,
     pub cuts: u64,
     /// Times at which servers did not reach each other, and at which the stream had no leader.
@@ -95,7 +95,7 @@ impl Counts {
         self.reloads += other.reloads;
         self.taken_over += other.taken_over;
         self.overtaken += other.overtaken;
-        self.deaths += other.deaths;
+        self.kills += other.kills;
         self.stops += other.stops;
         self.cuts += other.cuts;
         self.partitions += other.partitions;

@@ -241,7 +241,6 @@ impl Alone {
         // Both are the same daemon, with the same clocks.
         let mut rng = fastrand::Rng::with_seed(1);
         let daemon = Daemon::start(DaemonId(1), &settings, 0, 0, &mut rng);
-        daemon.view.machine.borrow_mut().index_mut().track_online();
         Self { daemon, rev: 0, events: Vec::new(), online: Vec::new(), probed_ms: 0, overtaken: 0 }
     }
 
@@ -352,7 +351,7 @@ impl Alone {
             self.probed_ms = now_ms;
             let hearing = self.daemon.view.hearing.get_mut();
             let number = hearing.probe(now.mono_ms);
-            if hearing.asks_bucket(now.mono_ms) {
+            if hearing.begin_bucket_query(now.mono_ms) {
                 hearing.on_bucket_answer(true);
             }
             for lane in [0, 1] {

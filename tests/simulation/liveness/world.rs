@@ -205,7 +205,9 @@ impl World {
         if ready {
             self.is_ready(daemon_id);
         }
-        for timer in [Incoming::Tick, Incoming::Look, Incoming::Beat, Incoming::SendProbe] {
+        for timer in
+            [Incoming::StripeTick, Incoming::ExpiryTick, Incoming::Beat, Incoming::SendProbe]
+        {
             self.agenda.after(1, Event::To(daemon_id, timer));
         }
         self.schedule_feed(daemon_id);

@@ -27,6 +27,10 @@ class Change:
         self.opening = opening
         self.waiters: list[Waiter] = []
 
+    @property
+    def is_awaited(self) -> bool:
+        return any(not waiter.done() for waiter in self.waiters)
+
 
 class Desired:
     def __init__(
@@ -78,8 +82,18 @@ class Desired:
     def want(self, patch: Mapping[str, Any]) -> Optional[Change]:
         if not patch:
             return None
+        self._drop_superseded(patch)
         self._changes.append(Change(patch))
         return self._changes[-1]
+
+    def _drop_superseded(self, patch: Mapping[str, Any]) -> None:
+        """Drops what nobody waits for and this sets again, so that no outage has it grow."""
+        tail = sum(self._groups)  # Before it, they go as they were sent first.
+        self._changes[tail:] = [
+            change
+            for change in self._changes[tail:]
+            if change.opening or change.is_awaited or not change.patch.keys() <= patch.keys()
+        ]
 
     def mark(self, **marks: Any) -> None:
         """Another idleness or device."""

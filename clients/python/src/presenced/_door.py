@@ -34,6 +34,8 @@ from .lease import Lease
 from .watch import Watch
 
 IDS_A_QUERY = 100
+# The members of a channel that are returned at most.
+MEMBERS = 100
 PREFIX = "presence"
 EVENTS = "user.presence.changed"
 AUDIT = 600.0
@@ -112,7 +114,7 @@ class Door(Opened):
         *,
         data: Optional[Mapping[str, Any]] = None,
         users: Union[str, Iterable[str]] = "first",
-        member_limit: int = 100,
+        member_limit: int = MEMBERS,
         online_count: bool = False,
     ) -> Opening[ChannelWatch]:
         """Watches members of a channel, which is made where there is none: of ``data``, or empty.
@@ -121,7 +123,7 @@ class Door(Opened):
         ``users`` is ``"first"`` (the first ten in order of joining), ``"all"`` or a list of ids.
         """
         body: dict[str, Any] = {"type": id_of(type, "type"), "id": id_of(id)}
-        body["member_limit"] = member_limit
+        body["member_limit"] = limit_of(member_limit, MEMBERS, "member_limit")
         if data is not None:
             body["data"] = patch_of(data, {}, "data")
         if online_count:

@@ -16,7 +16,7 @@ from ._audit import Audit
 from ._background import Outage, Trouble, spawn
 from ._calls import Calls, chunks, is_too_large
 from ._link import Link, LinkEvent
-from ._model import User, parse_event, parse_users
+from ._model import Me, User, parse_event, parse_users
 from ._nats import Msg
 from ._pace import Backoff, clock, wait_set
 from ._picture import Asked, question
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("presenced")
 
 _GATHER = 0.01
+# How often an invisible user's own view is asked for: its changes are no events.
+_OWN_AGAIN = 10.0
 _LINGER = 1.0
 
 
@@ -62,6 +64,7 @@ class Hub:
         self._backoff = Backoff()
         self._trouble = Trouble("the watching of users", link.outage)
         self._not_before = 0.0
+        self._own_at = 0.0
         #: Foreign messages on event subjects, and events that the audit found missing.
         self.dropped: int = 0
         self.missed: int = 0
@@ -194,6 +197,7 @@ class Hub:
                 if pause > 0:
                     continue
                 await asyncio.sleep(_GATHER)
+                self._doubt_own()
                 await self._subscribe()
                 self._backoff.reset()
                 self._trouble.over()
@@ -210,10 +214,26 @@ class Hub:
         times = [*self.audit.times(), *self._questions.times(now)]
         if self._not_before > now:
             times.append(self._not_before)
+        if self._own_unheard is not None:
+            times.append(max(self._own_at, now))
         if self._unused:
             times.append(now + _LINGER)
         await wait_set(self.wake, max(0.0, min(times) - clock()))
         self.wake.clear()
+
+    @property
+    def _own_unheard(self) -> Optional[Slot]:
+        """The door's user, if it is watched and invisible."""
+        slot = self.slots.get(self.own) if self.own is not None else None
+        user = None if slot is None or slot.denied or not slot.fresh else slot.entry.user
+        return slot if isinstance(user, Me) and user.invisible else None
+
+    def _doubt_own(self) -> None:
+        slot = self._own_unheard
+        if slot is not None and clock() >= self._own_at:
+            self._own_at = clock() + _OWN_AGAIN
+            slot.doubt()
+            self._dirty[slot] = None
 
     async def _let_go(self) -> None:
         for slot in list(self._unused):

@@ -19,7 +19,7 @@ from ._nats import Client, Msg, Nats, OnMessage, Subscription
 from ._pace import TRY_TIMEOUT, clock, wait_set
 from ._probe import Probe
 from ._subscriptions import Subscriptions
-from .errors import Closed, Denied, Disconnected, NoAnswer, PresenceError, Refused, again
+from .errors import Closed, Denied, Disconnected, Invalid, NoAnswer, PresenceError, Refused, again
 
 log = logging.getLogger("presenced")
 
@@ -60,6 +60,8 @@ class Link(OfLoop):
     """A NATS connection, which belongs to one event loop."""
 
     def __init__(self, nc: Client) -> None:
+        if not isinstance(nc, Client):
+            raise Invalid("nc", f"a NATS connection, not a {type(nc).__name__}")
         self.nats: Nats = Nats(nc)
         self.probe: Probe = Probe(self.nats)
         self._subscriptions = Subscriptions(self.nats, self._round_trip)

@@ -89,7 +89,8 @@ class Channel:
 class UserChange:
     """A user came (online), left (offline), or has another ``status`` or other ``fields``.
 
-    ``before`` is the user as it was; None: there was none of that id.
+    ``fields`` is any other difference, of the availability and the devices, too. ``before`` is
+    the user as it was; None: there was none of that id.
     """
 
     kind: Literal["came", "left", "status", "fields"]

@@ -27,7 +27,7 @@ def patch_of(
     if fields is not None and not isinstance(fields, Mapping):
         raise Invalid(what, f"a mapping, not a {type(fields).__name__}")
     check_names(fields or {}, what)
-    return {name: plain(value, name) for name, value in {**(fields or {}), **named}.items()}
+    return {name: nested(value, name) for name, value in {**(fields or {}), **named}.items()}
 
 
 def user_patch(
@@ -44,6 +44,14 @@ def check_names(fields: Mapping[Any, Any], what: str) -> None:
     for name in fields:
         if not isinstance(name, str):
             raise Invalid(what, f"the name {name!r} is no str")
+
+
+def nested(value: Any, name: str) -> Any:
+    """A copy of a value as JSON has it; an error names the place in it."""
+    try:
+        return plain(value, name)
+    except RecursionError:
+        raise Invalid(name, "nested too deeply, or in itself") from None
 
 
 def plain(value: Any, path: str) -> Any:
@@ -88,15 +96,15 @@ def seconds_of(seconds: Any, field: str = "timeout") -> Optional[float]:
     return seconds
 
 
-def limit_of(limit: Any, most: Optional[int] = None) -> Optional[int]:
+def limit_of(limit: Any, most: Optional[int] = None, field: str = "limit") -> Optional[int]:
     """How many an application wants; None is all."""
     if limit is None and most is None:
         return None
     if isinstance(limit, bool) or not isinstance(limit, int):
-        raise Invalid("limit", f"a whole number, not a {type(limit).__name__}")
+        raise Invalid(field, f"a whole number, not a {type(limit).__name__}")
     if limit < 0 or (most is not None and not 1 <= limit <= most):
         wanted = "a number from 0" if most is None else f"a number from 1 to {most}"
-        raise Invalid("limit", f"{wanted}, not {limit}")
+        raise Invalid(field, f"{wanted}, not {limit}")
     return limit
 
 

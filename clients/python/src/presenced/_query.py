@@ -10,9 +10,9 @@ from ._calls import Calls, Json, is_too_large
 from ._filter import Filter, Sort
 from ._model import Channel, User, parse_channels, parse_users
 from ._opening import Startable
-from ._patch import limit_of, patch_of
+from ._patch import check_names, limit_of, nested, patch_of
 from ._picture import Asked, question
-from .errors import Refused
+from .errors import Invalid, Refused
 
 T = TypeVar("T")
 # How many members of a channel are returned, if nothing else is asked for.
@@ -27,6 +27,16 @@ def query_body(filter: Optional[Filter], **others: Any) -> Json:
     return body
 
 
+def _sort_of(sort: Any) -> Any:
+    """An order that an application gave; the daemon checks the fields."""
+    parts = sort if isinstance(sort, (list, tuple)) else [sort]
+    for part in parts:
+        if not isinstance(part, Mapping):
+            raise Invalid("sort", f"a mapping, or a list of them, not a {type(part).__name__}")
+        check_names(part, "sort")
+    return nested(sort, "sort")
+
+
 class Query(Startable[list[T]], Generic[T]):
     """``async for`` goes through all that match, ``await`` returns them as a list."""
 
@@ -39,7 +49,7 @@ class Query(Startable[list[T]], Generic[T]):
         self._body = dict(body)
         self._limit = limit_of(limit)
         if sort is not None:
-            self._body["sort"] = sort
+            self._body["sort"] = _sort_of(sort)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._body}>"

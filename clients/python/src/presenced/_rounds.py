@@ -86,7 +86,8 @@ class Rounds:
                 await self._rest()
             except Denied as error:
                 self.denied = True
-                self._trouble.note(error)
+                if self._watch._was_live:  # Else the error is raised.
+                    self._trouble.note(error)
                 self._watch._note(error)
                 self._watch._set(WatchState.DENIED)
                 await self.due.wait()

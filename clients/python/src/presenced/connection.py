@@ -70,6 +70,7 @@ class Connection(HasState, Session):
         self._task: Optional[asyncio.Task[None]] = None
         self._connected = False
         self._was_sent = False
+        self._may_be_there = False  # Whether a connect without an answer was carried out.
         self._relapsed = False
         self._doubt = True
         self._beats = 0
@@ -188,6 +189,7 @@ class Connection(HasState, Session):
         """Shows a failure of a request; raises it if there is no other try."""
         if isinstance(error, Closed) or not (error.retryable or error.may_have_applied):
             raise error
+        self._may_be_there |= error.may_have_applied
         is_silent = self._silence.on_error(error)
         stays = self._connected and self.state is ConnectionState.ONLINE and not is_silent
         self._states.set(self.state if stays else self._waiting(), error)
@@ -262,6 +264,8 @@ class Connection(HasState, Session):
                 return None
             goes_on = self._desired.on_refusal(error)
             if not self._connected and not goes_on:
+                if self._may_be_there:
+                    await self._calls.leave(self._body(connection_id=self.id))
                 raise
             return None
 
@@ -272,7 +276,7 @@ class Connection(HasState, Session):
         if answer is None:
             return
         was_there = self._connected or self._relapsed
-        self._connected = True
+        self._connected = self._may_be_there = True
         self._wake_peers()
         self._on_written()
         recreated = self._take_answer(answer)

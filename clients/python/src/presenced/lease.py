@@ -279,6 +279,7 @@ class Lease(HasState, Opened):
 
     def _on_error(self, seat: Seat, operation: str, error: PresenceError) -> None:
         seat._states.set(seat.state, error)
+        seat._may_be_there |= error.may_have_applied
         if error.retryable or isinstance(error, Malformed):
             seat._desired.on_failure()
             seat._not_before = clock() + pause_after(error, seat._backoff, self._pace.interval)
@@ -286,7 +287,11 @@ class Lease(HasState, Opened):
             self._remove(seat, error)
         elif not (seat._desired.drop_default(error) or seat._desired.split()):
             goes_on = seat._desired.on_refusal(error)
-            if not seat._connected and not goes_on:
+            if seat._connected or goes_on:
+                return
+            if seat._may_be_there:
+                seat._give_up(error)
+            else:
                 self._remove(seat, error)
 
     def _fail_seats(self, seats: list[Seat], error: PresenceError) -> None:

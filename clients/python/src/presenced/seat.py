@@ -30,6 +30,7 @@ class Seat(HasState, Session):
         self._timeout = timeout
         self._connected = False
         self._closing = False
+        self._may_be_there = False  # Whether the daemons may hold it, though it is not connected.
         self._not_before = 0.0
         self._backoff = Backoff()
         self._relapsed = False
@@ -122,7 +123,7 @@ class Seat(HasState, Session):
 
     def _on_connected(self, *, created: bool) -> None:
         was_there = self._connected or self._relapsed
-        self._connected = True
+        self._connected = self._may_be_there = True
         relapsed, self._relapsed = self._relapsed, False
         self._states.set(ConnectionState.ONLINE, relapsed=relapsed, recreated=was_there and created)
 

@@ -31,7 +31,8 @@ pub enum ConnectionState {
     Online,
     /// The link is down, or the service does not answer; others see the user online for a lease.
     Interrupted,
-    /// Ended: by [`Connection::close`] with `None`, or by a refusal.
+    /// Ended by [`Connection::close`], or by a refusal. With an error also if nobody confirmed the
+    /// disconnect of `close`: others see the user online until the lease ends it.
     Closed(Option<Error>),
 }
 
@@ -123,6 +124,7 @@ impl<F: CustomFields> Connection<F> {
             device,
             given: defaults.fields(),
             remembered: Map::new(),
+            held: false,
             waiting: Vec::new(),
             interval: FIRST_INTERVAL,
             state,
@@ -221,7 +223,8 @@ impl<F: CustomFields> Connection<F> {
         answer.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Disconnects; tried for two seconds, after which the lease ends it.
+    /// Disconnects; tried for two seconds, after which the lease ends it. The last of
+    /// [`Connection::states`] says whether it was confirmed.
     pub async fn close(self) {
         self.closing.send_replace(true);
         let mut states = self.states.clone();

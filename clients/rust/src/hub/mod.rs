@@ -143,6 +143,8 @@ struct Hub {
     /// The count of messages that the connection had received, and the time when it last grew.
     received: (u64, Instant),
     seen_link: LinkState,
+    /// The time at which an invisible user asks for its own view again.
+    own_at: Instant,
     /// The last user of the last audit; the next one goes on behind it.
     audited: Option<Id>,
     /// An audit found an event missing, and how many audits have found none since.
@@ -179,6 +181,7 @@ impl Hub {
             resynced: None,
             received: (0, Instant::now()),
             seen_link,
+            own_at: Instant::now(),
             audited: None,
             missed: None,
             stale_until: 0,

@@ -19,6 +19,9 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// A link over which nothing came for so long is probed.
 const QUIET: Duration = Duration::from_secs(15);
 
+/// How often an invisible user's own view is asked for: its changes are no events.
+const OWN_AGAIN: Duration = Duration::from_secs(10);
+
 impl Hub {
     /// NATS refuses the events of a user: nothing may be shown that would silently grow old.
     pub(super) fn on_denied(&mut self, subject: &str) {
@@ -143,6 +146,18 @@ impl Hub {
         self.received = (self.link.received(), Instant::now());
     }
 
+    /// Asks for the own view of a user who is invisible.
+    fn look_at_oneself(&mut self, now: Instant) {
+        let own = self.link.user().filter(|own| self.users.contains_key(*own)).cloned();
+        let Some(own) = own.filter(|_| self.seen_link.up && now >= self.own_at) else { return };
+        let known = self.merge.get(own.as_str());
+        if known.user().is_some_and(|me| me.invisible == Some(true)) {
+            self.own_at = now + OWN_AGAIN;
+            self.due.push_back(own);
+            self.due_at.get_or_insert(now);
+        }
+    }
+
     pub(super) async fn on_look(&mut self) {
         let before = std::mem::replace(&mut self.seen_link, self.link.look());
         if !self.seen_link.up && before.up {
@@ -159,6 +174,7 @@ impl Hub {
         }
         let now = Instant::now();
         self.probe(now);
+        self.look_at_oneself(now);
         let merge = &mut self.merge;
         self.users.retain(|id, followed| {
             let keep = followed.linger_until.is_none_or(|until| until > now);

@@ -138,6 +138,12 @@ impl<F: CustomFields, K> Watch<F, K> {
         self.shared.standing().last_error
     }
 
+    /// The number of steps that the reader was too slow for: of each user it found the newest state
+    /// only.
+    pub fn conflated(&self) -> u64 {
+        self.shared.conflated()
+    }
+
     /// The known state of a user.
     pub fn known(&self, id: impl AsRef<str>) -> Known<F> {
         self.shared.known(id.as_ref())

@@ -45,6 +45,8 @@ struct Inner<F> {
     before: HashMap<Id, Known<F>>,
     states: VecDeque<WatchState>,
     standing: Standing,
+    /// Steps that the reader was too slow for.
+    conflated: u64,
     closed: bool,
     reader: Option<Waker>,
 }
@@ -57,6 +59,7 @@ impl<F: CustomFields> Shared<F> {
             before: HashMap::new(),
             states: VecDeque::new(),
             standing: Standing::default(),
+            conflated: 0,
             closed: false,
             reader: None,
         };
@@ -79,6 +82,10 @@ impl<F: CustomFields> Shared<F> {
 
     pub fn standing(&self) -> Standing {
         self.lock().standing.clone()
+    }
+
+    pub fn conflated(&self) -> u64 {
+        self.lock().conflated
     }
 
     pub fn known(&self, id: &str) -> Known<F> {
@@ -129,6 +136,8 @@ impl<F: CustomFields> Picture for Shared<F> {
         if !inner.before.contains_key(id) {
             inner.before.insert(id.clone(), before.unwrap_or_default());
             inner.changed.push_back(id.clone());
+        } else {
+            inner.conflated += 1;
         }
         wake(inner);
     }

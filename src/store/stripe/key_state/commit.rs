@@ -58,9 +58,11 @@ impl<E: Entity, T> KeyState<E, T> {
             && let Some(mut job) = self.waiting.pop_front()
         {
             let verify = proofs.next().flatten();
-            if job.still_wanted(&mut shared.effects, self.trouble.as_deref(), now)
-                && !job.gives_up(&mut shared.effects, rev)
-            {
+            if !job.is_wanted(now) {
+                job.expire(&mut shared.effects, self.trouble.as_deref());
+            } else if job.may_be_undone(rev) {
+                job.answer_unknown(&mut shared.effects);
+            } else {
                 self.decided.push(decider.decide(&known, &mut next, job, verify));
             }
         }
