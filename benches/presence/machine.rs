@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_nats::{Client, ConnectOptions};
 use presenced::dev::server::{self, NatsServer};
+use rustix::param::clock_ticks_per_second;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,12 +118,14 @@ pub fn memory(process: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>().context("no number")? * 1024)
 }
 
-/// The processor time that the threads of a process have used.
+/// The processor time that a process has used, also by threads that have ended.
 pub fn cpu(process: u32) -> Result<Duration> {
-    let mut nanoseconds = 0;
-    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-        let used = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-        nanoseconds += used.split(' ').next().unwrap_or_default().parse::<u64>().unwrap_or(0);
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name of the program may hold blanks.
+    let (_, fields) = stat.rsplit_once(')').context("no name of the program")?;
+    let mut ticks = 0;
+    for used in fields.split_whitespace().skip(11).take(2) {
+        ticks += used.parse::<u64>().context("no number of ticks")?;
     }
-    Ok(Duration::from_nanos(nanoseconds))
+    Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
