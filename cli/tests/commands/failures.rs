@@ -1,45 +1,7 @@
 //! Each exit code, and the next step in its message.
 
-use futures_util::future::join_all;
-
 use crate::servers::{Daemon, Server};
-use crate::support::{Done, Stage, bare};
-
-#[tokio::test]
-async fn without_nats_every_command_says_so() {
-    let home = tempfile::tempdir().unwrap().path().to_owned();
-    for command in [vec!["who"], vec!["connect", "john"], vec!["daemons"], vec!["watch", "john"]] {
-        let nowhere = ["--server", "127.0.0.1:1"];
-        let done = Done::of(bare(&home, &[&nowhere, command.as_slice()].concat())).await;
-        done.fails(69, "cannot reach NATS at 127.0.0.1:1");
-        assert!(done.stderr.contains("--context"), "{done:?}");
-    }
-}
-
-#[tokio::test]
-async fn without_daemons_every_command_says_so() {
-    let stage = Stage {
-        server: Server::start().await,
-        daemons: Vec::new(),
-        home: tempfile::tempdir().unwrap(),
-    };
-    let commands: [&[&str]; 9] = [
-        &["who"],
-        &["get", "john"],
-        &["set", "john"],
-        &["connect", "john"],
-        &["explain", "john"],
-        &["delete", "john", "--yes"],
-        &["count"],
-        &["watch", "john"],
-        &["wait", "john", "--for", "20s"],
-    ];
-    for done in join_all(commands.map(|command| stage.run(command))).await {
-        done.fails(69, "no daemon serves presence.v1");
-        assert!(done.stderr.contains("presencectl daemons"), "{done:?}");
-    }
-    stage.run(&["daemons"]).await.fails(69, "no daemon serves presence.v1");
-}
+use crate::support::{Done, Stage};
 
 #[tokio::test]
 async fn a_refusal_names_its_code() {

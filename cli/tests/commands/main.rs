@@ -5,6 +5,7 @@ mod servers;
 mod support;
 
 mod connection;
+mod every;
 mod failures;
 mod forms;
 mod manual;
