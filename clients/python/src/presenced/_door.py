@@ -19,6 +19,7 @@ from ._desired import Desired
 from ._filter import Filter, Sort
 from ._hub import Hub
 from ._hub_watch import UserWatch
+from ._knowledge import KnownUsers
 from ._link import Link
 from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
@@ -60,6 +61,7 @@ class Door(Opened):
         self._user = user
         self._hub = Hub(self._link, self._calls, events, user, audit)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._users = KnownUsers()
         self._connections: set[Connection] = set()
         self._leases: set[Lease] = set()
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()

@@ -115,13 +115,3 @@ def merge(older: Mapping[str, Any], newer: Mapping[str, Any]) -> Json:
         merged.pop("status_expires_at", None)
     merged.update(newer)
     return merged
-
-
-def fields_to_keep(set_before: Mapping[str, Any], me: Optional[Mapping[str, Any]]) -> Json:
-    """The fields for a record that has to be made again."""
-    result = {name: value for name, value in set_before.items() if value is not None}
-    if me is not None:
-        for own, name in (("invisible", "invisible"), ("availability_choice", "availability")):
-            if own in me:
-                result[name] = me[own]
-    return result

@@ -47,13 +47,13 @@ class Service(Door):
     ) -> Opening[Connection]:
         """Has a user come online, with heartbeats of its own. For many users: ``lease``."""
         id_of(user, "user")
-        desired = Desired(user_patch(fields, named), device, idle, defaults)
+        desired = Desired(user_patch(fields, named), device, idle, defaults, self._users.of(user))
         return self._connect(user, user, desired)
 
     def lease(self, name: str) -> Opening[Lease]:
         """A lease for many users' connections. The name gets a random end."""
         leases = self._leases
-        lease = Lease(self._link, self._calls, name, leases.add, leases.discard)
+        lease = Lease(self._link, self._calls, self._users, name, leases.add, leases.discard)
         return Opening(lease._open())
 
     def watch_all(self) -> Opening[EveryoneWatch]:
@@ -73,13 +73,19 @@ class Service(Door):
     async def _upsert(self, patches: Sequence[Mapping[str, Any]]) -> dict[str, Me]:
         """One request; two halves where its answer is too large, which names all users."""
         try:
-            return own_views(await self._calls.call("upsert_users", {"users": patches}))
+            views = own_views(await self._calls.call("upsert_users", {"users": patches}))
         except Refused as error:
             # The client itself finds a request that is too large, and names no field.
             if error.field not in ("users", None) or not is_too_large(error, len(patches)):
                 raise
             half = len(patches) // 2
             return {**await self._upsert(patches[:half]), **await self._upsert(patches[half:])}
+        for patch in patches:
+            known = self._users.get(patch["id"])
+            if known is not None:
+                fields = {name: value for name, value in patch.items() if name != "id"}
+                known.on_write(fields, views.get(patch["id"]))
+        return views
 
     async def update(
         self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any

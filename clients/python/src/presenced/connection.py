@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any, Callable, Optional
 
 from ._background import spawn
@@ -75,15 +76,15 @@ class Connection(HasState, Session):
         self._doubt = True
         self._beats = 0
         self._beat_at = 0.0
-        self._me: Optional[Me] = None
+        self._created_at: Optional[datetime] = None
 
     def __repr__(self) -> str:
         return f"<Connection of {self.user_id!r}, {self.state}>"
 
     @property
     def me(self) -> Optional[Me]:
-        """The user's own view, as the last answer had it; None before the first."""
-        return self._me
+        """The user's own view, as the last answer to its door had it; None before the first."""
+        return self._desired.known.me
 
     async def update(
         self,
@@ -98,9 +99,9 @@ class Connection(HasState, Session):
         when that is possible. A change that is refused is dropped.
         """
         await self._want(timeout, user_patch(fields, named))
-        if self._me is None:
+        if self.me is None:
             raise Malformed("the answers are without the user's own view")
-        return self._me
+        return self.me
 
     async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
         """Disconnects, for which it tries until the timeout; else the lease ends it."""
@@ -343,16 +344,16 @@ class Connection(HasState, Session):
     def _take_answer(self, answer: Mapping[str, Any]) -> bool:
         """Takes the answer of a write; True if the user's record is a new one."""
         me = answer.get("me")
-        before, parsed = self._me, parse_me(me) if isinstance(me, dict) else None
+        parsed = parse_me(me) if isinstance(me, dict) else None
         self._pace.take(answer)
         self._backoff.reset()
         self._beat_at = clock() + self._pace.next_interval()
-        self._me = parsed or before
-        self._desired.on_answer(me if parsed is not None else None)
+        self._desired.on_answer(parsed)
         if parsed is None:
             return False
         self._on_me(parsed)
-        older, newer = before.created_at if before else None, parsed.created_at
+        older, newer = self._created_at, parsed.created_at
+        self._created_at = newer or older
         return older is not None and newer is not None and newer > older
 
     def _body(self, **fields: Any) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Any, Callable, Optional
 from ._background import spawn
 from ._calls import Calls
 from ._desired import Desired
+from ._knowledge import KnownUsers
 from ._link import Link, LinkEvent
-from ._model import ConnectionState
+from ._model import ConnectionState, parse_me
 from ._opening import Opened, Opening
 from ._pace import (
     CALL_TIMEOUT,
@@ -46,6 +47,7 @@ class Lease(HasState, Opened):
         self,
         link: Link,
         calls: Calls,
+        users: KnownUsers,
         name: str,
         on_open: Callable[[Lease], None],
         on_end: Callable[[Lease], None],
@@ -53,6 +55,7 @@ class Lease(HasState, Opened):
         id_of(name, "name", MAX_BYTES - len(f"-{random_id()}"))  # It gets a random end.
         self._link = link
         self._calls = calls
+        self._users = users
         self._base = name
         self._on_open = on_open
         self._on_end = on_end
@@ -100,7 +103,7 @@ class Lease(HasState, Opened):
         """
         id_of(user, "user")
         seconds_of(timeout)
-        desired = Desired(user_patch(fields, named), device, idle, defaults)
+        desired = Desired(user_patch(fields, named), device, idle, defaults, self._users.of(user))
         return Opening(Seat(self, user, desired, timeout)._open())
 
     async def close(
@@ -237,7 +240,10 @@ class Lease(HasState, Opened):
         self, name: str, seats: list[Seat], operations: list[dict[str, Any]]
     ) -> None:
         """Sends a batch; one that is too large goes in two."""
-        body = {"ops": operations, "me": False}
+        # Only the answer to a connect tells whether the user is hidden already: it costs no request
+        # of its own, and nothing in between, as the views make the answers of batches large.
+        connects = any(operation["op"] == "connect" for operation in operations)
+        body = {"ops": operations, "me": connects}
         half = len(seats) // 2
         try:
             answer = await self._calls.once("batch", body)
@@ -269,13 +275,18 @@ class Lease(HasState, Opened):
             seat._desired.on_failure()
             seat._on_lost(relapsed=True)
         else:
+            try:
+                me = parse_me(result["me"]) if isinstance(result.get("me"), dict) else None
+            except Malformed as error:
+                self._on_error(seat, operation, error)
+                return
             if operation == "connect":
                 if not any(other._connected for other in self._seats):
                     self._beat_now.set()  # The answer says how often.
                 self._pace.take(result)
                 if name == self.name:
                     seat._on_connected(created=result.get("created") is True)
-            seat._on_answer()
+            seat._on_answer(me)
 
     def _on_error(self, seat: Seat, operation: str, error: PresenceError) -> None:
         seat._states.set(seat.state, error)
