@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Optional, TypeVar, Union
 
 from nats.aio.client import Client
 
-from ._calls import Calls, chunks
+from ._calls import Calls, Json, chunks
 from ._channel_watch import ChannelWatch
 from ._desired import Desired
 from ._filter import Filter, Sort
@@ -60,7 +61,6 @@ class Door(Opened):
         self._calls = Calls(self._link, prefix, user)
         self._user = user
         self._hub = Hub(self._link, self._calls, events, user, audit)
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._users = KnownUsers()
         self._connections: set[Connection] = set()
         self._leases: set[Lease] = set()
@@ -87,6 +87,7 @@ class Door(Opened):
         async with AsyncExitStack() as ends:
             if self._owned is not None:
                 ends.push_async_callback(close_nats, self._owned)
+            ends.push_async_callback(self._calls.turns.close)
             ends.push_async_callback(self._link.close)
             ends.push_async_callback(self._hub.close)
             for session in sessions:
@@ -199,7 +200,6 @@ class Door(Opened):
         connection = Connection(
             self._link,
             self._calls,
-            self._lock(user),
             user,
             named,
             desired,
@@ -210,18 +210,42 @@ class Door(Opened):
         )
         return Opening(connection._open())
 
+    async def _write_users(self, patches: Sequence[tuple[str, Json]]) -> dict[str, Me]:
+        """Changes users, in their turn."""
+        users = [id for id, _ in patches]
+        return await self._calls.tried(partial(self._write_once, patches), users=users)
+
+    async def _write_once(
+        self, patches: Sequence[tuple[str, Json]], timeout: float
+    ) -> dict[str, Me]:
+        """One try. A user whose record this makes again is hidden before it can be connected."""
+        views = await self._upsert_once(patches, timeout)
+        known = {id: knowledge for id, _ in patches if (knowledge := self._users.get(id))}
+        lost = [
+            (id, fields)
+            for id, patch in patches
+            if id in known and (fields := known[id].lost(patch, views.get(id)))
+        ]
+        if lost:
+            views.update(await self._upsert_once(lost, timeout))
+        for id, patch in [*patches, *lost]:
+            if id in known:
+                known[id].on_write(patch, views.get(id))
+        return views
+
+    async def _upsert_once(
+        self, patches: Sequence[tuple[str, Json]], timeout: float
+    ) -> dict[str, Me]:
+        is_named = self._user is None  # At the second door the subject names the user.
+        users = [{**patch, "id": id} if is_named else patch for id, patch in patches]
+        return own_views(await self._calls.once("upsert_users", {"users": users}, timeout))
+
     def _take_me(self, me: Me) -> None:
         self._hub.take_answers([me], question())
 
     def _opening(self, watch: W) -> Opening[W]:
         self._watches.add(watch)
         return Opening(watch._open())
-
-    def _lock(self, user: str) -> asyncio.Lock:
-        lock = self._locks.get(user)
-        if lock is None:
-            lock = self._locks[user] = asyncio.Lock()
-        return lock
 
 
 def own_view(views: Mapping[str, Me], id: str) -> Me:

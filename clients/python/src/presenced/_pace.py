@@ -42,27 +42,6 @@ async def wait_set(event: asyncio.Event, timeout: Optional[float]) -> bool:
     return event.is_set()
 
 
-async def acquired(lock: asyncio.Lock, timeout: Optional[float]) -> bool:
-    """Whether a lock was taken in time."""
-
-    def give_back(taken: asyncio.Task[bool]) -> None:
-        if not taken.cancelled():
-            lock.release()
-
-    taking = asyncio.ensure_future(lock.acquire())
-    try:
-        await asyncio.wait({taking}, timeout=timeout)
-    except asyncio.CancelledError:
-        taking.add_done_callback(give_back)
-        taking.cancel()
-        raise
-    if taking.done():
-        return True
-    taking.add_done_callback(give_back)
-    taking.cancel()
-    return False
-
-
 class Backoff:
     """Pauses between tries: full jitter, from 0.2 s up to 10 s, never less than was asked for."""
 
@@ -87,18 +66,30 @@ def pause_after(error: PresenceError, backoff: Backoff, at_most: float = _LONGES
     return backoff.next_pause(error.retry_after, at_most)
 
 
-class Silence:
-    """Whether the daemons are silent: some requests in a row went without an answer."""
+class Answers:
+    """How many answers of daemons a door has heard."""
 
     def __init__(self) -> None:
+        self.number = 0
+
+
+class Silence:
+    """Whether the daemons are silent: some requests in a row went without an answer, and no other
+    of the door was answered meanwhile: where one of several daemons hangs, nothing lapses."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
         self._missing = 0
+        self._number = 0
 
     def on_answer(self) -> None:
         self._missing = 0
 
     def on_error(self, error: PresenceError) -> bool:
         """Whether they are silent after this; an error that is not about silence is an answer."""
-        self._missing = self._missing + 1 if isinstance(error, NoAnswer) else 0
+        is_heard = self._number != self._answers.number
+        self._number = self._answers.number
+        self._missing = (1 if is_heard else self._missing + 1) if isinstance(error, NoAnswer) else 0
         return self._missing >= _MISSING
 
 

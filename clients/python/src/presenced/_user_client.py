@@ -8,7 +8,7 @@ from typing import Any, Optional
 from nats.aio.client import Client
 
 from ._desired import Desired
-from ._door import AUDIT, EVENTS, PREFIX, Door, own_view, own_views
+from ._door import AUDIT, EVENTS, PREFIX, Door, own_view
 from ._model import Me
 from ._opening import Opening
 from ._patch import user_patch
@@ -53,11 +53,8 @@ class UserClient(Door):
     async def update(self, fields: Optional[Mapping[str, Any]] = None, **named: Any) -> Me:
         """Changes the user without being connected; None as a value removes a field."""
         patch = user_patch(fields, named)
-        body = {"users": [patch]}
         with about_one_user():
-            answer = await self._calls.call("upsert_users", body, lock=self._lock(self.id))
-        me = own_view(own_views(answer), self.id)
-        self._known.on_write(patch, me)
+            me = own_view(await self._write_users([(self.id, patch)]), self.id)
         self._take_me(me)
         return me
 

@@ -29,6 +29,7 @@ from ._pace import (
 from ._patch import seconds_of, user_patch
 from ._session import Session
 from ._states import HasState, States
+from ._turns import Turn
 from .errors import Closed, Malformed, PresenceError, about_one_user
 
 
@@ -42,7 +43,6 @@ class Connection(HasState, Session):
         self,
         link: Link,
         calls: Calls,
-        lock: asyncio.Lock,
         user: str,
         named: Optional[str],
         desired: Desired,
@@ -54,7 +54,6 @@ class Connection(HasState, Session):
         super().__init__(user, desired)
         self._link = link
         self._calls = calls
-        self._lock = lock
         self._named = named  # The user's id where bodies name it: at the first door.
         self._on_me = on_me
         self._on_open = on_open
@@ -63,10 +62,11 @@ class Connection(HasState, Session):
         self._states = States(f"the connection of {user!r}", link.outage)
         self._pace = Pace()
         self._backoff = Backoff()
-        self._silence = Silence()
+        self._silence = Silence(calls.answers)
         self._write_backoff = Backoff()
         self._write_at = 0.0  # Not before, after a write that failed.
         self._write_error: Optional[PresenceError] = None
+        self._turn: Optional[Turn] = None
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
         self._connected = False
@@ -125,7 +125,7 @@ class Connection(HasState, Session):
     async def _say_goodbye(self, timeout: Optional[float]) -> None:
         """Disconnects, if that can be done in time."""
         body = self._body(connection_id=self.id)
-        goodbye = asyncio.ensure_future(self._calls.call("disconnect", body, timeout, self._lock))
+        goodbye = asyncio.ensure_future(self._calls.call("disconnect", body, timeout))
         try:
             await asyncio.wait({goodbye}, timeout=timeout)
         finally:
@@ -172,13 +172,10 @@ class Connection(HasState, Session):
         while True:
             try:
                 await self._link.wait_up()
-                async with self._lock:
-                    waits = self._gives_way()
-                    if not waits:
-                        await self._step()
-                if waits:
-                    await self._wake.wait()
-                    self._wake.clear()
+                if self._connected and clock() >= self._beat_at:
+                    await self._beat()  # It needs no order, and waits for no other's request.
+                elif not self._connected or self._may_write:
+                    await self._send()
                 else:
                     await self._idle()
             except PresenceError as error:
@@ -215,20 +212,30 @@ class Connection(HasState, Session):
             if peer.user_id == self.user_id and not peer._connected:
                 peer._wake.set()
 
+    @property
+    def _may_write(self) -> bool:
+        return self._desired.dirty and clock() >= self._write_at
+
+    async def _send(self) -> None:
+        """Sends one connect or write in its turn, for which no heartbeat waits."""
+        until = self._beat_at if self._connected else None
+        async with self._calls.turns.held([self.user_id], until) as self._turn:
+            waits = self._gives_way()
+            if self._turn is not None and not waits:
+                await self._step()
+        if waits:
+            await self._wake.wait()
+            self._wake.clear()
+
     async def _step(self) -> None:
-        """Sends one request, if there is one to be sent. No write keeps a heartbeat waiting."""
         if not self._connected and self._desired.apart:
             await self._upsert()
         elif not self._connected:
             await self._connect()
-        elif clock() >= self._beat_at:
-            await self._beat()
-        elif self._desired.dirty and clock() >= self._write_at:
+        elif self._may_write:
             await self._write()
 
     async def _idle(self) -> None:
-        if not self._connected:
-            return
         next_at = min(self._beat_at, self._write_at) if self._desired.dirty else self._beat_at
         await wait_set(self._wake, max(0.0, next_at - clock()))
         self._wake.clear()
@@ -257,7 +264,9 @@ class Connection(HasState, Session):
         """One try of a write; None if it was refused, which those who wait are told."""
         try:
             with about_one_user():
-                return self._heard(await self._calls.once(operation, body))
+                turns = () if self._turn is None else (self._turn,)
+                request = self._calls.once(operation, body)
+                return self._heard(await self._calls.turns.run(turns, request))
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise

@@ -62,8 +62,8 @@ class Lease(HasState, Opened):
         self._states = States(f"the lease {name!r}", link.outage)
         self._pace = Pace()
         self._backoff = Backoff()
-        self._silence = Silence()
-        self._seats = SeatQueue()
+        self._silence = Silence(calls.answers)
+        self._seats = SeatQueue(calls.turns)
         self._batches: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -149,6 +149,7 @@ class Lease(HasState, Opened):
         self.check_loop()
         self._link.start()
         self._link.listeners.append(self._on_link)
+        self._calls.turns.on_free.append(self._on_free)
         self._on_open(self)
         self._tasks = [
             spawn(task, f"the lease {self.name}", self._finish)
@@ -175,6 +176,11 @@ class Lease(HasState, Opened):
         return seat in self._seats
 
     # -- signals
+
+    def _on_free(self, user: str) -> None:
+        """The request of a user has ended, for which a seat may have waited."""
+        if self._seats.waits(user):
+            self._wake.set()
 
     def _on_link(self, event: LinkEvent) -> None:
         if event is LinkEvent.DOWN:
@@ -207,7 +213,7 @@ class Lease(HasState, Opened):
                 fail = partial(self._fail_seats, seats)
                 task = spawn(self._send(seats), f"a batch of {self.name}", fail)
                 self._batches.add(task)
-                task.add_done_callback(self._on_batch_done)
+                task.add_done_callback(partial(self._on_batch_done, seats))
             if not self._batches and self._old and not self._seats.wants:
                 for name in self._old:
                     end = spawn(self._end_old(name), f"the end of {name}", self._finish)
@@ -215,7 +221,8 @@ class Lease(HasState, Opened):
                     end.add_done_callback(self._ending.discard)
                 self._old.clear()
 
-    def _on_batch_done(self, task: asyncio.Task[None]) -> None:
+    def _on_batch_done(self, seats: list[Seat], task: asyncio.Task[None]) -> None:
+        self._seats.done(seats)
         self._batches.discard(task)
         self._wake.set()
 
@@ -234,7 +241,6 @@ class Lease(HasState, Opened):
             await self._send_parts(name, seats, operations)
         finally:
             self._writes += 1
-            self._seats.done(seats)
 
     async def _send_parts(
         self, name: str, seats: list[Seat], operations: list[dict[str, Any]]
@@ -246,7 +252,8 @@ class Lease(HasState, Opened):
         body = {"ops": operations, "me": connects}
         half = len(seats) // 2
         try:
-            answer = await self._calls.once("batch", body)
+            request = self._calls.once("batch", body)
+            answer = await self._calls.turns.run(self._seats.turns_of(seats), request)
             results = answer.get("results")
             if not isinstance(results, list) or len(results) != len(seats):
                 raise Malformed("a batch without its results")
@@ -409,6 +416,7 @@ class Lease(HasState, Opened):
             self._remove(seat, error)
         if self._on_link in self._link.listeners:
             self._link.listeners.remove(self._on_link)
+            self._calls.turns.on_free.remove(self._on_free)
         self._states.set(ConnectionState.CLOSED, error)
         self._on_end(self)
 
