@@ -238,6 +238,7 @@ class Link(OfLoop):
         if self.nats.is_closed:
             self._end(Closed("the NATS connection is closed"))
             return
+        self.nats.let_go()
         generation, is_up = self.nats.reconnects, self.nats.is_connected
         reconnected = generation != self._generation
         if self._was_up and (reconnected or not is_up):
