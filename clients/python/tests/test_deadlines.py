@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import World, until
+from conftest import Tap, World, until
 
 import presenced
 
@@ -142,3 +142,30 @@ async def test_a_close_ends_by_its_deadline_on_a_silent_link(world: World, kind:
         start = time.monotonic()
         await opened[kind].close()
         assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("kind", ["connection", "lease"])
+async def test_a_close_that_one_daemon_does_not_answer_is_tried_with_another(
+    world: World, kind: str
+) -> None:
+    service, others = await world.service(), await world.service()
+    lease = await service.lease("gw")
+    await lease.connect("john")
+    connection = await service.connect("jack")
+    heard = await Tap.on(world, "presence.v1.disconnect")
+    once, unheard = service._calls.once, 2
+
+    async def hung(operation: str, body: Any, timeout: float = 2.5) -> Any:
+        nonlocal unheard
+        if operation == "disconnect" and unheard:
+            unheard -= 1
+            await asyncio.sleep(timeout)
+            raise presenced.NoAnswer("no answer")
+        return await once(operation, body, timeout)
+
+    service._calls.once = hung  # type: ignore[method-assign]
+    start = time.monotonic()
+    await (lease if kind == "lease" else connection).close()
+    assert time.monotonic() - start < 2.2
+    assert len(heard.sent) == 1
+    await until(lambda: _offline(others, "john" if kind == "lease" else "jack"))

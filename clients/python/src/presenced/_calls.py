@@ -102,18 +102,21 @@ class Calls:
         body: Mapping[str, Any],
         timeout: Optional[float] = CALL_TIMEOUT,
         users: Sequence[str] = (),
+        each: float = TRY_TIMEOUT,
     ) -> Json:
         """Tries until an answer, a refusal or the deadline (None: for ever).
 
-        Each try has a turn of the ``users``, which do not have one in between.
+        Each try lasts ``each`` seconds at most, and has a turn of the ``users``, which do not have
+        one in between.
         """
-        return await self.tried(lambda left: self.once(operation, body, left), timeout, users)
+        return await self.tried(lambda left: self.once(operation, body, left), timeout, users, each)
 
     async def tried(
         self,
         send: Callable[[float], Coroutine[Any, Any, T]],
         timeout: Optional[float] = CALL_TIMEOUT,
         users: Sequence[str] = (),
+        each: float = TRY_TIMEOUT,
     ) -> T:
         """As ``call``; ``send`` is one try, in the seconds that it is called with."""
         self.link.check_loop()
@@ -121,11 +124,11 @@ class Calls:
         backoff = Backoff()
         last: Optional[PresenceError] = None
         while True:
-            left = TRY_TIMEOUT
+            left = each
             try:
                 async with self.turns.held(users, deadline) as turn:
                     if deadline is not None:
-                        left = min(TRY_TIMEOUT, deadline - clock())
+                        left = min(each, deadline - clock())
                     if turn is None or left <= 0:
                         raise _TooLate
                     request = send(left)
@@ -137,7 +140,7 @@ class Calls:
                 if last is not None:
                     may_have_applied |= last.may_have_applied
                 # A try that the deadline cut short tells less than the one before.
-                if last is None or left >= TRY_TIMEOUT or not isinstance(error, NoAnswer):
+                if last is None or left >= each or not isinstance(error, NoAnswer):
                     last = error
                 last.may_have_applied = may_have_applied
                 if not error.retryable:

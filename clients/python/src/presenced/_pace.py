@@ -16,6 +16,8 @@ TRY_TIMEOUT = 2.5
 CALL_TIMEOUT = 10.0
 #: A close tries so long to disconnect; what no daemon hears of lapses with its lease.
 LAST_DISCONNECT = 2.0
+#: A try of it: another daemon may answer where one hangs, and a repeat is harmless.
+LAST_TRY = 0.6
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0

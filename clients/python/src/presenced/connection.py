@@ -19,6 +19,7 @@ from ._model import ConnectionState, Me, parse_me
 from ._pace import (
     CALL_TIMEOUT,
     LAST_DISCONNECT,
+    LAST_TRY,
     Backoff,
     Pace,
     Silence,
@@ -125,7 +126,9 @@ class Connection(HasState, Session):
     async def _say_goodbye(self, timeout: Optional[float]) -> None:
         """Disconnects, if that can be done in time."""
         body = self._body(connection_id=self.id)
-        goodbye = asyncio.ensure_future(self._calls.call("disconnect", body, timeout))
+        goodbye = asyncio.ensure_future(
+            self._calls.call("disconnect", body, timeout, each=LAST_TRY)
+        )
         try:
             await asyncio.wait({goodbye}, timeout=timeout)
         finally:

@@ -18,6 +18,7 @@ from ._opening import Opened, Opening
 from ._pace import (
     CALL_TIMEOUT,
     LAST_DISCONNECT,
+    LAST_TRY,
     Backoff,
     Pace,
     Silence,
@@ -140,7 +141,7 @@ class Lease(HasState, Opened):
     async def _say_goodbye(self, body: Mapping[str, Any], ends_at: Optional[float]) -> None:
         left = None if ends_at is None else ends_at - clock()
         if left is None or left > 0:
-            await self._calls.call("disconnect", body, left)
+            await self._calls.call("disconnect", body, left, each=LAST_TRY)
         else:  # The batches took all the time: the daemons hear it after them.
             await self._calls.publish("disconnect", body)
 
