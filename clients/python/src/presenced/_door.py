@@ -26,10 +26,11 @@ from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
 from ._nats import close_nats
 from ._opening import Opened, Opening
-from ._patch import limit_of, patch_of, seconds_of
+from ._pace import LAST_DISCONNECT
+from ._patch import audit_of, limit_of, patch_of, seconds_of
 from ._picture import question
 from ._query import ChannelQuery, UserQuery, query_body
-from ._tokens import id_of, ids_of
+from ._tokens import id_of, ids_of, subject_of
 from .connection import Connection
 from .errors import Malformed
 from .lease import Lease
@@ -56,7 +57,7 @@ class Door(Opened):
         events: str,
         audit: Optional[float],
     ) -> None:
-        seconds_of(audit, "audit")
+        check_options(prefix, events, audit)
         self._link = Link(nc)
         self._calls = Calls(self._link, prefix, user)
         self._user = user
@@ -79,9 +80,11 @@ class Door(Opened):
         """
         self._link.observe(error)
 
-    async def close(self) -> None:
-        """Disconnects what is connected, ends watches; leaves nothing running."""
+    async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
+        """Disconnects what is connected, for which it tries until the timeout, and ends watches;
+        leaves nothing running."""
         self._link.check_loop()
+        seconds_of(timeout)
         self._link.ending = True
         sessions: list[Union[Connection, Lease]] = [*self._connections, *self._leases]
         async with AsyncExitStack() as ends:
@@ -94,7 +97,7 @@ class Door(Opened):
                 ends.callback(session._finish)  # Where its close was cancelled before it began.
             for watch in list(self._watches):
                 watch._end(None)
-            await asyncio.gather(*(session.close() for session in sessions))
+            await asyncio.gather(*(session.close(timeout=timeout) for session in sessions))
 
     # -- others
 
@@ -146,7 +149,7 @@ class Door(Opened):
 
         ``seen_by`` names whose view it is; ``fresh`` waits for all that is stored already.
         """
-        body = query_body(filter, presence=fresh or None, **{"as": seen_by})
+        body = query_body(filter, presence=fresh or None, **_viewer(seen_by))
         take = self._hub.take_answers if seen_by is None else None
         return UserQuery(self._calls, body, sort, limit, take)
 
@@ -160,7 +163,7 @@ class Door(Opened):
         seen_by: Optional[str] = None,
     ) -> ChannelQuery:
         """Channels that match: ``async for`` goes through all, ``await`` returns a list."""
-        body = query_body(filter, online_count=online_count or None, **{"as": seen_by})
+        body = query_body(filter, online_count=online_count or None, **_viewer(seen_by))
         return ChannelQuery(self._calls, body, sort, limit)
 
     async def count(
@@ -171,7 +174,7 @@ class Door(Opened):
         fresh: bool = False,
     ) -> int:
         """The number of users who match."""
-        body = query_body(filter, presence=fresh or None, **{"as": seen_by})
+        body = query_body(filter, presence=fresh or None, **_viewer(seen_by))
         count = (await self._calls.call("count_users", body)).get("count")
         if not isinstance(count, int):
             raise Malformed("count_users without a count")
@@ -246,6 +249,17 @@ class Door(Opened):
     def _opening(self, watch: W) -> Opening[W]:
         self._watches.add(watch)
         return Opening(watch._open())
+
+
+def check_options(prefix: str, events: str, audit: Optional[float]) -> None:
+    """Raises Invalid for options of a door that can be none."""
+    subject_of(prefix, "prefix")
+    subject_of(events, "events")
+    audit_of(audit)
+
+
+def _viewer(seen_by: Optional[str]) -> Json:
+    return {} if seen_by is None else {"as": id_of(seen_by, "seen_by")}
 
 
 def own_view(views: Mapping[str, Me], id: str) -> Me:

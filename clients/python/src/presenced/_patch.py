@@ -96,6 +96,13 @@ def seconds_of(seconds: Any, field: str = "timeout") -> Optional[float]:
     return seconds
 
 
+def audit_of(seconds: Any) -> Optional[float]:
+    """The time between two audits; None: none."""
+    if seconds_of(seconds, "audit") == 0:
+        raise Invalid("audit", "a number of seconds above 0; no audit is None")
+    return seconds_of(seconds, "audit")
+
+
 def limit_of(limit: Any, most: Optional[int] = None, field: str = "limit") -> Optional[int]:
     """How many an application wants; None is all."""
     if limit is None and most is None:
