@@ -40,17 +40,23 @@ fn main() -> ExitCode {
 
 fn develop(arguments: &Dev) -> ExitCode {
     let options = &arguments.options;
-    let settings = |url: &str| {
+    let load = |url: &str| {
         // Quiet unless asked: the terminal is for the changes.
         let quiet = Flags::default().set("dev", "log.level", "warn");
         let flags = options.flags_over(quiet).set("dev", "nats.url", url);
-        let settings = Settings::load(options.config.as_deref(), flags)?;
+        Settings::load(options.config.as_deref(), flags)
+    };
+    // The address of the server that is not there yet does not count.
+    let runtime = match load("nats://127.0.0.1") {
+        Ok(settings) => settings.runtime,
+        Err(error) => return unusable(&error),
+    };
+    let settings = |url: &str| {
+        let settings = load(url)?;
         logging::init(&settings.log);
         Ok(settings)
     };
-    match serve(config::Runtime::default(), |shutdown| {
-        dev::run(arguments.place(), settings, shutdown)
-    }) {
+    match serve(runtime, |shutdown| dev::run(arguments.place(), settings, shutdown)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("presenced: {error:#}");

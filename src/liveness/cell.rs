@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use super::build::Build;
 use super::peers::FAILED_AFTER_MS;
@@ -30,8 +31,12 @@ pub struct Identity {
     /// The prefix of the announced counts, if this daemon announces any.
     #[serde(default)]
     pub counts: Option<String>,
-    /// Bucket, JetStream domain and creation time.
+    /// Bucket and creation time.
     pub stream: String,
+    /// The domain of JetStream that has the stream, for people: daemons may come to one stream by
+    /// different ways.
+    #[serde(default)]
+    pub domain: Option<String>,
     /// The settings that all should have, as text.
     pub settings: String,
 }
@@ -67,15 +72,39 @@ struct Group {
     since_ms: i64,
 }
 
+/// The way in which another daemon does not fit to this one. `daemon` names it for the log.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Misfit {
+    #[error(
+        "another daemon ({daemon}) keeps records in layout {layout}, and this build knows \
+         {LAYOUT}: install the newer one"
+    )]
+    Layout { daemon: String, layout: u32 },
+    #[error(
+        "daemons of the prefix {requests} keep their records in two streams: this one in {own}, \
+         others in {other} ({daemon})"
+    )]
+    Streams { daemon: String, requests: String, own: String, other: String },
+    #[error(
+        "daemons of one bucket have different settings: here {own}, elsewhere {other} ({daemon})"
+    )]
+    Settings { daemon: String, own: String, other: String },
+    #[error(
+        "`subjects.channel_events` is that of another cell too, whose requests go to {requests} \
+         ({daemon}): the counts of channels of the same name contradict each other"
+    )]
+    Counts { daemon: String, requests: String },
+}
+
 /// The problems with the other daemons, seen from this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
     /// The reason why this daemon takes no requests.
-    pub yields: Option<String>,
+    pub yields: Option<Misfit>,
     /// The reason why this daemon is not as it should be, though it takes requests.
-    pub conflict: Option<String>,
+    pub conflict: Option<Misfit>,
     /// Settings that differ among the daemons of one stream, or that two cells must not share.
-    pub difference: Option<String>,
+    pub difference: Option<Misfit>,
 }
 
 /// The daemons that answer the same requests or keep their records in the same stream.
@@ -89,6 +118,14 @@ pub struct Cell {
 
 fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+impl Identity {
+    /// The stream, as people tell it from others.
+    fn place(&self) -> String {
+        let domain = self.domain.as_ref().map(|name| format!(" of the domain {name}"));
+        format!("{}{}", self.stream, domain.unwrap_or_default())
+    }
 }
 
 impl Cell {
@@ -137,61 +174,64 @@ impl Cell {
     }
 
     fn compare(&self, own: &Identity, own_ms: i64) -> Findings {
-        let mut findings = Findings::default();
         let same_requests = |each: &&Neighbour| each.identity.requests == own.requests;
-        let neighbours = self.neighbours.values();
-        if let Some(other) = neighbours
-            .clone()
-            .find(|each| same_requests(each) && each.identity.layout != own.layout)
-        {
-            findings.yields = Some(format!(
-                "another daemon ({}) keeps records in layout {}, and this build knows {LAYOUT}: \
-                 install the newer one",
-                other.label, other.identity.layout
-            ));
-            return findings;
+        let mut same = self.neighbours.values().filter(same_requests);
+        if let Some(other) = same.find(|each| each.identity.layout != own.layout) {
+            let (daemon, layout) = (other.label.clone(), other.identity.layout);
+            let yields = Some(Misfit::Layout { daemon, layout });
+            return Findings { yields, ..Findings::default() };
         }
+        let neighbours = self.neighbours.values();
         let (kin, foreign): (Vec<_>, Vec<_>) =
             neighbours.partition(|each| each.identity.stream == own.stream);
+        let oldest = foreign.iter().copied().filter(same_requests).min_by_key(|each| each.since_ms);
+        let mut findings = match oldest {
+            Some(oldest) => self.compare_streams(own, own_ms, oldest),
+            None => Findings::default(),
+        };
+        let other_settings = kin.iter().find(|each| each.identity.settings != own.settings);
         let shares_counts =
             |each: &&&Neighbour| own.counts.is_some() && each.identity.counts == own.counts;
         let sharing = foreign.iter().find(|each| !same_requests(each) && shares_counts(each));
-        let oldest = foreign.iter().copied().filter(same_requests).min_by_key(|each| each.since_ms);
-        if let Some(other) = oldest {
-            let theirs_ms = other.since_ms;
-            // The same one for as long as it is there: which is the oldest may change.
-            let is_theirs = |each: &&&Neighbour| each.identity.stream == other.identity.stream;
-            let named = foreign.iter().find(is_theirs).map_or("", |each| &each.label);
-            let text = format!(
-                "daemons of the prefix {} keep their records in two streams: this one in {}, \
-                 others in {} ({})",
-                own.requests, own.stream, other.identity.stream, named
-            );
-            let is_younger = if own_ms.abs_diff(theirs_ms) < SAME_AGE_MS {
-                own.stream > other.identity.stream
-            } else {
-                own_ms > theirs_ms
-            };
-            if is_younger {
-                findings.yields = Some(text);
-            } else {
-                findings.conflict = Some(text);
-            }
-        }
-        let differs = kin.iter().find(|each| each.identity.settings != own.settings);
-        findings.difference = match (differs, sharing) {
-            (Some(other), _) => Some(format!(
-                "daemons of one bucket have different settings: here {}, elsewhere {} ({})",
-                own.settings, other.identity.settings, other.label
-            )),
-            (None, Some(other)) => Some(format!(
-                "`subjects.channel_events` is that of another cell too, whose requests go to {} \
-                 ({}): the counts of channels of the same name contradict each other",
-                other.identity.requests, other.label
-            )),
+        findings.difference = match (other_settings, sharing) {
+            (Some(other), _) => Some(Misfit::Settings {
+                daemon: other.label.clone(),
+                own: own.settings.clone(),
+                other: other.identity.settings.clone(),
+            }),
+            (None, Some(other)) => Some(Misfit::Counts {
+                daemon: other.label.clone(),
+                requests: other.identity.requests.clone(),
+            }),
             (None, None) => None,
         };
         findings
+    }
+
+    /// Compares this daemon with the oldest of the same requests and another stream: the younger
+    /// group takes no requests.
+    fn compare_streams(&self, own: &Identity, own_ms: i64, oldest: &Neighbour) -> Findings {
+        let (stream, theirs_ms) = (&oldest.identity.stream, oldest.since_ms);
+        // The same one for as long as it is there: which is the oldest may change.
+        let mut neighbours = self.neighbours.values();
+        let named = neighbours
+            .find(|each| each.identity.stream == *stream && each.identity.requests == own.requests);
+        let named = named.unwrap_or(oldest);
+        let misfit = Some(Misfit::Streams {
+            daemon: named.label.clone(),
+            requests: own.requests.clone(),
+            own: own.place(),
+            other: named.identity.place(),
+        });
+        let is_younger = match own_ms.abs_diff(theirs_ms) < SAME_AGE_MS {
+            true => own.stream > *stream,
+            false => own_ms > theirs_ms,
+        };
+        if is_younger {
+            Findings { yields: misfit, ..Findings::default() }
+        } else {
+            Findings { conflict: misfit, ..Findings::default() }
+        }
     }
 }
 
@@ -206,6 +246,7 @@ mod tests {
             events: "e".to_owned(),
             counts: Some("c".to_owned()),
             stream: stream.to_owned(),
+            domain: None,
             settings: settings.to_owned(),
         }
     }
@@ -241,6 +282,16 @@ mod tests {
     }
 
     #[test]
+    fn streams_of_one_name_are_told_apart_by_their_domains() {
+        let hub = Identity { domain: Some("hub".to_owned()), ..identity("KV_x (1)", "s") };
+        let edge = Identity { domain: Some("edge".to_owned()), ..identity("KV_x (2)", "s") };
+        let text = assessed(&hub, 90_000, &[(edge, 50_000)]).yields.unwrap().to_string();
+        assert!(text.contains("this one in KV_x (1) of the domain hub, others in KV_x (2) of the"));
+        let same = Identity { domain: None, ..hub.clone() };
+        assert_eq!(assessed(&hub, 90_000, &[(same, 50_000)]), Findings::default());
+    }
+
+    #[test]
     fn a_group_stays_as_old_as_it_is_while_its_daemons_are_restarted() {
         let own = identity("a", "s");
         let mut restarted = Cell::default();
@@ -266,14 +317,14 @@ mod tests {
     fn an_unknown_layout_and_other_settings_are_reported() {
         let own = identity("a", "lease 60s");
         let newer = Identity { layout: 2, ..own.clone() };
-        assert!(assessed(&own, 0, &[(newer, 1)]).yields.unwrap().contains("layout 2"));
+        assert!(assessed(&own, 0, &[(newer, 1)]).yields.unwrap().to_string().contains("layout 2"));
         let findings = assessed(&own, 0, &[(identity("a", "lease 6s"), 1)]);
         let expected = format!(
             "daemons of one bucket have different settings: here lease 60s, elsewhere lease 6s \
              (daemon {}, version 1.2.3 on h)",
             DaemonId(1)
         );
-        assert_eq!(findings.difference.unwrap(), expected);
+        assert_eq!(findings.difference.unwrap().to_string(), expected);
     }
 
     #[test]
@@ -285,7 +336,7 @@ mod tests {
             assert_eq!(assessed(&own, 0, &[(apart, 1)]), Findings::default());
         }
         let findings = assessed(&own, 0, &[(other.clone(), 1)]);
-        assert!(findings.difference.unwrap().contains("other.v1"));
+        assert!(findings.difference.unwrap().to_string().contains("other.v1"));
         let silent = Identity { counts: None, ..own };
         let quiet = Identity { counts: None, ..other };
         assert_eq!(assessed(&silent, 0, &[(quiet, 1)]), Findings::default());

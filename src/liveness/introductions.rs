@@ -1,6 +1,7 @@
 //! Daemons introduce themselves to those of all buckets on `presence.internal.v1.introduction`, so
 //! that two streams behind one request prefix, or different settings, are found out.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -26,7 +27,9 @@ const INTRODUCTION_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Introductions {
     client: Client,
     store: Store,
-    /// Without the stream.
+    /// The prefix of JetStream's API.
+    js_api: String,
+    /// Without the stream and its domain.
     identity: Identity,
     build: Build,
     cell: Cell,
@@ -44,16 +47,30 @@ pub fn subject() -> String {
 fn shared_settings(settings: &Settings) -> String {
     let liveness = &settings.liveness;
     let period = humantime::format_duration;
-    let mut types = DefaultHasher::new();
-    format!("{:?}", settings.channel_types).hash(&mut types);
     format!(
-        "lease {}, grace {}, heartbeat {}, refresh {}, channel types {:08x}",
+        "lease {}, grace {}, heartbeat {}, refresh {}, events {}, users {:08x}, channel types \
+         {:08x}",
         period(liveness.lease),
         period(liveness.offline_grace),
         period(liveness.heartbeat_interval),
         period(liveness.last_active_refresh),
-        types.finish() as u32
+        settings.subjects.events,
+        fingerprint(&settings.users),
+        fingerprint(&settings.channel_types)
     )
+}
+
+/// A number that differs where settings do.
+fn fingerprint(settings: &impl fmt::Debug) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    format!("{settings:?}").hash(&mut hasher);
+    hasher.finish() as u32
+}
+
+/// The domain of JetStream behind a prefix of its API, as far as that is known.
+fn domain_of(js_api: &str, of_server: Option<String>) -> Option<String> {
+    let named = js_api.strip_prefix("$JS.").and_then(|rest| rest.strip_suffix(".API"));
+    if js_api == "$JS.API" { of_server } else { Some(named.unwrap_or(js_api).to_owned()) }
 }
 
 impl Introductions {
@@ -65,11 +82,13 @@ impl Introductions {
             events: settings.subjects.events.clone(),
             counts: counts.then(|| settings.subjects.channel_events.clone()),
             stream: String::new(),
+            domain: None,
             settings: shared_settings(settings),
         };
         let (cell, findings, yields) =
             (Cell::default(), Findings::default(), watch::Sender::new(false));
-        Self { client, store, identity, build: Build::own(), cell, findings, yields }
+        let js_api = settings.nats.js_api.clone();
+        Self { client, store, js_api, identity, build: Build::own(), cell, findings, yields }
     }
 
     /// Returns whether this daemon takes no requests.
@@ -107,6 +126,7 @@ impl Introductions {
         let context = &self.store.context;
         let Some(created) = context.barrier.followed() else { return };
         self.identity.stream = format!("{} (made {created})", context.bucket.stream());
+        self.identity.domain = domain_of(&self.js_api, self.client.server_info().domain);
         let (daemon, now_ms) = (context.daemon.to_string(), context.clock.now().mono_ms);
         // The origin of the monotonic clock is the start of this daemon.
         let introduction = Introduction {
@@ -137,7 +157,7 @@ impl Introductions {
             match (yields, conflict) {
                 (Some(reason), _) => {
                     tracing::error!("{reason}; it takes no requests until that is mended");
-                    health.report(PROBLEM_KEY, reason.clone());
+                    health.report(PROBLEM_KEY, reason.to_string());
                 }
                 (None, Some(reason)) => tracing::error!("{reason}; the others take no requests"),
                 (None, None) => tracing::info!("all daemons use one stream again"),

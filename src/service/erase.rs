@@ -32,9 +32,9 @@ impl Service {
         let matches =
             |id: &Id, record: &Record| filter.matches(&Seen { id, record, viewer: Viewer::Eraser });
         let mut first = BTreeSet::new();
-        let offer = |id: &Id, record: &Record| {
+        let offer = |id: &Id, record: &dyn Fn() -> Option<Arc<Record>>| {
             let is_behind = first.len() >= limit && first.last().is_some_and(|last| last < id);
-            if !is_behind && matches(id, record) {
+            if !is_behind && record().is_some_and(|record| matches(id, &record)) {
                 first.insert(id.clone());
                 if first.len() > limit {
                     first.pop_last();

@@ -1,8 +1,10 @@
 //! Queries: a lookup where the filter names ids, otherwise a scan of the replica.
 
+use std::sync::Arc;
+
 use super::{Service, overloaded, unavailable, unreadable};
 use crate::presence::entity::{Entity, Stored};
-use crate::presence::field::Field;
+use crate::presence::field::{Datum, Field, Subject};
 use crate::presence::filter::Filter;
 use crate::presence::id::Id;
 use crate::presence::refusal::Refusal;
@@ -61,7 +63,8 @@ impl Service {
         let viewer = viewer.map_or(Viewer::Other, Viewer::User);
         let mut count = 0;
         self.visit_users(filter, deadline_ms, |id, record| {
-            let seen = Seen { id, record, viewer };
+            let Some(record) = record() else { return };
+            let seen = Seen { id, record: &record, viewer };
             count += usize::from(filter.is_none_or(|filter| filter.matches(&seen)));
         })?;
         Ok(count)
@@ -69,30 +72,39 @@ impl Service {
 
     fn search_users(&self, query: &UserQuery, deadline_ms: u64) -> Result<Vec<FoundUser>, Refusal> {
         let mut best = TopK::new(&query.sort, query.offset + query.limit);
+        let by_id = query.sort.is_by_key();
         self.visit_users(query.filter.as_ref(), deadline_ms, |id, record| {
-            offer(query, &mut best, id, record);
+            if by_id && !best.would_accept(&IdOnly(id)) {
+                return;
+            }
+            if let Some(record) = record() {
+                offer(query, &mut best, id, &record);
+            }
         })?;
         Ok(best.into_sorted().into_iter().skip(query.offset).collect())
     }
 
-    /// Visits the users that a filter names, or all users if it names none.
+    /// Visits the users that a filter names, or, if it names none, all that it admits by their ids.
+    /// To unpack a record costs most of a scan, so the visitor asks for those that it needs.
     pub(super) fn visit_users(
         &self,
         filter: Option<&Filter>,
         deadline_ms: u64,
-        mut visit: impl FnMut(&Id, &Record),
+        mut visit: impl FnMut(&Id, &dyn Fn() -> Option<Arc<Record>>),
     ) -> Result<(), Refusal> {
         let users = &self.store.users;
         let Some(ids) = filter.and_then(|filter| filter.candidates(&Field::Id)) else {
             return self.scan_stripes(users, deadline_ms, |stripe| {
-                stripe.records().for_each(|(id, record)| visit(id, &record));
+                let admitted = |id: &Id| filter.is_none_or(|filter| filter.admits(id.as_str()));
+                let users = stripe.packed_records().filter(|(id, _)| admitted(id));
+                users.for_each(|(id, record)| visit(id, &record));
             });
         };
         for id in ids.into_iter().filter_map(|id| Id::parse(id, "id").ok()) {
             users.with_stored(&id, |stored| match stored {
                 Some((Stored::Unreadable, _)) => Err(unreadable()),
                 Some((Stored::Present(record), _)) => {
-                    visit(&id, record);
+                    visit(&id, &|| Some(record.clone()));
                     Ok(())
                 }
                 Some((Stored::Absent { .. }, _)) | None => Ok(()),
@@ -144,6 +156,18 @@ impl Service {
         let message =
             "the query looked at every record and was not done in time: filter by `id`, or by less";
         if late { Err(unavailable(message)) } else { Ok(()) }
+    }
+}
+
+/// A user of which nothing is known but the id, for an order that asks for nothing else.
+struct IdOnly<'a>(&'a Id);
+
+impl Subject for IdOnly<'_> {
+    fn datum(&self, field: &Field) -> Datum<'_> {
+        match field {
+            Field::Id => Datum::text(self.0.as_str()),
+            _ => Datum::Absent,
+        }
     }
 }
 

@@ -102,6 +102,11 @@ impl Info {
         })
     }
 
+    /// Returns whether the stream keeps the newest message of each key alone.
+    pub fn has_one_message_a_key(&self) -> bool {
+        self.config.max_messages_per_subject == 1
+    }
+
     /// Returns whether the leader that answered is in touch with a majority. A leader that was cut
     /// off goes on as leader for some seconds.
     pub fn has_majority(&self) -> bool {

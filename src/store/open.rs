@@ -36,6 +36,12 @@ pub enum UnusableBucket {
     )]
     MaxAge { name: String, max_age: Duration },
     #[error(
+        "the bucket {name} keeps {depth} entries of each key, so their number tells of no loss; \
+         set the limit of messages per subject of the stream KV_{name} to 1, or choose another \
+         `store.bucket`"
+    )]
+    Depth { name: String, depth: String },
+    #[error(
         "the bucket {name} is sealed, which cannot be undone: nothing can be written; remove the \
          stream KV_{name}, or choose another `store.bucket`"
     )]
@@ -91,6 +97,11 @@ pub fn check(bucket: &Bucket, info: &Info) -> Result<(), UnusableBucket> {
     }
     if !config.max_age.is_zero() {
         return Err(UnusableBucket::MaxAge { name, max_age: config.max_age });
+    }
+    if !info.has_one_message_a_key() {
+        let depth = config.max_messages_per_subject;
+        let depth = if depth > 0 { depth.to_string() } else { "any number of".to_owned() };
+        return Err(UnusableBucket::Depth { name, depth });
     }
     Ok(())
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_nats::{HeaderMap, jetstream};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::support::Settings;
 use crate::support::events::latest;
@@ -62,7 +61,7 @@ async fn all_are_killed_and_the_next_one_announces_the_newest_changes() {
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
     let load = Load::start(&client, CLIENTS);
-    sleep(Duration::from_millis(500)).await;
+    load.goes_on().await;
     daemons.iter_mut().for_each(Daemon::kill);
     // The load has ended before the next one serves: no later change hides what was not published.
     let (tallies, _next) = tokio::join!(load.stop(), Daemon::spawn(&server, NO_GRACE));

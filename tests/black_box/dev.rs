@@ -95,6 +95,30 @@ async fn it_serves_follows_the_changes_and_keeps_the_data_over_a_restart() {
 }
 
 #[tokio::test]
+async fn it_runs_on_the_threads_that_are_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().display().to_string();
+    let mut dev = Dev::spawn(dev(&["--dir", &folder]).args(["--set", "runtime.threads=20"])).await;
+    dev.prints("Ctrl-C").await;
+    let tasks = format!("/proc/{}/task", dev.child.id().unwrap());
+    let tasks = std::fs::read_dir(tasks).unwrap().map(|task| task.unwrap().path().join("comm"));
+    let names = tasks.map(|comm| std::fs::read_to_string(comm).unwrap_or_default());
+    let workers = names.filter(|name| name.starts_with("tokio")).count();
+    assert!(workers >= 20, "{workers}");
+    dev.interrupt().await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_start_no_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().display().to_string();
+    let wrong =
+        dev(&["--dir", &folder]).args(["--set", "runtime.threads=many"]).output().await.unwrap();
+    assert_eq!(wrong.status.code(), Some(78), "{wrong:?}");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "{wrong:?}");
+}
+
+#[tokio::test]
 async fn an_ephemeral_one_says_that_it_keeps_nothing_and_removes_its_folder() {
     let mut dev = Dev::spawn(&mut dev(&["--ephemeral"])).await;
     dev.prints("Nothing is kept: users, channels and the log of nats-server are removed").await;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::Subscriber;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use crate::invisible_twin::without_times;
 use crate::support::channels::of;
@@ -27,6 +27,9 @@ const ROUNDS: usize = 6;
 
 /// Graces and statuses end, and counts are announced.
 const SETTLED: Duration = Duration::from_secs(8);
+
+/// An announcement that did not come after five intervals will not come.
+const NO_MORE_COUNTS: Duration = Duration::from_secs(1);
 
 /// One of the two cells.
 struct Side {
@@ -149,10 +152,11 @@ impl Side {
         without_times(json!(views))
     }
 
-    /// The counts that were announced of the channel of invisible users, and the last of the other.
-    fn announced(&mut self) -> (Vec<Value>, Value) {
+    /// The counts that were announced of the channel of invisible users, and the last of the other,
+    /// when no more come.
+    async fn announced(&mut self) -> (Vec<Value>, Value) {
         let (mut unseen, mut all) = (Vec::new(), Value::Null);
-        while let Some(Some(message)) = self.counts.next().now_or_never() {
+        while let Ok(Some(message)) = timeout(NO_MORE_COUNTS, self.counts.next()).await {
             let mut body: Value = serde_json::from_slice(&message.payload).unwrap();
             let channel = without_times(body["channel"].take());
             match channel["id"].as_str() {
@@ -196,9 +200,8 @@ async fn nobody_can_tell_what_invisible_users_do_with_rich_presence() {
     for side in [&full, &twin] {
         assert_eq!(side.client.get("delete_users", mood.clone()).await["deleted"], json!(["z"]));
     }
-    sleep(Duration::from_secs(1)).await;
+    let (announced, twins) = tokio::join!(full.announced(), twin.announced());
     assert_eq!(full.views().await, twin.views().await);
-    let (announced, twins) = (full.announced(), twin.announced());
     assert_eq!(announced, twins);
     assert!(announced.0.len() <= 2, "one after it was made, one by a start: {announced:?}");
     assert_eq!(full.told(), twin.told());

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::support::daemon::LEAVE;
 use crate::support::events::latest;
@@ -25,11 +24,11 @@ async fn one_of_two_leaves_under_load_and_answers_what_it_has_taken() {
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
     let load = Load::start(&client, CLIENTS);
-    sleep(Duration::from_millis(300)).await;
+    load.goes_on().await;
     leaving.terminate();
     let status = leaving.end(LEAVE).await;
     assert_eq!(status.code(), Some(0));
-    sleep(Duration::from_millis(200)).await;
+    load.goes_on().await;
     let tallies = load.stop().await;
     client.settle().await;
     let latest = latest(events.arrived().into_iter().inspect(|event| assert!(event.online)));
@@ -51,7 +50,7 @@ async fn the_last_one_leaves_under_load_and_all_that_was_answered_took_effect() 
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
     let load = Load::start(&client, CLIENTS);
-    sleep(Duration::from_millis(300)).await;
+    load.goes_on().await;
     leaving.terminate();
     assert_eq!(leaving.end(LEAVE).await.code(), Some(0));
     let tallies = load.stop().await;

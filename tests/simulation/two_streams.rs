@@ -120,6 +120,7 @@ impl World {
             counts: None,
             requests: "presence.v1".to_owned(),
             events: "user.presence.changed".to_owned(),
+            domain: None,
             stream: (*pick(&mut self.rng, &STREAMS)).to_owned(),
             settings: String::new(),
         };

@@ -107,7 +107,8 @@ impl Error {
         }
     }
 
-    /// The field at fault, if the daemon named one.
+    /// The field at fault, if the daemon named one: as the caller gave it, whatever request it rode
+    /// in. Of several users it begins with the place of one, such as `users[3].`.
     pub fn field(&self) -> Option<&str> {
         self.detail("field")?.as_str()
     }
@@ -171,6 +172,21 @@ impl Error {
         self
     }
 
+    /// The same error of a change of one user: without the place of that user in the request, which
+    /// the caller does not see.
+    pub(crate) fn of_one_user(mut self) -> Self {
+        let Some(field) = self.field().map(str::to_owned) else { return self };
+        let own = own_field(&field);
+        if let Self::Refused { message, details, .. } | Self::Busy { message, details, .. } =
+            &mut self
+            && own != field
+        {
+            *message = message.replace(&field, own);
+            details.insert("field".to_owned(), own.into());
+        }
+        self
+    }
+
     /// Reads the `error` of a body, with the status of the header if there was one.
     pub(crate) fn of_reply(status: Option<u16>, error: &Value) -> Self {
         let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
@@ -189,6 +205,37 @@ impl Error {
                 Self::Busy { code, message, details, may_have_applied }
             }
             _ => Self::Refused { code, message, details, may_have_applied: false },
+        }
+    }
+}
+
+/// A field without `ops[…].` and `users[0].` or `user.` before it.
+fn own_field(field: &str) -> &str {
+    let in_op = field.strip_prefix("ops[").and_then(|rest| rest.split_once("]."));
+    let in_op = in_op.filter(|(index, _)| index.bytes().all(|byte| byte.is_ascii_digit()));
+    let field = in_op.map_or(field, |(_, rest)| rest);
+    let own = field.strip_prefix("users[0].").or_else(|| field.strip_prefix("user."));
+    own.filter(|own| !own.is_empty()).unwrap_or(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_named_as_the_caller_gave_it() {
+        for (field, own) in [
+            ("ops[17].users[0].team", "team"),
+            ("ops[0].user.status", "status"),
+            ("ops[2].device", "device"),
+            ("users[0].address.street", "address.street"),
+            ("user.user.x", "user.x"),
+            ("users[3].team", "users[3].team"),
+            ("ops[x].team", "ops[x].team"),
+            ("user.", "user."),
+            ("defaults.team", "defaults.team"),
+        ] {
+            assert_eq!(own_field(field), own);
         }
     }
 }

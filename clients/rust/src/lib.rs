@@ -13,6 +13,7 @@ mod id;
 mod lease;
 mod link;
 mod merge;
+mod page;
 mod patch;
 mod query;
 mod retry;

@@ -84,7 +84,7 @@ impl Patch {
         let mut patch = self.status(status);
         patch.fields.insert("status_expires_at".to_owned(), expires_at.into());
         let ends_at = DateTime::parse_from_rfc3339(expires_at).ok().map(SystemTime::from);
-        patch.ends_at = ends_at.filter(|at| *at > SystemTime::now());
+        patch.ends_at = ends_at.filter(|at| *at > wall_clock());
         patch
     }
 
@@ -156,7 +156,7 @@ impl Patch {
     /// whether it is so.
     pub(crate) fn drop_ended(&mut self, sent: &Patch, refusal: &Error) -> bool {
         let names_the_end = refusal.field().is_some_and(|at| at.ends_with(".status_expires_at"));
-        let has_ended = sent.ends_at.is_some_and(|at| at < SystemTime::now() + MAX_SKEW);
+        let has_ended = sent.ends_at.is_some_and(|at| at < wall_clock() + MAX_SKEW);
         if !names_the_end || !has_ended {
             return false;
         }
@@ -211,6 +211,13 @@ fn check_field(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The time of day, for the end of a status, which the application names by it. All else goes by the
+/// monotonic clock.
+#[expect(clippy::disallowed_methods, reason = "the end of a status is a time of day")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,7 +250,7 @@ mod tests {
             Error::of_reply(None, &error)
         };
         let end = refusal("user.status_expires_at");
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let now = wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         let now = i64::try_from(now).unwrap();
         let in_s = |s: i64| (DateTime::UNIX_EPOCH + chrono::TimeDelta::seconds(s)).to_rfc3339();
         let sent = Patch::new().status_until("lunch", &in_s(now + 2)).invisible(true);

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::filter::{Filter, Sort, id};
 use crate::id::Id;
 use crate::link::{Link, part};
+use crate::page::halve;
 use crate::user::{CustomFields, Fields, Seen};
 
 type Asked<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -192,7 +193,7 @@ impl<F: CustomFields, D: 'static> Stream for Pages<F, D> {
                     self.done = !page.more || page.users.is_empty();
                     self.users = page.users.into();
                 }
-                Err(error) if shrink(&error, &mut self.query.body) => {}
+                Err(error) if halve(&error, &mut self.query.body, "limit") => {}
                 Err(error) => {
                     self.done = true;
                     return Poll::Ready(Some(Err(error)));
@@ -206,20 +207,10 @@ impl<F: CustomFields, D: 'static> Stream for Pages<F, D> {
 pub(crate) async fn ask_page(link: &Link, mut body: Map<String, Value>) -> Result<Value, Error> {
     loop {
         match link.ask_once("query_users", &Value::Object(body.clone())).await {
-            Err(error) if shrink(&error, &mut body) => {}
+            Err(error) if halve(&error, &mut body, "limit") => {}
             answer => return answer,
         }
     }
-}
-
-/// Halves the page of a query whose answer would be too large. Returns whether it can be smaller.
-fn shrink(error: &Error, body: &mut Map<String, Value>) -> bool {
-    let limit = body.get("limit").and_then(Value::as_u64).unwrap_or_default();
-    let can = error.code() == "too_large" && limit > 1;
-    if can {
-        body.insert("limit".to_owned(), (limit / 2).into());
-    }
-    can
 }
 
 /// A query of channels.

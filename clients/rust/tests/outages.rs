@@ -1,5 +1,7 @@
 //! Effects at the edges of an outage, and their detection.
 
+#![expect(clippy::disallowed_methods, reason = "a status ends at a time of day")]
+
 mod support;
 
 use std::future::IntoFuture;

@@ -5,7 +5,9 @@ mod support;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use presenced_client::{Error, Known, Patch, Service, Signals, User, Watch, WatchState};
+use presenced_client::{
+    ConnectionState, Error, Known, Patch, Service, Signals, User, Watch, WatchState,
+};
 use support::{Daemon, Server, eventually};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -132,9 +134,39 @@ async fn a_login_that_is_gone_shows_as_stale_and_interrupted_and_its_return_mend
     tokio::time::timeout(SOON, stale).await.unwrap().unwrap();
     server.reload(CONFIG).await;
     let mut states = connection.states();
-    let online = states.wait_for(|state| *state == presenced_client::ConnectionState::Online);
+    let online = states.wait_for(|state| *state == ConnectionState::Online);
     tokio::time::timeout(SOON, online).await.unwrap().unwrap();
     tokio::time::timeout(SOON, watch.live()).await.unwrap().unwrap();
     assert!(watch.next().await.is_some());
     connection.close().await;
+}
+
+const BEATING: &str = r#"
+authorization { users: [
+  { user: all, password: all }
+  { user: john, password: john, permissions: { publish: { allow: [">"], deny: ["none"] } } }
+] }
+"#;
+
+#[tokio::test]
+async fn a_connection_and_a_lease_whose_heartbeats_are_refused_end_and_name_the_subject() {
+    let mut server = Server::start_with(BEATING).await;
+    let _daemon = daemon(&server).await;
+    let (nats, signals) = login(&server, "john").await;
+    let service = Service::builder(nats).signals(signals).build();
+    let connection = service.connect("john", Patch::new()).await.unwrap();
+    let lease = service.lease("gw").unwrap();
+    let seat = lease.connect("jack", Patch::new()).await.unwrap();
+    server.reload(&BEATING.replace("\"none\"", "\"presence.v1.heartbeat\"")).await;
+    let subject = "presence.v1.heartbeat".to_owned();
+    let error = Error::Permission { subject, may_have_applied: false };
+    let mut states = connection.states();
+    let closed = states.wait_for(|state| *state == ConnectionState::Closed(Some(error.clone())));
+    tokio::time::timeout(SOON, closed).await.unwrap().unwrap();
+    let mut states = lease.states();
+    let closed = states.wait_for(|state| state.closed);
+    let closed = tokio::time::timeout(SOON, closed).await.unwrap().unwrap().clone();
+    assert_eq!((closed.last_error, closed.seats), (Some(error), 0));
+    assert_eq!(seat.update(Patch::new().status("x")).await, Err(Error::Closed));
+    assert_eq!(lease.connect("jill", Patch::new()).await.unwrap_err(), Error::Closed);
 }

@@ -180,3 +180,32 @@ async fn a_lease_waits_for_as_long_as_the_service_says_and_longer_each_time() {
     reply(&nats, request, r#"{"results":[{}]}"#).await;
     tokio::time::timeout(SOON, second).await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn an_error_names_the_field_as_the_caller_gave_it() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let service = Service::new(server.connect().await);
+    let long = "x".repeat(2000);
+    let patch = || Patch::new().status(&*long);
+    let at = |error: Error| (error.field().map(str::to_owned), error.to_string());
+    let is_status = |error: Error| {
+        let (field, text) = at(error);
+        assert_eq!(field.as_deref(), Some("status"), "{text}");
+        assert!(!text.contains("user") && !text.contains("ops["), "{text}");
+    };
+    is_status(service.connect("john", patch()).await.unwrap_err());
+    let connection = service.connect("john", Patch::new()).await.unwrap();
+    is_status(connection.update(patch()).await.unwrap_err());
+    let lease = service.lease("gw").unwrap();
+    let other = lease.connect("jack", Patch::new()).await.unwrap();
+    let (first, second) = tokio::join!(other.update(Patch::new()), lease.connect("jill", patch()));
+    first.unwrap();
+    is_status(second.unwrap_err());
+    is_status(other.update(patch()).await.unwrap_err());
+    let hidden = lease.connect("joe", Patch::new().invisible(true)).await.unwrap();
+    is_status(hidden.update(patch()).await.unwrap_err());
+    let users = [Patch::new().of("joe").unwrap(), patch().of("john").unwrap()];
+    let several = at(service.upsert(users).await.unwrap_err()).0;
+    assert_eq!(several.as_deref(), Some("users[1].status"));
+}

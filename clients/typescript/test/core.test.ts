@@ -180,3 +180,20 @@ test("a refusal says code and field, and is not repeated", async () => {
   });
   await assert.rejects(me.connect({ status: "x".repeat(2000) }), { kind: "refused" });
 });
+
+test("one connection too many is refused, not repeated, and the watches go on", async () => {
+  const nc = await stack.connect();
+  const me = forUser(nc, "many");
+  const watch = me.watch(["many"]);
+  await watch.live;
+  const connections = await Promise.all(Array.from({ length: 50 }, () => me.connect()));
+  const spy = await stack.connect();
+  let tries = 0;
+  spy.subscribe("presence.v1.connect.many", { callback: () => void tries++ });
+  await spy.flush();
+  await assert.rejects(me.connect(), { kind: "refused", code: "limit_exceeded" });
+  await connections[0]?.update({ status: "still here" });
+  await until(() => watch.get("many")?.status === "still here");
+  assert.deepEqual([tries, watch.status], [1, "live"]);
+  await Promise.all(connections.map((connection) => connection.close()));
+});

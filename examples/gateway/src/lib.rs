@@ -19,7 +19,7 @@ use futures_util::stream::FuturesUnordered;
 use presenced_client::{Change, Error, Lease, Patch, Seat, Service, Watch, WatchState};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{interval, timeout};
+use tokio::time::{Interval, interval, timeout};
 
 /// The interval at which a socket is pinged. One that answers two pings in a row with nothing is
 /// dead: a phone that loses its network sends no end.
@@ -35,13 +35,26 @@ const MAX_WISHES: usize = 16;
 pub struct Gateway {
     presence: Service,
     lease: Lease,
+    ping_interval: Duration,
 }
 
 impl Gateway {
     /// A gateway over a connection to NATS. The name begins that of its lease.
     pub fn new(presence: Service, name: &str) -> Result<Arc<Self>, Error> {
+        Self::with_pings(presence, name, PING_INTERVAL)
+    }
+
+    /// The same, with sockets that are pinged at this interval.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`].
+    pub fn with_pings(
+        presence: Service,
+        name: &str,
+        ping_interval: Duration,
+    ) -> Result<Arc<Self>, Error> {
         let lease = presence.lease(name)?;
-        Ok(Arc::new(Self { presence, lease }))
+        Ok(Arc::new(Self { presence, lease, ping_interval }))
     }
 
     /// The routes to serve.
@@ -90,7 +103,10 @@ async fn serve(gateway: Arc<Gateway>, opened: Opened, mut socket: WebSocket) {
     };
     let ids = opened.watch.split(',').filter(|id| !id.is_empty());
     match gateway.presence.watch(ids) {
-        Ok(watch) => talk(&seat, watch, early, &mut socket).await,
+        Ok(watch) => {
+            let pings = interval(gateway.ping_interval);
+            talk(&seat, watch, early, pings, &mut socket).await;
+        }
         Err(error) => refuse(&mut socket, &error).await,
     }
     seat.close().await;
@@ -109,8 +125,13 @@ async fn ended(socket: &mut WebSocket, early: &mut VecDeque<String>) {
 
 /// Carries changes to the socket, and wishes from it, until it ends. A slow socket finds only the
 /// newest state of each user.
-async fn talk(seat: &Seat, mut watch: Watch, mut wishes: VecDeque<String>, socket: &mut WebSocket) {
-    let mut pings = interval(PING_INTERVAL);
+async fn talk(
+    seat: &Seat,
+    mut watch: Watch,
+    mut wishes: VecDeque<String>,
+    mut pings: Interval,
+    socket: &mut WebSocket,
+) {
     let mut unanswered = 0;
     // They wait for the service beside the socket, not before it.
     let mut updates = FuturesUnordered::new();

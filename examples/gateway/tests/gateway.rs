@@ -4,6 +4,7 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -175,4 +176,47 @@ async fn a_socket_that_ends_while_nats_is_away_leaves_no_seat() {
     };
     eventually("late is online", SOON, async || is_online("late").await.then_some(())).await;
     assert!(!is_online("early").await);
+}
+
+#[tokio::test]
+async fn a_socket_that_answers_no_ping_is_left_and_its_user_goes() {
+    let server = Server::start().await;
+    let _daemon = Daemon::start(&server.url()).await;
+    let service = Service::new(server.connect().await);
+    let pings = Duration::from_millis(300);
+    let of_gateway = Service::new(server.connect().await);
+    let gateway = presence_gateway::Gateway::with_pings(of_gateway, "gw", pings).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = gateway.router();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let open = async |user: &str| {
+        connect_async(&format!("ws://{address}/ws?user={user}")).await.unwrap().0
+    };
+    let (dead, mut lively) = (open("john").await, open("jack").await);
+    // A client answers pings while it reads.
+    let pinged = Arc::new(AtomicUsize::new(0));
+    let count = pinged.clone();
+    let reading = tokio::spawn(async move {
+        while let Some(Ok(message)) = lively.next().await {
+            count.fetch_add(usize::from(message.is_ping()), Ordering::Relaxed);
+        }
+    });
+    let online = async || {
+        let page = service.users().filter(online()).fresh().await.unwrap();
+        page.users.into_iter().map(|user| user.id).collect::<Vec<_>>()
+    };
+    eventually("both come", SOON, async || (online().await == ["jack", "john"]).then_some(()))
+        .await;
+    let begun = std::time::Instant::now();
+    eventually("john goes", SOON, async || (online().await == ["jack"]).then_some(())).await;
+    // Two pings without an answer, the third one due, and the grace of the daemon.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    eventually("jack is pinged on and on", SOON, async || {
+        (pinged.load(Ordering::Relaxed) > 8).then_some(())
+    })
+    .await;
+    assert_eq!(online().await, ["jack"]);
+    drop(dead);
+    reading.abort();
 }

@@ -1,7 +1,7 @@
 /** One's own presence: a status with an end, availability, and what others may see. */
 
 import type { AvailabilityChoice, Me as Own } from "@presenced/client";
-import { useIdle, useMe } from "@presenced/client/react";
+import { useConnectionState, useIdle, useMe } from "@presenced/client/react";
 import { useState } from "react";
 import type { Profile } from "./app.js";
 import type { DotKind } from "./icons.js";
@@ -18,6 +18,7 @@ export function ownKind(me: Own<Profile>): DotKind {
 export function Me() {
   const [me] = useMe<Profile>();
   const idle = useIdle();
+  const { status } = useConnectionState();
   const [progress, change] = useChange();
   // Wide pages show the settings always (page.css).
   const [open, setOpen] = useState(false);
@@ -25,7 +26,7 @@ export function Me() {
   const kind = ownKind(me);
   return (
     <section className="card me" aria-labelledby="own-name">
-      <div className="own">
+      <div className={status === "online" ? "own" : "own old"}>
         <Avatar id={me.id} name={me.name ?? me.id} kind={kind} large />
         <div className="own-text">
           <h2 id="own-name">{me.name ?? me.id}</h2>

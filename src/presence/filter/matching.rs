@@ -26,7 +26,7 @@ impl Node {
 }
 
 impl Test {
-    fn holds(&self, datum: &Datum<'_>) -> bool {
+    pub(super) fn holds(&self, datum: &Datum<'_>) -> bool {
         match datum {
             Datum::Concealed => false,
             Datum::Absent => {

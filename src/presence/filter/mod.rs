@@ -23,7 +23,7 @@ mod words;
 
 use serde_json::Value;
 
-use super::field::{Field, Kind, Subject};
+use super::field::{Datum, Field, Kind, Subject};
 use super::number::Number;
 use super::refusal::Refusal;
 
@@ -115,6 +115,12 @@ impl Filter {
         self.nodes.iter().map(Node::tests).sum()
     }
 
+    /// Returns whether a user of this id can match, whatever else is known of it. A scan then passes
+    /// over the others without looking at their records.
+    pub fn admits(&self, id: &str) -> bool {
+        self.nodes.iter().all(|node| node.admits(id))
+    }
+
     /// If only a few values of a text field (`id`, `cid`) can match: all those values, each once.
     /// A query then looks them up instead of scanning, and still asks [`Self::matches`].
     pub fn candidates(&self, field: &Field) -> Option<Vec<&str>> {
@@ -156,6 +162,19 @@ impl Node {
             Self::And(filters) | Self::Or(filters) | Self::Nor(filters) => {
                 filters.iter().map(Filter::tests).sum()
             }
+        }
+    }
+
+    fn admits(&self, id: &str) -> bool {
+        match self {
+            Self::Field(Field::Id, tests) => {
+                let datum = Datum::text(id);
+                tests.iter().all(|test| test.holds(&datum))
+            }
+            Self::And(filters) => filters.iter().all(|filter| filter.admits(id)),
+            Self::Or(filters) => filters.iter().any(|filter| filter.admits(id)),
+            // What these do not rule out by the id alone is left to the record.
+            Self::Field(..) | Self::Nor(_) => true,
         }
     }
 

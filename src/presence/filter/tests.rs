@@ -48,6 +48,18 @@ fn channel() -> Value {
 }
 
 #[test]
+fn an_id_alone_rules_out_what_a_condition_on_ids_does_not_admit() {
+    let admits = |filter: Value, id: &str| Filter::parse(Kind::Users, &filter).unwrap().admits(id);
+    assert!(!admits(json!({"id": {"$gt": "m"}}), "j"));
+    assert!(admits(json!({"id": {"$gt": "m"}}), "n"));
+    assert!(!admits(json!({"$and": [{"x": 1}, {"id": {"$gt": "m"}}]}), "j"));
+    assert!(admits(json!({"$or": [{"x": 1}, {"id": {"$gt": "m"}}]}), "j"));
+    assert!(!admits(json!({"$or": [{"id": "a"}, {"id": {"$gt": "m"}}]}), "j"));
+    assert!(admits(json!({"$nor": [{"id": {"$gt": "m"}}]}), "n"));
+    assert!(admits(json!({}), "j"));
+}
+
+#[test]
 fn ids_and_types_compare_by_code_point() {
     for (field, value) in [("id", "c1"), ("cid", "messaging:c1"), ("type", "messaging")] {
         let greater = format!("{value}!");
@@ -661,6 +673,7 @@ proptest! {
     fn what_matches_is_among_the_candidates(filter in any_filter(), record in record()) {
         let parsed = Filter::parse(Kind::Channels, &filter).unwrap();
         if parsed.matches(&sample(&record)) {
+            prop_assert!(parsed.admits(record["id"].as_str().unwrap()));
             if let Some(ids) = parsed.candidates(&Field::Id) {
                 prop_assert!(ids.contains(&record["id"].as_str().unwrap()));
             }

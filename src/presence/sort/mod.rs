@@ -78,6 +78,11 @@ impl Sort {
         Self { keys, tie }
     }
 
+    /// Returns whether the unique field alone decides the order.
+    pub fn is_by_key(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// The place of a record in this order, to be kept.
     pub fn key(&self, subject: &impl Subject) -> SortKey {
         SortKey {

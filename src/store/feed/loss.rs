@@ -121,7 +121,9 @@ impl Feed {
                     // The connection is there, and the event that says so may be lost.
                     return Err(FeedError::Suspect);
                 }
-                self.known_stream.on_info(info.state.last_seq, info.state.messages);
+                if info.has_one_message_a_key() {
+                    self.known_stream.on_info(info.state.last_seq, info.state.messages);
+                }
                 self.stream_ms = info.ts.timestamp_millis();
                 self.compare()
             }

@@ -191,7 +191,14 @@ impl<E: Entity, T> Stripe<E, T> {
 
     /// All records.
     pub fn records(&self) -> impl Iterator<Item = (&E::Key, Arc<E::Record>)> {
-        self.shared.slots.iter().filter_map(|slot| Some((&slot.key, present(slot.stored())?)))
+        self.packed_records().filter_map(|(key, record)| Some((key, record()?)))
+    }
+
+    /// All keys, each with what unpacks its record, if there is one.
+    pub fn packed_records(
+        &self,
+    ) -> impl Iterator<Item = (&E::Key, impl Fn() -> Option<Arc<E::Record>>)> {
+        self.shared.slots.iter().map(|slot| (&slot.key, || present(slot.stored())))
     }
 
     /// Keys whose record stands below sequence `floor`, at most `limit` of them; also those whose

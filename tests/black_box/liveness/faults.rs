@@ -6,9 +6,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{AFTER_A_FAULT, LATEST, LEASE, SHORT, all_offline, connect_on, only_the};
+use super::{AFTER_A_FAULT, LATEST, LEASE, SHORT, all_offline, connect_on, hear, only_the};
 use crate::support::heart::Heart;
 use crate::support::{Client, Daemon, Events, Server, Settings, eventually};
+
+/// The interval at which a gateway sends heartbeats.
+const BEAT: Duration = Duration::from_millis(200);
 
 /// Some users with connections of their own, kept alive together.
 async fn keep(client: &Client, prefix: &str, users: usize) -> Heart {
@@ -24,19 +27,17 @@ async fn keep(client: &Client, prefix: &str, users: usize) -> Heart {
 #[tokio::test]
 async fn one_of_two_daemons_dies_and_only_who_died_goes_offline() {
     let server = Server::start().await;
-    let mut victim = Daemon::spawn(&server, SHORT).await;
-    let _survivor = Daemon::spawn(&server, SHORT).await;
+    let mut daemons = [Daemon::spawn(&server, SHORT).await, Daemon::spawn(&server, SHORT).await];
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await.newer_only();
     let _alive = keep(&client, "alive", 20).await;
     let dying = keep(&client, "dying", 20).await;
-    connect_on(&client, "gw", 20).await;
     let gateway = Heart::of_lease(&client, "gw");
-    // Both have been up for a lease.
-    sleep(LEASE + LATEST).await;
+    connect_on(&client, "gw", 20).await;
+    hear(&mut daemons).await;
     assert_eq!(events.arrived().len(), 60);
     let last = dying.stop(&client).await.min(gateway.stop(&client).await);
-    victim.kill();
+    daemons[0].kill();
     let gone = all_offline(&mut events, 40, last + LEASE + LATEST + AFTER_A_FAULT).await;
     let (own, shared): (Vec<_>, Vec<_>) =
         gone.into_iter().partition(|(event, _)| event.id.starts_with("dying"));
@@ -69,13 +70,13 @@ async fn all_daemons_are_replaced_and_nobody_goes_offline_before_a_lease_after_t
 #[tokio::test]
 async fn one_of_two_daemons_stops_for_a_while_and_nobody_goes_offline_by_it() {
     let server = Server::start().await;
-    let stopped = Daemon::spawn(&server, SHORT).await;
-    let _other = Daemon::spawn(&server, SHORT).await;
+    let mut daemons = [Daemon::spawn(&server, SHORT).await, Daemon::spawn(&server, SHORT).await];
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await.newer_only();
     let heart = keep(&client, "user", 30).await;
-    sleep(LEASE + LATEST).await;
+    hear(&mut daemons).await;
     assert_eq!(events.arrived().len(), 30);
+    let [stopped, _other] = daemons;
     for _ in 0..2 {
         stopped.pause();
         events.silent_for(2 * LEASE).await;
@@ -89,14 +90,14 @@ async fn one_of_two_daemons_stops_for_a_while_and_nobody_goes_offline_by_it() {
 #[tokio::test]
 async fn nats_restarts_and_nobody_who_is_there_goes_offline() {
     let mut server = Server::start().await;
-    let _daemon = Daemon::spawn(&server, SHORT).await;
+    let mut daemons = [Daemon::spawn(&server, SHORT).await];
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await.newer_only();
     let _alive = keep(&client, "alive", 20).await;
     let dying = keep(&client, "dying", 10).await;
-    connect_on(&client, "gw", 20).await;
     let _gateway = Heart::of_lease(&client, "gw");
-    sleep(LEASE + LATEST).await;
+    connect_on(&client, "gw", 20).await;
+    hear(&mut daemons).await;
     assert_eq!(events.arrived().len(), 50);
     dying.stop(&client).await;
     server.vanish();
@@ -143,7 +144,7 @@ impl Gateway {
             if !self.beat().await {
                 well_since = Instant::now();
             }
-            sleep(Duration::from_millis(200)).await;
+            sleep(BEAT).await;
             (well_since.elapsed() >= 2 * LEASE).then_some(())
         })
         .await;
@@ -159,20 +160,23 @@ async fn paused(
     noticed: usize,
 ) -> Vec<usize> {
     let server = Server::start().await;
-    let _daemons = [Daemon::spawn(&server, settings).await, Daemon::spawn(&server, settings).await];
+    let mut daemons =
+        [Daemon::spawn(&server, settings).await, Daemon::spawn(&server, settings).await];
     let client = Client::connect(&server).await;
     let mut events = Events::of_all(&client).await;
-    connect_on(&client, "gw", users).await;
+    // From before the first connect: many of them may take longer than a lease.
     let heart = Heart::of_lease(&client, "gw");
-    sleep(LEASE + LATEST).await;
+    connect_on(&client, "gw", users).await;
+    hear(&mut daemons).await;
     assert_eq!(events.arrived().len(), users);
     heart.stop(&client).await;
     let mut seen = Vec::new();
     let pausing = Instant::now();
-    while pausing.elapsed() < pause || seen.len() < noticed {
-        sleep(Duration::from_millis(5)).await;
+    eventually("its users are shown offline", pause + LEASE + LATEST + AFTER_A_FAULT, async || {
         seen.extend(events.arrived());
-    }
+        (pausing.elapsed() >= pause && seen.len() >= noticed).then_some(())
+    })
+    .await;
     Gateway { client: client.clone(), users, differs: false }.recover().await;
     seen.extend(events.arrived());
     // In the order of versions: the daemon that ended a connection and the one that made the next

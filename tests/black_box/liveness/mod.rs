@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Client, Event, Events, Refused, Settings};
+use crate::support::{Client, Daemon, Event, Events, Refused, Settings};
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -59,6 +59,13 @@ async fn connect_on(client: &Client, lease: &str, users: usize) {
             .collect();
         let done = chunk.len();
         ids.splice(..done, left);
+    }
+}
+
+/// Waits until daemons that have just started end leases.
+async fn hear(daemons: &mut [Daemon]) {
+    for daemon in daemons {
+        daemon.logs("has heard undisturbed for a lease").await;
     }
 }
 

@@ -97,6 +97,37 @@ async fn a_daemon_whose_clock_is_wrong_writes_nothing_until_it_is_set() {
 }
 
 #[tokio::test]
+async fn minutes_off_are_one_warning_and_hours_off_at_the_start_are_waited_for() {
+    let server = Server::start().await;
+    let early = Arc::new(AtomicBool::new(true));
+    let minutes = relay(&server, Arc::clone(&early), TimeDelta::minutes(5)).await;
+    let mut daemon = Daemon::launch(&minutes, &[("METRICS__LISTEN", "127.0.0.1:0")]);
+    daemon.ready(&server).await;
+    let http = Http::of(&mut daemon).await;
+    daemon.logs("ahead of JetStream's; set it").await;
+    let client = Client::connect(&server).await;
+    client.connect_user("ann", "1").await;
+    assert_eq!(http.get("/readyz").await.status, 200);
+    assert!((http.metric("presence_clock_skew_seconds").await - 300.0).abs() < 30.0);
+    let warnings = daemon.lines().into_iter().filter(|line| line["level"] == "WARN").count();
+    assert_eq!(warnings, 1);
+    daemon.stop().await;
+
+    let hours = relay(&server, Arc::clone(&early), TimeDelta::hours(2)).await;
+    let mut daemon = Daemon::launch(&hours, &[("METRICS__LISTEN", "127.0.0.1:0")]);
+    daemon.logs("ahead of JetStream's; set it").await;
+    let http = Http::of(&mut daemon).await;
+    let page = http.get("/readyz").await;
+    assert_eq!(page.status, 503, "{}", page.body);
+    early.store(false, Ordering::Relaxed);
+    eventually("it is ready", NOTICED, async || {
+        (http.get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+    client.connect_user("ann", "2").await;
+}
+
+#[tokio::test]
 async fn a_status_ends_by_the_clock_of_jetstream() {
     const BEHIND: TimeDelta = TimeDelta::seconds(20);
     let server = Server::start().await;

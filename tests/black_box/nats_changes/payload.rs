@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{HEALED, answer};
+use crate::support::http::Http;
 use crate::support::server::Options;
 use crate::support::{Client, Daemon, Refused, Server, eventually};
 
@@ -52,12 +53,14 @@ async fn the_limit_of_an_account_counts_for_answers() {
 #[tokio::test]
 async fn the_limit_of_an_account_counts_for_records() {
     let server = limited(4 << 10).await;
-    let daemon = Daemon::spawn(&server, &[]).await;
+    let mut daemon = Daemon::spawn(&server, &[("METRICS__LISTEN", "127.0.0.1:0")]).await;
+    let http = Http::of(&mut daemon).await;
     let client = Client::connect(&server).await;
     let user = json!({"id": "u", "bio": "x".repeat(3500)});
     for _ in 0..3 {
         is_limit(&client.refused("upsert_users", json!({"users": [user]})).await, 4 << 10);
     }
+    assert_eq!(http.get("/readyz").await.status, 200, "it is the matter of one key");
     client.upsert(json!({"id": "u", "bio": "x".repeat(1500)})).await;
     assert_eq!(lost_connections(&daemon), 0);
 }

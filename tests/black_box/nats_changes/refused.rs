@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::NOTICED;
 use crate::support::http::Http;
@@ -78,4 +78,25 @@ async fn a_stream_that_is_edited_so_that_users_would_vanish_is_reported_until_th
     })
     .await;
     readyz_says(&http, 503, "drops old entries by itself").await;
+}
+
+#[tokio::test]
+async fn a_stream_that_keeps_several_messages_a_key_is_reported_and_not_taken_for_another() {
+    let server = Server::start().await;
+    let mut daemon = Daemon::spawn(&server, SETTINGS).await;
+    let http = Http::of(&mut daemon).await;
+    let client = Client::connect(&server).await;
+    edit(&client, |config| config.max_messages_per_subject = 5).await;
+    readyz_says(&http, 503, "keeps 5 entries of each key").await;
+    for number in 0..10 {
+        let body = json!({"users": [{"id": "ann", "status": format!("{number}")}]});
+        client.get("upsert_users", body).await;
+    }
+    // The count of messages is compared twice before it is believed.
+    tokio::time::sleep(NOTICED).await;
+    let lines = daemon.lines();
+    let read_again = |line: &Value| line.to_string().contains("reading it again");
+    assert!(!lines.iter().any(read_again), "{lines:?}");
+    edit(&client, |config| config.max_messages_per_subject = 1).await;
+    readyz_says(&http, 200, "serving").await;
 }

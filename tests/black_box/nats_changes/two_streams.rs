@@ -43,12 +43,26 @@ async fn of_daemons_with_two_buckets_behind_one_prefix_only_the_older_group_serv
 async fn different_settings_of_daemons_of_one_bucket_are_a_warning_and_a_metric() {
     let server = Server::start().await;
     let mut first = Daemon::spawn(&server, &[("METRICS__LISTEN", "127.0.0.1:0")]).await;
-    let settings = [("LIVENESS__LEASE", "6s"), ("LIVENESS__HEARTBEAT_INTERVAL", "2s")];
-    let mut second = Daemon::spawn(&server, &settings).await;
-    for daemon in [&mut first, &mut second] {
-        daemon.logs("daemons of one bucket have different settings").await;
-    }
     let http = Http::of(&mut first).await;
-    assert!((http.metric("presence_settings_differ").await - 1.0).abs() < 0.1);
-    assert_eq!(http.get("/readyz").await.status, 200);
+    let differ = async |expected: f64| {
+        eventually(&format!("presence_settings_differ is {expected}"), HEALED, async || {
+            let differ = http.metric("presence_settings_differ").await;
+            ((differ - expected).abs() < 0.1).then_some(())
+        })
+        .await;
+    };
+    for different in [
+        &[("LIVENESS__LEASE", "6s"), ("LIVENESS__HEARTBEAT_INTERVAL", "2s")][..],
+        &[("SUBJECTS__EVENTS", "someone.changed")],
+        &[("USERS__ANNOUNCED_FIELDS", r#"["mood"]"#)],
+        &[("CHANNEL_TYPES__TEAM__OCCUPANCY_INTERVAL", "2s")],
+    ] {
+        let mut second = Daemon::spawn(&server, different).await;
+        second.logs("daemons of one bucket have different settings").await;
+        differ(1.0).await;
+        assert_eq!(http.get("/readyz").await.status, 200);
+        second.stop().await;
+        differ(0.0).await;
+    }
+    first.logs("daemons of one bucket have different settings").await;
 }

@@ -14,6 +14,8 @@ async fn live(john: &Member, service: &Member, connection: &str) {
     assert_eq!(connected["me"]["id"], "john");
     let heartbeat = client.get("heartbeat", json!({"connection_id": connection})).await;
     assert_eq!(heartbeat["unknown"], json!([]));
+    let idle = json!({"connection_id": connection, "idle": true});
+    client.get("update_connection", idle).await;
     client.get("upsert_users", json!({"users": [{"status": connection}]})).await;
     assert_eq!(service.client.see("john").await.unwrap()["status"], connection);
     let named = json!({"type": "messaging", "id": "ours", "presence": true});

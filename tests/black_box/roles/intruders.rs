@@ -106,10 +106,12 @@ async fn do_not_act_for_others_nor_through_the_door_of_services() {
     let (john, before) = (&scene.john, written(&scene.insider).await);
     for operation in [
         "connect",
+        "update_connection",
         "disconnect",
         "heartbeat",
         "upsert_users",
         "query_users",
+        "count_users",
         "query_channels",
         "watch_channel",
         "batch",
@@ -124,7 +126,9 @@ async fn do_not_act_for_others_nor_through_the_door_of_services() {
     }
     // Operations that no client uses have no second door at all, nor has everyone the right to read
     // all.
-    for operation in ["query_users", "batch", "delete_users", "upsert_channel", "explain"] {
+    for operation in
+        ["query_users", "count_users", "batch", "delete_users", "upsert_channel", "explain"]
+    {
         john.may_not_say(&format!("presence.v1.{operation}.john"), json!({})).await;
     }
     for verb in ["PING", "INFO", "STATS"] {

@@ -3,20 +3,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::Client;
+use super::{Client, eventually};
 
 /// A request that was lost with a daemon is given up after so long.
 const GIVEN_UP: Duration = Duration::from_secs(4);
 
+/// A load that makes no progress for so long has stopped.
+const PROGRESS: Duration = Duration::from_secs(20);
+
 pub struct Load {
     stop: Arc<AtomicBool>,
+    /// The changes that were acknowledged so far.
+    acknowledged: Arc<AtomicUsize>,
     workers: Vec<JoinHandle<(String, Tally)>>,
 }
 
@@ -37,16 +42,26 @@ impl Load {
 
     /// The same with a pause after each change.
     pub fn paced(client: &Client, clients: usize, pause: Duration) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, acknowledged) = (Arc::default(), Arc::default());
         let worker = |n: usize| {
-            let (client, stop) = (client.clone(), Arc::clone(&stop));
+            let client = client.clone();
+            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
             tokio::spawn(async move {
                 let id = format!("busy-{n}");
-                let tally = work(&client, &id, &stop, pause).await;
+                let tally = work(&client, &id, &stop, &acknowledged, pause).await;
                 (id, tally)
             })
         };
-        Self { workers: (0..clients).map(worker).collect(), stop }
+        Self { workers: (0..clients).map(worker).collect(), stop, acknowledged }
+    }
+
+    /// Waits until each client has had some more changes acknowledged, on average.
+    pub async fn goes_on(&self) {
+        let enough = self.acknowledged.load(Ordering::Relaxed) + 10 * self.workers.len();
+        eventually("changes are acknowledged", PROGRESS, async || {
+            (self.acknowledged.load(Ordering::Relaxed) >= enough).then_some(())
+        })
+        .await;
     }
 
     /// Ends the load; what became of it, by user.
@@ -60,7 +75,13 @@ impl Load {
     }
 }
 
-async fn work(client: &Client, id: &str, stop: &AtomicBool, pause: Duration) -> Tally {
+async fn work(
+    client: &Client,
+    id: &str,
+    stop: &AtomicBool,
+    acknowledged: &AtomicUsize,
+    pause: Duration,
+) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
         tally.attempted += 1;
@@ -70,6 +91,7 @@ async fn work(client: &Client, id: &str, stop: &AtomicBool, pause: Duration) -> 
             Some(Ok(answer)) => {
                 assert_eq!(answer["me"]["status"], status);
                 tally.acknowledged = tally.attempted;
+                acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             Some(Err(_)) => tally.refused += 1,
             None => tally.unanswered += 1,

@@ -124,6 +124,7 @@ impl<F: CustomFields> Connection<F> {
             device,
             given: defaults.fields(),
             remembered: Map::new(),
+            held: false,
             waiting: Vec::new(),
             interval: FIRST_INTERVAL,
             state,

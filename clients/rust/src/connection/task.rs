@@ -31,6 +31,8 @@ pub struct Task {
     pub given: Map<String, Value>,
     /// The fields that would be lost with the record.
     pub remembered: Map<String, Value>,
+    /// The service holds the connection, or may hold it.
+    pub held: bool,
     pub waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     pub interval: Duration,
     pub state: watch::Sender<ConnectionState>,
@@ -148,22 +150,30 @@ impl Task {
             let body = self.connect_body(&sent, self.defaults());
             match self.link.ask_now("connect", &body).await {
                 Ok(answer) => {
+                    self.held = true;
                     self.acknowledge(&sent, &answer, "me");
                     self.stand(ConnectionState::Online, None);
                     return Ok(());
                 }
                 Err(error) if error.may_pass() => {
+                    self.held |= error.may_have_applied();
                     failed += 1;
                     let wait = retry::wait(&error, failed);
                     self.note(error);
                     sleep(wait).await;
                 }
                 Err(error) if self.pending.drop_ended(&sent, &error) => {}
-                Err(error) if self.waiting.is_empty() => return Err(error),
+                Err(error) if self.waiting.is_empty() => {
+                    // An earlier try may be stored, and others would see it until the lease ends.
+                    if self.held {
+                        let _ = self.disconnect(false).await;
+                    }
+                    return Err(error.of_one_user());
+                }
                 // The fault may lie in the changes that ride along: it goes on without them.
                 Err(error) => {
                     self.pending = Patch::new();
-                    self.answer(&Err(error));
+                    self.answer(&Err(error.of_one_user()));
                 }
             }
         }
@@ -330,7 +340,7 @@ impl Task {
                     Some(before) => self.device = before,
                     None => self.pending = Patch::new(),
                 }
-                self.answer(&Err(error));
+                self.answer(&Err(error.of_one_user()));
                 Ok(())
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 pub use self::service::Service;
 pub use self::user::User;
@@ -155,9 +155,11 @@ impl Door {
         id: &Id,
         data: Option<Map<String, Value>>,
     ) -> Result<(Map<String, Value>, Vec<String>), Error> {
-        let mut body = json!({"type": kind, "id": id});
+        let mut body = Map::new();
+        body.insert("type".to_owned(), kind.as_str().into());
+        body.insert("id".to_owned(), id.as_str().into());
         if let Some(data) = data {
-            body["data"] = Value::Object(data);
+            body.insert("data".to_owned(), Value::Object(data));
         }
         let mut answer = ask_channel(&self.link, body).await?;
         let ids = members(&answer["channel"]).into_iter().map(|user| user.id).collect();

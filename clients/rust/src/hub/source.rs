@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 use crate::id::Id;
 use crate::link::{Link, part};
+use crate::page::halve;
 use crate::user::Seen;
 
 /// The maximum number of members that the service shows of a channel.
@@ -49,7 +50,11 @@ impl Source {
             return Ok(Found { users, not_shown: HashSet::new() });
         };
         let about = async |ids: &[Id]| {
-            let body = json!({"type": kind, "id": id, "users": ids, "presence": true});
+            let mut body = Map::new();
+            body.insert("type".to_owned(), kind.as_str().into());
+            body.insert("id".to_owned(), id.as_str().into());
+            body.insert("users".to_owned(), json!(ids));
+            body.insert("presence".to_owned(), true.into());
             ask_channel(link, body).await.map(|answer| shown(&answer, ids))
         };
         match about(ids).await {
@@ -73,12 +78,11 @@ impl Source {
 }
 
 /// Asks for a channel, with fewer members where the answer would be too large.
-pub(crate) async fn ask_channel(link: &Link, mut body: Value) -> Result<Value, Error> {
-    let mut limit = MAX_MEMBERS;
+pub(crate) async fn ask_channel(link: &Link, mut body: Map<String, Value>) -> Result<Value, Error> {
+    body.insert("member_limit".to_owned(), MAX_MEMBERS.into());
     loop {
-        body["member_limit"] = limit.into();
-        match link.ask("watch_channel", &body).await {
-            Err(error) if error.code() == "too_large" && limit > 1 => limit /= 2,
+        match link.ask("watch_channel", &Value::Object(body.clone())).await {
+            Err(error) if halve(&error, &mut body, "member_limit") => {}
             answer => return answer,
         }
     }

@@ -39,7 +39,8 @@ pub struct LeaseState {
     /// The reason why the service is not reached; `None` while it is. [`Error::NoAnswer`] may be a
     /// missing permission, unless [`Signals`](crate::Signals) are tapped.
     pub last_error: Option<Error>,
-    /// Whether it has ended.
+    /// Whether it has ended: closed, with the client of NATS, or as its heartbeats are refused, which
+    /// [`LeaseState::last_error`] then says.
     pub closed: bool,
 }
 

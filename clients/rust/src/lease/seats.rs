@@ -35,6 +35,8 @@ struct Seat {
     run: u32,
     /// The service has acknowledged the connection once: its owner relies on it.
     established: bool,
+    /// A connect may have been stored though its answer did not say so.
+    doubtful: bool,
     gone: bool,
     busy: bool,
     queued: bool,
@@ -159,6 +161,12 @@ impl Seats {
         self.enqueue(key);
     }
 
+    /// The lease ends: nobody waits any longer.
+    pub fn refuse(&mut self, error: &Error) {
+        self.seats.values_mut().for_each(|seat| fail(seat, error));
+        *self = Self::new();
+    }
+
     /// All have to connect again; under a new name of the lease if `renamed`.
     pub fn on_lost(&mut self, renamed: bool) {
         if renamed {
@@ -214,10 +222,11 @@ impl Seats {
         (ops, sent)
     }
 
-    /// The operation was not taken up: it is due again.
-    pub fn on_unsent(&mut self, sent: Sent) {
+    /// The operation was not taken up, or `may_have_applied`: it is due again.
+    pub fn on_unsent(&mut self, sent: Sent, may_have_applied: bool) {
         if let Some(seat) = self.seats.get_mut(&sent.key) {
             seat.busy = false;
+            seat.doubtful |= may_have_applied && matches!(sent.kind, SentKind::Connect(_));
         }
         self.enqueue(sent.key);
     }
@@ -283,16 +292,17 @@ impl Seats {
 
     /// An operation failed. Whether it is to be tried again later.
     fn on_failure(&mut self, key: &Key, kind: &SentKind, error: &Error) -> bool {
+        let Some(seat) = self.seats.get_mut(key) else { return false };
+        seat.doubtful |= error.may_have_applied() && matches!(kind, SentKind::Connect(_));
         if error.may_pass() {
             return true;
         }
-        let Some(seat) = self.seats.get_mut(key) else { return false };
         if seat.drop_ended(kind, error) {
             seat.failed = seat.failed.saturating_sub(1);
             self.enqueue(key.clone());
             return false;
         }
-        fail(seat, error);
+        fail(seat, &error.clone().of_one_user());
         match kind {
             // A connection that was there is made again for as long as its owner holds the seat.
             // The fault may lie in the patch, so the next try goes without.
@@ -302,6 +312,12 @@ impl Seats {
             }
             SentKind::Update(_) => seat.pending = None,
             SentKind::Device(_) => seat.device_due = false,
+            // The lease would keep what an earlier try has stored.
+            SentKind::Connect(_) if seat.doubtful => {
+                seat.gone = true;
+                seat.pending = None;
+                self.enqueue(key.clone());
+            }
             SentKind::Connect(_) | SentKind::Disconnect => self.forget(key),
         }
         false

@@ -124,7 +124,10 @@ impl Task {
                 () = until(send_at) => self.send(),
                 () = until(beat_at) => self.send_beat(&mut beat, link),
                 Some((sent, answer, link_lives)) = self.beats.next() => {
-                    self.on_beat(&mut beat, sent, answer, link_lives).await;
+                    if let Err(error) = self.on_beat(&mut beat, sent, answer, link_lives).await {
+                        self.seats.refuse(&error);
+                        break;
+                    }
                 }
                 () = until(retry_at) => self.retry_due(),
                 Some(()) = self.ending.next() => {}
@@ -235,7 +238,7 @@ impl Task {
             }
             Err(error) if error.code() == "too_large" && sent.len() > 1 => {
                 self.batch = self.batch.min(sent.len() / 2);
-                sent.into_iter().for_each(|sent| self.seats.on_unsent(sent));
+                sent.into_iter().for_each(|sent| self.seats.on_unsent(sent, false));
             }
             Err(error) => self.on_untaken(sent, &error),
         }
@@ -254,7 +257,7 @@ impl Task {
         self.hold_until = self.hold_until.max(Some(Instant::now() + wait));
         for sent in sent {
             if passes {
-                self.seats.on_unsent(sent);
+                self.seats.on_unsent(sent, error.may_have_applied());
             } else if let Some(retry) = self.seats.on_result(sent, Err(error.clone())) {
                 self.try_later(retry);
             }

@@ -3,24 +3,31 @@
  * closing handshake of a dead WebSocket takes a browser a minute.
  */
 
-import type { NatsConnection, WsConnectionOptions } from "@nats-io/nats-core";
+import type { NatsConnection } from "@nats-io/nats-core";
 import { wsconnect } from "@nats-io/nats-core";
-import { PresenceError } from "../core/errors.js";
+import { PresenceError, isPresenceError } from "../core/errors.js";
 import { Link, causeNamed } from "../core/link.js";
 import type { Auth } from "./token.js";
 import { TokenSource } from "./token.js";
 
 const DIAL_TIMEOUT_MS = 5000;
-/** On a dead link an attempt is silent until its end: others are begun meanwhile. */
-const ATTEMPT_EVERY_MS = 1000;
-/** So many silent rounds follow each other without a pause: about as long as a lease. */
-const ROUNDS_AT_ONCE = 12;
+/**
+ * A browser makes one handshake with an address after the other, so that a silent one keeps the
+ * next waiting. It gets three times as long as the slowest that was made, and at least this long.
+ */
+const HANDSHAKE_MS = 1500;
+/** So many silent dials follow each other without a pause: about as long as a lease. */
+const DIALS_AT_ONCE = 40;
+/** One dial in so many gets the whole time, for a link that has become slow. */
+const PATIENT_EVERY = 16;
 
 export interface DialerOptions {
   url: string | string[];
   auth: Auth | undefined;
   inboxPrefix: string;
   log: (message: string, error?: unknown) => void;
+  /** The login may end soon: the daemons should hear of the user before. */
+  onEndNear: () => void;
 }
 
 export class Dialer {
@@ -34,6 +41,8 @@ export class Dialer {
   #paused = false;
   #failures = 0;
   #refusals = 0;
+  #handshakeMs: number | undefined;
+  #silent = false;
   /** Settles with the first attempt, whatever comes of it. */
   readonly attempted: Promise<void>;
   #onAttempted!: () => void;
@@ -84,8 +93,8 @@ export class Dialer {
           // A refused login is tried once more at once, with a fresh token.
           if (this.#refusals === 1 && !this.link.closed) continue;
           this.#onAttempted();
-          const silent = causeNamed(error, "TimeoutError") && this.#failures < ROUNDS_AT_ONCE;
-          if (!this.link.closed && !silent) await this.#sleep(this.#backoffMs());
+          const silent = this.#silent || causeNamed(error, "TimeoutError");
+          if (!this.link.closed && !(silent && this.#failures < DIALS_AT_ONCE)) await this.#sleep(this.#backoffMs());
         }
       }
     }
@@ -93,14 +102,19 @@ export class Dialer {
   }
 
   async #dial(fresh: boolean): Promise<void> {
-    const authenticator = await this.#tokens.authenticator(fresh);
-    const nc = await firstOf({
+    const authenticator = await this.#tokens.authenticator(fresh).catch((cause: unknown) => {
+      throw new PresenceError("login", `no token: ${messageOf(cause)}`, { cause });
+    });
+    this.#silent = false;
+    const nc = await wsconnect({
       servers: this.#options.url,
       reconnect: false,
       timeout: DIAL_TIMEOUT_MS,
       inboxPrefix: this.#options.inboxPrefix,
       noAsyncTraces: true,
       ignoreClusterUpdates: true,
+      wsFactory: (url) =>
+        Promise.resolve({ socket: this.#handshake(url), encrypted: url.startsWith("wss:") }),
       ...(authenticator && { authenticator }),
     });
     if (this.link.closed || this.#paused) {
@@ -124,6 +138,23 @@ export class Dialer {
     this.#planRefresh();
   }
 
+  #handshake(url: string): WebSocket {
+    const known = this.#handshakeMs;
+    const patient = known === undefined || this.#failures % PATIENT_EVERY === PATIENT_EVERY - 1;
+    const limit = patient ? DIAL_TIMEOUT_MS : Math.max(HANDSHAKE_MS, 3 * known);
+    const began = performance.now();
+    const socket = new WebSocket(url);
+    const timer = setTimeout(() => {
+      this.#silent = true;
+      socket.close();
+    }, limit);
+    socket.addEventListener("open", () => {
+      this.#handshakeMs = Math.max(known ?? 0, performance.now() - began);
+    });
+    for (const type of ["open", "close"]) socket.addEventListener(type, () => clearTimeout(timer));
+    return socket;
+  }
+
   #planRefresh(): void {
     clearTimeout(this.#refresh);
     const { refreshAt } = this.#tokens;
@@ -142,6 +173,7 @@ export class Dialer {
       if (isGone(error)) this.#onFailure(error);
       else {
         this.#options.log("the next token did not come; tried again", error);
+        this.#options.onEndNear();
         this.#failures++;
         this.#tokens.postpone(this.#backoffMs());
         this.#planRefresh();
@@ -153,6 +185,13 @@ export class Dialer {
     this.#failures++;
     if (isLoginError(error)) this.#refusals++;
     this.#options.log("NATS is not reached; tried again", error);
+    this.link.report(
+      isPresenceError(error)
+        ? error
+        : new PresenceError("disconnected", `NATS is not reached: ${messageOf(error)}`, {
+            cause: error,
+          }),
+    );
     if (isGone(error) || this.#refusals > 1) {
       const message = isGone(error)
         ? "the app's login is gone"
@@ -192,21 +231,8 @@ export class Dialer {
   }
 }
 
-/** The first connection that is made while the first attempt has not failed. */
-function firstOf(options: WsConnectionOptions): Promise<NatsConnection> {
-  return new Promise((resolve, reject) => {
-    let settled = false;
-    const settle = () => {
-      const first = !settled;
-      settled = true;
-      clearInterval(timer);
-      return first;
-    };
-    const attempt = () =>
-      wsconnect(options).then((nc) => (settle() ? resolve(nc) : void nc.close()));
-    const timer = setInterval(() => void attempt().catch(() => undefined), ATTEMPT_EVERY_MS);
-    attempt().catch((error: Error) => settle() && reject(error));
-  });
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function isLoginError(error: unknown): boolean {

@@ -88,6 +88,7 @@ export class BrowserPresence<F extends object = Fields>
       auth: options.auth,
       inboxPrefix: options.inboxPrefix ?? `_INBOX_${tokenOf(user, "user")}`,
       log: (message, error) => logger?.debug(message, error),
+      onEndNear: () => this.connection.beat(),
     });
     const door = new UserDoor<F>(this.#dialer.link, user, options, this.#ticker);
     this.door = door;

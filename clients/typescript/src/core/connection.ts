@@ -136,14 +136,15 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
 
   /** One heartbeat; after a wake, or any other doubt, with a question for the answer. */
   beat(doubt = false): void {
-    if (!this.#session.joined || !this.#door.link.up) return;
-    void this.#door.link.check();
+    const { link } = this.#door;
+    if (!this.#session.joined || !link.up) return;
+    void link.check();
     const body = { user_id: this.#session.user, connection_id: this.id };
     if (this.#ask || doubt) void this.#askForAnswer(body);
     else {
       this.#ask = true;
       try {
-        this.#door.link.publish(this.#door.subject("heartbeat"), body);
+        link.publish(this.#door.subject("heartbeat"), body);
       } catch {
         // The connection closed in this instant: the link says so itself.
       }

@@ -23,6 +23,7 @@ export interface Answer {
 
 export interface LinkListener {
   up?(): void;
+  /** Again with each newer reason. */
   down?(error: PresenceError): void;
   /** Messages may have been lost, although the link is up. */
   lossy?(): void;
@@ -58,6 +59,12 @@ export class Link {
     this.up = false;
     const error = new PresenceError("disconnected", reason, { cause });
     for (const fail of [...this.#inflight]) fail(error);
+    for (const listener of [...this.listeners]) listener.down?.(error);
+  }
+
+  /** Tells why the link, which is down, does not come back yet. */
+  report(error: PresenceError): void {
+    if (this.up || this.closed) return;
     for (const listener of [...this.listeners]) listener.down?.(error);
   }
 

@@ -154,6 +154,7 @@ export class Session<F extends object = Fields> {
   onLost(error: PresenceError): void {
     this.joined = false;
     if (this.#snapshot.status === "online") this.#turn("interrupted", error);
+    else this.#show({ error });
   }
 
   /** An error that does not change the status, such as that no daemon answers beats. */

@@ -87,6 +87,7 @@ for (const dark of [false, true]) {
       await picture(page, `status-${width}-${scheme}`);
       proxy.refuse();
       await shows(page, ".pill", "Stale");
+      assert.ok(await page.$(".me .old"), "one's own dot claims nothing either");
       await assertAccessible(page, "stale");
       await picture(page, `stale-${width}-${scheme}`);
       proxy.heal();

@@ -89,6 +89,18 @@ export function launch(...args: string[]): Promise<Browser> {
   });
 }
 
+/** Opens the page of a user whose tokens come from `token`, and returns what stops serving it. */
+export async function openWithToken(
+  browser: Pick<Browser, "newPage">,
+  options: { url: string; user: string },
+  token: () => string | null | undefined,
+): Promise<[Page, () => void]> {
+  const served = await serve(undefined, token);
+  const page = await browser.newPage();
+  await page.goto(served.url({ ...options, tokenUrl: "/token" }));
+  return [page, () => served.close()];
+}
+
 /** Opens the page, and waits until it is online. */
 export async function online(browser: Browser, url: string): Promise<Page> {
   const page = await browser.newPage();

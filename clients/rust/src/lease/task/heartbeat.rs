@@ -43,13 +43,14 @@ impl Task {
         }));
     }
 
+    /// An error ends the lease: NATS or the service refuses its heartbeats.
     pub(super) async fn on_beat(
         &mut self,
         beat: &mut Beat,
         sent: Beaten,
         answer: Result<Value, Error>,
         link_lives: bool,
-    ) {
+    ) -> Result<(), Error> {
         let error = match answer {
             Ok(answer) => {
                 beat.on_answer();
@@ -58,16 +59,20 @@ impl Task {
                 if sent.name == self.name() {
                     self.compare(&answer, sent.acknowledged);
                 }
-                return;
+                return Ok(());
             }
             Err(error) => error,
         };
         self.note(Some(error.clone()));
+        if !error.may_pass() {
+            return Err(error);
+        }
         if !matches!(error, Error::NoAnswer { .. }) {
             beat.on_answer();
         } else if beat.on_silence(Instant::now(), link_lives) == Silence::Link {
             self.link.abandon(sent.link).await;
         }
+        Ok(())
     }
 
     /// Holds what the service counts against what it has acknowledged.
