@@ -125,15 +125,22 @@ class Connection(HasState, Session):
 
     async def _say_goodbye(self, timeout: Optional[float]) -> None:
         """Disconnects, if that can be done in time."""
-        body = self._body(connection_id=self.id)
-        goodbye = asyncio.ensure_future(
-            self._calls.call("disconnect", body, timeout, each=LAST_TRY)
-        )
+        goodbye = asyncio.ensure_future(self._disconnect(timeout))
         try:
             await asyncio.wait({goodbye}, timeout=timeout)
         finally:
             goodbye.cancel()
             await asyncio.gather(goodbye, return_exceptions=True)
+
+    async def _disconnect(self, timeout: Optional[float]) -> None:
+        """Disconnects after the request under way; but one without an answer has no time to spare,
+        and the daemons remember a disconnect that overtakes its connect."""
+        ends_at = None if timeout is None else clock() + timeout
+        patience = LAST_TRY if timeout is None else min(LAST_TRY, timeout / 2)
+        async with self._calls.turns.held([self.user_id], clock() + patience):
+            body = self._body(connection_id=self.id)
+            left = None if ends_at is None else ends_at - clock()
+            await self._calls.call("disconnect", body, left, each=LAST_TRY)
 
     async def _open(self) -> Connection:
         self._link.check_begin()
