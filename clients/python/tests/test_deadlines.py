@@ -153,7 +153,7 @@ async def test_a_close_that_one_daemon_does_not_answer_is_tried_with_another(
     await lease.connect("john")
     connection = await service.connect("jack")
     heard = await Tap.on(world, "presence.v1.disconnect")
-    once, unheard = service._calls.once, 2
+    once, unheard = service._calls.once, 3
 
     async def hung(operation: str, body: Any, timeout: float = 2.5) -> Any:
         nonlocal unheard

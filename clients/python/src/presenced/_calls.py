@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Callable, Optional, TypeVar
 
 from ._link import Link
-from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Answers, Backoff, clock, pause_after
+from ._pace import CALL_TIMEOUT, LONGEST_PAUSE, TRY_TIMEOUT, Answers, Backoff, clock, pause_after
 from ._tokens import encode
 from ._turns import Turns
 from .errors import Malformed, NoAnswer, PresenceError, from_answer
@@ -122,6 +122,7 @@ class Calls:
         self.link.check_loop()
         deadline = None if timeout is None else clock() + timeout
         backoff = Backoff()
+        longest = LONGEST_PAUSE if each == TRY_TIMEOUT else each / 4  # A short try has no time.
         last: Optional[PresenceError] = None
         while True:
             left = each
@@ -145,13 +146,13 @@ class Calls:
                 last.may_have_applied = may_have_applied
                 if not error.retryable:
                     raise
-                await self._pause(last, backoff, deadline)
+                await self._pause(last, backoff, deadline, longest)
 
     async def _pause(
-        self, error: PresenceError, backoff: Backoff, deadline: Optional[float]
+        self, error: PresenceError, backoff: Backoff, deadline: Optional[float], at_most: float
     ) -> None:
         """Waits before the next try; raises the error if there is no time for one."""
-        pause = pause_after(error, backoff)
+        pause = pause_after(error, backoff, at_most)
         if deadline is not None and clock() + pause >= deadline:
             raise error
         await asyncio.sleep(pause)

@@ -17,10 +17,10 @@ CALL_TIMEOUT = 10.0
 #: A close tries so long to disconnect; what no daemon hears of lapses with its lease.
 LAST_DISCONNECT = 2.0
 #: A try of it: another daemon may answer where one hangs, and a repeat is harmless.
-LAST_TRY = 0.6
+LAST_TRY = 0.4
 
 _FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 10.0
 # Answers missing in a row after which the daemons are silent.
 _MISSING = 2
 
@@ -53,15 +53,13 @@ class Backoff:
     def reset(self) -> None:
         self._ceiling = _FIRST_PAUSE
 
-    def next_pause(
-        self, at_least: Optional[float] = None, at_most: float = _LONGEST_PAUSE
-    ) -> float:
+    def next_pause(self, at_least: Optional[float] = None, at_most: float = LONGEST_PAUSE) -> float:
         pause = random.uniform(0, min(self._ceiling, at_most))
-        self._ceiling = min(self._ceiling * 2, _LONGEST_PAUSE)
+        self._ceiling = min(self._ceiling * 2, LONGEST_PAUSE)
         return max(pause, at_least or 0.0)
 
 
-def pause_after(error: PresenceError, backoff: Backoff, at_most: float = _LONGEST_PAUSE) -> float:
+def pause_after(error: PresenceError, backoff: Backoff, at_most: float = LONGEST_PAUSE) -> float:
     """Seconds to wait after a failed try: ``at_most`` where the daemon asks for no more."""
     if isinstance(error, NoDaemon):
         return random.uniform(0.1, 1.0)
