@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from conftest import World, until
+from conftest import World, permitted, until
 
 import presenced
 
@@ -123,3 +123,22 @@ async def test_a_misspelt_option_is_a_field(world: World) -> None:
     async with service.connect("john", devise="web") as connection:  # As the README says.
         assert connection.me is not None
         assert (connection.me.fields["devise"], connection.me.devices) == ("web", ())
+
+
+async def test_who_may_not_look_for_channels_does_not_make_one_again(bare: World) -> None:
+    denied, see = '"presence.v1.query_channels"', '"user.presence.changed.>"'
+    await permitted(bare, see=see, deny=denied, publish="presence.v1.>")
+    admin = presenced.service(await bare.connect(user="admin", password="a"))
+    bare.clients.append(admin)
+    await admin.upsert_channel("team", "a", members=["john", "jack"])
+    service = await bare.service(bare.url.replace("//", "//john:j@"))
+    async with service.watch_channel("team", "a") as watch:
+        await admin.update("jack", status="here")
+        service._hub.resync()
+        await until(lambda: watch.state == "live")
+        assert sorted(watch) == ["jack", "john"]
+        await admin.delete_channel("team", "a")
+        service._hub.resync()
+        await until(lambda: watch.state == "closed")
+        assert isinstance(watch.last_error, presenced.Refused)
+        assert await admin.channels({"type": "team"}) == []

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import World, until
+from conftest import Tap, World, until
 
 import presenced
 
@@ -19,11 +19,11 @@ async def test_a_call_that_waits_for_another_of_its_user_ends_by_its_deadline(
     world: World,
 ) -> None:
     me = await world.user("john")
-    lock = me._lock("john")
-    async with lock:
+    turns = me._calls.turns
+    async with turns.held(["john"]):
         start = time.monotonic()
         with pytest.raises(presenced.NoAnswer) as raised:
-            await me._calls.call("upsert_users", BODY, 0.5, lock)
+            await me._calls.call("upsert_users", BODY, 0.5, ["john"])
         assert 0.4 < time.monotonic() - start < 0.8
         assert raised.value.retryable and not raised.value.may_have_applied
         waiting = asyncio.ensure_future(me.update(status="never"))
@@ -31,23 +31,22 @@ async def test_a_call_that_waits_for_another_of_its_user_ends_by_its_deadline(
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    assert not lock.locked()
+    assert turns.is_free("john")
     assert (await me.update(status="hello")).status == "hello"
 
 
-async def test_a_lock_that_comes_together_with_a_cancellation_is_given_back(world: World) -> None:
+async def test_a_turn_that_comes_together_with_a_cancellation_is_given_back(world: World) -> None:
     me = await world.user("john")
-    lock = me._lock("john")
+    turns = me._calls.turns
     for steps in range(6):
-        await lock.acquire()
-        waiting = asyncio.ensure_future(me._calls.call("upsert_users", BODY, 0.5, lock))
-        await asyncio.sleep(0.01)
-        lock.release()
+        async with turns.held(["john"]):
+            waiting = asyncio.ensure_future(me._calls.call("upsert_users", BODY, 0.5, ["john"]))
+            await asyncio.sleep(0.01)
         for _ in range(steps):
             await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        await until(lambda: not lock.locked())
+        await until(lambda: turns.is_free("john"))
 
 
 async def test_updates_end_by_their_deadline_while_the_daemons_hang(world: World) -> None:
@@ -143,3 +142,30 @@ async def test_a_close_ends_by_its_deadline_on_a_silent_link(world: World, kind:
         start = time.monotonic()
         await opened[kind].close()
         assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("kind", ["connection", "lease"])
+async def test_a_close_that_one_daemon_does_not_answer_is_tried_with_another(
+    world: World, kind: str
+) -> None:
+    service, others = await world.service(), await world.service()
+    lease = await service.lease("gw")
+    await lease.connect("john")
+    connection = await service.connect("jack")
+    heard = await Tap.on(world, "presence.v1.disconnect")
+    once, unheard = service._calls.once, 3
+
+    async def hung(operation: str, body: Any, timeout: float = 2.5) -> Any:
+        nonlocal unheard
+        if operation == "disconnect" and unheard:
+            unheard -= 1
+            await asyncio.sleep(timeout)
+            raise presenced.NoAnswer("no answer")
+        return await once(operation, body, timeout)
+
+    service._calls.once = hung  # type: ignore[method-assign]
+    start = time.monotonic()
+    await (lease if kind == "lease" else connection).close()
+    assert time.monotonic() - start < 2.2
+    assert len(heard.sent) == 1
+    await until(lambda: _offline(others, "john" if kind == "lease" else "jack"))

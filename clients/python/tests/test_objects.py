@@ -8,6 +8,8 @@ import dataclasses
 import inspect
 import json
 import pickle
+import signal
+import time
 from typing import Any
 
 import pytest
@@ -182,3 +184,30 @@ async def test_a_fault_of_the_library_is_logged_and_wakes_those_who_wait(
 async def _closed(connection: presenced.Connection) -> None:
     async for _ in connection.states():
         pass
+
+
+async def test_a_query_is_run_again_by_each_task(world: World) -> None:
+    service = await world.service()
+    await service.update("john", x=1)
+    query = service.users({"x": 1})
+    for _ in range(2):
+        assert [user.id for user in await asyncio.wait_for(query, 5)] == ["john"]
+        assert len(await query) == 1
+    wrong = service.users({"online": {"$gt": True}})
+    for _ in range(2):
+        with pytest.raises(presenced.Refused):
+            await asyncio.wait_for(wrong, 5)
+
+
+async def test_the_close_of_a_client_has_a_timeout(world: World) -> None:
+    service = await world.service()
+    connection, lease = await service.connect("john"), await service.lease("gw")
+    await lease.connect("jack")
+    world.daemons[0].send_signal(signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        await service.close(timeout=0.3)
+        assert time.monotonic() - start < 1
+    finally:
+        world.daemons[0].send_signal(signal.SIGCONT)
+    assert connection.state == lease.state == "closed"

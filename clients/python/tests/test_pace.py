@@ -87,3 +87,26 @@ def test_pauses_are_as_the_rules_say() -> None:
     assert backoff.next_pause(60.0) == 60.0
     backoff.reset()
     assert backoff.next_pause() <= 0.2
+
+
+async def test_many_idle_clients_cost_one_timer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = [await world.service() for _ in range(20)]
+    await asyncio.gather(*(service.count() for service in services))
+    loop = asyncio.get_running_loop()
+    timers, call_at = 0, loop.call_at
+
+    def counting(*arguments: Any, **named: Any) -> Any:
+        nonlocal timers
+        timers += 1
+        return call_at(*arguments, **named)
+
+    monkeypatch.setattr(loop, "call_at", counting)
+    await asyncio.sleep(2)
+    assert 4 <= timers < 2 * 20
+    await asyncio.gather(*(service.close() for service in services))
+    await asyncio.sleep(0.5)
+    timers = 0
+    await asyncio.sleep(1)
+    assert timers <= 2, "nothing is left running"

@@ -211,7 +211,7 @@ async def test_an_update_that_is_tried_again_keeps_no_heartbeat_waiting(world: W
 async def test_the_goodbye_does_not_wait_for_ever(world: World) -> None:
     me = await world.user("john")
     connection = await me.connect()
-    async with me._lock("john"):
+    async with me._calls.turns.held(["john"]):
         await asyncio.wait_for(connection.close(), 3)
     assert connection.state == "closed"
 

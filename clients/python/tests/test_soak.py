@@ -11,12 +11,17 @@ import json
 import os
 import random
 import signal
+import time
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any, Callable
 
 import pytest
 from conftest import LEASE, World, until
 from proxy import Proxy
 
 import presenced
+from presenced._model import parse_user
 
 USERS = [f"u{number}" for number in range(200)]
 OPERATIONS = int(os.environ.get("SOAK_OPERATIONS", "6000"))
@@ -31,7 +36,9 @@ class Actor:
         self._service = service
         self._lease = lease
         self._random = random.Random(seed)
-        self._seats: dict[str, presenced.Seat] = {}
+        self._seats: dict[str, list[presenced.Seat]] = {}
+        self._hidden: dict[str, int] = {}  # Since when, in milliseconds as versions count them.
+        self._unsure: set[str] = set()  # Whose hiding had no answer, and may come late.
         self.done = 0
         self.failed = 0
 
@@ -50,25 +57,53 @@ class Actor:
             await asyncio.sleep(max(0.0, next_at - clock()))
 
     async def _operate(self, user: str) -> None:
-        seat = self._seats.get(user)
-        if seat is None:
-            invisible = self._random.random() < 0.2
-            self._seats[user] = await self._lease.connect(user, invisible=invisible)
+        seats = self._seats.setdefault(user, [])
+        if not seats:
+            await self._hide(user, self._random.random() < 0.3, partial(self._sit, user))
             return
-        choice = self._random.random()
+        choice, seat = self._random.random(), self._random.choice(seats)
         if choice < 0.3:
-            del self._seats[user]
+            seats.remove(seat)
             await seat.close()
         elif choice < 0.4:
             await self._service.delete([user])
+        elif choice < 0.5 and len(seats) < 2:
+            seats.append(await self._lease.connect(user))
         elif choice < 0.6:
-            await seat.update(invisible=self._random.random() < 0.5)
+            await self._hide(user, self._random.random() < 0.6, seat.update)
+        elif choice < 0.7:
+            by_service = partial(self._service.update, user)
+            await self._hide(user, self._random.random() < 0.6, by_service)
         else:
             await seat.update(status=str(self._random.random()))
 
+    async def _sit(self, user: str, *, invisible: bool) -> None:
+        seat = await self._lease.connect(user, invisible=invisible)
+        self._seats[user].append(seat)
+
+    async def _hide(self, user: str, hides: bool, by: Callable[..., Awaitable[object]]) -> None:
+        if not hides:
+            self._hidden.pop(user, None)
+        try:
+            await by(invisible=hides)
+        except presenced.PresenceError:
+            self._hidden.pop(user, None)
+            self._unsure.add(user)
+            raise
+        if hides and user not in self._unsure:
+            self._hidden.setdefault(user, int(time.time() * 1000) + 50)
+
+    def shows_hidden(self, user: presenced.User) -> bool:
+        """Whether an event shows a user online by a change that was made while it was hidden."""
+        return user.online and user.version > self._hidden.get(user.id, user.version)
+
+    @property
+    def hides(self) -> int:
+        return len(self._hidden)
+
     @property
     def seated(self) -> set[str]:
-        return {seat.user_id for seat in self._seats.values()}
+        return {user for user, seats in self._seats.items() if seats}
 
 
 async def disturb(world: World, proxies: list[Proxy], ends: asyncio.Event) -> None:
@@ -104,9 +139,20 @@ async def test_nobody_is_wrong_after_a_soak(world: World) -> None:
                 versions[change.id] = change.user.version
 
     following = asyncio.ensure_future(follow())
+    shown: list[presenced.User] = []
+    events = 0
+
+    async def take(message: Any) -> None:
+        nonlocal events
+        user = parse_user(json.loads(message.data)["user"])
+        events += 1
+        if any(actor.shows_hidden(user) for actor in actors):
+            shown.append(user)
+
+    await (await world.connect()).subscribe("user.presence.changed.>", cb=take)
     ends = asyncio.Event()
-    disturbing = asyncio.ensure_future(disturb(world, proxies, ends))
     actors = [Actor(s, lease, SEED + i) for i, (s, lease) in enumerate(zip(services, leases))]
+    disturbing = asyncio.ensure_future(disturb(world, proxies, ends))
     # Each user belongs to one actor, whose workers share its users in lanes.
     lanes = 8
     per_lane = OPERATIONS // (len(actors) * lanes)
@@ -123,6 +169,8 @@ async def test_nobody_is_wrong_after_a_soak(world: World) -> None:
     await disturbing
     total = sum(actor.done for actor in actors)
     assert total >= OPERATIONS * 0.95
+    assert events > OPERATIONS / 4
+    assert any(actor.hides for actor in actors)
     reader = await world.service()
 
     async def differing() -> list[object]:
@@ -152,8 +200,8 @@ async def test_nobody_is_wrong_after_a_soak(world: World) -> None:
         """Whether users with a seat are online or invisible, and those with none offline."""
         for user in USERS:
             private = await reader.explain(user) if user in seated else {}
-            shown = watch.get(user)
-            online = shown is not None and shown.online
+            seen = watch.get(user)
+            online = seen is not None and seen.online
             if user not in seated and online:
                 return False
             if user in seated and not online and '"invisible": true' not in _text(private):
@@ -165,6 +213,7 @@ async def test_nobody_is_wrong_after_a_soak(world: World) -> None:
         await until(agrees, 30)
     except AssertionError:
         raise AssertionError(f"wrong: {await differing()}") from None
+    assert not shown, f"hidden users were shown online: {shown[:5]}"
     await watch.close()
     await following
     print(f"{total} operations, {sum(actor.failed for actor in actors)} failed in time")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Optional, TypeVar
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Callable, Optional, TypeVar
 
 from ._link import Link
-from ._pace import CALL_TIMEOUT, TRY_TIMEOUT, Backoff, acquired, clock, pause_after
+from ._pace import CALL_TIMEOUT, LONGEST_PAUSE, TRY_TIMEOUT, Answers, Backoff, clock, pause_after
 from ._tokens import encode
+from ._turns import Turns
 from .errors import Malformed, NoAnswer, PresenceError, from_answer
 
 Json = dict[str, Any]
@@ -51,27 +52,8 @@ class _TooLate(Exception):
     """The deadline passed before the try began."""
 
 
-@asynccontextmanager
-async def _held(lock: Optional[asyncio.Lock], deadline: Optional[float]) -> AsyncIterator[None]:
-    """Holds a lock, if there is one, in a try that begins before the deadline."""
-    left = None if deadline is None else deadline - clock()
-    if left is not None and left <= 0:
-        raise _TooLate
-    if lock is None:
-        yield
-        return
-    if not await acquired(lock, left):
-        raise _TooLate
-    try:
-        if deadline is not None and clock() >= deadline:
-            raise _TooLate
-        yield
-    finally:
-        lock.release()
-
-
-def _unsent(operation: str) -> NoAnswer:
-    error = NoAnswer(f"{operation} was not sent in time: another request of the user is under way")
+def _unsent() -> NoAnswer:
+    error = NoAnswer("not sent in time: another request of the user is under way")
     error.may_have_applied = False
     return error
 
@@ -81,6 +63,8 @@ class Calls:
 
     def __init__(self, link: Link, prefix: str, user: Optional[str]) -> None:
         self.link = link
+        self.turns: Turns = Turns()
+        self.answers: Answers = Answers()
         self._prefix = f"{prefix}.v1"
         self._door = "" if user is None else f".{encode(user)}"
 
@@ -96,6 +80,7 @@ class Calls:
         except NoAnswer:
             self.link.doubt()
             raise
+        self.answers.number += 1
         status = (message.headers or {}).get("Nats-Service-Error-Code")
         answer = parse_answer(message.data, status)
         self.link.outage.over()
@@ -116,41 +101,58 @@ class Calls:
         operation: str,
         body: Mapping[str, Any],
         timeout: Optional[float] = CALL_TIMEOUT,
-        lock: Optional[asyncio.Lock] = None,
+        users: Sequence[str] = (),
+        each: float = TRY_TIMEOUT,
     ) -> Json:
         """Tries until an answer, a refusal or the deadline (None: for ever).
 
-        ``lock`` is held during each try, not in between.
+        Each try lasts ``each`` seconds at most, and has a turn of the ``users``, which do not have
+        one in between.
         """
+        return await self.tried(lambda left: self.once(operation, body, left), timeout, users, each)
+
+    async def tried(
+        self,
+        send: Callable[[float], Coroutine[Any, Any, T]],
+        timeout: Optional[float] = CALL_TIMEOUT,
+        users: Sequence[str] = (),
+        each: float = TRY_TIMEOUT,
+    ) -> T:
+        """As ``call``; ``send`` is one try, in the seconds that it is called with."""
         self.link.check_loop()
         deadline = None if timeout is None else clock() + timeout
         backoff = Backoff()
+        longest = LONGEST_PAUSE if each == TRY_TIMEOUT else each / 4  # A short try has no time.
         last: Optional[PresenceError] = None
         while True:
+            left = each
             try:
-                async with _held(lock, deadline):
-                    left = TRY_TIMEOUT if deadline is None else deadline - clock()
-                    return await self.once(operation, body, min(TRY_TIMEOUT, left))
+                async with self.turns.held(users, deadline) as turn:
+                    if deadline is not None:
+                        left = min(each, deadline - clock())
+                    if turn is None or left <= 0:
+                        raise _TooLate
+                    request = send(left)
+                    return await (self.turns.run([turn], request) if users else request)
             except _TooLate:
-                raise last or _unsent(operation) from None
+                raise last or _unsent() from None
             except PresenceError as error:
                 may_have_applied = error.may_have_applied
                 if last is not None:
                     may_have_applied |= last.may_have_applied
-                if last is None or left >= TRY_TIMEOUT or not isinstance(error, NoAnswer):
-                    last = (
-                        error  # A try that the deadline cut short tells less than the one before.
-                    )
+                # A try that the deadline cut short tells less than the one before.
+                if last is None or left >= each or not isinstance(error, NoAnswer):
+                    last = error
                 last.may_have_applied = may_have_applied
                 if not error.retryable:
                     raise
-                await self._pause(last, backoff, deadline)
+                await self._pause(last, backoff, deadline, longest)
 
     async def _pause(
-        self, error: PresenceError, backoff: Backoff, deadline: Optional[float]
+        self, error: PresenceError, backoff: Backoff, deadline: Optional[float], at_most: float
     ) -> None:
         """Waits before the next try; raises the error if there is no time for one."""
-        pause = pause_after(error, backoff)
+        pause = pause_after(error, backoff, at_most)
         if deadline is not None and clock() + pause >= deadline:
             raise error
         await asyncio.sleep(pause)

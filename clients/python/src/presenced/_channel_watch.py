@@ -80,9 +80,23 @@ class ChannelWatch(HubWatch):
         try:
             answer = await self._calls.call("query_channels", body)
         except Denied:
-            return  # A login that may watch channels, and not look for them.
-        if not answer.get("channels"):
+            exists = await self._has_members()
+        else:
+            exists = bool(answer.get("channels"))
+        if not exists:
             raise Refused(f"there is no channel {cid} any more", code="channel_not_found")
+
+    async def _has_members(self) -> bool:
+        """Whether there is the channel, for a login that may watch channels and not look for them.
+
+        Where members are named a channel is not made: nobody is one, which is refused. The door's
+        own user would be, where it may make channels.
+        """
+        others = [id for id in self._watched if id != self._hub.own]
+        for chunk in chunks(others, _PER_CALL):
+            if await self._members_of(list(chunk)):
+                return True
+        return not others
 
     async def _members(self, ids: Optional[list[str]]) -> tuple[set[str], dict[str, User]]:
         """The members whose presence is answered, and all that are returned."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable
 from typing import Any, Callable, Optional, TypeVar, Union, overload
 
-from ._door import AUDIT, EVENTS, PREFIX, Door
+from ._door import AUDIT, EVENTS, PREFIX, Door, check_options
 from ._nats import Client, open_nats
 from ._opening import Opening
 from ._pace import CALL_TIMEOUT
@@ -67,7 +67,7 @@ def connect(
     are logged, if there is no ``error_cb``.
     """
     seconds_of(timeout)
-    seconds_of(audit, "audit")
+    check_options(prefix, events, audit)
     servers = servers or os.environ.get("NATS_URL", "nats://127.0.0.1:4222")
     if user is None:
 

@@ -11,7 +11,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ._patch import fields_to_keep, marks_of, merge, user_patch
+from ._knowledge import Knowledge
+from ._model import Me
+from ._patch import marks_of, merge, user_patch
 from .errors import PresenceError, again
 
 Json = dict[str, Any]
@@ -38,21 +40,21 @@ class Desired:
         patch: Json,
         device: Optional[str],
         idle: Optional[bool],
-        defaults: Optional[Mapping[str, Any]] = None,
+        defaults: Optional[Mapping[str, Any]],
+        known: Knowledge,
     ) -> None:
         self._defaults = user_patch(defaults, {}, "defaults")
         marks_of(device=device, idle=idle)
         self._changes = [Change(patch, opening=True)] if patch else []
         self._groups: list[int] = []  # How many of the changes go together, one after the other.
         self.marks: Json = {}
-        self.me: Optional[Json] = None
+        self.known: Knowledge = known
         self._device = device
         self._sent_device = device
         self._acknowledged_device: Optional[str] = None
         self._idle = idle
         self._sent: list[Change] = []
         self._sent_marks: Json = {}
-        self._set_before: Json = {}
         self._sent_defaults: Json = {}
         self._refused_defaults: set[str] = set()
         self._in_flight = False
@@ -138,7 +140,7 @@ class Desired:
 
     def _made_again(self) -> Json:
         """The fields of a user whose record is gone."""
-        made_again = {**self._defaults, **fields_to_keep(self._set_before, self.me)}
+        made_again = {**self._defaults, **self.known.to_keep}
         return {k: v for k, v in made_again.items() if k not in self._refused_defaults}
 
     @property
@@ -174,15 +176,13 @@ class Desired:
         if not self.dirty:
             self._sent_waiters, self._waiters = self._sent_waiters + self._waiters, []
 
-    def on_answer(self, me: Optional[Json]) -> None:
+    def on_answer(self, me: Optional[Me], *, whole: bool = True) -> None:
         self._in_flight, self._answered = False, True
         self._acknowledged_device = self._sent_device
         acknowledged = _merged(self._sent)
-        self._set_before = merge(self._set_before, acknowledged)
+        self.known.on_write(acknowledged, me, whole=whole)
         self._refused_defaults.difference_update(acknowledged)
         self._tell_sent(None)
-        if me is not None:
-            self.me = me
 
     def on_failure(self) -> None:
         """Wants again as before what was sent, as it may not have arrived."""
@@ -234,6 +234,7 @@ class Desired:
 
     def end(self, error: PresenceError) -> None:
         """Nothing is sent any more."""
+        self.known = self.known.apart()
         self._tell_sent(error)
         for change in self._changes:
             _tell(change.waiters, error)

@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Optional, TypeVar, Union
 
 from nats.aio.client import Client
 
-from ._calls import Calls, chunks
+from ._calls import Calls, Json, chunks
 from ._channel_watch import ChannelWatch
 from ._desired import Desired
 from ._filter import Filter, Sort
 from ._hub import Hub
 from ._hub_watch import UserWatch
+from ._knowledge import KnownUsers
 from ._link import Link
 from ._matching_watch import MatchingWatch
 from ._model import Me, User, parse_me
 from ._nats import close_nats
 from ._opening import Opened, Opening
-from ._patch import limit_of, patch_of, seconds_of
+from ._pace import LAST_DISCONNECT
+from ._patch import audit_of, limit_of, patch_of, seconds_of
 from ._picture import question
 from ._query import ChannelQuery, UserQuery, query_body
-from ._tokens import id_of, ids_of
+from ._tokens import id_of, ids_of, subject_of
 from .connection import Connection
 from .errors import Malformed
 from .lease import Lease
@@ -54,12 +57,12 @@ class Door(Opened):
         events: str,
         audit: Optional[float],
     ) -> None:
-        seconds_of(audit, "audit")
+        check_options(prefix, events, audit)
         self._link = Link(nc)
         self._calls = Calls(self._link, prefix, user)
         self._user = user
         self._hub = Hub(self._link, self._calls, events, user, audit)
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._users = KnownUsers()
         self._connections: set[Connection] = set()
         self._leases: set[Lease] = set()
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
@@ -77,21 +80,24 @@ class Door(Opened):
         """
         self._link.observe(error)
 
-    async def close(self) -> None:
-        """Disconnects what is connected, ends watches; leaves nothing running."""
+    async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
+        """Disconnects what is connected, for which it tries until the timeout, and ends watches;
+        leaves nothing running."""
         self._link.check_loop()
+        seconds_of(timeout)
         self._link.ending = True
         sessions: list[Union[Connection, Lease]] = [*self._connections, *self._leases]
         async with AsyncExitStack() as ends:
             if self._owned is not None:
                 ends.push_async_callback(close_nats, self._owned)
+            ends.push_async_callback(self._calls.turns.close)
             ends.push_async_callback(self._link.close)
             ends.push_async_callback(self._hub.close)
             for session in sessions:
                 ends.callback(session._finish)  # Where its close was cancelled before it began.
             for watch in list(self._watches):
                 watch._end(None)
-            await asyncio.gather(*(session.close() for session in sessions))
+            await asyncio.gather(*(session.close(timeout=timeout) for session in sessions))
 
     # -- others
 
@@ -143,7 +149,7 @@ class Door(Opened):
 
         ``seen_by`` names whose view it is; ``fresh`` waits for all that is stored already.
         """
-        body = query_body(filter, presence=fresh or None, **{"as": seen_by})
+        body = query_body(filter, presence=fresh or None, **_viewer(seen_by))
         take = self._hub.take_answers if seen_by is None else None
         return UserQuery(self._calls, body, sort, limit, take)
 
@@ -157,7 +163,7 @@ class Door(Opened):
         seen_by: Optional[str] = None,
     ) -> ChannelQuery:
         """Channels that match: ``async for`` goes through all, ``await`` returns a list."""
-        body = query_body(filter, online_count=online_count or None, **{"as": seen_by})
+        body = query_body(filter, online_count=online_count or None, **_viewer(seen_by))
         return ChannelQuery(self._calls, body, sort, limit)
 
     async def count(
@@ -168,7 +174,7 @@ class Door(Opened):
         fresh: bool = False,
     ) -> int:
         """The number of users who match."""
-        body = query_body(filter, presence=fresh or None, **{"as": seen_by})
+        body = query_body(filter, presence=fresh or None, **_viewer(seen_by))
         count = (await self._calls.call("count_users", body)).get("count")
         if not isinstance(count, int):
             raise Malformed("count_users without a count")
@@ -197,7 +203,6 @@ class Door(Opened):
         connection = Connection(
             self._link,
             self._calls,
-            self._lock(user),
             user,
             named,
             desired,
@@ -208,6 +213,36 @@ class Door(Opened):
         )
         return Opening(connection._open())
 
+    async def _write_users(self, patches: Sequence[tuple[str, Json]]) -> dict[str, Me]:
+        """Changes users, in their turn."""
+        users = [id for id, _ in patches]
+        return await self._calls.tried(partial(self._write_once, patches), users=users)
+
+    async def _write_once(
+        self, patches: Sequence[tuple[str, Json]], timeout: float
+    ) -> dict[str, Me]:
+        """One try. A user whose record this makes again is hidden before it can be connected."""
+        views = await self._upsert_once(patches, timeout)
+        known = {id: knowledge for id, _ in patches if (knowledge := self._users.get(id))}
+        lost = [
+            (id, fields)
+            for id, patch in patches
+            if id in known and (fields := known[id].lost(patch, views.get(id)))
+        ]
+        if lost:
+            views.update(await self._upsert_once(lost, timeout))
+        for id, patch in [*patches, *lost]:
+            if id in known:
+                known[id].on_write(patch, views.get(id))
+        return views
+
+    async def _upsert_once(
+        self, patches: Sequence[tuple[str, Json]], timeout: float
+    ) -> dict[str, Me]:
+        is_named = self._user is None  # At the second door the subject names the user.
+        users = [{**patch, "id": id} if is_named else patch for id, patch in patches]
+        return own_views(await self._calls.once("upsert_users", {"users": users}, timeout))
+
     def _take_me(self, me: Me) -> None:
         self._hub.take_answers([me], question())
 
@@ -215,11 +250,16 @@ class Door(Opened):
         self._watches.add(watch)
         return Opening(watch._open())
 
-    def _lock(self, user: str) -> asyncio.Lock:
-        lock = self._locks.get(user)
-        if lock is None:
-            lock = self._locks[user] = asyncio.Lock()
-        return lock
+
+def check_options(prefix: str, events: str, audit: Optional[float]) -> None:
+    """Raises Invalid for options of a door that can be none."""
+    subject_of(prefix, "prefix")
+    subject_of(events, "events")
+    audit_of(audit)
+
+
+def _viewer(seen_by: Optional[str]) -> Json:
+    return {} if seen_by is None else {"as": id_of(seen_by, "seen_by")}
 
 
 def own_view(views: Mapping[str, Me], id: str) -> Me:

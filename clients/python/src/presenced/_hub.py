@@ -70,6 +70,8 @@ class Hub:
         self.missed: int = 0
         #: Who else takes the users of an answer.
         self.takers: list[Callable[[User, Asked], None]] = []
+        #: Who takes the own view of the door's user.
+        self.on_own: Callable[[Me, Asked], None] = lambda me, asked: None
         link.listeners.append(self._on_link)
 
     # -- what watches ask for
@@ -120,8 +122,14 @@ class Hub:
                 if slot.fresh and not slot.asking and user.version > slot.entry.version:
                     self.audit.expect(slot, user.version)
                 slot.spread(slot.entry.on_answer(user, asked))
+            self.look_at_own(user, asked)
             for take in list(self.takers):
                 take(user, asked)
+
+    def look_at_own(self, user: User, asked: Asked) -> None:
+        """A user in an answer may be the door's own, as it sees itself."""
+        if user.id == self.own and isinstance(user, Me):
+            self.on_own(user, asked)
 
     def resync(self) -> None:
         self._mark_stale()

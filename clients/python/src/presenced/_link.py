@@ -1,8 +1,8 @@
 """One NATS connection, as a door sees it: whether it is up, and what is under way over it.
 
 nats-py has one callback of each kind, given at connect, so a borrowed connection is observed
-through its public state four times a second. ``presenced.connect`` passes its callbacks to
-``observe`` too.
+through its public state four times a second, together with all others of its event loop.
+``presenced.connect`` passes its callbacks to ``observe`` too.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Callable, Optional
 
-from ._background import Outage, retrieve, spawn
+from ._background import Outage, retrieve
 from ._loop import OfLoop
 from ._nats import Client, Msg, Nats, OnMessage, Subscription
 from ._pace import TRY_TIMEOUT, clock, wait_set
 from ._probe import Probe
 from ._subscriptions import Subscriptions
+from ._ticks import ticks
 from .errors import Closed, Denied, Disconnected, Invalid, NoAnswer, PresenceError, Refused, again
 
 log = logging.getLogger("presenced")
 
-_POLL = 0.25
-# A tick so late means that the machine slept or the loop was blocked.
-_LATE = 5.0
 # Messages are dropped in numbers: once in so long is told.
 _DROPPED_AGAIN = 1.0
 # What nats-py may take longer than it is told.
@@ -66,11 +64,10 @@ class Link(OfLoop):
         self.probe: Probe = Probe(self.nats)
         self._subscriptions = Subscriptions(self.nats, self._round_trip)
         self._calls: set[_Call] = set()
-        self._monitor: Optional[asyncio.Task[None]] = None
+        self._started = False
         self._generation = -1
         self._was_up = False
         self._last_error: Optional[Exception] = None
-        self._wake: Optional[asyncio.Event] = None
         self._up: Optional[asyncio.Event] = None
         self._no_answers: Optional[Denied] = None  # The refusal of what answers come on.
         self._unheard_in = -1  # The number of reconnects that there were then.
@@ -87,25 +84,28 @@ class Link(OfLoop):
 
     def start(self) -> None:
         """Begins to observe the connection. Needs a running loop; a repeat does nothing."""
-        if self._monitor is None and not self.closed:
-            self._wake, self._up = asyncio.Event(), asyncio.Event()
+        if not self._started and not self.closed:
+            self._started = True
+            self._up = asyncio.Event()
             self._generation = self.nats.reconnects
             self._last_error = self.nats.last_error
             self._was_up = self.is_up
             if self._was_up:
                 self._up.set()
-            self._monitor = spawn(self._observe(), "observing NATS", self._end)
+            ticks().add(self)
 
     async def close(self) -> None:
         """Ends what the link runs; the NATS connection stays as it is."""
         self.closed = self.ending = True
         self._abandon(Closed("the presence client is closed"))
-        if self._monitor is not None:
-            self._monitor.cancel()
-            await asyncio.gather(self._monitor, return_exceptions=True)
+        self._stop()
         await self.probe.close()
         if self._up is not None:
             self._up.set()
+
+    def _stop(self) -> None:
+        if self._started:
+            ticks().discard(self)
 
     def _home(self) -> Optional[asyncio.AbstractEventLoop]:
         return self.nats.loop
@@ -215,29 +215,30 @@ class Link(OfLoop):
                 self._tell_dropped()
         elif error is not None and error is not self._last_error:
             self._note_error(error)
-        if self._wake is not None:
-            self._wake.set()
+        if self._started and self._loop is not None:
+            self._loop.call_soon(self.tick, False)
 
-    async def _observe(self) -> None:
-        assert self._wake is not None
-        seen_at = clock()
-        while not self.closed:
-            await wait_set(self._wake, _POLL)
-            self._wake.clear()
-            late = clock() - seen_at > _POLL + _LATE
-            seen_at = clock()
+    def tick(self, late: bool) -> None:
+        """Looks at the connection."""
+        if self.closed:
+            return
+        try:
             self._look()
             self.probe.listen(bool(self._subscriptions))
             self._tell_dropped()
             if late and self.is_up:
                 self.doubt()
                 self._tell(LinkEvent.DOUBT)
+        except Exception as error:
+            log.error("observing NATS failed in an unforeseen way", exc_info=error)
+            self._end(Closed(f"observing NATS failed in an unforeseen way: {error!r}"))
 
     def _look(self) -> None:
         self._look_at_error()
         if self.nats.is_closed:
             self._end(Closed("the NATS connection is closed"))
             return
+        self.nats.let_go()
         generation, is_up = self.nats.reconnects, self.nats.is_connected
         reconnected = generation != self._generation
         if self._was_up and (reconnected or not is_up):
@@ -290,6 +291,7 @@ class Link(OfLoop):
     def _end(self, error: PresenceError) -> None:
         log.warning("nothing goes on: %s", error)
         self.closed = True
+        self._stop()
         self._abandon(error)
         if self._up is not None:
             self._up.set()

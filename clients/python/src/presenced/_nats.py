@@ -2,7 +2,8 @@
 
 Invariant: nobody cancels the future of a PING, as ``flush`` of nats-py does with those it gives up:
 the PONG of such a one would end nats-py's read loop. Hence its ``_send_ping``, which ``flush`` is
-made of. What it hears answers on is public nowhere either: ``_resp_sub_prefix``.
+made of. What it hears answers on is public nowhere either: ``_resp_sub_prefix``; nor the transport,
+for whose close nats-py waits until all is sent: for ever, where nothing goes out any more.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 OnMessage = Callable[[Msg], Awaitable[None]]
+
+# What is not sent yet at the end has so long.
+_UNSENT = 1.0
 
 _REFUSAL = re.compile(
     r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE
@@ -118,10 +122,15 @@ class Nats:
         while self.nc.pending_data_size > 0 and clock() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        sending = asyncio.ensure_future(self.nc._send_ping(pong))
         try:
-            await self.nc._send_ping(pong)
+            await asyncio.wait({sending}, timeout=max(0.0, deadline - clock()))
+            if sending.done():
+                sending.result()
         except (nats_errors.Error, OSError):
             return False
+        finally:
+            sending.cancel()
         await asyncio.wait({pong}, timeout=max(0.0, deadline - clock()))
         return pong.done()
 
@@ -131,11 +140,17 @@ class Nats:
         force = getattr(self.nc, "force_reconnect", None)
         if force is None:
             return False
+        _abort(self.nc)
         try:
             await force()
         except (nats_errors.Error, OSError):
             return False  # It has ended, or reconnects by itself.
         return True
+
+    def let_go(self) -> None:
+        """Drops a link that nats-py leaves by itself, and for whose unsent bytes it would wait."""
+        if self.nc.is_reconnecting:
+            _abort(self.nc, only_closing=True)
 
     def takes_answers(self, subject: str) -> bool:
         """Whether nats-py hears the answers to all requests on this subject, in lower case."""
@@ -196,8 +211,28 @@ def _unreachable(
     return Disconnected(f"NATS at {where} was not reached{when}{why}")
 
 
+def _abort(nc: Client, *, only_closing: bool = False) -> None:
+    """Drops the link at once, with what is not sent."""
+    writer = getattr(getattr(nc, "_transport", None), "_io_writer", None)
+    transport: Optional[asyncio.WriteTransport] = getattr(writer, "transport", None)
+    if transport is not None and (transport.is_closing() or not only_closing):
+        transport.abort()
+
+
 async def close_nats(nc: Client) -> None:
-    """Closes a NATS connection, also one whose link breaks meanwhile."""
+    """Closes a NATS connection, also one whose link breaks meanwhile, or sends nothing any more."""
+    closing = asyncio.ensure_future(_close(nc))
+    try:
+        for _ in range(2):
+            await asyncio.wait({closing}, timeout=_UNSENT)
+            if not closing.done():
+                _abort(nc)
+    finally:
+        closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+
+
+async def _close(nc: Client) -> None:
     try:
         await nc.close()
     except (AttributeError, AssertionError):

@@ -28,15 +28,23 @@ class Startable(Coroutine[Any, Any, T], Generic[T]):
 
     def send(self, value: Any) -> Any:
         """A step of a task that runs this."""
-        if self._running is None:
-            self._running = self._start()
-        return self._running.send(value)
+        return self._step("send", value)
 
     def throw(self, *exception: Any) -> Any:
         """Raises an exception where this waits."""
+        return self._step("throw", *exception)
+
+    def _step(self, kind: str, *arguments: Any) -> Any:
         if self._running is None:
             self._running = self._start()
-        return self._running.throw(*exception)
+        try:
+            return getattr(self._running, kind)(*arguments)
+        except BaseException:
+            self._on_end()
+            raise
+
+    def _on_end(self) -> None:
+        """What it ran has ended."""
 
     def close(self) -> None:
         """Ends it, as `close` of a coroutine does."""

@@ -16,9 +16,11 @@ TRY_TIMEOUT = 2.5
 CALL_TIMEOUT = 10.0
 #: A close tries so long to disconnect; what no daemon hears of lapses with its lease.
 LAST_DISCONNECT = 2.0
+#: A try of it: another daemon may answer where one hangs, and a repeat is harmless.
+LAST_TRY = 0.4
 
 _FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 10.0
 # Answers missing in a row after which the daemons are silent.
 _MISSING = 2
 
@@ -42,27 +44,6 @@ async def wait_set(event: asyncio.Event, timeout: Optional[float]) -> bool:
     return event.is_set()
 
 
-async def acquired(lock: asyncio.Lock, timeout: Optional[float]) -> bool:
-    """Whether a lock was taken in time."""
-
-    def give_back(taken: asyncio.Task[bool]) -> None:
-        if not taken.cancelled():
-            lock.release()
-
-    taking = asyncio.ensure_future(lock.acquire())
-    try:
-        await asyncio.wait({taking}, timeout=timeout)
-    except asyncio.CancelledError:
-        taking.add_done_callback(give_back)
-        taking.cancel()
-        raise
-    if taking.done():
-        return True
-    taking.add_done_callback(give_back)
-    taking.cancel()
-    return False
-
-
 class Backoff:
     """Pauses between tries: full jitter, from 0.2 s up to 10 s, never less than was asked for."""
 
@@ -72,33 +53,43 @@ class Backoff:
     def reset(self) -> None:
         self._ceiling = _FIRST_PAUSE
 
-    def next_pause(
-        self, at_least: Optional[float] = None, at_most: float = _LONGEST_PAUSE
-    ) -> float:
+    def next_pause(self, at_least: Optional[float] = None, at_most: float = LONGEST_PAUSE) -> float:
         pause = random.uniform(0, min(self._ceiling, at_most))
-        self._ceiling = min(self._ceiling * 2, _LONGEST_PAUSE)
+        self._ceiling = min(self._ceiling * 2, LONGEST_PAUSE)
         return max(pause, at_least or 0.0)
 
 
-def pause_after(error: PresenceError, backoff: Backoff, at_most: float = _LONGEST_PAUSE) -> float:
+def pause_after(error: PresenceError, backoff: Backoff, at_most: float = LONGEST_PAUSE) -> float:
     """Seconds to wait after a failed try: ``at_most`` where the daemon asks for no more."""
     if isinstance(error, NoDaemon):
         return random.uniform(0.1, 1.0)
     return backoff.next_pause(error.retry_after, at_most)
 
 
-class Silence:
-    """Whether the daemons are silent: some requests in a row went without an answer."""
+class Answers:
+    """How many answers of daemons a door has heard."""
 
     def __init__(self) -> None:
+        self.number = 0
+
+
+class Silence:
+    """Whether the daemons are silent: some requests in a row went without an answer, and no other
+    of the door was answered meanwhile: where one of several daemons hangs, nothing lapses."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
         self._missing = 0
+        self._number = 0
 
     def on_answer(self) -> None:
         self._missing = 0
 
     def on_error(self, error: PresenceError) -> bool:
         """Whether they are silent after this; an error that is not about silence is an answer."""
-        self._missing = self._missing + 1 if isinstance(error, NoAnswer) else 0
+        is_heard = self._number != self._answers.number
+        self._number = self._answers.number
+        self._missing = (1 if is_heard else self._missing + 1) if isinstance(error, NoAnswer) else 0
         return self._missing >= _MISSING
 
 

@@ -96,6 +96,13 @@ def seconds_of(seconds: Any, field: str = "timeout") -> Optional[float]:
     return seconds
 
 
+def audit_of(seconds: Any) -> Optional[float]:
+    """The time between two audits; None: none."""
+    if seconds_of(seconds, "audit") == 0:
+        raise Invalid("audit", "a number of seconds above 0; no audit is None")
+    return seconds_of(seconds, "audit")
+
+
 def limit_of(limit: Any, most: Optional[int] = None, field: str = "limit") -> Optional[int]:
     """How many an application wants; None is all."""
     if limit is None and most is None:
@@ -115,13 +122,3 @@ def merge(older: Mapping[str, Any], newer: Mapping[str, Any]) -> Json:
         merged.pop("status_expires_at", None)
     merged.update(newer)
     return merged
-
-
-def fields_to_keep(set_before: Mapping[str, Any], me: Optional[Mapping[str, Any]]) -> Json:
-    """The fields for a record that has to be made again."""
-    result = {name: value for name, value in set_before.items() if value is not None}
-    if me is not None:
-        for own, name in (("invisible", "invisible"), ("availability_choice", "availability")):
-            if own in me:
-                result[name] = me[own]
-    return result

@@ -76,6 +76,9 @@ class Query(Startable[list[T]], Generic[T]):
     def _start(self) -> Coroutine[Any, Any, list[T]]:
         return self._all()
 
+    def _on_end(self) -> None:
+        self._running = None  # It may be run again.
+
     async def _all(self) -> list[T]:
         return [item async for item in self]
 

@@ -128,6 +128,8 @@ class Questions:
     ) -> None:
         id, is_absent = slot.entry.id, slot.entry.id not in found
         user, knows_all = found.get(id), source is self._hub.users
+        if user is not None:
+            self._hub.look_at_own(user, when)
         # Who is no member of a channel: that says nothing to others who watch the user.
         if user is not None or (is_absent and knows_all):
             slot.spread(slot.entry.on_answer(user, when))

@@ -6,18 +6,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Optional
 
+from ._turns import Turn, Turns
+
 if TYPE_CHECKING:
     from .seat import Seat
 
 
 class SeatQueue:
-    """One request of a user is under way at a time."""
+    """A seat that is sent has a turn of its user."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
         self._seats: dict[str, Seat] = {}
         self._of_user: defaultdict[str, set[Seat]] = defaultdict(set)
         self._dirty: dict[str, Seat] = {}  # Seats that may want something, in their order.
-        self._busy: set[str] = set()  # Users with a request under way.
+        self._taken: dict[str, Turn] = {}  # Of the seats with a request under way.
 
     def __len__(self) -> int:
         return len(self._seats)
@@ -61,7 +64,7 @@ class SeatQueue:
             if not seat._wants:
                 settled.append(seat)
                 continue
-            if seat.user_id in self._busy:
+            if not self._turns.is_free(seat.user_id):
                 continue
             # Who connects waits for another seat of the user whose change may hide the user.
             if seat._gives_way and any(s._goes_first for s in self._of_user[seat.user_id]):
@@ -69,7 +72,9 @@ class SeatQueue:
             if seat._not_before > now:
                 wake_at = min(wake_at or seat._not_before, seat._not_before)
                 continue
-            self._busy.add(seat.user_id)
+            turn = self._turns.take(seat.user_id)
+            assert turn is not None
+            self._taken[seat.id] = turn
             chosen.append(seat)
             if len(chosen) == most:
                 break
@@ -80,6 +85,14 @@ class SeatQueue:
     def done(self, seats: Iterable[Seat]) -> None:
         """The requests of some seats have ended: they may want something again."""
         for seat in seats:
-            self._busy.discard(seat.user_id)
             if seat in self:
                 self._dirty[seat.id] = seat
+            self._taken.pop(seat.id).end()
+
+    def turns_of(self, seats: Iterable[Seat]) -> list[Turn]:
+        """The turns that seats have, which are being sent."""
+        return [self._taken[seat.id] for seat in seats]
+
+    def waits(self, user: str) -> bool:
+        """Whether any seat of a user may want something."""
+        return any(seat.id in self._dirty for seat in self._of_user.get(user, ()))

@@ -7,9 +7,9 @@ from typing import Any, Optional
 
 from nats.aio.client import Client
 
-from ._calls import chunks, is_too_large
+from ._calls import Json, chunks, is_too_large
 from ._desired import Desired
-from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_view, own_views
+from ._door import AUDIT, EVENTS, IDS_A_QUERY, PREFIX, Door, own_view
 from ._everyone_watch import EveryoneWatch
 from ._filter import Filter
 from ._model import Channel, Me, parse_channel
@@ -47,13 +47,13 @@ class Service(Door):
     ) -> Opening[Connection]:
         """Has a user come online, with heartbeats of its own. For many users: ``lease``."""
         id_of(user, "user")
-        desired = Desired(user_patch(fields, named), device, idle, defaults)
+        desired = Desired(user_patch(fields, named), device, idle, defaults, self._users.of(user))
         return self._connect(user, user, desired)
 
     def lease(self, name: str) -> Opening[Lease]:
         """A lease for many users' connections. The name gets a random end."""
         leases = self._leases
-        lease = Lease(self._link, self._calls, name, leases.add, leases.discard)
+        lease = Lease(self._link, self._calls, self._users, name, leases.add, leases.discard)
         return Opening(lease._open())
 
     def watch_all(self) -> Opening[EveryoneWatch]:
@@ -70,10 +70,10 @@ class Service(Door):
             result.update(await self._upsert(chunk))
         return result
 
-    async def _upsert(self, patches: Sequence[Mapping[str, Any]]) -> dict[str, Me]:
+    async def _upsert(self, patches: Sequence[tuple[str, Json]]) -> dict[str, Me]:
         """One request; two halves where its answer is too large, which names all users."""
         try:
-            return own_views(await self._calls.call("upsert_users", {"users": patches}))
+            return await self._write_users(patches)
         except Refused as error:
             # The client itself finds a request that is too large, and names no field.
             if error.field not in ("users", None) or not is_too_large(error, len(patches)):
@@ -85,9 +85,9 @@ class Service(Door):
         self, user: str, fields: Optional[Mapping[str, Any]] = None, **named: Any
     ) -> Me:
         """Changes one user; None as a value removes a field."""
-        patch = {**user_patch(fields, named), "id": id_of(user, "user")}
+        patch = user_patch(fields, named)
         with about_one_user():
-            return own_view(await self.upsert([patch]), user)
+            return own_view(await self._upsert([(id_of(user, "user"), patch)]), user)
 
     async def delete(self, ids: Iterable[str]) -> list[str]:
         """Deletes users; returns the ids of those that there were."""
@@ -149,9 +149,11 @@ def service(
     return Service(nc, prefix=prefix, events=events, audit=audit)
 
 
-def _user_of(user: Any, field: str) -> Mapping[str, Any]:
+def _user_of(user: Any, field: str) -> tuple[str, Json]:
     id = id_of(user.get("id"), f"{field}.id") if isinstance(user, Mapping) else ""
-    return {**patch_of(user, {}, field), "id": id}
+    patch = patch_of(user, {}, field)
+    del patch["id"]
+    return id, patch
 
 
 def _deleted(answer: Mapping[str, Any]) -> list[str]:

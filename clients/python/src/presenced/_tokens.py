@@ -34,6 +34,18 @@ def ids_of(ids: Any, field: str = "ids") -> list[str]:
     return [id_of(id, f"{field}[{index}]") for index, id in enumerate(ids)]
 
 
+def subject_of(subject: Any, field: str) -> str:
+    """The beginning of subjects, as the daemons are set to."""
+    if not isinstance(subject, str):
+        raise Invalid(field, f"a subject is a str, not a {type(subject).__name__}")
+    tokens = subject.split(".")
+    if not all(token.isprintable() and token and not set(token) & set(" *>") for token in tokens):
+        raise Invalid(
+            field, f"tokens joined by dots, without blanks and wildcards, not {subject!r}"
+        )
+    return subject
+
+
 def encode(id: str) -> str:
     """The token of an id."""
     data = id_of(id).encode("utf-8")

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from nats.aio.client import Client
 
 from ._desired import Desired
-from ._door import AUDIT, EVENTS, PREFIX, Door, own_view, own_views
+from ._door import AUDIT, EVENTS, PREFIX, Door, own_view
 from ._model import Me
 from ._opening import Opening
 from ._patch import user_patch
@@ -31,6 +31,8 @@ class UserClient(Door):
     ) -> None:
         super().__init__(nc, id_of(user), prefix, events, audit)
         self.id: str = user
+        self._known = self._users.of(user)
+        self._hub.on_own = self._known.on_view
 
     def connect(
         self,
@@ -45,15 +47,14 @@ class UserClient(Door):
 
         ``defaults`` are fields that count only if this makes the user.
         """
-        desired = Desired(user_patch(fields, named), device, idle, defaults)
+        desired = Desired(user_patch(fields, named), device, idle, defaults, self._known)
         return self._connect(self.id, None, desired)
 
     async def update(self, fields: Optional[Mapping[str, Any]] = None, **named: Any) -> Me:
         """Changes the user without being connected; None as a value removes a field."""
-        body = {"users": [user_patch(fields, named)]}
+        patch = user_patch(fields, named)
         with about_one_user():
-            answer = await self._calls.call("upsert_users", body, lock=self._lock(self.id))
-        me = own_view(own_views(answer), self.id)
+            me = own_view(await self._write_users([(self.id, patch)]), self.id)
         self._take_me(me)
         return me
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Any, Callable, Optional
 
 from ._background import spawn
@@ -18,6 +19,7 @@ from ._model import ConnectionState, Me, parse_me
 from ._pace import (
     CALL_TIMEOUT,
     LAST_DISCONNECT,
+    LAST_TRY,
     Backoff,
     Pace,
     Silence,
@@ -28,6 +30,7 @@ from ._pace import (
 from ._patch import seconds_of, user_patch
 from ._session import Session
 from ._states import HasState, States
+from ._turns import Turn
 from .errors import Closed, Malformed, PresenceError, about_one_user
 
 
@@ -41,7 +44,6 @@ class Connection(HasState, Session):
         self,
         link: Link,
         calls: Calls,
-        lock: asyncio.Lock,
         user: str,
         named: Optional[str],
         desired: Desired,
@@ -53,7 +55,6 @@ class Connection(HasState, Session):
         super().__init__(user, desired)
         self._link = link
         self._calls = calls
-        self._lock = lock
         self._named = named  # The user's id where bodies name it: at the first door.
         self._on_me = on_me
         self._on_open = on_open
@@ -62,10 +63,11 @@ class Connection(HasState, Session):
         self._states = States(f"the connection of {user!r}", link.outage)
         self._pace = Pace()
         self._backoff = Backoff()
-        self._silence = Silence()
+        self._silence = Silence(calls.answers)
         self._write_backoff = Backoff()
         self._write_at = 0.0  # Not before, after a write that failed.
         self._write_error: Optional[PresenceError] = None
+        self._turn: Optional[Turn] = None
         self._wake = asyncio.Event()
         self._task: Optional[asyncio.Task[None]] = None
         self._connected = False
@@ -75,15 +77,15 @@ class Connection(HasState, Session):
         self._doubt = True
         self._beats = 0
         self._beat_at = 0.0
-        self._me: Optional[Me] = None
+        self._created_at: Optional[datetime] = None
 
     def __repr__(self) -> str:
         return f"<Connection of {self.user_id!r}, {self.state}>"
 
     @property
     def me(self) -> Optional[Me]:
-        """The user's own view, as the last answer had it; None before the first."""
-        return self._me
+        """The user's own view, as the last answer to its door had it; None before the first."""
+        return self._desired.known.me
 
     async def update(
         self,
@@ -98,9 +100,9 @@ class Connection(HasState, Session):
         when that is possible. A change that is refused is dropped.
         """
         await self._want(timeout, user_patch(fields, named))
-        if self._me is None:
+        if self.me is None:
             raise Malformed("the answers are without the user's own view")
-        return self._me
+        return self.me
 
     async def close(self, *, timeout: Optional[float] = LAST_DISCONNECT) -> None:
         """Disconnects, for which it tries until the timeout; else the lease ends it."""
@@ -123,13 +125,22 @@ class Connection(HasState, Session):
 
     async def _say_goodbye(self, timeout: Optional[float]) -> None:
         """Disconnects, if that can be done in time."""
-        body = self._body(connection_id=self.id)
-        goodbye = asyncio.ensure_future(self._calls.call("disconnect", body, timeout, self._lock))
+        goodbye = asyncio.ensure_future(self._disconnect(timeout))
         try:
             await asyncio.wait({goodbye}, timeout=timeout)
         finally:
             goodbye.cancel()
             await asyncio.gather(goodbye, return_exceptions=True)
+
+    async def _disconnect(self, timeout: Optional[float]) -> None:
+        """Disconnects after the request under way; but one without an answer has no time to spare,
+        and the daemons remember a disconnect that overtakes its connect."""
+        ends_at = None if timeout is None else clock() + timeout
+        patience = LAST_TRY if timeout is None else min(LAST_TRY, timeout / 2)
+        async with self._calls.turns.held([self.user_id], clock() + patience):
+            body = self._body(connection_id=self.id)
+            left = None if ends_at is None else ends_at - clock()
+            await self._calls.call("disconnect", body, left, each=LAST_TRY)
 
     async def _open(self) -> Connection:
         self._link.check_begin()
@@ -171,13 +182,10 @@ class Connection(HasState, Session):
         while True:
             try:
                 await self._link.wait_up()
-                async with self._lock:
-                    waits = self._gives_way()
-                    if not waits:
-                        await self._step()
-                if waits:
-                    await self._wake.wait()
-                    self._wake.clear()
+                if self._connected and clock() >= self._beat_at:
+                    await self._beat()  # It needs no order, and waits for no other's request.
+                elif not self._connected or self._may_write:
+                    await self._send()
                 else:
                     await self._idle()
             except PresenceError as error:
@@ -214,20 +222,30 @@ class Connection(HasState, Session):
             if peer.user_id == self.user_id and not peer._connected:
                 peer._wake.set()
 
+    @property
+    def _may_write(self) -> bool:
+        return self._desired.dirty and clock() >= self._write_at
+
+    async def _send(self) -> None:
+        """Sends one connect or write in its turn, for which no heartbeat waits."""
+        until = self._beat_at if self._connected else None
+        async with self._calls.turns.held([self.user_id], until) as self._turn:
+            waits = self._gives_way()
+            if self._turn is not None and not waits:
+                await self._step()
+        if waits:
+            await self._wake.wait()
+            self._wake.clear()
+
     async def _step(self) -> None:
-        """Sends one request, if there is one to be sent. No write keeps a heartbeat waiting."""
         if not self._connected and self._desired.apart:
             await self._upsert()
         elif not self._connected:
             await self._connect()
-        elif clock() >= self._beat_at:
-            await self._beat()
-        elif self._desired.dirty and clock() >= self._write_at:
+        elif self._may_write:
             await self._write()
 
     async def _idle(self) -> None:
-        if not self._connected:
-            return
         next_at = min(self._beat_at, self._write_at) if self._desired.dirty else self._beat_at
         await wait_set(self._wake, max(0.0, next_at - clock()))
         self._wake.clear()
@@ -256,7 +274,9 @@ class Connection(HasState, Session):
         """One try of a write; None if it was refused, which those who wait are told."""
         try:
             with about_one_user():
-                return self._heard(await self._calls.once(operation, body))
+                turns = () if self._turn is None else (self._turn,)
+                request = self._calls.once(operation, body)
+                return self._heard(await self._calls.turns.run(turns, request))
         except PresenceError as error:
             if error.retryable or error.may_have_applied:
                 raise
@@ -343,16 +363,16 @@ class Connection(HasState, Session):
     def _take_answer(self, answer: Mapping[str, Any]) -> bool:
         """Takes the answer of a write; True if the user's record is a new one."""
         me = answer.get("me")
-        before, parsed = self._me, parse_me(me) if isinstance(me, dict) else None
+        parsed = parse_me(me) if isinstance(me, dict) else None
         self._pace.take(answer)
         self._backoff.reset()
         self._beat_at = clock() + self._pace.next_interval()
-        self._me = parsed or before
-        self._desired.on_answer(me if parsed is not None else None)
+        self._desired.on_answer(parsed)
         if parsed is None:
             return False
         self._on_me(parsed)
-        older, newer = before.created_at if before else None, parsed.created_at
+        older, newer = self._created_at, parsed.created_at
+        self._created_at = newer or older
         return older is not None and newer is not None and newer > older
 
     def _body(self, **fields: Any) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import Any, Callable, Optional
 from ._background import spawn
 from ._calls import Calls
 from ._desired import Desired
+from ._knowledge import KnownUsers
 from ._link import Link, LinkEvent
-from ._model import ConnectionState
+from ._model import ConnectionState, parse_me
 from ._opening import Opened, Opening
 from ._pace import (
     CALL_TIMEOUT,
     LAST_DISCONNECT,
+    LAST_TRY,
     Backoff,
     Pace,
     Silence,
@@ -46,6 +48,7 @@ class Lease(HasState, Opened):
         self,
         link: Link,
         calls: Calls,
+        users: KnownUsers,
         name: str,
         on_open: Callable[[Lease], None],
         on_end: Callable[[Lease], None],
@@ -53,14 +56,15 @@ class Lease(HasState, Opened):
         id_of(name, "name", MAX_BYTES - len(f"-{random_id()}"))  # It gets a random end.
         self._link = link
         self._calls = calls
+        self._users = users
         self._base = name
         self._on_open = on_open
         self._on_end = on_end
         self._states = States(f"the lease {name!r}", link.outage)
         self._pace = Pace()
         self._backoff = Backoff()
-        self._silence = Silence()
-        self._seats = SeatQueue()
+        self._silence = Silence(calls.answers)
+        self._seats = SeatQueue(calls.turns)
         self._batches: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
@@ -100,7 +104,7 @@ class Lease(HasState, Opened):
         """
         id_of(user, "user")
         seconds_of(timeout)
-        desired = Desired(user_patch(fields, named), device, idle, defaults)
+        desired = Desired(user_patch(fields, named), device, idle, defaults, self._users.of(user))
         return Opening(Seat(self, user, desired, timeout)._open())
 
     async def close(
@@ -137,7 +141,7 @@ class Lease(HasState, Opened):
     async def _say_goodbye(self, body: Mapping[str, Any], ends_at: Optional[float]) -> None:
         left = None if ends_at is None else ends_at - clock()
         if left is None or left > 0:
-            await self._calls.call("disconnect", body, left)
+            await self._calls.call("disconnect", body, left, each=LAST_TRY)
         else:  # The batches took all the time: the daemons hear it after them.
             await self._calls.publish("disconnect", body)
 
@@ -146,6 +150,7 @@ class Lease(HasState, Opened):
         self.check_loop()
         self._link.start()
         self._link.listeners.append(self._on_link)
+        self._calls.turns.on_free.append(self._on_free)
         self._on_open(self)
         self._tasks = [
             spawn(task, f"the lease {self.name}", self._finish)
@@ -172,6 +177,11 @@ class Lease(HasState, Opened):
         return seat in self._seats
 
     # -- signals
+
+    def _on_free(self, user: str) -> None:
+        """The request of a user has ended, for which a seat may have waited."""
+        if self._seats.waits(user):
+            self._wake.set()
 
     def _on_link(self, event: LinkEvent) -> None:
         if event is LinkEvent.DOWN:
@@ -204,7 +214,7 @@ class Lease(HasState, Opened):
                 fail = partial(self._fail_seats, seats)
                 task = spawn(self._send(seats), f"a batch of {self.name}", fail)
                 self._batches.add(task)
-                task.add_done_callback(self._on_batch_done)
+                task.add_done_callback(partial(self._on_batch_done, seats))
             if not self._batches and self._old and not self._seats.wants:
                 for name in self._old:
                     end = spawn(self._end_old(name), f"the end of {name}", self._finish)
@@ -212,7 +222,8 @@ class Lease(HasState, Opened):
                     end.add_done_callback(self._ending.discard)
                 self._old.clear()
 
-    def _on_batch_done(self, task: asyncio.Task[None]) -> None:
+    def _on_batch_done(self, seats: list[Seat], task: asyncio.Task[None]) -> None:
+        self._seats.done(seats)
         self._batches.discard(task)
         self._wake.set()
 
@@ -231,16 +242,19 @@ class Lease(HasState, Opened):
             await self._send_parts(name, seats, operations)
         finally:
             self._writes += 1
-            self._seats.done(seats)
 
     async def _send_parts(
         self, name: str, seats: list[Seat], operations: list[dict[str, Any]]
     ) -> None:
         """Sends a batch; one that is too large goes in two."""
-        body = {"ops": operations, "me": False}
+        # Only the answer to a connect tells whether the user is hidden already: it costs no request
+        # of its own, and nothing in between, as the views make the answers of batches large.
+        connects = any(operation["op"] == "connect" for operation in operations)
+        body = {"ops": operations, "me": connects}
         half = len(seats) // 2
         try:
-            answer = await self._calls.once("batch", body)
+            request = self._calls.once("batch", body)
+            answer = await self._calls.turns.run(self._seats.turns_of(seats), request)
             results = answer.get("results")
             if not isinstance(results, list) or len(results) != len(seats):
                 raise Malformed("a batch without its results")
@@ -269,13 +283,18 @@ class Lease(HasState, Opened):
             seat._desired.on_failure()
             seat._on_lost(relapsed=True)
         else:
+            try:
+                me = parse_me(result["me"]) if isinstance(result.get("me"), dict) else None
+            except Malformed as error:
+                self._on_error(seat, operation, error)
+                return
             if operation == "connect":
                 if not any(other._connected for other in self._seats):
                     self._beat_now.set()  # The answer says how often.
                 self._pace.take(result)
                 if name == self.name:
                     seat._on_connected(created=result.get("created") is True)
-            seat._on_answer()
+            seat._on_answer(me)
 
     def _on_error(self, seat: Seat, operation: str, error: PresenceError) -> None:
         seat._states.set(seat.state, error)
@@ -398,6 +417,7 @@ class Lease(HasState, Opened):
             self._remove(seat, error)
         if self._on_link in self._link.listeners:
             self._link.listeners.remove(self._on_link)
+            self._calls.turns.on_free.remove(self._on_free)
         self._states.set(ConnectionState.CLOSED, error)
         self._on_end(self)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
 from ._desired import Desired
-from ._model import ConnectionState
+from ._model import ConnectionState, Me
 from ._pace import CALL_TIMEOUT, LAST_DISCONNECT, Backoff, wait_set
 from ._patch import seconds_of, user_patch
 from ._session import Session
@@ -127,11 +127,11 @@ class Seat(HasState, Session):
         relapsed, self._relapsed = self._relapsed, False
         self._states.set(ConnectionState.ONLINE, relapsed=relapsed, recreated=was_there and created)
 
-    def _on_answer(self) -> None:
-        """An operation was carried out."""
+    def _on_answer(self, me: Optional[Me]) -> None:
+        """An operation was carried out. ``me``: the own view without custom fields."""
         self._backoff.reset()
         self._states.set(self.state)
-        self._desired.on_answer(self._desired.me or {})
+        self._desired.on_answer(me, whole=False)
 
     def _on_held(self) -> None:
         """The lease is alive, and holds those who are connected."""
