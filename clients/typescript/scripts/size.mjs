@@ -4,9 +4,9 @@ import { build } from "esbuild";
 import { gzipSync } from "node:zlib";
 
 const PARTS = [
-  { what: "a page: open", code: 'export { open } from "./dist/browser/index.js"', limit: 11_700 },
+  { what: "a page: open", code: 'export { open } from "./dist/browser/index.js"', limit: 12_200 },
   { what: "a page's React hooks", code: 'export * from "./dist/react/index.js"', limit: 1300 },
-  { what: "a user's door: forUser", code: 'export { forUser } from "./dist/index.js"', limit: 9300 },
+  { what: "a user's door: forUser", code: 'export { forUser } from "./dist/index.js"', limit: 9800 },
 ];
 
 for (const { what, code, limit } of PARTS) {

@@ -30,12 +30,11 @@ export class Connection<F extends object = Fields> implements AsyncDisposable {
     this.#door = door;
     this.#beats = new Beats(ticker, (woke) => this.beat(woke));
     this.#session = new Session<F>(
-      door.link,
+      door,
       user,
       (operation, body) => door.once(operation, body),
       patch,
       options,
-      door.spreadMs,
     );
     this.#session.onJoined = ({ heartbeat }) => {
       this.#ask = true;

@@ -8,8 +8,11 @@ import {
   isTooLarge,
   retryDelayMs,
 } from "./errors.js";
+import type { Holder } from "./knowledge.js";
+import { Knowledge } from "./knowledge.js";
 import type { Answer, Link } from "./link.js";
 import { tokenOf } from "./token.js";
+import type { Me, Patch } from "./types.js";
 
 export interface DoorOptions {
   /** The request prefix without the version, `presence` by default. */
@@ -33,6 +36,8 @@ export class Door {
   readonly spreadMs: number;
   readonly #prefix: string;
   readonly #suffix: string;
+  readonly #known = new Map<string, Knowledge>();
+  #tick = 0;
 
   constructor(link: Link, user: string | undefined, options: DoorOptions = {}) {
     this.link = link;
@@ -46,6 +51,36 @@ export class Door {
 
   subject(operation: string): string {
     return `${this.#prefix}.${operation}${this.#suffix}`;
+  }
+
+  /** The order of events, questions and answers, to tell what an answer can know. */
+  mark(): number {
+    return ++this.#tick;
+  }
+
+  /** Shares what is known of a user, until `letGo`. */
+  hold(user: string, holder: Holder): Knowledge {
+    const known = this.#known.get(user) ?? new Knowledge(user === this.user);
+    this.#known.set(user, known);
+    known.holders.add(holder);
+    return known;
+  }
+
+  letGo(user: string, holder: Holder): void {
+    const holders = this.#known.get(user)?.holders;
+    holders?.delete(holder);
+    if (!holders?.size) this.#known.delete(user);
+  }
+
+  /** Changes users, and has those who share them know. */
+  async upsert<A extends { users: Record<string, object> }>(
+    users: readonly (Patch & { id: string })[],
+  ): Promise<A> {
+    const answer = await this.call<A>("upsert_users", { users });
+    const at = this.mark();
+    for (const { id, ...patch } of users)
+      this.#known.get(id)?.onWrite(patch, answer.users[id] as Me | undefined, at);
+    return answer;
   }
 
   /** One try. An answer that carries an error is thrown. */

@@ -8,11 +8,14 @@ import { pause } from "./door.js";
 import type { PresenceError } from "./errors.js";
 import { isPresenceError, isTooLarge, retryDelayMs } from "./errors.js";
 import { tokenOf } from "./token.js";
-import type { PublicUser } from "./types.js";
+import type { Knowledge } from "./knowledge.js";
+import type { Me, PublicUser } from "./types.js";
 import type { Known } from "./view.js";
 import { View, userOfEvent } from "./view.js";
 
 const LINGER_MS = 1000;
+/** How often an invisible user's own view is asked for: its changes are no events. */
+const OWN_AGAIN_MS = 10_000;
 const GATHER_MS = 10;
 const QUERY_IDS = 100;
 const QUERIES_IN_FLIGHT = 4;
@@ -64,7 +67,11 @@ export class Hub {
   readonly listeners = new Set<() => void>();
   readonly #queue = new Set<string>();
   #queries = 0;
-  #tick = 0;
+  /** What the door knows of its own user. */
+  readonly #own: Knowledge | undefined;
+  /** The login may not ask for its own view by `query_users`. */
+  #ownRefused = false;
+  #ownAgain: ReturnType<typeof setTimeout> | undefined;
   #gather: ReturnType<typeof setTimeout> | undefined;
   #resync: ReturnType<typeof setTimeout> | undefined;
   #audit: ReturnType<typeof setTimeout> | undefined;
@@ -74,6 +81,7 @@ export class Hub {
 
   constructor(door: Door) {
     this.door = door;
+    if (door.user !== undefined) this.#own = door.hold(door.user, (me, at) => this.#onMe(me, at));
     door.link.listeners.add({
       up: () => this.#onUp(),
       down: (error) => this.#onStale(error.message),
@@ -87,7 +95,7 @@ export class Hub {
 
   /** The order of events and questions, to tell what an answer can know. */
   mark(): number {
-    return ++this.#tick;
+    return this.door.mark();
   }
 
   entry(id: string): Entry | undefined {
@@ -100,6 +108,7 @@ export class Hub {
     if (!entry) {
       entry = new Entry(id);
       this.#entries.set(id, entry);
+      if (id === this.door.user && this.#own?.me) entry.view.onAnswer(this.#own.me, this.mark());
     }
     clearTimeout(entry.linger);
     entry.linger = undefined;
@@ -108,6 +117,7 @@ export class Hub {
     if (subscribe && !entry.stop) this.#subscribe(entry);
     else if (!subscribe && this.door.link.up) entry.subscribedAt = 0;
     if (!cover && !entry.fresh && !entry.covers.size && !entry.denied) this.#enqueue(id);
+    this.#askOwnAgain();
     this.#scheduleAudit();
   }
 
@@ -132,15 +142,19 @@ export class Hub {
       const entry = this.#entries.get(id);
       if (!entry || entry.denied) continue;
       const user = users.get(id);
+      const own = id === this.door.user;
       const before = entry.view.user;
       const wasFresh = entry.fresh;
       const newer = !!user && user.version > entry.view.floor;
       if (user) entry.view.onAnswer(user, askedAt);
       else entry.view.onAbsent(askedAt);
-      if (wasFresh && newer && before !== undefined) this.missed++;
+      // An event about oneself may be under way to the question that this answers.
+      if (wasFresh && newer && before !== undefined && !own) this.missed++;
       entry.fresh ||= askedAt > entry.subscribedAt && this.door.link.up;
       if (entry.view.user !== before || entry.fresh !== wasFresh) this.#tell(entry, before);
+      if (own && user && "invisible" in user) this.#own?.onView(user as Me, askedAt);
     }
+    this.#askOwnAgain();
   }
 
   /** The answer to the question of `askedAt` shows nothing of these users: events will. */
@@ -159,9 +173,58 @@ export class Hub {
     const user = userOfEvent(id, data);
     if (!user) this.foreign++;
     if (!user || !entry) return;
+    // Others see less than the user itself, whose own view is asked for.
+    if (id === this.door.user) {
+      if (user.version > entry.view.floor) this.#askOwn(entry);
+      return;
+    }
     const before = entry.view.user;
     entry.view.onEvent(user, this.mark());
     if (entry.view.user !== before) this.#tell(entry, before);
+  }
+
+  /** The own view, in an answer of this door. */
+  #onMe(me: Me, at: number): void {
+    const entry = this.#entries.get(me.id);
+    if (!entry || entry.denied) return;
+    const before = entry.view.user;
+    const wasFresh = entry.fresh;
+    entry.view.onAnswer(me, at);
+    // Where no question is allowed, nothing fresher comes.
+    entry.fresh ||= this.#ownRefused && this.door.link.up;
+    if (entry.view.user !== before || entry.fresh !== wasFresh) this.#tell(entry, before);
+    this.#askOwnAgain();
+  }
+
+  /** Whether what `me` or a channel says of the user is all there is, and stays shown. */
+  #keepsOwn(entry: Entry): boolean {
+    this.#ownRefused = true;
+    if (entry.covers.size) this.#askOwn(entry);
+    if (!this.#own?.me) return entry.covers.size > 0;
+    entry.fresh = this.door.link.up;
+    this.#tell(entry, entry.view.user);
+    return true;
+  }
+
+  #askOwn(entry: Entry): void {
+    if (!this.#ownRefused) this.#enqueue(entry.id);
+    else for (const watcher of entry.covers) watcher.onResync();
+  }
+
+  #askOwnAgain(): void {
+    const hidden = () => {
+      const entry = this.#entries.get(this.door.user ?? "");
+      return this.#own?.me?.invisible && entry?.watchers.size ? entry : undefined;
+    };
+    if (this.#ownAgain !== undefined || !hidden()) return;
+    this.#ownAgain = setTimeout(() => {
+      this.#ownAgain = undefined;
+      const entry = hidden();
+      if (!entry) return;
+      this.#askOwn(entry);
+      this.#askOwnAgain();
+    }, OWN_AGAIN_MS);
+    (this.#ownAgain as { unref?(): void }).unref?.();
   }
 
   /** Stale at once, asked for again soon; a large picture is spread further. */
@@ -203,7 +266,8 @@ export class Hub {
       entry.subscribedAt = this.mark();
       entry.denied = undefined;
     }
-    const upTo = this.#tick;
+    this.#ownRefused = false;
+    const upTo = this.mark();
     const watchers = [...this.watchers];
     clearTimeout(this.#resync);
     const spread = this.#entries.size > LARGE ? this.door.spreadMs * 5 : this.door.spreadMs;
@@ -218,7 +282,8 @@ export class Hub {
   }
 
   #onClosed(error: PresenceError): void {
-    for (const timer of [this.#gather, this.#resync, this.#audit]) clearTimeout(timer);
+    for (const timer of [this.#gather, this.#resync, this.#audit, this.#ownAgain])
+      clearTimeout(timer);
     for (const entry of this.#entries.values()) clearTimeout(entry.linger);
     for (const watcher of [...this.watchers]) watcher.onClosed(error);
     this.#entries.clear();
@@ -250,8 +315,11 @@ export class Hub {
       if (!isPresenceError(error) || this.door.link.closed) return;
       if (!error.retryable) {
         const denied = new Set<Watcher>();
-        for (const id of ids)
-          this.#entries.get(id)?.watchers.forEach((watcher) => denied.add(watcher));
+        for (const id of ids) {
+          const entry = this.#entries.get(id);
+          if (entry && id === this.door.user && this.#keepsOwn(entry)) continue;
+          entry?.watchers.forEach((watcher) => denied.add(watcher));
+        }
         for (const watcher of denied) watcher.onDenied(error);
       } else if (this.door.link.up) {
         await pause(retryDelayMs(error, ++this.#failedTries));

@@ -15,7 +15,7 @@ const BATCHES_IN_FLIGHT = 4;
 const REQUEST_MS = 5000;
 
 interface QueuedOperation {
-  op: object;
+  op: object & { op: Operation };
   resolve: (result: unknown) => void;
   reject: (error: unknown) => void;
 }
@@ -122,15 +122,8 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
   ): Promise<Seat<F>> {
     if (this.#isClosed) throw new PresenceError("closed", "the lease is closed");
     tokenOf(user, "user");
-    const submit = (operation: Operation, body: object) => this.#submit({ op: operation, ...body });
-    const session = new Session<F>(
-      this.#door.link,
-      user,
-      submit,
-      patch,
-      options,
-      this.#door.spreadMs,
-    );
+    const submit = (operation: Operation, body: object) => this.#submit({ ...body, op: operation });
+    const session = new Session<F>(this.#door, user, submit, patch, options);
     session.lease = this.name;
     this.#sessions.add(session);
     session.onLeft = () => this.#sessions.delete(session);
@@ -263,7 +256,7 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
     });
   }
 
-  #submit(op: object): Promise<unknown> {
+  #submit(op: QueuedOperation["op"]): Promise<unknown> {
     return new Promise((resolve, reject) => {
       this.#queue.push({ op, resolve, reject });
       if (this.#queue.length >= BATCH_OPERATIONS) this.#drain();
@@ -287,7 +280,10 @@ export class Lease<F extends object = Fields> implements AsyncDisposable {
   async #send(part: QueuedOperation[]): Promise<void> {
     try {
       if (this.#isClosed) throw new PresenceError("closed", "the lease is closed");
-      const body = { ops: part.map(({ op }) => op), me: false };
+      const ops = part.map(({ op }) => op);
+      // The answer to a connect tells whether the user is hidden already. That costs no request of
+      // its own; the views would make the answers of other batches large for nothing.
+      const body = { ops, me: ops.some(({ op }) => op === "connect") };
       const { results } = await this.#door.once<{ results: unknown[] }>("batch", body, REQUEST_MS);
       part.forEach(({ resolve, reject }, at) => {
         const refusal = errorOfReply(results[at]);

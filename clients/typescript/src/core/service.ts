@@ -96,12 +96,7 @@ export class ServiceDoor<F extends object = Fields> {
   async upsertUsers(
     users: readonly (Patch<F> & { id: string })[],
   ): Promise<Written<Record<string, Me<F>>>> {
-    const answer = await this.#door.call<{ users: Record<string, Me<F>>; rev?: number }>(
-      "upsert_users",
-      {
-        users,
-      },
-    );
+    const answer = await this.#door.upsert<{ users: Record<string, Me<F>>; rev?: number }>(users);
     return { value: answer.users, rev: answer.rev };
   }
 

@@ -4,7 +4,9 @@
  */
 
 import { PresenceError, isPresenceError, retryDelayMs } from "./errors.js";
-import type { Link } from "./link.js";
+import type { Door } from "./door.js";
+import type { Knowledge } from "./knowledge.js";
+import { merged } from "./knowledge.js";
 import { randomId } from "./token.js";
 import type { ConnectOptions, Fields, HeartbeatTimes, Me, Patch } from "./types.js";
 
@@ -52,12 +54,11 @@ export class Session<F extends object = Fields> {
   onLeft: () => void = () => undefined;
   readonly user: string;
   readonly listeners = new Set<() => void>();
-  readonly #link: Link;
+  readonly #door: Door;
   readonly #submit: Submit;
-  readonly #spreadMs: number;
+  readonly #known: Knowledge;
   #device: string | undefined;
   #defaults: Patch<F>;
-  #set: Patch<F> = {};
   #patch: Patch<F> | undefined;
   #waiters: Waiter<F>[] = [];
   #idle: boolean;
@@ -73,35 +74,35 @@ export class Session<F extends object = Fields> {
   #busy = false;
   #failedTries = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #me: Me<F> | undefined;
   #snapshot: ConnectionSnapshot<F>;
   #ended!: () => void;
   readonly ended: Promise<void>;
   readonly #linkListener = {
-    up: () => this.#later(Math.random() * this.#spreadMs),
+    up: () => this.#later(Math.random() * this.#door.spreadMs),
     down: (error: PresenceError) => this.onLost(error),
     closed: (error: PresenceError) => this.#end(error),
   };
 
+  readonly #holder = () => this.#show({ me: this.#me });
+
   constructor(
-    link: Link,
+    door: Door,
     user: string,
     submit: Submit,
     patch: Patch<F>,
     options: ConnectOptions<F>,
-    spreadMs: number,
   ) {
-    this.#link = link;
+    this.#door = door;
     this.user = user;
     this.#submit = submit;
-    this.#spreadMs = spreadMs;
     this.#patch = Object.keys(patch).length ? patch : undefined;
     this.#device = options.device;
     this.#idle = options.idle ?? false;
     this.#defaults = options.defaults ?? {};
+    this.#known = door.hold(user, this.#holder);
     this.#snapshot = { status: "connecting", since: Date.now(), idle: this.#idle };
     this.ended = new Promise((resolve) => (this.#ended = resolve));
-    link.listeners.add(this.#linkListener);
+    door.link.listeners.add(this.#linkListener);
   }
 
   get snapshot(): ConnectionSnapshot<F> {
@@ -121,7 +122,7 @@ export class Session<F extends object = Fields> {
     if (this.#snapshot.status === "closed" || this.#closing) {
       return Promise.reject(new PresenceError("closed", "the connection is closed"));
     }
-    this.#patch = { ...this.#patch, ...patch };
+    this.#patch = merged(this.#patch ?? {}, patch);
     return new Promise((resolve, reject) => {
       this.#waiters.push({ resolve, reject, until: Infinity });
       this.kick();
@@ -219,15 +220,15 @@ export class Session<F extends object = Fields> {
   /** One request at most. Says whether there may be more to do. */
   async #step(): Promise<boolean> {
     if (this.#closing) {
-      if (this.#mayBeHeld && !this.#link.up && this.lease !== undefined) return false;
-      if (this.#mayBeHeld && this.#link.up) await this.#disconnect(this.connectionId);
+      if (this.#mayBeHeld && !this.#door.link.up && this.lease !== undefined) return false;
+      if (this.#mayBeHeld && this.#door.link.up) await this.#disconnect(this.connectionId);
       this.#end();
       return false;
     }
-    if (!this.#link.up || this.#paused) return false;
+    if (!this.#door.link.up || this.#paused) return false;
     // A change makes a record that was deleted meanwhile again. So it rides in a connect where there
     // are defaults: an invisible user stays so.
-    const { invisible, availability } = this.#defaultsBeside();
+    const { invisible, availability } = this.#known.toKeep(this.#defaults, {});
     const guarded = invisible || availability || Object.keys(this.#defaults).length > 0;
     if (!this.joined || (this.#patch && guarded)) await this.#connect();
     else if (this.#patch) await this.#upsert();
@@ -244,7 +245,7 @@ export class Session<F extends object = Fields> {
     // An undefined field is not sent.
     const answer = (await this.#carry("connect", patch, waiters, {
       user: { id: lease && this.user, ...patch },
-      defaults: this.#defaultsBeside(patch),
+      defaults: this.#known.toKeep(this.#defaults, patch ?? {}),
       connection_id,
       lease,
       device: this.#device,
@@ -252,32 +253,22 @@ export class Session<F extends object = Fields> {
     })) as Joined<F>;
     if (this.connectionId !== connection_id) {
       // Left while the connect was under way: the disconnect may have overtaken it.
-      if (this.#link.up) await this.#disconnect(connection_id);
+      if (this.#door.link.up) await this.#disconnect(connection_id);
       return;
     }
     if (this.lease !== lease) return;
-    this.joined = this.#link.up;
+    this.joined = this.#door.link.up;
     this.#idleKnown = idle;
-    const before = this.#me?.created_at;
-    this.#me = answer.me ?? this.#me;
-    const made =
-      this.#everJoined &&
-      (answer.created ?? (before !== undefined && this.#me?.created_at !== before));
-    const regained = made ? "recreated" : this.#lapsed ? "relapsed" : undefined;
+    const regained = this.#everJoined && answer.created ? "recreated" : this.#lapsed ? "relapsed" : undefined;
     this.#everJoined = true;
     this.#lapsed = false;
-    if (this.#snapshot.status === "online" && !regained) this.#show({ me: this.#me });
-    else this.#turn("online", undefined, regained);
+    if (this.#snapshot.status !== "online" || regained) this.#turn("online", undefined, regained);
     this.onJoined(answer);
   }
 
   async #upsert(): Promise<void> {
     const { patch, waiters } = this.#takePatch();
-    const answer = (await this.#carry("upsert_users", patch, waiters, {
-      users: [{ id: this.user, ...patch }],
-    })) as { users?: Record<string, Me<F>> };
-    this.#me = answer.users?.[this.user] ?? this.#me;
-    this.#show({ me: this.#me });
+    await this.#carry("upsert_users", patch, waiters, { users: [{ id: this.user, ...patch }] });
   }
 
   async #updateConnection(): Promise<void> {
@@ -312,9 +303,10 @@ export class Session<F extends object = Fields> {
   ): Promise<unknown> {
     try {
       const answer = await this.#submit(operation, body);
-      this.#set = { ...this.#set, ...patch };
       const { me, users } = answer as { me?: Me<F>; users?: Record<string, Me<F>> };
-      for (const waiter of waiters) waiter.resolve(me ?? users?.[this.user]);
+      const view = me ?? users?.[this.user];
+      this.#known.onWrite(patch ?? {}, view, this.#door.mark());
+      for (const waiter of waiters) waiter.resolve(view);
       return answer;
     } catch (cause) {
       const error = isPresenceError(cause) ? cause : new PresenceError("malformed", String(cause));
@@ -322,7 +314,7 @@ export class Session<F extends object = Fields> {
       const expired =
         this.joined && waiters.length > 0 && waiters.every((waiter) => waiter.until <= now);
       if (error.retryable && !expired) {
-        this.#patch = patch && { ...patch, ...this.#patch };
+        this.#patch = patch && merged(patch, this.#patch ?? {});
         this.#waiters = [...waiters, ...this.#waiters];
       } else for (const waiter of waiters) waiter.reject(error);
       throw error;
@@ -339,28 +331,14 @@ export class Session<F extends object = Fields> {
     return { patch, waiters };
   }
 
-  /** The defaults that make the user again as it was, where its record is gone. */
-  #defaultsBeside(patch: Patch<F> = {}): Patch<F> {
-    const defaults: Patch<F> = { ...this.#defaults, ...this.#set };
-    if (this.#me?.invisible) defaults.invisible = true;
-    else if (this.#me) delete defaults.invisible;
-    const choice = this.#me?.availability_choice;
-    if (choice && choice !== "auto") defaults.availability = choice;
-    const end = defaults.status_expires_at;
-    if (end && Date.parse(end) <= Date.now()) {
-      delete defaults.status;
-      delete defaults.status_expires_at;
-    }
-    for (const [field, value] of Object.entries(defaults)) {
-      if (value === null || field in patch) delete defaults[field as keyof Patch<F>];
-    }
-    return defaults;
+  get #me(): Me<F> | undefined {
+    return this.#known.me as Me<F> | undefined;
   }
 
   #onFailure(error: PresenceError): void {
     if (this.#closing && !(error.retryable && this.#mayBeHeld)) this.#end();
     else if (error.retryable) {
-      if (error.kind === "no_answer") void this.#link.check();
+      if (error.kind === "no_answer") void this.#door.link.check();
       this.#show({ error });
       this.#later(retryDelayMs(error, ++this.#failedTries));
     } else if (!this.joined) this.#end(error);
@@ -391,7 +369,8 @@ export class Session<F extends object = Fields> {
     this.#done = true;
     clearTimeout(this.#timer);
     this.joined = false;
-    this.#link.listeners.delete(this.#linkListener);
+    this.#door.link.listeners.delete(this.#linkListener);
+    this.#door.letGo(this.user, this.#holder);
     this.onLeft();
     this.#showClosed(error);
   }

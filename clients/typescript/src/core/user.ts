@@ -78,8 +78,8 @@ export class UserDoor<F extends object = Fields> {
 
   /** Changes the user without a connection. */
   async update(patch: Patch<F>): Promise<Me<F>> {
-    const body = { users: [{ id: this.user, ...patch }] };
-    const { users } = await this.#door.call<{ users: Record<string, Me<F>> }>("upsert_users", body);
+    const change = { ...patch, id: this.user };
+    const { users } = await this.#door.upsert<{ users: Record<string, Me<F>> }>([change]);
     return users[this.user] as Me<F>;
   }
 
