@@ -1,4 +1,4 @@
-"""A user who is hidden stays so when its record is made again, whoever of the door hid it."""
+"""A user who is hidden stays so when its record is made again, whatever of the door hid it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a door knows of one user: all its connections, seats, updates and watches share it.
 
-A user whose record is gone is made again from it, whoever of the door set or learnt it last. It
-lives as long as one of them; what a service knows of nobody's user it forgets.
+A user whose record is gone is made again from it, whichever of them set or learnt it last. It
+lives as long as one of them.
 """
 
 from __future__ import annotations

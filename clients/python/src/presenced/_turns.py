@@ -1,7 +1,7 @@
 """One request of a user at a time: requests are shared among daemons, and overtake each other.
 
 A request whose caller is cancelled may be carried out all the same. So a turn lasts until it was
-answered or its time is over, whoever still waits.
+answered or its time is over, even if nobody waits any more.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Turns:
         held: list[str] = []
         turn: Optional[Turn] = None
         try:
-            # Whoever wants several waits for them in the same order.
+            # All who want several wait for them in the same order.
             for user in sorted(set(users)):
                 if not await self._enter(user, until):
                     break
