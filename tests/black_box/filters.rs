@@ -86,6 +86,25 @@ async fn a_query_without_presence_has_no_such_block() {
 }
 
 #[tokio::test]
+async fn texts_are_sorted_by_code_points() {
+    let stage = Stage::start(NO_GRACE).await;
+    let names = ["b", "Z", "\u{FF3A}", "a", "\u{E9}", "e\u{301}", "B", "\u{1F600}"];
+    let users = names.iter().enumerate();
+    let users: Vec<_> =
+        users.map(|(n, name)| json!({"id": format!("u{n}"), "name": name})).collect();
+    stage.client.get("upsert_users", json!({"users": users})).await;
+    let mut sorted = names.to_vec();
+    sorted.sort_unstable();
+    for direction in [1, -1] {
+        let found =
+            stage.client.query(json!({"sort": {"name": direction}, "presence": true})).await;
+        let found: Vec<_> = found.iter().map(|user| user["name"].as_str().unwrap()).collect();
+        assert_eq!(found, sorted);
+        sorted.reverse();
+    }
+}
+
+#[tokio::test]
 async fn pages_of_a_sorted_query_hold_each_user_once() {
     let stage = Stage::start(NO_GRACE).await;
     let user = |n: usize| json!({"id": format!("u{n:02}"), "team": n % 3});

@@ -57,10 +57,11 @@ async fn nobody_is_left(client: &Client) {
     .await;
 }
 
-#[tokio::test]
-async fn sockets_that_open_and_close_at_once_leave_no_ghost_with_two_daemons() {
+/// Opens and closes sockets with that many daemons.
+async fn no_ghost_with(daemons: usize) {
     let server = Server::start().await;
-    let _daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
+    let spawn = |_| Daemon::spawn(&server, NO_GRACE);
+    let _daemons = join_all((0..daemons).map(spawn)).await;
     let client = Client::connect(&server).await;
     let opened = join_all((0..500).map(|socket| open_and_close(&client, socket))).await;
     nobody_is_left(&client).await;
@@ -70,10 +71,21 @@ async fn sockets_that_open_and_close_at_once_leave_no_ghost_with_two_daemons() {
 }
 
 #[tokio::test]
-async fn sockets_leave_no_ghost_while_one_of_three_daemons_is_killed() {
+async fn sockets_that_open_and_close_at_once_leave_no_ghost_with_two_daemons() {
+    no_ghost_with(2).await;
+}
+
+#[tokio::test]
+async fn sockets_that_open_and_close_at_once_leave_no_ghost_with_three_daemons() {
+    no_ghost_with(3).await;
+}
+
+/// One of that many daemons is killed while sockets open and close.
+async fn no_ghost_while_one_is_killed_of(daemons: usize) {
     let server = Server::start().await;
     let mut killed = Daemon::spawn(&server, NO_GRACE).await;
-    let _daemons = [Daemon::spawn(&server, NO_GRACE).await, Daemon::spawn(&server, NO_GRACE).await];
+    let spawn = |_| Daemon::spawn(&server, NO_GRACE);
+    let _others = join_all((1..daemons).map(spawn)).await;
     let client = Client::connect(&server).await;
     let sockets = join_all((0..500).map(|socket| open_and_close(&client, socket)));
     let kill = async {
@@ -85,6 +97,16 @@ async fn sockets_leave_no_ghost_while_one_of_three_daemons_is_killed() {
     };
     tokio::join!(sockets, kill);
     nobody_is_left(&client).await;
+}
+
+#[tokio::test]
+async fn sockets_leave_no_ghost_while_one_of_two_daemons_is_killed() {
+    no_ghost_while_one_is_killed_of(2).await;
+}
+
+#[tokio::test]
+async fn sockets_leave_no_ghost_while_one_of_three_daemons_is_killed() {
+    no_ghost_while_one_is_killed_of(3).await;
 }
 
 #[tokio::test]

@@ -48,6 +48,34 @@ async fn devices_and_idleness_are_merged_and_announced() {
 }
 
 #[tokio::test]
+async fn others_see_since_when_a_user_is_offline_and_nothing_of_hidden_time() {
+    let mut stage = Stage::start(NO_GRACE).await;
+    let service = stage.client.clone();
+    let since = async || service.see("john").await.unwrap()["offline_since"].clone();
+    let moment = |event: &Value| event["offline_since"].as_str().unwrap().to_owned();
+    service.connect_user("john", "a").await;
+    assert_eq!(stage.events.only().user["offline_since"], Value::Null);
+    let before = in_ms(0);
+    service.disconnect("john", "a").await;
+    let left = moment(&stage.events.only().user);
+    assert!(before <= left && left <= in_ms(0), "{before} {left}");
+    assert_eq!(since().await, json!(left));
+
+    service.connect_user("john", "b").await;
+    assert_eq!(stage.events.only().user["offline_since"], Value::Null);
+    service.upsert(json!({"id": "john", "invisible": true})).await;
+    let hidden = moment(&stage.events.only().user);
+    assert!(hidden > left);
+    for connection in ["b", "c"] {
+        service.disconnect("john", connection).await;
+        service.connect_user("john", connection).await;
+        assert_eq!(since().await, json!(hidden), "nothing of hidden time is seen");
+    }
+    service.upsert(json!({"id": "john", "invisible": false})).await;
+    assert_eq!(stage.events.only().user["offline_since"], Value::Null);
+}
+
+#[tokio::test]
 async fn the_choice_counts_above_the_connections_and_stays() {
     let mut stage = Stage::start(NO_GRACE).await;
     let answer = stage

@@ -56,10 +56,26 @@ async fn the_keeper_saves_edits_and_restores_the_bucket_and_reads_no_record() {
         nats.request(to.clone(), chunk).await.unwrap();
     }
     assert_eq!(api(nats, "INFO", json!({})).await["state"]["messages"], 1);
+    let _daemon = guarded.daemon(&[], &service).await;
+    assert_eq!(service.client.see("john").await.unwrap()["status"], "saved");
 
     for subject in ["$JS.API.STREAM.MSG.GET.KV_presence", "$JS.API.DIRECT.GET.KV_presence"] {
         let read = nats.request(subject, r#"{"seq":1}"#.into());
         let read = tokio::time::timeout(Duration::from_secs(2), read).await;
         assert!(!matches!(read, Ok(Ok(_))), "{subject}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_keeper_writes_no_record_hears_nobody_and_touches_no_other_stream() {
+    let (guarded, _daemon, _service) = Guarded::served(&[]).await;
+    let keeper = guarded.keeper().await;
+    keeper.may_not_say("$KV.presence.user.john", json!({})).await;
+    keeper.may_not_say("$JS.API.STREAM.PURGE.KV_presence", json!({})).await;
+    keeper.may_not_say("$JS.API.STREAM.CREATE.OTHER", json!({"name": "OTHER"})).await;
+    keeper.may_not_say("$JS.API.STREAM.DELETE.OTHER", json!({})).await;
+    keeper.may_not_say("presence.v1.upsert_users", json!({"users": [{"id": "john"}]})).await;
+    for subject in ["presence.v1.>", "user.presence.changed.*", "$KV.presence.>"] {
+        keeper.may_not_hear(subject).await;
     }
 }
