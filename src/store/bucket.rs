@@ -272,13 +272,21 @@ impl Bucket {
         }
     }
 
-    /// Returns whether the leader holds a message with sequence `seq` or a later one.
-    pub async fn holds_from(&self, seq: u64) -> Result<bool, BucketError> {
+    /// The sequence of the first message from `seq` on that the leader holds.
+    pub async fn first_from(&self, seq: u64) -> Result<Option<u64>, BucketError> {
+        #[derive(Deserialize)]
+        struct Reply {
+            message: Stored,
+        }
+        #[derive(Deserialize)]
+        struct Stored {
+            seq: u64,
+        }
         let body = serde_json::json!({ "seq": seq, "next_by_subj": format!("{}>", self.prefix()) });
         let request = format!("STREAM.MSG.GET.{}", self.stream());
-        match self.ask::<serde_json::Value>(&request, &body).await {
-            Ok(_) => Ok(true),
-            Err(BucketError::NoKey) => Ok(false),
+        match self.ask::<Reply>(&request, &body).await {
+            Ok(Reply { message }) => Ok(Some(message.seq)),
+            Err(BucketError::NoKey) => Ok(None),
             Err(error) => Err(error),
         }
     }

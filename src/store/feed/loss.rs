@@ -53,7 +53,7 @@ impl Feed {
     }
 
     /// Checks whether the newest messages that were known are still in a stream that ends at
-    /// `last`.
+    /// `last`, or have made room for newer ones of their keys, which the feed will deliver.
     async fn find_lost_tail(&mut self, last: u64) -> Result<Option<Loss>, FeedError> {
         let known = self.known();
         if last < known {
@@ -61,19 +61,30 @@ impl Feed {
         }
         let bucket = self.store.context.bucket.clone();
         let witnesses: Vec<_> = self.known_stream.witnesses().cloned().collect();
+        let newest = witnesses.first().map(|witness| witness.seq);
+        let mut same_to = witnesses.last().map_or(0, |witness| witness.seq.saturating_sub(1));
         for Witness { seq, time_ns, subject, expires_ms } in witnesses {
             match self.bounded(bucket.stored_at(seq)).await? {
-                Some(at) if at == time_ns => return Ok(None),
+                Some(at) if at == time_ns => {
+                    same_to = seq;
+                    break;
+                }
                 Some(_) => return Ok(Some(Loss::Other { seq })),
                 None if expires_ms.is_some() => {}
                 None => match self.bounded(bucket.last(&subject)).await {
-                    Ok(newer) if newer.seq > seq => {}
+                    Ok(newer) if newer.seq > self.position => {}
                     Ok(_) | Err(BucketError::NoKey) => return Ok(Some(Loss::Other { seq })),
                     Err(error) => return Err(error.into()),
                 },
             }
         }
-        Ok(None)
+        if newest == Some(same_to) {
+            return Ok(None);
+        }
+        // Of what was known behind that, nothing is left: what is there was never delivered.
+        let first = self.bounded(bucket.first_from(same_to + 1)).await?;
+        let unknown = first.filter(|seq| *seq <= self.position);
+        Ok(unknown.map(|seq| Loss::Other { seq }))
     }
 
     /// The state of the stream; compares its clock and its settings with what they should be.

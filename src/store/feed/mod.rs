@@ -335,7 +335,7 @@ impl Feed {
         let delivered = info.map(|info| consumer.has_delivered_all(&info));
         let next = self.position + 1;
         let has_all = match delivered {
-            Ok(true) => self.bounded(bucket.holds_from(next)).await.map(|more| !more),
+            Ok(true) => self.bounded(bucket.first_from(next)).await.map(|first| first.is_none()),
             other => other,
         };
         match has_all {

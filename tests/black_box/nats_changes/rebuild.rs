@@ -9,9 +9,11 @@ use tokio::time::Instant;
 
 use super::{HEALED, answer, noticed};
 use crate::support::heart::Heart;
+use crate::support::http::Http;
 use crate::support::{Client, Daemon, Events, Server, Settings, eventually};
 
 const SETTINGS: Settings<'static> = &[
+    ("METRICS__LISTEN", "127.0.0.1:0"),
     ("LIVENESS__LEASE", "4s"),
     ("LIVENESS__HEARTBEAT_INTERVAL", "1s"),
     ("LIVENESS__OFFLINE_GRACE", "0s"),
@@ -76,11 +78,25 @@ async fn go_on(client: Client, number: usize, tally: Arc<Tally>, over: Arc<Atomi
     }
 }
 
+/// Whether `/readyz` names the bucket before it is over.
+async fn becomes_unready(http: Http, over: Arc<AtomicBool>) -> bool {
+    while !over.load(Ordering::Relaxed) {
+        let page = http.get("/readyz").await;
+        if page.status == 503 && page.body.contains("bucket") {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    false
+}
+
 #[tokio::test]
 async fn clients_go_on_while_the_replicas_are_read_again() {
     let users = users();
     let server = Server::start().await;
-    let daemons = [Daemon::spawn(&server, SETTINGS).await, Daemon::spawn(&server, SETTINGS).await];
+    let mut daemons =
+        [Daemon::spawn(&server, SETTINGS).await, Daemon::spawn(&server, SETTINGS).await];
+    let probes = [Http::of(&mut daemons[0]).await, Http::of(&mut daemons[1]).await];
     let client = Client::connect(&server).await;
     let _heart = Heart::of_lease(&client, "gateway");
     connect_all(&client, users).await;
@@ -91,6 +107,7 @@ async fn clients_go_on_while_the_replicas_are_read_again() {
         .map(|n| tokio::spawn(go_on(client.clone(), n, Arc::clone(&tally), Arc::clone(&over))));
     let tasks: Vec<_> = tasks.collect();
 
+    let unready = probes.map(|http| tokio::spawn(becomes_unready(http, Arc::clone(&over))));
     let purge = json!({"filter": "$KV.presence.user.gone"}).to_string();
     let purged = Instant::now();
     client.nats.request("$JS.API.STREAM.PURGE.KV_presence", purge.into()).await.unwrap();
@@ -113,6 +130,9 @@ async fn clients_go_on_while_the_replicas_are_read_again() {
     over.store(true, Ordering::Relaxed);
     for task in tasks {
         task.await.unwrap();
+    }
+    for unready in unready {
+        assert!(unready.await.unwrap(), "a daemon that reads the bucket again is not ready");
     }
 
     let count = |tally: &AtomicU64| tally.load(Ordering::Relaxed);
