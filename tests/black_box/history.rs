@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::support::stage::NO_GRACE;
-use crate::support::{Client, Pair, token, within};
+use crate::support::{Client, Pair, eventually, token, within};
 
 const READ: Duration = Duration::from_secs(20);
 
@@ -149,8 +149,12 @@ async fn the_last_change_of_each_user_is_what_a_query_says() {
 #[tokio::test]
 async fn what_a_webhook_has_not_acknowledged_comes_again() {
     let pair = Pair::start(NO_GRACE).await;
-    let stream = keep(&pair.one, history()).await;
+    let mut stream = keep(&pair.one, history()).await;
     pair.one.connect_user("before", "c").await;
+    eventually("the event is stored", READ, async || {
+        (stream.info().await.unwrap().state.messages == 1).then_some(())
+    })
+    .await;
     let config = pull::Config {
         durable_name: Some("webhook".to_owned()),
         deliver_policy: DeliverPolicy::New,
