@@ -36,13 +36,15 @@ impl Connect {
         door.check_user(&self.user)?;
         let device = Device { kind: self.device.clone(), idle: self.idle };
         // A connection waits for daemons as long as it takes; a person wants to know.
-        let asked = json!({"filter": {"id": self.user}, "limit": 1});
+        // A login that may connect may send heartbeats; one of no connection changes nothing.
+        let nobody = format!("{:032x}", fastrand::u128(..));
+        let asked = json!({"user_id": self.user, "connection_id": nobody});
         let connecting = timeout(session.timeout, door.connect(&self.user, self.patch()?, device));
         let connection = tokio::select! {
             connected = connecting => match connected {
                 Ok(connected) => connected?,
                 Err(_) => {
-                    door.request("query_users", &asked).await?;
+                    door.request("heartbeat", &asked).await?;
                     return Err(Failure::Unreachable("no daemon has acknowledged it".to_owned()));
                 }
             },

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -74,7 +75,7 @@ impl Export {
         if let Some(last) = &last {
             note(&format!("going on after {last}, as {} says", part.display()));
         }
-        let opened = OpenOptions::new().create(true).append(true).open(&part);
+        let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&part);
         let mut writer = BufWriter::new(opened.map_err(Failure::writing(&part))?);
         let count = users(&door, &matching, last, &mut writer).await;
         let count = count.map_err(|failure| failure.of_output(&part))?;

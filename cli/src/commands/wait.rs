@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::failure::Failure;
-use crate::output::{Kind, Output};
+use crate::output::{Kind, Output, note};
 use crate::session::Session;
 
 #[derive(Args)]
@@ -41,33 +41,35 @@ impl Wait {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
         let door = session.door()?;
         door.check_served().await?;
-        let watch = door.watch(&self.users)?;
+        let mut watch = door.watch(&self.users)?;
         let found = match self.duration {
-            None => self.until_so(watch).await?,
-            Some(duration) => match timeout(duration, self.until_so(watch)).await {
-                Ok(found) => found?,
-                Err(_) => {
-                    let waited = humantime::format_duration(duration);
-                    return Err(Failure::not_so(format!("not so within {waited}")));
-                }
-            },
+            None => {
+                watch.live().await?;
+                self.until_so(watch).await?
+            }
+            Some(duration) => {
+                let waited = humantime::format_duration(duration);
+                let not_so = |_| Failure::not_so(format!("not so within {waited}"));
+                // The time begins with the first look, however short it is.
+                timeout(duration.max(session.timeout), watch.live()).await.map_err(not_so)??;
+                timeout(duration, self.until_so(watch)).await.map_err(not_so)??
+            }
         };
         output.records(Kind::User, &found)
     }
 
     async fn until_so(&self, mut watch: Watch) -> Result<Vec<Value>, Failure> {
-        let mut live = false;
         loop {
-            if live {
-                let users = self.users.iter().map(|id| (id, watch.get(id)));
-                let so: Vec<_> = users.filter(|(_, user)| self.is_so(user.as_deref())).collect();
-                if so.len() == self.users.len() || self.any && !so.is_empty() {
-                    let shown = so.iter().filter_map(|(_, user)| user.as_deref());
-                    return Ok(shown.filter_map(|user| serde_json::to_value(user).ok()).collect());
+            let users = self.users.iter().map(|id| (id, watch.get(id)));
+            let so: Vec<_> = users.filter(|(_, user)| self.is_so(user.as_deref())).collect();
+            if so.len() == self.users.len() || self.any && !so.is_empty() {
+                for (id, _) in so.iter().filter(|(_, user)| user.is_none()) {
+                    note(&format!("there is no user {id}"));
                 }
+                let shown = so.iter().filter_map(|(_, user)| user.as_deref());
+                return Ok(shown.filter_map(|user| serde_json::to_value(user).ok()).collect());
             }
             match watch.next().await {
-                Some(Change::State(WatchState::Live | WatchState::Degraded(_))) => live = true,
                 Some(Change::State(WatchState::Denied(error))) => return Err(error.into()),
                 Some(_) => {}
                 None => return Err(presenced_client::Error::Closed.into()),

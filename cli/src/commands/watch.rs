@@ -69,6 +69,9 @@ impl WatchUsers {
                 Change::State(WatchState::Live | WatchState::Degraded(_)) if !shown => {
                     shown = true;
                     show_all(&watch, output)?;
+                    for id in self.users.iter().filter(|id| watch.get(id).is_none()) {
+                        note(&format!("there is no user {id}"));
+                    }
                     if !self.conditions.is_empty() && watch.snapshot().len() == PAGE {
                         note(&format!("these are the first {PAGE} that match; others may, too"));
                     }

@@ -110,6 +110,14 @@ async fn a_missing_permission_is_named_as_the_line_that_grants_it() {
 }
 
 #[tokio::test]
+async fn who_may_connect_and_no_more_learns_that_no_daemon_is_there() {
+    let server = Server::start_with(LIMITED).await;
+    let stage = Stage { server, daemons: Vec::new(), home: tempfile::tempdir().unwrap() };
+    let tied = ["--user", "tied", "--password", "tied", "--timeout", "2s", "connect", "john"];
+    stage.run(&tied).await.fails(69, "no daemon serves presence.v1");
+}
+
+#[tokio::test]
 async fn a_disconnect_that_is_refused_is_no_success() {
     let all = [("NATS__USER", "all"), ("NATS__PASSWORD", "all")];
     let stage = Stage::on(Server::start_with(LIMITED).await, &all).await;

@@ -1,6 +1,7 @@
 //! `export` and `import`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use presenced_client::{Availability, Patch, Service};
 use serde_json::{Value, json};
@@ -27,6 +28,8 @@ async fn users_move_from_one_service_to_another_without_their_connections() {
     let name = file.to_str().unwrap();
     let done = stage.run(&["export", name]).await;
     assert_eq!((done.code, done.stdout.as_str()), (0, ""), "{done:?}");
+    let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600, "it says who is invisible");
     let text = fs::read_to_string(&file).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 300);

@@ -163,3 +163,21 @@ async fn a_reader_that_does_not_read_keeps_no_command_from_its_end() {
     .await;
     assert_eq!(code.unwrap().code(), Some(130));
 }
+
+#[tokio::test]
+async fn a_wait_of_no_time_is_one_look_and_a_stranger_is_named() {
+    let stage = Stage::start().await;
+    stage.ok(&["set", "john"]).await;
+    let offline = stage.run(&["wait", "john", "--offline", "--for", "0s"]).await;
+    assert_eq!((offline.code, offline.stderr.as_str()), (0, ""), "{offline:?}");
+    stage.run(&["wait", "john", "--for", "0s"]).await.fails(3, "not so within 0s");
+    let stranger = stage.run(&["wait", "nobody", "--offline"]).await;
+    assert_eq!((stranger.code, stranger.stdout.as_str()), (0, ""), "{stranger:?}");
+    assert!(stranger.stderr.contains("there is no user nobody"), "{stranger:?}");
+    let mut watched = stage.command(&["watch", "john", "nobody"]);
+    watched.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut watched = watched.spawn().unwrap();
+    let mut lines = BufReader::new(watched.stderr.take().unwrap()).lines();
+    let line = tokio::time::timeout(SOON, lines.next_line()).await.unwrap().unwrap().unwrap();
+    assert!(line.contains("there is no user nobody"), "{line}");
+}
