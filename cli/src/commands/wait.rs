@@ -41,7 +41,7 @@ impl Wait {
     pub async fn run(self, session: &Session, output: &Output) -> Result<(), Failure> {
         let door = session.door()?;
         door.check_served().await?;
-        let mut watch = door.watch(&self.users)?;
+        let watch = door.watch(&self.users)?;
         let found = match self.duration {
             None => {
                 watch.live().await?;
