@@ -13,7 +13,7 @@ import presenced
 
 
 class Late:
-    """Has the first request of an operation reach the daemons late, even if nobody waits any more."""
+    """Has the first request of an operation reach the daemons late."""
 
     def __init__(self, door: Any, operation: str) -> None:
         self._once, self._operation = door._calls.once, operation
