@@ -1,4 +1,4 @@
-/** What a door knows of a user makes it again as it was, whoever of the door set or learnt it. */
+/** What a door knows of a user makes it again as it was, whichever of the door set or learnt it. */
 
 import assert from "node:assert/strict";
 import { rm } from "node:fs/promises";

@@ -1,6 +1,6 @@
 /**
  * What a door knows of one user. All its sessions, updates and watches share it, so that a record
- * that is gone is made again as it was, whoever of the door set or learnt it last. Sans-IO.
+ * that is gone is made again as it was, whichever of the door set or learnt it last. Sans-IO.
  */
 
 import type { Fields, Me, Patch } from "./types.js";

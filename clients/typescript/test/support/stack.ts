@@ -62,7 +62,7 @@ export class Stack {
     await lineOf(server, "Server is ready");
   }
 
-  /** Has the server read its configuration anew, with other lines of ours. */
+  /** Has the server read its configuration again, with other lines of ours. */
   async reload(nats: string): Promise<void> {
     await this.#configure(nats);
     if (!this.server) throw new Error("the server is not running");
